@@ -1,0 +1,1 @@
+"""budgetlab: does it matter which samples you train on, when you can afford only a few?"""

@@ -1,0 +1,230 @@
+"""What a run is: one frozen, checked description that everything else reads."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, Literal
+
+from budgetlab.errors import InputError, unknown
+
+__all__ = ["RunConfig", "BUDGET_UNITS", "CREDITS", "FIDELITIES", "NOISE_KINDS", "PRECISIONS"]
+
+BUDGET_UNITS = ("iterations", "samples", "flops", "seconds")
+CREDITS = ("row", "dominant", "weighted")
+FIDELITIES = ("default", "published")
+NOISE_KINDS = ("symmetric", "pair")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+# Fields that say where to read and write, not what is computed.
+PLACES = ("data_root", "out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides the result of a run, and where it is written.
+
+    The recipe defaults to Arazo et al. (BMVC 2021) with fewer epochs. Names of
+    methods, models, augmentations, schedules and data sets are checked when the
+    run is built, ranges here.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range; the message names the value and the range.
+    """
+
+    dataset: str = "shapes"
+    """Data set: a built-in name, folder:PATH or npz:PATH."""
+    model: str = "auto"
+    """Network; auto picks by data and device and says which."""
+    method: str = "unif-SGD"
+    """Sampling method."""
+    augmentation: str = "standard"
+    """What is done to each image of a batch before training on it."""
+    budget: float = 0.3
+    """Fraction of the full run that may be spent, in (0, 1]."""
+    budget_unit: str = "iterations"
+    """What the budget counts: iterations, samples, flops or seconds."""
+    epochs: int = 30
+    """Epochs of the full run, of which the budget is a fraction."""
+    batch_size: int = 128
+    """Samples in one optimiser step."""
+    lr: float = 0.1
+    """Learning rate at the start."""
+    momentum: float = 0.9
+    """Momentum of SGD, in [0, 1)."""
+    weight_decay: float = 1e-4
+    """L2 penalty on all weights."""
+    schedule: str = "linear"
+    """Learning rate over the progress of the budget."""
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    """Progress at which the step schedule divides the rate by ten."""
+    alpha: float = 0.3
+    """Parameter of the Beta(alpha, alpha) of mixup, CutMix and RICAP."""
+    randaugment_n: int = 2
+    """RandAugment: operations an image."""
+    randaugment_m: int = 4
+    """RandAugment: magnitude, 0 to 30."""
+    sb_beta: float | Literal["auto"] = "auto"
+    """Selective backprop: power of the percentile; auto is 1/budget - 1."""
+    sb_staleness: int = 1
+    """Selective backprop: score again every n-th epoch."""
+    credit: str = "dominant"
+    """Which sample a mixed image counts for: row, dominant or weighted."""
+    fidelity: str = "default"
+    """default, or published: what the paper's code does where it departs from its text."""
+    label_noise: float = 0.0
+    """Share of the training labels made wrong, in [0, 1)."""
+    noise_kind: str = "symmetric"
+    """symmetric: any other class; pair: the next class."""
+    imbalance: float = 1.0
+    """Size of the most frequent training class over the least frequent, at least 1."""
+    val_fraction: float = 0.0
+    """Share of the training set held out for validation, in [0, 1)."""
+    limit: int = 0
+    """Use only this many training samples; 0 is all."""
+    data_seed: int = 0
+    """Seed of the data: generation, limit, split, label noise."""
+    seed: int = 0
+    """Seed of the run: initial weights, order, augmentation."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: str = "auto"
+    """auto, float32 or bfloat16; auto is bfloat16 where the hardware has it."""
+    data_root: str = "data"
+    """Folder for downloads and caches."""
+    out: str = "runs"
+    """Folder in which the record is written."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
+        _one_of("budget unit", self.budget_unit, BUDGET_UNITS)
+        _one_of("credit rule", self.credit, CREDITS)
+        _one_of("fidelity", self.fidelity, FIDELITIES)
+        _one_of("kind of label noise", self.noise_kind, NOISE_KINDS)
+        _one_of("precision", self.precision, PRECISIONS)
+        inside = _Range(self)
+        inside("budget", 0, 1, open_low=True)
+        inside("epochs", 1, 100_000)
+        inside("batch_size", 1, 1_000_000)
+        inside("lr", 0, 1e6, open_low=True)
+        inside("momentum", 0, 1, open_high=True)
+        inside("weight_decay", 0, 1e6)
+        inside("alpha", 0, 1e6, open_low=True)
+        inside("randaugment_n", 0, 16)
+        inside("randaugment_m", 0, 30)
+        if self.sb_beta != "auto":
+            inside("sb_beta", 0, 1e6)
+        inside("sb_staleness", 1, 100_000)
+        inside("label_noise", 0, 1, open_high=True)
+        inside("imbalance", 1, 1e6)
+        inside("val_fraction", 0, 1, open_high=True)
+        inside("limit", 0, 10**12)
+        inside("data_seed", 0, 2**63 - 1)
+        inside("seed", 0, 2**63 - 1)
+        for milestone in self.milestones:
+            if not 0 < milestone < 1:
+                raise InputError(
+                    f"milestone {milestone} is outside (0, 1): give shares of the budget, "
+                    "such as 0.5 0.75"
+                )
+
+    @property
+    def id(self) -> str:
+        """Ten hex digits that depend on every field that decides the result.
+
+        The same on every machine; where data and records lie does not count.
+        """
+        fields = {key: value for key, value in self.to_dict().items() if key not in PLACES}
+        text = json.dumps(fields, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def dataset_name(self) -> str:
+        """Short name for tables: the last part of the path of ``folder:`` and ``npz:``."""
+        kind, _, path = self.dataset.partition(":")
+        return PurePath(path).stem if kind in ("folder", "npz") and path else self.dataset
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the record's folder: readable, and unique through the id."""
+        readable = f"{self.dataset_name}-{self.method}-{self.augmentation}-b{self.budget:g}"
+        safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in readable)
+        return f"{safe[:120]}-s{self.seed}-{self.id}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        values = dataclasses.asdict(self)
+        return values | {"milestones": list(self.milestones)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
+        """Build from plain values; a field that does not exist is an error."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise unknown("setting", name, known)
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> "RunConfig":
+        """Return a copy with some fields changed, checked again."""
+        return self.from_dict({**dataclasses.asdict(self), **changes})
+
+
+class _Range:
+    """Checks that numbers of a config lie in their ranges."""
+
+    def __init__(self, config: RunConfig):
+        self.config = config
+
+    def __call__(
+        self,
+        name: str,
+        low: float,
+        high: float,
+        *,
+        open_low: bool = False,
+        open_high: bool = False,
+    ) -> None:
+        value = getattr(self.config, name)
+        above = value > low if open_low else value >= low
+        below = value < high if open_high else value <= high
+        if not (math.isfinite(value) and above and below):
+            left, right = "(" if open_low else "[", ")" if open_high else "]"
+            flag = name.replace("_", "-")
+            raise InputError(
+                f"{flag} {value} is not allowed: give a number in {left}{low:g}, {high:g}{right}"
+            )
+
+
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise unknown(what, value, allowed)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Turn a given value into the plain type of its field, or say why not."""
+    default = RunConfig.__dataclass_fields__[name].default
+    kind: type = float if name == "sb_beta" else type(default)
+    flag = name.replace("_", "-")
+    try:
+        if name == "sb_beta" and value == "auto":
+            return "auto"
+        if kind is tuple:
+            return tuple(float(part) for part in value)
+        if kind is str:
+            if not isinstance(value, str) and not hasattr(value, "__fspath__"):
+                raise TypeError
+            return str(value)
+        if isinstance(value, bool | str):
+            raise TypeError
+        if kind is int and float(value) != int(value):
+            raise TypeError
+        return kind(value)
+    except (TypeError, ValueError, OverflowError):
+        wanted = {int: "a whole number", float: "a number", str: "a text", tuple: "numbers"}[kind]
+        raise InputError(f"{flag} {value!r} is not allowed: give {wanted}") from None

@@ -1,0 +1,46 @@
+"""The two errors that users meet, and the sentence for a name that does not exist."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["InputError", "RunError", "unknown"]
+
+
+class InputError(ValueError):
+    """Something given by the user cannot be used.
+
+    The message is one sentence that names the value, what is allowed and what
+    to do. The command line prints it and exits with 2.
+    """
+
+
+class RunError(RuntimeError):
+    """A run that had started could not go on.
+
+    The record holds everything up to the last whole epoch and stays readable.
+    The command line prints the message and exits with 1.
+    """
+
+
+def unknown(what: str, value: object, allowed: Iterable[str]) -> InputError:
+    """Make the error for a name that is not one of the allowed ones.
+
+    Parameters
+    ----------
+    what
+        What the name stands for, such as ``"method"``.
+    value
+        What was given.
+    allowed
+        The names that exist, in the order in which to show them.
+
+    Returns
+    -------
+    InputError
+        Ready to be raised; names the nearest match where one is near.
+    """
+    names = [str(name) for name in allowed]
+    by_lower = {name.lower(): name for name in names}
+    near = get_close_matches(str(value).lower(), list(by_lower), n=1, cutoff=0.5)
+    hint = f"did you mean '{by_lower[near[0]]}'? " if near else ""
+    return InputError(f"unknown {what} '{value}': {hint}choose one of {', '.join(names)}")

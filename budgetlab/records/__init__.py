@@ -1,0 +1,31 @@
+"""Records: what a run leaves behind, as plain data that opens without torch.
+
+A record is a folder:
+
+=====================  =========================================================
+``record.json``        configuration, versions, hardware, data fingerprint, status, summary
+``epochs.csv``         one row an epoch: costs, learning rate, losses, accuracies
+``samples.zarr``       xarray Dataset, dims epoch x sample; one chunk an epoch
+``thumbnails.npz``     small images of the most telling training samples
+``model.safetensors``  the trained weights
+``state.pt``           what resuming needs; loaded with ``weights_only=True``
+=====================  =========================================================
+
+Every file is replaced whole or not at all, so that a kill loses at most the
+epoch in progress. Nothing in a record is ever unpickled.
+"""
+
+from budgetlab.records.format import EPOCH_COLUMNS, FORMAT, SAMPLE_ARRAYS, write_atomically
+from budgetlab.records.reader import Record, find, open_record
+from budgetlab.records.writer import RecordWriter
+
+__all__ = [
+    "EPOCH_COLUMNS",
+    "FORMAT",
+    "SAMPLE_ARRAYS",
+    "Record",
+    "RecordWriter",
+    "find",
+    "open_record",
+    "write_atomically",
+]

@@ -1,0 +1,77 @@
+"""What the files of a record hold, in one place for the writer and the reader."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "STATUSES", "round_mantissa",
+           "write_atomically"]  # fmt: skip
+
+FORMAT = 1
+STATUSES = ("running", "finished", "stopped", "failed")
+
+EPOCH_COLUMNS = {
+    "epoch": "epoch, from 1",
+    "progress": "share of the budget spent, 0 to 1",
+    "steps": "optimiser steps so far",
+    "trained_samples": "samples run forward and backward so far",
+    "looked_samples": "samples run forward only, to choose among, so far",
+    "flops": "floating point operations so far, a multiply-add counted as two",
+    "seconds": "seconds of training so far; evaluation and recording not counted",
+    "lr": "learning rate of the last step of the epoch",
+    "train_loss": "mean cross-entropy of the samples trained on this epoch, before each step",
+    "train_accuracy": "share of those samples that were classified right, 0 to 1",
+    "test_loss": "mean cross-entropy on the test set after the epoch",
+    "test_accuracy": "accuracy on the test set after the epoch, 0 to 1",
+    "val_loss": "the same on the validation set, if one was held out",
+    "val_accuracy": "the same on the validation set, if one was held out",
+}
+
+# name: (dtype, value where the sample was not trained on, meaning)
+SAMPLE_ARRAYS: dict[str, tuple[str, Any, str]] = {
+    "loss": ("float32", np.nan, "cross-entropy of the label when last trained on, nats"),
+    "p_y": ("float32", np.nan, "softmax probability of the label when last trained on"),
+    "correct": ("int8", -1, "1 if the label had the highest logit then, else 0"),
+    "margin": ("float32", np.nan, "logit of the label less the highest other logit then"),
+    "el2n": ("float32", np.nan, "L2 norm of softmax less one-hot label then"),
+    "probability": ("float32", np.nan, "sampling probability this epoch, where the method has one"),
+    "times_trained": ("uint8", 0, "how often the sample was in a training batch this epoch"),
+}
+
+
+def round_mantissa(values: np.ndarray, bits: int = 8) -> np.ndarray:
+    """Round float32 values to ``bits`` mantissa bits, so that they compress.
+
+    The relative error is at most ``2**-(bits + 1)``, 0.2% at 8 bits; infinities
+    and NaN stay.
+    """
+    raw = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    drop = np.uint32(23 - bits)
+    half = np.uint32(1 << (int(drop) - 1))
+    rounded = (raw + half) >> drop << drop
+    finite = np.isfinite(values)
+    return np.where(finite, rounded, raw).view(np.float32)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole, or as it was before.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or the folder cannot be written; the old file stays.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

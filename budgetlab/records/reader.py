@@ -1,0 +1,171 @@
+"""Reading records, without torch."""
+
+import json
+import zipfile
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.errors import InputError
+from budgetlab.records.format import EPOCH_COLUMNS, FORMAT, SAMPLE_ARRAYS
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Record", "find", "open_record"]
+
+
+class Record:
+    """One run, opened for reading.
+
+    ``about`` is ``record.json`` as it is; everything else is read when first
+    asked for. Opening reads one small file.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no record that can be read; the message says why.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.about = _read_about(self.path)
+
+    def __repr__(self) -> str:
+        return f"Record({str(self.path)!r}, status={self.status!r}, epochs={len(self.epochs)})"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings of the run; see :class:`budgetlab.RunConfig`."""
+        return self.about["config"]
+
+    @property
+    def status(self) -> str:
+        """running, finished, stopped or failed."""
+        return self.about["status"]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Costs and accuracy so far, as ``budgetlab train --json`` prints them."""
+        return self.about["summary"]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the labels."""
+        return [str(name) for name in self.about["data"].get("classes", [])]
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """One row an epoch; columns :data:`budgetlab.records.EPOCH_COLUMNS`."""
+        path = self.path / "epochs.csv"
+        if not path.is_file():
+            return pd.DataFrame(columns=list(EPOCH_COLUMNS), dtype=float)
+        try:
+            table = pd.read_csv(path)
+        except (ValueError, OSError) as error:
+            raise InputError(f"'{path}' cannot be read as a table: {error}") from None
+        missing = [name for name in EPOCH_COLUMNS if name not in table]
+        if missing:
+            raise InputError(f"'{path}' lacks the columns {', '.join(missing)}")
+        return table
+
+    @cached_property
+    def samples(self) -> "xr.Dataset":
+        """Per-sample history, dims epoch x sample, read lazily.
+
+        Arrays :data:`budgetlab.records.SAMPLE_ARRAYS` plus what is known of each
+        sample: ``label`` and the tags of the data set, dims ``sample``. The
+        coordinate ``epoch`` counts from 1, ``sample`` from 0.
+        """
+        import xarray as xr
+
+        path = self.path / "samples.zarr"
+        try:
+            data = xr.open_zarr(
+                path, consolidated=False, chunks=None, zarr_format=3, mask_and_scale=False
+            )
+        except Exception as error:
+            # zarr raises many kinds of error on damaged files, all meaning the same here.
+            raise InputError(f"'{path}' cannot be read: {type(error).__name__}: {error}") from None
+        missing = [name for name in SAMPLE_ARRAYS if name not in data]
+        if missing:
+            raise InputError(f"'{path}' lacks the arrays {', '.join(missing)}")
+        data = data.isel(epoch=slice(0, len(self.epochs)))
+        return data.assign_coords(
+            epoch=np.arange(1, data.sizes["epoch"] + 1), sample=np.arange(data.sizes["sample"])
+        )
+
+    @cached_property
+    def thumbnails(self) -> dict[int, np.ndarray]:
+        """Images ``uint8 [H, W, C]`` of some training samples, by sample number.
+
+        The most and least trained, and those of highest and lowest mean loss.
+        Empty where the run kept none (points, or not finished).
+        """
+        path = self.path / "thumbnails.npz"
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                indices, images = file["indices"], file["images"]
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            raise InputError(f"'{path}' cannot be read: {error}") from None
+        return dict(zip(indices.tolist(), images, strict=True))
+
+
+def open_record(path: Path | str) -> Record:
+    """Open one record; see :class:`Record`."""
+    return Record(path)
+
+
+def find(paths: Path | str | Iterable[Path | str]) -> list[Path]:
+    """Find records: each path is a record, or a folder that holds some at any depth.
+
+    Returns
+    -------
+    list of Path
+        Sorted, each once.
+
+    Raises
+    ------
+    InputError
+        If a path does not exist or holds no record.
+    """
+    found: set[Path] = set()
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        path = Path(path)
+        if not path.exists():
+            raise InputError(f"record '{path}' does not exist: give the folder of a record")
+        inside = [path] if _is_record(path) else [f.parent for f in path.rglob("record.json")]
+        if not inside:
+            raise InputError(f"'{path}' holds no record: give a folder with a record.json")
+        found.update(inside)
+    return sorted(found)
+
+
+def _is_record(path: Path) -> bool:
+    return (path / "record.json").is_file()
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    if not _is_record(path):
+        raise InputError(f"'{path}' is no record: give a folder with a record.json")
+    file = path / "record.json"
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"'{file}' cannot be read: {error}") from None
+    kinds = {"config": dict, "data": dict, "summary": dict, "status": str, "format": int}
+    if not isinstance(about, dict) or any(
+        not isinstance(about.get(key), kind) for key, kind in kinds.items()
+    ):
+        raise InputError(f"'{file}' is not the description of a run: it lacks {', '.join(kinds)}")
+    if about["format"] > FORMAT:
+        raise InputError(
+            f"'{file}' has format {about['format']}, newer than {FORMAT}: upgrade budgetlab"
+        )
+    return about

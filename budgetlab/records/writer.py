@@ -1,0 +1,198 @@
+"""Writing a record while training."""
+
+import io
+import json
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError
+from budgetlab.records.format import (
+    EPOCH_COLUMNS,
+    FORMAT,
+    SAMPLE_ARRAYS,
+    round_mantissa,
+    write_atomically,
+)
+
+__all__ = ["RecordWriter"]
+
+PACKAGES = ("budgetlab", "torch", "torchvision", "numpy")
+
+
+class RecordWriter:
+    """Writes one record, an epoch at a time.
+
+    Make one with :meth:`create` for a new run or :meth:`reopen` to go on with one.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any], epochs: list[dict[str, Any]]):
+        self.path = path
+        self.about = about
+        self.epochs = epochs
+
+    @classmethod
+    def create(
+        cls,
+        config: RunConfig,
+        *,
+        tags: pd.DataFrame,
+        data: dict[str, Any],
+        hardware: dict[str, Any],
+    ) -> "RecordWriter":
+        """Make the folder of a new record under ``config.out``.
+
+        Parameters
+        ----------
+        config
+            The run. Its :attr:`~RunConfig.folder_name` names the folder; where that
+            is taken, a number is put behind it, so that nothing is overwritten.
+        tags
+            One row a training sample; column ``label`` and what else is known.
+        data
+            ``name``, ``fingerprint``, ``classes``, counts: kept as they are.
+        hardware
+            Device, precision, threads: kept as they are.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be made.
+        """
+        path = _new_folder(Path(config.out), config.folder_name)
+        about = {
+            "format": FORMAT,
+            "id": config.id,
+            "status": "running",
+            "message": "",
+            "started": _now(),
+            "updated": _now(),
+            "config": config.to_dict(),
+            "data": data,
+            "hardware": hardware,
+            "versions": {name: version(name) for name in PACKAGES}
+            | {"python": platform.python_version()},
+            "summary": {},
+        }
+        writer = cls(path, about, [])
+        writer._create_arrays(tags, planned=config.epochs)
+        writer._save_about()
+        return writer
+
+    @classmethod
+    def reopen(cls, path: Path | str, epochs: int) -> "RecordWriter":
+        """Go on with a record from the end of epoch number ``epochs``."""
+        from budgetlab.records.reader import open_record
+
+        record = open_record(path)
+        rows = record.epochs.head(epochs).to_dict("records")
+        writer = cls(record.path, dict(record.about), rows)
+        writer.set_status("running")
+        return writer
+
+    def append_epoch(self, row: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Add one epoch.
+
+        Parameters
+        ----------
+        row
+            Values for the columns :data:`EPOCH_COLUMNS`.
+        arrays
+            Values ``[N]`` for :data:`SAMPLE_ARRAYS`; the missing ones stay empty.
+        """
+        import zarr
+
+        group = zarr.open_group(self.path / "samples.zarr", mode="r+")
+        position = len(self.epochs)
+        for name, values in arrays.items():
+            array = group[name]
+            if position >= array.shape[0]:
+                array.resize((position + 1, array.shape[1]))
+            array[position] = _compact(name, values)
+        # The row comes last: a reader trusts as many epochs as there are rows.
+        self.epochs.append({name: row.get(name, np.nan) for name in EPOCH_COLUMNS})
+        table = pd.DataFrame(self.epochs, columns=list(EPOCH_COLUMNS))
+        write_atomically(self.path / "epochs.csv", table.to_csv(index=False).encode())
+
+    def set_status(self, status: str, message: str = "", summary: dict | None = None) -> None:
+        """Say how the run stands; ``summary`` replaces the one kept so far."""
+        self.about |= {"status": status, "message": message, "updated": _now()}
+        if summary is not None:
+            self.about["summary"] = summary
+        self._save_about()
+
+    def save_state(self, content: bytes) -> None:
+        """Keep what resuming needs (bytes of ``torch.save``)."""
+        write_atomically(self.path / "state.pt", content)
+
+    def save_model(self, content: bytes) -> None:
+        """Keep the trained weights (bytes of ``safetensors.torch.save``)."""
+        write_atomically(self.path / "model.safetensors", content)
+
+    def save_thumbnails(self, indices: np.ndarray, images: np.ndarray) -> None:
+        """Keep images ``uint8 [K, H, W, C]`` of the training samples ``indices [K]``."""
+        file = io.BytesIO()
+        np.savez_compressed(file, indices=indices.astype(np.int64), images=images)
+        write_atomically(self.path / "thumbnails.npz", file.getvalue())
+
+    def _save_about(self) -> None:
+        text = json.dumps(self.about, indent=1, default=str)
+        write_atomically(self.path / "record.json", text.encode())
+
+    def _create_arrays(self, tags: pd.DataFrame, planned: int) -> None:
+        import zarr
+        from zarr.codecs import BloscCodec
+
+        group = zarr.create_group(self.path / "samples.zarr", overwrite=True)
+        count = len(tags)
+        for name, (dtype, missing, meaning) in SAMPLE_ARRAYS.items():
+            group.create_array(
+                name,
+                shape=(planned, count),
+                chunks=(1, max(count, 1)),
+                dtype=dtype,
+                fill_value=missing,
+                compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+                dimension_names=("epoch", "sample"),
+                attributes={"description": meaning},
+            )
+        for name, column in tags.items():
+            values = column.to_numpy()
+            if values.dtype.kind not in "biuf":
+                continue
+            group.create_array(name, data=values, dimension_names=("sample",))
+
+
+def _compact(name: str, values: np.ndarray) -> np.ndarray:
+    dtype = SAMPLE_ARRAYS[name][0]
+    if dtype == "float32":
+        return round_mantissa(values.astype(np.float32))
+    limits = np.iinfo(dtype)
+    return np.clip(values, limits.min, limits.max).astype(dtype)
+
+
+def _new_folder(out: Path, name: str) -> Path:
+    for number in range(1, 10_000):
+        path = out / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if out.exists() and not out.is_dir():
+                raise InputError(f"out '{out}' is a file: give a folder") from None
+            continue
+        except OSError as error:
+            raise InputError(
+                f"out '{out}' cannot be written ({error.strerror}): give another folder with --out"
+            ) from None
+        return path
+    raise InputError(f"out '{out}' holds 10,000 records of this run: give another folder")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
