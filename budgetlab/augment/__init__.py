@@ -1,0 +1,87 @@
+"""Augmentations of a whole batch at once, on its device, each image its own draw.
+
+``build(name)`` gives a function from a uint8 batch and a generator to
+:class:`Augmented`: the images, and which batch rows each is made of. Under every
+object lies a pure function whose randomness is an argument.
+"""
+
+from collections.abc import Callable
+
+from budgetlab.augment.augmented import Augmentation, Augmented, unmixed
+from budgetlab.augment.crop import Identity, Standard, crop_and_flip
+from budgetlab.errors import unknown
+
+__all__ = [
+    "Augmentation",
+    "Augmented",
+    "Identity",
+    "Standard",
+    "build",
+    "crop_and_flip",
+    "describe",
+    "names",
+    "unmixed",
+]
+
+DESCRIPTIONS = {
+    "none": "the images as they are",
+    "standard": "crop with padding 4 and horizontal flip",
+}
+
+
+def names() -> list[str]:
+    """Names that ``--augmentation`` takes."""
+    return list(DESCRIPTIONS)
+
+
+def describe() -> dict[str, str]:
+    """One line on each augmentation, by name."""
+    return dict(DESCRIPTIONS)
+
+
+def build(
+    name: str,
+    *,
+    flip: bool = True,
+    alpha: float = 0.3,
+    randaugment_n: int = 2,
+    randaugment_m: float = 4,
+    fidelity: str = "default",
+    per_image: bool = False,
+) -> Augmentation:
+    """Make an augmentation by name.
+
+    Parameters
+    ----------
+    name
+        One of :func:`names`.
+    flip
+        Whether the standard part flips horizontally; False for digits.
+    alpha
+        Shape of the Beta(alpha, alpha) of mixup, ricap and cutmix; above 0.
+    randaugment_n, randaugment_m
+        Operations an image (at least 0) and magnitude (0 to 30).
+    fidelity
+        ``"default"``, or ``"published"`` to copy what the published code does.
+    per_image
+        Whether mixup, ricap and cutmix draw one proportion an image, not one a batch.
+
+    Returns
+    -------
+    Augmentation
+        Takes uint8 ``[B, C, H, W]`` and a generator on the same device.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown or a value is out of its range.
+    """
+    if name not in names():
+        raise unknown("augmentation", name, names())
+    if fidelity not in ("default", "published"):
+        raise unknown("fidelity", fidelity, ("default", "published"))
+    makers: dict[str, Callable[[], Augmentation]] = {
+        "none": Identity,
+        "standard": lambda: Standard(flip),
+    }
+    return makers[name]()
