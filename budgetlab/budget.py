@@ -1,0 +1,240 @@
+"""What has been spent, what may be spent, and the learning rate in between."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from budgetlab.config import BUDGET_UNITS
+from budgetlab.errors import InputError, unknown
+
+__all__ = ["Budget", "Costs", "Ledger", "SCHEDULES", "model_costs", "samples_per_epoch",
+           "schedule", "steps_per_epoch"]  # fmt: skip
+
+FINAL_LR = 1e-6
+
+
+def samples_per_epoch(size: int, budget: float) -> int:
+    """Samples that a draw-ahead method draws in one epoch, ``round(N * b)``.
+
+    The product is rounded first: ``int(50000 * 0.29)`` is 14499.
+    """
+    return math.floor(round(size * budget, 6))
+
+
+def steps_per_epoch(size: int, budget: float, batch_size: int) -> int:
+    """Iterations of one epoch, the last partial batch dropped.
+
+    Raises
+    ------
+    InputError
+        If not even one batch can be afforded.
+    """
+    drawn = samples_per_epoch(size, budget)
+    if drawn < batch_size:
+        raise InputError(
+            f"budget {budget:g} of {size:,} samples is {drawn:,}, less than one batch of "
+            f"{batch_size}: raise the budget or lower the batch size"
+        )
+    return drawn // batch_size
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Floating point operations of one sample; a multiply-add counts as two."""
+
+    forward: int
+    forward_backward: int
+
+
+def model_costs(model: nn.Module, sample_shape: tuple[int, ...]) -> Costs:
+    """Count the operations of a model with torch's FlopCounterMode.
+
+    Matrix products and convolutions are counted, element-wise work is not.
+    Nothing is computed: the count runs on shapes alone.
+    """
+    import copy
+
+    shadow = copy.deepcopy(model).to("meta").eval()
+    sample = torch.empty(1, *sample_shape, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shadow(sample)
+    forward = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        shadow(sample).sum().backward()
+    return Costs(forward, counter.get_total_flops())
+
+
+@dataclass
+class Ledger:
+    """Everything that training has cost so far."""
+
+    costs: Costs
+    steps: int = 0
+    """Optimiser steps."""
+    trained_samples: int = 0
+    """Samples run forward and backward."""
+    looked_samples: int = 0
+    """Samples run forward only, to choose among them."""
+    proxy_flops: int = 0
+    """Operations spent on other models that the method needs."""
+    seconds: float = 0.0
+    """Seconds of training: drawing, looking, augmenting and stepping. Evaluation and
+    recording are not counted."""
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations of everything above."""
+        trained = self.trained_samples * self.costs.forward_backward
+        return trained + self.looked_samples * self.costs.forward + self.proxy_flops
+
+    def charge_step(self, samples: int) -> None:
+        """One optimiser step on a batch."""
+        self.steps += 1
+        self.trained_samples += samples
+
+    def charge_look(self, samples: int) -> None:
+        """One forward without a gradient."""
+        self.looked_samples += samples
+
+    def spent(self, unit: str) -> float:
+        """Amount spent in one of the four units."""
+        amounts = {
+            "iterations": self.steps,
+            "samples": self.trained_samples + self.looked_samples,
+            "flops": self.flops,
+            "seconds": self.seconds,
+        }
+        return amounts[unit]
+
+    def totals(self) -> dict[str, int | float]:
+        """The five numbers that reports show."""
+        return {
+            "steps": self.steps,
+            "trained_samples": self.trained_samples,
+            "looked_samples": self.looked_samples,
+            "flops": self.flops,
+            "seconds": round(self.seconds, 4),
+        }
+
+    def state_dict(self) -> dict[str, int | float]:
+        """Return what :meth:`load_state_dict` takes."""
+        fields = ("steps", "trained_samples", "looked_samples", "proxy_flops", "seconds")
+        return {name: getattr(self, name) for name in fields}
+
+    def load_state_dict(self, state: dict[str, int | float]) -> None:
+        """Go back to a saved state."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+@dataclass
+class Budget:
+    """A limit in one unit, and how far along a ledger is.
+
+    A budget ``b`` allows what ``unif-SGD`` spends in ``E`` epochs of
+    ``floor(round(N b) / B)`` steps, counted in the chosen unit. So a method that
+    only trains gets the same steps in every unit, and one that also looks gets
+    the same steps in ``iterations`` and fewer in the others. ``samples`` counts
+    every sample run through the network, trained on or only looked at.
+
+    Parameters
+    ----------
+    unit
+        ``iterations``, ``samples``, ``flops`` or ``seconds``.
+    limit
+        What may be spent; it is never overstepped. Seconds can be predicted only
+        from the steps before: the run ends when the slowest step of the last
+        epoch would no longer fit.
+    """
+
+    unit: str
+    limit: float
+    slowest_step: float = 0.0
+
+    @classmethod
+    def of_steps(
+        cls, unit: str, steps: int, batch_size: int, costs: Costs, step_seconds: float = 0.0
+    ) -> "Budget":
+        """Allow what ``steps`` plain steps cost; ``step_seconds`` is used for seconds."""
+        if unit not in BUDGET_UNITS:
+            raise unknown("budget unit", unit, BUDGET_UNITS)
+        limits = {
+            "iterations": steps,
+            "samples": steps * batch_size,
+            "flops": steps * batch_size * costs.forward_backward,
+            "seconds": steps * step_seconds,
+        }
+        return cls(unit, limits[unit])
+
+    def _cost(self, ledger: Ledger, trained: int, looked: int) -> float:
+        after = dataclasses.replace(ledger)
+        if trained:
+            after.charge_step(trained)
+        after.charge_look(looked)
+        cost = after.spent(self.unit) - ledger.spent(self.unit)
+        return self.slowest_step if self.unit == "seconds" and trained else cost
+
+    def allows(self, ledger: Ledger, *, trained: int = 0, looked: int = 0) -> bool:
+        """Whether a step on ``trained`` samples, or a look at ``looked``, still fits."""
+        return ledger.spent(self.unit) + self._cost(ledger, trained, looked) <= self.limit
+
+    def progress(self, ledger: Ledger, trained: int) -> float:
+        """Share spent, in [0, 1], that is 0 at the first step and 1 at the last one.
+
+        At ``iterations`` this is ``i / (I - 1)``, the paper's.
+        """
+        last_start = self.limit - self._cost(ledger, trained, 0)
+        if last_start <= 0:
+            return 0.0
+        return min(ledger.spent(self.unit) / last_start, 1.0)
+
+    def share_spent(self, ledger: Ledger) -> float:
+        """Share of the limit spent, in [0, 1]."""
+        return min(ledger.spent(self.unit) / self.limit, 1.0)
+
+
+def _linear(progress: float, milestones: Sequence[float]) -> float:
+    return 1 - progress
+
+
+def _cosine(progress: float, milestones: Sequence[float]) -> float:
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def _step(progress: float, milestones: Sequence[float]) -> float:
+    return 0.1 ** sum(progress >= milestone for milestone in milestones)
+
+
+def _constant(progress: float, milestones: Sequence[float]) -> float:
+    return 1.0
+
+
+SCHEDULES: dict[str, tuple[str, Callable[[float, Sequence[float]], float]]] = {
+    "linear": ("falls linearly to 1e-6 (Li et al., ICLR 2020): the paper's", _linear),
+    "cosine": ("falls along half a cosine to 1e-6", _cosine),
+    "step": ("divided by ten at each milestone", _step),
+    "constant": ("stays as it is", _constant),
+}
+
+
+def schedule(name: str, progress: float, lr: float, milestones: Sequence[float] = ()) -> float:
+    """Learning rate at a progress in [0, 1].
+
+    ``linear`` and ``cosine`` end at 1e-6: with ``i / (I - 1)`` as progress, linear
+    is ``lr + (1e-6 - lr) i / (I - 1)`` (Li et al., *Budgeted Training*, ICLR 2020).
+
+    Raises
+    ------
+    InputError
+        If the name is unknown.
+    """
+    if name not in SCHEDULES:
+        raise unknown("schedule", name, SCHEDULES)
+    share = SCHEDULES[name][1](progress, milestones)
+    floor = FINAL_LR if name in ("linear", "cosine") else 0.0
+    return floor + (lr - floor) * share

@@ -1,0 +1,78 @@
+"""Which device and number format to train with."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from budgetlab.errors import InputError
+
+__all__ = ["choose_device", "choose_precision", "describe_hardware"]
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` to a device that is there.
+
+    Raises
+    ------
+    InputError
+        If the device is unknown or missing.
+    """
+    count = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise InputError(f"unknown device '{name}': choose one of auto, cpu, cuda, cuda:N")
+    if kind == "cuda" and int(number or 0) >= count:
+        raise InputError(f"device '{name}' is not there ({count} found): choose auto or cpu")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Resolve ``auto`` to bfloat16 where the hardware computes in it, else float32."""
+    if name == "auto":
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    flags = _processor_flags()
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def _processor_flags() -> set[str]:
+    """Instruction sets of the processor as Linux names them; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    for line in lines:
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return set(flags.split())
+    return set()
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def describe_hardware(device: torch.device, precision: torch.dtype) -> dict[str, str | int]:
+    """Return what a record says about the machine."""
+    on_gpu = device.type == "cuda"
+    return {
+        "device": str(device),
+        "name": torch.cuda.get_device_name(device) if on_gpu else _processor_name(),
+        "precision": str(precision).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "cpu_count": os.cpu_count() or 0,
+    }

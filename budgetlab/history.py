@@ -1,0 +1,286 @@
+"""What has been learned of each sample so far, on the training device.
+
+One update a step feeds every method and every measure.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgetlab.errors import InputError
+
+__all__ = ["Credit", "History", "Measures", "assign_credit", "measure"]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What one forward says about samples; every tensor is ``[M]``, float32.
+
+    Attributes
+    ----------
+    loss
+        Cross-entropy ``-ln p_y``, nats.
+    p_y
+        Softmax probability of the label.
+    correct
+        1 where the label has the highest logit, else 0.
+    margin
+        Logit of the label less the highest other logit (Pleiss et al. 2020).
+    el2n
+        ``||softmax - onehot||_2`` (Paul et al. 2021).
+    """
+
+    loss: Tensor
+    p_y: Tensor
+    correct: Tensor
+    margin: Tensor
+    el2n: Tensor
+
+
+def measure(logits: Tensor, labels: Tensor) -> Measures:
+    """Measure samples by their logits.
+
+    Parameters
+    ----------
+    logits
+        ``[M, C]``, any float type.
+    labels
+        int64 ``[M]``.
+    """
+    logits = logits.detach().float()
+    column = labels[:, None]
+    log_p = logits.log_softmax(1)
+    loss = -log_p.gather(1, column)[:, 0]
+    p = log_p.exp()
+    p_y = p.gather(1, column)[:, 0]
+    own = logits.gather(1, column)[:, 0]
+    best_other = logits.scatter(1, column, -torch.inf).amax(1)
+    # sum over k != y of p_k^2, plus (1 - p_y)^2.
+    el2n = ((p * p).sum(1) - p_y * p_y + (1 - p_y) ** 2).clamp(min=0).sqrt()
+    margin = own - best_other
+    return Measures(loss, p_y, (margin > 0).float(), margin, el2n)
+
+
+@dataclass(frozen=True)
+class Credit:
+    """Which sample a row of a batch counts for; every tensor is ``[M]``.
+
+    Attributes
+    ----------
+    rows
+        Row of the batch, int64 in [0, B).
+    samples
+        Number of the sample in the training set, int64.
+    weights
+        Share of a visit, float32 in [0, 1].
+    """
+
+    rows: Tensor
+    samples: Tensor
+    weights: Tensor
+
+
+def assign_credit(rule: str, drawn: Tensor, sources: Tensor, weights: Tensor) -> Credit:
+    """Say which samples the rows of a (mixed) batch count for.
+
+    Parameters
+    ----------
+    rule
+        ``row``: the sample drawn for the row, as in the published code, even where
+        the image shows nothing of it. ``dominant``: the source with the largest
+        weight. ``weighted``: every source, as the share of a visit that is its weight.
+    drawn
+        int64 ``[B]``: sample drawn for each row.
+    sources
+        int64 ``[B, K]``: samples that each image is made of.
+    weights
+        float32 ``[B, K]``: their shares, summing to 1 in a row.
+
+    Returns
+    -------
+    Credit
+        With ``M = B`` entries, ``B * K`` under ``weighted``.
+    """
+    count, parts = sources.shape
+    rows = torch.arange(count, device=drawn.device)
+    whole = torch.ones(count, device=drawn.device)
+    if rule == "row":
+        return Credit(rows, drawn, whole)
+    if parts == 1:
+        return Credit(rows, sources[:, 0], whole)
+    if rule == "dominant":
+        largest = weights.argmax(1, keepdim=True)
+        return Credit(rows, sources.gather(1, largest)[:, 0], whole)
+    if rule == "weighted":
+        return Credit(rows.repeat_interleave(parts), sources.reshape(-1), weights.reshape(-1))
+    raise InputError(f"unknown credit rule '{rule}': choose one of row, dominant, weighted")
+
+
+class History:
+    """Statistics of every training sample, from training forwards only.
+
+    All tensors have one entry a sample, ``[N]``. Means run over all visits, each
+    weighted by its share of a visit; they are NaN for a sample never visited.
+
+    Parameters
+    ----------
+    size
+        Number of training samples ``N``.
+    device
+        Where the training runs.
+    """
+
+    SUMS = ("visits", "error", "p_y", "p_y_squared", "loss", "margin", "el2n", "forgotten")
+    LAST = ("loss", "p_y", "margin", "el2n", "correct", "epoch")
+
+    def __init__(self, size: int, device: torch.device | str = "cpu"):
+        self.size = size
+        # One row a sample, so that a step updates everything in one scatter.
+        self._sums = torch.zeros(size, len(self.SUMS), device=device)
+        self._last = torch.full((size, len(self.LAST)), torch.nan, device=device)
+        self._last[:, self.LAST.index("epoch")] = 0
+        self._winner = torch.zeros(size, dtype=torch.int64, device=device)
+        self.times_trained = torch.zeros(size, dtype=torch.int32, device=device)
+        self.times_trained_this_epoch = torch.zeros_like(self.times_trained)
+        self.epoch = 0
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin epoch number ``epoch``, counted from 1."""
+        self.epoch = epoch
+        self.times_trained_this_epoch.zero_()
+
+    def count(self, drawn: Tensor) -> None:
+        """Count the samples int64 ``[B]`` of a batch that is trained on."""
+        ones = torch.ones_like(drawn, dtype=torch.int32)
+        self.times_trained.index_add_(0, drawn, ones)
+        self.times_trained_this_epoch.index_add_(0, drawn, ones)
+
+    def update(self, credit: Credit, seen: Measures) -> None:
+        """Take in what one step saw.
+
+        Parameters
+        ----------
+        credit
+            Samples and shares of a visit, ``[M]``.
+        seen
+            Measures of the same ``M`` entries, by each sample's own label.
+        """
+        samples, share = credit.samples, credit.weights
+        before = self._last[samples]
+        was_correct = before[:, self.LAST.index("correct")] == 1
+        forgotten = (was_correct & (seen.correct == 0) & (share > 0)).float()
+        error = 1 - seen.p_y
+        sums = (seen.p_y, seen.p_y**2, seen.loss, seen.margin, seen.el2n)
+        rows = torch.stack([torch.ones_like(error), error, *sums], 1) * share[:, None]
+        self._sums.index_add_(0, samples, torch.cat([rows, forgotten[:, None]], 1))
+
+        epoch = torch.full_like(error, float(self.epoch))
+        now = torch.stack([seen.loss, seen.p_y, seen.margin, seen.el2n, seen.correct, epoch], 1)
+        # A sample can stand in several rows. All of them write what the last one with
+        # a share saw, so that the result does not depend on the order of the writes.
+        entry = torch.arange(len(samples), device=samples.device)
+        entry = torch.where(share > 0, entry, -1)
+        self._winner.scatter_reduce_(0, samples, entry, "amax", include_self=False)
+        winner = self._winner[samples]
+        self._last[samples] = torch.where(winner[:, None] >= 0, now[winner.clamp(min=0)], before)
+
+    def _sum(self, name: str) -> Tensor:
+        return self._sums[:, self.SUMS.index(name)]
+
+    def _newest(self, name: str) -> Tensor:
+        return self._last[:, self.LAST.index(name)]
+
+    @property
+    def visits(self) -> Tensor:
+        """Visits so far; shares of a visit add up."""
+        return self._sum("visits")
+
+    @property
+    def seen(self) -> Tensor:
+        """bool: visited at least in part."""
+        return self.visits > 0
+
+    @property
+    def error(self) -> Tensor:
+        """Mean of ``1 - p_y`` over all visits, in [0, 1]: the statistic ``m`` of p-SGD."""
+        return self._sum("error") / self.visits
+
+    @property
+    def confidence(self) -> Tensor:
+        """Mean ``p_y``, in [0, 1] (Swayamdipta et al. 2020)."""
+        return self._sum("p_y") / self.visits
+
+    @property
+    def variability(self) -> Tensor:
+        """Population standard deviation of ``p_y`` (Swayamdipta et al. 2020)."""
+        mean_square = self._sum("p_y_squared") / self.visits
+        return (mean_square - self.confidence**2).clamp(min=0).sqrt()
+
+    @property
+    def mean_loss(self) -> Tensor:
+        """Mean cross-entropy, nats."""
+        return self._sum("loss") / self.visits
+
+    @property
+    def mean_margin(self) -> Tensor:
+        """Area under the margin (Pleiss et al. 2020)."""
+        return self._sum("margin") / self.visits
+
+    @property
+    def el2n(self) -> Tensor:
+        """Mean of ``||softmax - onehot||_2``."""
+        return self._sum("el2n") / self.visits
+
+    @property
+    def forgotten(self) -> Tensor:
+        """Forgetting events: right at one visit, wrong at the next (Toneva et al. 2019)."""
+        return self._sum("forgotten")
+
+    @property
+    def last_loss(self) -> Tensor:
+        """Cross-entropy at the last visit, nats; NaN before the first."""
+        return self._newest("loss")
+
+    @property
+    def last_p_y(self) -> Tensor:
+        """Probability of the label at the last visit; NaN before the first."""
+        return self._newest("p_y")
+
+    @property
+    def last_correct(self) -> Tensor:
+        """1 or 0 at the last visit; NaN before the first."""
+        return self._newest("correct")
+
+    @property
+    def last_epoch(self) -> Tensor:
+        """Epoch of the last visit, from 1; 0 for never."""
+        return self._newest("epoch")
+
+    def epoch_arrays(self) -> dict[str, Tensor]:
+        """What this epoch leaves in the record; NaN where a sample was not visited."""
+        visited = self.last_epoch == self.epoch
+        arrays = {
+            name: torch.where(visited, self._newest(name), torch.nan)
+            for name in ("loss", "p_y", "margin", "el2n")
+        }
+        arrays["correct"] = torch.where(visited, self.last_correct, -1.0)
+        arrays["times_trained"] = self.times_trained_this_epoch
+        return arrays
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes."""
+        return {
+            "sums": self._sums,
+            "last": self._last,
+            "times_trained": self.times_trained,
+            "epoch": self.epoch,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        self._sums.copy_(state["sums"])
+        self._last.copy_(state["last"])
+        self.times_trained.copy_(state["times_trained"])
+        self.epoch = state["epoch"]

@@ -1,0 +1,56 @@
+"""Every method: a generator of batches.
+
+A sampler is asked for the batches of an epoch and yields them one by one. It sees
+the :class:`~budgetlab.history.History` of every sample, and may ``look`` at samples
+before it decides, which is charged. The training loop knows nothing else of it.
+
+Write your own from a score in two lines::
+
+    @bl.sampler("mine")
+    def score(history):
+        return 1 - history.confidence
+"""
+
+from budgetlab.samplers.base import (
+    Batch,
+    Look,
+    Looker,
+    Sampler,
+    Setup,
+    build,
+    describe,
+    names,
+    sampler,
+)
+from budgetlab.samplers.draw_ahead import (
+    RS2,
+    SGD,
+    ConfidenceSGD,
+    ProbabilitySGD,
+    ScoreSampler,
+    UniformSGD,
+    replace_unseen,
+    smooth,
+)
+from budgetlab.samplers.races import draw_without_replacement
+
+__all__ = [
+    "RS2",
+    "SGD",
+    "Batch",
+    "ConfidenceSGD",
+    "Look",
+    "Looker",
+    "ProbabilitySGD",
+    "Sampler",
+    "ScoreSampler",
+    "Setup",
+    "UniformSGD",
+    "build",
+    "describe",
+    "draw_without_replacement",
+    "names",
+    "replace_unseen",
+    "sampler",
+    "smooth",
+]

@@ -1,0 +1,243 @@
+"""What a sampler is, and the list of those that exist."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+import torch
+from torch import Tensor
+
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError, unknown
+from budgetlab.history import History
+
+if TYPE_CHECKING:
+    from budgetlab.samplers.draw_ahead import ScoreSampler
+
+__all__ = ["Batch", "Look", "Looker", "Sampler", "Setup", "View", "build", "describe", "names",
+           "sampler"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class View:
+    """Images as the network sees them, and what they are made of.
+
+    Attributes
+    ----------
+    images
+        ``[B, C, H, W]`` on the 0 to 255 scale after augmentation, or ``[B, 2]`` points.
+    samples
+        int64 ``[B, K]``: numbers of the samples that each row shows.
+    weights
+        float32 ``[B, K]``: their shares; a row sums to one.
+    """
+
+    images: Tensor
+    samples: Tensor
+    weights: Tensor
+
+    def rows(self, rows: Tensor) -> "View":
+        """Return some of the rows, int64 ``[M]``."""
+        return View(self.images[rows], self.samples[rows], self.weights[rows])
+
+    @staticmethod
+    def join(views: list["View"]) -> "View":
+        """Return the rows of several views, one below the other."""
+        return View(
+            torch.cat([view.images for view in views]),
+            torch.cat([view.samples for view in views]),
+            torch.cat([view.weights for view in views]),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What to train on next.
+
+    Attributes
+    ----------
+    indices
+        int64 ``[B]``: sample drawn for each row.
+    weights
+        float32 ``[B]``: factor on each row's loss; None for 1.
+    view
+        What was looked at, so that what was scored is what is trained on; None to
+        augment afresh.
+    """
+
+    indices: Tensor
+    weights: Tensor | None = None
+    view: View | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a forward without gradient, in evaluation mode, says of samples.
+
+    Attributes
+    ----------
+    losses
+        float32 ``[B]``: cross-entropy of each row, mixed labels included.
+    probabilities
+        float32 ``[B, C]``: softmax.
+    labels
+        int64 ``[B]``: label of the sample drawn for each row.
+    view
+        The augmented images that were looked at.
+    """
+
+    losses: Tensor
+    probabilities: Tensor
+    labels: Tensor
+    view: View
+
+
+class Looker(Protocol):
+    """The only way to see samples before training on them; charged to the ledger."""
+
+    def __call__(self, indices: Tensor) -> Look:
+        """Look at the samples int64 ``[B]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a sampler is told about the run.
+
+    Attributes
+    ----------
+    size
+        Number of training samples ``N``.
+    config
+        The run; samplers read ``budget``, ``batch_size``, ``fidelity`` and their options.
+    generator
+        On ``device``; every random choice of a sampler comes from it.
+    device
+        Where ``indices`` must lie.
+    """
+
+    size: int
+    config: RunConfig
+    generator: torch.Generator
+    device: torch.device
+
+
+class Sampler:
+    """Base of all methods.
+
+    A subclass implements :meth:`batches`. It sets :attr:`probability` where it has
+    one, and names its tensors that must survive a pause in :attr:`STATE`.
+    """
+
+    STATE: tuple[str, ...] = ()
+    probability_kind = "draw"
+    """``draw``: probability sums to one over the samples; ``keep``: that of being
+    trained on once looked at."""
+
+    def __init__(self, setup: Setup):
+        self.setup = setup
+        self.size = setup.size
+        self.batch_size = setup.config.batch_size
+        self.generator = setup.generator
+        self.device = setup.device
+        self.probability: Tensor | None = None
+
+    def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
+        """Yield the batches of one epoch, counted from 1.
+
+        The loop stops asking when the budget is spent; a sampler need not count.
+        """
+        raise NotImplementedError
+
+    def shuffled(self) -> Tensor:
+        """Return all samples in random order, int64 ``[N]``."""
+        return torch.randperm(self.size, generator=self.generator, device=self.device)
+
+    def full_batches(self, indices: Tensor) -> Iterator[Tensor]:
+        """Cut indices into batches and drop the last one if it is not full."""
+        for start in range(0, len(indices) - self.batch_size + 1, self.batch_size):
+            yield indices[start : start + self.batch_size]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes; called between epochs."""
+        return {name: getattr(self, name) for name in self.STATE}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+_REGISTRY: dict[str, tuple[str, type[Sampler]]] = {}
+ScoreFunction = Callable[[History], Tensor]
+
+
+@overload
+def sampler(name: str) -> Callable[[ScoreFunction], type["ScoreSampler"]]: ...
+@overload
+def sampler(name: str, *, unseen: str) -> Callable[[ScoreFunction], type["ScoreSampler"]]: ...
+def sampler(name: str, *, unseen: str = "highest"):
+    """Register a method under a name, so that ``method=name`` runs it.
+
+    Decorates a :class:`Sampler` class, or a function from a
+    :class:`~budgetlab.history.History` to scores ``[N]`` >= 0. From scores a draw-ahead
+    method is made: smoothed, drawn without replacement once an epoch.
+
+    Parameters
+    ----------
+    name
+        What ``--method`` takes. A name taken again is replaced, so that a cell can
+        be run twice; the built-in names are kept.
+    unseen
+        For functions. ``highest``: a sample never seen takes the highest score among
+        the seen ones, and the first epoch is uniform. ``score``: the function's own
+        score counts for every sample from the first epoch on.
+
+    Raises
+    ------
+    InputError
+        If the name is one of the kit's own, or ``unseen`` is neither of the two.
+    """
+    if unseen not in ("highest", "score"):
+        raise unknown("rule for the unseen", unseen, ("highest", "score"))
+
+    def register(made: Any) -> Any:
+        from budgetlab.samplers.draw_ahead import ScoreSampler
+
+        taken = _REGISTRY.get(name)
+        if taken and taken[1].__module__.startswith("budgetlab.") and not _is_ours(made):
+            raise InputError(f"method '{name}' is built in: choose another name")
+        if not isinstance(made, type):
+            made = ScoreSampler.from_function(made, unseen)
+        text = (made.__doc__ or "your own").strip().splitlines()[0].rstrip(".")
+        _REGISTRY[name] = (text, made)
+        return made
+
+    return register
+
+
+def _is_ours(made: Any) -> bool:
+    return getattr(made, "__module__", "").startswith("budgetlab.")
+
+
+def names() -> list[str]:
+    """Names that ``--method`` takes."""
+    return list(_REGISTRY)
+
+
+def describe() -> dict[str, str]:
+    """One line on each method, by name."""
+    return {name: text for name, (text, _) in _REGISTRY.items()}
+
+
+def build(name: str, setup: Setup) -> Sampler:
+    """Make the sampler of a method.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, or the budget does not fit the method.
+    """
+    if name not in _REGISTRY:
+        raise unknown("method", name, names())
+    return _REGISTRY[name][1](setup)
