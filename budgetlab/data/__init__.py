@@ -1,0 +1,6 @@
+"""Data sets as tensors: built-in ones, the paper's, and the user's own."""
+
+from budgetlab.data.load import describe, load
+from budgetlab.data.samples import Samples, Splits
+
+__all__ = ["Samples", "Splits", "describe", "load"]

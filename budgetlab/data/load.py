@@ -1,0 +1,172 @@
+"""From a name to splits: which source, then what is done to its training set."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from budgetlab.data.changes import NOISE_KINDS, imbalanced, noisy_labels, stratified
+from budgetlab.data.points import PROBLEMS
+from budgetlab.data.samples import Samples, Splits, fingerprint
+from budgetlab.data.sources import Source, digits, points, shapes
+from budgetlab.errors import InputError, unknown
+from budgetlab.seeds import numpy_generator
+
+__all__ = ["describe", "load"]
+
+NAMES: dict[str, tuple[str, Callable[..., Source]]] = {
+    "shapes": ("32x32 RGB, 10 drawn shapes of known difficulty (10,000 + 2,500)", shapes),
+    "points": ("2-D: the same as points:moons", lambda **options: points("moons", **options)),
+    **{
+        f"points:{problem}": (
+            f"2-D: {text} (1,000 + 1,000)",
+            lambda problem=problem, **options: points(problem, **options),
+        )
+        for problem, text in PROBLEMS.items()
+    },
+    "digits": ("8x8 grey, 10 handwritten digits (1,438 + 359), ships with scikit-learn", digits),
+}
+
+
+def describe() -> dict[str, str]:
+    """One line on each data set, by the name to give."""
+    return {name: text for name, (text, _) in NAMES.items()}
+
+
+def load(
+    name: str = "shapes",
+    *,
+    root: str | Path = "data",
+    seed: int = 0,
+    limit: int = 0,
+    val_fraction: float = 0.0,
+    label_noise: float = 0.0,
+    noise_kind: str = "symmetric",
+    imbalance: float = 1.0,
+    size: int | None = None,
+    download: bool = True,
+    progress: bool = True,
+) -> Splits:
+    """Load a data set, and change its training set as asked.
+
+    The order is: source, imbalance, limit, validation split, label noise. So
+    ``limit`` counts what is left of an imbalanced set, validation samples come
+    out of the limit, and noise touches the training labels only: validation
+    and test labels are always the true ones. The test set is never changed.
+
+    Parameters
+    ----------
+    name
+        One of :func:`describe`, with the path filled in for ``folder:`` and ``npz:``.
+    root
+        Folder for downloads and caches.
+    seed
+        Seed of what is drawn: the pictures of ``shapes``, the points, splits, noise.
+    limit
+        Keep only this many training samples, every class at its share; 0 keeps all.
+    val_fraction
+        Share of the training set held out for validation, in [0, 1), every class
+        at its share.
+    label_noise
+        Share of the training labels made wrong, in [0, 1): exactly
+        ``round(label_noise * N)`` of them.
+    noise_kind
+        ``symmetric``: any other class; ``pair``: the next class.
+    imbalance
+        Size of the most frequent class over the least frequent, at least 1;
+        sizes in between fall exponentially.
+    size
+        Side of the images of ``folder:``, in pixels; None picks it from the data.
+    download
+        Whether missing files may be downloaded.
+    progress
+        Whether to show progress on standard error.
+
+    Returns
+    -------
+    Splits
+        On the CPU.
+
+    Raises
+    ------
+    InputError
+        If a name or value is not allowed, or data is missing or cannot be read.
+    """
+    _check(seed, limit, val_fraction, label_noise, noise_kind, size)
+    source = _source(name)(
+        root=Path(root), seed=seed, size=size, download=download, progress=progress
+    )
+    train = _fewer(source.train, imbalance, limit, seed)
+    train, val = _split(train, val_fraction, seed) if val_fraction else (train, source.val)
+    train = _mislabel(train, label_noise, noise_kind, seed)
+    return Splits(
+        name, train, val, source.test, fingerprint(train, source.test), tuple(source.skipped)
+    )
+
+
+def _source(name: str) -> Callable[..., Source]:
+    """The function that loads a data set."""
+    if name in NAMES:
+        return NAMES[name][1]
+    raise unknown("dataset", name, describe())
+
+
+def _check(
+    seed: int,
+    limit: int,
+    val_fraction: float,
+    label_noise: float,
+    noise_kind: str,
+    size: int | None,
+) -> None:
+    """Refuse values out of range before anything is read."""
+    for what, value in (("seed", seed), ("limit", limit)):
+        if value < 0 or value != int(value):
+            raise InputError(f"{what} {value} is not allowed: give a whole number of 0 or more")
+    for what, share in (("val_fraction", val_fraction), ("label_noise", label_noise)):
+        if not (math.isfinite(share) and 0 <= share < 1):
+            raise InputError(f"{what} {share} is not allowed: give a share in [0, 1)")
+    if noise_kind not in NOISE_KINDS:
+        raise unknown("kind of label noise", noise_kind, NOISE_KINDS)
+    if size is not None and not 8 <= size <= 1024:
+        raise InputError(f"size {size} is not allowed: give 8 to 1024 pixels, or leave it out")
+
+
+def _fewer(train: Samples, imbalance: float, limit: int, seed: int) -> Samples:
+    """Apply the imbalance, then the limit, each with draws of its own."""
+    y = train.y.numpy()
+    kept = imbalanced(y, imbalance, numpy_generator(seed, "data"))
+    if limit > len(kept):
+        raise InputError(
+            f"limit {limit} is more than the {len(kept)} training samples there are: "
+            f"give at most {len(kept)}, or 0 for all"
+        )
+    if limit:
+        kept = kept[stratified(y[kept], limit, numpy_generator(seed, "data"))]
+    return train if len(kept) == len(train) else train.select(kept)
+
+
+def _split(train: Samples, fraction: float, seed: int) -> tuple[Samples, Samples]:
+    """Hold a share of the training set out."""
+    count = round(fraction * len(train))
+    if not 0 < count < len(train):
+        raise InputError(
+            f"val_fraction {fraction} of {len(train)} training samples leaves a split empty: "
+            "give another share"
+        )
+    held = stratified(train.y.numpy(), count, numpy_generator(seed, "split"))
+    rest = np.setdiff1d(np.arange(len(train)), held)
+    return train.select(rest), train.select(held)
+
+
+def _mislabel(train: Samples, rate: float, kind: str, seed: int) -> Samples:
+    """Change labels, and say in the tags which."""
+    if not rate:
+        return train
+    y = train.y.numpy()
+    given = noisy_labels(y, len(train.classes), rate, kind, numpy_generator(seed, "noise"))
+    tags = train.tags.assign(true_label=y, is_noisy=given != y)
+    return replace(train, y=torch.from_numpy(given), tags=tags)

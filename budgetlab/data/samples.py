@@ -1,0 +1,154 @@
+"""What a data set is once loaded: tensors, labels, and what is known of each sample."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+__all__ = ["Samples", "Splits", "make_samples", "channel_statistics", "fingerprint"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of one split, kept whole in memory.
+
+    Attributes
+    ----------
+    x
+        Images, uint8 ``[N, C, H, W]``; or points, float32 ``[N, 2]``.
+    y
+        The label that is trained on, int64 ``[N]``.
+    classes
+        Name of each class; a label is a position in it.
+    tags
+        One row a sample. Always ``index`` (position in the source, before any
+        limit or split), ``true_label`` and ``is_noisy``. Drawn data adds
+        ``difficulty`` in [0, 1], ``is_ambiguous``, and ``other_label`` (the second
+        class of an ambiguous sample, else -1).
+    mean, std
+        Per channel, on the scale where 255 is 1; per feature for points.
+    flip
+        Whether a horizontal flip keeps the label.
+    """
+
+    x: Tensor
+    y: Tensor
+    classes: tuple[str, ...]
+    tags: pd.DataFrame
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: ``(C, H, W)``, or ``(2,)`` for points."""
+        return tuple(self.x.shape[1:])
+
+    def select(self, indices: Tensor | np.ndarray | Sequence[int]) -> "Samples":
+        """Return the samples at these positions, in this order."""
+        positions = torch.as_tensor(indices, dtype=torch.int64)
+        here = positions.to(self.x.device)
+        tags = self.tags.iloc[positions.cpu().numpy()].reset_index(drop=True)
+        return replace(self, x=self.x[here], y=self.y[here], tags=tags)
+
+    def to(self, device: torch.device | str) -> "Samples":
+        """Return the same samples with ``x`` and ``y`` on a device; tags stay where they are."""
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A loaded data set.
+
+    Attributes
+    ----------
+    name
+        As it was asked for.
+    train, val, test
+        The three splits; ``val`` is None unless one was asked for.
+    fingerprint
+        16 hex digits that depend on every value of ``x`` and ``y`` of train and test.
+    skipped
+        One entry a file that could not be read: its name and the reason.
+    """
+
+    name: str
+    train: Samples
+    val: Samples | None
+    test: Samples
+    fingerprint: str
+    skipped: tuple[str, ...] = ()
+
+
+def make_samples(
+    x: np.ndarray | Tensor,
+    y: np.ndarray | Tensor,
+    classes: Sequence[str],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    flip: bool,
+    tags: pd.DataFrame | None = None,
+) -> Samples:
+    """Put arrays together as samples whose labels are all true, with the tags all data has."""
+    labels = torch.as_tensor(y, dtype=torch.int64)
+    known = pd.DataFrame(
+        {
+            "index": np.arange(len(labels), dtype=np.int64),
+            "true_label": labels.numpy().copy(),
+            "is_noisy": np.zeros(len(labels), dtype=bool),
+        }
+    )
+    if tags is not None:
+        known = pd.concat([known, tags], axis=1)
+    names = tuple(str(name) for name in classes)
+    statistics = tuple(map(float, mean)), tuple(map(float, std))
+    return Samples(torch.as_tensor(x), labels, names, known, *statistics, flip)
+
+
+def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel on the 0..1 scale, or per feature of points.
+
+    Images are counted by value (a histogram of 256 bins), so that the result is
+    exact and the same in whatever order it is summed. A channel that never
+    varies gets a deviation of 1, so that dividing by it is harmless.
+
+    Parameters
+    ----------
+    x
+        uint8 ``[N, C, H, W]`` or float ``[N, features]``.
+    """
+    if x.ndim == 2:
+        spread = x.std(axis=0, dtype=np.float64)
+        return tuple(x.mean(axis=0, dtype=np.float64)), tuple(np.where(spread > 0, spread, 1.0))
+    levels = np.arange(256) / 255
+    means, spreads = [], []
+    for channel in range(x.shape[1]):
+        counts = sum(
+            np.bincount(part[:, channel].reshape(-1), minlength=256)
+            for part in np.array_split(x, max(1, len(x) // 4096))
+        )
+        share = counts / counts.sum()
+        mean = float((share * levels).sum())
+        spread = float((share * (levels - mean) ** 2).sum()) ** 0.5
+        means.append(mean)
+        spreads.append(spread or 1.0)
+    return tuple(means), tuple(spreads)
+
+
+def fingerprint(train: Samples, test: Samples) -> str:
+    """Sixteen hex digits of the SHA-256 of ``x`` and ``y`` of both splits."""
+    digest = hashlib.sha256()
+    for samples in (train, test):
+        for tensor in (samples.x, samples.y):
+            array = np.ascontiguousarray(tensor.cpu().numpy())
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,215 @@
+"""Pictures of ten shapes, drawn from a seed, whose difficulty is known.
+
+Every picture has a difficulty in [0, 1], most near 0 and few near 1, that sets
+how far the shape is moved, shrunk, turned and squashed, how faint it is
+against the background, how much clutter lies around it and over it, and how
+much blur and noise is on top. Hard pictures also come in rarer styles (stripes,
+thin drawings): these can be learned, but late, which is what importance sampling
+hopes to find. A few pictures are blends of two shapes and marked as ambiguous.
+
+The same seed gives the same bytes on every machine: drawing uses only
+operations that IEEE 754 rounds in one way (+, -, *, /, square root, comparisons),
+one numpy operation at a time; no sine, exponential, matrix product or sum over
+an axis, whose last bit depends on the processor. Angles are given through the
+tangent of their half, which needs no sine either. numpy only.
+
+CALIBRATION
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from budgetlab.data.outlines import OUTLINES
+
+__all__ = ["CLASSES", "SIZE", "Shapes", "draw"]
+
+CLASSES = tuple(OUTLINES)
+SIZE = 32
+AMBIGUOUS_SHARE = 0.03
+CLUTTER, OCCLUDERS = 6, 3
+# Pictures drawn at once: small enough for the work arrays to stay in cache.
+# Random numbers are drawn chunk by chunk, so another value is another data set.
+CHUNK = 250
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Drawn pictures.
+
+    ``x`` uint8 ``[N, 3, 32, 32]``; ``y`` int64 ``[N]``; ``difficulty`` float64 ``[N]`` in
+    [0, 1]; ``other_label`` int64 ``[N]``, the second class of a blend, else -1.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    difficulty: np.ndarray
+    other_label: np.ndarray
+
+
+def draw(count: int, generator: np.random.Generator) -> Shapes:
+    """Draw ``count`` pictures, classes in equal shares and random order."""
+    y = generator.permutation(np.arange(count) % len(CLASSES))
+    u = generator.random(count)
+    nuisance = u * u * u
+    ambiguous = generator.random(count) < AMBIGUOUS_SHARE
+    other = (y + generator.integers(1, len(CLASSES), count)) % len(CLASSES)
+    share = np.where(ambiguous, 0.4 + 0.2 * generator.random(count), 0.0)
+    x = np.empty((count, 3, SIZE, SIZE), np.uint8)
+    for start in range(0, count, CHUNK):
+        part = slice(start, min(start + CHUNK, count))
+        x[part] = _pictures(y[part], other[part], share[part], nuisance[part], generator)
+    # An even blend cannot be told, however clean the drawing.
+    blended = np.where(ambiguous, 1 - abs(1 - 2 * share), 0.0)
+    return Shapes(x, y, np.maximum(nuisance, blended), np.where(ambiguous, other, -1))
+
+
+def _pictures(
+    y: np.ndarray,
+    other: np.ndarray,
+    share: np.ndarray,
+    nuisance: np.ndarray,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Draw one chunk, uint8 ``[n, 3, 32, 32]``."""
+    brush = _Brush(nuisance, generator)
+    shape_colour, ground_colour = brush.colours()
+    picture = brush.ground(ground_colour)
+    for _ in range(CLUTTER):
+        brush.speck(picture, likely=brush.by_difficulty(0.05, 0.95), largest=4.5)
+    coverage = brush.shape(y, other, share)
+    _paint(picture, shape_colour, coverage)
+    for _ in range(OCCLUDERS):
+        brush.speck(picture, likely=brush.by_difficulty(0.0, 0.8), largest=3.5)
+    return _to_bytes(brush.grain(brush.blur(picture)))
+
+
+class _Brush:
+    """Draws each part of a chunk of pictures, at the nuisance each one has.
+
+    Arrays are float32 ``[n, 32, 32]`` with the channel in front where there is
+    one; a number a picture is ``[n, 1, 1]``.
+    """
+
+    def __init__(self, nuisance: np.ndarray, generator: np.random.Generator):
+        self.count = len(nuisance)
+        self.nuisance = nuisance.astype(np.float32).reshape(-1, 1, 1)
+        self.generator = generator
+        middle = np.arange(SIZE, dtype=np.float32) - np.float32(SIZE / 2 - 0.5)
+        self.right = middle.reshape(1, 1, SIZE)
+        self.up = -middle.reshape(1, SIZE, 1)
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+        """One number a picture."""
+        drawn = self.generator.random((self.count, 1, 1), np.float32)
+        return np.float32(low) + np.float32(high - low) * drawn
+
+    def by_difficulty(self, easy: float, hard: float) -> np.ndarray:
+        """A setting that goes from one value to another with the nuisance."""
+        return np.float32(easy) + np.float32(hard - easy) * self.nuisance
+
+    def colours(self) -> tuple[np.ndarray, np.ndarray]:
+        """Colours of shape and ground ``[3, n, 1, 1]``, that differ by the contrast."""
+        direction = np.stack([self.uniform(-1, 1) for _ in range(3)])
+        direction /= abs(direction).max(axis=0)
+        step = direction * self.by_difficulty(0.8, 0.22)
+        # The ground is drawn where the shape's colour stays within [0, 1].
+        room = np.stack([self.uniform() for _ in range(3)]) * (1 - abs(step))
+        ground = room + np.maximum(-step, 0)
+        return ground + step, ground
+
+    def ground(self, colour: np.ndarray) -> np.ndarray:
+        """Background that fades across the picture."""
+        slope_x, slope_y = self.uniform(-1, 1), self.uniform(-1, 1)
+        ramp = (slope_x * self.right + slope_y * self.up) * np.float32(1 / SIZE)
+        strength = self.by_difficulty(0.15, 0.7)
+        tint = np.stack([self.uniform(-1, 1) for _ in range(3)])
+        return colour + tint * (ramp * strength)
+
+    def turned(self, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cosine and sine of an angle whose half has a tangent up to the limit."""
+        tangent = limit * self.uniform(-1, 1)
+        squared = tangent * tangent
+        return (1 - squared) / (1 + squared), 2 * tangent / (1 + squared)
+
+    def shape(self, y: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """Coverage of each pixel by the shape, in [0, 1]."""
+        radius = self.by_difficulty(11.5, 6.0) * self.uniform(0.88, 1.12)
+        travel = self.by_difficulty(2.0, 8.0)
+        right = self.right - travel * self.uniform(-1, 1)
+        up = self.up - travel * self.uniform(-1, 1)
+        cosine, sine = self.turned(self.by_difficulty(0.1, 1.0))
+        squash = 1 + self.by_difficulty(0.05, 0.3) * self.uniform(-1, 1)
+        x = (cosine * right + sine * up) / (radius * squash)
+        z = (cosine * up - sine * right) * squash / radius
+        distance = np.empty_like(x)
+        for label, name in enumerate(CLASSES):
+            mine = np.flatnonzero(y == label)
+            distance[mine] = OUTLINES[name](x[mine], z[mine])
+        for label, name in enumerate(CLASSES):
+            blend = np.flatnonzero((other == label) & (share > 0))
+            weight = share[blend].astype(np.float32).reshape(-1, 1, 1)
+            second = OUTLINES[name](x[blend], z[blend])
+            distance[blend] = (1 - weight) * distance[blend] + weight * second
+        edge = np.clip(np.float32(0.5) - distance * radius, 0, 1)
+        return edge * self.stripes(right, up)
+
+    def stripes(self, right: np.ndarray, up: np.ndarray) -> np.ndarray:
+        """How solid the fill is: 1, or bars four to six pixels apart in some pictures."""
+        striped = self.uniform() < self.by_difficulty(0.0, 0.6)
+        cosine, sine = self.turned(np.float32(1))
+        along = (cosine * right + sine * up) / self.uniform(4, 6)
+        wave = abs(along - np.floor(along) - np.float32(0.5))
+        bars = np.clip(wave * 6 - 1, 0, 1)
+        return np.where(striped, bars, np.float32(1))
+
+    def speck(self, picture: np.ndarray, likely: np.ndarray, largest: float) -> None:
+        """Paint a small disc or bar of a random colour over some of the pictures."""
+        there = self.uniform() < likely
+        right = self.right - self.uniform(-SIZE / 2, SIZE / 2)
+        up = self.up - self.uniform(-SIZE / 2, SIZE / 2)
+        cosine, sine = self.turned(np.float32(1))
+        size = self.uniform(1, largest)
+        along, across = cosine * right + sine * up, cosine * up - sine * right
+        bar = np.maximum(abs(along) - 2 * size, abs(across) - size * np.float32(0.4))
+        disc = np.sqrt(along * along + across * across) - size
+        distance = np.where(self.uniform() < 0.5, bar, disc)
+        colour = np.stack([self.uniform() for _ in range(3)])
+        _paint(picture, colour, np.clip(np.float32(0.5) - distance, 0, 1) * there)
+
+    def blur(self, picture: np.ndarray) -> np.ndarray:
+        """Smooth with (1, 2, 1)/4 both ways, up to three times, the last time in part."""
+        amount = self.by_difficulty(0.0, 3.0) * self.uniform()
+        for step in range(3):
+            strength = np.clip(amount - step, 0, 1)
+            picture = picture + strength * (_smooth(_smooth(picture, 3), 2) - picture)
+        return picture
+
+    def grain(self, picture: np.ndarray) -> np.ndarray:
+        """Add noise, close to normal: the sum of four uniform bytes."""
+        shape = (4, 3, self.count, SIZE, SIZE)
+        first, second, third, fourth = self.generator.integers(0, 256, shape, np.uint8)
+        total = first.astype(np.int16) + second + third + fourth - 510
+        # Four uniform bytes have a standard deviation of 147.8.
+        scale = self.by_difficulty(0.01, 0.14) * np.float32(1 / 147.8)
+        return picture + total.astype(np.float32) * scale
+
+
+def _paint(picture: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
+    """Lay a colour over a picture, in place."""
+    picture += (colour - picture) * coverage
+
+
+def _smooth(picture: np.ndarray, axis: int) -> np.ndarray:
+    """Weighted mean of each pixel with its two neighbours; edges repeat."""
+    width = [(1, 1) if k == axis else (0, 0) for k in range(picture.ndim)]
+    padded = np.pad(picture, width, mode="edge")
+    before = np.take(padded, np.arange(SIZE), axis)
+    after = np.take(padded, np.arange(2, SIZE + 2), axis)
+    return (before + after) * np.float32(0.25) + picture * np.float32(0.5)
+
+
+def _to_bytes(picture: np.ndarray) -> np.ndarray:
+    """From ``[3, n, 32, 32]`` on the 0..1 scale to uint8 ``[n, 3, 32, 32]``."""
+    levels = np.floor(np.clip(picture, 0, 1) * 255 + np.float32(0.5))
+    return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 0, 2, 3))

@@ -1,0 +1,105 @@
+"""The data sets that need no file: drawn ones, and digits out of scikit-learn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.data import points as points_problem
+from budgetlab.data import shapes as shapes_drawing
+from budgetlab.data.cache import read_cache, write_cache
+from budgetlab.data.changes import stratified
+from budgetlab.data.samples import Samples, channel_statistics, make_samples
+from budgetlab.seeds import numpy_generator
+
+__all__ = ["Source", "digits", "points", "shapes"]
+
+SHAPES_TRAIN, SHAPES_TEST = 10_000, 2_500
+POINTS_TRAIN, POINTS_TEST = 1_000, 1_000
+# Part of the cache's name: to be raised whenever other pictures come out.
+SHAPES_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a data set is before the training set is changed."""
+
+    train: Samples
+    test: Samples
+    val: Samples | None = None
+    skipped: Sequence[str] = ()
+
+
+def shapes(root: Path, seed: int, **_: Any) -> Source:
+    """Pictures of ten shapes; drawn once for a seed, then read from the cache."""
+    cache = root / "shapes" / f"shapes-v{SHAPES_VERSION}-seed{seed}.npz"
+    arrays = read_cache(cache, ("x", "y", "difficulty", "other_label"))
+    if arrays is None:
+        drawn = shapes_drawing.draw(SHAPES_TEST + SHAPES_TRAIN, numpy_generator(seed, "data"))
+        arrays = {
+            "x": drawn.x,
+            "y": drawn.y,
+            "difficulty": drawn.difficulty,
+            "other_label": drawn.other_label,
+        }
+        write_cache(cache, arrays)
+    return _known(arrays, SHAPES_TEST, shapes_drawing.CLASSES, flip=True)
+
+
+def points(problem: str, seed: int, **_: Any) -> Source:
+    """Points in the plane, new ones for each seed."""
+    drawn = points_problem.draw(problem, POINTS_TEST + POINTS_TRAIN, numpy_generator(seed, "data"))
+    arrays = {
+        "x": drawn.x,
+        "y": drawn.y,
+        "difficulty": drawn.difficulty,
+        "other_label": drawn.other_label,
+    }
+    return _known(arrays, POINTS_TEST, drawn.classes, flip=False)
+
+
+def digits(seed: int, **_: Any) -> Source:
+    """Handwritten digits of 8x8 pixels: 17 grey levels (0 to 16), stretched to 0 to 255."""
+    # Slow to import, and needed here only.
+    from sklearn.datasets import load_digits
+
+    images, y = load_digits(return_X_y=True)
+    x = np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    held = stratified(y, round(0.2 * len(y)), numpy_generator(seed, "split"))
+    rest = np.setdiff1d(np.arange(len(y)), held)
+    mean, std = channel_statistics(x[rest])
+    names = [str(digit) for digit in range(10)]
+    train, test = (
+        _reindexed(make_samples(x[part], y[part], names, mean=mean, std=std, flip=False), part)
+        for part in (rest, held)
+    )
+    return Source(train, test)
+
+
+def _reindexed(samples: Samples, index: np.ndarray) -> Samples:
+    """Set the positions in the source."""
+    samples.tags["index"] = index
+    return samples
+
+
+def _known(
+    arrays: dict[str, np.ndarray], test: int, classes: Sequence[str], *, flip: bool
+) -> Source:
+    """Split drawn data, the first ``test`` samples for testing, and add what is known."""
+    mean, std = channel_statistics(arrays["x"][test:])
+    splits = []
+    for part in (slice(test, None), slice(0, test)):
+        other = arrays["other_label"][part]
+        tags = pd.DataFrame(
+            {
+                "difficulty": arrays["difficulty"][part],
+                "is_ambiguous": other >= 0,
+                "other_label": other,
+            }
+        )
+        x, y = arrays["x"][part].copy(), arrays["y"][part]
+        splits.append(make_samples(x, y, classes, mean=mean, std=std, flip=flip, tags=tags))
+    return Source(*splits)
