@@ -9,23 +9,37 @@ from collections.abc import Callable
 
 from budgetlab.augment.augmented import Augmentation, Augmented, unmixed
 from budgetlab.augment.crop import Identity, Standard, crop_and_flip
-from budgetlab.errors import unknown
+from budgetlab.augment.erase import Cutout, cutout
+from budgetlab.augment.mixing import CutMix, Mixup, Ricap, cutmix, mixup, ricap
+from budgetlab.errors import InputError, unknown
 
 __all__ = [
     "Augmentation",
     "Augmented",
+    "CutMix",
+    "Cutout",
     "Identity",
+    "Mixup",
+    "Ricap",
     "Standard",
     "build",
     "crop_and_flip",
+    "cutmix",
+    "cutout",
     "describe",
+    "mixup",
     "names",
+    "ricap",
     "unmixed",
 ]
 
 DESCRIPTIONS = {
     "none": "the images as they are",
     "standard": "crop with padding 4 and horizontal flip",
+    "mixup": "standard, then a blend of two images (Zhang et al. 2018)",
+    "ricap": "standard, then four crops patched together (Takahashi et al. 2018)",
+    "cutmix": "standard, then a box of another image (Yun et al. 2019)",
+    "cutout": "standard, then a hidden square of half the side (DeVries & Taylor 2017)",
 }
 
 
@@ -80,8 +94,17 @@ def build(
         raise unknown("augmentation", name, names())
     if fidelity not in ("default", "published"):
         raise unknown("fidelity", fidelity, ("default", "published"))
+    if not 0 < alpha < float("inf"):
+        raise InputError(
+            f"alpha {alpha} is not above 0: give a positive number, such as 0.3, "
+            "or choose augmentation 'standard' for no mixing"
+        )
     makers: dict[str, Callable[[], Augmentation]] = {
         "none": Identity,
         "standard": lambda: Standard(flip),
+        "mixup": lambda: Mixup(alpha, flip, per_image, fidelity),
+        "ricap": lambda: Ricap(alpha, flip, per_image, fidelity),
+        "cutmix": lambda: CutMix(alpha, flip, per_image, fidelity),
+        "cutout": lambda: Cutout(flip),
     }
     return makers[name]()

@@ -1,0 +1,243 @@
+"""Augmentations that put several samples into one image: mixup, RICAP, CutMix.
+
+Each comes as a function of the batch and of the numbers drawn, and as an object
+that draws them. The objects crop and flip first (:class:`Standard`), as the papers do.
+"""
+
+import torch
+from torch import Tensor
+
+from budgetlab.augment.augmented import Augmented, check_images
+from budgetlab.augment.beta import symmetric_beta
+from budgetlab.augment.crop import Standard
+from budgetlab.augment.windows import box_mask, cut_windows, take
+
+__all__ = ["CutMix", "Mixup", "Ricap", "cutmix", "mixup", "ricap"]
+
+
+def with_partner(images: Tensor, partner: Tensor, own: Tensor) -> Augmented:
+    """Label ``images`` as ``own`` (``[]`` or ``[B]``) the row itself, else its partner."""
+    rows = torch.arange(len(partner), device=partner.device)
+    own = own.to(torch.float32).expand(len(partner))
+    weights = torch.stack((own, 1 - own), dim=1)
+    return Augmented(images, torch.stack((rows, partner), dim=1), weights)
+
+
+def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> Augmented:
+    """Blend each image with its partner: ``lam * x[r] + (1 - lam) * x[partner[r]]``.
+
+    Zhang et al., *mixup: Beyond Empirical Risk Minimization* (ICLR 2018), eq. 1.
+
+    Parameters
+    ----------
+    images
+        ``[B, C, H, W]``.
+    lam
+        ``[]`` (one for the batch) or ``[B]``, in [0, 1].
+    partner
+        int64 ``[B]``: the batch row blended into each row.
+
+    Returns
+    -------
+    Augmented
+        float32 images; sources ``(r, partner[r])``, weights ``(lam, 1 - lam)``.
+    """
+    values = images.to(torch.float32)
+    weight = lam.to(torch.float32).reshape(-1, 1, 1, 1)
+    blended = torch.lerp(take(values, partner), values, weight)
+    return with_partner(blended, partner, lam)
+
+
+def cutmix(
+    images: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, partner: Tensor
+) -> Augmented:
+    """Paste a box of the partner, at the same place, into each image.
+
+    Yun et al., *CutMix* (ICCV 2019), section 3. The weight of the row itself is
+    the share of pixels that it keeps, after the box has been cut at the edges.
+
+    Parameters
+    ----------
+    images
+        ``[B, C, H, W]``, any dtype, which is kept.
+    top, bottom, left, right
+        int64 ``[]`` (one box for the batch) or ``[B]``: rows [top, bottom) and
+        columns [left, right), within the image.
+    partner
+        int64 ``[B]``: the batch row that each box is taken from.
+
+    Returns
+    -------
+    Augmented
+        Sources ``(r, partner[r])``.
+    """
+    height, width = images.shape[2:]
+    box = box_mask(top, bottom, left, right, height, width)
+    pasted = torch.where(box, take(images, partner), images)
+    area = (bottom - top) * (right - left)
+    return with_partner(pasted, partner, 1 - area / (height * width))
+
+
+def ricap(
+    images: Tensor,
+    boundary_row: Tensor,
+    boundary_column: Tensor,
+    sources: Tensor,
+    top: Tensor,
+    left: Tensor,
+) -> Augmented:
+    """Patch each image together from crops of four, around a boundary point.
+
+    Takahashi et al., *RICAP: Random Image Cropping and Patching* (ACML 2018),
+    section 3. The patches are upper left, upper right, lower left, lower right.
+
+    Parameters
+    ----------
+    images
+        ``[B, C, H, W]``, any dtype, which is kept.
+    boundary_row, boundary_column
+        int64 ``[]`` or ``[B]``: ``h`` in [0, H] and ``w`` in [0, W] of the paper. The
+        patches measure ``(h, w), (h, W-w), (H-h, w), (H-h, W-w)``.
+    sources
+        int64 ``[B, 4]``: the batch row that each patch is cut from.
+    top, left
+        int64 ``[B, 4]``: the corner of each crop in its source; the crop must fit.
+
+    Returns
+    -------
+    Augmented
+        The weights are the four shares of the area.
+    """
+    count, _, height, width = images.shape
+    h = boundary_row.reshape(-1, 1).expand(count, 1)
+    w = boundary_column.reshape(-1, 1).expand(count, 1)
+    rows = torch.arange(height, device=images.device).expand(count, -1)
+    upper = rows < h
+
+    def half(first: int, second: int, shift: Tensor) -> Tensor:
+        """Stack patch ``first`` on patch ``second``, moved right by ``shift`` columns."""
+        source = torch.where(upper, sources[:, first, None], sources[:, second, None])
+        row = torch.where(upper, top[:, first, None] + rows, top[:, second, None] + rows - h)
+        column = torch.where(upper, left[:, first, None], left[:, second, None]) - shift
+        return cut_windows(images, source, row, column, width)
+
+    on_left = torch.arange(width, device=images.device).view(1, 1, 1, -1) < w.view(-1, 1, 1, 1)
+    patched = torch.where(on_left, half(0, 2, torch.zeros_like(w)), half(1, 3, w))
+    areas = torch.cat((h * w, h * (width - w), (height - h) * w, (height - h) * (width - w)), 1)
+    return Augmented(patched, sources, areas / (height * width))
+
+
+class Mixing:
+    """What the three have in common: the crop before, the Beta, the partners.
+
+    Parameters
+    ----------
+    alpha
+        Shape of Beta(alpha, alpha), above 0.
+    flip
+        Whether the crop before also flips.
+    per_image
+        Draw one proportion an image; else one a batch, as in the three papers' code.
+    fidelity
+        ``"default"`` or ``"published"``; what differs stands with each class.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        alpha: float = 0.3,
+        flip: bool = True,
+        per_image: bool = False,
+        fidelity: str = "default",
+    ):
+        self.alpha, self.flip, self.per_image, self.fidelity = alpha, flip, per_image, fidelity
+        self.standard = Standard(flip)
+
+    def proportions(self, images: Tensor, generator: torch.Generator, number: int = 1) -> Tensor:
+        """Draw Beta values ``[number, B]`` with ``per_image``, else ``[number, 1]``."""
+        count = len(images) if self.per_image else 1
+        return symmetric_beta(self.alpha, (number, count), generator, images.device)
+
+    def mix(self, images: Tensor, generator: torch.Generator) -> Augmented:
+        """Draw and mix a batch that has been cropped and flipped already."""
+        raise NotImplementedError
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Augmented:
+        """Crop, flip and mix uint8 ``[B, C, H, W]``."""
+        check_images(images, self.name)
+        return self.mix(self.standard.crop(images, generator), generator)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(alpha={self.alpha}, flip={self.flip}, "
+            f"per_image={self.per_image}, fidelity={self.fidelity!r})"
+        )
+
+
+class Mixup(Mixing):
+    """mixup with ``lam ~ Beta(alpha, alpha)`` and a random permutation as partners.
+
+    By default ``lam`` is the larger of the two shares, so that the row itself is
+    always its own dominant source: the same set of images, differently named.
+    ``fidelity="published"`` uses ``lam`` as drawn.
+    """
+
+    name = "mixup"
+
+    def mix(self, images: Tensor, generator: torch.Generator) -> Augmented:
+        lam = self.proportions(images, generator)[0]
+        if self.fidelity == "default":
+            lam = torch.maximum(lam, 1 - lam)
+        partner = torch.randperm(len(images), generator=generator, device=images.device)
+        return mixup(images, lam, partner)
+
+
+class CutMix(Mixing):
+    """CutMix: a box of share ``1 - lam`` around a uniform centre, cut at the edges.
+
+    Both fidelities do the same. The authors' code rounds the sides down and halves
+    them in whole pixels; so does this.
+    """
+
+    name = "cutmix"
+
+    def mix(self, images: Tensor, generator: torch.Generator) -> Augmented:
+        count, _, height, width = images.shape
+        side = (1 - self.proportions(images, generator)[0]).sqrt()
+        partner = torch.randperm(count, generator=generator, device=images.device)
+        edges: list[Tensor] = []
+        for length in (height, width):
+            half = (side * length).long() // 2
+            pixel = torch.randint(length, side.shape, generator=generator, device=images.device)
+            edges += [(pixel - half).clamp(0, length), (pixel + half).clamp(0, length)]
+        return cutmix(images, *edges, partner)
+
+
+class Ricap(Mixing):
+    """RICAP: four permutations of the batch, cropped and patched around a boundary.
+
+    ``h = round(H beta1)``, ``w = round(W beta2)``. By default each image draws where
+    its four crops are cut; ``fidelity="published"`` draws the four places once a batch.
+    The crops come from the batch after crop and flip, as in the published code, so a
+    patch may show some black padding.
+    """
+
+    name = "ricap"
+
+    def mix(self, images: Tensor, generator: torch.Generator) -> Augmented:
+        count, _, height, width = images.shape
+        device = images.device
+        boundary = self.proportions(images, generator, 2)
+        h = (boundary[0] * height).round().long()
+        w = (boundary[1] * width).round().long()
+        # Sorting uniforms gives four random permutations, one a column.
+        sources = torch.rand(count, 4, generator=generator, device=device).argsort(dim=0)
+        places = 1 if self.fidelity == "published" else count
+        place = torch.rand(2, places, 4, generator=generator, device=device)
+        slack_rows = torch.stack((height - h, height - h, h, h), dim=1)
+        slack_columns = torch.stack((width - w, w, width - w, w), dim=1)
+        # A corner is uniform in 0..slack; the float product may round up to slack + 1.
+        top = torch.minimum((place[0] * (slack_rows + 1)).long(), slack_rows)
+        left = torch.minimum((place[1] * (slack_columns + 1)).long(), slack_columns)
+        return ricap(images, h, w, sources, top.expand(count, 4), left.expand(count, 4))
