@@ -12,8 +12,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from budgetlab.config import BUDGET_UNITS
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["Budget", "Costs", "Ledger", "SCHEDULES", "model_costs", "samples_per_epoch",
-           "schedule", "steps_per_epoch"]  # fmt: skip
+__all__ = [
+    "SCHEDULES",
+    "Budget",
+    "Costs",
+    "Ledger",
+    "model_costs",
+    "samples_per_epoch",
+    "schedule",
+    "steps_per_epoch",
+]  # fmt: skip
 
 FINAL_LR = 1e-6
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["RunConfig", "BUDGET_UNITS", "CREDITS", "FIDELITIES", "NOISE_KINDS", "PRECISIONS"]
+__all__ = ["BUDGET_UNITS", "CREDITS", "FIDELITIES", "NOISE_KINDS", "PRECISIONS", "RunConfig"]
 
 BUDGET_UNITS = ("iterations", "samples", "flops", "seconds")
 CREDITS = ("row", "dominant", "weighted")

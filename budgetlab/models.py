@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["SmallConvNet", "WideResNet", "build", "names", "choose", "describe"]
+__all__ = ["SmallConvNet", "WideResNet", "build", "choose", "describe", "names"]
 
 
 class SmallConvNet(nn.Module):
@@ -41,6 +41,7 @@ class SmallConvNet(nn.Module):
         self.classifier = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
         return self.classifier(self.features(x).mean(dim=(2, 3)))
 
 
@@ -94,6 +95,7 @@ class NarrowResNet(nn.Module):
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
         return self.classifier(self.stages(self.stem(x)).mean(dim=(2, 3)))
 
 
@@ -111,6 +113,7 @@ class PreActivationBlock(nn.Module):
             self.shortcut = nn.Conv2d(width_in, width_out, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
         out = F.relu(self.norm1(x))
         passed = x if self.shortcut is None else self.shortcut(out)
         return passed + self.conv2(F.relu(self.norm2(self.conv1(out))))
@@ -136,6 +139,7 @@ class WideResNet(nn.Module):
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
         return self.classifier(self.features(x).mean(dim=(2, 3)))
 
 

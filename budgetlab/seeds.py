@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["STREAMS", "stream_seed", "numpy_generator", "torch_generator"]
+__all__ = ["STREAMS", "numpy_generator", "stream_seed", "torch_generator"]
 
 STREAMS = ("data", "split", "noise", "init", "order", "augmentation", "look", "proxy")
 

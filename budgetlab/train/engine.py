@@ -1,0 +1,176 @@
+"""One network on one device: views, looks, steps and evaluation.
+
+Knows nothing of epochs, records or methods.
+"""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from budgetlab import augment, models, seeds
+from budgetlab.budget import Costs, model_costs
+from budgetlab.config import RunConfig
+from budgetlab.data import Samples
+from budgetlab.history import Credit, Measures, assign_credit, measure
+from budgetlab.samplers.base import Batch, Look, View
+
+__all__ = ["Engine", "Outcome"]
+
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step saw, before its weights changed.
+
+    Attributes
+    ----------
+    loss
+        Scalar tensor: mean cross-entropy of the batch, without importance weights.
+    credit, seen
+        What the history takes.
+    """
+
+    loss: Tensor
+    credit: Credit
+    seen: Measures
+
+
+class Engine:
+    """Network, optimiser and training samples, all on the device.
+
+    Parameters
+    ----------
+    config
+        The run.
+    model_name
+        Name of the network, not ``auto``.
+    samples
+        Training samples; moved to the device and kept there.
+    device, precision
+        Where to train and in which format the heavy work is done. Weights stay float32.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model_name: str,
+        samples: Samples,
+        device: torch.device,
+        precision: torch.dtype,
+    ):
+        self.config = config
+        self.device = device
+        self.precision = precision
+        self.samples = samples.to(device)
+        self.is_image = len(samples.sample_shape) == 3
+        shape, classes = samples.sample_shape, len(samples.classes)
+        network = models.build(model_name, shape, classes, seeds.stream_seed(config.seed, "init"))
+        self.costs: Costs = model_costs(network, shape)
+        memory = torch.channels_last if self.is_image else torch.preserve_format
+        self.network: nn.Module = network.to(device, memory_format=memory)
+        self.optimiser = torch.optim.SGD(
+            self.network.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        scale = 255.0 if self.is_image else 1.0
+        per_channel = (1, -1, 1, 1) if self.is_image else (1, -1)
+        mean = torch.tensor(samples.mean, device=device).view(per_channel)
+        std = torch.tensor(samples.std, device=device).view(per_channel)
+        self._factor, self._shift = 1 / (scale * std), -mean / std
+        self._augment = self._build_augmentation(samples.flip)
+        self.generator = seeds.torch_generator(config.seed, "augmentation", device)
+
+    def _build_augmentation(self, flip: bool) -> augment.Augmentation | None:
+        if not self.is_image:
+            return None
+        return augment.build(
+            self.config.augmentation,
+            flip=flip,
+            alpha=self.config.alpha,
+            randaugment_n=self.config.randaugment_n,
+            randaugment_m=self.config.randaugment_m,
+            fidelity=self.config.fidelity,
+        )
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Return the context in which the network runs in the chosen precision."""
+        if self.precision == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.precision)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Run the network on images (0 to 255) or points; float32 ``[B, C]``."""
+        inputs = torch.addcmul(self._shift, inputs, self._factor)
+        if self.is_image:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with self.autocast():
+            return self.network(inputs).float()
+
+    def view(self, indices: Tensor) -> View:
+        """Gather samples int64 ``[B]`` and augment them, each with a draw of its own."""
+        gathered = self.samples.x[indices]
+        if self._augment is None:
+            ones = torch.ones(len(indices), 1, device=self.device)
+            return View(gathered, indices[:, None], ones)
+        augmented = self._augment(gathered, self.generator)
+        return View(augmented.images, indices[augmented.sources], augmented.weights)
+
+    def look(self, indices: Tensor) -> Look:
+        """Forward in evaluation mode without a gradient."""
+        view = self.view(indices)
+        self.network.eval()
+        with torch.no_grad():
+            logits = self.logits(view.images)
+            losses, _ = self._cross_entropy(logits, view)
+            probabilities = logits.softmax(1)
+        return Look(losses, probabilities, self.samples.y[indices], view)
+
+    def _cross_entropy(self, logits: Tensor, view: View) -> tuple[Tensor, Tensor]:
+        """Cross-entropy ``[B]`` of each row, and of each of its parts ``[B, K]``."""
+        parts = -logits.log_softmax(1).gather(1, self.samples.y[view.samples])
+        return (view.weights * parts).sum(1), parts
+
+    def step(self, batch: Batch, lr: float) -> Outcome:
+        """Train on a batch; nothing is copied to the host.
+
+        Parameters
+        ----------
+        batch
+            What the sampler yielded.
+        lr
+            Learning rate of this step.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        view = batch.view or self.view(batch.indices)
+        self.network.train()
+        logits = self.logits(view.images)
+        losses, _ = self._cross_entropy(logits, view)
+        objective = losses if batch.weights is None else losses * batch.weights
+        objective.mean().backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        credit = assign_credit(self.config.credit, batch.indices, view.samples, view.weights)
+        seen = measure(logits.detach()[credit.rows], self.samples.y[credit.samples])
+        return Outcome(losses.detach().mean(), credit, seen)
+
+    def evaluate(self, samples: Samples) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy on samples, as they are."""
+        self.network.eval()
+        loss = torch.zeros((), device=self.device)
+        correct = torch.zeros((), device=self.device)
+        with torch.no_grad():
+            for start in range(0, len(samples), EVALUATION_BATCH):
+                rows = slice(start, start + EVALUATION_BATCH)
+                logits = self.logits(samples.x[rows].to(self.device))
+                labels = samples.y[rows].to(self.device)
+                seen = measure(logits, labels)
+                loss += seen.loss.sum()
+                correct += seen.correct.sum()
+        return loss.item() / len(samples), correct.item() / len(samples)

@@ -1,0 +1,183 @@
+"""The one loop: a sampler's batches through the network, every cost charged."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from budgetlab import models, samplers, seeds
+from budgetlab.budget import Budget, Ledger, schedule, steps_per_epoch
+from budgetlab.config import RunConfig
+from budgetlab.data import Samples
+from budgetlab.errors import RunError
+from budgetlab.history import History
+from budgetlab.train.clock import Clock
+from budgetlab.train.engine import Engine
+
+__all__ = ["Loop"]
+
+
+class _BudgetSpent(Exception):
+    """The next look would overstep the budget."""
+
+
+class Loop:
+    """Everything that changes while a run goes, and the epoch that changes it.
+
+    Parameters
+    ----------
+    config
+        The run.
+    train
+        Training samples.
+    device, precision
+        Where to train and in which format.
+
+    Attributes
+    ----------
+    engine, sampler, history, ledger, budget
+        Network and data; method; what has been learned, spent, and may be spent.
+
+    Raises
+    ------
+    InputError
+        If model, data, method and budget do not fit together.
+    """
+
+    def __init__(
+        self, config: RunConfig, train: Samples, device: torch.device, precision: torch.dtype
+    ):
+        size = len(train)
+        steps = config.epochs * steps_per_epoch(size, config.budget, config.batch_size)
+        self.config = config
+        self.device = device
+        self.model_name = models.choose(config.model, train.sample_shape, device)
+        self.engine = Engine(config, self.model_name, train, device, precision)
+        self.history = History(size, device)
+        self.ledger = Ledger(self.engine.costs)
+        order = seeds.torch_generator(config.seed, "order", device)
+        self.sampler = samplers.build(config.method, samplers.Setup(size, config, order, device))
+        in_seconds = config.budget_unit == "seconds"
+        step_seconds = self._time_plain_step(train, precision) if in_seconds else 0.0
+        self.budget = Budget.of_steps(
+            config.budget_unit, steps, config.batch_size, self.engine.costs, step_seconds
+        )
+        self.budget.slowest_step = step_seconds
+        self.clock = Clock(device, waiting=in_seconds)
+
+    def _time_plain_step(
+        self, train: Samples, precision: torch.dtype, repeats: int = 12, warm_up: int = 4
+    ) -> float:
+        """Median seconds of a uniform step, on a copy that is thrown away."""
+        engine = Engine(self.config, self.model_name, train, self.device, precision)
+        indices = torch.arange(self.config.batch_size, device=self.device)
+        clock = Clock(self.device, waiting=True)
+        seconds = []
+        for _ in range(repeats):
+            clock.start()
+            engine.step(samplers.Batch(indices), lr=0.0)
+            seconds.append(clock.stop())
+        return float(np.median(seconds[warm_up:]))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget allows no further step."""
+        return not self.budget.allows(self.ledger, trained=self.config.batch_size)
+
+    def train_epoch(self, number: int, on_step: Callable[[], None] | None) -> dict[str, Any]:
+        """Train one epoch, counted from 1.
+
+        Returns
+        -------
+        dict
+            Values for the columns of ``epochs.csv`` that training knows.
+
+        Raises
+        ------
+        RunError
+            If the loss is not finite, or the method trains on nothing.
+        """
+        losses: list[torch.Tensor] = []
+        corrects: list[torch.Tensor] = []
+        lr, slowest, seconds_before = 0.0, 0.0, self.ledger.seconds
+        self.history.start_epoch(number)
+        self.clock.start()
+        try:
+            for batch in self.sampler.batches(number, self.history, self._look):
+                if not self.budget.allows(self.ledger, trained=len(batch.indices)):
+                    break
+                lr = self._learning_rate(len(batch.indices))
+                loss, correct = self._step(batch, lr)
+                losses.append(loss)
+                corrects.append(correct)
+                slowest = max(slowest, self._charge_time(seconds_before))
+                if self.device.type == "cpu":
+                    # Free here; on a GPU asking at every step would stall it.
+                    self._check_finite([loss], lr)
+                if on_step is not None:
+                    on_step()
+        except _BudgetSpent:
+            pass
+        self.ledger.seconds = seconds_before + self.clock.stop()
+        self.budget.slowest_step = slowest or self.budget.slowest_step
+        if not losses:
+            raise RunError(
+                f"method '{self.config.method}' trained on nothing in epoch {number}, so the "
+                "budget would never be spent: change its options or choose another method"
+            )
+        self._check_finite(losses, lr)
+        return {
+            "epoch": number,
+            "progress": self.budget.share_spent(self.ledger),
+            **self.ledger.totals(),
+            "lr": lr,
+            "train_loss": torch.stack(losses).mean().item(),
+            "train_accuracy": torch.stack(corrects).mean().item(),
+        }
+
+    def _step(self, batch: samplers.Batch, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """One step, learned from and charged; its loss and its share classified right."""
+        outcome = self.engine.step(batch, lr)
+        self.history.count(batch.indices)
+        self.history.update(outcome.credit, outcome.seen)
+        self.ledger.charge_step(len(batch.indices))
+        share = outcome.credit.weights
+        return outcome.loss, (outcome.seen.correct * share).sum() / share.sum()
+
+    def _learning_rate(self, batch_size: int) -> float:
+        progress = self.budget.progress(self.ledger, batch_size)
+        config = self.config
+        return schedule(config.schedule, progress, config.lr, config.milestones)
+
+    def _look(self, indices: torch.Tensor) -> samplers.Look:
+        if not self.budget.allows(self.ledger, looked=len(indices)):
+            raise _BudgetSpent
+        self.ledger.charge_look(len(indices))
+        return self.engine.look(indices)
+
+    def _charge_time(self, seconds_before: float) -> float:
+        """Bring the ledger's seconds up to date; return those of the last step."""
+        elapsed = self.clock.read()
+        if elapsed is None:
+            return 0.0
+        last = seconds_before + elapsed - self.ledger.seconds
+        self.ledger.seconds = seconds_before + elapsed
+        return last
+
+    def _check_finite(self, losses: list[torch.Tensor], lr: float) -> None:
+        for offset, value in enumerate(torch.stack(losses).tolist()):
+            if not math.isfinite(value):
+                step = self.ledger.steps - len(losses) + offset + 1
+                raise RunError(
+                    f"the loss became {value} at step {step} with learning rate {lr:.3g}: "
+                    "lower --lr, or try --precision float32"
+                )
+
+    def epoch_arrays(self) -> dict[str, np.ndarray]:
+        """What the last epoch leaves in ``samples.zarr``."""
+        arrays = self.history.epoch_arrays()
+        if self.sampler.probability is not None:
+            arrays["probability"] = self.sampler.probability
+        return {name: values.cpu().numpy() for name, values in arrays.items()}

@@ -1,0 +1,287 @@
+"""A run: an iterator over epochs that leaves a record behind."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from budgetlab import augment, data, models, samplers
+from budgetlab.budget import SCHEDULES, Budget, Ledger
+from budgetlab.config import RunConfig
+from budgetlab.data import Splits
+from budgetlab.devices import choose_device, choose_precision, describe_hardware
+from budgetlab.errors import InputError, RunError, unknown
+from budgetlab.history import History
+from budgetlab.records import Record, RecordWriter, open_record
+from budgetlab.train import state
+from budgetlab.train.loop import Loop
+from budgetlab.train.thumbnails import pick_thumbnails
+
+__all__ = ["Run", "load_data"]
+
+
+def load_data(config: RunConfig, progress: bool = True) -> Splits:
+    """Load the data set of a run, as its config says."""
+    return data.load(
+        config.dataset,
+        root=config.data_root,
+        seed=config.data_seed,
+        limit=config.limit,
+        val_fraction=config.val_fraction,
+        label_noise=config.label_noise,
+        noise_kind=config.noise_kind,
+        imbalance=config.imbalance,
+        progress=progress,
+    )
+
+
+class Run:
+    """One budgeted training.
+
+    Iterating trains: every turn is one epoch and yields its row of the record. Break
+    whenever you like: the record stays valid, and iterating again, or
+    :meth:`resume`, goes on from the last whole epoch.
+
+    Parameters
+    ----------
+    config
+        What to run.
+    splits
+        Data already loaded for this config; loaded if not given.
+    on_step
+        Called after every step with the run, to show progress. It must not touch
+        the training.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, the data cannot be read, or the parts do not fit.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        splits: Splits | None = None,
+        on_step: Callable[["Run"], None] | None = None,
+    ):
+        self._check_names(config)
+        self.device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self.device)
+        self.config = config
+        self.on_step = on_step
+        self.splits = splits if splits is not None else load_data(config)
+        self._build()
+        self.writer = self._create_record()
+        self.epoch = 0
+
+    @staticmethod
+    def _check_names(config: RunConfig) -> None:
+        known = {
+            "method": (config.method, samplers.names()),
+            "augmentation": (config.augmentation, augment.names()),
+            "schedule": (config.schedule, list(SCHEDULES)),
+            "model": (config.model, models.names()),
+        }
+        for what, (name, allowed) in known.items():
+            if name not in allowed:
+                raise unknown(what, name, allowed)
+
+    def _build(self) -> None:
+        config, train = self.config, self.splits.train
+        if len(train.sample_shape) != 3 and config.augmentation not in ("none", "standard"):
+            raise InputError(
+                f"augmentation '{config.augmentation}' needs images, and '{config.dataset}' "
+                "holds points: choose standard or none"
+            )
+        self.loop = Loop(config, train, self.device, self.precision)
+        self._consistent = True
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was chosen and what was passed over."""
+        config, hardware = self.config, describe_hardware(self.device, self.precision)
+        notes = [
+            f"{config.method} on {config.dataset_name}: {len(self.splits.train):,} samples, "
+            f"model {self.loop.model_name}, {hardware['precision']} on {self.device}, "
+            f"budget {config.budget:g} of {config.epochs} epochs in {config.budget_unit} "
+            f"({self._limit_in_words()})"
+        ]
+        if self.splits.skipped:
+            first = self.splits.skipped[0]
+            notes.append(f"{len(self.splits.skipped)} files were skipped, first: {first}")
+        return notes
+
+    def _limit_in_words(self) -> str:
+        words = {"iterations": "steps", "samples": "samples", "flops": "flops", "seconds": "s"}
+        limit, unit = self.budget.limit, self.config.budget_unit
+        number = f"{limit:.3g}" if unit in ("flops", "seconds") else f"{limit:,.0f}"
+        return f"at most {number} {words[unit]}"
+
+    def _create_record(self) -> RecordWriter:
+        train, test, val = self.splits.train, self.splits.test, self.splits.val
+        return RecordWriter.create(
+            self.config,
+            tags=train.tags.assign(label=train.y.cpu().numpy()),
+            data={
+                "name": self.config.dataset_name,
+                "fingerprint": self.splits.fingerprint,
+                "classes": list(train.classes),
+                "shape": list(train.sample_shape),
+                "train": len(train),
+                "test": len(test),
+                "val": len(val) if val is not None else 0,
+                "skipped": list(self.splits.skipped),
+            },
+            hardware=describe_hardware(self.device, self.precision)
+            | {"model": self.loop.model_name},
+        )
+
+    @classmethod
+    def resume(
+        cls,
+        path: Path | str,
+        *,
+        splits: Splits | None = None,
+        on_step: Callable[["Run"], None] | None = None,
+    ) -> "Run":
+        """Go on with a run from the last whole epoch of its record.
+
+        On the CPU the result is bit for bit that of a run never interrupted, with
+        the same number of threads. A finished run has no epochs left.
+
+        Raises
+        ------
+        InputError
+            If there is no record, or its data set is not the same any more.
+        """
+        record = open_record(path)
+        run = cls.__new__(cls)
+        run.config = RunConfig.from_dict(record.config)
+        run._check_names(run.config)
+        run.device = choose_device(run.config.device)
+        run.precision = choose_precision(run.config.precision, run.device)
+        run.on_step = on_step
+        run.splits = splits if splits is not None else load_data(run.config)
+        if run.splits.fingerprint != record.about["data"].get("fingerprint"):
+            raise InputError(
+                f"the data '{run.config.dataset}' is not what record '{path}' was trained on: "
+                "restore the data, or start a new run"
+            )
+        run._build()
+        run.epoch = state.load(run.loop, record.path / "state.pt")
+        run.writer = RecordWriter.reopen(record.path, run.epoch)
+        if record.status == "finished":
+            run.writer.set_status("finished")
+        return run
+
+    @property
+    def record(self) -> Record:
+        """The record as it stands."""
+        return open_record(self.writer.path)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What has been spent."""
+        return self.loop.ledger
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent."""
+        return self.loop.budget
+
+    @property
+    def history(self) -> History:
+        """What has been learned of each sample."""
+        return self.loop.history
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Train; yields one row a finished epoch."""
+        if not self._consistent:
+            raise RunError(
+                "this run was interrupted within an epoch: go on with "
+                f"Run.resume({str(self.writer.path)!r})"
+            )
+        if self.writer.about["status"] == "finished":
+            return
+        self.writer.set_status("running")
+        try:
+            while not self.loop.finished:
+                yield self._train_epoch()
+            self._finish()
+        except (KeyboardInterrupt, GeneratorExit):
+            self._end("stopped", "interrupted; resume to go on")
+            raise
+        except RunError as error:
+            self._end("failed", str(error))
+            raise
+        except torch.cuda.OutOfMemoryError as error:
+            raise self._failed(
+                f"out of memory with batch size {self.config.batch_size} and model "
+                f"{self.loop.model_name}: lower --batch-size or choose a smaller --model"
+            ) from error
+        except OSError as error:
+            raise self._failed(
+                f"the record '{self.writer.path}' cannot be written ({error.strerror}): it "
+                f"holds {len(self.writer.epochs)} epochs; resume it when there is room"
+            ) from error
+        except BaseException as error:
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise
+
+    def _end(self, status: str, message: str) -> None:
+        # A full disk must not hide the reason, which the caller raises.
+        with contextlib.suppress(OSError):
+            self.writer.set_status(status, message, self.summary(status))
+
+    def _failed(self, message: str) -> RunError:
+        self._end("failed", message)
+        return RunError(message)
+
+    def _train_epoch(self) -> dict[str, Any]:
+        number = self.epoch + 1
+        self._consistent = False
+        on_step = None if self.on_step is None else lambda: self.on_step(self)
+        row = self.loop.train_epoch(number, on_step)
+        row["test_loss"], row["test_accuracy"] = self.loop.engine.evaluate(self.splits.test)
+        if self.splits.val is not None:
+            row["val_loss"], row["val_accuracy"] = self.loop.engine.evaluate(self.splits.val)
+        self.writer.append_epoch(row, self.loop.epoch_arrays())
+        self.writer.save_state(state.save(self.loop, number))
+        self.epoch = number
+        self._consistent = True
+        return row
+
+    def _finish(self) -> None:
+        self.writer.save_model(state.save_weights(self.loop.engine.network))
+        picked = pick_thumbnails(self.splits.train, self.history)
+        if picked is not None:
+            self.writer.save_thumbnails(*picked)
+        self.writer.set_status("finished", "", self.summary("finished"))
+
+    def summary(self, status: str | None = None) -> dict[str, Any]:
+        """What ``budgetlab train --json`` prints.
+
+        ``test_accuracy`` is that of the last epoch, never the best one seen.
+        """
+        last = self.writer.epochs[-1] if self.writer.epochs else {}
+        config = self.config
+        return {
+            "record": str(self.writer.path),
+            "method": config.method,
+            "augmentation": config.augmentation,
+            "dataset": config.dataset_name,
+            "model": self.loop.model_name,
+            "budget": config.budget,
+            "budget_unit": config.budget_unit,
+            "budget_limit": self.budget.limit,
+            "seed": config.seed,
+            "test_accuracy": last.get("test_accuracy"),
+            "test_loss": last.get("test_loss"),
+            "epochs": len(self.writer.epochs),
+            **{name: last.get(name, 0) for name in self.ledger.totals()},
+            "probability_kind": self.loop.sampler.probability_kind,
+            "status": status or self.writer.about["status"],
+        }

@@ -1,0 +1,83 @@
+"""What a run keeps to go on later: saved and loaded without pickled objects."""
+
+import io
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from budgetlab.errors import InputError
+
+if TYPE_CHECKING:
+    from budgetlab.train.loop import Loop
+
+__all__ = ["load", "save", "save_weights"]
+
+
+def save(loop: "Loop", epoch: int) -> bytes:
+    """Return the state of a loop at the end of an epoch, as bytes for ``state.pt``."""
+    content = {
+        "epoch": epoch,
+        "network": loop.engine.network.state_dict(),
+        "optimiser": loop.engine.optimiser.state_dict(),
+        "history": loop.history.state_dict(),
+        "ledger": loop.ledger.state_dict(),
+        "sampler": loop.sampler.state_dict(),
+        "order": loop.sampler.generator.get_state(),
+        "augmentation": loop.engine.generator.get_state(),
+        "budget": {"limit": loop.budget.limit, "slowest_step": loop.budget.slowest_step},
+    }
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def load(loop: "Loop", path: Path) -> int:
+    """Put a loop back to a saved state.
+
+    Returns
+    -------
+    int
+        Number of the last whole epoch; 0, and nothing changed, where none was saved.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or holds anything but tensors and plain values.
+    """
+    if not path.is_file():
+        return 0
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        loop.engine.network.load_state_dict(content["network"])
+        loop.engine.optimiser.load_state_dict(content["optimiser"])
+        loop.history.load_state_dict(content["history"])
+        loop.ledger.load_state_dict(content["ledger"])
+        loop.sampler.load_state_dict(_to_device(content["sampler"], loop.device))
+        loop.sampler.generator.set_state(content["order"])
+        loop.engine.generator.set_state(content["augmentation"])
+        loop.budget.limit = content["budget"]["limit"]
+        loop.budget.slowest_step = content["budget"]["slowest_step"]
+        return int(content["epoch"])
+    except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, TypeError,
+            AttributeError, EOFError, OSError) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"'{path}' cannot be resumed from: {reason}") from None
+
+
+def _to_device(state: dict, device: torch.device) -> dict:
+    return {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in state.items()
+    }
+
+
+def save_weights(network: nn.Module) -> bytes:
+    """Return the weights as bytes for ``model.safetensors``."""
+    weights = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    return safetensors.torch.save(weights)
