@@ -1,6 +1,7 @@
 """Reading records, without torch."""
 
 import json
+import os
 import zipfile
 from collections.abc import Iterable
 from functools import cached_property
@@ -58,6 +59,20 @@ class Record:
         """Names of the classes, in the order of the labels."""
         return [str(name) for name in self.about["data"].get("classes", [])]
 
+    @property
+    def fingerprint(self) -> str:
+        """Hex digits that depend on every value of the data; empty where unknown."""
+        return str(self.about["data"].get("fingerprint", ""))
+
+    @property
+    def probability_kind(self) -> str:
+        """What the array ``probability`` holds.
+
+        ``draw``: the distribution of that epoch's draw, which sums to 1. ``keep``:
+        the chance of being kept when last looked at.
+        """
+        return str(self.summary.get("probability_kind", "draw"))
+
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """One row an epoch; columns :data:`budgetlab.records.EPOCH_COLUMNS`."""
@@ -81,20 +96,17 @@ class Record:
         sample: ``label`` and the tags of the data set, dims ``sample``. The
         coordinate ``epoch`` counts from 1, ``sample`` from 0.
         """
-        import xarray as xr
-
         path = self.path / "samples.zarr"
+        if not path.is_dir():
+            raise InputError(f"'{path}' is missing: only the summary and the epochs can be read")
         try:
-            data = xr.open_zarr(
-                path, consolidated=False, chunks=None, zarr_format=3, mask_and_scale=False
-            )
+            data = _open_arrays(path, epochs=len(self.epochs))
         except Exception as error:
             # zarr raises many kinds of error on damaged files, all meaning the same here.
             raise InputError(f"'{path}' cannot be read: {type(error).__name__}: {error}") from None
         missing = [name for name in SAMPLE_ARRAYS if name not in data]
         if missing:
             raise InputError(f"'{path}' lacks the arrays {', '.join(missing)}")
-        data = data.isel(epoch=slice(0, len(self.epochs)))
         return data.assign_coords(
             epoch=np.arange(1, data.sizes["epoch"] + 1), sample=np.arange(data.sizes["sample"])
         )
@@ -140,11 +152,36 @@ def find(paths: Path | str | Iterable[Path | str]) -> list[Path]:
         path = Path(path)
         if not path.exists():
             raise InputError(f"record '{path}' does not exist: give the folder of a record")
-        inside = [path] if _is_record(path) else [f.parent for f in path.rglob("record.json")]
+        inside = [path] if _is_record(path) else _inside(path)
         if not inside:
             raise InputError(f"'{path}' holds no record: give a folder with a record.json")
         found.update(inside)
     return sorted(found)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Records below a folder; their own folders, full of small files, are not entered."""
+    found = []
+    for path, folders, files in os.walk(folder):
+        if "record.json" in files:
+            found.append(Path(path))
+            folders.clear()
+    return found
+
+
+def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
+    import xarray as xr
+    import zarr
+
+    options = {"consolidated": False, "chunks": None, "zarr_format": 3, "mask_and_scale": False}
+    try:
+        return xr.open_zarr(path, **options).isel(epoch=slice(0, epochs))
+    except ValueError:
+        # A kill while the arrays grow leaves them of different lengths: take one at a time.
+        names = set(zarr.open_group(path, mode="r").array_keys())
+        parts = [xr.open_zarr(path, drop_variables=names - {name}, **options) for name in names]
+        parts = [p.isel(epoch=slice(0, epochs)) if "epoch" in p.dims else p for p in parts]
+        return xr.merge(parts, join="exact", compat="no_conflicts")
 
 
 def _is_record(path: Path) -> bool:

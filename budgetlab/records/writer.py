@@ -4,7 +4,7 @@ import io
 import json
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class RecordWriter:
             "config": config.to_dict(),
             "data": data,
             "hardware": hardware,
-            "versions": {name: version(name) for name in PACKAGES}
+            "versions": {name: _version(name) for name in PACKAGES}
             | {"python": platform.python_version()},
             "summary": {},
         }
@@ -192,6 +192,13 @@ def _new_folder(out: Path, name: str) -> Path:
             ) from None
         return path
     raise InputError(f"out '{out}' holds 10,000 records of this run: give another folder")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # used from a checkout, without being installed
+        return "not installed"
 
 
 def _now() -> str:

@@ -1,0 +1,89 @@
+"""Which runs belong together: same condition, another seed."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import pandas as pd
+
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError
+
+__all__ = ["METHOD_FIELDS", "condition_columns", "label", "require", "varying"]
+
+SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
+
+# Where a run lies, and the device it ran on, do not make another condition; the
+# model that "auto" became does.
+NOT_CONDITIONS = ("data_root", "out", "device")
+
+METHOD_FIELDS = ("sb_beta", "sb_staleness", "credit", "fidelity")
+"""Settings that one method reads and another ignores."""
+
+
+def require(frame: pd.DataFrame, columns: Sequence[str], what: str = "this frame") -> None:
+    """Check that a frame has columns.
+
+    Raises
+    ------
+    InputError
+        Naming the missing ones.
+    """
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise InputError(
+            f"{what} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}: "
+            f"it has {', '.join(map(str, frame.columns))}"
+        )
+
+
+def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> list[str]:
+    """Columns that make a condition: every setting but those that replicate it.
+
+    Parameters
+    ----------
+    frame
+        One row a run, as from :func:`budgetlab.analysis.summaries`.
+    over
+        Settings over which runs of one condition are replicates.
+
+    Returns
+    -------
+    list of str
+        The five that every table shows first, then those others that differ between
+        runs. ``fingerprint`` is among them where runs were trained on other data
+        under the same settings.
+    """
+    settings = [field.name for field in dataclasses.fields(RunConfig)]
+    others = [n for n in settings if n not in (*SHOWN, *NOT_CONDITIONS, *over) and n in frame]
+    differ = [name for name in others if frame[name].astype(str).nunique() > 1]
+    shown = [name for name in SHOWN if name in frame]
+    if "fingerprint" in frame and not {"data_seed"} & set(over):
+        same_settings = frame.groupby(["dataset", *data_columns(frame)], sort=False)
+        if (same_settings["fingerprint"].nunique() > 1).any():
+            differ.append("fingerprint")
+    return [*shown, *differ]
+
+
+def data_columns(frame: pd.DataFrame) -> list[str]:
+    """Settings that change the data of a run."""
+    names = ("label_noise", "noise_kind", "imbalance", "val_fraction", "limit", "data_seed")
+    return [name for name in names if name in frame]
+
+
+def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Those of the columns that hold more than one value."""
+    return [name for name in columns if frame[name].astype(str).nunique() > 1]
+
+
+def label(row: pd.Series | dict, columns: Sequence[str]) -> str:
+    """Name a condition by some of its settings, such as ``p-SGD, mixup, budget 0.3``."""
+    plain = ("dataset", "method", "augmentation", "model")
+    parts = [
+        str(row[name]) if name in plain else f"{name.replace('_', ' ')} {_short(row[name])}"
+        for name in columns
+    ]
+    return ", ".join(parts)
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

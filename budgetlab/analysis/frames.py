@@ -1,0 +1,158 @@
+"""Records as tidy frames: one row a run, or one row a run and epoch."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError
+from budgetlab.records import Record, find
+
+__all__ = ["COSTS", "RecordWarning", "Records", "epochs", "load", "summaries"]
+
+Records = Path | str | Record | Iterable[Path | str | Record]
+
+COSTS = {
+    "steps": "optimiser steps",
+    "trained_samples": "samples trained on",
+    "looked_samples": "samples only looked at",
+    "flops": "floating point operations",
+    "seconds": "seconds of training",
+}
+"""Columns that say what a run has spent, and their meaning."""
+
+RESULTS = ("test_accuracy", "test_loss", *COSTS)
+FIRST = ("path", "status", "dataset", "method", "augmentation", "budget", "budget_unit", "seed",
+         "test_accuracy", "test_loss", *COSTS, "epochs_trained")  # fmt: skip
+
+
+class RecordWarning(UserWarning):
+    """A record that cannot be used was left out; the others go on."""
+
+
+def load(records: Records) -> list[Record]:
+    """Open records; those that cannot be opened are left out with a warning each.
+
+    Parameters
+    ----------
+    records
+        A record or the path of one, a folder that holds records at any depth, or
+        several of these. Per-sample arrays are not read.
+
+    Returns
+    -------
+    list of Record
+        In the order given; those below one folder sorted by path. Each once.
+
+    Raises
+    ------
+    InputError
+        If a path does not exist or holds no record, or if no record can be opened.
+    """
+    given = [records] if isinstance(records, Path | str | Record) else list(records)
+    opened: dict[Path, Record] = {}
+    problems = []
+    for item in given:
+        if isinstance(item, Record):
+            opened.setdefault(item.path.resolve(), item)
+            continue
+        for path in find(item):
+            try:
+                opened.setdefault(path.resolve(), Record(path))
+            except InputError as error:
+                problems.append(str(error))
+    if not opened:
+        raise InputError(problems[0] if problems else "no record was given: give at least one")
+    for problem in problems:
+        warnings.warn(f"{problem}; this record is left out", RecordWarning, stacklevel=2)
+    return list(opened.values())
+
+
+def summaries(records: Records) -> pd.DataFrame:
+    """Return one row a run: what it was, what it reached, what it cost.
+
+    Parameters
+    ----------
+    records
+        As for :func:`load`.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``path``, ``status``, ``dataset``, ``method``, ``augmentation``,
+        ``budget``, ``budget_unit``, ``seed``, ``test_accuracy`` (0 to 1),
+        ``test_loss``, the costs of :data:`COSTS`, ``epochs_trained``, then the other
+        settings of the run, the size and ``fingerprint`` of its data, and its device.
+        ``model`` is the network that was trained, also where ``auto`` was asked for.
+        What a run that was cut off did not sum up is taken from its last whole epoch.
+    """
+    frame = pd.DataFrame([_summary(record) for record in load(records)])
+    return frame[[*FIRST, *(name for name in frame if name not in FIRST)]]
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    summary, data, hardware = record.summary, record.about["data"], record.about.get("hardware", {})
+    results = {name: summary.get(name) for name in RESULTS}
+    epochs_trained = summary.get("epochs")
+    if epochs_trained is None or results["steps"] is None:
+        last = _last_epoch(record)
+        results = {name: last.get(name) if v is None else v for name, v in results.items()}
+        epochs_trained = last.get("epoch", 0)
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in record.config.items()}
+    return (
+        config
+        | {
+            "path": str(record.path),
+            "status": record.status,
+            "dataset": RunConfig(dataset=config.get("dataset", "shapes")).dataset_name,
+            "model": hardware.get("model") or config.get("model"),
+        }
+        | {name: float("nan") if value is None else value for name, value in results.items()}
+        | {
+            "epochs_trained": int(epochs_trained),
+            "train_size": data.get("train"),
+            "fingerprint": record.fingerprint,
+            "hardware": hardware.get("name") or hardware.get("device"),
+            "updated": record.about.get("updated", ""),
+        }
+    )
+
+
+def _last_epoch(record: Record) -> dict[str, Any]:
+    try:
+        table = record.epochs
+    except InputError as error:
+        warnings.warn(f"{error}; its results stay empty", RecordWarning, stacklevel=2)
+        return {}
+    return table.iloc[-1].to_dict() if len(table) else {}
+
+
+def epochs(records: Records) -> pd.DataFrame:
+    """Return one row a run and epoch: costs so far, losses and accuracies, and the settings.
+
+    Returns
+    -------
+    DataFrame
+        Column ``run`` numbers the runs from 0; then
+        :data:`budgetlab.records.EPOCH_COLUMNS` and the settings as in :func:`summaries`
+        (``epochs`` is the length of the full run, ``epoch`` counts from 1).
+    """
+    parts = []
+    for number, record in enumerate(load(records)):
+        try:
+            table = record.epochs
+        except InputError as error:
+            warnings.warn(f"{error}; its curve is left out", RecordWarning, stacklevel=2)
+            continue
+        about = _summary(record)
+        settings = {k: v for k, v in about.items() if k not in table and k != "epochs_trained"}
+        extra = pd.DataFrame({k: [v] * len(table) for k, v in settings.items()}, index=table.index)
+        parts.append(pd.concat([table.assign(run=number), extra], axis=1))
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        raise InputError("none of these records holds a finished epoch: train for longer")
+    frame = pd.concat(parts, ignore_index=True)
+    return frame[["run", *(name for name in frame if name != "run")]]
