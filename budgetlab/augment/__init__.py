@@ -11,15 +11,18 @@ from budgetlab.augment.augmented import Augmentation, Augmented, unmixed
 from budgetlab.augment.crop import Identity, Standard, crop_and_flip
 from budgetlab.augment.erase import Cutout, cutout
 from budgetlab.augment.mixing import CutMix, Mixup, Ricap, cutmix, mixup, ricap
+from budgetlab.augment.policy import OPERATIONS, RandAugment, randaugment
 from budgetlab.errors import InputError, unknown
 
 __all__ = [
+    "OPERATIONS",
     "Augmentation",
     "Augmented",
     "CutMix",
     "Cutout",
     "Identity",
     "Mixup",
+    "RandAugment",
     "Ricap",
     "Standard",
     "build",
@@ -29,6 +32,7 @@ __all__ = [
     "describe",
     "mixup",
     "names",
+    "randaugment",
     "ricap",
     "unmixed",
 ]
@@ -39,6 +43,7 @@ DESCRIPTIONS = {
     "mixup": "standard, then a blend of two images (Zhang et al. 2018)",
     "ricap": "standard, then four crops patched together (Takahashi et al. 2018)",
     "cutmix": "standard, then a box of another image (Yun et al. 2019)",
+    "randaugment": "N random operations of 16 at magnitude M, then standard (Cubuk et al. 2020)",
     "cutout": "standard, then a hidden square of half the side (DeVries & Taylor 2017)",
 }
 
@@ -99,12 +104,18 @@ def build(
             f"alpha {alpha} is not above 0: give a positive number, such as 0.3, "
             "or choose augmentation 'standard' for no mixing"
         )
+    if randaugment_n < 0 or not 0 <= randaugment_m <= 30:
+        raise InputError(
+            f"RandAugment with {randaugment_n} operations at magnitude {randaugment_m} is not "
+            "possible: give a number of operations >= 0 and a magnitude between 0 and 30"
+        )
     makers: dict[str, Callable[[], Augmentation]] = {
         "none": Identity,
         "standard": lambda: Standard(flip),
         "mixup": lambda: Mixup(alpha, flip, per_image, fidelity),
         "ricap": lambda: Ricap(alpha, flip, per_image, fidelity),
         "cutmix": lambda: CutMix(alpha, flip, per_image, fidelity),
+        "randaugment": lambda: RandAugment(randaugment_n, randaugment_m, flip, fidelity),
         "cutout": lambda: Cutout(flip),
     }
     return makers[name]()

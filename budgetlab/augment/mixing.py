@@ -186,6 +186,7 @@ class Mixup(Mixing):
     name = "mixup"
 
     def mix(self, images: Tensor, generator: torch.Generator) -> Augmented:
+        """Draw and mix a batch that has been cropped and flipped already."""
         lam = self.proportions(images, generator)[0]
         if self.fidelity == "default":
             lam = torch.maximum(lam, 1 - lam)
@@ -203,6 +204,7 @@ class CutMix(Mixing):
     name = "cutmix"
 
     def mix(self, images: Tensor, generator: torch.Generator) -> Augmented:
+        """Draw and mix a batch that has been cropped and flipped already."""
         count, _, height, width = images.shape
         side = (1 - self.proportions(images, generator)[0]).sqrt()
         partner = torch.randperm(count, generator=generator, device=images.device)
@@ -226,6 +228,7 @@ class Ricap(Mixing):
     name = "ricap"
 
     def mix(self, images: Tensor, generator: torch.Generator) -> Augmented:
+        """Draw and mix a batch that has been cropped and flipped already."""
         count, _, height, width = images.shape
         device = images.device
         boundary = self.proportions(images, generator, 2)
