@@ -38,7 +38,7 @@ def write_run(
               "shape": [3, 8, 8], "skipped": []},
         hardware={"device": "cpu", "name": "a CPU", "model": "small"},
     )  # fmt: skip
-    drawn = int(round(size * config.budget))
+    drawn = round(size * config.budget)
     totals = dict.fromkeys(("steps", "trained_samples", "looked_samples", "flops"), 0)
     counts, error, row = np.zeros(size), np.ones(size), {}
     for epoch in range(1, epochs + 1):

@@ -1,22 +1,65 @@
-"""From records to answers: frames in and out, no torch."""
+"""From records to answers: frames in and out, no torch.
 
+>>> import budgetlab as bl
+>>> print(bl.analysis.table(bl.analysis.compare("runs")))  # doctest: +SKIP
+"""
+
+from budgetlab.analysis.agreement import agreement, measure_agreement, run_agreement
 from budgetlab.analysis.compare import BASELINES, compare, mean_interval, paired_difference
+from budgetlab.analysis.conditions import condition_columns, label, varying
+from budgetlab.analysis.curves import AXES, cost_to_reach, curves, frontier
+from budgetlab.analysis.distributions import calibration, one_epoch, quantiles, sample_life
 from budgetlab.analysis.frames import COSTS, RecordWarning, epochs, load, summaries
+from budgetlab.analysis.measures import HARD, MEANINGS, hardness, measures
+from budgetlab.analysis.selection import (
+    class_share,
+    coverage,
+    effective_sample_size,
+    entropy,
+    gini,
+    ranked_counts,
+    selection,
+)
 from budgetlab.analysis.tables import export, latex, markdown, readable, table
 
 __all__ = [
+    "AXES",
     "BASELINES",
     "COSTS",
+    "HARD",
+    "MEANINGS",
     "RecordWarning",
+    "agreement",
+    "calibration",
+    "class_share",
     "compare",
+    "condition_columns",
+    "cost_to_reach",
+    "coverage",
+    "curves",
+    "effective_sample_size",
+    "entropy",
     "epochs",
     "export",
+    "frontier",
+    "gini",
+    "hardness",
+    "label",
     "latex",
     "load",
     "markdown",
     "mean_interval",
+    "measure_agreement",
+    "measures",
+    "one_epoch",
     "paired_difference",
+    "quantiles",
+    "ranked_counts",
     "readable",
+    "run_agreement",
+    "sample_life",
+    "selection",
     "summaries",
     "table",
+    "varying",
 ]

@@ -54,6 +54,8 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
         under the same settings.
     """
     settings = [field.name for field in dataclasses.fields(RunConfig)]
+    if "lr_start" in frame:  # one row an epoch: there, lr changes within a run
+        settings[settings.index("lr")] = "lr_start"
     others = [n for n in settings if n not in (*SHOWN, *NOT_CONDITIONS, *over) and n in frame]
     differ = [name for name in others if frame[name].astype(str).nunique() > 1]
     shown = [name for name in SHOWN if name in frame]

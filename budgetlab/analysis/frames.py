@@ -138,7 +138,8 @@ def epochs(records: Records) -> pd.DataFrame:
     DataFrame
         Column ``run`` numbers the runs from 0; then
         :data:`budgetlab.records.EPOCH_COLUMNS` and the settings as in :func:`summaries`
-        (``epochs`` is the length of the full run, ``epoch`` counts from 1).
+        (``epochs`` is the length of the full run and ``epoch`` counts from 1; ``lr`` is
+        the rate of the epoch and ``lr_start`` the setting).
     """
     parts = []
     for number, record in enumerate(load(records)):
@@ -148,6 +149,7 @@ def epochs(records: Records) -> pd.DataFrame:
             warnings.warn(f"{error}; its curve is left out", RecordWarning, stacklevel=2)
             continue
         about = _summary(record)
+        about["lr_start"] = about.pop("lr", None)
         settings = {k: v for k, v in about.items() if k not in table and k != "epochs_trained"}
         extra = pd.DataFrame({k: [v] * len(table) for k, v in settings.items()}, index=table.index)
         parts.append(pd.concat([table.assign(run=number), extra], axis=1))

@@ -1,0 +1,179 @@
+"""Learning curves on a common cost axis, the frontier, and the cost to reach an accuracy."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.analysis.compare import mean_interval
+from budgetlab.analysis.conditions import condition_columns, require
+from budgetlab.analysis.frames import COSTS, Records, epochs, summaries
+from budgetlab.errors import unknown
+
+__all__ = ["AXES", "cost_to_reach", "curves", "frontier"]
+
+AXES = {**COSTS, "epoch": "epochs", "progress": "share of the budget"}
+"""What a learning curve can go over, and how axes call it."""
+
+
+def curves(
+    records: Records | pd.DataFrame,
+    cost: str = "steps",
+    value: str = "test_accuracy",
+    *,
+    points: int = 101,
+    confidence: float = 0.95,
+    over: Sequence[str] = ("seed",),
+) -> pd.DataFrame:
+    """Average the learning curves of each condition on a common cost axis.
+
+    Each run is interpolated linearly between its epochs. A condition starts where the
+    last of its runs has a first value and ends where the first of them ends: nothing
+    is extrapolated, and every point averages the same runs.
+
+    Parameters
+    ----------
+    records
+        As for :func:`budgetlab.analysis.load`, or a frame as from
+        :func:`budgetlab.analysis.epochs`.
+    cost
+        One of :data:`AXES`.
+    value
+        Column to follow, such as ``test_accuracy``.
+    points
+        Points on the axis of each condition.
+    confidence
+        Of the band around the mean (Student's t).
+    over
+        Settings over which runs are replicates.
+
+    Returns
+    -------
+    DataFrame
+        The condition, ``cost``, ``mean``, ``low``, ``high`` (NaN at n = 1), ``n``.
+    """
+    frame = records if isinstance(records, pd.DataFrame) else epochs(records)
+    if cost not in AXES:
+        raise unknown("cost", cost, AXES)
+    require(frame, ["run", cost, value, "method"], "a frame of learning curves")
+    keys = condition_columns(frame, over)
+    parts = []
+    for key, group in frame.groupby(keys, sort=False, dropna=False):
+        runs = [run.dropna(subset=[cost, value]) for _, run in group.groupby("run")]
+        runs = [run.sort_values(cost) for run in runs if len(run)]
+        if not runs:
+            continue
+        start, end = max(run[cost].min() for run in runs), min(run[cost].max() for run in runs)
+        if start > end:
+            warnings.warn(
+                f"the runs of {', '.join(map(str, key))} share no part of the {cost} axis; "
+                "their curve is left out",
+                stacklevel=2,
+            )
+            continue
+        axis = np.linspace(start, end, points)
+        heights = np.stack([np.interp(axis, run[cost], run[value]) for run in runs])
+        bands = np.array([mean_interval(column, confidence) for column in heights.T])
+        part = {"cost": axis, "mean": heights.mean(0), "low": bands[:, 0], "high": bands[:, 1]}
+        parts.append(pd.DataFrame(dict(zip(keys, key, strict=True)) | part | {"n": len(runs)}))
+    if not parts:
+        return pd.DataFrame(columns=[*keys, "cost", "mean", "low", "high", "n"])
+    result = pd.concat(parts, ignore_index=True)
+    result.attrs = {"cost": cost, "value": value, "confidence": confidence}
+    return result
+
+
+def frontier(
+    records: Records | pd.DataFrame,
+    cost: str = "flops",
+    value: str = "test_accuracy",
+    *,
+    over: Sequence[str] = ("seed",),
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Mean cost and result of each condition, and which ones no other beats.
+
+    Parameters
+    ----------
+    records
+        As for :func:`budgetlab.analysis.load`, or a frame as from
+        :func:`budgetlab.analysis.summaries`.
+    cost
+        One of :data:`budgetlab.analysis.COSTS`.
+    value
+        What was reached; more is better for accuracies, less for losses.
+
+    Returns
+    -------
+    DataFrame
+        The condition, ``cost``, ``mean``, ``low``, ``high``, ``n`` and
+        ``on_frontier``: within its data set, no other condition costs at most as much
+        and reaches more, or costs less and reaches as much.
+    """
+    frame = records if isinstance(records, pd.DataFrame) else summaries(records)
+    if cost not in COSTS:
+        raise unknown("cost", cost, COSTS)
+    require(frame, ["dataset", "method", cost, value], "a frame of summaries")
+    if "status" in frame:
+        frame = frame[frame["status"] == "finished"]
+    keys = condition_columns(frame, over)
+    rows = []
+    for key, group in frame.dropna(subset=[cost, value]).groupby(keys, sort=False, dropna=False):
+        low, high = mean_interval(group[value].to_numpy(), confidence)
+        about = dict(zip(keys, key, strict=True))
+        middle = {"cost": group[cost].mean(), "mean": group[value].mean()}
+        rows.append(about | middle | {"low": low, "high": high, "n": len(group)})
+    result = pd.DataFrame(rows, columns=[*keys, "cost", "mean", "low", "high", "n"])
+    sign = 1 if value.endswith("accuracy") else -1
+    result["on_frontier"] = [
+        not (
+            (result["dataset"] == row["dataset"])
+            & (result["cost"] <= row["cost"])
+            & (sign * result["mean"] >= sign * row["mean"])
+            & ((result["cost"] < row["cost"]) | (sign * result["mean"] > sign * row["mean"]))
+        ).any()
+        for _, row in result.iterrows()
+    ]
+    result.attrs = {"cost": cost, "value": value, "confidence": confidence}
+    return result.sort_values("cost", kind="stable", ignore_index=True)
+
+
+def cost_to_reach(
+    records: Records | pd.DataFrame,
+    target: float,
+    cost: str = "flops",
+    value: str = "test_accuracy",
+) -> pd.DataFrame:
+    """Cost at the first epoch after which a run had reached a target.
+
+    Parameters
+    ----------
+    records
+        As for :func:`budgetlab.analysis.load`, or a frame as from
+        :func:`budgetlab.analysis.epochs`.
+    target
+        At least this accuracy, or at most this loss.
+    cost
+        One of :data:`AXES`.
+    value
+        Column that has to reach the target.
+
+    Returns
+    -------
+    DataFrame
+        One row a run: the condition, ``seed``, ``reached`` and ``cost`` (NaN where it
+        was not reached). Runs are measured once an epoch, so the cost is rounded up.
+    """
+    frame = records if isinstance(records, pd.DataFrame) else epochs(records)
+    if cost not in AXES:
+        raise unknown("cost", cost, AXES)
+    require(frame, ["run", "epoch", cost, value], "a frame of learning curves")
+    keys = [*condition_columns(frame), *(["seed"] if "seed" in frame else [])]
+    rows = []
+    for _, run in frame.sort_values("epoch").groupby("run", sort=False):
+        height = run[value]
+        there = run[height >= target if value.endswith("accuracy") else height <= target]
+        first = there[cost].iloc[0] if len(there) else float("nan")
+        rows.append(run.iloc[0][keys].to_dict() | {"reached": bool(len(there)), "cost": first})
+    return pd.DataFrame(rows, columns=[*keys, "reached", "cost"])

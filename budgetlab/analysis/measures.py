@@ -1,0 +1,222 @@
+"""Per-sample measures from one recorded history.
+
+Every measure runs over the visits of a sample: the epochs in which it was trained
+on, each counted once, with what was seen at the last training forward of that epoch.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.errors import InputError, unknown
+from budgetlab.records import SAMPLE_ARRAYS, Record
+
+__all__ = ["HARD", "MEANINGS", "hardness", "measures", "read_blocks"]
+
+HARD = {
+    "times_trained": 0,
+    "last_loss": 1,
+    "mean_loss": 1,
+    "confidence": -1,
+    "variability": 0,
+    "correctness": -1,
+    "forgetting": 1,
+    "aum": -1,
+    "el2n": 1,
+    "first_learned": 1,
+    "grand": 1,
+}
+"""Direction of each measure: 1 where a high value is hard, -1 where a low one is,
+0 where it says something else (how often a method chose; how much a model wavers)."""
+
+MEANINGS = {
+    "times_trained": "times in a training batch",
+    "last_loss": "loss at the last visit, nats",
+    "mean_loss": "mean loss over the visits, nats",
+    "confidence": "mean probability of the label",
+    "variability": "standard deviation of the probability of the label",
+    "correctness": "share of visits classified right",
+    "forgetting": "forgetting events",
+    "aum": "area under the margin (mean margin)",
+    "el2n": "EL2N: length of the error vector, early epochs",
+    "first_learned": "first epoch classified right",
+    "grand": "GraNd: norm of the gradient",
+}
+"""What each measure is, as axes say it."""
+
+BLOCK = 4_000_000  # values of one array held at a time
+
+
+def read_blocks(
+    record: Record, names: Sequence[str], epochs: int | None = None
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Read per-sample arrays a few epochs at a time, so that memory stays bounded.
+
+    Yields
+    ------
+    first, arrays
+        Epoch number of the first row, from 1; arrays ``[epochs of the block, N]``.
+    """
+    data = record.samples
+    total, size = data.sizes["epoch"], max(data.sizes["sample"], 1)
+    if epochs is not None:
+        if epochs < 1:
+            raise InputError(f"epochs {epochs} is not allowed: give a whole number from 1")
+        total = min(total, epochs)
+    step = max(1, BLOCK // size)
+    for start in range(0, total, step):
+        rows = slice(start, min(start + step, total))
+        yield start + 1, {name: data[name].isel(epoch=rows).to_numpy() for name in names}
+
+
+def measures(
+    record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
+) -> pd.DataFrame:
+    """Compute every measure of every training sample.
+
+    Parameters
+    ----------
+    record
+        An open record with at least one epoch.
+    epochs
+        Use only the first so many epochs; all by default.
+    el2n_epochs
+        EL2N is the mean over the visits in the first so many epochs.
+
+    Returns
+    -------
+    DataFrame
+        One row a sample, index ``sample`` from 0. First what is known of the sample
+        (``label`` and tags), then:
+
+        ``times_trained``
+            Times in a training batch.
+        ``visits``
+            Epochs in which it was trained on.
+        ``last_loss``, ``mean_loss``
+            Cross-entropy, nats.
+        ``confidence``, ``variability``, ``correctness``
+            Mean of ``p_y``, its population standard deviation, share of visits
+            classified right (Swayamdipta et al. 2020).
+        ``forgetting``
+            Visits that were wrong right after a visit that was right; infinite for a
+            sample never right (Toneva et al. 2019).
+        ``aum``
+            Mean over the visits of the logit of the label less the highest other one
+            (Pleiss et al. 2020).
+        ``el2n``
+            Mean of ``||softmax - onehot||_2`` over early visits (Paul et al. 2021).
+        ``first_learned``
+            Epoch of the first visit classified right; infinite for never.
+
+        All but the two counts are NaN for a sample never visited. :data:`HARD` says
+        which direction is hard.
+
+    Raises
+    ------
+    InputError
+        If the record holds no per-sample history or no epoch.
+    """
+    data = record.samples
+    if not data.sizes["epoch"]:
+        raise InputError(f"'{record.path}' holds no finished epoch: train for longer")
+    sums = _Sums(data.sizes["sample"])
+    for first, arrays in read_blocks(record, _Sums.ARRAYS, epochs):
+        for offset in range(len(arrays["correct"])):
+            row = {name: values[offset] for name, values in arrays.items()}
+            sums.add(first + offset, row, early=first + offset <= el2n_epochs)
+    known = {
+        name: data[name].to_numpy()
+        for name in data
+        if data[name].dims == ("sample",) and name not in SAMPLE_ARRAYS
+    }
+    known = {"label": known.pop("label"), **known} if "label" in known else known
+    index = pd.RangeIndex(data.sizes["sample"], name="sample")
+    return pd.DataFrame(known | sums.results(), index=index)
+
+
+class _Sums:
+    """Running sums over the visits, ``[N]`` each."""
+
+    ARRAYS = ("loss", "p_y", "correct", "margin", "el2n", "times_trained")
+
+    def __init__(self, size: int):
+        self.times_trained = np.zeros(size, np.int64)
+        self.visits = np.zeros(size, np.int32)
+        self.early_visits = np.zeros(size, np.int32)
+        self.right = np.zeros(size, np.int32)
+        self.forgotten = np.zeros(size, np.int32)
+        self.was_right = np.zeros(size, bool)
+        self.last_loss = np.full(size, np.nan, np.float32)
+        self.first_learned = np.full(size, np.inf)
+        self.loss, self.p_y, self.p_y_squared, self.margin, self.el2n = np.zeros((5, size))
+
+    def add(self, epoch: int, row: dict[str, np.ndarray], early: bool) -> None:
+        """Take in one epoch."""
+        seen = row["correct"] >= 0
+        right = row["correct"] == 1
+        self.times_trained += row["times_trained"]
+        self.visits += seen
+        for name in ("loss", "p_y", "margin"):
+            total = getattr(self, name)
+            np.add(total, row[name], out=total, where=seen)
+        p_y = row["p_y"].astype(np.float64)
+        np.add(self.p_y_squared, p_y * p_y, out=self.p_y_squared, where=seen)
+        if early:
+            np.add(self.el2n, row["el2n"], out=self.el2n, where=seen)
+            self.early_visits += seen
+        np.copyto(self.last_loss, row["loss"], where=seen)
+        self.forgotten += self.was_right & seen & ~right
+        np.copyto(self.was_right, right, where=seen)
+        self.first_learned[right & (self.right == 0)] = epoch
+        self.right += right
+
+    def results(self) -> dict[str, np.ndarray]:
+        """Return the measures, NaN where a sample was never visited."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            confidence = self.p_y / self.visits
+            variance = self.p_y_squared / self.visits - confidence**2
+            never_seen = self.visits == 0
+            never_right = np.where(never_seen, np.nan, np.inf)
+            return {
+                "times_trained": self.times_trained,
+                "visits": self.visits,
+                "last_loss": self.last_loss.astype(float),
+                "mean_loss": self.loss / self.visits,
+                "confidence": confidence,
+                "variability": np.sqrt(np.maximum(variance, 0)),
+                "correctness": self.right / self.visits,
+                "forgetting": np.where(self.right > 0, self.forgotten, never_right),
+                "aum": self.margin / self.visits,
+                "el2n": self.el2n / self.early_visits,
+                "first_learned": np.where(self.right > 0, self.first_learned, never_right),
+            }
+
+
+def hardness(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn measures so that a high value is always a hard sample.
+
+    Returns
+    -------
+    DataFrame
+        The measures of ``frame`` that say how hard a sample is; low-is-hard ones negated.
+
+    Raises
+    ------
+    InputError
+        If the frame holds no such measure.
+    """
+    names = [name for name in frame if HARD.get(name)]
+    if not names:
+        raise InputError(
+            "this frame holds no measure of hardness: give one from measures(), with "
+            f"{', '.join(name for name, sign in HARD.items() if sign)}"
+        )
+    return pd.DataFrame({name: HARD[name] * frame[name] for name in names}, index=frame.index)
+
+
+def check_measure(frame: pd.DataFrame, name: str) -> None:
+    """Check that a frame holds a measure of that name."""
+    if name not in frame:
+        raise unknown("measure", name, [str(column) for column in frame])

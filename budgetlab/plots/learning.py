@@ -1,0 +1,224 @@
+"""How well, at what cost: learning curves, frontier, differences, cost ledger."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.analysis import compare, curves, frontier as find_frontier, summaries, varying
+from budgetlab.analysis.conditions import condition_columns, label, require
+from budgetlab.analysis.frames import Records
+from budgetlab.plots import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["cost_ledger", "differences", "frontier", "learning_curves"]
+
+SHOWN = ("dataset", "method", "augmentation", "budget")
+
+
+def learning_curves(
+    data: Records | pd.DataFrame,
+    *,
+    cost: str = "steps",
+    value: str = "test_accuracy",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Who learns fastest for what it costs? Mean and confidence band of each condition.
+
+    Parameters
+    ----------
+    data
+        Records, or a frame as from :func:`budgetlab.analysis.epochs` (one row a run and
+        epoch) or :func:`budgetlab.analysis.curves` (already averaged).
+    cost
+        What the curves go over: one of :data:`budgetlab.analysis.AXES`.
+    value
+        What is followed, such as ``test_accuracy``.
+    ax
+        Where to draw; a new figure by default.
+    """
+    if isinstance(data, pd.DataFrame) and "mean" in data:
+        frame = data
+        cost, value = frame.attrs.get("cost", cost), frame.attrs.get("value", value)
+    else:
+        frame = curves(data, cost, value)
+    require(frame, ["cost", "mean", "low", "high", "n"], "a frame of learning curves")
+    keys = list(frame.columns[: list(frame.columns).index("cost")])
+    ax = style.axes(ax)
+    scale = style.fraction(value)
+    groups = _named_groups(frame, keys)
+    drawn = style.looks(list(groups))
+    said = []
+    for name, group in groups.items():
+        look, n = drawn[name], int(group["n"].iloc[0])
+        x, middle = group["cost"].to_numpy(), scale * group["mean"].to_numpy()
+        ax.plot(x, middle, color=look.colour, linestyle=look.line, marker=look.marker,
+                markevery=max(1, len(x) // 6), markersize=5, label=f"{name} (n = {n})")  # fmt: skip
+        if group["low"].notna().any():
+            low, high = scale * group["low"], scale * group["high"]
+            ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        said.append(f"{name} ends at {middle[-1]:.4g} after {_count(x[-1])} (n = {n})")
+    bands = " with 95% bands" if frame["low"].notna().any() else ""
+    return style.finish(
+        ax,
+        x=style.axis_name(cost),
+        y=style.axis_name(value),
+        legend=True,
+        text=f"Learning curves{bands}: {style.axis_name(value)} over {style.axis_name(cost)}. "
+        + "; ".join(said) + ".",
+    )  # fmt: skip
+
+
+def frontier(
+    data: Records | pd.DataFrame,
+    *,
+    cost: str = "flops",
+    value: str = "test_accuracy",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """What does accuracy cost? Each condition, and the line that no condition beats.
+
+    Parameters
+    ----------
+    data
+        Records, or a frame as from :func:`budgetlab.analysis.summaries` or
+        :func:`budgetlab.analysis.frontier`.
+    cost
+        One of :data:`budgetlab.analysis.COSTS`.
+    value
+        What was reached.
+    ax
+        Where to draw; a new figure by default.
+    """
+    is_ready = isinstance(data, pd.DataFrame) and "on_frontier" in data
+    frame = data if is_ready else find_frontier(data, cost, value)
+    require(frame, ["method", "cost", "mean", "low", "high", "n", "on_frontier"])
+    cost, value = frame.attrs.get("cost", cost), frame.attrs.get("value", value)
+    ax = style.axes(ax)
+    scale = style.fraction(value)
+    keys = [name for name in frame.columns[: list(frame.columns).index("cost")] if name != "budget"]
+    groups = _named_groups(frame, keys)
+    drawn = style.looks(list(groups))
+    for name, group in groups.items():
+        look, middle = drawn[name], scale * group["mean"]
+        spread = scale * group[["low", "high"]].to_numpy().T
+        error = np.nan_to_num(np.abs(spread - middle.to_numpy()))
+        ax.errorbar(group["cost"], middle, yerr=error, color=look.colour, marker=look.marker,
+                    linestyle="none", capsize=3, markersize=6, label=name)  # fmt: skip
+    for _, best in frame[frame["on_frontier"]].groupby("dataset"):
+        best = best.sort_values("cost")
+        ax.plot(best["cost"], scale * best["mean"], color=style.INK, linewidth=1, zorder=1)
+    best = frame[frame["on_frontier"]]
+    said = "; ".join(
+        f"{label(row, varying(frame, [n for n in SHOWN if n in frame]) or ['method'])} reaches "
+        f"{scale * row['mean']:.4g} for {_count(row['cost'])}"
+        for row in best.to_dict("records")
+    )
+    return style.finish(
+        ax,
+        x=style.axis_name(cost),
+        y=style.axis_name(value),
+        legend=True,
+        text=f"{style.axis_name(value)} against {style.axis_name(cost)}, {len(frame)} conditions. "
+        f"On the frontier: {said}.",
+    )
+
+
+def differences(
+    data: Records | pd.DataFrame,
+    *,
+    baseline: str | Sequence[str] = "unif-SGD",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Is it better than the baseline? Paired differences with their intervals.
+
+    Parameters
+    ----------
+    data
+        Records, or a frame as from :func:`budgetlab.analysis.compare`.
+    baseline
+        Used where records are given.
+    ax
+        Where to draw; a new figure by default.
+    """
+    is_ready = isinstance(data, pd.DataFrame) and "difference" in data
+    frame = data if is_ready else compare(data, baseline)
+    require(frame, ["method", "baseline", "pairs", "difference", "ci_low", "ci_high", "n"])
+    metric = frame.attrs.get("metric", "test_accuracy")
+    keys = [*frame.columns[: list(frame.columns).index("n")], "baseline"]
+    frame = frame[frame["pairs"] > 0].reset_index(drop=True)
+    ax = style.axes(ax, (6.4, 1.2 + 0.32 * max(len(frame), 2)))
+    scale = style.fraction(metric)
+    drawn = style.looks(list(dict.fromkeys(frame["method"])))
+    shown = [name for name in varying(frame, keys) if name not in ("method", "baseline")]
+    names = []
+    for place, row in enumerate(frame.to_dict("records")):
+        look, middle = drawn[row["method"]], scale * row["difference"]
+        if pd.notna(row["ci_low"]):
+            ax.plot([scale * row["ci_low"], scale * row["ci_high"]], [place, place],
+                    color=look.colour, linewidth=2)  # fmt: skip
+        full = "full" if pd.notna(row["ci_low"]) else "none"
+        ax.plot([middle], [place], marker=look.marker, color=look.colour, fillstyle=full)
+        extra = f" ({label(row, shown)})" if shown else ""
+        names.append(f"{row['method']} - {row['baseline']}{extra}")
+    ax.axvline(0, color=style.INK, linewidth=1)
+    ax.set_yticks(range(len(frame)), names)
+    ax.set_ylim(len(frame) - 0.5, -0.5)
+    unit = "points" if metric.endswith("accuracy") else "nats"
+    text = " ".join(frame["sentence"]) if "sentence" in frame else ""
+    return style.finish(
+        ax,
+        x=f"difference in {metric.replace('_', ' ')} ({unit}), 95% CI",
+        text=f"Paired differences, {len(frame)} comparisons. {text}",
+    )
+
+
+def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+    """Where did the budget go? Samples trained on and only looked at, stacked.
+
+    Parameters
+    ----------
+    data
+        Records, or a frame as from :func:`budgetlab.analysis.summaries`.
+    ax
+        Where to draw; a new figure by default.
+    """
+    frame = data if isinstance(data, pd.DataFrame) else summaries(data)
+    require(frame, ["method", "trained_samples", "looked_samples"], "a frame of summaries")
+    keys = condition_columns(frame)
+    means = frame.groupby(keys, sort=False, dropna=False)[
+        ["trained_samples", "looked_samples"]
+    ].mean()
+    means = means.reset_index()
+    names = style.line_labels(means, keys)
+    ax = style.axes(ax, (6.4, 1.2 + 0.32 * max(len(means), 2)))
+    places = np.arange(len(means))
+    trained, looked = means["trained_samples"], means["looked_samples"]
+    ax.barh(places, trained, color=style.COLOURS[0], label="trained on (forward and backward)")
+    ax.barh(places, looked, left=trained, color=style.COLOURS[5], hatch="///", edgecolor="white",
+            label="only looked at (forward)")  # fmt: skip
+    ax.set_yticks(places, names)
+    ax.set_ylim(len(means) - 0.5, -0.5)
+    said = "; ".join(
+        f"{name}: {_count(t)} trained on, {_count(s)} looked at"
+        for name, t, s in zip(names, trained, looked, strict=True)
+    )
+    style.finish(ax, x="samples through the network, mean of the runs", text=f"Costs. {said}.")
+    ax.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return ax
+
+
+def _named_groups(frame: pd.DataFrame, keys: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Split a frame by its conditions, each named by what tells it from the others."""
+    shown = varying(frame, keys) or ["method"]
+    return {
+        label(dict(zip(keys, key, strict=True)), shown): group
+        for key, group in frame.groupby(list(keys), sort=False, dropna=False)
+    }
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

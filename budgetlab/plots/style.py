@@ -1,0 +1,142 @@
+"""One style for every plot: colour-blind safe, opaque white, described in words."""
+
+import weakref
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from budgetlab.analysis import AXES, COSTS, MEANINGS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Look", "alt_text", "axes", "axis_name", "describe", "finish", "fraction", "looks",
+           "new_figure"]  # fmt: skip
+
+# Okabe & Ito (2008) without yellow, which is unreadable on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+INK, FAINT = "#222222", "#d9d9d9"
+
+# A method looks the same in every figure, whatever it stands beside.
+METHODS = ("unif-SGD", "p-SGD", "c-SGD", "SGD", "selective-backprop", "top-k", "rho-loss",
+           "grad-norm", "infobatch", "rs2")  # fmt: skip
+
+NAMES = {
+    "test_accuracy": "test accuracy (%)",
+    "val_accuracy": "validation accuracy (%)",
+    "train_accuracy": "training accuracy (%)",
+    "test_loss": "test loss (nats)",
+    "val_loss": "validation loss (nats)",
+    "train_loss": "training loss (nats)",
+    "lr": "learning rate",
+    "difficulty": "difficulty it was drawn with",
+}
+
+_descriptions: "weakref.WeakKeyDictionary[Axes, str]" = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one thing is drawn: never told apart by colour alone."""
+
+    colour: str
+    line: Any
+    marker: str
+
+
+def looks(values: Sequence[Hashable]) -> dict[Hashable, Look]:
+    """Give each value a look of its own; the built-in methods always have theirs."""
+    result: dict[Hashable, Look] = {}
+    known = [value for value in values if value in METHODS[: len(COLOURS)]]
+    taken = {METHODS.index(value) for value in known}
+    free = [i for i in range(len(COLOURS)) if i not in taken]
+    for value in dict.fromkeys(values):
+        place = METHODS.index(value) if value in known else (free.pop(0) if free else len(result))
+        # A second round of colours comes with other lines and markers.
+        shift = 0 if value in known else place // len(COLOURS)
+        number = place % len(COLOURS)
+        result[value] = Look(
+            COLOURS[number], LINES[(number + shift) % len(LINES)], MARKERS[(number + shift) % 7]
+        )
+    return result
+
+
+def new_figure(size: tuple[float, float] = (6.4, 4.0)) -> "Figure":
+    """Make a figure that no window and no notebook shows by itself."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained", facecolor="white")
+
+
+def axes(ax: "Axes | None", size: tuple[float, float] = (6.4, 4.0)) -> "Axes":
+    """Return the axes given, or new ones in a figure that a notebook shows."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=size, layout="constrained", facecolor="white")[1]
+
+
+def finish(
+    ax: "Axes",
+    *,
+    title: str = "",
+    x: str = "",
+    y: str = "",
+    legend: bool = False,
+    text: str = "",
+) -> "Axes":
+    """Name the axes, set the common look, and keep the description of what is drawn."""
+    ax.set_facecolor("white")
+    ax.set_title(title, loc="left", fontsize=11, color=INK)
+    ax.set_xlabel(x, color=INK)
+    ax.set_ylabel(y, color=INK)
+    ax.grid(True, color=FAINT, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(colors=INK)
+    for side, spine in ax.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(INK)
+    if legend and ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, fontsize=9, labelcolor=INK, handlelength=3)
+    describe(ax, text)
+    return ax
+
+
+def describe(ax: "Axes", text: str) -> None:
+    """Keep what an image says in words, for :func:`alt_text`."""
+    _descriptions[ax] = text
+
+
+def alt_text(ax: "Axes") -> str:
+    """Return what is drawn, in words made from the data.
+
+    Empty for axes that no function of this package has drawn on.
+    """
+    return _descriptions.get(ax, "")
+
+
+def axis_name(column: str) -> str:
+    """Name of a column as an axis says it."""
+    for names in (NAMES, COSTS, AXES, MEANINGS):
+        if column in names:
+            return names[column]
+    return str(column).replace("_", " ")
+
+
+def fraction(column: str) -> float:
+    """Factor by which a column is shown: accuracies in percent."""
+    return 100.0 if column.endswith("accuracy") else 1.0
+
+
+def line_labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """Text that tells the rows of a frame apart by those columns that differ."""
+    from budgetlab.analysis import label, varying
+
+    shown = varying(frame, columns) or ["method"]
+    return frame.apply(lambda row: label(row, shown), axis=1)
