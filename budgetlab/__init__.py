@@ -1,1 +1,39 @@
-"""budgetlab: does it matter which samples you train on, when you can afford only a few?"""
+"""budgetlab: does it matter which samples you train on, when you can afford only a few?
+
+``import budgetlab as bl`` is instant; each name below is loaded when first used, and
+reading records never loads torch::
+
+    record = bl.train(method="p-SGD", budget=0.2)     # trains and leaves a record
+    record = bl.open("runs/...")                      # reads one
+    frame = bl.compare(["runs"])                      # many, over seeds
+    bl.plots.learning_curves(frame)                   # see
+"""
+
+import lazy_loader
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "analysis",
+        "augment",
+        "budget",
+        "data",
+        "models",
+        "plots",
+        "records",
+        "report",
+        "samplers",
+    ],
+    submod_attrs={
+        "analysis": ["compare", "summaries"],
+        "config": ["RunConfig"],
+        "data": ["Samples", "Splits"],
+        "errors": ["InputError", "RunError"],
+        "history": ["History"],
+        "records": ["Record", "open_record"],
+        "samplers": ["Batch", "Sampler", "sampler"],
+        "training": ["Run", "train"],
+    },
+)

@@ -15,9 +15,9 @@ from budgetlab.devices import choose_device, choose_precision, describe_hardware
 from budgetlab.errors import InputError, RunError, unknown
 from budgetlab.history import History
 from budgetlab.records import Record, RecordWriter, open_record
-from budgetlab.train import state
-from budgetlab.train.loop import Loop
-from budgetlab.train.thumbnails import pick_thumbnails
+from budgetlab.training import state
+from budgetlab.training.loop import Loop
+from budgetlab.training.thumbnails import pick_thumbnails
 
 __all__ = ["Run", "load_data"]
 

@@ -13,8 +13,8 @@ from budgetlab.config import RunConfig
 from budgetlab.data import Samples
 from budgetlab.errors import RunError
 from budgetlab.history import History
-from budgetlab.train.clock import Clock
-from budgetlab.train.engine import Engine
+from budgetlab.training.clock import Clock
+from budgetlab.training.engine import Engine
 
 __all__ = ["Loop"]
 

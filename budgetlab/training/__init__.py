@@ -7,7 +7,7 @@ from tqdm.auto import tqdm
 
 from budgetlab.config import RunConfig
 from budgetlab.records import Record
-from budgetlab.train.run import Run, load_data
+from budgetlab.training.run import Run, load_data
 
 __all__ = ["Run", "load_data", "train"]
 

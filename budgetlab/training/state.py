@@ -12,7 +12,7 @@ from torch import nn
 from budgetlab.errors import InputError
 
 if TYPE_CHECKING:
-    from budgetlab.train.loop import Loop
+    from budgetlab.training.loop import Loop
 
 __all__ = ["load", "save", "save_weights"]
 

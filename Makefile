@@ -1,0 +1,50 @@
+# budgetlab: `make demo` shows a result, `make test` runs the tests, `make lab` opens the course.
+# Set PYTHON to use another interpreter, VENV to install elsewhere.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+
+.PHONY: help demo test lab lint bench notebooks clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       train, compare and write a page with figures (about three minutes)"
+	@echo "make test       run all tests"
+	@echo "make lab        open JupyterLab at the first notebook"
+	@echo "make notebooks  run every notebook and keep its outputs"
+	@echo "make bench      measure what the speed claims rest on"
+	@echo "make lint       check style and types"
+	@echo "make clean      remove $(VENV) and what demo and tests wrote"
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = v >= (3, 11); \
+		print("" if ok else f"budgetlab needs Python 3.11 or newer, and $(PYTHON) is {v[0]}.{v[1]}: run for example make demo PYTHON=python3.12"); \
+		sys.exit(not ok)'
+	@echo "Installing into $(VENV): about 6 GB with PyTorch, some minutes on a fast line."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e '.[test]'
+	@touch $@
+	@echo "Installed."
+
+demo: $(VENV)/.installed
+	@$(BIN)/python -m budgetlab.demo
+
+test: $(VENV)/.installed
+	@$(BIN)/python -m pytest
+
+lab: $(VENV)/.installed
+	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb
+
+lint: $(VENV)/.installed
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: $(VENV)/.installed
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+notebooks: $(VENV)/.installed
+	@$(BIN)/python notebooks/build.py
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,278 @@
+"""The command line: ``budgetlab train``, ``resume``, ``compare``, ``report``, ``list``.
+
+Results go to standard output, everything else to standard error. Exit code 0: done;
+1: a run failed; 2: bad input; 130: interrupted, the record can be resumed.
+"""
+
+import contextlib
+import io
+import json
+import math
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import tyro
+from tyro.conf import Positional, arg
+
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError, RunError, unknown
+
+if TYPE_CHECKING:
+    from budgetlab.training import Run
+
+__all__ = ["main"]
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+LISTS = ("datasets", "models", "methods", "augmentations", "schedules")
+
+
+@dataclass
+class Train:
+    """Train once within a budget and write a record."""
+
+    config: Annotated[RunConfig, arg(name="")]
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run(self) -> int:
+        """Train; returns the exit code."""
+        from budgetlab.training import Run
+
+        return _train(Run(self.config), self.json)
+
+
+@dataclass
+class Resume:
+    """Go on with a run that was stopped, from its last whole epoch."""
+
+    record: Positional[Path]
+    """Folder of the record."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run(self) -> int:
+        """Go on; returns the exit code."""
+        from budgetlab.training import Run
+
+        return _train(Run.resume(self.record), self.json)
+
+
+@dataclass
+class Compare:
+    """Compare methods over seeds: n, mean, spread, paired difference, interval, p."""
+
+    records: Positional[tuple[Path, ...]]
+    """Records, or folders that hold some."""
+    baseline: str = "unif-SGD"
+    """Method that the others are compared with."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run(self) -> int:
+        """Compare; returns the exit code."""
+        from budgetlab import analysis
+
+        _need_records(self.records)
+        frame = analysis.compare(self.records, baseline=self.baseline)
+        if self.json:
+            _print_json({"baseline": self.baseline, "rows": frame.to_dict("records")})
+        else:
+            print(analysis.table(frame))
+        return DONE
+
+
+@dataclass
+class Report:
+    """Write one self-contained page with tables and figures."""
+
+    records: Positional[tuple[Path, ...]]
+    """Records, or folders that hold some."""
+    out: Path = Path("report.html")
+    """File to write."""
+
+    def run(self) -> int:
+        """Write the page; returns the exit code."""
+        from budgetlab import report
+
+        _need_records(self.records)
+        print(report.write(self.records, self.out))
+        return DONE
+
+
+@dataclass
+class List:
+    """List the names that an option takes."""
+
+    what: Positional[str]
+    """datasets, models, methods, augmentations or schedules."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run(self) -> int:
+        """List; returns the exit code."""
+        described = _described(self.what)
+        if self.json:
+            _print_json(described)
+            return DONE
+        width = max(map(len, described))
+        for name, text in described.items():
+            print(f"{name:{width}}  {text}")
+        return DONE
+
+
+def _described(what: str) -> dict[str, str]:
+    if what not in LISTS:
+        raise unknown("list", what, LISTS)
+    from budgetlab import augment, budget, data, models, samplers
+
+    if what == "schedules":
+        return {name: text for name, (text, _) in budget.SCHEDULES.items()}
+    modules = {"datasets": data, "models": models, "methods": samplers, "augmentations": augment}
+    return modules[what].describe()
+
+
+def _need_records(records: tuple[Path, ...]) -> None:
+    if not records:
+        raise InputError("no record was given: name the folder of a record, such as runs")
+
+
+def _train(run: "Run", as_json: bool) -> int:
+    """Run to the end; whatever happens, say how the record stands."""
+    from budgetlab.training import finish
+
+    code = DONE
+    try:
+        with _terminate_as_interrupt():
+            finish(run)
+    except KeyboardInterrupt:
+        _say(f"stopped; to go on: budgetlab resume {run.writer.path}")
+        code = INTERRUPTED
+    except RunError as error:
+        _say(str(error))
+        code = FAILED
+    summary = run.summary()
+    if as_json:
+        _print_json(summary)
+    elif code == DONE:
+        print(_in_words(summary))
+    return code
+
+
+def _in_words(summary: dict[str, Any]) -> str:
+    looked = summary["looked_samples"]
+    looking = f" and looked at {looked:,}" if looked else ""
+    return (
+        f"{summary['method']} at budget {summary['budget']:g}: test accuracy "
+        f"{summary['test_accuracy']:.4f} after {summary['steps']:,} steps, trained on "
+        f"{summary['trained_samples']:,} samples{looking}, {summary['flops']:.3g} flops, "
+        f"{summary['seconds']:.1f} s\nrecord: {summary['record']}"
+    )
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let a polite request to end stop a run as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(_json_ready(content), allow_nan=False))
+
+
+def _json_ready(value: Any) -> Any:
+    """Turn numpy values into plain ones, and NaN and infinities into null."""
+    if isinstance(value, dict):
+        return {str(key): _json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_ready(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _say(message: str) -> None:
+    print(f"budgetlab: {message}", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = lambda message, *_: _say(str(message))
+    try:
+        command = _parse(arguments)
+        return command.run() if command is not None else DONE
+    except InputError as error:
+        _say(str(error))
+        return BAD_INPUT
+    except RunError as error:
+        _say(str(error))
+        return FAILED
+    except OSError as error:
+        where = f"'{error.filename}': " if error.filename else ""
+        _say(f"{where}{error.strerror or error}")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+
+
+Command = Train | Resume | Compare | Report | List
+
+
+def _parse(arguments: list[str]) -> Command | None:
+    """Read the command; None where only help was asked for."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                Command,
+                prog="budgetlab",
+                description="Budgeted training with importance sampling.",
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            return None
+        raise InputError(_one_line(complaint.getvalue(), arguments)) from None
+
+
+def _one_line(box: str, arguments: list[str]) -> str:
+    """Turn the parser's framed message into one sentence, with the nearest match."""
+    lines = [line.strip("│ \t") for line in box.splitlines()[1:]]
+    ends = [number for number, line in enumerate(lines) if line.startswith(("──", "╰"))]
+    text = " ".join(lines[: ends[0]] if ends else lines) or "the command cannot be read"
+    flags = [f"--{name.replace('_', '-')}" for name in RunConfig.__dataclass_fields__]
+    known = [*flags, "--json", "--baseline", "--help"]
+    commands = [command.__name__.lower() for command in get_args(Command)]
+    given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    hints = [get_close_matches(word, known, n=1) for word in given if word not in known]
+    if arguments and arguments[0] not in commands:
+        hints.append(get_close_matches(arguments[0], commands, n=1))
+        text = f"unknown command '{arguments[0]}', choose one of {', '.join(commands)}"
+    near = [f"; did you mean {hint[0]}?" for hint in hints if hint]
+    return f"{text.split(' Perhaps')[0].rstrip('.')}{''.join(near)} (see budgetlab --help)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
