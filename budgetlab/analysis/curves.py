@@ -30,7 +30,8 @@ def curves(
 
     Each run is interpolated linearly between its epochs. A condition starts where the
     last of its runs has a first value and ends where the first of them ends: nothing
-    is extrapolated, and every point averages the same runs.
+    is extrapolated, and every point averages the same runs. Where a condition has
+    finished runs, those that are not finished are left out.
 
     Parameters
     ----------
@@ -60,6 +61,8 @@ def curves(
     keys = condition_columns(frame, over)
     parts = []
     for key, group in frame.groupby(keys, sort=False, dropna=False):
+        if "status" in group and (group["status"] == "finished").any():
+            group = group[group["status"] == "finished"]
         runs = [run.dropna(subset=[cost, value]) for _, run in group.groupby("run")]
         runs = [run.sort_values(cost) for run in runs if len(run)]
         if not runs:

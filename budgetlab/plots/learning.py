@@ -49,8 +49,7 @@ def learning_curves(
     keys = list(frame.columns[: list(frame.columns).index("cost")])
     ax = style.axes(ax)
     scale = style.fraction(value)
-    groups = _named_groups(frame, keys)
-    drawn = style.looks(list(groups))
+    groups, drawn = _named_groups(frame, keys)
     said = []
     for name, group in groups.items():
         look, n = drawn[name], int(group["n"].iloc[0])
@@ -100,8 +99,7 @@ def frontier(
     ax = style.axes(ax)
     scale = style.fraction(value)
     keys = [name for name in frame.columns[: list(frame.columns).index("cost")] if name != "budget"]
-    groups = _named_groups(frame, keys)
-    drawn = style.looks(list(groups))
+    groups, drawn = _named_groups(frame, keys)
     for name, group in groups.items():
         look, middle = drawn[name], scale * group["mean"]
         spread = scale * group[["low", "high"]].to_numpy().T
@@ -211,13 +209,18 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     return ax
 
 
-def _named_groups(frame: pd.DataFrame, keys: Sequence[str]) -> dict[str, pd.DataFrame]:
+def _named_groups(
+    frame: pd.DataFrame, keys: Sequence[str]
+) -> tuple[dict[str, pd.DataFrame], dict[str, style.Look]]:
     """Split a frame by its conditions, each named by what tells it from the others."""
     shown = varying(frame, keys) or ["method"]
-    return {
-        label(dict(zip(keys, key, strict=True)), shown): group
-        for key, group in frame.groupby(list(keys), sort=False, dropna=False)
-    }
+    groups, parts = {}, {}
+    for key, group in frame.groupby(list(keys), sort=False, dropna=False):
+        about = dict(zip(keys, key, strict=True))
+        name = label(about, shown)
+        groups[name] = group
+        parts[name] = (about["method"], label(about, [n for n in shown if n != "method"]))
+    return groups, style.condition_looks(parts)
 
 
 def _count(value: float) -> str:

@@ -66,6 +66,27 @@ def looks(values: Sequence[Hashable]) -> dict[Hashable, Look]:
     return result
 
 
+def condition_looks(names: dict[str, tuple[str, str]]) -> dict[str, Look]:
+    """Give conditions looks: colour and marker say the method, the line says the rest.
+
+    Parameters
+    ----------
+    names
+        For each name in a legend, its method and what else tells it from the others.
+    """
+    methods = looks([method for method, _ in names.values()])
+    rests = looks([rest for _, rest in names.values()])
+    if len(rests) == 1:
+        return {name: methods[method] for name, (method, _) in names.items()}
+    if len(methods) == 1:
+        return {name: rests[rest] for name, (_, rest) in names.items()}
+    order = list(rests)
+    return {
+        name: Look(methods[m].colour, LINES[order.index(r) % len(LINES)], methods[m].marker)
+        for name, (m, r) in names.items()
+    }
+
+
 def new_figure(size: tuple[float, float] = (6.4, 4.0)) -> "Figure":
     """Make a figure that no window and no notebook shows by itself."""
     from matplotlib.figure import Figure
@@ -103,7 +124,9 @@ def finish(
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(INK)
     if legend and ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, fontsize=9, labelcolor=INK, handlelength=3)
+        many = len(ax.get_legend_handles_labels()[1]) > 5
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if many else {"loc": "best"}
+        ax.legend(frameon=False, fontsize=9, labelcolor=INK, handlelength=3, **beside)
     describe(ax, text)
     return ax
 

@@ -1,0 +1,201 @@
+"""Measures against each other, classes over time, flagged samples, credit under mixing."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.analysis import calibration, load, measures, selection
+from budgetlab.analysis import class_share as find_class_share
+from budgetlab.analysis.conditions import require
+from budgetlab.analysis.frames import Records
+from budgetlab.errors import InputError
+from budgetlab.plots import style
+from budgetlab.plots.samples import run_names
+from budgetlab.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["class_share", "credit_calibration", "flagged_share", "measure_vs_measure"]
+
+FLAGS = {"noisy": "with a wrong label", "ambiguous": "ambiguous"}
+
+
+def measure_vs_measure(
+    data: Record | pd.DataFrame,
+    x: str = "confidence",
+    y: str = "variability",
+    *,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Do two measures say the same? One point a sample, with both marginal histograms.
+
+    ``variability`` up and ``confidence`` across is the data map of Swayamdipta et al.
+    (2020). Samples known to have a wrong label are marked.
+
+    Parameters
+    ----------
+    data
+        A record, or a frame as from :func:`budgetlab.analysis.measures`.
+    x, y
+        Two of its columns. Samples without a finite value in both are counted in the
+        title and not drawn.
+    ax
+        Where to draw; a new figure by default.
+    """
+    frame = measures(data) if isinstance(data, Record) else data
+    require(frame, [x, y], "a frame of measures")
+    finite = np.isfinite(frame[[x, y]].astype(float)).all(axis=1)
+    shown, hidden = frame[finite], int((~finite).sum())
+    ax = style.axes(ax, (6.0, 5.0))
+    noisy = shown["is_noisy"].astype(bool) if "is_noisy" in shown else pd.Series(False, shown.index)
+    for part, marker, colour, name in (
+        (shown[~noisy], "o", style.COLOURS[0], "label as it should be" if noisy.any() else ""),
+        (shown[noisy], "x", style.COLOURS[1], "label made wrong"),
+    ):
+        if len(part):
+            ax.scatter(part[x], part[y], s=12, marker=marker, color=colour, alpha=0.45,
+                       linewidths=0.9, label=name or None, rasterized=True)  # fmt: skip
+    _marginals(ax, shown[x].to_numpy(float), shown[y].to_numpy(float))
+    rho = shown[[x, y]].rank().corr().iloc[0, 1] if len(shown) > 2 else np.nan
+    relation = f"Spearman correlation {rho:.2f}" if pd.notna(rho) else "no correlation can be had"
+    left_out = f", {hidden:,} without a finite value not drawn" if hidden else ""
+    style.finish(
+        ax,
+        x=style.axis_name(x),
+        y=style.axis_name(y),
+        legend=True,
+        text=f"{style.axis_name(y)} against {style.axis_name(x)}, one point a sample: "
+        f"{len(shown):,} samples{left_out}; {relation}.",
+    )
+    if hidden:
+        ax.annotate(f"{hidden:,} samples have no finite value", (0.01, 0.01), fontsize=8,
+                    xycoords="axes fraction", color=style.INK)  # fmt: skip
+    return ax
+
+
+def _marginals(ax: "Axes", x: np.ndarray, y: np.ndarray) -> None:
+    """Histograms along the upper and right edge, outside of the axes."""
+    top, right = ax.inset_axes((0, 1.02, 1, 0.14)), ax.inset_axes((1.02, 0, 0.14, 1))
+    if len(x):
+        top.hist(x, bins=40, color=style.COLOURS[6])
+        right.hist(y, bins=40, color=style.COLOURS[6], orientation="horizontal")
+    top.set_xlim(ax.get_xlim())
+    right.set_ylim(ax.get_ylim())
+    for side in (top, right):
+        side.axis("off")
+
+
+def class_share(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+    """Are some classes picked more? Share of the batches over the epochs.
+
+    Parameters
+    ----------
+    data
+        A record, or a frame as from :func:`budgetlab.analysis.class_share`. Beyond
+        seven classes, those that end furthest from their share of the data are drawn.
+    ax
+        Where to draw; a new figure by default.
+    """
+    frame = find_class_share(data) if isinstance(data, Record) else data
+    require(frame, ["epoch", "class", "share", "base"], "a frame of class shares")
+    ratio = frame.assign(ratio=frame["share"] / frame["base"].where(frame["base"] > 0))
+    table = ratio.pivot(index="epoch", columns="class", values="ratio").dropna(how="all")
+    tail = table.tail(max(1, len(table) // 4)).mean()
+    furthest = (tail - 1).abs().sort_values(ascending=False, kind="stable").index[:7]
+    ax = style.axes(ax)
+    drawn = style.looks([name for name in frame["class"].unique() if name in furthest])
+    for name, look in drawn.items():
+        ax.plot(table.index, table[name], color=look.colour, linestyle=look.line,
+                marker=look.marker, markersize=4, markevery=max(1, len(table) // 8),
+                label=_literal(name))  # fmt: skip
+    ax.axhline(1, color=style.INK, linewidth=1)
+    order = tail.sort_values(ascending=False)
+    return style.finish(
+        ax,
+        x="epoch",
+        y="share of the batches, times its share of the data",
+        legend=True,
+        text=f"How often each of {table.shape[1]} classes is trained on; 1 is its share of the "
+        f"data. In the last quarter {order.index[0]} is picked {order.iloc[0]:.2f} times as "
+        f"often as that, {order.index[-1]} {order.iloc[-1]:.2f} times.",
+    )
+
+
+def flagged_share(
+    data: Records, *, flag: str = "noisy", ax: "Axes | None" = None
+) -> "Axes":
+    """Does a method pick wrong labels, or ambiguous samples? Their share of the batches.
+
+    Parameters
+    ----------
+    data
+        Records whose data say which samples these are.
+    flag
+        ``noisy`` or ``ambiguous``.
+    ax
+        Where to draw; a new figure by default.
+    """
+    if flag not in FLAGS:
+        raise InputError(f"unknown flag '{flag}': choose one of {', '.join(FLAGS)}")
+    runs = load(data)
+    found = dict(zip(run_names(runs), map(selection, runs), strict=True))
+    ax = style.axes(ax)
+    drawn, said, base = style.looks(list(found)), [], 0.0
+    for name, frame in found.items():
+        require(frame, [f"{flag}_share"], f"the selection of {name}")
+        look, share = drawn[name], 100 * frame[f"{flag}_share"]
+        ax.plot(frame["epoch"], share, color=look.colour, linestyle=look.line, label=name)
+        base = 100 * frame.attrs[f"{flag}_base"]
+        said.append(f"{name}: {share.mean():.1f}% on average")
+    ax.axhline(base, color=style.INK, linewidth=1)
+    return style.finish(
+        ax,
+        x="epoch",
+        y=f"batches filled with samples {FLAGS[flag]} (%)",
+        legend=True,
+        text=f"Share of the batches {FLAGS[flag]}; {base:.1f}% of the data are. {'; '.join(said)}.",
+    )
+
+
+def credit_calibration(data: Records, *, bins: int = 10, ax: "Axes | None" = None) -> "Axes":
+    """Does the probability that is booked for a sample mean anything under mixing?
+
+    Booked probability of the label against how often that label won: see
+    :func:`budgetlab.analysis.calibration`.
+
+    Parameters
+    ----------
+    data
+        Records, such as one run for each credit rule.
+    bins
+        Bins of the probability.
+    ax
+        Where to draw; a new figure by default.
+    """
+    runs = load(data)
+    ax = style.axes(ax)
+    ax.plot([0, 1], [0, 1], color=style.INK, linewidth=1, linestyle=":", label="as booked")
+    names = run_names(runs)
+    drawn, said = style.looks(names), []
+    for name, run in zip(names, runs, strict=True):
+        frame, look = calibration(run, bins), drawn[name]
+        rule = run.config.get("credit", "")
+        ax.plot(frame["p_y"], frame["right"], color=look.colour, linestyle=look.line,
+                marker=look.marker, markersize=5, label=f"{name} (credit {rule})")  # fmt: skip
+        gap = np.average((frame["right"] - frame["p_y"]).abs(), weights=frame["visits"])
+        said.append(f"{name} (credit {rule}): {gap:.3f} apart on average")
+    return style.finish(
+        ax,
+        x="probability booked for the sample",
+        y="share of visits where its label won",
+        legend=True,
+        text=f"Booked probability against how often the label won. {'; '.join(said)}.",
+    )
+
+
+def _literal(name: str) -> str:
+    """Keep a class name out of mathtext and out of the names that legends skip."""
+    text = str(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text

@@ -1,0 +1,80 @@
+"""Images sorted by any measure, with their numbers."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.analysis import measures
+from budgetlab.analysis.measures import check_measure
+from budgetlab.errors import InputError
+from budgetlab.plots import style
+from budgetlab.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["image_grid"]
+
+
+def image_grid(
+    data: Record | pd.DataFrame,
+    by: str = "times_trained",
+    *,
+    highest: bool = True,
+    count: int = 24,
+    columns: int = 8,
+    images: Mapping[int, np.ndarray] | np.ndarray | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Which samples are they? Images sorted by a measure, the value under each.
+
+    Parameters
+    ----------
+    data
+        A record, or a frame as from :func:`budgetlab.analysis.measures`.
+    by
+        Column to sort by; samples without a value are left out.
+    highest
+        Highest first, else lowest first.
+    count, columns
+        Images in all, and in a row.
+    images
+        By sample number, ``uint8 [H, W, C]`` or ``[H, W]`` each: a dict, or an array
+        ``[N, H, W, C]``. By default the thumbnails of the record, which are some of its
+        samples only.
+    ax
+        Where to draw; a new figure by default.
+    """
+    frame = measures(data) if isinstance(data, Record) else data
+    check_measure(frame, by)
+    if images is None:
+        images = data.thumbnails if isinstance(data, Record) else {}
+    held = images if isinstance(images, Mapping) else dict(enumerate(images))
+    if not held:
+        raise InputError("there are no images to show: give images=, by sample number")
+    ranked = frame.loc[frame.index.isin(list(held)), by].dropna()
+    ranked = ranked.sort_values(ascending=not highest, kind="stable").head(count)
+    rows = max(1, -(-len(ranked) // columns))
+    ax = style.axes(ax, (columns * 0.95, rows * 1.15 + 0.3))
+    for place, (sample, value) in enumerate(ranked.items()):
+        left, top = place % columns, place // columns * 1.25
+        image = np.squeeze(held[sample])
+        ax.imshow(image, extent=(left + 0.04, left + 0.96, top + 0.96, top + 0.04), cmap="gray",
+                  interpolation="nearest", vmin=0, vmax=255)  # fmt: skip
+        ax.text(left + 0.5, top + 1.0, f"{value:.3g}", ha="center", va="top", fontsize=8,
+                color=style.INK)  # fmt: skip
+    ax.set_xlim(0, columns)
+    ax.set_ylim(rows * 1.25, 0)
+    ax.set_aspect("equal")
+    ax.axis("off")
+    order = "highest" if highest else "lowest"
+    ends = f", from {ranked.iloc[0]:.3g} to {ranked.iloc[-1]:.3g}" if len(ranked) else ""
+    numbers = ", ".join(map(str, ranked.index[:5]))
+    style.describe(
+        ax,
+        f"{len(ranked)} images with the {order} {style.axis_name(by)}{ends}; the first are "
+        f"samples {numbers}.",
+    )
+    return ax
