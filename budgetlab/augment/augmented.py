@@ -49,13 +49,13 @@ class Augmentation(Protocol):
 
 
 def check_images(images: Tensor, name: str) -> None:
-    """Raise InputError unless ``images`` is a uint8 batch ``[B, C, H, W]``."""
-    if images.ndim != 4 or images.dtype != torch.uint8:
+    """Raise InputError unless ``images`` is a uint8 batch ``[B, C, H, W]``, not empty."""
+    if images.ndim != 4 or images.dtype != torch.uint8 or images.numel() == 0:
         shape = ", ".join(map(str, images.shape))
         dtype = str(images.dtype).removeprefix("torch.")
         raise InputError(
             f"augmentation '{name}' cannot take a {dtype} tensor of shape [{shape}]: "
-            "give images as uint8 [B, C, H, W], or choose augmentation 'none' at training"
+            "give images as uint8 [B, C, H, W] with B >= 1"
         )
 
 

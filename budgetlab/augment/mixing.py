@@ -49,7 +49,7 @@ def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> Augmented:
 
 
 def cutmix(
-    images: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, partner: Tensor
+    images: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], partner: Tensor
 ) -> Augmented:
     """Paste a box of the partner, at the same place, into each image.
 
@@ -60,9 +60,9 @@ def cutmix(
     ----------
     images
         ``[B, C, H, W]``, any dtype, which is kept.
-    top, bottom, left, right
-        int64 ``[]`` (one box for the batch) or ``[B]``: rows [top, bottom) and
-        columns [left, right), within the image.
+    rows, columns
+        First row (or column) of the box, and the one after its last, within the image:
+        two int64 ``[]`` (one box for the batch) or ``[B]``.
     partner
         int64 ``[B]``: the batch row that each box is taken from.
 
@@ -72,9 +72,9 @@ def cutmix(
         Sources ``(r, partner[r])``.
     """
     height, width = images.shape[2:]
-    box = box_mask(top, bottom, left, right, height, width)
+    box = box_mask(*rows, *columns, height, width)
     pasted = torch.where(box, take(images, partner), images)
-    area = (bottom - top) * (right - left)
+    area = (rows[1] - rows[0]) * (columns[1] - columns[0])
     return with_partner(pasted, partner, 1 - area / (height * width))
 
 
@@ -208,12 +208,13 @@ class CutMix(Mixing):
         count, _, height, width = images.shape
         side = (1 - self.proportions(images, generator)[0]).sqrt()
         partner = torch.randperm(count, generator=generator, device=images.device)
-        edges: list[Tensor] = []
-        for length in (height, width):
+
+        def edges(length: int) -> tuple[Tensor, Tensor]:
             half = (side * length).long() // 2
             pixel = torch.randint(length, side.shape, generator=generator, device=images.device)
-            edges += [(pixel - half).clamp(0, length), (pixel + half).clamp(0, length)]
-        return cutmix(images, *edges, partner)
+            return (pixel - half).clamp(min=0), (pixel + half).clamp(max=length)
+
+        return cutmix(images, edges(height), edges(width), partner)
 
 
 class Ricap(Mixing):

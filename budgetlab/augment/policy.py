@@ -177,9 +177,12 @@ def step_sorted(
     """
     order = operation.argsort()
     sizes = made.group[operation].bincount(minlength=len(GROUPS)).tolist()
-    drawn = (images, operation, mirror, centre)
-    parts = zip(*(values[order].split(sizes) for values in drawn), strict=True)
-    done = [apply_group(number, *part, made) for number, part in enumerate(parts) if len(part[0])]
+    chunks = (values[order].split(sizes) for values in (images, operation, mirror, centre))
+    done = [
+        apply_group(number, part, of, mirrored, at, made)
+        for number, (part, of, mirrored, at) in enumerate(zip(*chunks, strict=True))
+        if len(part)
+    ]
     return torch.cat(done).index_select(0, order.argsort())
 
 

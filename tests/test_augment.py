@@ -1,0 +1,307 @@
+"""The contract of all augmentations; the crop, the flip and the hidden square."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from budgetlab import augment
+from budgetlab.augment import policy
+from budgetlab.augment.windows import box_mask, cut_windows, take
+from budgetlab.errors import InputError
+
+FORMATS = (torch.contiguous_format, torch.channels_last)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(*shape: int, seed: int = 0, memory_format=torch.contiguous_format) -> Tensor:
+    images = torch.randint(0, 256, shape, generator=generator(seed), dtype=torch.uint8)
+    return images.contiguous(memory_format=memory_format)
+
+
+def numbered(*shape: int) -> Tensor:
+    """Images in which every value occurs once, so that its origin can be read off."""
+    return torch.arange(int(np.prod(shape))).view(shape)
+
+
+def one_of_each() -> list:
+    return [
+        augment.build(name, fidelity=fidelity, per_image=per_image)
+        for name in augment.names()
+        for fidelity in ("default", "published")
+        for per_image in (False, True)
+    ]
+
+
+def test_names_and_descriptions():
+    assert augment.names() == [
+        "none", "standard", "mixup", "ricap", "cutmix", "randaugment", "cutout",
+    ]  # fmt: skip
+    assert list(augment.describe()) == augment.names()
+    for name in augment.names():
+        built = augment.build(name)
+        assert built.name == name
+        assert re.fullmatch(r"\w+\(.*\)", repr(built))
+
+
+def test_repr_says_what_was_asked_for():
+    built = augment.build("mixup", alpha=0.7, flip=False, per_image=True, fidelity="published")
+    assert repr(built) == "Mixup(alpha=0.7, flip=False, per_image=True, fidelity='published')"
+    built = augment.build("randaugment", randaugment_n=3, randaugment_m=9, flip=False)
+    assert repr(built) == "RandAugment(n=3, m=9, flip=False, fidelity='default')"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    built=st.sampled_from(one_of_each()),
+    count=st.integers(1, 6),
+    channels=st.sampled_from([1, 2, 3, 4]),
+    height=st.integers(5, 24),
+    width=st.integers(5, 24),
+    memory_format=st.sampled_from(FORMATS),
+    seed=st.integers(0, 2**32),
+)
+def test_contract(built, count, channels, height, width, memory_format, seed):
+    images = noise(count, channels, height, width, seed=seed, memory_format=memory_format)
+    before = images.clone()
+    out = built(images, generator(seed))
+    assert torch.equal(images, before), "the batch given must not change"
+    assert out.images.shape == images.shape
+    assert out.images.is_contiguous(memory_format=memory_format)
+    assert out.images.dtype == (torch.float32 if built.name == "mixup" else torch.uint8)
+    assert 0 <= out.images.min() <= out.images.max() <= 255
+    parts = {"mixup": 2, "cutmix": 2, "ricap": 4}.get(built.name, 1)
+    assert out.mixed == (parts > 1)
+    assert out.sources.dtype == torch.int64
+    assert out.weights.dtype == torch.float32
+    assert out.sources.shape == out.weights.shape == (count, parts)
+    assert ((out.sources >= 0) & (out.sources < count)).all()
+    assert ((out.weights >= 0) & (out.weights <= 1)).all()
+    torch.testing.assert_close(out.weights.sum(1), torch.ones(count))
+    if built.name != "ricap":
+        assert torch.equal(out.sources[:, 0], torch.arange(count))
+    again = built(images, generator(seed))
+    for mine, theirs in zip(
+        (out.images, out.sources, out.weights),
+        (again.images, again.sources, again.weights),
+        strict=True,
+    ):
+        assert torch.equal(mine, theirs), "the same seed must give the same batch"
+
+
+@pytest.mark.parametrize("name", [n for n in augment.names() if n != "none"])
+def test_another_seed_is_another_batch_and_no_global_state_is_touched(name):
+    images = noise(16, 3, 12, 12)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first, second = (augment.build(name)(images, generator(seed)) for seed in (1, 2))
+    assert not torch.equal(first.images, second.images)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
+
+
+@pytest.mark.parametrize("name", augment.names())
+def test_memory_format_changes_no_value(name):
+    images = noise(9, 3, 17, 23)
+    results = [
+        augment.build(name)(images.contiguous(memory_format=form), generator(3)).images
+        for form in FORMATS
+    ]
+    assert torch.equal(*results)
+
+
+def test_none_is_the_identity_and_draws_nothing():
+    stream = generator(5)
+    state = stream.get_state()
+    images = noise(4, 3, 8, 8)
+    assert torch.equal(augment.build("none")(images, stream).images, images)
+    assert torch.equal(stream.get_state(), state)
+
+
+@pytest.mark.parametrize("name", augment.names())
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(8, 2), torch.zeros(2, 3, 8, 8), torch.zeros(0, 3, 8, 8).byte()]
+)
+def test_what_is_no_batch_of_images_is_refused(name, bad):
+    with pytest.raises(InputError, match=rf"augmentation '{name}' cannot take a \w+ tensor"):
+        augment.build(name)(bad, generator())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "mixupp"}, "did you mean 'mixup'"),
+        ({"name": "mixup", "alpha": 0}, "alpha 0 is not above 0"),
+        ({"name": "mixup", "alpha": float("nan")}, "alpha nan"),
+        ({"name": "mixup", "fidelity": "publishd"}, "did you mean 'published'"),
+        ({"name": "randaugment", "randaugment_n": -1}, "-1 operations"),
+        ({"name": "randaugment", "randaugment_m": 31}, "magnitude 31"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(InputError, match=message):
+        augment.build(**arguments)
+
+
+def reference_crop(image: Tensor, top: int, left: int, flip: bool, padding: int) -> Tensor:
+    _, height, width = image.shape
+    cut = F.pad(image, (padding,) * 4)[:, top : top + height, left : left + width]
+    return cut.flip(2) if flip else cut
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("shape", [(20, 3, 8, 8), (7, 1, 17, 23), (1, 4, 5, 9)])
+def test_crop_and_flip_is_padding_slicing_and_mirroring(shape, memory_format):
+    images = noise(*shape, memory_format=memory_format)
+    top, left = torch.randint(0, 9, (2, shape[0]), generator=generator(1))
+    flip = torch.rand(shape[0], generator=generator(2)) < 0.5
+    result = augment.crop_and_flip(images, top, left, flip)
+    draws = zip(images, top, left, flip, strict=True)
+    expected = torch.stack([reference_crop(i, int(t), int(x), bool(f), 4) for i, t, x, f in draws])
+    assert torch.equal(result, expected)
+
+
+def test_crop_by_hand():
+    image = torch.tensor([[[[1, 2], [3, 4]]]], dtype=torch.uint8)
+    corner, straight = torch.tensor([0]), torch.tensor([False])
+    shifted = augment.crop_and_flip(image, corner, corner, straight, padding=1)
+    assert shifted.tolist() == [[[[0, 0], [0, 1]]]]
+    flipped = augment.crop_and_flip(image, corner + 1, corner + 2, ~straight, padding=1)
+    assert flipped.tolist() == [[[[0, 2], [0, 4]]]]
+    same = augment.crop_and_flip(image, corner, corner, straight, padding=0)
+    assert torch.equal(same, image)
+
+
+def test_standard_draws_every_place_and_either_side_alike():
+    image = torch.zeros(1, 1, 9, 9, dtype=torch.uint8)
+    image[0, 0, 4, 4], image[0, 0, 4, 5] = 1, 2  # the second pixel tells the side
+    count = 16_200
+    out = augment.build("standard")(image.expand(count, -1, -1, -1), generator(7)).images
+    flipped = (out.flatten(1)[:, 1:].int() - out.flatten(1)[:, :-1].int() == -1).any(1)
+    # Where the second pixel left the frame, the side is unknown; it stays in at 8 of 9.
+    place = (out == 1).flatten(1).int().argmax(1).numpy()
+    assert stats.chisquare(np.bincount(place, minlength=81)).pvalue > 1e-3
+    assert 0.35 < flipped.float().mean() < 0.55
+    never = augment.build("standard", flip=False)(image.expand(count, -1, -1, -1), generator(7))
+    columns = (never.images == 1).flatten(1).int().argmax(1)
+    seen = never.images.flatten(1).gather(1, (columns + 1).clamp(max=80).unsqueeze(1))
+    assert ((seen.squeeze(1) == 2) | (columns % 9 == 8)).all()
+
+
+def test_flip_is_a_fair_coin():
+    images = torch.tensor([[[[1, 2]]]], dtype=torch.uint8).expand(20_000, 1, 1, 2)
+    out = augment.Standard(padding=0).crop(images, generator(1))
+    assert stats.binomtest(int((out[:, 0, 0, 0] == 2).sum()), 20_000).pvalue > 1e-3
+
+
+def test_without_flip_the_crops_at_a_seed_stay_the_same():
+    images = noise(64, 3, 16, 16)
+    plain = augment.build("standard", flip=False)(images, generator(3)).images
+    mirrored = augment.build("standard")(images, generator(3)).images
+    same = (plain == mirrored).flatten(1).all(1)
+    turned = (plain == mirrored.flip(3)).flatten(1).all(1)
+    assert (same | turned).all()
+    assert same.any()
+    assert turned.any()
+
+
+def test_cutout_by_hand():
+    images = torch.full((2, 1, 4, 6), 9, dtype=torch.uint8)
+    fill = torch.tensor([5], dtype=torch.uint8)
+    row, column = torch.tensor([2, 0]), torch.tensor([3, 5])
+    out = augment.cutout(images, row, column, (2, 4), fill)
+    assert (out[0, 0] == 5).nonzero().tolist() == [[r, c] for r in (1, 2) for c in (1, 2, 3, 4)]
+    assert (out[1, 0] == 5).nonzero().tolist() == [[0, 3], [0, 4], [0, 5]]
+
+
+def test_cutout_hides_half_the_side_in_the_mean_colour():
+    images = torch.full((200, 3, 32, 32), 100, dtype=torch.uint8)
+    images[::2] = 140
+    images[:, 2] = 7
+    out = augment.Cutout(flip=False)
+    out.standard.padding = 0
+    result = out(images, generator(2)).images
+    assert (result[:, 2] == 7).all()
+    hidden = (result[:, 0] == 120).flatten(1).sum(1)
+    assert hidden.max() == 16 * 16
+    assert hidden.min() < 16 * 16, "centres near an edge lose a part of the square"
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), memory_format=st.sampled_from(FORMATS))
+def test_windows_are_slices(data, memory_format):
+    count, channels = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
+    height, width = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
+    images = numbered(count, channels, height, width).contiguous(memory_format=memory_format)
+    cut = data.draw(st.integers(1, width))
+    rows = data.draw(st.integers(1, height))
+    sources = torch.tensor([[data.draw(st.integers(0, count - 1))] for _ in range(3)])
+    top = [data.draw(st.integers(0, height - rows)) for _ in range(3)]
+    left = [data.draw(st.integers(0, width - cut)) for _ in range(3)]
+    lines = torch.tensor(top).unsqueeze(1) + torch.arange(rows)
+    result = cut_windows(images, sources, lines, torch.tensor(left).unsqueeze(1), cut)
+    for b in range(3):
+        window = images[sources[b, 0], :, top[b] : top[b] + rows, left[b] : left[b] + cut]
+        assert torch.equal(result[b], window)
+    assert torch.equal(take(images, sources[:, 0]), images[sources[:, 0]])
+
+
+def test_box_mask_by_hand():
+    one, two = torch.tensor(1), torch.tensor(2)
+    assert box_mask(one, two, one, two + 1, 2, 3).int().tolist() == [[[[0, 0, 0], [0, 1, 1]]]]
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails on an operation for which a GPU would have to stop and answer the host."""
+
+    STALLS = (
+        "aten._local_scalar_dense", "aten.nonzero", "aten.bincount", "aten.masked_select",
+        "aten.unique", "aten.equal", "aten.is_nonzero", "aten.lift_fresh", "aten.item",
+    )  # fmt: skip
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        assert not name.startswith(self.STALLS), f"{name} waits for the device"
+        if name.startswith("aten.index."):
+            assert all(i is None or i.dtype != torch.bool for i in args[1]), "boolean index"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("built", one_of_each(), ids=repr)
+def test_nothing_waits_for_the_device(built, monkeypatch):
+    monkeypatch.setattr(policy, "step_sorted", policy.step_masked)
+    images = noise(8, 3, 16, 16)
+    built(images, generator())  # fills the tables that are kept
+    with NoWaiting():
+        built(images, generator())
+
+
+def test_the_check_for_waiting_can_fail():
+    with pytest.raises(AssertionError, match="waits"), NoWaiting():
+        torch.ones(1).item()
+    with pytest.raises(AssertionError), NoWaiting():
+        torch.ones(3)[torch.tensor([True, False, True])]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("built", one_of_each(), ids=repr)
+def test_on_a_gpu_without_synchronising(built):
+    images = noise(32, 3, 32, 32, memory_format=torch.channels_last).cuda()
+    stream = torch.Generator("cuda").manual_seed(0)
+    built(images, stream)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        out = built(images, stream)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert out.images.device == out.sources.device == out.weights.device == images.device

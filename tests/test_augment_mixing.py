@@ -1,0 +1,222 @@
+"""mixup, RICAP and CutMix: the images, the shares, and the loss that follows."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from budgetlab import augment
+from budgetlab.augment.beta import symmetric_beta
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def numbered(*shape: int) -> torch.Tensor:
+    """Images in which every value occurs once, so that its origin can be read off."""
+    return torch.arange(int(np.prod(shape))).view(shape)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.3, 0.5, 1.0, 2.0, 30.0])
+def test_beta_has_its_distribution(alpha):
+    draws = symmetric_beta(alpha, (40_000,), generator(11), torch.device("cpu")).numpy()
+    assert draws.min() >= 0
+    assert draws.max() <= 1
+    # Near 1 the numbers lie coarser than near 0, and for a small alpha many are that
+    # near: the lower half against the distribution, the upper one by symmetry.
+    low = draws[draws < 0.5]
+    assert stats.binomtest(len(low), len(draws)).pvalue > 1e-3
+    assert stats.kstest(low, lambda x: 2 * stats.beta.cdf(x, alpha, alpha)).pvalue > 1e-3
+    high = (1 - draws[draws > 0.5]) + 1e-12
+    quantiles = np.quantile(high, [0.5, 0.9])
+    expected = stats.beta.ppf([0.25, 0.45], alpha, alpha)
+    np.testing.assert_allclose(quantiles, expected, rtol=0.1, atol=1e-3)
+
+
+def test_mixup_by_hand():
+    images = torch.tensor([10, 20, 40], dtype=torch.uint8).view(3, 1, 1, 1)
+    out = augment.mixup(images, torch.tensor(0.75), torch.tensor([1, 2, 0]))
+    assert out.images.flatten().tolist() == [12.5, 25.0, 32.5]
+    assert out.sources.tolist() == [[0, 1], [1, 2], [2, 0]]
+    assert out.weights.tolist() == [[0.75, 0.25]] * 3
+    each = augment.mixup(images, torch.tensor([1.0, 0.5, 0.0]), torch.tensor([1, 2, 0]))
+    assert each.images.flatten().tolist() == [10.0, 30.0, 10.0]
+    assert each.weights.tolist() == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "ricap"])
+def test_one_proportion_a_batch_unless_one_an_image(name):
+    images = torch.zeros(12, 3, 16, 16, dtype=torch.uint8)
+    shared = augment.build(name, alpha=2.0)(images, generator(4)).weights
+    own = augment.build(name, alpha=2.0, per_image=True)(images, generator(4)).weights
+    assert (shared == shared[0]).all()
+    assert len(own.unique(dim=0)) > 6
+
+
+@pytest.mark.parametrize(("fidelity", "smallest"), [("default", 0.5), ("published", 0.0)])
+def test_default_mixup_keeps_the_row_dominant(fidelity, smallest):
+    images = torch.zeros(4000, 1, 4, 4, dtype=torch.uint8)
+    out = augment.build("mixup", per_image=True, fidelity=fidelity)(images, generator(1))
+    own = out.weights[:, 0].double()
+    assert own.min() >= smallest
+    assert (own < 0.5).any() == (fidelity == "published")
+    larger = torch.maximum(own, 1 - own).numpy()
+    cdf = stats.beta(0.3, 0.3).cdf
+    # Float32 weights near 1 lie on a grid; below 0.999 they do not matter.
+    below = larger[larger < 0.999]
+    scale = cdf(0.999) - 0.5
+    assert stats.kstest(below, lambda x: (cdf(x) - 0.5) / scale).pvalue > 1e-3
+
+
+def test_mixing_partners_are_a_permutation_and_the_blend_is_of_the_cropped():
+    images = torch.randint(0, 256, (16, 3, 9, 9), generator=generator(2), dtype=torch.uint8)
+    mixer = augment.build("mixup", flip=False)
+    cropped = mixer.standard.crop(images, generator(8))
+    out = mixer(images, generator(8))
+    partner = out.sources[:, 1]
+    assert partner.sort().values.tolist() == list(range(16))
+    expected = augment.mixup(cropped, out.weights[0, 0], partner).images
+    assert torch.equal(out.images, expected)
+
+
+def test_cutmix_by_hand():
+    images = numbered(2, 1, 3, 4)
+    rows, columns = (torch.tensor(1), torch.tensor(3)), (torch.tensor(0), torch.tensor(2))
+    out = augment.cutmix(images, rows, columns, torch.tensor([1, 0]))
+    expected = images.clone()
+    expected[:, :, 1:3, 0:2] = images.flip(0)[:, :, 1:3, 0:2]
+    assert torch.equal(out.images, expected)
+    torch.testing.assert_close(out.weights, torch.tensor([[8 / 12, 4 / 12]] * 2))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    per_image=st.booleans(),
+    alpha=st.sampled_from([0.3, 1.0, 5.0]),
+    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
+)
+def test_cutmix_weights_are_the_shares_of_pixels(seed, per_image, alpha, size):
+    images = numbered(5, 2, *size)
+    mixer = augment.build("cutmix", alpha=alpha, per_image=per_image)
+    out = mixer.mix(images, generator(seed))
+    own = (out.images == images).float().mean((1, 2, 3))
+    other = (out.images == images[out.sources[:, 1]]).float().mean((1, 2, 3))
+    itself = out.sources[:, 1] == torch.arange(5)
+    torch.testing.assert_close(own[~itself], out.weights[~itself, 0])
+    torch.testing.assert_close(other[~itself], out.weights[~itself, 1])
+
+
+def test_cutmix_boxes_have_the_size_that_was_drawn():
+    """The mean share of a box, cut at the edges, from the definition by simulation."""
+    side, count = 32, 20_000
+    images = torch.zeros(count, 1, side, side, dtype=torch.uint8)
+    out = augment.build("cutmix", alpha=1.0, per_image=True).mix(images, generator(3))
+    rng = np.random.default_rng(0)
+    cut = (side * np.sqrt(1 - rng.beta(1.0, 1.0, count))).astype(int)
+    spans = []
+    for _ in range(2):
+        centre = rng.integers(side, size=count)
+        spans.append(np.clip(centre + cut // 2, 0, side) - np.clip(centre - cut // 2, 0, side))
+    expected = 1 - spans[0] * spans[1] / side**2
+    assert stats.ks_2samp(out.weights[:, 0].numpy(), expected.astype(np.float32)).pvalue > 1e-3
+
+
+def test_ricap_by_hand():
+    images = numbered(4, 1, 3, 4)
+    sources = torch.tensor([[0, 1, 2, 3]]).expand(4, 4)
+    top = torch.tensor([[2, 1, 0, 1]]).expand(4, 4)
+    left = torch.tensor([[1, 0, 1, 2]]).expand(4, 4)
+    # h = 1 and w = 3: patches of 1x3, 1x1, 2x3 and 2x1.
+    out = augment.ricap(images, torch.tensor(1), torch.tensor(3), sources, top, left)
+    expected = [
+        [9, 10, 11, 12 + 4],
+        [24 + 1, 24 + 2, 24 + 3, 36 + 6],
+        [24 + 5, 24 + 6, 24 + 7, 36 + 10],
+    ]
+    assert out.images[0, 0].tolist() == expected
+    torch.testing.assert_close(out.weights[0], torch.tensor([3, 1, 6, 2]) / 12)
+    assert torch.equal(out.sources, sources)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    per_image=st.booleans(),
+    fidelity=st.sampled_from(["default", "published"]),
+    alpha=st.sampled_from([0.3, 1.0, 5.0]),
+    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    memory_format=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+)
+def test_a_ricap_image_holds_exactly_its_four_crops(
+    seed, per_image, fidelity, alpha, size, memory_format
+):
+    height, width = size
+    count = 5
+    images = numbered(count, 2, height, width).contiguous(memory_format=memory_format)
+    mixer = augment.build("ricap", alpha=alpha, per_image=per_image, fidelity=fidelity)
+    out = mixer.mix(images, generator(seed))
+    for column in out.sources.T:
+        assert column.sort().values.tolist() == list(range(count)), "four permutations"
+    for row in range(count):
+        areas = (out.weights[row] * height * width).round().int().tolist()
+        h = round((areas[0] + areas[1]) / width)
+        w = round((areas[0] + areas[2]) / height)
+        assert areas == [h * w, h * (width - w), (height - h) * w, (height - h) * (width - w)]
+        patches = [
+            (slice(0, h), slice(0, w)), (slice(0, h), slice(w, width)),
+            (slice(h, height), slice(0, w)), (slice(h, height), slice(w, width)),
+        ]  # fmt: skip
+        for k, (rows, columns) in enumerate(patches):
+            patch = out.images[row][:, rows, columns]
+            if patch.numel() == 0:
+                continue
+            source = images[out.sources[row, k]]
+            assert patch[0, 0, 0] in source[0], "cut from the source that is named"
+            corner = int(patch[0, 0, 0] - source[0, 0, 0])
+            top, left = divmod(corner, width)
+            crop = source[:, top : top + patch.shape[1], left : left + patch.shape[2]]
+            assert torch.equal(patch, crop), "one whole crop, all channels alike"
+
+
+def test_ricap_places_its_crops_anywhere_each_image_for_itself():
+    # At alpha = 500 the boundary lies in the middle, and a crop has 5 places a side.
+    count = 5000
+    images = numbered(1, 1, 8, 8).expand(count, -1, -1, -1)
+    mixer = augment.build("ricap", alpha=500.0)
+    first = mixer.mix(images, generator(1)).images[:, 0, 0, 0]
+    row, column = first // 8, first % 8
+    assert row.max() == column.max() == 4
+    assert stats.chisquare(np.bincount((row * 5 + column).numpy(), minlength=25)).pvalue > 1e-3
+    published = augment.build("ricap", alpha=500.0, fidelity="published")
+    assert len(published.mix(images, generator(1)).images[:, 0, 0, 0].unique()) == 1
+
+
+def test_ricap_boundary_is_the_rounded_beta():
+    count, side = 20_000, 32
+    images = torch.zeros(count, 1, side, side, dtype=torch.uint8)
+    weights = augment.build("ricap", per_image=True).mix(images, generator(5)).weights
+    h = ((weights[:, 0] + weights[:, 1]) * side).round().int().numpy()
+    edges = np.array([0, *(np.arange(side) + 0.5) / side, 1])
+    expected = np.diff(stats.beta.cdf(edges, 0.3, 0.3)) * count
+    assert stats.chisquare(np.bincount(h, minlength=side + 1), expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", ["standard", "mixup", "cutmix", "ricap"])
+def test_the_loss_of_a_mixture_is_the_sum_of_its_parts(name):
+    """A linear function of one-hot targets: mixing losses is mixing targets."""
+    images = torch.randint(0, 256, (8, 3, 10, 10), generator=generator(), dtype=torch.uint8)
+    targets = torch.arange(8) % 5
+    logits = torch.randn(8, 5, generator=generator(1))
+    out = augment.build(name, per_image=True)(images, generator(2))
+    parts = torch.stack(
+        [F.cross_entropy(logits, targets[k], reduction="none") for k in out.sources.T], dim=1
+    )
+    soft = torch.zeros(8, 5)
+    for k in range(out.sources.shape[1]):
+        soft += F.one_hot(targets[out.sources[:, k]], 5) * out.weights[:, k, None]
+    torch.testing.assert_close((out.weights * parts).sum(1).mean(), F.cross_entropy(logits, soft))

@@ -1,0 +1,268 @@
+"""RandAugment, operation by operation against Pillow, and the policy around them."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from scipy import stats
+
+from budgetlab import augment
+from budgetlab.augment import policy
+from budgetlab.augment.policy import OPERATIONS, level
+
+MAGNITUDES = (0, 4, 9.5, 15, 22.3, 30)
+WARPS = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(channels: int = 3, height: int = 17, width: int = 23, seed: int = 0) -> torch.Tensor:
+    """Noise, smooth ramps, narrow ranges and plain images: 12 of them."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (4, channels, height, width))
+    ramp = np.linspace(0, 255, height * width).reshape(height, width)
+    ramps = np.stack([np.stack([ramp * rng.random() for _ in range(channels)]) for _ in range(3)])
+    narrow = rng.integers(90, 121, (3, channels, height, width))
+    plain = np.stack([np.full((channels, height, width), v) for v in (0, 200)])
+    images = np.concatenate([noise, ramps, narrow, plain]).astype(np.uint8)
+    return torch.from_numpy(images)
+
+
+def apply(images, name, magnitude, mirror=0, centre=(0.5, 0.5), fidelity="default"):
+    """One operation on every image."""
+    count = len(images)
+    return policy.randaugment(
+        images,
+        torch.full((1, count), OPERATIONS.index(name)),
+        torch.full((1, count), mirror),
+        torch.tensor(centre).expand(1, count, 2),
+        magnitude,
+        fidelity,
+    )
+
+
+def pillow_translate(image, x, y):
+    return image.transform(image.size, Image.Transform.AFFINE, (1, 0, x, 0, 1, y))
+
+
+def by_pillow(image: Image.Image, name: str, amount: float, fidelity: str) -> Image.Image:
+    """The same operation, in Pillow's own words."""
+    enhance = {"Color", "Contrast", "Brightness", "Sharpness"}
+    if name in enhance:
+        return getattr(ImageEnhance, name)(image).enhance(amount)
+    if name == "SolarizeAdd":
+        values = np.array(image).astype(int)
+        if fidelity == "published":
+            added = np.clip(values + int(amount), 0, 255).astype(np.uint8)
+            return ImageOps.solarize(Image.fromarray(added), 128)
+        return Image.fromarray(
+            np.where(values < 128, np.clip(values + int(amount), 0, 255), values).astype(np.uint8)
+        )
+    shears = {"ShearX": (1, amount, 0, 0, 1, 0), "ShearY": (1, 0, 0, amount, 1, 0)}
+    if name in shears:
+        return image.transform(image.size, Image.Transform.AFFINE, shears[name])
+    others = {
+        "AutoContrast": lambda: ImageOps.autocontrast(image),
+        "Equalize": lambda: ImageOps.equalize(image),
+        "Invert": lambda: ImageOps.invert(image),
+        "Posterize": lambda: ImageOps.posterize(image, int(amount)),
+        "Solarize": lambda: ImageOps.solarize(image, amount),
+        "Rotate": lambda: image.rotate(amount),
+        "TranslateX": lambda: pillow_translate(image, amount, 0),
+        "TranslateY": lambda: pillow_translate(image, 0, amount),
+    }
+    return others[name]()
+
+
+def pillow_batch(images, name, amount, fidelity="default") -> torch.Tensor:
+    done = []
+    for image in images:
+        array = image.permute(1, 2, 0).numpy()
+        array = array[:, :, 0] if array.shape[2] == 1 else array
+        result = np.array(by_pillow(Image.fromarray(array), name, amount, fidelity))
+        done.append(torch.from_numpy(result.reshape(*result.shape[:2], -1)).permute(2, 0, 1))
+    return torch.stack(done)
+
+
+@pytest.mark.parametrize("fidelity", ["default", "published"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", [n for n in OPERATIONS if n != "Cutout"])
+def test_operation_agrees_with_pillow_within_one_grey_level(name, channels, fidelity):
+    for seed, magnitude in enumerate(MAGNITUDES):
+        for height, width in ((17, 23), (32, 32)):
+            images = pictures(channels, height, width, seed)
+            side = height if name == "TranslateY" else width
+            amount = level(name, magnitude, side, fidelity)
+            for mirror in (0, 1) if name in WARPS else (0,):
+                ours = apply(images, name, magnitude, mirror, fidelity=fidelity)
+                theirs = pillow_batch(images, name, -amount if mirror else amount, fidelity)
+                off = (ours.int() - theirs.int()).abs().max().item()
+                exact = name in WARPS or name in ("Invert", "Posterize", "Solarize", "Equalize")
+                assert off <= (0 if exact else 1), (magnitude, mirror, height, off)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(
+        [n for n in OPERATIONS if n not in ("Cutout", "TranslateX", "TranslateY")]
+    ),
+    magnitude=st.floats(0, 30),
+    mirror=st.integers(0, 1),
+    height=st.integers(3, 40),
+    width=st.integers(3, 40),
+    seed=st.integers(0, 2**31),
+)
+def test_operation_agrees_with_pillow_at_any_size(name, magnitude, mirror, height, width, seed):
+    images = pictures(3, height, width, seed)
+    amount = level(name, magnitude, width)
+    ours = apply(images, name, magnitude, mirror)
+    theirs = pillow_batch(images, name, -amount if mirror and name in WARPS else amount)
+    assert (ours.int() - theirs.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("magnitude", MAGNITUDES)
+def test_published_cutout_draws_pillows_rectangle(magnitude):
+    images = pictures(3, 32, 40)
+    for row, column in ((0.5, 0.5), (0.01, 0.02), (0.97, 0.99), (0.31, 0.77)):
+        ours = apply(images, "Cutout", magnitude, centre=(row, column), fidelity="published")
+        side = 40 * magnitude / 30
+        x, y = (int(max(0, at - side / 2)) for at in (column * 40, row * 32))
+        for image, result in zip(images, ours, strict=True):
+            drawn = Image.fromarray(image.permute(1, 2, 0).numpy())
+            corners = (x, y, min(40, x + side), min(32, y + side))
+            ImageDraw.Draw(drawn).rectangle(corners, (125, 123, 114))
+            assert torch.equal(result, torch.from_numpy(np.array(drawn)).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(("channels", "grey"), [(3, [125, 123, 114]), (1, [121])])
+def test_default_cutout_is_a_square_of_a_fifth_of_the_side_at_most(channels, grey):
+    images = torch.zeros(1, channels, 30, 30, dtype=torch.uint8)
+    assert torch.equal(apply(images, "Cutout", 0), images)
+    out = apply(images, "Cutout", 30)[0]
+    filled = (out != 0).all(0).nonzero()
+    assert filled.min(0).values.tolist() == [12, 12]
+    assert filled.max(0).values.tolist() == [17, 17]
+    assert out[:, 15, 15].tolist() == grey
+
+
+def distance(name: str, magnitude: float) -> float:
+    images = pictures()[:10]
+    return (apply(images, name, magnitude).float() - images.float()).abs().mean().item()
+
+
+@pytest.mark.parametrize(
+    "name", ["Posterize", "Solarize", "SolarizeAdd", "Rotate", "ShearX", "TranslateY", "Cutout"]
+)
+def test_default_operations_grow_from_nothing_with_the_magnitude(name):
+    assert distance(name, 0) == 0
+    far = [distance(name, magnitude) for magnitude in (5, 15, 30)]
+    assert 0 < far[1] < far[2]
+    assert far[0] <= far[1]
+
+
+def test_published_posterize_and_solarize_run_backwards():
+    assert [level("Posterize", m, 32, "published") for m in (4, 8, 30)] == [1, 1, 4]
+    assert [level("Posterize", m, 32) for m in (0, 4, 15, 30)] == [8, 7, 6, 4]
+    assert level("Solarize", 4, 32, "published") == pytest.approx(34.13, abs=0.01)
+    assert level("Solarize", 4, 32) == pytest.approx(221.87, abs=0.01)
+    assert level("TranslateX", 4, 32, "published") == pytest.approx(13.33, abs=0.01)
+    assert level("TranslateX", 4, 32) == pytest.approx(1.408)
+    assert level("Cutout", 30, 32) == pytest.approx(6.4)
+    assert level("Color", 15, 32) == pytest.approx(1.0)
+
+
+def test_tables_by_hand():
+    row = torch.tensor([0, 60, 127, 128, 200, 255], dtype=torch.uint8).view(1, 1, 1, 6)
+    results = {
+        ("Invert", 4): [255, 195, 128, 127, 55, 0],
+        ("Posterize", 30): [0, 48, 112, 128, 192, 240],
+        ("Solarize", 15): [0, 60, 127, 127, 55, 0],
+        ("SolarizeAdd", 30): [110, 170, 237, 128, 200, 255],
+    }
+    for (name, magnitude), expected in results.items():
+        assert apply(row, name, magnitude).flatten().tolist() == expected, name
+
+
+def test_autocontrast_and_equalize_by_hand():
+    row = torch.tensor([10, 20, 30, 60], dtype=torch.uint8).view(1, 1, 2, 2)
+    assert apply(row, "AutoContrast", 4).flatten().tolist() == [0, 51, 102, 255]
+    # 511 zeros, 255 hundreds, 2 at 255: step (768 - 2) // 255 = 3, so that 100 goes to
+    # (1 + 511) // 3 = 170 and 255 to (1 + 766) // 3 = 255.
+    values = torch.tensor([0] * 511 + [100] * 255 + [255] * 2, dtype=torch.uint8)
+    out = apply(values.view(1, 1, 24, 32), "Equalize", 4).flatten()
+    assert [out[0], out[600], out[-1]] == [0, 170, 255]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    shape=st.tuples(st.integers(1, 40), st.sampled_from([1, 2, 3]), st.integers(2, 20)),
+    n=st.integers(0, 3),
+    magnitude=st.floats(0, 30),
+    fidelity=st.sampled_from(["default", "published"]),
+)
+def test_sorted_and_masked_steps_give_the_same(seed, shape, n, magnitude, fidelity):
+    count, channels, height = shape
+    draw = generator(seed)
+    images = torch.randint(0, 256, (count, channels, height, 11), generator=draw, dtype=torch.uint8)
+    operations = torch.randint(16, (n, count), generator=draw)
+    mirror = torch.randint(2, (n, count), generator=draw)
+    centres = torch.rand(n, count, 2, generator=draw)
+    made = policy.tables(magnitude, fidelity, (channels, height, 11), images.device)
+    by_sorting = by_masking = images
+    for drawn in zip(operations, mirror, centres, strict=True):
+        by_sorting = policy.step_sorted(by_sorting, *drawn, made)
+        by_masking = policy.step_masked(by_masking, *drawn, made)
+    assert torch.equal(by_sorting, by_masking)
+    whole = policy.randaugment(images, operations, mirror, centres, magnitude, fidelity)
+    assert torch.equal(whole, by_sorting), "operations follow one another as drawn"
+
+
+def test_each_image_gets_its_own_operation():
+    images = pictures()[:1].expand(16, -1, -1, -1)
+    drawn = torch.arange(16).flip(0).view(1, 16)
+    centres = torch.full((1, 16, 2), 0.5)
+    out = policy.randaugment(images, drawn, torch.zeros_like(drawn), centres, 9)
+    for row, number in enumerate(drawn[0].tolist()):
+        assert torch.equal(out[row], apply(images[:1], OPERATIONS[number], 9)[0])
+
+
+def test_draws_are_uniform_with_replacement(monkeypatch):
+    seen = {}
+
+    def spy(images, operations, mirror, centres, magnitude, fidelity):
+        seen.update(operations=operations, mirror=mirror, centres=centres)
+        return images
+
+    monkeypatch.setattr(policy, "randaugment", spy)
+    built = augment.build("randaugment", randaugment_n=2, randaugment_m=7)
+    built(torch.zeros(8000, 1, 4, 4, dtype=torch.uint8), generator(1))
+    first, second = seen["operations"].numpy()
+    pairs = np.bincount(first * 16 + second, minlength=256)
+    assert stats.chisquare(pairs).pvalue > 1e-3, "all 256 pairs alike, the same twice too"
+    assert stats.binomtest(int(seen["mirror"].sum()), seen["mirror"].numel()).pvalue > 1e-3
+    assert stats.kstest(seen["centres"].flatten().numpy(), "uniform").pvalue > 1e-3
+
+
+def test_operations_come_before_the_crop():
+    """Invert makes black white; the padding of a crop that follows stays black."""
+    images = torch.zeros(400, 1, 12, 12, dtype=torch.uint8)
+    built = augment.build("randaugment", randaugment_n=1)
+    out = built(images, generator(3)).images
+    inverted = out[(out == 255).flatten(1).any(1)]
+    assert len(inverted) > 5
+    assert (inverted == 0).any()
+
+
+def test_no_operation_is_the_standard_augmentation():
+    images = pictures()
+    built = augment.build("randaugment", randaugment_n=0)
+    centre = built(images, generator(2)).images
+    stream = generator(2)
+    for _ in range(3):
+        torch.rand(0, generator=stream)
+    assert torch.equal(centre, augment.build("standard")(images, stream).images)
