@@ -17,6 +17,7 @@ from budgetlab.samplers.base import (
     Looker,
     Sampler,
     Setup,
+    View,
     build,
     describe,
     names,
@@ -33,6 +34,7 @@ from budgetlab.samplers.draw_ahead import (
     smooth,
 )
 from budgetlab.samplers.races import draw_without_replacement
+from budgetlab.samplers.selective import SelectiveBackprop, keep_probability
 
 __all__ = [
     "RS2",
@@ -44,11 +46,14 @@ __all__ = [
     "ProbabilitySGD",
     "Sampler",
     "ScoreSampler",
+    "SelectiveBackprop",
     "Setup",
     "UniformSGD",
+    "View",
     "build",
     "describe",
     "draw_without_replacement",
+    "keep_probability",
     "names",
     "replace_unseen",
     "sampler",

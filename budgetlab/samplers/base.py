@@ -36,8 +36,8 @@ class View:
     samples: Tensor
     weights: Tensor
 
-    def rows(self, rows: Tensor) -> "View":
-        """Return some of the rows, int64 ``[M]``."""
+    def rows(self, rows: Tensor | slice) -> "View":
+        """Return some of the rows, int64 ``[M]`` or a slice."""
         return View(self.images[rows], self.samples[rows], self.weights[rows])
 
     @staticmethod
@@ -127,6 +127,16 @@ class Sampler:
 
     A subclass implements :meth:`batches`. It sets :attr:`probability` where it has
     one, and names its tensors that must survive a pause in :attr:`STATE`.
+
+    Attributes
+    ----------
+    probability
+        ``[N]`` for the record, or None.
+    budget
+        Share of the full run that the limit allows: that of the config, unless the
+        published code ignores it.
+    last_epoch
+        Stop after this epoch even if the budget is not spent; None for no such end.
     """
 
     STATE: tuple[str, ...] = ()
@@ -141,6 +151,12 @@ class Sampler:
         self.generator = setup.generator
         self.device = setup.device
         self.probability: Tensor | None = None
+        self.budget = setup.config.budget
+        self.last_epoch: int | None = None
+
+    def progress(self, spent: float) -> float:
+        """Progress of the learning rate schedule, from the share of the budget spent."""
+        return spent
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Yield the batches of one epoch, counted from 1.

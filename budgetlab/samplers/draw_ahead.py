@@ -115,16 +115,39 @@ class ScoreSampler(Sampler):
 
 @sampler("SGD")
 class SGD(Sampler):
-    """Short schedule: full passes over the shuffled set until the budget is spent."""
+    """Short schedule: full passes over the shuffled set until the budget is spent.
+
+    The published code spends the full run whatever the budget, while its learning rate
+    counts ``int(N b / B)`` iterations an epoch: within an epoch the rate runs ahead, and
+    it jumps back at the start of the next. With ``fidelity="published"`` so does this.
+    """
 
     def __init__(self, setup: Setup):
         super().__init__(setup)
-        steps_per_epoch(self.size, 1.0, self.batch_size)
+        self.steps_of_pass = steps_per_epoch(self.size, 1.0, self.batch_size)
+        self.published = setup.config.fidelity == "published"
+        if self.published:
+            self.budget = 1.0
+        self._epoch, self._step = 1, 0
+
+    def progress(self, spent: float) -> float:
+        """Share of the schedule; in the published code it saw-tooths."""
+        if not self.published:
+            return spent
+        config = self.setup.config
+        counted = int(self.size * config.budget / self.batch_size)
+        ahead = (self._epoch - 1) * counted + self._step
+        if self._step == 0 and self._epoch > 1:
+            # The rate of an epoch's first step was set after the last one of the epoch before.
+            ahead = (self._epoch - 2) * counted + self.steps_of_pass
+        return min(ahead / max(config.epochs * counted - 1, 1), 1.0)
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Yield one full pass."""
         self.probability = torch.full((self.size,), 1 / self.size, device=self.device)
-        for indices in self.full_batches(self.shuffled()):
+        self._epoch = epoch
+        for step, indices in enumerate(self.full_batches(self.shuffled())):
+            self._step = step
             yield Batch(indices)
 
 

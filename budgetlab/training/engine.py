@@ -83,6 +83,9 @@ class Engine:
         mean = torch.tensor(samples.mean, device=device).view(per_channel)
         std = torch.tensor(samples.std, device=device).view(per_channel)
         self._factor, self._shift = 1 / (scale * std), -mean / std
+        # The published code credits the row, whatever the image shows.
+        published = config.fidelity == "published"
+        self.credit_rule = "row" if published else config.credit
         self._augment = self._build_augmentation(samples.flip)
         self.generator = seeds.torch_generator(config.seed, "augmentation", device)
 
@@ -127,14 +130,14 @@ class Engine:
         self.network.eval()
         with torch.no_grad():
             logits = self.logits(view.images)
-            losses, _ = self._cross_entropy(logits, view)
+            losses = self._cross_entropy(logits, view)
             probabilities = logits.softmax(1)
         return Look(losses, probabilities, self.samples.y[indices], view)
 
-    def _cross_entropy(self, logits: Tensor, view: View) -> tuple[Tensor, Tensor]:
-        """Cross-entropy ``[B]`` of each row, and of each of its parts ``[B, K]``."""
+    def _cross_entropy(self, logits: Tensor, view: View) -> Tensor:
+        """Cross-entropy ``[B]`` of each row: its parts, by their shares."""
         parts = -logits.log_softmax(1).gather(1, self.samples.y[view.samples])
-        return (view.weights * parts).sum(1), parts
+        return (view.weights * parts).sum(1)
 
     def step(self, batch: Batch, lr: float) -> Outcome:
         """Train on a batch; nothing is copied to the host.
@@ -151,12 +154,12 @@ class Engine:
         view = batch.view or self.view(batch.indices)
         self.network.train()
         logits = self.logits(view.images)
-        losses, _ = self._cross_entropy(logits, view)
+        losses = self._cross_entropy(logits, view)
         objective = losses if batch.weights is None else losses * batch.weights
         objective.mean().backward()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        credit = assign_credit(self.config.credit, batch.indices, view.samples, view.weights)
+        credit = assign_credit(self.credit_rule, batch.indices, view.samples, view.weights)
         seen = measure(logits.detach()[credit.rows], self.samples.y[credit.samples])
         return Outcome(losses.detach().mean(), credit, seen)
 

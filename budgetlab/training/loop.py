@@ -50,7 +50,6 @@ class Loop:
         self, config: RunConfig, train: Samples, device: torch.device, precision: torch.dtype
     ):
         size = len(train)
-        steps = config.epochs * steps_per_epoch(size, config.budget, config.batch_size)
         self.config = config
         self.device = device
         self.model_name = models.choose(config.model, train.sample_shape, device)
@@ -59,6 +58,7 @@ class Loop:
         self.ledger = Ledger(self.engine.costs)
         order = seeds.torch_generator(config.seed, "order", device)
         self.sampler = samplers.build(config.method, samplers.Setup(size, config, order, device))
+        steps = config.epochs * steps_per_epoch(size, self.sampler.budget, config.batch_size)
         in_seconds = config.budget_unit == "seconds"
         step_seconds = self._time_plain_step(train, precision) if in_seconds else 0.0
         self.budget = Budget.of_steps(
@@ -83,7 +83,9 @@ class Loop:
 
     @property
     def finished(self) -> bool:
-        """Whether the budget allows no further step."""
+        """Whether the budget allows no further step, or the method has its own end."""
+        if self.sampler.last_epoch is not None and self.history.epoch >= self.sampler.last_epoch:
+            return True
         return not self.budget.allows(self.ledger, trained=self.config.batch_size)
 
     def train_epoch(self, number: int, on_step: Callable[[], None] | None) -> dict[str, Any]:
@@ -147,7 +149,7 @@ class Loop:
         return outcome.loss, (outcome.seen.correct * share).sum() / share.sum()
 
     def _learning_rate(self, batch_size: int) -> float:
-        progress = self.budget.progress(self.ledger, batch_size)
+        progress = self.sampler.progress(self.budget.progress(self.ledger, batch_size))
         config = self.config
         return schedule(config.schedule, progress, config.lr, config.milestones)
 
