@@ -11,13 +11,18 @@ import numpy as np
 __all__ = ["read_cache", "write_cache"]
 
 
-def read_cache(path: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+def read_cache(
+    path: Path, names: Sequence[str], *, key: str | None = None
+) -> dict[str, np.ndarray] | None:
     """Read arrays written by :func:`write_cache`; None where that is not possible.
 
-    A missing, damaged or foreign file is no error: the data is made again.
+    A missing, damaged or foreign file is no error: the data is made again. Where a
+    ``key`` is given, the file must hold the same one.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
+            if key is not None and str(stored["key"]) != key:
+                return None
             return {name: stored[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -3,15 +3,19 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from budgetlab.data.arrays import npz
 from budgetlab.data.changes import NOISE_KINDS, imbalanced, noisy_labels, stratified
+from budgetlab.data.folder import folder, mini_imagenet
 from budgetlab.data.points import PROBLEMS
 from budgetlab.data.samples import Samples, Splits, fingerprint
 from budgetlab.data.sources import Source, digits, points, shapes
+from budgetlab.data.torchvision_sets import cifar10, cifar100, svhn
 from budgetlab.errors import InputError, unknown
 from budgetlab.seeds import numpy_generator
 
@@ -19,21 +23,33 @@ __all__ = ["describe", "load"]
 
 NAMES: dict[str, tuple[str, Callable[..., Source]]] = {
     "shapes": ("32x32 RGB, 10 drawn shapes of known difficulty (10,000 + 2,500)", shapes),
-    "points": ("2-D: the same as points:moons", lambda **options: points("moons", **options)),
+    "points": ("2-D: the same as points:moons", partial(points, "moons")),
     **{
         f"points:{problem}": (
             f"2-D: {text} (1,000 + 1,000)",
-            lambda problem=problem, **options: points(problem, **options),
+            partial(points, problem),
         )
         for problem, text in PROBLEMS.items()
     },
     "digits": ("8x8 grey, 10 handwritten digits (1,438 + 359), ships with scikit-learn", digits),
+    "cifar10": ("32x32 RGB, 10 classes of things and animals (50,000 + 10,000)", cifar10),
+    "cifar100": ("32x32 RGB, 100 classes of things and animals (50,000 + 10,000)", cifar100),
+    "svhn": ("32x32 RGB, 10 digits on house numbers (73,257 + 26,032)", svhn),
+    "mini-imagenet": (
+        "84x84 RGB, 100 classes of photographs (50,000 + 10,000), from your own copy",
+        mini_imagenet,
+    ),
+}
+OWN: dict[str, tuple[str, Callable[..., Source]]] = {
+    "folder": ("your images: one folder a class, optionally under train/ and test/", folder),
+    "npz": ("your arrays: x, y and optionally x_test, y_test, classes", npz),
 }
 
 
 def describe() -> dict[str, str]:
     """One line on each data set, by the name to give."""
-    return {name: text for name, (text, _) in NAMES.items()}
+    known = {name: text for name, (text, _) in NAMES.items()}
+    return known | {f"{kind}:PATH": text for kind, (text, _) in OWN.items()}
 
 
 def load(
@@ -111,6 +127,11 @@ def _source(name: str) -> Callable[..., Source]:
     """The function that loads a data set."""
     if name in NAMES:
         return NAMES[name][1]
+    kind, colon, path = name.partition(":")
+    if colon and kind in OWN:
+        if not path:
+            raise InputError(f"'{name}' has no path: write {kind}:PATH")
+        return partial(OWN[kind][1], path)
     raise unknown("dataset", name, describe())
 
 

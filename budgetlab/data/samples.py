@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-__all__ = ["Samples", "Splits", "make_samples", "channel_statistics", "fingerprint"]
+__all__ = ["Samples", "Splits", "channel_statistics", "fingerprint", "make_samples"]
 
 
 @dataclass(frozen=True)

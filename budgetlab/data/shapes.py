@@ -51,7 +51,7 @@ def draw(count: int, generator: np.random.Generator) -> Shapes:
     """Draw ``count`` pictures, classes in equal shares and random order."""
     y = generator.permutation(np.arange(count) % len(CLASSES))
     u = generator.random(count)
-    nuisance = u * u * u
+    nuisance = u * u * u * u
     ambiguous = generator.random(count) < AMBIGUOUS_SHARE
     other = (y + generator.integers(1, len(CLASSES), count)) % len(CLASSES)
     share = np.where(ambiguous, 0.4 + 0.2 * generator.random(count), 0.0)
@@ -76,11 +76,11 @@ def _pictures(
     shape_colour, ground_colour = brush.colours()
     picture = brush.ground(ground_colour)
     for _ in range(CLUTTER):
-        brush.speck(picture, likely=brush.by_difficulty(0.05, 0.95), largest=4.5)
+        brush.speck(picture, likely=brush.by_difficulty(0.05, 0.7), largest=4.0)
     coverage = brush.shape(y, other, share)
     _paint(picture, shape_colour, coverage)
     for _ in range(OCCLUDERS):
-        brush.speck(picture, likely=brush.by_difficulty(0.0, 0.8), largest=3.5)
+        brush.speck(picture, likely=brush.by_difficulty(0.0, 0.4), largest=3.0)
     return _to_bytes(brush.grain(brush.blur(picture)))
 
 
@@ -110,9 +110,11 @@ class _Brush:
 
     def colours(self) -> tuple[np.ndarray, np.ndarray]:
         """Colours of shape and ground ``[3, n, 1, 1]``, that differ by the contrast."""
-        direction = np.stack([self.uniform(-1, 1) for _ in range(3)])
+        direction = np.stack([self.by_difficulty(0.3, -1.0) for _ in range(3)])
+        direction += (1 - direction) * np.stack([self.uniform() for _ in range(3)])
         direction /= abs(direction).max(axis=0)
-        step = direction * self.by_difficulty(0.8, 0.22)
+        darker = self.uniform() < self.by_difficulty(0.05, 0.5)
+        step = np.where(darker, -direction, direction) * self.by_difficulty(0.8, 0.35)
         # The ground is drawn where the shape's colour stays within [0, 1].
         room = np.stack([self.uniform() for _ in range(3)]) * (1 - abs(step))
         ground = room + np.maximum(-step, 0)
@@ -134,8 +136,8 @@ class _Brush:
 
     def shape(self, y: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
         """Coverage of each pixel by the shape, in [0, 1]."""
-        radius = self.by_difficulty(11.5, 6.0) * self.uniform(0.88, 1.12)
-        travel = self.by_difficulty(2.0, 8.0)
+        radius = self.by_difficulty(11.5, 7.5) * self.uniform(0.88, 1.12)
+        travel = self.by_difficulty(2.0, 5.0)
         right = self.right - travel * self.uniform(-1, 1)
         up = self.up - travel * self.uniform(-1, 1)
         cosine, sine = self.turned(self.by_difficulty(0.1, 1.0))
@@ -179,7 +181,7 @@ class _Brush:
 
     def blur(self, picture: np.ndarray) -> np.ndarray:
         """Smooth with (1, 2, 1)/4 both ways, up to three times, the last time in part."""
-        amount = self.by_difficulty(0.0, 3.0) * self.uniform()
+        amount = self.by_difficulty(0.0, 1.5) * self.uniform()
         for step in range(3):
             strength = np.clip(amount - step, 0, 1)
             picture = picture + strength * (_smooth(_smooth(picture, 3), 2) - picture)
@@ -191,7 +193,7 @@ class _Brush:
         first, second, third, fourth = self.generator.integers(0, 256, shape, np.uint8)
         total = first.astype(np.int16) + second + third + fourth - 510
         # Four uniform bytes have a standard deviation of 147.8.
-        scale = self.by_difficulty(0.01, 0.14) * np.float32(1 / 147.8)
+        scale = self.by_difficulty(0.01, 0.06) * np.float32(1 / 147.8)
         return picture + total.astype(np.float32) * scale
 
 

@@ -15,7 +15,9 @@ from budgetlab.data.changes import stratified
 from budgetlab.data.samples import Samples, channel_statistics, make_samples
 from budgetlab.seeds import numpy_generator
 
-__all__ = ["Source", "digits", "points", "shapes"]
+__all__ = ["Source", "digits", "points", "shapes", "split_off_test"]
+
+TEST_SHARE = 0.2
 
 SHAPES_TRAIN, SHAPES_TEST = 10_000, 2_500
 POINTS_TRAIN, POINTS_TEST = 1_000, 1_000
@@ -68,8 +70,7 @@ def digits(seed: int, **_: Any) -> Source:
 
     images, y = load_digits(return_X_y=True)
     x = np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    held = stratified(y, round(0.2 * len(y)), numpy_generator(seed, "split"))
-    rest = np.setdiff1d(np.arange(len(y)), held)
+    rest, held = split_off_test(y, seed)
     mean, std = channel_statistics(x[rest])
     names = [str(digit) for digit in range(10)]
     train, test = (
@@ -77,6 +78,12 @@ def digits(seed: int, **_: Any) -> Source:
         for part in (rest, held)
     )
     return Source(train, test)
+
+
+def split_off_test(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions for training and, every class at its share, a fifth for testing."""
+    held = stratified(y, round(TEST_SHARE * len(y)), numpy_generator(seed, "split"))
+    return np.setdiff1d(np.arange(len(y)), held), held
 
 
 def _reindexed(samples: Samples, index: np.ndarray) -> Samples:
