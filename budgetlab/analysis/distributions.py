@@ -14,9 +14,7 @@ __all__ = ["QUANTILES", "calibration", "one_epoch", "quantiles", "sample_life"]
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
-def quantiles(
-    record: Record, array: str, levels: Sequence[float] = QUANTILES
-) -> pd.DataFrame:
+def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -> pd.DataFrame:
     """Quantiles over the samples of one array, epoch by epoch.
 
     Parameters
@@ -125,7 +123,9 @@ def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.Data
             sums[row] += np.bincount(place, weights, minlength=bins)
     filled = sums[2] > 0
     p_y, right, visits = sums[:, filled]
-    return pd.DataFrame({"p_y": p_y / visits, "right": right / visits, "visits": visits.astype(int)})
+    return pd.DataFrame(
+        {"p_y": p_y / visits, "right": right / visits, "visits": visits.astype(int)}
+    )
 
 
 def _epoch_number(record: Record, epoch: int) -> int:

@@ -70,9 +70,7 @@ def read_blocks(
         yield start + 1, {name: data[name].isel(epoch=rows).to_numpy() for name in names}
 
 
-def measures(
-    record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
-) -> pd.DataFrame:
+def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10) -> pd.DataFrame:
     """Compute every measure of every training sample.
 
     Parameters

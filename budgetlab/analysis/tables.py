@@ -58,7 +58,7 @@ def table(frame: pd.DataFrame) -> str:
     cells = readable(frame)
     headings = [str(name) for name in cells.columns]
     columns = [[heading, *cells[name]] for heading, name in zip(headings, cells, strict=True)]
-    numeric = [_is_numeric(column[1:]) for column in columns]
+    numeric = [is_numeric(column[1:]) for column in columns]
     widths = [max(map(len, column)) for column in columns]
     lines = [
         "  ".join(
@@ -84,7 +84,7 @@ def markdown(frame: pd.DataFrame) -> str:
 def latex(frame: pd.DataFrame) -> str:
     """Write a frame as a LaTeX ``tabular`` (booktabs)."""
     cells = readable(frame)
-    alignment = "".join("r" if _is_numeric(cells[name].tolist()) else "l" for name in cells)
+    alignment = "".join("r" if is_numeric(cells[name].tolist()) else "l" for name in cells)
     lines = [[_escape_latex(cell) for cell in row] for row in cells.to_numpy().tolist()]
     heading = [_escape_latex(name) for name in cells.columns]
     body = "\n".join(f"{' & '.join(row)} \\\\" for row in lines)
@@ -140,7 +140,7 @@ def _p(value: float) -> str:
     return "" if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _is_numeric(cells: list[str]) -> bool:
+def is_numeric(cells: list[str]) -> bool:
     filled = [cell for cell in cells if cell]
     return bool(filled) and all(cell.lstrip("+-<≥ ")[:1].isdigit() for cell in filled)
 

@@ -109,7 +109,7 @@ def class_share(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Ax
     for name, look in drawn.items():
         ax.plot(table.index, table[name], color=look.colour, linestyle=look.line,
                 marker=look.marker, markersize=4, markevery=max(1, len(table) // 8),
-                label=_literal(name))  # fmt: skip
+                label=style.literal(name))  # fmt: skip
     ax.axhline(1, color=style.INK, linewidth=1)
     order = tail.sort_values(ascending=False)
     return style.finish(
@@ -123,9 +123,7 @@ def class_share(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Ax
     )
 
 
-def flagged_share(
-    data: Records, *, flag: str = "noisy", ax: "Axes | None" = None
-) -> "Axes":
+def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = None) -> "Axes":
     """Does a method pick wrong labels, or ambiguous samples? Their share of the batches.
 
     Parameters
@@ -146,7 +144,8 @@ def flagged_share(
     for name, frame in found.items():
         require(frame, [f"{flag}_share"], f"the selection of {name}")
         look, share = drawn[name], 100 * frame[f"{flag}_share"]
-        ax.plot(frame["epoch"], share, color=look.colour, linestyle=look.line, label=name)
+        ax.plot(frame["epoch"], share, color=look.colour, linestyle=look.line,
+                label=style.literal(name))  # fmt: skip
         base = 100 * frame.attrs[f"{flag}_base"]
         said.append(f"{name}: {share.mean():.1f}% on average")
     ax.axhline(base, color=style.INK, linewidth=1)
@@ -155,7 +154,7 @@ def flagged_share(
         x="epoch",
         y=f"batches filled with samples {FLAGS[flag]} (%)",
         legend=True,
-        text=f"Share of the batches {FLAGS[flag]}; {base:.1f}% of the data are. {'; '.join(said)}.",
+        text=f"Share of the batches filled with samples {FLAGS[flag]}; {base:.1f}% of the data are. {'; '.join(said)}.",
     )
 
 
@@ -183,7 +182,8 @@ def credit_calibration(data: Records, *, bins: int = 10, ax: "Axes | None" = Non
         frame, look = calibration(run, bins), drawn[name]
         rule = run.config.get("credit", "")
         ax.plot(frame["p_y"], frame["right"], color=look.colour, linestyle=look.line,
-                marker=look.marker, markersize=5, label=f"{name} (credit {rule})")  # fmt: skip
+                marker=look.marker, markersize=5,
+                label=style.literal(f"{name} (credit {rule})"))  # fmt: skip
         gap = np.average((frame["right"] - frame["p_y"]).abs(), weights=frame["visits"])
         said.append(f"{name} (credit {rule}): {gap:.3f} apart on average")
     return style.finish(
@@ -193,9 +193,3 @@ def credit_calibration(data: Records, *, bins: int = 10, ax: "Axes | None" = Non
         legend=True,
         text=f"Booked probability against how often the label won. {'; '.join(said)}.",
     )
-
-
-def _literal(name: str) -> str:
-    """Keep a class name out of mathtext and out of the names that legends skip."""
-    text = str(name).replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text

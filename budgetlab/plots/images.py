@@ -28,7 +28,7 @@ def image_grid(
     images: Mapping[int, np.ndarray] | np.ndarray | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Which samples are they? Images sorted by a measure, the value under each.
+    """Which samples are they? Images sorted by a measure, its value and the class under each.
 
     Parameters
     ----------
@@ -56,17 +56,20 @@ def image_grid(
         raise InputError("there are no images to show: give images=, by sample number")
     ranked = frame.loc[frame.index.isin(list(held)), by].dropna()
     ranked = ranked.sort_values(ascending=not highest, kind="stable").head(count)
+    names = _class_names(data, frame) if isinstance(data, Record) else {}
+    height = 1.45 if names else 1.25
     rows = max(1, -(-len(ranked) // columns))
-    ax = style.axes(ax, (columns * 0.95, rows * 1.15 + 0.3))
+    ax = style.axes(ax, (columns * 0.95, rows * height * 0.95))
     for place, (sample, value) in enumerate(ranked.items()):
-        left, top = place % columns, place // columns * 1.25
+        left, top = place % columns, place // columns * height
         image = np.squeeze(held[sample])
         ax.imshow(image, extent=(left + 0.04, left + 0.96, top + 0.96, top + 0.04), cmap="gray",
                   interpolation="nearest", vmin=0, vmax=255)  # fmt: skip
-        ax.text(left + 0.5, top + 1.0, f"{value:.3g}", ha="center", va="top", fontsize=8,
-                color=style.INK)  # fmt: skip
+        text = f"{value:.3g}" + (f"\n{names[sample]}" if names else "")
+        ax.text(left + 0.5, top + 1.0, style.literal(text), ha="center", va="top", fontsize=8,
+                color=style.INK, linespacing=1.1)  # fmt: skip
     ax.set_xlim(0, columns)
-    ax.set_ylim(rows * 1.25, 0)
+    ax.set_ylim(rows * height, 0)
     ax.set_aspect("equal")
     ax.axis("off")
     order = "highest" if highest else "lowest"
@@ -78,3 +81,12 @@ def image_grid(
         f"samples {numbers}.",
     )
     return ax
+
+
+def _class_names(record: Record, frame: pd.DataFrame) -> dict[int, str]:
+    """Short name of the class of each sample, where the record knows it."""
+    classes = record.classes
+    if "label" not in frame or frame["label"].max() >= len(classes):
+        return {}
+    short = [name if len(name) <= 11 else f"{name[:10]}…" for name in classes]
+    return {sample: short[int(number)] for sample, number in frame["label"].items()}

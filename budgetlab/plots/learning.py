@@ -55,7 +55,7 @@ def learning_curves(
         look, n = drawn[name], int(group["n"].iloc[0])
         x, middle = group["cost"].to_numpy(), scale * group["mean"].to_numpy()
         ax.plot(x, middle, color=look.colour, linestyle=look.line, marker=look.marker,
-                markevery=max(1, len(x) // 6), markersize=5, label=f"{name} (n = {n})")  # fmt: skip
+                markevery=max(1, len(x) // 6), markersize=5, label=style.literal(f"{name} (n = {n})"))  # fmt: skip
         if group["low"].notna().any():
             low, high = scale * group["low"], scale * group["high"]
             ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
@@ -105,7 +105,7 @@ def frontier(
         spread = scale * group[["low", "high"]].to_numpy().T
         error = np.nan_to_num(np.abs(spread - middle.to_numpy()))
         ax.errorbar(group["cost"], middle, yerr=error, color=look.colour, marker=look.marker,
-                    linestyle="none", capsize=3, markersize=6, label=name)  # fmt: skip
+                    linestyle="none", capsize=3, markersize=6, label=style.literal(name))  # fmt: skip
     for _, best in frame[frame["on_frontier"]].groupby("dataset"):
         best = best.sort_values("cost")
         ax.plot(best["cost"], scale * best["mean"], color=style.INK, linewidth=1, zorder=1)
@@ -161,7 +161,7 @@ def differences(
         full = "full" if pd.notna(row["ci_low"]) else "none"
         ax.plot([middle], [place], marker=look.marker, color=look.colour, fillstyle=full)
         extra = f" ({label(row, shown)})" if shown else ""
-        names.append(f"{row['method']} - {row['baseline']}{extra}")
+        names.append(style.literal(f"{row['method']} - {row['baseline']}{extra}"))
     ax.axvline(0, color=style.INK, linewidth=1)
     ax.set_yticks(range(len(frame)), names)
     ax.set_ylim(len(frame) - 0.5, -0.5)
@@ -198,7 +198,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     ax.barh(places, trained, color=style.COLOURS[0], label="trained on (forward and backward)")
     ax.barh(places, looked, left=trained, color=style.COLOURS[5], hatch="///", edgecolor="white",
             label="only looked at (forward)")  # fmt: skip
-    ax.set_yticks(places, names)
+    ax.set_yticks(places, [style.literal(name) for name in names])
     ax.set_ylim(len(means) - 0.5, -0.5)
     said = "; ".join(
         f"{name}: {_count(t)} trained on, {_count(s)} looked at"

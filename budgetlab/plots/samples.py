@@ -160,7 +160,8 @@ def who_was_picked(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) ->
         require(frame, ["rank", "times_trained"], "a frame of ranked counts")
         counts, look = frame["times_trained"], drawn[name]
         share = (frame["rank"] - 0.5) / len(frame)
-        ax.plot(100 * share, counts, color=look.colour, linestyle=look.line, label=name)
+        ax.plot(100 * share, counts, color=look.colour, linestyle=look.line,
+                label=style.literal(name))  # fmt: skip
         said.append(f"{name}: most trained {counts.max()} times, median {counts.median():g}, "
                     f"never {100 * (counts == 0).mean():.1f}%")  # fmt: skip
     return style.finish(
@@ -182,7 +183,9 @@ def run_names(records: Sequence[Record]) -> list[str]:
     shown = ["method", *(name for name in keys if name != "method")]
     names = [label(row, shown) for row in frame.to_dict("records")]
     again = pd.Series(names).duplicated(keep=False)
-    return [f"{n}, {r.path.name}" if a else n for n, r, a in zip(names, records, again, strict=True)]
+    return [
+        f"{n}, {r.path.name}" if a else n for n, r, a in zip(names, records, again, strict=True)
+    ]
 
 
 def sample_life(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Look", "alt_text", "axes", "axis_name", "describe", "finish", "fraction", "looks",
+__all__ = ["Look", "alt_text", "axes", "axis_name", "describe", "finish", "fraction", "literal", "looks",
            "new_figure"]  # fmt: skip
 
 # Okabe & Ito (2008) without yellow, which is unreadable on white.
@@ -144,6 +144,12 @@ def alt_text(ax: "Axes") -> str:
     return _descriptions.get(ax, "")
 
 
+def literal(name: object) -> str:
+    """Let a name stand as it is: no formula between dollars, none hidden from a legend."""
+    text = str(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def axis_name(column: str) -> str:
     """Name of a column as an axis says it."""
     for names in (NAMES, COSTS, AXES, MEANINGS):
@@ -162,4 +168,4 @@ def line_labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     from budgetlab.analysis import label, varying
 
     shown = varying(frame, columns) or ["method"]
-    return frame.apply(lambda row: label(row, shown), axis=1)
+    return pd.Series([label(row, shown) for row in frame.to_dict("records")], index=frame.index)

@@ -1,0 +1,194 @@
+"""Figures of the page: drawn by the plots of the package, kept as PNG with their alt text."""
+
+import base64
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from budgetlab import analysis, plots
+from budgetlab.errors import InputError
+from budgetlab.plots import style
+from budgetlab.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Picture", "draw", "panels", "section_over_runs", "section_samples"]
+
+DOTS_PER_INCH = 160
+MIXING = ("mixup", "ricap", "cutmix")
+OPTIONAL = ("probabilities_draw", "probabilities_keep", "against_loss", "noisy", "ambiguous",
+            "credit")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure ready for the page."""
+
+    source: str
+    """``data:`` address of the PNG."""
+    alt: str
+    """What it shows, in words."""
+    caption: str = ""
+    width: int = 640
+    """Pixels on the page; it shrinks where there is less room."""
+    name: str = ""
+    """What tells it from its neighbours, such as a cost axis."""
+
+
+def draw(
+    plot: Callable[..., "Axes"],
+    *data: Any,
+    caption: str = "",
+    size: tuple[float, float] = (7.6, 4.2),
+    name: str = "",
+    **options: Any,
+) -> Picture:
+    """Draw one plot into a picture."""
+    figure = style.new_figure(size)
+    ax = figure.subplots()
+    plot(*data, ax=ax, **options)
+    return _picture(figure, plots.alt_text(ax), caption, name)
+
+
+def panels(
+    plot: Callable[..., "Axes"], items: dict[str, Any], *, caption: str = "", columns: int = 3
+) -> Picture:
+    """Draw one panel an item, side by side on the same axes, into one picture."""
+    columns = min(columns, len(items))
+    rows = -(-len(items) // columns)
+    figure = style.new_figure((max(4.2 * columns, 5.6), 3.3 * rows))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    said = []
+    for number, (ax, (name, item)) in enumerate(zip(grid, items.items(), strict=False)):
+        plot(item, ax=ax)
+        said.append(f"{name}: {plots.alt_text(ax)}")
+        ax.set_title(style.literal(name), loc="left", fontsize=11, color=style.INK)
+        if number and (legend := ax.get_legend()):
+            legend.remove()
+        if number % columns:
+            ax.set_ylabel("")
+        ax.tick_params(labelbottom=True)
+    for ax in list(grid):
+        ax.axis("off")
+    return _picture(figure, " ".join(said), caption)
+
+
+def _picture(figure: "Figure", alt: str, caption: str, name: str = "") -> Picture:
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # A class name in a script that the font lacks shows as boxes: no reason to stop.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing")
+        figure.savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white")
+    source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return Picture(source, alt, caption, width=round(100 * figure.get_figwidth()), name=name)
+
+
+def section_over_runs(
+    curves: pd.DataFrame, frame: pd.DataFrame, compared: pd.DataFrame | None
+) -> dict[str, Any]:
+    """Learning curves over each cost, frontier, differences and costs.
+
+    Parameters
+    ----------
+    curves
+        As from :func:`budgetlab.analysis.epochs`.
+    frame
+        As from :func:`budgetlab.analysis.summaries`.
+    compared
+        As from :func:`budgetlab.analysis.compare`; None where nothing can be compared.
+    """
+    costs = [name for name in ("steps", "flops", "seconds") if curves[name].notna().any()]
+    pictures: dict[str, Any] = dict.fromkeys(("differences", "frontier", "ledger")) | {
+        "curves": [
+            draw(plots.learning_curves, curves, cost=cost, name=analysis.COSTS[cost])
+            for cost in costs
+        ]
+    }
+    if compared is None:
+        return pictures
+    if (compared["pairs"] > 0).any():
+        rows = int((compared["pairs"] > 0).sum())
+        size = (7.6, 1.2 + 0.32 * max(rows, 2))
+        pictures["differences"] = draw(plots.differences, compared, size=size)
+    if len(compared.drop_duplicates(["method", "augmentation", "budget"])) > 1:
+        pictures["frontier"] = draw(plots.frontier, frame)
+        conditions = len(frame.groupby(analysis.condition_columns(frame)))
+        size = (7.6, 1.4 + 0.32 * conditions)
+        pictures["ledger"] = draw(plots.cost_ledger, frame, size=size)
+    return pictures
+
+
+def section_samples(chosen: dict[str, Record]) -> tuple[dict[str, Any], list[str]]:
+    """Figures of the per-sample section, and a sentence on each run that had none.
+
+    Parameters
+    ----------
+    chosen
+        One run a method, by the name that the page gives it.
+    """
+    readable, problems = {}, []
+    for name, record in chosen.items():
+        try:
+            if record.samples.sizes["epoch"]:
+                readable[name] = record
+            else:
+                problems.append(f"'{record.path}' holds no finished epoch")
+        except InputError as error:
+            problems.append(str(error))
+    if not readable:
+        return {}, problems
+    runs = list(readable.values())
+    draws = {n: r for n, r in readable.items() if len(analysis.quantiles(r, "probability"))}
+    pictures: dict[str, Any] = dict.fromkeys(OPTIONAL) | {
+        "losses": panels(plots.loss_distribution, readable),
+        "picked": draw(plots.who_was_picked, runs),
+        "images": [row for n, r in readable.items() if (row := _most_and_least(n, r))],
+    }
+    for kind in ("draw", "keep"):  # the two have different units: never on one axis
+        same = {n: r for n, r in draws.items() if r.probability_kind == kind}
+        if same:
+            pictures[f"probabilities_{kind}"] = panels(plots.sampling_probability, same)
+    pictures |= _who(runs, draws)
+    return pictures, problems
+
+
+def _who(runs: Sequence[Record], draws: dict[str, Record]) -> dict[str, Any]:
+    pictures: dict[str, Any] = {}
+    for flag in ("noisy", "ambiguous"):
+        known = [run for run in runs if _has_any(run, f"is_{flag}")]
+        if known:
+            pictures[flag] = draw(plots.flagged_share, known, flag=flag)
+    if draws:
+        pictures["against_loss"] = panels(plots.probability_vs_loss, draws)
+    mixed = [run for run in runs if run.config.get("augmentation") in MIXING]
+    if mixed:
+        pictures["credit"] = draw(plots.credit_calibration, mixed)
+    return pictures
+
+
+def _has_any(record: Record, name: str) -> bool:
+    return name in record.samples and bool(record.samples[name].to_numpy().any())
+
+
+def _most_and_least(name: str, record: Record) -> dict[str, Any] | None:
+    """Rows of images: most and least trained, and hardest, of one run."""
+    if not record.thumbnails:
+        return None
+    frame = analysis.measures(record)
+    frame = frame[frame.index.isin(list(record.thumbnails))]
+    size = (9.0, 1.7)
+    rows = {}
+    for key, by, highest in (
+        ("most", "times_trained", True),
+        ("least", "times_trained", False),
+        ("hardest", "mean_loss", True),
+    ):
+        picture = draw(plots.image_grid, record, by, highest=highest, count=8, size=size)
+        rows[key] = picture
+    return {"name": name, **rows}

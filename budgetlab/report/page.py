@@ -1,0 +1,217 @@
+"""Read records, draw what they say, and write the page."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from budgetlab import analysis
+from budgetlab.analysis.frames import Records
+from budgetlab.analysis.tables import is_numeric
+from budgetlab.errors import InputError
+from budgetlab.records import Record, write_atomically
+from budgetlab.report.figures import section_over_runs, section_samples
+from budgetlab.report.reproduce import command
+
+__all__ = ["write"]
+
+SHOWN_RUNS = 6
+
+
+def write(records: Records, out: Path | str = "report.html") -> Path:
+    """Write one self-contained HTML page: what was run, found, picked, and how to repeat it.
+
+    The page needs nothing beside itself: no network, no script, no other file.
+
+    Parameters
+    ----------
+    records
+        As for :func:`budgetlab.analysis.load`. Those that cannot be used are named on
+        the page, and in a warning each; the others go on.
+    out
+        File to write; folders on the way are made.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If no record can be opened, none holds an epoch, or the file cannot be written.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise InputError(f"out '{out}' is a folder: give a file such as {out / 'report.html'}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        content = _content(records)
+    problems = [str(w.message) for w in caught if issubclass(w.category, analysis.RecordWarning)]
+    for problem in dict.fromkeys(problems):
+        warnings.warn(problem, analysis.RecordWarning, stacklevel=2)
+    content["problems"] = list(dict.fromkeys([*problems, *content["problems"]]))
+    # The only text that is trusted: our own, and a style sheet would not survive escaping.
+    style = Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8"))
+    text = _template().render(content, css=style)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, text.encode())
+    except OSError as error:
+        raise InputError(
+            f"out '{out}' cannot be written ({error.strerror}): give another file with --out"
+        ) from None
+    return out
+
+
+def _template() -> jinja2.Template:
+    folder = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("page.html")
+
+
+def _content(records: Records) -> dict[str, Any]:
+    runs = analysis.load(records)
+    frame = analysis.summaries(runs)
+    try:
+        compared = analysis.compare(frame)
+    except InputError as error:
+        compared, why_not = None, str(error)
+    else:
+        why_not = ""
+    over_runs = section_over_runs(analysis.epochs(runs), frame, compared)
+    chosen = _representatives(runs, frame)
+    samples, problems = section_samples(chosen)
+    return {
+        "title": f"{_join(frame['dataset'].unique())} on a budget",
+        "overview": _overview(frame),
+        "facts": _facts(runs, frame),
+        "table_cells": None if compared is None else _cells(analysis.readable(compared)),
+        "findings": [] if compared is None else _findings(compared),
+        "why_not": why_not,
+        "over_runs": over_runs,
+        "samples": samples,
+        "chosen": {name: str(record.path) for name, record in chosen.items()},
+        "runs": _cells(_run_table(frame)),
+        "commands": [command(record) for record in runs],
+        "versions": _versions(runs),
+        "problems": problems,
+    }
+
+
+def _overview(frame: pd.DataFrame) -> str:
+    seeds, methods = frame["seed"].nunique(), list(frame["method"].unique())
+    budgets = _join([f"{100 * b:g}%" for b in sorted(frame["budget"].unique())])
+    return (
+        f"{_many(len(frame), 'training run')} of {_many(len(methods), 'method')} "
+        f"({_join(methods)}) at {budgets} of the cost of full training, "
+        f"with {_many(seeds, 'seed')}."
+    )
+
+
+def _facts(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, str]:
+    """What a reader wants to know before any number, each in a few words."""
+    data = runs[0].about["data"]
+    units = _join(frame["budget_unit"].unique())
+    counted = {"iterations": "optimiser steps", "samples": "samples", "flops": "operations"}
+    facts = {
+        "Data": _join(
+            f"{name} ({_size(group)})" for name, group in frame.groupby("dataset", sort=False)
+        ),
+        "Classes": str(len(data.get("classes", []))) if frame["dataset"].nunique() == 1 else "",
+        "Network": _join(frame["model"].dropna().unique()),
+        "Augmentation": _join(frame["augmentation"].unique()),
+        "Full run": _join(f"{_many(epochs, 'epoch')}" for epochs in frame["epochs"].unique()),
+        "Budget counts": counted.get(units, units),
+        "Trained on": _join(frame["hardware"].dropna().unique()),
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def _size(group: pd.DataFrame) -> str:
+    sizes = [f"{int(n):,}" for n in group["train_size"].dropna().unique()]
+    return f"{_join(sizes)} training samples" if sizes else "size unknown"
+
+
+def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
+    """Sentences on differences: those that can be claimed first."""
+    rows = compared[compared["method"] != compared["baseline"]]
+    claimed = rows["p_corrected"] < 0.05
+    kinds = [("claimed", rows[claimed]), ("open", rows[~claimed])]
+    return [
+        {"kind": kind, "text": text[0].upper() + text[1:]}
+        for kind, part in kinds
+        for text in part["sentence"]
+    ]
+
+
+def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, Record]:
+    """One run a method, in the same condition and of the same seed where there is one.
+
+    Per-sample histories are many; a page that shows one of each says more than one
+    that shows all.
+    """
+    keys = ["dataset", "augmentation", "budget", "seed"]
+    usable = (
+        frame[frame["status"] == "finished"] if (frame["status"] == "finished").any() else frame
+    )
+    methods = usable.groupby(keys, sort=True)["method"].nunique()
+    best = dict(zip(keys, methods.idxmax(), strict=True))
+    chosen: dict[str, Record] = {}
+    same = usable[(usable[keys] == pd.Series(best)).all(axis=1)]
+    for place in same.index:
+        name = frame.loc[place, "method"]
+        if name not in chosen and len(chosen) < SHOWN_RUNS:
+            chosen[name] = runs[place]
+    return chosen
+
+
+def _run_table(frame: pd.DataFrame) -> pd.DataFrame:
+    columns = [
+        *(n for n in analysis.condition_columns(frame) if n != "budget_unit"),
+        *("seed", "status", "test_accuracy", "steps", "trained_samples", "looked_samples"),
+        *("flops", "seconds"),
+    ]
+    table = frame[columns].copy()
+    table["test_accuracy"] = [f"{100 * v:.2f}%" if v == v else "" for v in frame["test_accuracy"]]
+    for name in ("steps", "trained_samples", "looked_samples"):
+        table[name] = [f"{v:,.0f}" if v == v else "" for v in frame[name]]
+    table["flops"] = [f"{v:.3g}" if v == v else "" for v in frame["flops"]]
+    table["seconds"] = [f"{v:,.1f}" if v == v else "" for v in frame["seconds"]]
+    table = table.rename(columns=lambda name: name.replace("_", " "))
+    return analysis.readable(table)
+
+
+def _cells(table: pd.DataFrame) -> dict[str, Any]:
+    numeric = [is_numeric(table[name].tolist()) for name in table]
+    rows = table.to_numpy().tolist()
+    return {
+        "heading": list(zip(map(str, table.columns), numeric, strict=True)),
+        "rows": [list(zip(row, numeric, strict=True)) for row in rows],
+    }
+
+
+def _versions(runs: Sequence[Record]) -> dict[str, str]:
+    names = dict.fromkeys(name for run in runs for name in run.about.get("versions", {}))
+    return {
+        name: _join(dict.fromkeys(str(run.about.get("versions", {}).get(name, "")) for run in runs))
+        for name in names
+    }
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _join(parts: Any) -> str:
+    return ", ".join(str(part) for part in parts)
