@@ -58,7 +58,7 @@ def cut_windows(images: Tensor, sources: Tensor, top: Tensor, left: Tensor, widt
     row = (sources.unsqueeze(-2) * planes + plane) * height + top.unsqueeze(-2)
     first = row * margin + left.unsqueeze(-2) * step + margin
     # The margin lets a run start before the first image or end after the last one.
-    runs = F.pad(values, (margin, 2 * margin)).unfold(0, width * step, 1)
+    runs = F.pad(values, (margin, margin)).unfold(0, width * step, 1)
     cut = runs.index_select(0, first.flatten())
     count, rows = top.shape
     if interleaved:
