@@ -20,7 +20,8 @@ def read_cache(
     ``key`` is given, the file must hold the same one.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: numpy leaves a damaged file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             if key is not None and str(stored["key"]) != key:
                 return None
             return {name: stored[name] for name in names}

@@ -48,16 +48,15 @@ def folder(path: str, root: Path, seed: int, size: int | None, progress: bool, *
         for part in (parts if has_parts else ["train"])
     }
     classes = _class_names(path, listings)
-    files = [file for listing in listings.values() for file in listing.files]
     names = [name for listing in listings.values() for name in listing.names]
     stamp = "".join(listing.stamp for listing in listings.values())
-    decoded = _decode_cached(top, files, names, stamp, root, size, progress)
+    decoded = _decode_cached(top, names, stamp, root, size, progress)
     links = tuple(link for listing in listings.values() for link in listing.skipped)
     skipped = links + decoded.skipped
     _warn(path, skipped)
     label = {name: number for number, name in enumerate(classes)}
     y = np.array([label[one] for part in listings.values() for one in part.labels])[decoded.kept]
-    ends = np.cumsum([len(listing.files) for listing in listings.values()])
+    ends = np.cumsum([len(listing.names) for listing in listings.values()])
     part_of = np.searchsorted(ends, decoded.kept, side="right")
     return _assemble(path, decoded, y, part_of, list(listings), classes, seed, skipped)
 
@@ -107,10 +106,10 @@ def mini_imagenet(root: Path, progress: bool, **_: Any) -> Source:
             )
     table = pd.concat([_table(file) for file in tables], ignore_index=True)
     # Only the last part of a name counts: a table cannot point out of the folder.
-    names = [Path(name).name for name in table["filename"]]
-    files = [top / "images" / name for name in names]
-    stamp = hashlib.sha256("\0".join(map(_stamp, files)).encode()).hexdigest()
-    decoded = _decode_cached(top, files, names, stamp, root, MINI_IMAGENET_SIZE, progress)
+    names = [f"images/{Path(name).name}" for name in table["filename"]]
+    stamps = "\0".join(_stamp(top / name) for name in names)
+    stamp = hashlib.sha256(stamps.encode()).hexdigest()
+    decoded = _decode_cached(top, names, stamp, root, MINI_IMAGENET_SIZE, progress)
     _warn(str(top), decoded.skipped)
     classes = sorted(set(table["label"]))
     y = table["label"].map({name: k for k, name in enumerate(classes)}).to_numpy()[decoded.kept]
@@ -169,7 +168,6 @@ def _class_names(path: str, listings: dict[str, Listing]) -> list[str]:
 
 def _decode_cached(
     top: Path,
-    files: Sequence[Path],
     names: Sequence[str],
     stamp: str,
     root: Path,
@@ -184,7 +182,7 @@ def _decode_cached(
     stored = read_cache(cache, ("key", "skipped", "kept", "x"), key=key)
     if stored is not None:
         return Decoded(stored["x"], stored["kept"], tuple(map(str, stored["skipped"])))
-    decoded = decode_all(files, names, size, progress)
+    decoded = decode_all(top, names, size, progress)
     skipped = np.array(decoded.skipped, dtype=str)
     arrays = {"key": np.array(key), "skipped": skipped, "kept": decoded.kept, "x": decoded.x}
     write_cache(cache, arrays)

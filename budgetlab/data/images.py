@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,16 @@ class _OtherSize(Exception):
 
 def is_image_name(name: str) -> bool:
     """Whether a file's ending is one of a format that Pillow reads; hidden files are not."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in _endings()
+
+
+@cache
+def _endings() -> frozenset[str]:
     Image.init()
-    kind = Image.registered_extensions().get(Path(name).suffix.lower())
-    return not name.startswith(".") and kind in Image.OPEN and kind not in REFUSED_FORMATS
+    readable = Image.OPEN.keys() - REFUSED_FORMATS
+    return frozenset(
+        ending for ending, kind in Image.registered_extensions().items() if kind in readable
+    )
 
 
 def decode(path: Path, size: int | None) -> np.ndarray:
@@ -66,6 +74,7 @@ def decode(path: Path, size: int | None) -> np.ndarray:
     numpy.ndarray
         uint8 ``[3, H, W]``.
     """
+    Image.init()
     formats = [name for name in Image.OPEN if name not in REFUSED_FORMATS]
     with Image.open(path, formats=formats) as image:
         if image.width * image.height > MOST_PIXELS:
@@ -79,15 +88,13 @@ def decode(path: Path, size: int | None) -> np.ndarray:
         return np.asarray(upright).transpose(2, 0, 1)
 
 
-def decode_all(
-    files: Sequence[Path], names: Sequence[str], size: int | None, progress: bool
-) -> Decoded:
+def decode_all(top: Path, names: Sequence[str], size: int | None, progress: bool) -> Decoded:
     """Read many image files into one array.
 
     Parameters
     ----------
-    files, names
-        Where each is, and what to call it in ``skipped``.
+    top, names
+        A folder, and the files relative to it.
     size
         As in :func:`decode`, for all. None: images that all have the same size of
         at most 128 pixels a side stay as they are; else 32.
@@ -99,31 +106,31 @@ def decode_all(
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         # Odd but harmless metadata is no news to the user.
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        shape = (size, size) if size else _common_size(files)
+        shape = (size, size) if size else _common_size(top, names)
         if size is None and shape is not None:
             try:
-                return _decode_to(files, names, None, shape, progress)
+                return _decode_to(top, names, None, shape, progress)
             except _OtherSize:
                 shape = None
         size = size or DEFAULT_SIZE
-        return _decode_to(files, names, size, shape or (size, size), progress)
+        return _decode_to(top, names, size, shape or (size, size), progress)
 
 
 def _decode_to(
-    files: Sequence[Path],
+    top: Path,
     names: Sequence[str],
     size: int | None,
     shape: tuple[int, int],
     progress: bool,
 ) -> Decoded:
     """Decode with one thread a processor: Pillow lets go of the lock while it decodes."""
-    total = len(files) * 3 * shape[0] * shape[1]
-    require_memory(f"{len(files)} images", total, "give a smaller size or fewer files")
-    x = np.empty((len(files), 3, *shape), np.uint8)
+    total = len(names) * 3 * shape[0] * shape[1]
+    require_memory(f"{len(names)} images", total, "give a smaller size or fewer files")
+    x = np.empty((len(names), 3, *shape), np.uint8)
 
     def read(position: int) -> str | None:
         try:
-            image = decode(files[position], size)
+            image = decode(top / names[position], size)
         except MemoryError:
             raise
         except Exception as reason:
@@ -136,10 +143,10 @@ def _decode_to(
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         try:
-            bar = tqdm(total=len(files), desc="reading images", disable=not progress, leave=False)
+            bar = tqdm(total=len(names), desc="reading images", disable=not progress, leave=False)
             problems: list[str | None] = []
             with bar:
-                for problem in pool.map(read, range(len(files))):
+                for problem in pool.map(read, range(len(names))):
                     problems.append(problem)
                     bar.update()
         except BaseException:
@@ -150,16 +157,16 @@ def _decode_to(
     return Decoded(x if len(kept) == len(x) else x[kept], kept, skipped)
 
 
-def _common_size(files: Sequence[Path]) -> tuple[int, int] | None:
+def _common_size(top: Path, names: Sequence[str]) -> tuple[int, int] | None:
     """Height and width of the first image that can be read; None if it is a large one."""
-    for file in files:
+    for name in names:
         try:
-            height, width = decode(file, None).shape[1:]
+            height, width = decode(top / name, None).shape[1:]
         except Exception:
             continue
         return (height, width) if max(height, width) <= LARGEST_KEPT else None
     raise InputError(
-        f"none of the {len(files)} images can be read: the first one is '{files[0]}', "
+        f"none of the {len(names)} images can be read: the first one is '{top / names[0]}', "
         "open it in another program to see why"
     )
 

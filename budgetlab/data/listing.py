@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,11 +17,10 @@ __all__ = ["Listing", "existing_folder", "list_classes"]
 class Listing:
     """Image files of one split, ordered by class and name.
 
-    ``names`` are relative to the whole data set's folder, ``labels`` the class
-    folder of each, ``stamp`` changes with every name, size and time of change.
+    ``names`` are relative to the whole data set's folder, with ``/``; ``labels`` the
+    class folder of each; ``stamp`` changes with every name, size and time of change.
     """
 
-    files: tuple[Path, ...]
     names: tuple[str, ...]
     labels: tuple[str, ...]
     skipped: tuple[str, ...]
@@ -56,46 +56,41 @@ def list_classes(top: Path, part: Path) -> Listing:
         ``top`` itself, or the folder of one split in it.
     """
     home = Path(os.path.realpath(top))
-    files: list[Path] = []
+    start = "" if part == top else f"{part.name}/"
     names: list[str] = []
     labels: list[str] = []
     skipped: list[str] = []
     digest = hashlib.sha256()
     for entry in sorted(os.scandir(part), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or not entry.is_dir():
             continue
-        if entry.is_symlink() and entry.is_dir():
-            skipped.append(f"{Path(entry.path).relative_to(top)}: a link to a folder")
-        elif entry.is_dir():
-            for found in _walk(entry.path):
-                name = Path(found.path).relative_to(top).as_posix()
-                if found.is_symlink() and not _inside(found.path, home):
-                    skipped.append(f"{name}: a link that leaves the folder")
-                    continue
-                try:
-                    status = found.stat()
-                except OSError:
-                    skipped.append(f"{name}: cannot be opened")
-                    continue
-                files.append(Path(found.path))
-                names.append(name)
-                labels.append(entry.name)
-                digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    return Listing(tuple(files), tuple(names), tuple(labels), tuple(skipped), digest.hexdigest())
+        if entry.is_symlink():
+            skipped.append(f"{start}{entry.name}: a link to a folder")
+            continue
+        for name, found in _walk(entry.path, f"{start}{entry.name}/"):
+            if found.is_symlink() and not Path(os.path.realpath(found.path)).is_relative_to(home):
+                skipped.append(f"{name}: a link that leaves the folder")
+                continue
+            try:
+                status = found.stat()
+            except OSError:
+                skipped.append(f"{name}: cannot be opened")
+                continue
+            names.append(name)
+            labels.append(entry.name)
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return Listing(tuple(names), tuple(labels), tuple(skipped), digest.hexdigest())
 
 
-def _walk(folder: str) -> list[os.DirEntry[str]]:
-    """Image files below a folder, sorted by name, without following links to folders."""
-    found: list[os.DirEntry[str]] = []
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Image files below a folder by name, without following links to folders.
+
+    Names are joined as text: with paths, listing 60,000 files takes seconds.
+    """
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith("."):
-                    found += _walk(entry.path)
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
             elif is_image_name(entry.name):
-                found.append(entry)
-    return found
-
-
-def _inside(path: str, home: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(home)
+                yield prefix + entry.name, entry

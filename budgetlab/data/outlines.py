@@ -34,22 +34,27 @@ def box(x: Array, y: Array, width: float, height: float) -> Array:
 
 
 def circle(x: Array, y: Array) -> Array:
+    """A disc."""
     return length(x, y) - 0.85
 
 
 def ring(x: Array, y: Array) -> Array:
+    """A disc with a hole."""
     return abs(length(x, y) - 0.7) - 0.2
 
 
 def crescent(x: Array, y: Array) -> Array:
+    """A disc less a smaller one, to its right."""
     return np.maximum(length(x, y) - 0.9, 0.72 - length(x - 0.42, y))
 
 
 def triangle(x: Array, y: Array) -> Array:
+    """Three equal sides, on its base."""
     return np.maximum(HALF_SQRT3 * abs(x) + HALF * y, -y) - HALF
 
 
 def square(x: Array, y: Array) -> Array:
+    """On its base."""
     return box(x, y, 0.72, 0.72)
 
 
@@ -78,6 +83,7 @@ def heart(x: Array, y: Array) -> Array:
 
 
 def cross(x: Array, y: Array) -> Array:
+    """Two bars of equal length."""
     return np.minimum(box(x, y, 0.9, 0.28), box(x, y, 0.28, 0.9))
 
 

@@ -19,7 +19,7 @@ PROBLEMS = {
     "blobs": "three round clouds, of 80%, 16% and 4% of the points",
 }
 MOON_NOISE = 0.22
-SPIRAL_NOISE = 0.16
+SPIRAL_NOISE = 0.25
 BLOB_CENTRES = ((0.0, 0.0), (2.2, 1.0), (-0.4, 2.4))
 BLOB_SHARES = (0.80, 0.16, 0.04)
 BLOB_SPREAD = 0.8

@@ -76,11 +76,11 @@ def _pictures(
     shape_colour, ground_colour = brush.colours()
     picture = brush.ground(ground_colour)
     for _ in range(CLUTTER):
-        brush.speck(picture, likely=brush.by_difficulty(0.05, 0.7), largest=4.0)
+        brush.speck(picture, likely=brush.by_difficulty(0.05, 0.5), largest=4.0)
     coverage = brush.shape(y, other, share)
     _paint(picture, shape_colour, coverage)
     for _ in range(OCCLUDERS):
-        brush.speck(picture, likely=brush.by_difficulty(0.0, 0.4), largest=3.0)
+        brush.speck(picture, likely=brush.by_difficulty(0.0, 0.3), largest=3.0)
     return _to_bytes(brush.grain(brush.blur(picture)))
 
 
@@ -114,7 +114,7 @@ class _Brush:
         direction += (1 - direction) * np.stack([self.uniform() for _ in range(3)])
         direction /= abs(direction).max(axis=0)
         darker = self.uniform() < self.by_difficulty(0.05, 0.5)
-        step = np.where(darker, -direction, direction) * self.by_difficulty(0.8, 0.35)
+        step = np.where(darker, -direction, direction) * self.by_difficulty(0.8, 0.4)
         # The ground is drawn where the shape's colour stays within [0, 1].
         room = np.stack([self.uniform() for _ in range(3)]) * (1 - abs(step))
         ground = room + np.maximum(-step, 0)
@@ -124,7 +124,7 @@ class _Brush:
         """Background that fades across the picture."""
         slope_x, slope_y = self.uniform(-1, 1), self.uniform(-1, 1)
         ramp = (slope_x * self.right + slope_y * self.up) * np.float32(1 / SIZE)
-        strength = self.by_difficulty(0.15, 0.7)
+        strength = self.by_difficulty(0.15, 0.45)
         tint = np.stack([self.uniform(-1, 1) for _ in range(3)])
         return colour + tint * (ramp * strength)
 
@@ -162,7 +162,7 @@ class _Brush:
         cosine, sine = self.turned(np.float32(1))
         along = (cosine * right + sine * up) / self.uniform(4, 6)
         wave = abs(along - np.floor(along) - np.float32(0.5))
-        bars = np.clip(wave * 6 - 1, 0, 1)
+        bars = np.clip(wave * 6 - np.float32(0.5), 0, 1)
         return np.where(striped, bars, np.float32(1))
 
     def speck(self, picture: np.ndarray, likely: np.ndarray, largest: float) -> None:
