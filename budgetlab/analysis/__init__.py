@@ -4,14 +4,13 @@
 >>> print(bl.analysis.table(bl.analysis.compare("runs")))  # doctest: +SKIP
 """
 
-from budgetlab.analysis.agreement import agreement, measure_agreement, run_agreement
-from budgetlab.analysis.compare import BASELINES, compare, mean_interval, paired_difference
+from budgetlab.analysis.comparison import BASELINES, compare, mean_interval, paired_difference
 from budgetlab.analysis.conditions import condition_columns, label, varying
-from budgetlab.analysis.curves import AXES, cost_to_reach, curves, frontier
 from budgetlab.analysis.distributions import calibration, one_epoch, quantiles, sample_life
 from budgetlab.analysis.frames import COSTS, RecordWarning, epochs, load, summaries
-from budgetlab.analysis.measures import HARD, MEANINGS, hardness, measures
-from budgetlab.analysis.selection import (
+from budgetlab.analysis.learning import AXES, cost_to_reach, curves, frontier
+from budgetlab.analysis.per_sample import HARD, MEANINGS, hardness, measures
+from budgetlab.analysis.picks import (
     class_share,
     coverage,
     effective_sample_size,
@@ -20,6 +19,7 @@ from budgetlab.analysis.selection import (
     ranked_counts,
     selection,
 )
+from budgetlab.analysis.ranks import agreement, measure_agreement, run_agreement
 from budgetlab.analysis.tables import export, latex, markdown, readable, table
 
 __all__ = [

@@ -154,7 +154,8 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
         x="epoch",
         y=f"batches filled with samples {FLAGS[flag]} (%)",
         legend=True,
-        text=f"Share of the batches filled with samples {FLAGS[flag]}; {base:.1f}% of the data are. {'; '.join(said)}.",
+        text=f"Share of the batches filled with samples {FLAGS[flag]}; {base:.1f}% of the data "
+        f"are. {'; '.join(said)}.",
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis import measures
-from budgetlab.analysis.measures import check_measure
+from budgetlab.analysis.per_sample import check_measure
 from budgetlab.errors import InputError
 from budgetlab.plots import style
 from budgetlab.records import Record

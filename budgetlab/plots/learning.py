@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import compare, curves, frontier as find_frontier, summaries, varying
+from budgetlab.analysis import compare, curves, summaries, varying
+from budgetlab.analysis import frontier as find_frontier
 from budgetlab.analysis.conditions import condition_columns, label, require
 from budgetlab.analysis.frames import Records
 from budgetlab.plots import style
@@ -55,7 +56,8 @@ def learning_curves(
         look, n = drawn[name], int(group["n"].iloc[0])
         x, middle = group["cost"].to_numpy(), scale * group["mean"].to_numpy()
         ax.plot(x, middle, color=look.colour, linestyle=look.line, marker=look.marker,
-                markevery=max(1, len(x) // 6), markersize=5, label=style.literal(f"{name} (n = {n})"))  # fmt: skip
+                markevery=max(1, len(x) // 6), markersize=5,
+                label=style.literal(f"{name} (n = {n})"))  # fmt: skip
         if group["low"].notna().any():
             low, high = scale * group["low"], scale * group["high"]
             ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
@@ -105,7 +107,8 @@ def frontier(
         spread = scale * group[["low", "high"]].to_numpy().T
         error = np.nan_to_num(np.abs(spread - middle.to_numpy()))
         ax.errorbar(group["cost"], middle, yerr=error, color=look.colour, marker=look.marker,
-                    linestyle="none", capsize=3, markersize=6, label=style.literal(name))  # fmt: skip
+                    linestyle="none", capsize=3, markersize=6,
+                    label=style.literal(name))  # fmt: skip
     for _, best in frame[frame["on_frontier"]].groupby("dataset"):
         best = best.sort_values("cost")
         ax.plot(best["cost"], scale * best["mean"], color=style.INK, linewidth=1, zorder=1)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import load, one_epoch, quantiles, ranked_counts, summaries
+from budgetlab.analysis import label, load, one_epoch, quantiles, ranked_counts, summaries, varying
 from budgetlab.analysis import sample_life as find_life
-from budgetlab.analysis.conditions import require
+from budgetlab.analysis.conditions import condition_columns, require
 from budgetlab.analysis.frames import Records
 from budgetlab.errors import InputError
 from budgetlab.plots import style
@@ -175,9 +175,6 @@ def who_was_picked(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) ->
 
 def run_names(records: Sequence[Record]) -> list[str]:
     """Short names of runs: their method, and what else tells them apart."""
-    from budgetlab.analysis import label, varying
-    from budgetlab.analysis.conditions import condition_columns
-
     frame = summaries(records)
     keys = varying(frame, [*condition_columns(frame), "seed"])
     shown = ["method", *(name for name in keys if name != "method")]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from budgetlab.analysis import AXES, COSTS, MEANINGS
+from budgetlab.analysis import AXES, COSTS, MEANINGS, label, varying
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Look", "alt_text", "axes", "axis_name", "describe", "finish", "fraction", "literal", "looks",
-           "new_figure"]  # fmt: skip
+__all__ = ["Look", "alt_text", "axes", "axis_name", "condition_looks", "describe", "finish",
+           "fraction", "line_labels", "literal", "looks", "new_figure"]  # fmt: skip
 
 # Okabe & Ito (2008) without yellow, which is unreadable on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
@@ -165,7 +165,5 @@ def fraction(column: str) -> float:
 
 def line_labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """Text that tells the rows of a frame apart by those columns that differ."""
-    from budgetlab.analysis import label, varying
-
     shown = varying(frame, columns) or ["method"]
     return pd.Series([label(row, shown) for row in frame.to_dict("records")], index=frame.index)

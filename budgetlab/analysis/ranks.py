@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from budgetlab.analysis.measures import HARD, check_measure, hardness, measures
+from budgetlab.analysis.per_sample import HARD, check_measure, hardness, measures
 from budgetlab.errors import InputError
 from budgetlab.records import Record
 

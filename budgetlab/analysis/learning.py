@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.compare import mean_interval
+from budgetlab.analysis.comparison import mean_interval
 from budgetlab.analysis.conditions import condition_columns, require
 from budgetlab.analysis.frames import COSTS, Records, epochs, summaries
 from budgetlab.errors import unknown

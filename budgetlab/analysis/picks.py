@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.measures import read_blocks
+from budgetlab.analysis.per_sample import read_blocks
 from budgetlab.errors import InputError
 from budgetlab.records import Record
 

@@ -1,0 +1,408 @@
+"""Frames, comparisons, curves: against values worked out by hand and a known truth."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_records import write_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from budgetlab import analysis
+from budgetlab.analysis import RecordWarning
+from budgetlab.analysis.sentences import sentence
+from budgetlab.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two methods at two budgets over three seeds, and a full run of plain SGD."""
+    out = tmp_path_factory.mktemp("runs")
+    for seed in range(3):
+        for budget in (0.2, 0.4):
+            write_run(out, method="unif-SGD", budget=budget, seed=seed)
+            write_run(out, method="p-SGD", budget=budget, seed=seed, gain=0.01 * (seed + 1))
+    write_run(out, method="SGD", budget=1.0, seed=0)
+    return out
+
+
+def summary_frame(rows):
+    """Summaries of finished runs; each row is method, seed, accuracy and what differs."""
+    settled = {"dataset": "shapes", "augmentation": "standard", "budget": 0.3, "flops": 30.0,
+               "budget_unit": "iterations", "status": "finished", "path": "-",
+               "fingerprint": "f"}  # fmt: skip
+    names = ("method", "seed", "test_accuracy")
+    return pd.DataFrame([settled | dict(zip(names, row, strict=False)) | row[3] for row in rows])
+
+
+def test_reading_never_loads_torch():
+    code = (
+        "import sys, budgetlab.analysis, budgetlab.plots, budgetlab.report;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Frames
+
+
+def test_summaries_hold_what_the_runs_say(folder):
+    frame = analysis.summaries(folder)
+    assert len(frame) == 13
+    full = frame[frame["method"] == "SGD"].iloc[0]
+    # 200 samples x 6 epochs at budget 1 in batches of 10, three thousand operations each.
+    assert (full["trained_samples"], full["steps"], full["flops"]) == (1200, 120, 3_600_000)
+    assert full["test_accuracy"] == pytest.approx(0.9)
+    assert full["model"] == "small"
+
+
+def test_a_record_can_be_given_as_path_folder_or_object_and_counts_once(folder):
+    record = analysis.load(folder)[0]
+    assert len(analysis.load([record, record.path, str(record.path), folder])) == 13
+    assert len(analysis.summaries(record)) == 1
+
+
+def test_a_run_cut_off_takes_its_results_from_the_last_whole_epoch(tmp_path):
+    record = write_run(tmp_path, status="running", budget=0.2)
+    row = analysis.summaries(record).iloc[0]
+    assert row["status"] == "running"
+    assert row["epochs_trained"] == 6
+    assert row["trained_samples"] == 240
+    assert row["test_accuracy"] == pytest.approx(record.epochs["test_accuracy"].iloc[-1])
+
+
+def test_epochs_are_one_row_a_run_and_epoch(folder):
+    frame = analysis.epochs(folder)
+    assert len(frame) == 13 * 6
+    assert frame.groupby("run")["steps"].apply(lambda steps: steps.is_monotonic_increasing).all()
+    assert set(frame["lr_start"]) == {0.1}
+    assert frame["lr"].nunique() == 6
+
+
+def damage(folder, kind):
+    """Copy one record and break the copy in one way."""
+    record = analysis.load(folder)[0]
+    path = folder / f"damaged-{kind}"
+    shutil.copytree(record.path, path)
+    about = json.loads((path / "record.json").read_text())
+    if kind == "newer":
+        about["format"] = 99
+        (path / "record.json").write_text(json.dumps(about))
+    elif kind == "truncated":
+        (path / "record.json").write_text(json.dumps(about)[:200])
+    elif kind == "epochs":
+        (path / "epochs.csv").write_text("steps\n1\n")
+        (path / "record.json").write_text(json.dumps(about | {"summary": {}}))
+    elif kind == "array":
+        shutil.rmtree(path / "samples.zarr" / "margin")
+    elif kind == "history":
+        shutil.rmtree(path / "samples.zarr")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"), [("newer", "format 99"), ("truncated", "cannot be read")]
+)
+def test_a_record_that_cannot_be_opened_is_left_out_with_a_sentence(tmp_path, kind, says):
+    write_run(tmp_path, budget=0.2)
+    path = damage(tmp_path, kind)
+    with pytest.warns(RecordWarning, match=says) as caught:
+        frame = analysis.summaries(tmp_path)
+    assert path.name in str(caught[0].message)
+    assert len(frame) == 1
+    with pytest.raises(InputError, match=says):
+        analysis.summaries(path)
+
+
+def test_a_damaged_table_of_epochs_leaves_the_other_curves(tmp_path):
+    write_run(tmp_path, budget=0.2)
+    damage(tmp_path, "epochs")
+    with pytest.warns(RecordWarning, match="lacks the columns"):
+        assert analysis.epochs(tmp_path)["run"].nunique() == 1
+    with pytest.warns(RecordWarning, match="stay empty"):
+        assert len(analysis.summaries(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"), [("array", "lacks the arrays margin"), ("history", "only the summary")]
+)
+def test_missing_arrays_are_named_and_the_summary_still_opens(tmp_path, kind, says):
+    write_run(tmp_path, budget=0.2)
+    path = damage(tmp_path, kind)
+    assert analysis.summaries(path)["test_accuracy"].notna().all()
+    with pytest.raises(InputError, match=says):
+        analysis.measures(analysis.load(path)[0])
+
+
+def test_arrays_of_other_lengths_after_a_kill_still_open(tmp_path):
+    import zarr
+
+    record = write_run(tmp_path, budget=0.2)
+    before = analysis.measures(record)
+    array = zarr.open_group(record.path / "samples.zarr")["loss"]
+    array.resize((array.shape[0] + 1, array.shape[1]))
+    after = analysis.measures(analysis.load(record.path)[0])
+    pd.testing.assert_frame_equal(before, after, check_like=True)
+
+
+def test_nothing_to_read_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        analysis.summaries(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds no record"):
+        analysis.summaries(tmp_path)
+    with pytest.raises(InputError, match="at least one"):
+        analysis.summaries([])
+
+
+# Paired comparison
+
+
+def test_paired_interval_and_p_by_hand():
+    result = analysis.paired_difference(np.array([2.0, 4, 6]), np.array([1.0, 2, 3]))
+    # d = 1, 2, 3: mean 2, s = 1, t(2, 0.975) = 4.302653, half width 4.302653 / sqrt(3).
+    assert result.pairs == 3
+    assert result.difference == pytest.approx(2)
+    assert result.low == pytest.approx(2 - 2.484138, abs=1e-6)
+    assert result.high == pytest.approx(2 + 2.484138, abs=1e-6)
+    assert result.p == pytest.approx(0.0741799, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(2, 8), st.integers(0, 10**6))
+def test_paired_difference_is_the_paired_t_test_of_scipy(n, seed):
+    a, b = np.random.default_rng(seed).normal(size=(2, n))
+    ours, theirs = analysis.paired_difference(a, b), stats.ttest_rel(a, b)
+    interval = theirs.confidence_interval(0.95)
+    assert ours.p == pytest.approx(theirs.pvalue)
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_one_pair_and_equal_differences_have_no_interval():
+    for ours, theirs in (([0.5], [0.4]), ([0.5, 0.7], [0.4, 0.6])):
+        result = analysis.paired_difference(np.array(ours), np.array(theirs))
+        assert result.difference == pytest.approx(0.1)
+        assert math.isnan(result.low)
+        assert math.isnan(result.p)
+
+
+def test_comparison_pairs_by_seed_and_says_how_many_had_no_partner():
+    frame = summary_frame(
+        [("unif-SGD", s, a, {}) for s, a in enumerate([0.50, 0.60, 0.70, 0.80])]
+        # Shuffled seeds, and seed 9 without a partner: pairing by position would be wrong.
+        + [("p-SGD", s, a, {}) for s, a in [(9, 0.1), (2, 0.73), (0, 0.51), (1, 0.62)]]
+    )
+    row = analysis.compare(frame, "unif-SGD").set_index("method").loc["p-SGD"]
+    assert (row["n"], row["pairs"], row["dropped"]) == (4, 3, 2)
+    assert row["difference"] == pytest.approx(0.02)
+    assert row["ci_low"] == pytest.approx(0.02 - 0.02484138)
+    assert row["spread"] == pytest.approx(np.std([0.1, 0.73, 0.51, 0.62], ddof=1))
+    assert row["sentence"] == (
+        "no difference can be claimed at n = 3: p-SGD against unif-SGD is +2.00 points "
+        "(95% CI -0.48 to +4.48, corrected p = 0.074); 2 runs without a partner left out."
+    )
+
+
+def test_a_large_difference_is_claimed_and_its_sign_is_said():
+    rows = [("unif-SGD", s, 0.5 + 0.01 * s, {}) for s in range(4)]
+    worse = [("p-SGD", s, 0.4 + 0.011 * s, {}) for s in range(4)]
+    text = analysis.compare(summary_frame(rows + worse)).set_index("method").loc["p-SGD"]
+    assert text["sentence"].startswith("p-SGD is worse than unif-SGD: -9.85 points (95% CI")
+    assert "n = 4 pairs" in text["sentence"]
+
+
+def test_less_loss_is_better():
+    row = {"method": "p-SGD", "baseline": "unif-SGD", "pairs": 5, "dropped": 0, "p": 0.001,
+           "difference": -0.2, "ci_low": -0.3, "ci_high": -0.1, "p_corrected": 0.001}  # fmt: skip
+    assert "p-SGD is better than unif-SGD" in sentence(row, "test_loss")
+    assert "p-SGD is worse than unif-SGD" in sentence(row, "test_accuracy")
+
+
+def test_a_single_seed_gives_no_spread_and_no_interval():
+    frame = summary_frame([("unif-SGD", 0, 0.5, {}), ("p-SGD", 0, 0.6, {})])
+    row = analysis.compare(frame).set_index("method").loc["p-SGD"]
+    assert math.isnan(row["spread"])
+    assert math.isnan(row["ci_low"])
+    assert row["sentence"].startswith("no difference can be claimed at n = 1: p-SGD")
+
+
+def test_holm_correction_by_hand():
+    rng = np.random.default_rng(3)
+    rows = [("unif-SGD", s, 0.5 + rng.normal(0, 0.01), {}) for s in range(5)]
+    for name, gain in (("a", 0.03), ("b", 0.01), ("c", 0.0)):
+        rows += [(name, s, 0.5 + gain + rng.normal(0, 0.01), {}) for s in range(5)]
+    table = analysis.compare(summary_frame(rows), "unif-SGD").dropna(subset=["p"])
+    p = table["p"].sort_values()
+    by_hand = np.minimum(np.maximum.accumulate(p.to_numpy() * [3, 2, 1]), 1)
+    np.testing.assert_allclose(table.loc[p.index, "p_corrected"], by_hand)
+
+
+def test_both_baselines_are_compared_with_and_no_pair_is_tested_twice():
+    rows = [(m, s, 0.5 + 0.1 * i + 0.01 * s * i, {}) for s in range(3)
+            for i, m in enumerate(("unif-SGD", "SGD", "p-SGD"))]  # fmt: skip
+    table = analysis.compare(summary_frame(rows))
+    tested = {
+        tuple(row) for row in table.loc[table["pairs"] > 0, ["method", "baseline"]].to_numpy()
+    }
+    assert tested == {("SGD", "unif-SGD"), ("p-SGD", "unif-SGD"), ("p-SGD", "SGD")}
+
+
+def test_runs_are_paired_only_within_budget_and_augmentation():
+    rows = [("unif-SGD", s, 0.5, {"budget": 0.2}) for s in range(3)]
+    rows += [("p-SGD", s, 0.9, {"budget": 0.5}) for s in range(3)]
+    rows += [("p-SGD", s, 0.9, {"budget": 0.2, "augmentation": "mixup"}) for s in range(3)]
+    table = analysis.compare(summary_frame(rows), "unif-SGD")
+    assert (table["pairs"] == 0).all()
+    assert table["sentence"].str.contains("no run of unif-SGD").sum() == 2
+
+
+def test_a_setting_of_the_method_does_not_hide_the_baseline():
+    rows = [("unif-SGD", s, 0.5, {"sb_beta": "auto"}) for s in range(3)]
+    rows += [("selective-backprop", s, 0.5 + s / 100, {"sb_beta": b}) for s in range(3)
+             for b in (2.0, 3.0)]  # fmt: skip
+    table = analysis.compare(summary_frame(rows), "unif-SGD")
+    assert list(table.loc[table["method"] != "unif-SGD", "pairs"]) == [3, 3]
+
+
+def test_another_setting_makes_another_condition():
+    rows = [("p-SGD", s, 0.5, {"lr": lr}) for s in range(3) for lr in (0.1, 0.2)]
+    assert list(analysis.compare(summary_frame(rows), "SGD")["n"]) == [3, 3]
+
+
+def test_cost_is_measured_against_the_full_run(folder):
+    table = analysis.compare(folder, ["unif-SGD", "SGD"])
+    table = table.drop_duplicates(["method", "budget"]).set_index(["method", "budget"])
+    assert table.loc[("p-SGD", 0.2), "cost_vs_full"] == pytest.approx(0.2)
+    assert table.loc[("SGD", 1.0), "cost_vs_full"] == pytest.approx(1.0)
+
+
+def test_other_data_is_said_and_not_paired():
+    rows = [(m, s, 0.5 + s / 100, {}) for m in ("unif-SGD", "p-SGD") for s in range(3)]
+    rows += [("c-SGD", s, 0.6, {"fingerprint": "other"}) for s in range(3)]
+    with pytest.warns(RecordWarning, match="other data"):
+        table = analysis.compare(summary_frame(rows), "unif-SGD")
+    pairs = table.set_index("method")["pairs"]
+    assert (pairs["p-SGD"], pairs["c-SGD"]) == (3, 0)
+
+
+def test_unfinished_and_repeated_runs_are_left_out_and_said():
+    rows = [(m, s, 0.5, {}) for m in ("unif-SGD", "p-SGD") for s in range(2)]
+    with pytest.warns(RecordWarning, match="1 of 5 runs are not finished"):
+        table = analysis.compare(
+            summary_frame([*rows, ("p-SGD", 2, 0.1, {"status": "stopped"})]), "unif-SGD"
+        )
+    assert list(table["n"]) == [2, 2]
+    again = ("p-SGD", 1, 0.7, {"updated": "2030"})
+    old = [(*row[:3], {"updated": "2020"}) for row in rows]
+    with pytest.warns(RecordWarning, match="1 runs repeat"):
+        table = analysis.compare(summary_frame([again, *old]), "unif-SGD").set_index("method")
+    assert (table.loc["p-SGD", "n"], table.loc["p-SGD", "mean"]) == (2, pytest.approx(0.6))
+
+
+def test_an_unknown_baseline_names_the_nearest():
+    frame = summary_frame([("p-SGD", 0, 0.5, {}), ("mine", 0, 0.5, {})])
+    with pytest.raises(InputError, match="did you mean 'mine'"):
+        analysis.compare(frame, "mien")
+    assert len(analysis.compare(frame)) == 2  # a usual baseline may be missing
+
+
+def test_missing_columns_are_named():
+    with pytest.raises(InputError, match="lacks the column budget"):
+        analysis.compare(summary_frame([("p-SGD", 0, 0.5, {})]).drop(columns="budget"))
+
+
+# Curves
+
+
+def curve_frame(runs):
+    """Learning curves of one condition; each run is its steps and accuracies."""
+    settled = {"dataset": "d", "method": "m", "augmentation": "a", "budget": 0.3}
+    return pd.DataFrame(
+        settled | {"run": run, "seed": run, "epoch": e + 1, "steps": x, "test_accuracy": y}
+        for run, (steps, values) in enumerate(runs)
+        for e, (x, y) in enumerate(zip(steps, values, strict=True))
+    )
+
+
+def test_curves_meet_on_one_axis_without_extrapolation():
+    frame = curve_frame([([10, 20, 40], [0.1, 0.2, 0.6]), ([0, 30], [0.0, 0.3])])
+    curve = analysis.curves(frame, points=3)
+    # Common part 10 to 30. First run: 0.1, 0.2, 0.4; second: 0.1, 0.2, 0.3.
+    np.testing.assert_allclose(curve["cost"], [10, 20, 30])
+    np.testing.assert_allclose(curve["mean"], [0.1, 0.2, 0.35])
+    half = 12.7062047 * np.std([0.4, 0.3], ddof=1) / np.sqrt(2)
+    assert curve["high"].iloc[-1] == pytest.approx(0.35 + half)
+    assert set(curve["n"]) == {2}
+
+
+def test_a_single_run_has_no_band():
+    curve = analysis.curves(curve_frame([([1, 2], [0.1, 0.2])]))
+    assert curve["low"].isna().all()
+
+
+def test_runs_without_common_cost_are_said():
+    frame = curve_frame([([1, 2], [0.1, 0.2]), ([5, 6], [0.1, 0.2])])
+    with pytest.warns(UserWarning, match="share no part of the steps axis"):
+        assert analysis.curves(frame).empty
+
+
+def test_frontier_by_hand():
+    rows = [("a", 0, 0.5, {"flops": 1.0}), ("b", 0, 0.4, {"flops": 2.0}),
+            ("c", 0, 0.7, {"flops": 3.0}), ("d", 0, 0.7, {"flops": 4.0})]  # fmt: skip
+    found = analysis.frontier(summary_frame(rows)).set_index("method")["on_frontier"]
+    assert dict(found) == {"a": True, "b": False, "c": True, "d": False}
+
+
+def test_cost_to_reach_is_that_of_the_first_epoch_there():
+    frame = curve_frame([([10, 20, 40], [0.1, 0.5, 0.4]), ([10, 20, 40], [0.1, 0.2, 0.3])])
+    found = analysis.cost_to_reach(frame, 0.45, "steps")
+    assert list(found["reached"]) == [True, False]
+    assert found["cost"].iloc[0] == 20
+    assert math.isnan(found["cost"].iloc[1])
+
+
+def test_an_unknown_cost_names_those_that_exist():
+    with pytest.raises(InputError, match="did you mean 'flops'"):
+        analysis.curves(curve_frame([([1], [0.1])]), cost="flop")
+
+
+# Tables
+
+
+def compared():
+    rows = [("unif-SGD", s, 0.5 + s / 100, {}) for s in range(3)]
+    return analysis.compare(
+        summary_frame(rows + [("p_SGD & co", s, 0.6 + s * s / 100, {}) for s in range(3)]),
+        "unif-SGD",
+    )
+
+
+def test_the_table_holds_numbers_and_sentences():
+    text = analysis.table(compared())
+    row = next(line for line in text.splitlines() if line.startswith("shapes") and "p_SGD" in line)
+    # d = 10, 10, 12 points: mean 10.67, half width 4.302653 * 1.1547 / sqrt(3) = 2.87.
+    assert row.split()[-7:] == ["unif-SGD", "3", "+10.67", "+7.80", "to", "+13.54", "0.004"]
+    assert "61.67 ± 2.08" in row
+    assert "- p_SGD & co is better than unif-SGD" in text
+
+
+def test_exports_keep_the_numbers_and_escape_names(tmp_path):
+    frame = compared()
+    back = pd.read_csv(analysis.export(frame, tmp_path / "t.csv"))
+    np.testing.assert_allclose(back["difference"], frame["difference"])
+    tex = analysis.export(frame, tmp_path / "t.tex").read_text()
+    assert r"p\_SGD \& co" in tex
+    assert r"61.67 $\pm$ 2.08" in tex
+    lines = analysis.export(frame, tmp_path / "t.md").read_text().splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 2 + len(frame)
+
+
+def test_an_unknown_ending_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"\.csv, \.md, \.tex"):
+        analysis.export(compared(), tmp_path / "table.xlsx")

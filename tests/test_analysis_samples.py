@@ -1,0 +1,276 @@
+"""Per-sample measures, agreement and selection: hand-made cases and a known truth."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_records import make_tags, write_arrays, write_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from budgetlab import analysis
+from budgetlab.analysis import per_sample
+from budgetlab.errors import InputError
+
+NAN = np.nan
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Four epochs of four samples: forgotten once, never right, never seen, always right.
+
+    All values are short binary fractions, so that storing them loses nothing.
+    """
+    seen = np.array([[1, 1, 0, 1], [1, 1, 0, 0], [0, 1, 0, 2], [1, 1, 0, 1]])
+    correct = np.array([[0, 0, -1, 1], [1, 0, -1, -1], [-1, 0, -1, 1], [0, 0, -1, 1]])
+    p_y = np.array([[0.25, 0.125, NAN, 0.5], [0.75, 0.125, NAN, NAN],
+                    [NAN, 0.25, NAN, 0.75], [0.5, 0.5, NAN, 1.0]])  # fmt: skip
+    margin = np.array([[-1, -2, NAN, 1], [1, -2, NAN, NAN], [NAN, -1, NAN, 2], [-0.5, -3, NAN, 3]])
+    loss = np.array([[2, 3, NAN, 1], [0.5, 4, NAN, NAN], [NAN, 5, NAN, 0.5], [1, 4, NAN, 0]])
+    arrays = {"times_trained": seen, "correct": correct, "p_y": p_y, "margin": margin,
+              "loss": loss, "el2n": 1 - p_y,
+              "probability": np.array([[0.25] * 4] * 3 + [[0.5, 0.5, 0, 0]])}  # fmt: skip
+    return write_arrays(tmp_path_factory.mktemp("tiny"), arrays, [0, 0, 1, 1])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    return write_run(out, method="p-SGD", budget=0.5, epochs=20)
+
+
+EXPECTED = {
+    "times_trained": [3, 4, 0, 4],
+    "visits": [3, 4, 0, 3],
+    "last_loss": [1, 4, NAN, 0],
+    "mean_loss": [3.5 / 3, 4, NAN, 0.5],
+    "confidence": [0.5, 0.25, NAN, 0.75],
+    "variability": [np.sqrt(0.125 / 3), np.sqrt(0.09375 / 4), NAN, np.sqrt(0.125 / 3)],
+    "correctness": [1 / 3, 0, NAN, 1],
+    "forgetting": [1, np.inf, NAN, 0],
+    "aum": [-0.5 / 3, -2, NAN, 2],
+    "first_learned": [2, np.inf, NAN, 1],
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_each_measure_by_hand(tiny, name):
+    np.testing.assert_allclose(analysis.measures(tiny)[name], EXPECTED[name], atol=1e-12)
+
+
+def test_el2n_takes_the_early_visits_only(tiny):
+    early = analysis.measures(tiny, el2n_epochs=2)["el2n"]
+    np.testing.assert_allclose(early, [0.5, 0.875, NAN, 0.5])
+
+
+def test_measures_can_stop_early(tiny):
+    first = analysis.measures(tiny, epochs=2)
+    np.testing.assert_allclose(first["forgetting"], [0, np.inf, NAN, 0])
+    assert list(first["visits"]) == [2, 2, 0, 1]
+
+
+def test_blocks_of_epochs_change_nothing(tiny, monkeypatch):
+    whole = analysis.measures(tiny)
+    monkeypatch.setattr(per_sample, "BLOCK", 4)  # one epoch of four samples at a time
+    assert len(list(per_sample.read_blocks(tiny, ["loss"]))) == 4
+    pd.testing.assert_frame_equal(analysis.measures(tiny), whole)
+
+
+@pytest.mark.parametrize("name", [n for n, sign in analysis.HARD.items() if sign and n != "grand"])
+def test_every_direction_of_hard_agrees_with_the_difficulty_that_was_drawn(run, name):
+    frame = analysis.measures(run)
+    found = analysis.agreement(analysis.hardness(frame)[name], frame["difficulty"])
+    assert found["spearman_low"] > 0.15
+
+
+def test_a_sample_never_learned_is_the_hardest_and_one_never_seen_is_unknown(tiny):
+    hard = analysis.hardness(analysis.measures(tiny))
+    assert hard["forgetting"].idxmax() == 1
+    assert hard.loc[2].isna().all()
+
+
+def test_variability_and_times_trained_do_not_pass_for_hardness(tiny):
+    names = set(analysis.hardness(analysis.measures(tiny)))
+    assert not names & {"variability", "times_trained", "visits", "label"}
+
+
+def test_known_facts_on_samples_come_along(run):
+    frame = analysis.measures(run)
+    known = make_tags(len(frame))
+    np.testing.assert_array_equal(frame["is_noisy"], known["is_noisy"])
+    assert list(frame)[0] == "label"
+
+
+# Agreement
+
+
+def test_agreement_by_hand():
+    a = pd.Series([1.0, 2, 3, 4, 5, 6, 7, 8, 9, NAN])
+    b = pd.Series([1.0, 2, 3, 4, 5, 6, 9, 8, 7, 1])
+    found = analysis.agreement(a, b, top=0.25)
+    # Two swapped ranks three apart: rho = 1 - 6 (4 + 4) / (9 * 80).
+    assert found["n"] == 9
+    assert found["spearman"] == pytest.approx(1 - 48 / 720)
+    z = math.atanh(1 - 48 / 720)
+    half = 1.959964 * math.sqrt((1 + (1 - 48 / 720) ** 2 / 2) / 6)
+    assert found["spearman_low"] == pytest.approx(math.tanh(z - half), abs=1e-6)
+    # The top two are {8, 9} and {7, 8} by number: one in common.
+    assert (found["top"], found["overlap"]) == (2, 0.5)
+    assert found["overlap_low"] == pytest.approx(0.0945, abs=1e-4)  # Wilson, 1 of 2
+    assert found["overlap_by_chance"] == pytest.approx(2 / 9)
+
+
+def test_the_interval_of_spearman_covers_what_it_should():
+    rng = np.random.default_rng(0)
+    truth, hits = 6 / math.pi * math.asin(0.6 / 2), 0  # of a normal pair with r = 0.6
+    for _ in range(400):
+        x, y = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 60).T
+        found = analysis.agreement(pd.Series(x), pd.Series(y))
+        hits += found["spearman_low"] <= truth <= found["spearman_high"]
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 3), min_size=5, max_size=30), st.integers(0, 10**6))
+def test_overlap_of_ties_does_not_depend_on_the_order_of_samples(values, seed):
+    rng = np.random.default_rng(seed)
+    a, b = pd.Series(values, dtype=float), pd.Series(rng.permutation(values), dtype=float)
+    order = rng.permutation(len(values))
+    one = analysis.agreement(a, b, top=0.3)
+    other = analysis.agreement(
+        a.iloc[order].reset_index(drop=True), b.iloc[order].reset_index(drop=True), top=0.3
+    )
+    assert one["overlap"] == pytest.approx(other["overlap"])
+    assert 0 <= one["overlap"] <= 1 + 1e-12
+    if len(set(values)) > 1:
+        expected = stats.spearmanr(a, b).statistic
+        assert one["spearman"] == pytest.approx(expected)
+
+
+def test_constant_measures_overlap_by_chance():
+    flat = pd.Series(np.zeros(20))
+    found = analysis.agreement(flat, flat, top=0.25)
+    assert found["overlap"] == pytest.approx(found["overlap_by_chance"])
+    assert math.isnan(found["spearman"])
+
+
+def test_measures_of_one_run_are_turned_before_they_are_compared(run):
+    table = analysis.measure_agreement(analysis.measures(run), ["confidence", "mean_loss"])
+    assert table["spearman"].iloc[0] > 0.9
+
+
+def test_runs_on_the_same_data_agree_and_others_are_refused(tmp_path, run):
+    other = write_run(tmp_path, method="unif-SGD", budget=0.5, epochs=20, seed=5)
+    table = analysis.run_agreement([run, other], "aum")
+    assert table["spearman_low"].iloc[0] > 0.5
+    stranger = write_run(tmp_path, method="SGD", fingerprint="else")
+    with pytest.raises(InputError, match="other data"):
+        analysis.run_agreement([run, stranger])
+
+
+def test_too_few_samples_and_a_wrong_top_are_errors():
+    few = pd.Series([1.0, 2, 3])
+    with pytest.raises(InputError, match="at least 4"):
+        analysis.agreement(few, few)
+    with pytest.raises(InputError, match="top 1.5"):
+        analysis.agreement(pd.Series(range(9)), pd.Series(range(9)), top=1.5)
+
+
+# Selection
+
+
+def test_selection_statistics_by_hand():
+    counts = np.array([1, 1, 2, 0])
+    assert analysis.entropy(counts) == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(4))
+    assert analysis.effective_sample_size(counts) == pytest.approx(16 / 6)
+    assert analysis.coverage(counts) == 0.75
+    assert analysis.gini(np.array([1, 3])) == pytest.approx(0.25)
+    # Mean absolute difference over twice the mean: (0+1+1+2, ...) by pairs.
+    pairs = np.abs(counts[:, None] - counts[None]).mean() / (2 * counts.mean())
+    assert analysis.gini(counts) == pytest.approx(pairs)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=30))
+def test_selection_statistics_stay_in_their_ranges(values):
+    counts = np.array(values)
+    n = len(counts)
+    if not counts.any():
+        assert math.isnan(analysis.entropy(counts))
+        assert math.isnan(analysis.gini(counts))
+        return
+    assert -1e-9 <= analysis.entropy(counts) <= math.log(n) + 1e-9
+    assert 1 - 1e-9 <= analysis.effective_sample_size(counts) <= n + 1e-9
+    assert -1e-9 <= analysis.gini(counts) <= 1 - 1 / n + 1e-9
+    equal = np.full(n, 7)
+    assert analysis.entropy(equal) == pytest.approx(math.log(n))
+    assert analysis.gini(equal) == pytest.approx(0)
+
+
+def test_counts_below_zero_are_an_error():
+    with pytest.raises(InputError, match="below zero"):
+        analysis.gini(np.array([-1, 2]))
+
+
+def test_selection_by_epoch(tiny):
+    frame = analysis.selection(tiny)
+    assert list(frame["trained"]) == [3, 2, 3, 3]
+    assert list(frame["distinct"]) == [3, 2, 2, 3]
+    np.testing.assert_allclose(frame["coverage"], 0.75)
+    np.testing.assert_allclose(frame["q_effective_samples"], [4, 4, 4, 2])
+    assert frame["entropy"].iloc[-1] == pytest.approx(analysis.entropy([3, 4, 0, 4]))
+
+
+def test_noisy_share_is_counted_among_the_places(run):
+    frame = analysis.selection(run)
+    first = run.samples["times_trained"].isel(epoch=0).to_numpy()
+    noisy = run.samples["is_noisy"].to_numpy().astype(bool)
+    assert frame["noisy_share"].iloc[0] == pytest.approx(first[noisy].sum() / first.sum())
+    assert frame.attrs["noisy_base"] == pytest.approx(0.1)
+    # What is hard to learn is drawn more often: the truth of the simulation.
+    assert frame["noisy_share"].tail(10).mean() > 0.12
+
+
+def test_class_share_sums_to_one(tiny):
+    frame = analysis.class_share(tiny)
+    np.testing.assert_allclose(frame.groupby("epoch")["share"].sum(), 1)
+    assert frame.query("epoch == 3 and `class` == 'b'")["share"].item() == pytest.approx(2 / 3)
+
+
+def test_ranked_counts(tiny):
+    frame = analysis.ranked_counts(tiny)
+    assert list(frame["sample"]) == [1, 3, 0, 2]
+    assert list(frame["times_trained"]) == [4, 4, 3, 0]
+
+
+# Epochs, samples, calibration
+
+
+def test_quantiles_leave_out_what_was_not_visited(tiny):
+    frame = analysis.quantiles(tiny, "loss", (0.0, 0.5, 1.0))
+    assert list(frame.loc[1]) == [1, 2, 3, 3]
+    assert list(frame.loc[2, [0.0, 1.0]]) == [0.5, 4]
+
+
+def test_one_epoch_knows_only_what_was_known_before(tiny):
+    frame = analysis.one_epoch(tiny, 3)
+    np.testing.assert_allclose(frame["last_loss"], [0.5, 4, NAN, 1])
+    assert analysis.one_epoch(tiny, 1)["last_loss"].isna().all()
+    with pytest.raises(InputError, match="it has 1 to 4"):
+        analysis.one_epoch(tiny, 5)
+
+
+def test_sample_life(tiny):
+    frame = analysis.sample_life(tiny, 0)
+    np.testing.assert_allclose(frame["p_y"], [0.25, 0.75, NAN, 0.5])
+    with pytest.raises(InputError, match="from 0 to 3"):
+        analysis.sample_life(tiny, 4)
+
+
+def test_calibration_by_hand(tiny):
+    frame = analysis.calibration(tiny, bins=2)
+    # Below 0.5: 0.25, 0.125, 0.125, 0.25, all wrong; from 0.5: five visits, four right.
+    assert list(frame["visits"]) == [4, 6]
+    np.testing.assert_allclose(frame["right"], [0, 4 / 6])
+    np.testing.assert_allclose(frame["p_y"], [0.1875, 4 / 6])
