@@ -1,0 +1,71 @@
+"""What all tests share: few threads, no display, and data generated once."""
+
+import os
+
+# Before numpy and torch are imported: tests are many and small, and share the processor.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from budgetlab import data, samplers
+from budgetlab.config import RunConfig
+from budgetlab.data import Splits
+from budgetlab.samplers import base
+from budgetlab.training import Run
+
+torch.set_num_threads(1)
+
+# Small enough that a run takes a few hundredths of a second.
+QUICK = {"dataset": "points", "limit": 128, "epochs": 3, "batch_size": 16, "precision": "float32",
+         "device": "cpu", "budget": 0.5}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where data is generated and cached, once for all tests."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def load_once(data_root: Path) -> Callable[..., Splits]:
+    """Load a data set; the same one again costs nothing."""
+
+    @functools.cache
+    def load(name: str, **options: object) -> Splits:
+        return data.load(name, root=data_root, progress=False, **options)
+
+    return load
+
+
+@pytest.fixture
+def config(tmp_path: Path, data_root: Path) -> RunConfig:
+    """A run on 128 points that takes no time; ``replace`` what a test is about."""
+    return RunConfig(**QUICK, out=str(tmp_path / "runs"), data_root=str(data_root))
+
+
+@pytest.fixture
+def train(config: RunConfig) -> Callable[..., Run]:
+    """Train the quick run, with some settings changed, to its end."""
+
+    def go(**settings: object) -> Run:
+        run = Run(config.replace(**settings))
+        for _ in run:
+            pass
+        return run
+
+    return go
+
+
+@pytest.fixture
+def forget_methods() -> object:
+    """Take methods that a test registers off the list again."""
+    before = dict(base._REGISTRY)
+    yield samplers
+    base._REGISTRY.clear()
+    base._REGISTRY.update(before)
