@@ -154,7 +154,9 @@ class RunConfig:
         """Name of the record's folder: readable, and unique through the id."""
         readable = f"{self.dataset_name}-{self.method}-{self.augmentation}-b{self.budget:g}"
         safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in readable)
-        return f"{safe[:120]}-s{self.seed}-{self.id}"
+        # File systems count bytes, and a letter may take four.
+        short = safe.encode()[:120].decode(errors="ignore")
+        return f"{short}-s{self.seed}-{self.id}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
@@ -222,7 +224,7 @@ def _plain(name: str, value: Any) -> Any:
             return str(value)
         if isinstance(value, bool | str):
             raise TypeError
-        if kind is int and float(value) != int(value):
+        if kind is int and value != int(value):
             raise TypeError
         return kind(value)
     except (TypeError, ValueError, OverflowError):
