@@ -1,0 +1,157 @@
+"""What a run may be, what its errors say, and what its id depends on."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budgetlab.config import PLACES, RunConfig
+from budgetlab.errors import InputError, unknown
+
+
+def test_the_defaults_are_the_recipe_of_the_paper():
+    config = RunConfig()
+    recipe = (config.lr, config.momentum, config.weight_decay, config.batch_size, config.alpha)
+    assert recipe == (0.1, 0.9, 1e-4, 128, 0.3)
+    assert (config.randaugment_n, config.randaugment_m) == (2, 4)
+    assert config.schedule == "linear"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("budget", 0), ("budget", 1.0001), ("budget", -0.2), ("budget", float("nan")),
+        ("budget", "0.3"), ("budget", True), ("budget", None),
+        ("epochs", 0), ("epochs", 2.5), ("epochs", float("inf")),
+        ("batch_size", 0), ("lr", 0), ("lr", float("inf")), ("momentum", 1), ("momentum", -0.1),
+        ("weight_decay", -1e-9), ("alpha", 0), ("randaugment_n", 17), ("randaugment_m", 31),
+        ("sb_beta", -1), ("sb_beta", "automatic"), ("sb_staleness", 0),
+        ("label_noise", 1), ("imbalance", 0.9), ("val_fraction", 1), ("limit", -1),
+        ("seed", -1), ("seed", 2**63), ("data_seed", 1.5), ("milestones", (0.5, 1.0)),
+        ("milestones", (float("nan"),)), ("milestones", 3), ("method", 3),
+        ("budget_unit", "iteration"), ("credit", "rows"), ("fidelity", "paper"),
+        ("noise_kind", "pairs"), ("precision", "float16"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(InputError) as error:
+        RunConfig(**{field: value})
+    message = str(error.value)
+    assert "\n" not in message
+    shown = value[-1] if isinstance(value, tuple) else value
+    assert str(shown) in message
+    assert "give " in message or "choose one of" in message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("budget", 1), ("budget", 1e-6), ("budget", np.float32(0.5)), ("epochs", np.int64(3)),
+        ("epochs", 4.0), ("momentum", 0), ("sb_beta", 0), ("sb_beta", "auto"), ("label_noise", 0),
+        ("seed", 2**63 - 1), ("milestones", []), ("data_root", Path("data")), ("randaugment_m", 30),
+    ],
+)  # fmt: skip
+def test_the_ends_of_a_range_are_allowed(field, value):
+    kept = getattr(RunConfig(**{field: value}), field)
+    assert kept == (tuple(value) if isinstance(value, list) else pytest.approx(value)
+                    if isinstance(value, float) else str(value)
+                    if isinstance(value, Path) else value)  # fmt: skip
+    assert type(kept) in (int, float, str, tuple)
+
+
+def test_it_cannot_be_changed_only_copied():
+    config = RunConfig()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.lr = 1.0
+    assert config.replace(lr=1).lr == 1.0
+    assert config.lr == 0.1
+    with pytest.raises(InputError, match="lr -1"):
+        config.replace(lr=-1)
+
+
+def test_a_setting_that_does_not_exist_is_named_with_the_nearest():
+    with pytest.raises(InputError, match=r"unknown setting 'batchsize': did you mean 'batch_size'"):
+        RunConfig.from_dict({"batchsize": 3})
+
+
+OTHER_VALUES = {
+    "dataset": "points", "model": "mlp", "method": "SGD", "augmentation": "none", "budget": 0.31,
+    "budget_unit": "samples", "epochs": 31, "batch_size": 127, "lr": 0.2, "momentum": 0.8,
+    "weight_decay": 0.0, "schedule": "cosine", "milestones": (0.5,), "alpha": 0.2,
+    "randaugment_n": 1, "randaugment_m": 5, "sb_beta": 2.0, "sb_staleness": 2, "credit": "row",
+    "fidelity": "published", "label_noise": 0.1, "noise_kind": "pair", "imbalance": 2.0,
+    "val_fraction": 0.1, "limit": 10, "data_seed": 1, "seed": 1, "device": "cpu",
+    "precision": "float32", "data_root": "elsewhere", "out": "elsewhere",
+}  # fmt: skip
+
+
+def test_the_id_depends_on_every_field_but_the_places():
+    assert set(OTHER_VALUES) == {field.name for field in dataclasses.fields(RunConfig)}
+    before = RunConfig().id
+    changed = {name: RunConfig(**{name: value}).id for name, value in OTHER_VALUES.items()}
+    assert {name for name, id in changed.items() if id == before} == set(PLACES)
+    different = [id for name, id in changed.items() if name not in PLACES]
+    assert len(set(different)) == len(different)
+
+
+def test_the_id_is_the_same_however_a_value_was_given():
+    assert RunConfig(lr=np.float64(1), epochs=3.0).id == RunConfig(lr=1, epochs=np.int32(3)).id
+
+
+def test_the_id_is_the_same_in_every_process():
+    program = "from budgetlab.config import RunConfig; print(RunConfig(budget=0.29, seed=7).id)"
+    ids = {
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                       env={"PYTHONHASHSEED": salt}, check=True).stdout.strip()
+        for salt in ("1", "2")
+    }  # fmt: skip
+    assert ids == {RunConfig(budget=0.29, seed=7).id}
+
+
+def test_it_survives_json():
+    config = RunConfig(**OTHER_VALUES)
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@given(st.text(min_size=1, max_size=200))
+def test_a_folder_name_is_safe_whatever_the_data_is_called(text):
+    name = RunConfig(dataset=f"folder:{text}").folder_name
+    assert not set(name) & set('/\\:*?"<>|\0\n ')
+    assert len(name.encode()) < 200
+    assert not name.startswith("..")
+
+
+def test_a_folder_name_fits_a_file_system_in_any_script():
+    assert len(RunConfig(dataset="folder:" + "鳥" * 100).folder_name.encode()) < 200
+
+
+def test_folder_names_say_what_was_run():
+    config = RunConfig(dataset="folder:/images/birds", method="p-SGD", budget=0.2, seed=4)
+    assert config.folder_name == f"birds-p-SGD-standard-b0.2-s4-{config.id}"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [("shapes", "shapes"), ("folder:/a/birds/", "birds"), ("npz:x/y.npz", "y"),
+     ("points:moons", "points:moons"), ("folder:", "folder:")],
+)  # fmt: skip
+def test_a_data_set_has_a_short_name(dataset, name):
+    assert RunConfig(dataset=dataset).dataset_name == name
+
+
+@pytest.mark.parametrize(
+    ("given_name", "near"), [("sgd", "SGD"), ("p-SDG", "p-SGD"), ("rs-2", "RS2")]
+)
+def test_a_wrong_name_meets_its_nearest(given_name, near):
+    error = unknown("method", given_name, ["SGD", "p-SGD", "RS2"])
+    assert f"unknown method '{given_name}': did you mean '{near}'? choose one of" in str(error)
+
+
+def test_a_name_like_no_other_gets_the_list_alone():
+    assert "did you mean" not in str(unknown("method", "zzz", ["SGD", "p-SGD"]))
