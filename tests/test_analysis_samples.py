@@ -100,7 +100,7 @@ def test_known_facts_on_samples_come_along(run):
     frame = analysis.measures(run)
     known = make_tags(len(frame))
     np.testing.assert_array_equal(frame["is_noisy"], known["is_noisy"])
-    assert list(frame)[0] == "label"
+    assert next(iter(frame)) == "label"
 
 
 # Agreement
@@ -174,7 +174,7 @@ def test_too_few_samples_and_a_wrong_top_are_errors():
     few = pd.Series([1.0, 2, 3])
     with pytest.raises(InputError, match="at least 4"):
         analysis.agreement(few, few)
-    with pytest.raises(InputError, match="top 1.5"):
+    with pytest.raises(InputError, match=r"top 1\.5"):
         analysis.agreement(pd.Series(range(9)), pd.Series(range(9)), top=1.5)
 
 

@@ -13,6 +13,7 @@ from budgetlab.analysis.conditions import (
     METHOD_FIELDS,
     condition_columns,
     data_columns,
+    method_order,
     require,
     varying,
 )
@@ -167,8 +168,13 @@ def compare(
         sentence(row, metric, confidence, ALPHA, shown) for row in table.to_dict("records")
     ]
     table.attrs = {"metric": metric, "confidence": confidence, "cost": cost}
-    order = [name for name in ("dataset", "augmentation", "budget") if name in table]
-    return table.sort_values(order, kind="stable", ignore_index=True)
+    methods = {name: place for place, name in enumerate(method_order(table["method"]))}
+    return table.sort_values(
+        ["dataset", "augmentation", "budget", "method"],
+        kind="stable",
+        ignore_index=True,
+        key=lambda column: column.map(methods) if column.name == "method" else column,
+    )
 
 
 def _usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFrame:

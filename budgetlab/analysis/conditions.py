@@ -1,16 +1,29 @@
 """Which runs belong together: same condition, another seed."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 
-__all__ = ["METHOD_FIELDS", "condition_columns", "label", "require", "varying"]
+__all__ = [
+    "METHODS",
+    "METHOD_FIELDS",
+    "condition_columns",
+    "data_columns",
+    "label",
+    "method_order",
+    "require",
+    "varying",
+]
 
 SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
+
+METHODS = ("unif-SGD", "SGD", "p-SGD", "c-SGD", "selective-backprop", "top-k", "rho-loss",
+           "grad-norm", "infobatch", "rs2")  # fmt: skip
+"""The built-in methods in the order in which tables and figures show them."""
 
 # Where a run lies, and the device it ran on, do not make another condition; the
 # model that "auto" became does.
@@ -72,20 +85,28 @@ def data_columns(frame: pd.DataFrame) -> list[str]:
     return [name for name in names if name in frame]
 
 
+def method_order(methods: Iterable[str]) -> list[str]:
+    """Sort methods: the built-in ones in their usual order, then others as they come."""
+    names = list(dict.fromkeys(methods))
+    return sorted(names, key=lambda m: METHODS.index(m) if m in METHODS else len(METHODS))
+
+
 def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Those of the columns that hold more than one value."""
     return [name for name in columns if frame[name].astype(str).nunique() > 1]
 
 
 def label(row: pd.Series | dict, columns: Sequence[str]) -> str:
-    """Name a condition by some of its settings, such as ``p-SGD, mixup, budget 0.3``."""
+    """Name a condition by some of its settings, such as ``p-SGD, mixup, budget 30%``."""
     plain = ("dataset", "method", "augmentation", "model")
     parts = [
-        str(row[name]) if name in plain else f"{name.replace('_', ' ')} {_short(row[name])}"
+        str(row[name]) if name in plain else f"{name.replace('_', ' ')} {_short(name, row[name])}"
         for name in columns
     ]
     return ", ".join(parts)
 
 
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _short(name: str, value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{100 * value:g}%" if name == "budget" else f"{value:g}"

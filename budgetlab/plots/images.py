@@ -57,7 +57,7 @@ def image_grid(
     ranked = frame.loc[frame.index.isin(list(held)), by].dropna()
     ranked = ranked.sort_values(ascending=not highest, kind="stable").head(count)
     names = _class_names(data, frame) if isinstance(data, Record) else {}
-    height = 1.45 if names else 1.25
+    height = 1.38 if names else 1.2
     rows = max(1, -(-len(ranked) // columns))
     ax = style.axes(ax, (columns * 0.95, rows * height * 0.95))
     for place, (sample, value) in enumerate(ranked.items()):

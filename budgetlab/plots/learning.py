@@ -8,12 +8,13 @@ import pandas as pd
 
 from budgetlab.analysis import compare, curves, summaries, varying
 from budgetlab.analysis import frontier as find_frontier
-from budgetlab.analysis.conditions import condition_columns, label, require
+from budgetlab.analysis.conditions import condition_columns, label, method_order, require
 from budgetlab.analysis.frames import Records
 from budgetlab.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.transforms import Transform
 
 __all__ = ["cost_ledger", "differences", "frontier", "learning_curves"]
 
@@ -102,13 +103,19 @@ def frontier(
     scale = style.fraction(value)
     keys = [name for name in frame.columns[: list(frame.columns).index("cost")] if name != "budget"]
     groups, drawn = _named_groups(frame, keys)
+    aside = _sideways(frame)
     for name, group in groups.items():
-        look, middle = drawn[name], scale * group["mean"]
-        spread = scale * group[["low", "high"]].to_numpy().T
-        error = np.nan_to_num(np.abs(spread - middle.to_numpy()))
-        ax.errorbar(group["cost"], middle, yerr=error, color=look.colour, marker=look.marker,
-                    linestyle="none", capsize=3, markersize=6,
-                    label=style.literal(name))  # fmt: skip
+        look, shown = drawn[name], style.literal(name)
+        for place, row in group.iterrows():
+            middle, x = scale * row["mean"], row["cost"]
+            ends = [scale * row["low"], scale * row["high"]] if row["n"] > 1 else [middle, middle]
+            shift = _shifted(ax, aside[place])
+            ax.plot([x, x], ends, color=look.colour, linewidth=1.5, transform=shift)
+            ax.plot([x], [middle], color=look.colour, marker=look.marker, markersize=7,
+                    linestyle="none", transform=shift, label=shown)  # fmt: skip
+            ax.update_datalim([(x, ends[0]), (x, ends[1])])
+            shown = None  # one entry a method in the legend
+    ax.autoscale_view()
     for _, best in frame[frame["on_frontier"]].groupby("dataset"):
         best = best.sort_values("cost")
         ax.plot(best["cost"], scale * best["mean"], color=style.INK, linewidth=1, zorder=1)
@@ -193,7 +200,10 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     means = frame.groupby(keys, sort=False, dropna=False)[
         ["trained_samples", "looked_samples"]
     ].mean()
-    means = means.reset_index()
+    order = method_order(frame["method"])
+    means = means.reset_index().sort_values(
+        "method", key=lambda column: column.map(order.index), kind="stable", ignore_index=True
+    )
     names = style.line_labels(means, keys)
     ax = style.axes(ax, (6.4, 1.2 + 0.32 * max(len(means), 2)))
     places = np.arange(len(means))
@@ -223,7 +233,24 @@ def _named_groups(
         name = label(about, shown)
         groups[name] = group
         parts[name] = (about["method"], label(about, [n for n in shown if n != "method"]))
-    return groups, style.condition_looks(parts)
+    order = method_order(method for method, _ in parts.values())
+    parts = dict(sorted(parts.items(), key=lambda item: order.index(item[1][0])))
+    return {name: groups[name] for name in parts}, style.condition_looks(parts)
+
+
+def _sideways(frame: pd.DataFrame) -> pd.Series:
+    """Points by which to move marks aside, so that conditions of equal cost can be told apart."""
+    width = np.ptp(frame["cost"]) or 1.0
+    together = (frame["cost"] / width * 50).round()
+    place = frame.groupby(together).cumcount()
+    return 7.0 * (place - (frame.groupby(together)["cost"].transform("size") - 1) / 2)
+
+
+def _shifted(ax: "Axes", points: float) -> "Transform":
+    from matplotlib.transforms import ScaledTranslation
+
+    figure = ax.get_figure(root=True)
+    return ax.transData + ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
 
 
 def _count(value: float) -> str:

@@ -124,7 +124,7 @@ def probability_vs_loss(
         (known[trained], "o", style.COLOURS[1], "trained on"),
     ):
         ax.scatter(part["last_loss"], factor * part["probability"], s=14, marker=marker,
-                   color=colour, alpha=0.6, linewidths=0.8, label=f"{name} ({len(part):,})",
+                   color=colour, alpha=0.6, linewidths=0.8, label=name,
                    rasterized=True)  # fmt: skip
     rho = known[["last_loss", "probability"]].rank().corr().iloc[0, 1] if len(known) > 2 else np.nan
     relation = f"Spearman correlation {rho:.2f}" if pd.notna(rho) else "No correlation can be had"

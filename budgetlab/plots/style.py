@@ -23,8 +23,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, FAINT = "#222222", "#d9d9d9"
 
 # A method looks the same in every figure, whatever it stands beside.
-METHODS = ("unif-SGD", "p-SGD", "c-SGD", "SGD", "selective-backprop", "top-k", "rho-loss",
-           "grad-norm", "infobatch", "rs2")  # fmt: skip
+LOOKS = ("unif-SGD", "p-SGD", "c-SGD", "SGD", "selective-backprop", "top-k", "rho-loss",
+         "grad-norm", "infobatch", "rs2")  # fmt: skip
 
 NAMES = {
     "test_accuracy": "test accuracy (%)",
@@ -52,11 +52,11 @@ class Look:
 def looks(values: Sequence[Hashable]) -> dict[Hashable, Look]:
     """Give each value a look of its own; the built-in methods always have theirs."""
     result: dict[Hashable, Look] = {}
-    known = [value for value in values if value in METHODS[: len(COLOURS)]]
-    taken = {METHODS.index(value) for value in known}
+    known = [value for value in values if value in LOOKS[: len(COLOURS)]]
+    taken = {LOOKS.index(value) for value in known}
     free = [i for i in range(len(COLOURS)) if i not in taken]
     for value in dict.fromkeys(values):
-        place = METHODS.index(value) if value in known else (free.pop(0) if free else len(result))
+        place = LOOKS.index(value) if value in known else (free.pop(0) if free else len(result))
         # A second round of colours comes with other lines and markers.
         shift = 0 if value in known else place // len(COLOURS)
         number = place % len(COLOURS)
@@ -113,6 +113,12 @@ def finish(
     text: str = "",
 ) -> "Axes":
     """Name the axes, set the common look, and keep the description of what is drawn."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    if x == "epoch":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    elif x in COSTS.values() and x != COSTS["seconds"]:
+        ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
     ax.set_facecolor("white")
     ax.set_title(title, loc="left", fontsize=11, color=INK)
     ax.set_xlabel(x, color=INK)

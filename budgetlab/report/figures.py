@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "draw", "panels", "section_over_runs", "section_samples"]
 
 DOTS_PER_INCH = 160
+WIDE = (9.4, 4.6)
 MIXING = ("mixup", "ricap", "cutmix")
-OPTIONAL = ("probabilities_draw", "probabilities_keep", "against_loss", "noisy", "ambiguous",
-            "credit")  # fmt: skip
+OPTIONAL = ("probabilities_draw", "probabilities_keep", "against_loss_draw", "against_loss_keep",
+            "noisy", "ambiguous", "credit")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def draw(
     plot: Callable[..., "Axes"],
     *data: Any,
     caption: str = "",
-    size: tuple[float, float] = (7.6, 4.2),
+    size: tuple[float, float] = (9.4, 4.2),
     name: str = "",
     **options: Any,
 ) -> Picture:
@@ -63,7 +64,7 @@ def panels(
     columns = min(columns, len(items))
     rows = -(-len(items) // columns)
     figure = style.new_figure((max(4.2 * columns, 5.6), 3.3 * rows))
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     said = []
     for number, (ax, (name, item)) in enumerate(zip(grid, items.items(), strict=False)):
         plot(item, ax=ax)
@@ -74,7 +75,7 @@ def panels(
         if number % columns:
             ax.set_ylabel("")
         ax.tick_params(labelbottom=True)
-    for ax in list(grid):
+    for ax in grid[len(items) :]:
         ax.axis("off")
     return _picture(figure, " ".join(said), caption)
 
@@ -106,7 +107,7 @@ def section_over_runs(
     costs = [name for name in ("steps", "flops", "seconds") if curves[name].notna().any()]
     pictures: dict[str, Any] = dict.fromkeys(("differences", "frontier", "ledger")) | {
         "curves": [
-            draw(plots.learning_curves, curves, cost=cost, name=analysis.COSTS[cost])
+            draw(plots.learning_curves, curves, cost=cost, name=analysis.COSTS[cost], size=WIDE)
             for cost in costs
         ]
     }
@@ -114,12 +115,12 @@ def section_over_runs(
         return pictures
     if (compared["pairs"] > 0).any():
         rows = int((compared["pairs"] > 0).sum())
-        size = (7.6, 1.2 + 0.32 * max(rows, 2))
+        size = (9.4, 1.2 + 0.32 * max(rows, 2))
         pictures["differences"] = draw(plots.differences, compared, size=size)
     if len(compared.drop_duplicates(["method", "augmentation", "budget"])) > 1:
-        pictures["frontier"] = draw(plots.frontier, frame)
+        pictures["frontier"] = draw(plots.frontier, frame, size=WIDE)
         conditions = len(frame.groupby(analysis.condition_columns(frame)))
-        size = (7.6, 1.4 + 0.32 * conditions)
+        size = (9.4, 1.4 + 0.32 * conditions)
         pictures["ledger"] = draw(plots.cost_ledger, frame, size=size)
     return pictures
 
@@ -144,28 +145,40 @@ def section_samples(chosen: dict[str, Record]) -> tuple[dict[str, Any], list[str
     if not readable:
         return {}, problems
     runs = list(readable.values())
-    draws = {n: r for n, r in readable.items() if len(analysis.quantiles(r, "probability"))}
+    by_kind, uniform = _drawing(readable)
     pictures: dict[str, Any] = dict.fromkeys(OPTIONAL) | {
         "losses": panels(plots.loss_distribution, readable),
         "picked": draw(plots.who_was_picked, runs),
         "images": [row for n, r in readable.items() if (row := _most_and_least(n, r))],
     }
-    for kind in ("draw", "keep"):  # the two have different units: never on one axis
-        same = {n: r for n, r in draws.items() if r.probability_kind == kind}
-        if same:
-            pictures[f"probabilities_{kind}"] = panels(plots.sampling_probability, same)
-    pictures |= _who(runs, draws)
-    return pictures, problems
+    for kind, same in by_kind.items():
+        pictures[f"probabilities_{kind}"] = panels(plots.sampling_probability, same)
+        pictures[f"against_loss_{kind}"] = panels(plots.probability_vs_loss, same)
+    return pictures | {"uniform": uniform} | _who(runs), problems
 
 
-def _who(runs: Sequence[Record], draws: dict[str, Record]) -> dict[str, Any]:
+def _drawing(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], list[str]]:
+    """Sort runs by what their probabilities mean: the units differ, so never on one axis.
+
+    Those that always draw uniformly are named only, and not drawn.
+    """
+    kinds: dict[str, dict[str, Record]] = {}
+    uniform = []
+    for name, run in runs.items():
+        spread = analysis.quantiles(run, "probability", (0.0, 1.0))
+        if run.probability_kind == "draw" and len(spread) and (spread[0.0] == spread[1.0]).all():
+            uniform.append(name)
+        elif len(spread):
+            kinds.setdefault(run.probability_kind, {})[name] = run
+    return kinds, uniform
+
+
+def _who(runs: Sequence[Record]) -> dict[str, Any]:
     pictures: dict[str, Any] = {}
     for flag in ("noisy", "ambiguous"):
         known = [run for run in runs if _has_any(run, f"is_{flag}")]
         if known:
             pictures[flag] = draw(plots.flagged_share, known, flag=flag)
-    if draws:
-        pictures["against_loss"] = panels(plots.probability_vs_loss, draws)
     mixed = [run for run in runs if run.config.get("augmentation") in MIXING]
     if mixed:
         pictures["credit"] = draw(plots.credit_calibration, mixed)
@@ -182,7 +195,7 @@ def _most_and_least(name: str, record: Record) -> dict[str, Any] | None:
         return None
     frame = analysis.measures(record)
     frame = frame[frame.index.isin(list(record.thumbnails))]
-    size = (9.0, 1.7)
+    size = (9.4, 1.75)
     rows = {}
     for key, by, highest in (
         ("most", "times_trained", True),

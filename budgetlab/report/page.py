@@ -1,7 +1,7 @@
 """Read records, draw what they say, and write the page."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from budgetlab import analysis
+from budgetlab.analysis.comparison import ALPHA
+from budgetlab.analysis.conditions import method_order
 from budgetlab.analysis.frames import Records
 from budgetlab.analysis.tables import is_numeric
 from budgetlab.errors import InputError
@@ -20,6 +22,7 @@ from budgetlab.report.reproduce import command
 __all__ = ["write"]
 
 SHOWN_RUNS = 6
+SHOWN_FINDINGS = 5
 
 
 def write(records: Records, out: Path | str = "report.html") -> Path:
@@ -90,14 +93,17 @@ def _content(records: Records) -> dict[str, Any]:
     else:
         why_not = ""
     over_runs = section_over_runs(analysis.epochs(runs), frame, compared)
+    findings = [] if compared is None else _findings(compared)
     chosen = _representatives(runs, frame)
     samples, problems = section_samples(chosen)
     return {
         "title": f"{_join(frame['dataset'].unique())} on a budget",
         "overview": _overview(frame),
         "facts": _facts(runs, frame),
-        "table_cells": None if compared is None else _cells(analysis.readable(compared)),
-        "findings": [] if compared is None else _findings(compared),
+        "table_cells": None if compared is None else _cells(_without_constants(compared)),
+        "verdict": _verdict(findings),
+        "findings": findings[:SHOWN_FINDINGS],
+        "more_findings": findings[SHOWN_FINDINGS:],
         "why_not": why_not,
         "over_runs": over_runs,
         "samples": samples,
@@ -110,8 +116,8 @@ def _content(records: Records) -> dict[str, Any]:
 
 
 def _overview(frame: pd.DataFrame) -> str:
-    seeds, methods = frame["seed"].nunique(), list(frame["method"].unique())
-    budgets = _join([f"{100 * b:g}%" for b in sorted(frame["budget"].unique())])
+    seeds, methods = frame["seed"].nunique(), method_order(frame["method"])
+    budgets = _join(f"{100 * b:g}%" for b in sorted(frame["budget"].unique()))
     return (
         f"{_many(len(frame), 'training run')} of {_many(len(methods), 'method')} "
         f"({_join(methods)}) at {budgets} of the cost of full training, "
@@ -123,6 +129,7 @@ def _facts(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, str]:
     """What a reader wants to know before any number, each in a few words."""
     data = runs[0].about["data"]
     units = _join(frame["budget_unit"].unique())
+    noise = sorted(frame["label_noise"].unique())
     counted = {"iterations": "optimiser steps", "samples": "samples", "flops": "operations"}
     facts = {
         "Data": _join(
@@ -131,11 +138,18 @@ def _facts(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, str]:
         "Classes": str(len(data.get("classes", []))) if frame["dataset"].nunique() == 1 else "",
         "Network": _join(frame["model"].dropna().unique()),
         "Augmentation": _join(frame["augmentation"].unique()),
+        "Labels made wrong": _join(f"{100 * share:g}%" for share in noise) if any(noise) else "",
         "Full run": _join(f"{_many(epochs, 'epoch')}" for epochs in frame["epochs"].unique()),
         "Budget counts": counted.get(units, units),
         "Trained on": _join(frame["hardware"].dropna().unique()),
     }
     return {name: text for name, text in facts.items() if text}
+
+
+def _without_constants(compared: pd.DataFrame) -> pd.DataFrame:
+    """The readable table, less the columns that say the same in every row."""
+    same = [n for n in ("dataset", "augmentation") if compared[n].nunique() == 1]
+    return analysis.readable(compared.drop(columns=same))
 
 
 def _size(group: pd.DataFrame) -> str:
@@ -145,14 +159,25 @@ def _size(group: pd.DataFrame) -> str:
 
 def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
     """Sentences on differences: those that can be claimed first."""
-    rows = compared[compared["method"] != compared["baseline"]]
-    claimed = rows["p_corrected"] < 0.05
+    rows = compared[compared["pairs"] > 0]
+    claimed = rows["p_corrected"] < ALPHA
     kinds = [("claimed", rows[claimed]), ("open", rows[~claimed])]
     return [
         {"kind": kind, "text": text[0].upper() + text[1:]}
         for kind, part in kinds
         for text in part["sentence"]
     ]
+
+
+def _verdict(findings: list[dict[str, str]]) -> str:
+    """The answer in one sentence."""
+    if not findings:
+        return ""
+    claimed = sum(finding["kind"] == "claimed" for finding in findings)
+    compared = _many(len(findings), "comparison")
+    if not claimed:
+        return f"None of {compared} shows a difference that can be claimed with these seeds."
+    return f"{claimed} of {compared} {'show' if claimed > 1 else 'shows'} a difference."
 
 
 def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, Record]:
@@ -169,10 +194,8 @@ def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, R
     best = dict(zip(keys, methods.idxmax(), strict=True))
     chosen: dict[str, Record] = {}
     same = usable[(usable[keys] == pd.Series(best)).all(axis=1)]
-    for place in same.index:
-        name = frame.loc[place, "method"]
-        if name not in chosen and len(chosen) < SHOWN_RUNS:
-            chosen[name] = runs[place]
+    for name in method_order(same["method"])[:SHOWN_RUNS]:
+        chosen[name] = runs[same.index[same["method"] == name][0]]
     return chosen
 
 
@@ -213,5 +236,6 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _join(parts: Any) -> str:
-    return ", ".join(str(part) for part in parts)
+def _join(parts: Iterable[Any]) -> str:
+    *most, last = [str(part) for part in parts] or [""]
+    return f"{', '.join(most)} and {last}" if most else last
