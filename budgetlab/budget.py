@@ -163,6 +163,8 @@ class Budget:
     unit: str
     limit: float
     slowest_step: float = 0.0
+    exhausted: bool = False
+    """Something did not fit any more: the run is over, even if a smaller thing would fit."""
 
     @classmethod
     def of_steps(

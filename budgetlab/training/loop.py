@@ -20,7 +20,7 @@ __all__ = ["Loop"]
 
 
 class _BudgetSpent(Exception):
-    """The next look would overstep the budget."""
+    """The next look or step would overstep the budget."""
 
 
 class Loop:
@@ -84,7 +84,8 @@ class Loop:
     @property
     def finished(self) -> bool:
         """Whether the budget allows no further step, or the method has its own end."""
-        if self.sampler.last_epoch is not None and self.history.epoch >= self.sampler.last_epoch:
+        last_epoch = self.sampler.last_epoch
+        if self.budget.exhausted or (last_epoch is not None and self.history.epoch >= last_epoch):
             return True
         return not self.budget.allows(self.ledger, trained=self.config.batch_size)
 
@@ -109,7 +110,7 @@ class Loop:
         try:
             for batch in self.sampler.batches(number, self.history, self._look):
                 if not self.budget.allows(self.ledger, trained=len(batch.indices)):
-                    break
+                    raise _BudgetSpent
                 lr = self._learning_rate(len(batch.indices))
                 loss, correct = self._step(batch, lr)
                 losses.append(loss)
@@ -121,10 +122,10 @@ class Loop:
                 if on_step is not None:
                     on_step()
         except _BudgetSpent:
-            pass
+            self.budget.exhausted = True
         self.ledger.seconds = seconds_before + self.clock.stop()
         self.budget.slowest_step = slowest or self.budget.slowest_step
-        if not losses:
+        if not losses and not self.budget.exhausted:
             raise RunError(
                 f"method '{self.config.method}' trained on nothing in epoch {number}, so the "
                 "budget would never be spent: change its options or choose another method"
@@ -135,8 +136,8 @@ class Loop:
             "progress": self.budget.share_spent(self.ledger),
             **self.ledger.totals(),
             "lr": lr,
-            "train_loss": torch.stack(losses).mean().item(),
-            "train_accuracy": torch.stack(corrects).mean().item(),
+            "train_loss": _mean(losses),
+            "train_accuracy": _mean(corrects),
         }
 
     def _step(self, batch: samplers.Batch, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,7 +170,8 @@ class Loop:
         return last
 
     def _check_finite(self, losses: list[torch.Tensor], lr: float) -> None:
-        for offset, value in enumerate(torch.stack(losses).tolist()):
+        values = torch.stack(losses).tolist() if losses else []
+        for offset, value in enumerate(values):
             if not math.isfinite(value):
                 step = self.ledger.steps - len(losses) + offset + 1
                 raise RunError(
@@ -183,3 +185,8 @@ class Loop:
         if self.sampler.probability is not None:
             arrays["probability"] = self.sampler.probability
         return {name: values.cpu().numpy() for name, values in arrays.items()}
+
+
+def _mean(values: list[torch.Tensor]) -> float:
+    """Mean of scalars; NaN of none, as in an epoch that could only look."""
+    return torch.stack(values).mean().item() if values else math.nan

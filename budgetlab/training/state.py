@@ -1,5 +1,6 @@
 """What a run keeps to go on later: saved and loaded without pickled objects."""
 
+import dataclasses
 import io
 import pickle
 from pathlib import Path
@@ -9,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from budgetlab.budget import Budget
 from budgetlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def save(loop: "Loop", epoch: int) -> bytes:
         "sampler": loop.sampler.state_dict(),
         "order": loop.sampler.generator.get_state(),
         "augmentation": loop.engine.generator.get_state(),
-        "budget": {"limit": loop.budget.limit, "slowest_step": loop.budget.slowest_step},
+        "budget": dataclasses.asdict(loop.budget),
     }
     file = io.BytesIO()
     torch.save(content, file)
@@ -59,8 +61,7 @@ def load(loop: "Loop", path: Path) -> int:
         loop.sampler.load_state_dict(_to_device(content["sampler"], loop.device))
         loop.sampler.generator.set_state(content["order"])
         loop.engine.generator.set_state(content["augmentation"])
-        loop.budget.limit = content["budget"]["limit"]
-        loop.budget.slowest_step = content["budget"]["slowest_step"]
+        loop.budget = Budget(**content["budget"])
         return int(content["epoch"])
     except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, TypeError,
             AttributeError, EOFError, OSError) as error:  # fmt: skip

@@ -1,0 +1,88 @@
+"""Every method with every augmentation, kind of data and unit of budget: a few steps each."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from budgetlab import augment, samplers
+from budgetlab.config import BUDGET_UNITS, CREDITS, RunConfig
+from budgetlab.data import load
+from budgetlab.errors import InputError
+from budgetlab.training import Run
+
+METHODS = samplers.names()
+IMAGES = ("shapes", "digits")
+
+
+@pytest.fixture(scope="module")
+def splits(data_root):
+    loaded = {}
+    for name in (*IMAGES, "points"):
+        splits = load(name, root=data_root, limit=96, progress=False)
+        loaded[name] = dataclasses.replace(splits, test=splits.test.select(np.arange(40)))
+    return loaded
+
+
+def run(config: RunConfig, splits) -> Run:
+    made = Run(config, splits=splits)
+    for _ in made:
+        pass
+    return made
+
+
+@pytest.mark.parametrize("unit", BUDGET_UNITS)
+@pytest.mark.parametrize("augmentation", augment.names())
+@pytest.mark.parametrize("method", METHODS)
+def test_images(method, augmentation, unit, splits, tmp_path):
+    for dataset in IMAGES:
+        config = RunConfig(
+            dataset=dataset, method=method, augmentation=augmentation, budget_unit=unit,
+            budget=0.5, epochs=2, batch_size=16, limit=96, precision="float32", out=str(tmp_path),
+        )  # fmt: skip
+        summary = run(config, splits[dataset]).summary()
+        assert summary["status"] == "finished"
+        assert 0 < summary["steps"] <= 6 or unit == "seconds"
+        assert np.isfinite(summary["test_loss"])
+
+
+@pytest.mark.parametrize(("method", "unit"), list(itertools.product(METHODS, BUDGET_UNITS)))
+def test_points(method, unit, splits, tmp_path):
+    config = RunConfig(
+        dataset="points", method=method, budget_unit=unit, budget=0.5, epochs=2, batch_size=16,
+        limit=96, out=str(tmp_path),
+    )  # fmt: skip
+    assert run(config, splits["points"]).summary()["status"] == "finished"
+
+
+@pytest.mark.parametrize("augmentation", set(augment.names()) - {"none", "standard"})
+def test_image_augmentation_on_points_is_refused_before_any_work(augmentation, splits, tmp_path):
+    config = RunConfig(dataset="points", augmentation=augmentation, out=str(tmp_path))
+    with pytest.raises(InputError, match=f"augmentation '{augmentation}' needs images"):
+        Run(config, splits=splits["points"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("credit", CREDITS)
+@pytest.mark.parametrize("augmentation", ["mixup", "ricap", "cutmix"])
+def test_credit_of_a_whole_run_adds_up(augmentation, credit, splits, tmp_path):
+    config = RunConfig(
+        method="p-SGD", augmentation=augmentation, credit=credit, budget=0.5, epochs=2,
+        batch_size=16, limit=96, precision="float32", out=str(tmp_path),
+    )  # fmt: skip
+    made = run(config, splits["shapes"])
+    # One visit a row, whoever gets it.
+    assert made.history.visits.sum().item() == pytest.approx(made.ledger.trained_samples)
+    rows = made.history.times_trained.float()
+    if credit == "row":
+        assert made.history.visits.tolist() == rows.tolist()
+
+
+def test_published_credits_the_row(splits, tmp_path):
+    config = RunConfig(
+        method="p-SGD", augmentation="ricap", fidelity="published", budget=0.5, epochs=2,
+        batch_size=16, limit=96, precision="float32", out=str(tmp_path),
+    )  # fmt: skip
+    made = run(config, splits["shapes"])
+    assert made.history.visits.tolist() == made.history.times_trained.float().tolist()
