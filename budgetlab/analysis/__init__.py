@@ -8,6 +8,7 @@ from budgetlab.analysis.comparison import BASELINES, compare, mean_interval, pai
 from budgetlab.analysis.conditions import condition_columns, label, varying
 from budgetlab.analysis.distributions import calibration, one_epoch, quantiles, sample_life
 from budgetlab.analysis.frames import COSTS, RecordWarning, epochs, load, summaries
+from budgetlab.analysis.gradients import grand
 from budgetlab.analysis.learning import AXES, cost_to_reach, curves, frontier
 from budgetlab.analysis.per_sample import HARD, MEANINGS, hardness, measures
 from budgetlab.analysis.picks import (
@@ -43,6 +44,7 @@ __all__ = [
     "export",
     "frontier",
     "gini",
+    "grand",
     "hardness",
     "label",
     "latex",

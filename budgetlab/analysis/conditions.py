@@ -44,7 +44,7 @@ def require(frame: pd.DataFrame, columns: Sequence[str], what: str = "this frame
     missing = [name for name in columns if name not in frame]
     if missing:
         raise InputError(
-            f"{what} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}: "
+            f"{what} lacks the column{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}: "
             f"it has {', '.join(map(str, frame.columns))}"
         )
 

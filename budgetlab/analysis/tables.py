@@ -37,6 +37,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
                                                               strict=True)]  # fmt: skip
     if frame["cost_vs_full"].notna().any():
         columns["cost of full"] = [_percent(value) for value in frame["cost_vs_full"]]
+    if not frame["pairs"].any():
+        return pd.DataFrame(columns)
     columns["against"] = [
         "(baseline)" if method == baseline else str(baseline)
         for method, baseline in zip(frame["method"], frame["baseline"], strict=True)

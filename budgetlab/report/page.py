@@ -15,6 +15,7 @@ from budgetlab.analysis.conditions import method_order
 from budgetlab.analysis.frames import Records
 from budgetlab.analysis.tables import is_numeric
 from budgetlab.errors import InputError
+from budgetlab.plots.samples import run_names
 from budgetlab.records import Record, write_atomically
 from budgetlab.report.figures import section_over_runs, section_samples
 from budgetlab.report.reproduce import command
@@ -172,7 +173,10 @@ def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
 def _verdict(findings: list[dict[str, str]]) -> str:
     """The answer in one sentence."""
     if not findings:
-        return ""
+        return (
+            "Nothing can be compared yet: there is no run of another method with the same "
+            f"settings and seed. Train {' or '.join(analysis.BASELINES)} as a baseline."
+        )
     claimed = sum(finding["kind"] == "claimed" for finding in findings)
     compared = _many(len(findings), "comparison")
     if not claimed:
@@ -181,22 +185,22 @@ def _verdict(findings: list[dict[str, str]]) -> str:
 
 
 def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, Record]:
-    """One run a method, in the same condition and of the same seed where there is one.
+    """One run a method (or other setting), of the same data, augmentation, budget and seed.
 
     Per-sample histories are many; a page that shows one of each says more than one
     that shows all.
     """
-    keys = ["dataset", "augmentation", "budget", "seed"]
-    usable = (
-        frame[frame["status"] == "finished"] if (frame["status"] == "finished").any() else frame
-    )
-    methods = usable.groupby(keys, sort=True)["method"].nunique()
-    best = dict(zip(keys, methods.idxmax(), strict=True))
-    chosen: dict[str, Record] = {}
-    same = usable[(usable[keys] == pd.Series(best)).all(axis=1)]
-    for name in method_order(same["method"])[:SHOWN_RUNS]:
-        chosen[name] = runs[same.index[same["method"] == name][0]]
-    return chosen
+    cell = ["dataset", "augmentation", "budget", "seed"]
+    finished = frame["status"] == "finished"
+    usable = frame[finished] if finished.any() else frame
+    settings = [name for name in analysis.condition_columns(frame) if name not in cell]
+    differing = usable.drop_duplicates([*cell, *settings])
+    best = differing.groupby(cell, sort=True).size().idxmax()
+    same = differing[(differing[cell] == pd.Series(dict(zip(cell, best, strict=True)))).all(axis=1)]
+    order = method_order(same["method"])
+    same = same.sort_values("method", key=lambda c: c.map(order.index), kind="stable")
+    records = [runs[place] for place in same.index[:SHOWN_RUNS]]
+    return dict(zip(run_names(records), records, strict=True))
 
 
 def _run_table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,57 @@
+"""GraNd against gradients taken one at a time and a case worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from budgetlab import analysis, models
+from budgetlab.errors import InputError
+
+
+def test_a_linear_model_by_hand():
+    model = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.zero_()
+        model.bias.zero_()
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    # p = (1/2, 1/2): the error vector is (-1/2, 1/2), of length sqrt(1/2); the gradient is
+    # its product with (x, 1), so its norm is sqrt(1/2) sqrt(|x|^2 + 1).
+    expected = np.sqrt(0.5) * np.sqrt([26, 1])
+    np.testing.assert_allclose(analysis.grand(model, x, torch.tensor([0, 1])), expected, rtol=1e-6)
+
+
+def test_a_network_with_batch_norm_against_one_backward_a_sample():
+    model = models.build("small", (3, 8, 8), 4, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3, 8, 8, generator=generator)
+    y = torch.tensor([0, 1, 2, 3, 0])
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = analysis.grand(model, x, y, chunk=2)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    model.eval()
+    for place in range(5):
+        model.zero_grad()
+        F.cross_entropy(model(x[place : place + 1]), y[place : place + 1]).backward()
+        norm = sum(p.grad.double().square().sum() for p in model.parameters()).sqrt()
+        assert found[place] == pytest.approx(float(norm), rel=1e-4)
+
+
+def test_a_wrong_label_is_harder():
+    torch_generator = torch.Generator().manual_seed(0)
+    model = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[2.0, 0.0], [-2.0, 0.0]]))
+        model.bias.zero_()
+    x = torch.rand(20, 2, generator=torch_generator) + 0.5  # the model says class 0
+    right = analysis.grand(model, x, torch.zeros(20, dtype=torch.int64))
+    wrong = analysis.grand(model, x, torch.ones(20, dtype=torch.int64))
+    assert (analysis.HARD["grand"] * wrong > analysis.HARD["grand"] * right).all()
+
+
+def test_lengths_have_to_match():
+    with pytest.raises(InputError, match="one label a sample"):
+        analysis.grand(torch.nn.Linear(2, 2), torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))

@@ -1,0 +1,307 @@
+"""What is drawn: artists and their data, not pixels."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from fake_records import write_run
+from matplotlib.figure import Figure
+
+from budgetlab import analysis, plots
+from budgetlab.errors import InputError
+from budgetlab.plots import style
+from budgetlab.records import Record
+
+mpl.use("Agg")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    for seed in range(3):
+        write_run(out, method="unif-SGD", budget=0.3, seed=seed)
+        write_run(out, method="p-SGD", budget=0.3, seed=seed, gain=0.01 * (seed + 1))
+    write_run(out, method="selective-backprop", budget=0.3, seed=0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def record(folder):
+    return next(r for r in analysis.load(folder) if r.config["method"] == "p-SGD")
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+def points(ax):
+    """Offsets of all scattered points."""
+    return np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections])
+
+
+CALLS = {
+    "learning_curves": lambda folder, record, ax: plots.learning_curves(folder, ax=ax),
+    "frontier": lambda folder, record, ax: plots.frontier(folder, ax=ax),
+    "differences": lambda folder, record, ax: plots.differences(folder, ax=ax),
+    "cost_ledger": lambda folder, record, ax: plots.cost_ledger(folder, ax=ax),
+    "loss_distribution": lambda folder, record, ax: plots.loss_distribution(record, ax=ax),
+    "sampling_probability": lambda folder, record, ax: plots.sampling_probability(record, ax=ax),
+    "probability_vs_loss": lambda folder, record, ax: plots.probability_vs_loss(record, ax=ax),
+    "who_was_picked": lambda folder, record, ax: plots.who_was_picked(folder, ax=ax),
+    "measure_vs_measure": lambda folder, record, ax: plots.measure_vs_measure(record, ax=ax),
+    "class_share": lambda folder, record, ax: plots.class_share(record, ax=ax),
+    "flagged_share": lambda folder, record, ax: plots.flagged_share(folder, ax=ax),
+    "image_grid": lambda folder, record, ax: plots.image_grid(record, ax=ax),
+    "sample_life": lambda folder, record, ax: plots.sample_life(record, 7, ax=ax),
+    "credit_calibration": lambda folder, record, ax: plots.credit_calibration(record, ax=ax),
+}
+
+
+def test_every_plot_is_called_here():
+    assert set(CALLS) == set(plots.__all__) - {"alt_text"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_plot_draws_on_the_axes_given_and_says_so_in_words(name, folder, record, ax):
+    import matplotlib.pyplot as plt
+
+    open_before = plt.get_fignums()
+    assert CALLS[name](folder, record, ax) is ax
+    assert plt.get_fignums() == open_before
+    text = plots.alt_text(ax)
+    assert len(text) > 40
+    assert any(character.isdigit() for character in text)
+    ax.figure.savefig("/dev/null", format="png", dpi=30)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_without_axes_a_new_white_figure_is_made(name, folder, record):
+    import matplotlib.pyplot as plt
+
+    made = CALLS[name](folder, record, None)
+    assert plt.gcf() is made.figure
+    assert made.figure.get_facecolor() == (1, 1, 1, 1)
+    plt.close(made.figure)
+
+
+def test_plain_axes_have_no_description(ax):
+    assert plots.alt_text(ax) == ""
+
+
+def test_learning_curves_draw_the_means_and_the_bands(folder, ax):
+    frame = analysis.curves(folder, points=11)
+    plots.learning_curves(frame, ax=ax)
+    lines = {line.get_label(): line for line in ax.lines}
+    assert set(lines) == {"unif-SGD (n = 3)", "p-SGD (n = 3)", "selective-backprop (n = 1)"}
+    ours = frame[frame["method"] == "p-SGD"]
+    np.testing.assert_allclose(lines["p-SGD (n = 3)"].get_xdata(), ours["cost"])
+    np.testing.assert_allclose(lines["p-SGD (n = 3)"].get_ydata(), 100 * ours["mean"])
+    assert len(ax.collections) == 2  # no band at n = 1
+    band = ax.collections[1].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(100 * ours["high"].max())
+
+
+def test_the_cost_axis_can_be_switched(folder, ax):
+    plots.learning_curves(folder, cost="flops", ax=ax)
+    assert ax.get_xlabel() == "floating point operations"
+    assert ax.lines[0].get_xdata()[-1] == 60 * 3000 * 6
+
+
+def test_nothing_is_told_apart_by_colour_alone(folder, ax):
+    plots.learning_curves(folder, ax=ax)
+    assert len({line.get_marker() for line in ax.lines}) == 3
+    several = style.looks([f"m{i}" for i in range(7)]).values()
+    assert len({str(look.line) for look in several}) == len({look.marker for look in several}) == 7
+
+
+def test_a_method_looks_the_same_beside_others():
+    alone, together = style.looks(["p-SGD"]), style.looks(["mine", "unif-SGD", "p-SGD"])
+    assert alone["p-SGD"] == together["p-SGD"]
+    assert len({look.colour for look in together.values()}) == 3
+    many = style.looks([f"m{i}" for i in range(12)])
+    assert len(set(many.values())) == 12
+
+
+def test_colour_says_the_method_and_the_line_says_the_rest():
+    names = {"a1": ("p-SGD", "1"), "a2": ("p-SGD", "2"), "b1": ("SGD", "1"), "b2": ("SGD", "2")}
+    looks = style.condition_looks(names)
+    assert looks["a1"].colour == looks["a2"].colour != looks["b1"].colour
+    assert looks["a1"].line == looks["b1"].line != looks["a2"].line
+
+
+def test_frontier_marks_each_condition(folder, ax):
+    frame = analysis.frontier(folder)
+    plots.frontier(frame, ax=ax)
+    marks = [line for line in ax.lines if line.get_linestyle() == "None"]
+    drawn = sorted((line.get_xdata()[0], line.get_ydata()[0]) for line in marks)
+    expected = sorted(zip(frame["cost"], 100 * frame["mean"], strict=True))
+    np.testing.assert_allclose(drawn, expected)
+    low, high = ax.get_ylim()
+    assert low < 100 * frame["low"].min()
+    assert high > 100 * frame["high"].max()
+
+
+def test_differences_draw_the_intervals(folder, ax):
+    table = analysis.compare(folder, "unif-SGD")
+    row = table.set_index("method").loc["p-SGD"]
+    plots.differences(table, ax=ax)
+    spans = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2]
+    expected = [100 * row["ci_low"], 100 * row["ci_high"]]
+    assert any(np.allclose(span, expected) for span in spans)
+    assert row["sentence"] in plots.alt_text(ax)
+
+
+def test_the_ledger_stacks_what_was_looked_at(folder, ax):
+    plots.cost_ledger(folder, ax=ax)
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    trained, looked = (container.datavalues for container in ax.containers)
+    place = names.index("selective-backprop")
+    assert (trained[place], looked[place]) == (360, 1200)
+    assert ax.containers[1].patches[place].get_x() == 360
+    assert looked[names.index("p-SGD")] == 0
+
+
+def test_loss_quantiles_are_those_of_the_record(record, ax):
+    plots.loss_distribution(record, ax=ax)
+    median = next(line for line in ax.lines if line.get_label() == "median")
+    losses = record.samples["loss"].to_numpy()
+    np.testing.assert_allclose(median.get_ydata(), np.nanmedian(losses, axis=1), rtol=1e-6)
+
+
+def test_probabilities_are_shown_against_uniform(record, ax):
+    plots.sampling_probability(record, ax=ax)
+    median = next(line for line in ax.lines if line.get_label() == "median")
+    assert median.get_ydata()[0] == pytest.approx(1, rel=0.01)
+    q = record.samples["probability"].to_numpy()
+    np.testing.assert_allclose(median.get_ydata(), 200 * np.median(q, axis=1), rtol=1e-6)
+
+
+def test_the_chance_of_being_kept_is_shown_as_it_is(record, ax):
+    keeps = Record(record.path)
+    keeps.about["summary"] = {**keeps.summary, "probability_kind": "keep"}
+    plots.sampling_probability(keeps, ax=ax)
+    assert ax.get_ylabel() == "chance of being kept"
+    assert ax.lines[0].get_ydata()[0] == pytest.approx(1 / 200, rel=0.01)
+
+
+def test_no_probabilities_is_said(ax):
+    plots.sampling_probability(pd.DataFrame(columns=[0.05, 0.25, 0.5, 0.75, 0.95, "n"]), ax=ax)
+    assert "no probabilities" in ax.texts[0].get_text()
+
+
+def test_probability_rises_with_the_loss_that_was_known(record, ax):
+    plots.probability_vs_loss(record, epoch=4, ax=ax)
+    frame = analysis.one_epoch(record, 4).dropna(subset=["last_loss", "probability"])
+    drawn = points(ax)
+    assert len(drawn) == len(frame)
+    assert sorted(drawn[:, 0]) == pytest.approx(sorted(frame["last_loss"]))
+    assert "Spearman correlation 1.00" in plots.alt_text(ax)  # p-SGD draws by the last error
+
+
+def test_rank_frequency_falls(record, ax):
+    plots.who_was_picked(record, ax=ax)
+    counts = ax.lines[0].get_ydata()
+    assert len(counts) == 200
+    assert counts.sum() == 6 * 60
+    assert (np.diff(counts) <= 0).all()
+
+
+def test_measures_without_a_value_are_counted_not_drawn(record, ax):
+    frame = analysis.measures(record)
+    plots.measure_vs_measure(frame, "forgetting", "aum", ax=ax)
+    finite = np.isfinite(frame[["forgetting", "aum"]]).all(axis=1)
+    assert len(points(ax)) == finite.sum() < 200
+    assert f"{(~finite).sum()} without a finite value" in plots.alt_text(ax)
+    top, right = ax.child_axes
+    assert sum(patch.get_height() for patch in top.patches) == finite.sum()
+    assert sum(patch.get_width() for patch in right.patches) == finite.sum()
+
+
+def test_class_share_is_relative_to_the_data(record, ax):
+    plots.class_share(record, ax=ax)
+    frame = analysis.class_share(record)
+    line = next(line for line in ax.lines if line.get_label() == "square")
+    expected = frame.loc[frame["class"] == "square", "share"] / 0.25
+    np.testing.assert_allclose(line.get_ydata(), expected)
+
+
+def test_flagged_share_shows_the_base_rate(record, ax):
+    plots.flagged_share(record, flag="noisy", ax=ax)
+    np.testing.assert_allclose(
+        ax.lines[0].get_ydata(), 100 * analysis.selection(record)["noisy_share"]
+    )
+    assert ax.lines[-1].get_ydata()[0] == pytest.approx(10)
+    with pytest.raises(InputError, match="noisy, ambiguous"):
+        plots.flagged_share(record, flag="rare")
+
+
+def test_images_come_in_order_with_their_numbers(record, ax):
+    frame = analysis.measures(record)
+    images = {sample: np.full((4, 4, 3), sample, np.uint8) for sample in range(200)}
+    plots.image_grid(frame, "difficulty", count=5, columns=3, images=images, ax=ax)
+    shown = [int(image.get_array()[0, 0, 0]) for image in ax.images]
+    assert shown == [199, 198, 197, 196, 195]
+    assert ax.texts[0].get_text() == "1"
+    left, _, bottom, top = ax.images[3].get_extent()  # the fourth starts the second row
+    assert left < 1 < top < bottom
+    plots.image_grid(record, "mean_loss", highest=False, count=3, ax=Figure().subplots())
+
+
+def test_images_sorted_from_the_lowest(record, ax):
+    frame = analysis.measures(record)
+    images = np.zeros((200, 4, 4), np.uint8)
+    plots.image_grid(frame, "difficulty", highest=False, count=2, images=images, ax=ax)
+    assert [text.get_text() for text in ax.texts] == ["0", "0.00503"]
+
+
+def test_one_life_marks_right_and_wrong(record, ax):
+    sample = int(analysis.ranked_counts(record)["sample"].iloc[0])
+    plots.sample_life(record, sample, ax=ax)
+    life = analysis.sample_life(record, sample).query("correct >= 0")
+    right, wrong = (len(collection.get_offsets()) for collection in ax.collections)
+    assert (right, wrong) == ((life["correct"] == 1).sum(), (life["correct"] == 0).sum())
+    assert ax.child_axes  # its thumbnail
+    with pytest.raises(InputError, match="sample is missing"):
+        plots.sample_life(record)
+
+
+def test_calibration_is_drawn_as_counted(record, ax):
+    plots.credit_calibration(record, bins=4, ax=ax)
+    frame = analysis.calibration(record, 4)
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), frame["right"])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [plots.learning_curves, plots.frontier, plots.differences, plots.cost_ledger,
+     plots.loss_distribution, plots.probability_vs_loss, plots.who_was_picked,
+     plots.measure_vs_measure, plots.class_share, plots.sample_life],
+)  # fmt: skip
+def test_missing_columns_are_named(call, ax):
+    with pytest.raises(InputError, match=r"lacks the column.*: it has only"):
+        call(pd.DataFrame({"only": [1.0]}), ax=ax)
+
+
+def test_names_stay_literal(folder, ax):
+    frame = analysis.curves(folder, points=3)
+    frame["method"] = frame["method"].replace({"p-SGD": "$x_{$", "unif-SGD": "_hidden"})
+    plots.learning_curves(frame, ax=ax)
+    ax.figure.savefig("/dev/null", format="png", dpi=20)
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert any("hidden" in label for label in labels)
+    assert len(labels) == 3
+
+
+def test_the_gallery_shows_every_plot_with_its_call(folder, tmp_path):
+    import importlib.util
+    from pathlib import Path
+
+    path = Path(__file__).parents[1] / "docs" / "gallery.py"
+    spec = importlib.util.spec_from_file_location("gallery", path)
+    gallery = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gallery)
+    text = gallery.build(folder, tmp_path / "gallery.html").read_text()
+    for name in set(plots.__all__) - {"alt_text"}:
+        assert f"bl.plots.{name}(" in text
+    assert text.count("<img") == len(gallery.CALLS)

@@ -1,0 +1,173 @@
+"""The page: complete, self-contained, escaped, and honest on what it left out."""
+
+import re
+import shlex
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from fake_records import write_run
+
+from budgetlab import analysis, report
+from budgetlab.analysis import RecordWarning
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError
+from budgetlab.records import Record
+from budgetlab.report.reproduce import command
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    for seed in range(3):
+        write_run(out, method="unif-SGD", budget=0.3, seed=seed)
+        write_run(out, method="p-SGD", budget=0.3, seed=seed, gain=0.01 + seed / 1000)
+    write_run(out, method="SGD", budget=1.0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def text(folder):
+    path = report.write(folder, folder.parent / "page" / "report.html")
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_from_outside(text):
+    page = Page(text)
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "iframe", "object", "embed")
+        for name in ("src", "href"):
+            value = attributes.get(name, "#")
+            assert value.startswith(("#", "data:")), (tag, value[:60])
+        assert not [name for name in attributes if name.startswith("on")]
+    assert not re.search(r"url\(|@import|https?://", re.sub(r"base64,[\w+/=]+", "", text))
+
+
+def test_every_figure_has_alt_text_with_numbers(text):
+    images = Page(text).all("img")
+    assert len(images) >= 10
+    for image in images:
+        assert len(image["alt"]) > 40
+        assert any(character.isdigit() for character in image["alt"])
+
+
+def test_the_page_holds_what_was_asked_for(text, folder):
+    page = Page(text)
+    assert len(page.all("h1")) == 1
+    for heading in ("What was found", "Learning and cost", "How the losses spread",
+                    "How unevenly each method draws", "p-SGD: the images", "Trained on most",
+                    "Trained on least", "Wrong labels", "All runs",
+                    "How to reproduce"):  # fmt: skip
+        assert heading in page.text, heading
+    for sentence in analysis.compare(folder)["sentence"]:
+        if "points" in sentence:
+            assert sentence[1:] in " ".join(page.text.split())
+
+
+def test_every_label_has_its_input(text):
+    page = Page(text)
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert {label["for"] for label in page.all("label")} <= ids
+    assert {link["href"][1:] for link in page.all("a")} <= ids
+
+
+def test_the_commands_give_the_same_runs(folder, text):
+    lines = [line for line in Page(text).text.splitlines() if line.startswith("budgetlab train")]
+    records = analysis.load(folder)
+    assert lines == [command(record) for record in records]
+    for line, record in zip(lines, records, strict=True):
+        words = shlex.split(line)[2:]
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        assert given["--budget"] == str(record.config["budget"])
+        assert "--out" not in given
+
+
+def test_commands_quote_and_keep_every_setting_that_differs(tmp_path):
+    record = write_run(
+        tmp_path, dataset="folder:my pictures/$x", lr=0.05, milestones=(0.3, 0.6), budget=0.3
+    )
+    words = shlex.split(command(record))
+    assert words[words.index("--dataset") + 1] == "folder:my pictures/$x"
+    assert words[words.index("--milestones") + 1 :][:2] == ["0.3", "0.6"]
+    assert words[words.index("--lr") + 1] == "0.05"
+    assert "--momentum" not in words
+
+
+def test_names_are_escaped(tmp_path):
+    evil = "<script>alert(1)</script>"
+    record = write_run(tmp_path, dataset=f"folder:{evil}", budget=0.3)
+    record.about["hardware"]["name"] = '"><img src=x onerror=alert(1)>'
+    text = report.write(record, tmp_path / "r.html").read_text()
+    assert "<script" not in text
+    assert not [image for image in Page(text).all("img") if image["src"] == "x"]
+    assert "onerror" not in {name for _, attributes in Page(text).tags for name in attributes}
+
+
+def test_a_single_run_makes_a_page_and_claims_nothing(tmp_path):
+    write_run(tmp_path, budget=0.3)
+    text = report.write(tmp_path, tmp_path / "r.html").read_text()
+    assert "Nothing can be compared yet" in text
+    assert "claimed</span>" not in text
+
+
+def test_an_unfinished_run_makes_a_page_too(tmp_path):
+    record = write_run(tmp_path, budget=0.3, status="stopped")
+    with pytest.warns(RecordWarning, match="not finished"):
+        path = report.write(record, tmp_path / "r.html")
+    assert "no finished run to compare" in path.read_text()
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path):
+    good = write_run(tmp_path / "runs", budget=0.3)
+    broken = tmp_path / "runs" / "broken"
+    shutil.copytree(good.path, broken)
+    (broken / "record.json").write_text("{")
+    shutil.rmtree(good.path / "samples.zarr" / "loss")
+    with pytest.warns(RecordWarning, match="broken"):
+        path = report.write(tmp_path / "runs", tmp_path / "r.html")
+    page = Page(path.read_text())
+    assert "What is not on this page" in page.text
+    assert "lacks the arrays loss" in page.text
+    assert "Learning and cost" in page.text
+    assert "Who was trained on" not in page.text
+
+
+def test_a_record_without_one_epoch_says_so(tmp_path):
+    import pandas as pd
+
+    from budgetlab.records import RecordWriter
+
+    writer = RecordWriter.create(
+        RunConfig(out=str(tmp_path)), tags=pd.DataFrame({"label": [0]}), data={}, hardware={}
+    )
+    with pytest.raises(InputError, match="holds a finished epoch"):
+        report.write(Record(writer.path), tmp_path / "r.html")
+
+
+def test_a_folder_cannot_be_the_page(folder, tmp_path):
+    with pytest.raises(InputError, match="is a folder"):
+        report.write(folder, tmp_path)
+
+
+def test_a_page_that_cannot_be_written_is_an_error(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        report.write(analysis.load(folder)[:1], tmp_path / "file" / "r.html")
