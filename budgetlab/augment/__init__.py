@@ -11,7 +11,7 @@ from budgetlab.augment.augmented import Augmentation, Augmented, unmixed
 from budgetlab.augment.crop import Identity, Standard, crop_and_flip
 from budgetlab.augment.erase import Cutout, cutout
 from budgetlab.augment.mixing import CutMix, Mixup, Ricap, cutmix, mixup, ricap
-from budgetlab.augment.policy import OPERATIONS, RandAugment, randaugment
+from budgetlab.augment.policy import OPERATIONS, RandAugment, level, randaugment
 from budgetlab.errors import InputError, unknown
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "cutmix",
     "cutout",
     "describe",
+    "level",
     "mixup",
     "names",
     "randaugment",
