@@ -1,5 +1,6 @@
 """Every notebook runs without a front end, and is committed clean."""
 
+import itertools
 import json
 import os
 import shutil
@@ -54,7 +55,7 @@ def test_reads_well(path):
     assert headings[0].startswith("# ")
     assert sum(line.startswith("# ") for line in headings) == 1
     levels = [len(line.split(" ")[0]) for line in headings]
-    jumps = [after - before for before, after in zip(levels, levels[1:], strict=False)]
+    jumps = [after - before for before, after in itertools.pairwise(levels)]
     assert all(jump <= 1 for jump in jumps), headings
     lengths = [
         len("".join(cell["source"]).splitlines()) for cell in cells if cell["cell_type"] == "code"

@@ -117,7 +117,7 @@ class Engine:
 
     def view(self, indices: Tensor) -> View:
         """Gather samples int64 ``[B]`` and augment them, each with a draw of its own."""
-        gathered = self.samples.x[indices]
+        gathered = self.samples.x.index_select(0, indices)
         if self._augment is None:
             ones = torch.ones(len(indices), 1, device=self.device)
             return View(gathered, indices[:, None], ones)
