@@ -45,15 +45,16 @@ SAMPLE_ARRAYS: dict[str, tuple[str, Any, str]] = {
 def round_mantissa(values: np.ndarray, bits: int = 8) -> np.ndarray:
     """Round float32 values to ``bits`` mantissa bits, so that they compress.
 
-    The relative error is at most ``2**-(bits + 1)``, 0.2% at 8 bits; infinities
-    and NaN stay.
+    The relative error is at most ``2**-(bits + 1)``, 0.2% at 8 bits; infinities,
+    NaN and what would round to infinity stay.
     """
     raw = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     drop = np.uint32(23 - bits)
     half = np.uint32(1 << (int(drop) - 1))
-    rounded = (raw + half) >> drop << drop
-    finite = np.isfinite(values)
-    return np.where(finite, rounded, raw).view(np.float32)
+    rounded = ((raw + half) >> drop << drop).view(np.float32)
+    # The largest numbers would round up to infinity.
+    finite = np.isfinite(values) & np.isfinite(rounded)
+    return np.where(finite, rounded, values).astype(np.float32)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

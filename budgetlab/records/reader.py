@@ -82,10 +82,13 @@ class Record:
         try:
             table = pd.read_csv(path)
         except (ValueError, OSError) as error:
-            raise InputError(f"'{path}' cannot be read as a table: {error}") from None
+            raise InputError(f"'{path}' cannot be read as a table: {_reason(error)}") from None
         missing = [name for name in EPOCH_COLUMNS if name not in table]
         if missing:
             raise InputError(f"'{path}' lacks the columns {', '.join(missing)}")
+        text = [name for name in EPOCH_COLUMNS if not pd.api.types.is_numeric_dtype(table[name])]
+        if text:
+            raise InputError(f"'{path}' has entries that are no numbers in {', '.join(text)}")
         return table
 
     @cached_property
@@ -103,7 +106,7 @@ class Record:
             data = _open_arrays(path, epochs=len(self.epochs))
         except Exception as error:
             # zarr raises many kinds of error on damaged files, all meaning the same here.
-            raise InputError(f"'{path}' cannot be read: {type(error).__name__}: {error}") from None
+            raise InputError(f"'{path}' cannot be read: {_reason(error)}") from None
         missing = [name for name in SAMPLE_ARRAYS if name not in data]
         if missing:
             raise InputError(f"'{path}' lacks the arrays {', '.join(missing)}")
@@ -125,7 +128,7 @@ class Record:
             with np.load(path, allow_pickle=False) as file:
                 indices, images = file["indices"], file["images"]
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"'{path}' cannot be read: {error}") from None
+            raise InputError(f"'{path}' cannot be read: {_reason(error)}") from None
         return dict(zip(indices.tolist(), images, strict=True))
 
 
@@ -147,7 +150,8 @@ def find(paths: Path | str | Iterable[Path | str]) -> list[Path]:
     InputError
         If a path does not exist or holds no record.
     """
-    found: set[Path] = set()
+    # By its real place, so that a record given in two ways does not count twice.
+    found: dict[str, Path] = {}
     for path in [paths] if isinstance(paths, str | Path) else paths:
         path = Path(path)
         if not path.exists():
@@ -155,8 +159,9 @@ def find(paths: Path | str | Iterable[Path | str]) -> list[Path]:
         inside = [path] if _is_record(path) else _inside(path)
         if not inside:
             raise InputError(f"'{path}' holds no record: give a folder with a record.json")
-        found.update(inside)
-    return sorted(found)
+        for one in inside:
+            found.setdefault(os.path.realpath(one), one)
+    return sorted(found.values())
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -184,6 +189,11 @@ def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
         return xr.merge(parts, join="exact", compat="no_conflicts")
 
 
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
 def _is_record(path: Path) -> bool:
     return (path / "record.json").is_file()
 
@@ -195,7 +205,7 @@ def _read_about(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"'{file}' cannot be read: {error}") from None
+        raise InputError(f"'{file}' cannot be read: {_reason(error)}") from None
     kinds = {"config": dict, "data": dict, "summary": dict, "status": str, "format": int}
     if not isinstance(about, dict) or any(
         not isinstance(about.get(key), kind) for key, kind in kinds.items()

@@ -1,8 +1,11 @@
 """Writing a record while training."""
 
+import csv
+import errno
 import io
 import json
 import platform
+import shutil
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, RunError
 from budgetlab.records.format import (
     EPOCH_COLUMNS,
     FORMAT,
@@ -64,6 +67,8 @@ class RecordWriter:
         ------
         InputError
             If the folder cannot be made.
+        RunError
+            If the disk is full; nothing is left behind.
         """
         path = _new_folder(Path(config.out), config.folder_name)
         about = {
@@ -81,8 +86,15 @@ class RecordWriter:
             "summary": {},
         }
         writer = cls(path, about, [])
-        writer._create_arrays(tags, planned=config.epochs)
-        writer._save_about()
+        try:
+            writer._create_arrays(tags, planned=config.epochs)
+            writer._save_about()
+        except BaseException as error:
+            # Half a record would be found, and said to be damaged, by whoever reads the folder.
+            shutil.rmtree(path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _not_written(Path(config.out), error) from None
+            raise
         return writer
 
     @classmethod
@@ -91,8 +103,8 @@ class RecordWriter:
         from budgetlab.records.reader import open_record
 
         record = open_record(path)
-        rows = record.epochs.head(epochs).to_dict("records")
-        writer = cls(record.path, dict(record.about), rows)
+        rows = _exact_rows(record.path / "epochs.csv") if len(record.epochs) else []
+        writer = cls(record.path, dict(record.about), rows[:epochs])
         writer.set_status("running")
         return writer
 
@@ -177,21 +189,38 @@ def _compact(name: str, values: np.ndarray) -> np.ndarray:
     return np.clip(values, limits.min, limits.max).astype(dtype)
 
 
+def _exact_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a table as they were written: pandas before 3 may change the last digit."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {name: int(text) if text.isdigit() else float(text or "nan") for name, text in row.items()}
+        for row in rows
+    ]
+
+
 def _new_folder(out: Path, name: str) -> Path:
     for number in range(1, 10_000):
         path = out / (name if number == 1 else f"{name}-{number}")
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            if out.exists() and not out.is_dir():
+            if not out.is_dir():
                 raise InputError(f"out '{out}' is a file: give a folder") from None
             continue
         except OSError as error:
-            raise InputError(
-                f"out '{out}' cannot be written ({error.strerror}): give another folder with --out"
-            ) from None
+            raise _not_written(out, error) from None
         return path
     raise InputError(f"out '{out}' holds 10,000 records of this run: give another folder")
+
+
+def _not_written(out: Path, error: OSError) -> InputError | RunError:
+    if out.is_file():
+        return InputError(f"out '{out}' is a file: give a folder")
+    reason = error.strerror or type(error).__name__
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunError(f"out '{out}' cannot be written ({reason}): make room and start again")
+    return InputError(f"out '{out}' cannot be written ({reason}): give another folder with --out")
 
 
 def _version(package: str) -> str:
