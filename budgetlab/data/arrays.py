@@ -13,6 +13,8 @@ from budgetlab.errors import InputError
 
 __all__ = ["npz"]
 
+MOST_CLASSES = 100_000
+
 
 def npz(path: str, seed: int, **_: Any) -> Source:
     """Arrays ``x`` and ``y``, and if there are ``x_test``, ``y_test``, ``classes``.
@@ -56,7 +58,7 @@ def npz(path: str, seed: int, **_: Any) -> Source:
     for images, labels, rows in ((x, y, index), (x_test, y_test, index_test)):
         made.append(make_samples(images, labels, classes, mean=mean, std=std, flip=True))
         made[-1].tags["index"] = rows
-    return Source(*made)
+    return Source(made[0], made[1])
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:
@@ -69,7 +71,7 @@ def _read(file: Path) -> dict[str, np.ndarray]:
             if name in inside:
                 total += _declared_size(archive, inside[name], name)
     require_memory(f"'{file}'", total, "give fewer or smaller images")
-    with np.load(file, allow_pickle=False) as stored:
+    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
         return {name: stored[name] for name in known if name in stored}
 
 
@@ -128,12 +130,13 @@ def _labels(path: str, name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 def _classes(path: str, arrays: dict[str, np.ndarray], highest: int) -> list[str]:
     """Names of the classes: the given ones, or the numbers."""
+    # Labels that are no class numbers at all would ask for billions of names.
+    if highest >= MOST_CLASSES:
+        raise InputError(f"'{path}' has labels up to {highest}: number the classes from 0 on")
     names = [str(name) for name in arrays.get("classes", np.arange(highest + 1)).reshape(-1)]
     if len(names) <= highest or len(names) < 2:
         raise InputError(
             f"'{path}' has labels up to {highest} and {len(names)} classes: at least two are "
             "needed, and a name for each label"
         )
-    if len(names) > 100_000:
-        raise InputError(f"'{path}' has labels up to {highest}: number the classes from 0 on")
     return names

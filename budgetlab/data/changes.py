@@ -33,6 +33,8 @@ def stratified(y: np.ndarray, count: int, generator: np.random.Generator) -> np.
     """
     if not 0 <= count <= len(y):
         raise InputError(f"cannot pick {count} of {len(y)} samples: give 0 to {len(y)}")
+    if count == 0:
+        return np.empty(0, np.int64)
     labels, sizes = np.unique(y, return_counts=True)
     quota, remainder = np.divmod(sizes * count, len(y))
     order = generator.permutation(len(labels))

@@ -122,7 +122,7 @@ def mini_imagenet(root: Path, progress: bool, **_: Any) -> Source:
     for rows in (in_order[:first], in_order[first:]):
         made.append(make_samples(decoded.x[rows], y[rows], classes, mean=mean, std=std, flip=True))
         made[-1].tags["index"] = decoded.kept[rows]
-    return Source(*made, skipped=decoded.skipped)
+    return Source(made[0], made[1], skipped=decoded.skipped)
 
 
 def _table(file: Path) -> pd.DataFrame:

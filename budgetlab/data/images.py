@@ -125,7 +125,7 @@ def _decode_to(
 ) -> Decoded:
     """Decode with one thread a processor: Pillow lets go of the lock while it decodes."""
     total = len(names) * 3 * shape[0] * shape[1]
-    require_memory(f"{len(names)} images", total, "give a smaller size or fewer files")
+    require_memory(f"a set of {len(names)} images", total, "give a smaller size or fewer files")
     x = np.empty((len(names), 3, *shape), np.uint8)
 
     def read(position: int) -> str | None:

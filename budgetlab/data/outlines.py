@@ -63,7 +63,7 @@ def star(x: Array, y: Array) -> Array:
 
     So the second largest of the five distances decides.
     """
-    largest, second = y, np.float32(-9)
+    largest, second = y, np.full_like(y, -9)
     for plane in (
         COS18 * x + SIN18 * y,
         SIN18 * y - COS18 * x,

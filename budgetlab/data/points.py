@@ -15,11 +15,11 @@ __all__ = ["PROBLEMS", "Points", "draw", "posterior"]
 
 PROBLEMS = {
     "moons": "two interleaved half circles that overlap",
-    "spirals": "three noisy spiral arms",
+    "spirals": "two noisy spiral arms",
     "blobs": "three round clouds, of 80%, 16% and 4% of the points",
 }
 MOON_NOISE = 0.22
-SPIRAL_NOISE = 0.25
+SPIRAL_NOISE = 0.18
 BLOB_CENTRES = ((0.0, 0.0), (2.2, 1.0), (-0.4, 2.4))
 BLOB_SHARES = (0.80, 0.16, 0.04)
 BLOB_SPREAD = 0.8
@@ -121,10 +121,10 @@ def _mixture(problem: str) -> tuple[list[np.ndarray], float, tuple[float, ...]]:
     # The radius grows with the angle; the square root spreads points evenly.
     turn = np.sqrt(0.04 + 0.96 * along)
     arms = []
-    for arm in range(3):
-        angle = 2 * np.pi * (0.8 * turn + arm / 3)
+    for arm in range(2):
+        angle = 2 * np.pi * (1.4 * turn + arm / 2)
         arms.append(2 * turn[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1))
-    return arms, SPIRAL_NOISE, (1 / 3, 1 / 3, 1 / 3)
+    return arms, SPIRAL_NOISE, (0.5, 0.5)
 
 
 def _labels(count: int, shares: tuple[float, ...], generator: np.random.Generator) -> np.ndarray:

@@ -109,4 +109,5 @@ def _known(
         )
         x, y = arrays["x"][part].copy(), arrays["y"][part]
         splits.append(make_samples(x, y, classes, mean=mean, std=std, flip=flip, tags=tags))
-    return Source(*splits)
+    train, held_out = splits
+    return Source(train, held_out)

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -40,7 +41,7 @@ def svhn(root: Path, download: bool, progress: bool, **_: Any) -> Source:
     for split in ("train", "test"):
         read = _open(
             "svhn",
-            lambda fetch, split=split: datasets.SVHN(str(root), split=split, download=fetch),
+            partial(datasets.SVHN, str(root), split),
             root,
             download,
             progress,
@@ -61,7 +62,7 @@ def _cifar(
     for is_train in (True, False):
         read = _open(
             name,
-            lambda fetch, is_train=is_train: kind(str(root), train=is_train, download=fetch),
+            partial(kind, str(root), is_train),
             root,
             download,
             progress,
@@ -84,9 +85,7 @@ def _source(
     return Source(train, test)
 
 
-def _open(
-    name: str, read: Callable[[bool], Any], root: Path, download: bool, progress: bool
-) -> Any:
+def _open(name: str, read: Callable[..., Any], root: Path, download: bool, progress: bool) -> Any:
     """Read what is there; fetch it first where it is missing and that is allowed."""
     try:
         return _quietly(read, False)
@@ -113,11 +112,11 @@ def _open(
         raise _unreadable(name, root, damaged) from damaged
 
 
-def _quietly(read: Callable[[bool], Any], fetch: bool) -> Any:
+def _quietly(read: Callable[..., Any], fetch: bool) -> Any:
     """Read without numpy's remark on the age of CIFAR's own files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-        return read(fetch)
+        return read(download=fetch)
 
 
 def _unreadable(name: str, root: Path, reason: Exception) -> InputError:

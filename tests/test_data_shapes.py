@@ -1,0 +1,147 @@
+"""The drawings: the same bytes everywhere, what difficulty does, classes in a mirror."""
+
+import ast
+import hashlib
+import inspect
+
+import numpy as np
+import pytest
+
+from budgetlab.data import outlines, shapes
+from budgetlab.data.outlines import OUTLINES
+
+ALLOWED_FROM_NUMPY = {
+    # Exact, or rounded in one way by IEEE 754; the rest makes, moves or compares.
+    *("sqrt", "floor", "clip", "maximum", "minimum", "where"),
+    *(
+        "arange",
+        "ascontiguousarray",
+        "empty",
+        "full_like",
+        "empty_like",
+        "flatnonzero",
+        "pad",
+        "stack",
+        "take",
+    ),
+    *("float32", "int16", "uint8", "ndarray", "random"),
+}
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+@pytest.fixture(scope="module")
+def drawn() -> shapes.Shapes:
+    return shapes.draw(1500, generator(5))
+
+
+def test_the_bytes_are_the_same_on_every_machine():
+    small = shapes.draw(300, generator(0))
+    digest = hashlib.sha256(small.x.tobytes() + small.y.astype("<i8").tobytes()).hexdigest()
+    assert digest == "42dae407a4bc26aeca4763d4cc66acaa9e8fd490faa1fbe829bdea8ad3c9f853"
+    assert (
+        hashlib.sha256(small.difficulty.astype("<f8").tobytes()).hexdigest()[:16]
+        == "afa0612fdd89ee64"
+    )
+
+
+@pytest.mark.parametrize("module", [shapes, outlines])
+def test_only_operations_that_round_in_one_way_are_used(module):
+    tree = ast.parse(inspect.getsource(module))
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "np"
+    }
+    assert used <= ALLOWED_FROM_NUMPY
+    operators = {type(node.op) for node in ast.walk(tree) if isinstance(node, ast.BinOp)}
+    assert ast.Pow not in operators
+    assert ast.MatMult not in operators
+
+
+def test_classes_and_difficulty(drawn):
+    assert np.bincount(drawn.y).tolist() == [150] * 10
+    assert np.quantile(drawn.difficulty, [0, 0.5]).tolist() == pytest.approx([0, 0.07], abs=0.03)
+    ambiguous = drawn.other_label >= 0
+    assert drawn.difficulty[ambiguous].min() >= 0.8
+    assert (drawn.other_label != drawn.y).all()
+    hard = (drawn.difficulty > 0.5) & ~ambiguous
+    assert 0.1 < hard.mean() < 0.25
+
+
+def test_difficulty_adds_noise_and_takes_contrast(drawn):
+    clear = drawn.other_label < 0
+    x = drawn.x.astype(np.float64)
+    # The smallest step between neighbours in the top row: noise, where nothing is drawn.
+    grain = np.median(abs(np.diff(x[:, :, 0, :], axis=2)), axis=(1, 2))
+    spread = np.median(x.std(axis=(2, 3)), axis=1)
+    easy, hard = clear & (drawn.difficulty < 0.05), clear & (drawn.difficulty > 0.6)
+    assert np.median(grain[hard]) > 3 * np.median(grain[easy])
+    assert np.median(spread[hard]) < 0.8 * np.median(spread[easy])
+
+
+def test_every_picture_differs(drawn):
+    assert len({image.tobytes() for image in drawn.x}) == len(drawn.x)
+
+
+def test_a_smaller_draw_is_not_a_constant():
+    assert shapes.draw(7, generator()).x.shape == (7, 3, 32, 32)
+    assert (shapes.draw(7, generator(1)).x != shapes.draw(7, generator(2)).x).any()
+
+
+def grid(side: int = 201) -> tuple[np.ndarray, np.ndarray]:
+    line = np.linspace(-1.3, 1.3, side, dtype=np.float32)
+    return np.meshgrid(line, line)
+
+
+@pytest.mark.parametrize("name", sorted(set(OUTLINES) - {"crescent"}))
+def test_outlines_are_their_own_mirror_image(name):
+    x, y = grid()
+    assert OUTLINES[name](-x, y) == pytest.approx(OUTLINES[name](x, y), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", OUTLINES)
+def test_outlines_fill_a_fair_part_of_the_unit_circle(name):
+    x, y = grid()
+    inside = OUTLINES[name](x, y) < 0
+    area = inside.mean() * 2.6**2
+    assert 0.6 < area < 2.8
+    assert (x[inside] ** 2 + y[inside] ** 2).max() < 1.15**2
+
+
+@pytest.mark.parametrize(
+    ("name", "area"),
+    [
+        ("circle", np.pi * 0.85**2),
+        ("ring", np.pi * (0.9**2 - 0.5**2)),
+        ("square", 1.44**2),
+        ("triangle", 3 * np.sqrt(3) / 4),
+        ("cross", 2 * 1.8 * 0.56 - 0.56**2),
+        # A corner of side 0.75 * sqrt(2) and the two halves of a disc that reach over it.
+        ("heart", 2 * 0.75**2 + np.pi * 0.53**2),
+    ],
+)
+def test_areas_by_hand(name, area):
+    x, y = grid(601)
+    assert (OUTLINES[name](x, y) < 0).mean() * 2.6**2 == pytest.approx(area, rel=0.02)
+
+
+def test_the_star_has_five_points():
+    angle = np.arange(720) * (np.pi / 360)
+    inside = OUTLINES["star"](0.8 * np.cos(angle), 0.8 * np.sin(angle)) < 0
+    assert (np.diff(inside.astype(int), append=int(inside[0])) == 1).sum() == 5
+
+
+def test_a_blend_lies_between_its_two_outlines(monkeypatch):
+    # With every picture a blend, none may be the clean drawing of its label.
+    plain = shapes.draw(40, generator(3))
+    monkeypatch.setattr(shapes, "AMBIGUOUS_SHARE", 1.0)
+    blended = shapes.draw(40, generator(3))
+    assert (blended.other_label >= 0).all()
+    assert (blended.y == plain.y).all()
+    changed = (blended.x != plain.x).reshape(40, -1).any(axis=1)
+    assert changed[plain.other_label < 0].all()

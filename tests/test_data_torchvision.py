@@ -1,0 +1,125 @@
+"""CIFAR and SVHN read from tiny files in the true formats; nothing is fetched."""
+
+import hashlib
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+from torchvision import datasets
+
+from budgetlab.data import load
+from budgetlab.errors import InputError
+
+
+def md5(path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def write_pickle(path, content) -> str:
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    return md5(path)
+
+
+def pixels(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 3072), np.uint8)
+
+
+@pytest.fixture
+def cifar10(tmp_path, monkeypatch):
+    folder = tmp_path / datasets.CIFAR10.base_folder
+    folder.mkdir()
+    train = []
+    for batch in range(2):
+        content = {"data": pixels(20, batch), "labels": [k % 10 for k in range(20)]}
+        name = f"data_batch_{batch + 1}"
+        train.append([name, write_pickle(folder / name, content)])
+    test = {"data": pixels(10, 9), "labels": list(range(10))}
+    sums = write_pickle(folder / "test_batch", test)
+    names = [f"thing {k}" for k in range(10)]
+    meta = write_pickle(folder / "batches.meta", {"label_names": names})
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", train)
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", sums]])
+    monkeypatch.setattr(
+        datasets.CIFAR10,
+        "meta",
+        {"filename": "batches.meta", "key": "label_names", "md5": meta},
+    )
+    return tmp_path
+
+
+def test_cifar10(cifar10):
+    data = load("cifar10", root=cifar10, download=False)
+    assert (len(data.train), len(data.test)) == (40, 10)
+    assert torch.equal(data.train.x[20], torch.from_numpy(pixels(20, 1)[0].reshape(3, 32, 32)))
+    assert data.train.y.tolist() == [k % 10 for k in range(20)] * 2
+    assert data.train.classes[3] == "thing 3"
+    assert data.train.mean == (0.4914, 0.4822, 0.4465)
+    assert data.train.std == (0.2023, 0.1994, 0.2010)
+    assert data.train.flip
+    limited = load("cifar10", root=cifar10, limit=20)
+    assert (len(limited.train), len(limited.test)) == (20, 10)
+    assert torch.bincount(limited.train.y).tolist() == [2] * 10
+
+
+def test_a_file_with_another_checksum_is_refused(cifar10):
+    damaged = cifar10 / datasets.CIFAR10.base_folder / "test_batch"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(InputError, match="cifar10 is not in"):
+        load("cifar10", root=cifar10, download=False)
+
+
+def test_cifar100(tmp_path, monkeypatch):
+    folder = tmp_path / datasets.CIFAR100.base_folder
+    folder.mkdir()
+    content = {"data": pixels(100, 0), "fine_labels": list(range(100))}
+    sums = {name: write_pickle(folder / name, content) for name in ("train", "test")}
+    meta = write_pickle(folder / "meta", {"fine_label_names": [f"c{k}" for k in range(100)]})
+    monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", sums["train"]]])
+    monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", sums["test"]]])
+    monkeypatch.setattr(
+        datasets.CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": meta}
+    )
+    data = load("cifar100", root=tmp_path, download=False)
+    assert data.train.y.tolist() == list(range(100))
+    assert data.train.classes[99] == "c99"
+    assert data.train.mean == (0.5071, 0.4867, 0.4408)
+
+
+def test_svhn_takes_label_10_for_the_digit_0(tmp_path, monkeypatch):
+    lists = {}
+    images = pixels(10, 0).reshape(10, 32, 32, 3)
+    for split in ("train", "test"):
+        path = tmp_path / f"{split}_32x32.mat"
+        savemat(path, {"X": images.transpose(1, 2, 3, 0), "y": np.arange(1, 11)[:, None]})
+        lists[split] = ["http://nowhere.invalid/", path.name, md5(path)]
+    monkeypatch.setattr(datasets.SVHN, "split_list", lists)
+    data = load("svhn", root=tmp_path, download=False)
+    assert data.train.y.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    assert torch.equal(data.train.x, torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+    assert data.train.mean == data.train.std == (0.5, 0.5, 0.5)
+    assert not data.train.flip
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn"])
+def test_missing_files_name_the_folder_and_the_remedy(name, tmp_path):
+    with pytest.raises(InputError, match=f"{name} is not in '.*nowhere'.*allow the download"):
+        load(name, root=tmp_path / "nowhere", download=False)
+
+
+def test_a_failed_download_names_the_folder_and_the_remedy(tmp_path, monkeypatch, capsys):
+    def refuse(self):
+        print("chatter of the library")
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(datasets.CIFAR10, "download", refuse)
+    with pytest.raises(InputError, match=r"no route to host.*check the connection"):
+        load("cifar10", root=tmp_path)
+    shown = capsys.readouterr()
+    # Standard output belongs to results.
+    assert shown.out == ""
+    assert "downloading cifar10" in shown.err
+    with pytest.raises(InputError):
+        load("cifar10", root=tmp_path, progress=False)
+    assert capsys.readouterr() == ("", "")
