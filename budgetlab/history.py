@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetlab.errors import InputError
+from budgetlab.config import CREDITS
+from budgetlab.errors import unknown
 
 __all__ = ["Credit", "History", "Measures", "assign_credit", "measure"]
 
@@ -115,7 +116,7 @@ def assign_credit(rule: str, drawn: Tensor, sources: Tensor, weights: Tensor) ->
         return Credit(rows, sources.gather(1, largest)[:, 0], whole)
     if rule == "weighted":
         return Credit(rows.repeat_interleave(parts), sources.reshape(-1), weights.reshape(-1))
-    raise InputError(f"unknown credit rule '{rule}': choose one of row, dominant, weighted")
+    raise unknown("credit rule", rule, CREDITS)
 
 
 class History:
@@ -169,8 +170,16 @@ class History:
         """
         samples, share = credit.samples, credit.weights
         before = self._last[samples]
+        # A sample can stand in several rows. All of them write what the last one with
+        # a share saw, so that the result does not depend on the order of the writes.
+        entry = torch.arange(len(samples), device=samples.device)
+        shown = torch.where(share > 0, entry, -1)
+        self._winner.scatter_reduce_(0, samples, shown, "amax", include_self=False)
+        winner = self._winner[samples]
+
         was_correct = before[:, self.LAST.index("correct")] == 1
-        forgotten = (was_correct & (seen.correct == 0) & (share > 0)).float()
+        # One visit, however many rows: it is forgotten once, by the row that is kept.
+        forgotten = (was_correct & (seen.correct == 0) & (entry == winner)).float()
         error = 1 - seen.p_y
         sums = (seen.p_y, seen.p_y**2, seen.loss, seen.margin, seen.el2n)
         rows = torch.stack([torch.ones_like(error), error, *sums], 1) * share[:, None]
@@ -178,12 +187,6 @@ class History:
 
         epoch = torch.full_like(error, float(self.epoch))
         now = torch.stack([seen.loss, seen.p_y, seen.margin, seen.el2n, seen.correct, epoch], 1)
-        # A sample can stand in several rows. All of them write what the last one with
-        # a share saw, so that the result does not depend on the order of the writes.
-        entry = torch.arange(len(samples), device=samples.device)
-        entry = torch.where(share > 0, entry, -1)
-        self._winner.scatter_reduce_(0, samples, entry, "amax", include_self=False)
-        winner = self._winner[samples]
         self._last[samples] = torch.where(winner[:, None] >= 0, now[winner.clamp(min=0)], before)
 
     def _sum(self, name: str) -> Tensor:
