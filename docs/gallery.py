@@ -39,7 +39,7 @@ CALLS = [
     ("Which samples are hardest?", 'bl.plots.image_grid(record, "mean_loss", count=8)'),
     ("What happened to one sample?", "bl.plots.sample_life(record, sample)"),
     (
-        "Does the booked probability mean anything under mixing?",
+        "Does the credited probability mean anything under mixing?",
         "bl.plots.credit_calibration(same_seed)",
     ),
 ]

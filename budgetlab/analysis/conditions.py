@@ -1,7 +1,7 @@
 """Which runs belong together: same condition, another seed."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import pandas as pd
 
@@ -33,7 +33,7 @@ METHOD_FIELDS = ("sb_beta", "sb_staleness", "credit", "fidelity")
 """Settings that one method reads and another ignores."""
 
 
-def require(frame: pd.DataFrame, columns: Sequence[str], what: str = "this frame") -> None:
+def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this frame") -> None:
     """Check that a frame has columns.
 
     Raises
@@ -70,7 +70,7 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
     if "lr_start" in frame:  # one row an epoch: there, lr changes within a run
         settings[settings.index("lr")] = "lr_start"
     others = [n for n in settings if n not in (*SHOWN, *NOT_CONDITIONS, *over) and n in frame]
-    differ = [name for name in others if frame[name].astype(str).nunique() > 1]
+    differ = [name for name in others if frame[name].astype(str).nunique(dropna=False) > 1]
     shown = [name for name in SHOWN if name in frame]
     if "fingerprint" in frame and not {"data_seed"} & set(over):
         same_settings = frame.groupby(["dataset", *data_columns(frame)], sort=False)
@@ -93,7 +93,7 @@ def method_order(methods: Iterable[str]) -> list[str]:
 
 def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Those of the columns that hold more than one value."""
-    return [name for name in columns if frame[name].astype(str).nunique() > 1]
+    return [name for name in columns if frame[name].astype(str).nunique(dropna=False) > 1]
 
 
 def label(row: pd.Series | dict, columns: Sequence[str]) -> str:

@@ -97,9 +97,9 @@ def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.Data
     """Does the credited probability say how often the label wins?
 
     Under mixing an image holds several samples, and the probability of a label that
-    the credit rule books for a sample is also what scores are made of. In each bin of
-    booked probability, ``right`` is the share of visits where that label had the
-    highest logit. A useful booking rises with it.
+    the credit rule gives to a sample is also what scores are made of. In each bin of
+    credited probability, ``right`` is the share of visits where that label had the
+    highest logit. A useful rule rises with it.
 
     Parameters
     ----------

@@ -86,7 +86,7 @@ def summaries(records: Records) -> pd.DataFrame:
         ``budget``, ``budget_unit``, ``seed``, ``test_accuracy`` (0 to 1),
         ``test_loss``, the costs of :data:`COSTS`, ``epochs_trained``, then the other
         settings of the run, the size and ``fingerprint`` of its data, and its device.
-        ``model`` is the network that was trained, also where ``auto`` was asked for.
+        ``model`` and ``precision`` are what was used, also where ``auto`` was asked for.
         What a run that was cut off did not sum up is taken from its last whole epoch.
     """
     frame = pd.DataFrame([_summary(record) for record in load(records)])
@@ -107,8 +107,9 @@ def _summary(record: Record) -> dict[str, Any]:
         | {
             "path": str(record.path),
             "status": record.status,
-            "dataset": RunConfig(dataset=config.get("dataset", "shapes")).dataset_name,
+            "dataset": RunConfig(dataset=str(config.get("dataset", "shapes"))).dataset_name,
             "model": hardware.get("model") or config.get("model"),
+            "precision": hardware.get("precision") or config.get("precision"),
         }
         | {name: float("nan") if value is None else value for name, value in results.items()}
         | {

@@ -23,6 +23,7 @@ def curves(
     value: str = "test_accuracy",
     *,
     points: int = 101,
+    axis: Sequence[float] | None = None,
     confidence: float = 0.95,
     over: Sequence[str] = ("seed",),
 ) -> pd.DataFrame:
@@ -43,7 +44,10 @@ def curves(
     value
         Column to follow, such as ``test_accuracy``.
     points
-        Points on the axis of each condition.
+        Points on the axis of each condition, from its start to its end.
+    axis
+        Costs at which to read all conditions instead, so that they can be compared at
+        equal cost; each keeps those that it covers.
     confidence
         Of the band around the mean (Student's t).
     over
@@ -75,10 +79,12 @@ def curves(
                 stacklevel=2,
             )
             continue
-        axis = np.linspace(start, end, points)
-        heights = np.stack([np.interp(axis, run[cost], run[value]) for run in runs])
+        at = np.linspace(start, end, points) if axis is None else np.asarray(axis, float)
+        at = at[(at >= start) & (at <= end)]
+        heights = np.stack([np.interp(at, run[cost], run[value]) for run in runs])
         bands = np.array([mean_interval(column, confidence) for column in heights.T])
-        part = {"cost": axis, "mean": heights.mean(0), "low": bands[:, 0], "high": bands[:, 1]}
+        bands = bands.reshape(-1, 2)
+        part = {"cost": at, "mean": heights.mean(0), "low": bands[:, 0], "high": bands[:, 1]}
         parts.append(pd.DataFrame(dict(zip(keys, key, strict=True)) | part | {"n": len(runs)}))
     if not parts:
         return pd.DataFrame(columns=[*keys, "cost", "mean", "low", "high", "n"])

@@ -39,8 +39,8 @@ def measure_vs_measure(
     data
         A record, or a frame as from :func:`budgetlab.analysis.measures`.
     x, y
-        Two of its columns. Samples without a finite value in both are counted in the
-        title and not drawn.
+        Two of its columns. Samples without a finite value in both are counted below
+        the axis and not drawn.
     ax
         Where to draw; a new figure by default.
     """
@@ -61,18 +61,14 @@ def measure_vs_measure(
     rho = shown[[x, y]].rank().corr().iloc[0, 1] if len(shown) > 2 else np.nan
     relation = f"Spearman correlation {rho:.2f}" if pd.notna(rho) else "no correlation can be had"
     left_out = f", {hidden:,} without a finite value not drawn" if hidden else ""
-    style.finish(
+    return style.finish(
         ax,
-        x=style.axis_name(x),
+        x=style.axis_name(x) + (f"\n({hidden:,} samples have no finite value)" if hidden else ""),
         y=style.axis_name(y),
         legend=True,
         text=f"{style.axis_name(y)} against {style.axis_name(x)}, one point a sample: "
         f"{len(shown):,} samples{left_out}; {relation}.",
     )
-    if hidden:
-        ax.annotate(f"{hidden:,} samples have no finite value", (0.01, 0.01), fontsize=8,
-                    xycoords="axes fraction", color=style.INK)  # fmt: skip
-    return ax
 
 
 def _marginals(ax: "Axes", x: np.ndarray, y: np.ndarray) -> None:
@@ -160,9 +156,9 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
 
 
 def credit_calibration(data: Records, *, bins: int = 10, ax: "Axes | None" = None) -> "Axes":
-    """Does the probability that is booked for a sample mean anything under mixing?
+    """Does the probability that is credited to a sample mean anything under mixing?
 
-    Booked probability of the label against how often that label won: see
+    Credited probability of the label against how often that label won: see
     :func:`budgetlab.analysis.calibration`.
 
     Parameters
@@ -176,7 +172,7 @@ def credit_calibration(data: Records, *, bins: int = 10, ax: "Axes | None" = Non
     """
     runs = load(data)
     ax = style.axes(ax)
-    ax.plot([0, 1], [0, 1], color=style.INK, linewidth=1, linestyle=":", label="as booked")
+    ax.plot([0, 1], [0, 1], color=style.INK, linewidth=1, linestyle=":", label="as credited")
     names = run_names(runs)
     drawn, said = style.looks(names), []
     for name, run in zip(names, runs, strict=True):
@@ -189,8 +185,8 @@ def credit_calibration(data: Records, *, bins: int = 10, ax: "Axes | None" = Non
         said.append(f"{name} (credit {rule}): {gap:.3f} apart on average")
     return style.finish(
         ax,
-        x="probability booked for the sample",
+        x="probability credited to the sample",
         y="share of visits where its label won",
         legend=True,
-        text=f"Booked probability against how often the label won. {'; '.join(said)}.",
+        text=f"Credited probability against how often the label won. {'; '.join(said)}.",
     )

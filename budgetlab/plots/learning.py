@@ -95,8 +95,10 @@ def frontier(
     ax
         Where to draw; a new figure by default.
     """
-    is_ready = isinstance(data, pd.DataFrame) and "on_frontier" in data
-    frame = data if is_ready else find_frontier(data, cost, value)
+    if isinstance(data, pd.DataFrame) and "on_frontier" in data:
+        frame = data
+    else:
+        frame = find_frontier(data, cost, value)
     require(frame, ["method", "cost", "mean", "low", "high", "n", "on_frontier"])
     cost, value = frame.attrs.get("cost", cost), frame.attrs.get("value", value)
     ax = style.axes(ax)
@@ -105,16 +107,17 @@ def frontier(
     groups, drawn = _named_groups(frame, keys)
     aside = _sideways(frame)
     for name, group in groups.items():
-        look, shown = drawn[name], style.literal(name)
+        look = drawn[name]
+        entry: str | None = style.literal(name)
         for place, row in group.iterrows():
             middle, x = scale * row["mean"], row["cost"]
             ends = [scale * row["low"], scale * row["high"]] if row["n"] > 1 else [middle, middle]
             shift = _shifted(ax, aside[place])
             ax.plot([x, x], ends, color=look.colour, linewidth=1.5, transform=shift)
             ax.plot([x], [middle], color=look.colour, marker=look.marker, markersize=7,
-                    linestyle="none", transform=shift, label=shown)  # fmt: skip
+                    linestyle="none", transform=shift, label=entry)  # fmt: skip
             ax.update_datalim([(x, ends[0]), (x, ends[1])])
-            shown = None  # one entry a method in the legend
+            entry = None  # one entry a method in the legend
     ax.autoscale_view()
     for _, best in frame[frame["on_frontier"]].groupby("dataset"):
         best = best.sort_values("cost")
@@ -152,8 +155,10 @@ def differences(
     ax
         Where to draw; a new figure by default.
     """
-    is_ready = isinstance(data, pd.DataFrame) and "difference" in data
-    frame = data if is_ready else compare(data, baseline)
+    if isinstance(data, pd.DataFrame) and "difference" in data:
+        frame = data
+    else:
+        frame = compare(data, baseline)
     require(frame, ["method", "baseline", "pairs", "difference", "ci_low", "ci_high", "n"])
     metric = frame.attrs.get("metric", "test_accuracy")
     keys = [*frame.columns[: list(frame.columns).index("n")], "baseline"]
@@ -171,12 +176,12 @@ def differences(
         full = "full" if pd.notna(row["ci_low"]) else "none"
         ax.plot([middle], [place], marker=look.marker, color=look.colour, fillstyle=full)
         extra = f" ({label(row, shown)})" if shown else ""
-        names.append(style.literal(f"{row['method']} - {row['baseline']}{extra}"))
+        names.append(style.literal(f"{row['method']} against {row['baseline']}{extra}"))
     ax.axvline(0, color=style.INK, linewidth=1)
     ax.set_yticks(range(len(frame)), names)
     ax.set_ylim(len(frame) - 0.5, -0.5)
     unit = "points" if metric.endswith("accuracy") else "nats"
-    text = " ".join(frame["sentence"]) if "sentence" in frame else ""
+    text = " ".join(map(style.capital, frame["sentence"])) if "sentence" in frame else ""
     return style.finish(
         ax,
         x=f"difference in {metric.replace('_', ' ')} ({unit}), 95% CI",
@@ -218,7 +223,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
         for name, t, s in zip(names, trained, looked, strict=True)
     )
     style.finish(ax, x="samples through the network, mean of the runs", text=f"Costs. {said}.")
-    ax.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 1.0))
     return ax
 
 
@@ -250,6 +255,7 @@ def _shifted(ax: "Axes", points: float) -> "Transform":
     from matplotlib.transforms import ScaledTranslation
 
     figure = ax.get_figure(root=True)
+    assert figure is not None, "these axes were removed from their figure"
     return ax.transData + ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from budgetlab.analysis import AXES, COSTS, MEANINGS, label, varying
+from budgetlab.analysis.conditions import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Look", "alt_text", "axes", "axis_name", "condition_looks", "describe", "finish",
-           "fraction", "line_labels", "literal", "looks", "new_figure"]  # fmt: skip
+__all__ = ["Look", "alt_text", "axes", "axis_name", "capital", "condition_looks", "describe",
+           "finish", "fraction", "line_labels", "literal", "looks", "new_figure"]  # fmt: skip
 
 # Okabe & Ito (2008) without yellow, which is unreadable on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
@@ -139,7 +140,7 @@ def finish(
 
 def describe(ax: "Axes", text: str) -> None:
     """Keep what an image says in words, for :func:`alt_text`."""
-    _descriptions[ax] = text
+    _descriptions[ax] = capital(text)
 
 
 def alt_text(ax: "Axes") -> str:
@@ -154,6 +155,11 @@ def literal(name: object) -> str:
     """Let a name stand as it is: no formula between dollars, none hidden from a legend."""
     text = str(name).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
+
+
+def capital(text: str) -> str:
+    """Begin a sentence with a capital letter; methods keep their names."""
+    return text if text.startswith(METHODS) else text[:1].upper() + text[1:]
 
 
 def axis_name(column: str) -> str:

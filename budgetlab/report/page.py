@@ -16,6 +16,7 @@ from budgetlab.analysis.frames import Records
 from budgetlab.analysis.tables import is_numeric
 from budgetlab.errors import InputError
 from budgetlab.plots.samples import run_names
+from budgetlab.plots.style import capital
 from budgetlab.records import Record, write_atomically
 from budgetlab.report.figures import section_over_runs, section_samples
 from budgetlab.report.reproduce import command
@@ -164,9 +165,7 @@ def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
     claimed = rows["p_corrected"] < ALPHA
     kinds = [("claimed", rows[claimed]), ("open", rows[~claimed])]
     return [
-        {"kind": kind, "text": text[0].upper() + text[1:]}
-        for kind, part in kinds
-        for text in part["sentence"]
+        {"kind": kind, "text": capital(text)} for kind, part in kinds for text in part["sentence"]
     ]
 
 
