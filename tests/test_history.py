@@ -1,0 +1,266 @@
+"""The history against values worked out by hand, and who gets the credit."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from budgetlab.errors import InputError
+from budgetlab.history import Credit, History, Measures, assign_credit, measure
+
+
+def visit(history: History, samples: list[int], p_y: list[float], weights=None, **also) -> None:
+    """One step in which these samples had these probabilities of their labels."""
+    p = torch.tensor(p_y)
+    seen = {"loss": -p.log(), "p_y": p, "correct": (p > 0.5).float(), "margin": 2 * p - 1,
+            "el2n": 1 - p}  # fmt: skip
+    seen |= {name: torch.tensor(values) for name, values in also.items()}
+    share = torch.ones(len(samples)) if weights is None else torch.tensor(weights)
+    credit = Credit(torch.arange(len(samples)), torch.tensor(samples), share)
+    history.update(credit, Measures(**seen))
+
+
+# One forward
+
+
+def test_measures_by_hand():
+    # Softmax of [ln 1, ln 2, ln 5] is [1/8, 2/8, 5/8].
+    logits = torch.log(torch.tensor([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0]]))
+    seen = measure(logits, torch.tensor([2, 0]))
+    assert seen.p_y.tolist() == pytest.approx([5 / 8, 1 / 8])
+    assert seen.loss.tolist() == pytest.approx([math.log(8 / 5), math.log(8)])
+    assert seen.correct.tolist() == [1, 0]
+    assert seen.margin.tolist() == pytest.approx([math.log(5 / 2), math.log(1 / 5)])
+    # ||(1, 2, -3)|| / 8 and ||(-7, 2, 5)|| / 8.
+    assert seen.el2n.tolist() == pytest.approx([math.sqrt(14) / 8, math.sqrt(78) / 8], abs=1e-6)
+
+
+def test_a_tie_is_not_correct():
+    assert measure(torch.zeros(1, 3), torch.tensor([0])).correct.tolist() == [0]
+
+
+def test_measures_stay_finite_at_huge_logits():
+    logits = torch.tensor([[1e4, -1e4], [1e4, -1e4]])
+    seen = measure(logits, torch.tensor([0, 1]))
+    assert seen.loss.tolist() == [0, 2e4]
+    assert seen.el2n.tolist() == pytest.approx([0, math.sqrt(2)])
+
+
+def test_measures_of_half_precision_are_float32():
+    seen = measure(torch.randn(4, 3, dtype=torch.bfloat16), torch.tensor([0, 1, 2, 0]))
+    assert {getattr(seen, name).dtype for name in seen.__dataclass_fields__} == {torch.float32}
+
+
+# Many visits
+
+
+@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=30))
+def test_the_error_is_the_lifetime_mean_of_the_paper(p_y):
+    history, m = History(3), 0.0
+    for n, p in enumerate(p_y):
+        history.start_epoch(n + 1)
+        visit(history, [1], [p])
+        m = (n * m + 1 - p) / (n + 1)
+    assert history.error[1].item() == pytest.approx(m, abs=1e-5)
+    assert history.visits.tolist() == [0, len(p_y), 0]
+    assert history.seen.tolist() == [False, True, False]
+    assert history.error[[0, 2]].isnan().all()
+
+
+def test_means_of_two_visits_by_hand():
+    history = History(1)
+    visit(history, [0], [0.2], margin=[-1.0], el2n=[0.9])
+    visit(history, [0], [0.6], margin=[3.0], el2n=[0.5])
+    assert history.confidence.item() == pytest.approx(0.4)
+    assert history.variability.item() == pytest.approx(0.2)
+    assert history.mean_loss.item() == pytest.approx(-(math.log(0.2) + math.log(0.6)) / 2)
+    assert history.mean_margin.item() == pytest.approx(1.0)
+    assert history.el2n.item() == pytest.approx(0.7)
+    assert history.last_p_y.item() == pytest.approx(0.6)
+    assert history.last_loss.item() == pytest.approx(-math.log(0.6))
+
+
+@pytest.mark.parametrize(
+    ("right", "events"),
+    [([1, 0, 1, 0], 2), ([0, 0, 0], 0), ([0, 1, 1], 0), ([1], 0), ([0], 0), ([1, 0], 1),
+     ([0, 1, 0, 0, 1, 0], 2)],
+)  # fmt: skip
+def test_forgetting_counts_from_right_to_wrong(right, events):
+    history = History(2)
+    for value in right:
+        visit(history, [1], [0.5], correct=[float(value)])
+        visit(history, [0], [0.9])
+    assert history.forgotten.tolist() == [0, events]
+    assert history.last_correct[1].item() == right[-1]
+
+
+# Duplicates in a batch
+
+
+def test_a_sample_twice_in_a_batch_has_two_visits_and_the_last_row_as_its_newest():
+    history = History(3)
+    history.start_epoch(4)
+    visit(history, [2, 0, 2], [0.1, 0.5, 0.7])
+    assert history.visits.tolist() == [1, 0, 2]
+    assert history.confidence[2].item() == pytest.approx(0.4)
+    assert history.last_p_y[2].item() == pytest.approx(0.7)
+    assert history.last_epoch.tolist() == [4, 0, 4]
+
+
+def test_a_sample_forgotten_twice_in_a_batch_is_forgotten_once():
+    history = History(1)
+    visit(history, [0], [0.9])
+    visit(history, [0, 0], [0.1, 0.2])
+    assert history.forgotten.item() == 1
+
+
+def test_the_newest_row_decides_whether_a_sample_is_forgotten():
+    history = History(1)
+    visit(history, [0], [0.9])
+    visit(history, [0, 0], [0.1, 0.8])
+    assert (history.forgotten.item(), history.last_correct.item()) == (0, 1)
+
+
+def test_counting_what_is_trained_on():
+    history = History(4)
+    for epoch, drawn in ((1, [0, 1, 1]), (2, [1, 3, 3])):
+        history.start_epoch(epoch)
+        history.count(torch.tensor(drawn))
+    assert history.times_trained.tolist() == [1, 3, 0, 2]
+    assert history.times_trained_this_epoch.tolist() == [0, 1, 0, 2]
+
+
+# What an epoch leaves
+
+
+def test_an_epoch_leaves_only_what_it_saw():
+    history = History(3)
+    history.start_epoch(1)
+    visit(history, [0, 1], [0.9, 0.2])
+    history.start_epoch(2)
+    history.count(torch.tensor([1]))
+    visit(history, [1], [0.4])
+    left = {name: values.numpy() for name, values in history.epoch_arrays().items()}
+    assert np.array_equal(left["p_y"], np.float32([np.nan, 0.4, np.nan]), equal_nan=True)
+    assert left["correct"].tolist() == [-1, 0, -1]
+    assert left["times_trained"].tolist() == [0, 1, 0]
+
+
+def test_a_saved_history_comes_back():
+    history, other = History(5), History(5)
+    history.start_epoch(3)
+    history.count(torch.tensor([4, 1]))
+    visit(history, [4, 1], [0.3, 0.8])
+    other.load_state_dict(history.state_dict())
+    for name in ("visits", "error", "last_p_y", "last_epoch", "times_trained", "forgotten"):
+        ours, theirs = getattr(history, name), getattr(other, name)
+        assert torch.equal(ours.nan_to_num(-7), theirs.nan_to_num(-7)), name
+    assert other.epoch == 3
+
+
+# Who gets the credit. Rows 0, 1, 2 drew samples 10, 20, 30.
+
+DRAWN = torch.tensor([10, 20, 30])
+SOURCES = torch.tensor([[10, 20], [20, 30], [30, 10]])
+WEIGHTS = torch.tensor([[0.7, 0.3], [0.25, 0.75], [1.0, 0.0]])
+
+
+def pairs(credit: Credit) -> list[tuple[int, int, float]]:
+    weights = [round(weight, 6) for weight in credit.weights.tolist()]
+    return list(zip(credit.rows.tolist(), credit.samples.tolist(), weights, strict=True))
+
+
+def test_row_credits_the_drawn_sample():
+    assert pairs(assign_credit("row", DRAWN, SOURCES, WEIGHTS)) == [
+        (0, 10, 1), (1, 20, 1), (2, 30, 1)]  # fmt: skip
+
+
+def test_row_credits_the_drawn_sample_even_where_nothing_of_it_is_seen():
+    sources = torch.tensor([[20, 30], [10, 30], [10, 20]])
+    credited = assign_credit("row", DRAWN, sources, WEIGHTS)
+    assert credited.samples.tolist() == [10, 20, 30]
+
+
+def test_dominant_credits_the_largest_part():
+    assert pairs(assign_credit("dominant", DRAWN, SOURCES, WEIGHTS)) == [
+        (0, 10, 1), (1, 30, 1), (2, 30, 1)]  # fmt: skip
+
+
+def test_weighted_credits_every_part_by_its_share():
+    assert pairs(assign_credit("weighted", DRAWN, SOURCES, WEIGHTS)) == [
+        (0, 10, 0.7), (0, 20, 0.3),
+        (1, 20, 0.25), (1, 30, 0.75),
+        (2, 30, 1), (2, 10, 0)]  # fmt: skip
+
+
+def test_without_mixing_all_rules_agree():
+    one, whole = DRAWN[:, None], torch.ones(3, 1)
+    for rule in ("row", "dominant", "weighted"):
+        assert pairs(assign_credit(rule, DRAWN, one, whole)) == [
+            (0, 10, 1), (1, 20, 1), (2, 30, 1)]  # fmt: skip
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(InputError, match="unknown credit rule 'rows': did you mean 'row'"):
+        assign_credit("rows", DRAWN, SOURCES, WEIGHTS)
+
+
+def test_a_weighted_visit_is_a_fraction_of_one():
+    """By hand: p_y 0.5 as 0.7 of a visit, then 0.9 as 0.1 of one."""
+    history = History(2)
+    history.start_epoch(1)
+    visit(history, [0], [0.5], weights=[0.7])
+    visit(history, [0], [0.9], weights=[0.1])
+    assert history.visits.tolist() == pytest.approx([0.8, 0])
+    assert history.confidence[0].item() == pytest.approx((0.7 * 0.5 + 0.1 * 0.9) / 0.8)
+    assert history.error[0].item() == pytest.approx((0.7 * 0.5 + 0.1 * 0.1) / 0.8)
+
+
+def test_a_visit_of_weight_zero_is_none():
+    history = History(2)
+    history.start_epoch(1)
+    visit(history, [0], [0.9])
+    history.start_epoch(2)
+    visit(history, [0, 1], [0.1, 0.1], weights=[0.0, 0.0])
+    assert history.seen.tolist() == [True, False]
+    assert history.last_p_y[0].item() == pytest.approx(0.9)
+    assert history.forgotten.tolist() == [0, 0]
+    assert history.last_epoch.tolist() == [1, 0]
+    assert history.epoch_arrays()["p_y"].isnan().all()
+
+
+def test_a_row_of_weight_zero_does_not_hide_a_real_one():
+    """Row 2 shows nothing of sample 10, after row 0 showed most of it."""
+    history = History(40)
+    history.start_epoch(1)
+    credit = assign_credit("weighted", DRAWN, SOURCES, WEIGHTS)
+    logits = torch.log(torch.tensor([[8.0, 2.0], [6.0, 4.0], [1.0, 9.0]]))
+    history.update(credit, measure(logits[credit.rows], torch.zeros(6, dtype=torch.int64)))
+    assert history.last_p_y[10].item() == pytest.approx(0.8)
+    assert history.visits[[10, 20, 30]].tolist() == pytest.approx([0.7, 0.55, 1.75])
+    assert history.confidence[20].item() == pytest.approx((0.3 * 0.8 + 0.25 * 0.6) / 0.55)
+
+
+def one_by_one(history: History, batch: Tensor, p_y: Tensor) -> None:
+    for sample, p in zip(batch.tolist(), p_y.tolist(), strict=True):
+        visit(history, [sample], [p])
+
+
+def test_a_batch_is_its_rows_one_by_one():
+    """Without duplicates a batch and its rows in turn must say the same."""
+    generator = torch.Generator().manual_seed(0)
+    whole, single = History(20), History(20)
+    for epoch in range(1, 6):
+        batch = torch.randperm(20, generator=generator)[:8]
+        p_y = torch.rand(8, generator=generator)
+        whole.start_epoch(epoch)
+        single.start_epoch(epoch)
+        visit(whole, batch.tolist(), p_y.tolist())
+        one_by_one(single, batch, p_y)
+    for name in ("visits", "error", "variability", "forgotten", "last_loss", "last_epoch"):
+        ours, theirs = getattr(whole, name), getattr(single, name)
+        assert torch.equal(ours.nan_to_num(-1), theirs.nan_to_num(-1)), name
