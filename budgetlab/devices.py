@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -22,9 +23,9 @@ def choose_device(name: str) -> torch.device:
     count = torch.cuda.device_count()
     if name == "auto":
         return torch.device("cuda" if count else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+    if not re.fullmatch("cpu|cuda|cuda:(0|[1-9][0-9]{0,3})", name):
         raise InputError(f"unknown device '{name}': choose one of auto, cpu, cuda, cuda:N")
+    kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= count:
         raise InputError(f"device '{name}' is not there ({count} found): choose auto or cpu")
     return torch.device(name)

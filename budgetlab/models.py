@@ -227,5 +227,6 @@ def build(name: str, sample_shape: tuple[int, ...], classes: int, seed: int = 0)
         height, width = sample_shape[1:]
         raise InputError(f"images of {height}x{width} are too small: at least 8x8 is needed")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # torch.manual_seed would set the state of every GPU too, and nothing puts that back.
+        torch.default_generator.manual_seed(seed)
         return make(sample_shape[0], classes)
