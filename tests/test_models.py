@@ -1,0 +1,157 @@
+"""Networks: their shapes, their sizes, and where their weights come from."""
+
+import pytest
+import torch
+from torch import nn
+
+from budgetlab import models
+from budgetlab.devices import choose_device, choose_precision
+from budgetlab.errors import InputError
+
+IMAGE_MODELS = ("small", "resnet8", "resnet18", "wrn16-4")
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(one.numel() for one in model.parameters())
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize(
+    ("shape", "classes"), [((3, 32, 32), 10), ((1, 8, 8), 3), ((3, 21, 13), 2)]
+)
+def test_images_become_logits(name, shape, classes):
+    model = models.build(name, shape, classes).eval()
+    images = torch.randn(3, *shape)
+    logits = model(images)
+    assert logits.shape == (3, classes)
+    assert logits.isfinite().all()
+    # Raw logits, and every image on its own.
+    assert not torch.allclose(logits.sum(1), torch.ones(3))
+    assert torch.allclose(model(images[1:2]), logits[1:2], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "count"),
+    [
+        # Kuangliu's and the paper's ResNet-18 for CIFAR: 11,173,962.
+        ("resnet18", (3, 32, 32), 10, 11_173_962),
+        ("resnet18", (3, 84, 84), 100, 11_220_132),
+        # 9 (3*32 + 32*64 + 64*128) + 2 (32 + 64 + 128) + 129 * 10.
+        ("small", (3, 32, 32), 10, 9 * (96 + 2048 + 8192) + 448 + 1290),
+        # He et al. 2016, depth 8, with projections: stem, three stages, 65 * 10.
+        ("resnet8", (3, 32, 32), 10,
+         (9 * 48 + 32) + (2 * 2304 + 64) + (9 * 512 + 9 * 1024 + 128 + 512 + 64)
+         + (9 * 2048 + 9 * 4096 + 256 + 2048 + 128) + 650),
+        # Zagoruyko & Komodakis 2016, table 4: 2.7 M.
+        ("wrn16-4", (3, 32, 32), 10, 2_748_890),
+        ("mlp", (2,), 3, 2 * 64 + 64 + 64 * 64 + 64 + 64 * 3 + 3),
+    ],
+)  # fmt: skip
+def test_numbers_of_parameters(name, shape, classes, count):
+    assert parameters(models.build(name, shape, classes)) == count
+
+
+def test_the_paper_s_network_keeps_the_size_of_the_image_at_first():
+    model = models.build("resnet18", (3, 32, 32), 10)
+    sizes = []
+    model.layer1.register_forward_hook(lambda _, inputs, output: sizes.append(output.shape[2:]))
+    model.layer4.register_forward_hook(lambda _, inputs, output: sizes.append(output.shape[2:]))
+    model.eval()(torch.zeros(1, 3, 32, 32))
+    assert sizes == [(32, 32), (4, 4)]
+
+
+@pytest.mark.parametrize("name", ["small", "resnet8", "wrn16-4"])
+def test_initial_weights_depend_on_the_seed_alone(name):
+    torch.rand(7)
+    first = models.build(name, (3, 32, 32), 10, seed=3).state_dict()
+    torch.rand(11)
+    again = models.build(name, (3, 32, 32), 10, seed=3).state_dict()
+    other = models.build(name, (3, 32, 32), 10, seed=4).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
+
+
+def test_the_global_random_state_is_left_as_it_was():
+    before = torch.get_rng_state()
+    models.build("small", (3, 32, 32), 10, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_no_gpu_is_seeded_either(monkeypatch):
+    """On a machine with one, ``torch.manual_seed`` would set its state too."""
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    models.build("small", (3, 32, 32), 10, seed=3)
+    assert seeded == []
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_initial_logits_are_not_already_sure(name):
+    logits = models.build(name, (3, 32, 32), 10, seed=1)(torch.randn(64, 3, 32, 32))
+    assert 0.5 < nn.functional.cross_entropy(logits, torch.arange(64) % 10).item() < 4.0
+
+
+# Which one
+
+
+@pytest.mark.parametrize(
+    ("shape", "device", "name"),
+    [((3, 32, 32), "cpu", "small"), ((3, 32, 32), "cuda", "resnet18"), ((2,), "cuda:1", "mlp")],
+)
+def test_auto_picks_by_data_and_device(shape, device, name):
+    assert models.choose("auto", shape, device) == name
+
+
+def test_models_are_refused_where_they_do_not_fit():
+    with pytest.raises(InputError, match="unknown model 'resnet': did you mean 'resnet8'"):
+        models.choose("resnet", (3, 32, 32), "cpu")
+    with pytest.raises(InputError, match="model 'mlp' cannot take images: choose one of small"):
+        models.choose("mlp", (3, 32, 32), "cpu")
+    with pytest.raises(InputError, match="model 'small' cannot take points: choose one of mlp"):
+        models.build("small", (2,), 2)
+    with pytest.raises(InputError, match="images of 7x32 are too small: at least 8x8"):
+        models.build("small", (3, 7, 32), 10)
+    with pytest.raises(InputError, match=r"depth 17 is not 6 n \+ 4"):
+        models.WideResNet(3, 10, depth=17)
+
+
+def test_every_model_is_described():
+    assert list(models.describe()) == models.names()
+    assert all(text and "\n" not in text for text in models.describe().values())
+
+
+# Devices and number formats
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("gpu", "unknown device 'gpu'"), ("cpu:", "unknown device 'cpu:'"),
+     ("cuda:x", "unknown device 'cuda:x'"), ("cuda:", "unknown device 'cuda:'"),
+     ("cpu:3", "unknown device 'cpu:3'"), ("cuda:-1", "unknown device"), ("", "unknown device ''"),
+     ("cuda:²", "unknown device"), ("cuda:99", r"is not there \(\d+ found\): choose auto or cpu")],
+)  # fmt: skip
+def test_a_device_that_is_not_there_is_refused(name, part):
+    with pytest.raises(InputError, match=part) as error:
+        choose_device(name)
+    assert "\n" not in str(error.value)
+
+
+def test_the_first_gpu_is_taken_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto").type == "cuda"
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    assert choose_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert choose_device("auto").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [("fpu avx2 avx512_bf16", torch.bfloat16), ("fpu amx_bf16", torch.bfloat16),
+     ("fpu avx2 avx512f", torch.float32), ("", torch.float32)],
+)  # fmt: skip
+def test_bfloat16_is_chosen_where_the_processor_has_it(monkeypatch, flags, precision):
+    monkeypatch.setattr("budgetlab.devices._processor_flags", lambda: set(flags.split()))
+    assert choose_precision("auto", torch.device("cpu")) == precision
+    assert choose_precision("float32", torch.device("cpu")) == torch.float32
+    assert choose_precision("bfloat16", torch.device("cpu")) == torch.bfloat16
