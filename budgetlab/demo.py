@@ -83,7 +83,10 @@ def main(out: Path = Path("demo")) -> int:
     if already:
         print(f"{already} of them are kept from before; delete '{out}' to train them again.")
     records = train_all(plan, kept)
-    print(analysis.table(analysis.compare(records)))
+    print(f"\n{analysis.table(analysis.results(records))}\n\nAgainst unif-SGD, pair by pair:\n")
+    comparison = analysis.compare(records, baseline="unif-SGD")
+    compared = comparison[comparison["method"] != comparison["baseline"]]
+    print("\n".join(f"- {sentence}" for sentence in compared["sentence"]))
     page = report.write(records, out / "index.html")
     seconds = time.perf_counter() - began
     print(f"\nFigures: {page.resolve()}\nRecords: {out / 'runs'}\nTook {seconds:.0f} s.")

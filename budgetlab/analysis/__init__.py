@@ -6,7 +6,13 @@
 
 from budgetlab.analysis.comparison import BASELINES, compare, mean_interval, paired_difference
 from budgetlab.analysis.conditions import condition_columns, label, varying
-from budgetlab.analysis.distributions import calibration, one_epoch, quantiles, sample_life
+from budgetlab.analysis.distributions import (
+    calibration,
+    credit_by_reference,
+    one_epoch,
+    quantiles,
+    sample_life,
+)
 from budgetlab.analysis.frames import COSTS, RecordWarning, epochs, load, summaries
 from budgetlab.analysis.gradients import grand
 from budgetlab.analysis.learning import AXES, cost_to_reach, curves, frontier
@@ -37,6 +43,7 @@ __all__ = [
     "condition_columns",
     "cost_to_reach",
     "coverage",
+    "credit_by_reference",
     "curves",
     "effective_sample_size",
     "entropy",
@@ -58,6 +65,7 @@ __all__ = [
     "quantiles",
     "ranked_counts",
     "readable",
+    "results",
     "run_agreement",
     "sample_life",
     "selection",

@@ -5,11 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.per_sample import read_blocks
+from budgetlab.analysis.per_sample import measures, read_blocks
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import SAMPLE_ARRAYS, Record
 
-__all__ = ["QUANTILES", "calibration", "one_epoch", "quantiles", "sample_life"]
+__all__ = [
+    "QUANTILES",
+    "calibration",
+    "credit_by_reference",
+    "one_epoch",
+    "quantiles",
+    "sample_life",
+]
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -126,6 +133,50 @@ def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.Data
     return pd.DataFrame(
         {"p_y": p_y / visits, "right": right / visits, "visits": visits.astype(int)}
     )
+
+
+def credit_by_reference(record: Record, reference: Record, bins: int = 10) -> pd.DataFrame:
+    """Does a sample get credit for being well known, as a run without mixing knows it?
+
+    The samples are put into groups of equal size by their mean probability under a
+    reference run. A rule that credits the right sample gives more to a group that is
+    better known; one that credits samples that are not in the image gives the same to all.
+
+    Parameters
+    ----------
+    record
+        The run whose credit is looked at.
+    reference
+        A run on the same data, best without mixing.
+    bins
+        Groups.
+
+    Returns
+    -------
+    DataFrame
+        One row a group: ``reference`` and ``credited`` (means of the mean ``p_y`` of its
+        samples) and ``samples``. ``attrs["spearman"]`` is the rank correlation over samples.
+
+    Raises
+    ------
+    InputError
+        If the two were trained on other data.
+    """
+    if record.fingerprint != reference.fingerprint:
+        raise InputError(
+            f"'{record.path}' and '{reference.path}' were trained on other data: give a "
+            "reference on the same data"
+        )
+    known = pd.DataFrame(
+        {"reference": measures(reference)["confidence"], "credited": measures(record)["confidence"]}
+    ).dropna()
+    if len(known) < bins:
+        raise InputError(f"{len(known)} samples were seen by both runs: fewer than {bins} groups")
+    place = known["reference"].rank(method="first").sub(1).mul(bins).floordiv(len(known))
+    groups = known.groupby(place)
+    frame = groups.mean().assign(samples=groups.size()).reset_index(drop=True)
+    frame.attrs = {"spearman": float(known.rank().corr().iloc[0, 1])}
+    return frame
 
 
 def _epoch_number(record: Record, epoch: int) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from budgetlab.analysis.frames import COSTS
 from budgetlab.analysis.sentences import amount
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import write_atomically
@@ -11,15 +12,18 @@ from budgetlab.records import write_atomically
 __all__ = ["export", "latex", "markdown", "readable", "table"]
 
 SUFFIXES = (".csv", ".md", ".tex")
+HEADINGS = {"steps": "steps", "trained_samples": "trained", "looked_samples": "looked at",
+            "flops": "flops", "seconds": "seconds"}  # fmt: skip
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """Turn a frame into text cells under plain headings.
 
-    A frame from :func:`budgetlab.analysis.compare` becomes the table that a paper
-    shows: accuracies and differences in percent points, budgets in percent.
+    A frame from :func:`budgetlab.analysis.compare` or
+    :func:`budgetlab.analysis.results` becomes the table that a paper shows: accuracies
+    and differences in percent points, budgets in percent, costs as means.
     """
-    if "sentence" not in frame:
+    if not {"n", "mean", "spread"} <= set(frame):
         return frame.map(_cell)
     metric = frame.attrs.get("metric", "test_accuracy")
     confidence = frame.attrs.get("confidence", 0.95)
@@ -35,9 +39,11 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     columns["n"] = [str(n) for n in frame["n"]]
     columns[name] = [_plus_minus(m, s, metric) for m, s in zip(frame["mean"], frame["spread"],
                                                               strict=True)]  # fmt: skip
+    for cost in (name for name in COSTS if name in frame and frame[name].any()):
+        columns[HEADINGS[cost]] = [_amount_spent(value, cost) for value in frame[cost]]
     if frame["cost_vs_full"].notna().any():
         columns["cost of full"] = [_percent(value) for value in frame["cost_vs_full"]]
-    if not frame["pairs"].any():
+    if "pairs" not in frame or not frame["pairs"].any():
         return pd.DataFrame(columns)
     columns["against"] = [
         "(baseline)" if method == baseline else str(baseline)
@@ -128,6 +134,12 @@ def _cell(value: object) -> str:
 def _plus_minus(mean: float, spread: float, metric: str) -> str:
     text = amount(mean, metric, sign=False)
     return text if pd.isna(spread) else f"{text} ± {amount(spread, metric, sign=False)}"
+
+
+def _amount_spent(value: float, cost: str) -> str:
+    if pd.isna(value):
+        return ""
+    return {"flops": f"{value:.2e}", "seconds": f"{value:.1f}"}.get(cost, f"{value:,.0f}")
 
 
 def _signed(value: float, metric: str) -> str:
