@@ -24,7 +24,7 @@ def frame() -> pd.DataFrame:
             run("unif-SGD", 1.0, 0, 0.80, 100),
             run("unif-SGD", 1.0, 1, 0.90, 100),
             run("c-SGD", 0.2, 0, 0.60, 20),
-        ]  # fmt: skip
+        ]
     )
 
 

@@ -16,6 +16,7 @@ from budgetlab.analysis.distributions import (
 from budgetlab.analysis.frames import COSTS, RecordWarning, epochs, load, summaries
 from budgetlab.analysis.gradients import grand
 from budgetlab.analysis.learning import AXES, cost_to_reach, curves, frontier
+from budgetlab.analysis.outcomes import results
 from budgetlab.analysis.per_sample import HARD, MEANINGS, hardness, measures
 from budgetlab.analysis.picks import (
     class_share,
