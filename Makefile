@@ -19,9 +19,7 @@ help:
 	@echo "make clean      remove $(VENV) and what demo and tests wrote"
 
 $(VENV)/.installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = v >= (3, 11); \
-		print("" if ok else f"budgetlab needs Python 3.11 or newer, and $(PYTHON) is {v[0]}.{v[1]}: run for example make demo PYTHON=python3.12"); \
-		sys.exit(not ok)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("budgetlab needs Python 3.11 or newer, and $(PYTHON) is %d.%d: choose another, such as make demo PYTHON=python3.12" % v)'
 	@echo "Installing into $(VENV): about 6 GB with PyTorch, some minutes on a fast line."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e '.[test]'

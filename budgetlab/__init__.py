@@ -4,7 +4,7 @@
 reading records never loads torch::
 
     record = bl.train(method="p-SGD", budget=0.2)     # trains and leaves a record
-    record = bl.open("runs/...")                      # reads one
+    record = bl.open_record("runs/...")               # reads one
     frame = bl.compare(["runs"])                      # many, over seeds
     bl.plots.learning_curves(frame)                   # see
 """

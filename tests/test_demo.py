@@ -1,0 +1,69 @@
+"""The demo, small: what a newcomer sees first."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from budgetlab import demo
+from budgetlab.records import find, open_record
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    plan = demo.configs
+    monkeypatch.setattr(demo, "configs", lambda out: plan(out, epochs=2, limit=700))
+
+
+def test_prints_a_table_and_writes_a_page(out, small, capsys):
+    assert demo.main(out) == 0
+    printed = capsys.readouterr().out
+    heading = next(line for line in printed.splitlines() if line.startswith("dataset"))
+    for column in ("n", "test accuracy %", "steps", "trained", "seconds", "cost of full"):
+        assert column in heading
+    for method in ("SGD", "unif-SGD", "p-SGD", "c-SGD"):
+        assert re.search(rf"^shapes +{method} .* 20% +2 ", printed, re.MULTILINE)
+    assert re.search(r"^shapes +unif-SGD .* 100% +2 ", printed, re.MULTILINE)
+    assert "no difference can be claimed at n = 2" in printed
+
+    page = (out / "index.html").read_text()
+    images = re.findall(r"<img\b[^>]*>", page)
+    assert len(images) >= 4
+    for image in images:
+        assert 'src="data:image/' in image
+        assert re.search(r'alt="[^"]{20,}"', image)
+    assert not re.search(r'(src|href)="https?:', page)
+
+
+def test_a_second_time_keeps_what_is_finished(out, small, capsys):
+    before = find(out / "runs")
+    assert demo.main(out) == 0
+    assert "10 of them are kept from before" in capsys.readouterr().out
+    assert find(out / "runs") == before
+    assert all(open_record(path).status == "finished" for path in before)
+
+
+def test_an_old_python_is_refused_in_a_sentence(tmp_path):
+    old = tmp_path / "python-old"
+    old.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9, 1); '
+        'exec(sys.argv[1])" "$2"\n'
+    )
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "demo", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "needs Python 3.11 or newer" in done.stderr
+    assert "is 3.9" in done.stderr
+    assert not (tmp_path / "venv").exists()
