@@ -268,6 +268,23 @@ def test_sample_life(tiny):
         analysis.sample_life(tiny, 4)
 
 
+def test_credit_that_finds_its_sample_rises_with_the_reference(tmp_path, tiny, run):
+    right = write_run(tmp_path, method="unif-SGD", budget=0.5, epochs=20, seed=5)
+    frame = analysis.credit_by_reference(right, run, 5)
+    assert (np.diff(frame["reference"]) > 0).all()
+    assert frame["credited"].iloc[-1] > frame["credited"].iloc[0] + 0.2
+    assert frame.attrs["spearman"] > 0.5
+    assert frame["samples"].max() - frame["samples"].min() <= 1
+    shuffled = np.random.default_rng(0).permutation(200)
+    p_y = right.samples["p_y"].to_numpy()[:, shuffled]
+    correct = np.where(np.isnan(p_y), -1, p_y > 0.5)
+    wrong = write_arrays(tmp_path, {"p_y": p_y, "correct": correct}, [0] * 200)
+    wrong.about["data"]["fingerprint"] = run.fingerprint
+    assert abs(analysis.credit_by_reference(wrong, run, 5).attrs["spearman"]) < 0.2
+    with pytest.raises(InputError, match="other data"):
+        analysis.credit_by_reference(tiny, run)
+
+
 def test_calibration_by_hand(tiny):
     frame = analysis.calibration(tiny, bins=2)
     # Below 0.5: 0.25, 0.125, 0.125, 0.25, all wrong; from 0.5: five visits, four right.

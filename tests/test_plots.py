@@ -269,7 +269,15 @@ def test_one_life_marks_right_and_wrong(record, ax):
 def test_calibration_is_drawn_as_counted(record, ax):
     plots.credit_calibration(record, bins=4, ax=ax)
     frame = analysis.calibration(record, 4)
-    np.testing.assert_allclose(ax.lines[1].get_ydata(), frame["right"])
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), frame["right"])
+
+
+def test_credit_against_a_run_without_mixing(folder, record, ax):
+    other = next(r for r in analysis.load(folder) if r.config["method"] == "unif-SGD")
+    plots.credit_calibration(record, reference=other, bins=4, ax=ax)
+    frame = analysis.credit_by_reference(record, other, 4)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), frame["credited"])
+    assert f"{frame.attrs['spearman']:.2f}" in plots.alt_text(ax)
 
 
 @pytest.mark.parametrize(

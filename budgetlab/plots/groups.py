@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import calibration, load, measures, selection
+from budgetlab.analysis import calibration, credit_by_reference, load, measures, selection
 from budgetlab.analysis import class_share as find_class_share
 from budgetlab.analysis.conditions import require
 from budgetlab.analysis.frames import Records
@@ -155,38 +155,56 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
     )
 
 
-def credit_calibration(data: Records, *, bins: int = 10, ax: "Axes | None" = None) -> "Axes":
+def credit_calibration(
+    data: Records,
+    *,
+    reference: Record | None = None,
+    bins: int = 10,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Does the probability that is credited to a sample mean anything under mixing?
 
-    Credited probability of the label against how often that label won: see
-    :func:`budgetlab.analysis.calibration`.
+    With a reference, groups of samples by how well the reference knows them, against
+    what the run credited to them: a rising line is a credit that finds its sample
+    (:func:`budgetlab.analysis.credit_by_reference`). Without, the credited probability
+    against how often that label won (:func:`budgetlab.analysis.calibration`), which says
+    how sure the network is, not whether the sample is the right one.
 
     Parameters
     ----------
     data
         Records, such as one run for each credit rule.
+    reference
+        A run on the same data without mixing.
     bins
-        Bins of the probability.
+        Groups of samples, or bins of the probability.
     ax
         Where to draw; a new figure by default.
     """
     runs = load(data)
+    names = [
+        name if "credit" in name else f"{name} (credit {run.config.get('credit', '')})"
+        for name, run in zip(run_names(runs), runs, strict=True)
+    ]
     ax = style.axes(ax)
-    ax.plot([0, 1], [0, 1], color=style.INK, linewidth=1, linestyle=":", label="as credited")
-    names = run_names(runs)
     drawn, said = style.looks(names), []
     for name, run in zip(names, runs, strict=True):
-        frame, look = calibration(run, bins), drawn[name]
-        rule = run.config.get("credit", "")
-        ax.plot(frame["p_y"], frame["right"], color=look.colour, linestyle=look.line,
-                marker=look.marker, markersize=5,
-                label=style.literal(f"{name} (credit {rule})"))  # fmt: skip
-        gap = np.average((frame["right"] - frame["p_y"]).abs(), weights=frame["visits"])
-        said.append(f"{name} (credit {rule}): {gap:.3f} apart on average")
-    return style.finish(
-        ax,
-        x="probability credited to the sample",
-        y="share of visits where its label won",
-        legend=True,
-        text=f"Credited probability against how often the label won. {'; '.join(said)}.",
-    )
+        look = drawn[name]
+        if reference is None:
+            frame = calibration(run, bins)
+            x, y = frame["p_y"], frame["right"]
+            said.append(f"{name}: {np.average((y - x).abs(), weights=frame['visits']):.3f} apart")
+        else:
+            frame = credit_by_reference(run, reference, bins)
+            x, y = frame["reference"], frame["credited"]
+            said.append(f"{name}: Spearman correlation {frame.attrs['spearman']:.2f}")
+        ax.plot(x, y, color=look.colour, linestyle=look.line, marker=look.marker, markersize=5,
+                label=style.literal(name))  # fmt: skip
+    if reference is None:
+        ax.plot([0, 1], [0, 1], color=style.INK, linewidth=1, linestyle=":", label="as credited")
+        x_name, y_name = "probability credited to the sample", "share of visits where its label won"
+    else:
+        x_name = "mean probability of the label in the run without mixing"
+        y_name = "mean probability credited under mixing"
+    text = f"{y_name} against {x_name}. {'; '.join(said)}."
+    return style.finish(ax, x=x_name, y=y_name, legend=True, text=text)

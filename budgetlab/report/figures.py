@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "draw", "panels", "section_over_runs", "section_samples"]
+__all__ = ["MIXING", "Picture", "draw", "panels", "section_over_runs", "section_samples"]
 
 DOTS_PER_INCH = 160
 WIDE = (9.4, 4.6)
+# Augmentations whose images hold several samples.
 MIXING = ("mixup", "ricap", "cutmix")
 OPTIONAL = ("probabilities_draw", "probabilities_keep", "against_loss_draw", "against_loss_keep",
             "noisy", "ambiguous", "credit")  # fmt: skip
@@ -125,13 +126,17 @@ def section_over_runs(
     return pictures
 
 
-def section_samples(chosen: dict[str, Record]) -> tuple[dict[str, Any], list[str]]:
+def section_samples(
+    chosen: dict[str, Record], reference: Record | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """Figures of the per-sample section, and a sentence on each run that had none.
 
     Parameters
     ----------
     chosen
         One run a method, by the name that the page gives it.
+    reference
+        A run on the same data without mixing, if there is one.
     """
     readable, problems = {}, []
     for name, record in chosen.items():
@@ -154,7 +159,7 @@ def section_samples(chosen: dict[str, Record]) -> tuple[dict[str, Any], list[str
     for kind, same in by_kind.items():
         pictures[f"probabilities_{kind}"] = panels(plots.sampling_probability, same)
         pictures[f"against_loss_{kind}"] = panels(plots.probability_vs_loss, same)
-    return pictures | {"uniform": uniform} | _who(runs), problems
+    return pictures | {"uniform": uniform} | _who(runs, reference), problems
 
 
 def _drawing(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], list[str]]:
@@ -173,7 +178,7 @@ def _drawing(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], lis
     return kinds, uniform
 
 
-def _who(runs: Sequence[Record]) -> dict[str, Any]:
+def _who(runs: Sequence[Record], reference: Record | None) -> dict[str, Any]:
     pictures: dict[str, Any] = {}
     for flag in ("noisy", "ambiguous"):
         known = [run for run in runs if _has_any(run, f"is_{flag}")]
@@ -181,7 +186,7 @@ def _who(runs: Sequence[Record]) -> dict[str, Any]:
             pictures[flag] = draw(plots.flagged_share, known, flag=flag)
     mixed = [run for run in runs if run.config.get("augmentation") in MIXING]
     if mixed:
-        pictures["credit"] = draw(plots.credit_calibration, mixed)
+        pictures["credit"] = draw(plots.credit_calibration, mixed, reference=reference)
     return pictures
 
 

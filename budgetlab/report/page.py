@@ -18,7 +18,7 @@ from budgetlab.errors import InputError
 from budgetlab.plots.samples import run_names
 from budgetlab.plots.style import capital
 from budgetlab.records import Record, write_atomically
-from budgetlab.report.figures import section_over_runs, section_samples
+from budgetlab.report.figures import MIXING, section_over_runs, section_samples
 from budgetlab.report.reproduce import command
 
 __all__ = ["write"]
@@ -97,7 +97,7 @@ def _content(records: Records) -> dict[str, Any]:
     over_runs = section_over_runs(analysis.epochs(runs), frame, compared)
     findings = [] if compared is None else _findings(compared)
     chosen = _representatives(runs, frame)
-    samples, problems = section_samples(chosen)
+    samples, problems = section_samples(chosen, _reference(runs, chosen))
     return {
         "title": f"{_join(frame['dataset'].unique())} on a budget",
         "overview": _overview(frame),
@@ -200,6 +200,16 @@ def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, R
     same = same.sort_values("method", key=lambda c: c.map(order.index), kind="stable")
     records = [runs[place] for place in same.index[:SHOWN_RUNS]]
     return dict(zip(run_names(records), records, strict=True))
+
+
+def _reference(runs: Sequence[Record], chosen: dict[str, Record]) -> Record | None:
+    """A run without mixing on the data of the chosen ones, whose history can be read."""
+    data = {record.fingerprint for record in chosen.values()}
+    for run in runs:
+        plain = run.config.get("augmentation") not in MIXING
+        if plain and data == {run.fingerprint} and (run.path / "samples.zarr").is_dir():
+            return run
+    return None
 
 
 def _run_table(frame: pd.DataFrame) -> pd.DataFrame:
