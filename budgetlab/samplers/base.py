@@ -69,6 +69,19 @@ class Batch:
     weights: Tensor | None = None
     view: View | None = None
 
+    def __post_init__(self) -> None:
+        if self.indices.dtype != torch.int64 or self.indices.ndim != 1:
+            raise InputError(
+                f"indices are int64 of one dimension, not {self.indices.dtype} of shape "
+                f"{tuple(self.indices.shape)}: give the numbers of the samples of one batch"
+            )
+        # A column would be multiplied with the row of losses into a square, unnoticed.
+        if self.weights is not None and self.weights.shape != self.indices.shape:
+            raise InputError(
+                f"weights of shape {tuple(self.weights.shape)} do not fit {len(self.indices)} "
+                "indices: give one weight a row"
+            )
+
 
 @dataclass(frozen=True)
 class Look:
@@ -212,8 +225,11 @@ def sampler(name: str, *, unseen: str = "highest"):
     Raises
     ------
     InputError
-        If the name is one of the kit's own, or ``unseen`` is neither of the two.
+        If the name is missing or one of the kit's own, ``unseen`` is neither of the
+        two, or what is decorated is neither a function nor a :class:`Sampler`.
     """
+    if not isinstance(name, str):
+        raise InputError('give the method a name: @bl.sampler("mine")')
     if unseen not in ("highest", "score"):
         raise unknown("rule for the unseen", unseen, ("highest", "score"))
 
@@ -223,9 +239,14 @@ def sampler(name: str, *, unseen: str = "highest"):
         taken = _REGISTRY.get(name)
         if taken and taken[1].__module__.startswith("budgetlab.") and not _is_ours(made):
             raise InputError(f"method '{name}' is built in: choose another name")
+        if not (issubclass(made, Sampler) if isinstance(made, type) else callable(made)):
+            raise InputError(
+                f"'{name}' cannot be {made!r}: a method is a function of the history, or a "
+                "Sampler class"
+            )
         if not isinstance(made, type):
             made = ScoreSampler.from_function(made, unseen)
-        text = (made.__doc__ or "your own").strip().splitlines()[0].rstrip(".")
+        text = ((made.__doc__ or "").strip() or "your own").splitlines()[0].rstrip(".")
         _REGISTRY[name] = (text, made)
         return made
 

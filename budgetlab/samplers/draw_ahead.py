@@ -35,6 +35,8 @@ def smooth(scores: Tensor) -> Tensor:
         ``[N]``, float64, sums to one.
     """
     scores = scores.double()
+    # Sums of huge scores must not overflow; only their proportions count.
+    scores = scores / scores.max().clamp(min=torch.finfo(torch.float64).tiny)
     raised = scores + scores.mean()
     total = raised.sum()
     return torch.where(total > 0, raised / total, 1 / len(scores))
