@@ -69,8 +69,8 @@ class Compare:
 
     records: Positional[tuple[Path, ...]]
     """Records, or folders that hold some."""
-    baseline: str = "unif-SGD"
-    """Method that the others are compared with."""
+    baseline: tuple[str, ...] = ("unif-SGD", "SGD")
+    """Methods that the others are compared with."""
     json: bool = False
     """Print one JSON object on standard output."""
 

@@ -22,7 +22,7 @@ __all__ = [
 SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
 
 METHODS = ("unif-SGD", "SGD", "p-SGD", "c-SGD", "selective-backprop", "top-k", "rho-loss",
-           "grad-norm", "infobatch", "RS2")  # fmt: skip
+           "grad-norm", "infobatch", "rs2")  # fmt: skip
 """The built-in methods in the order in which tables and figures show them."""
 
 # Where a run lies, and the device it ran on, do not make another condition; the

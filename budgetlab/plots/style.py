@@ -25,7 +25,7 @@ INK, FAINT = "#222222", "#d9d9d9"
 
 # A method looks the same in every figure, whatever it stands beside.
 LOOKS = ("unif-SGD", "p-SGD", "c-SGD", "SGD", "selective-backprop", "top-k", "rho-loss",
-         "grad-norm", "infobatch", "RS2")  # fmt: skip
+         "grad-norm", "infobatch", "rs2")  # fmt: skip
 
 NAMES = {
     "test_accuracy": "test accuracy (%)",

@@ -178,7 +178,12 @@ def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
     import xarray as xr
     import zarr
 
-    options = {"consolidated": False, "chunks": None, "zarr_format": 3, "mask_and_scale": False}
+    options: dict[str, Any] = {
+        "consolidated": False,
+        "chunks": None,
+        "zarr_format": 3,
+        "mask_and_scale": False,
+    }
     try:
         return xr.open_zarr(path, **options).isel(epoch=slice(0, epochs))
     except ValueError:

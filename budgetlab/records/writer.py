@@ -104,9 +104,7 @@ class RecordWriter:
 
         record = open_record(path)
         rows = _exact_rows(record.path / "epochs.csv") if len(record.epochs) else []
-        writer = cls(record.path, dict(record.about), rows[:epochs])
-        writer.set_status("running")
-        return writer
+        return cls(record.path, dict(record.about), rows[:epochs])
 
     def append_epoch(self, row: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Add one epoch.
@@ -120,17 +118,17 @@ class RecordWriter:
         """
         import zarr
 
-        group = zarr.open_group(self.path / "samples.zarr", mode="r+")
         position = len(self.epochs)
         for name, values in arrays.items():
-            array = group[name]
+            array = zarr.open_array(self.path / "samples.zarr" / name, mode="r+")
             if position >= array.shape[0]:
                 array.resize((position + 1, array.shape[1]))
             array[position] = _compact(name, values)
         # The row comes last: a reader trusts as many epochs as there are rows.
-        self.epochs.append({name: row.get(name, np.nan) for name in EPOCH_COLUMNS})
-        table = pd.DataFrame(self.epochs, columns=list(EPOCH_COLUMNS))
+        epochs = [*self.epochs, {name: row.get(name, np.nan) for name in EPOCH_COLUMNS}]
+        table = pd.DataFrame(epochs, columns=list(EPOCH_COLUMNS))
         write_atomically(self.path / "epochs.csv", table.to_csv(index=False).encode())
+        self.epochs = epochs
 
     def set_status(self, status: str, message: str = "", summary: dict | None = None) -> None:
         """Say how the run stands; ``summary`` replaces the one kept so far."""

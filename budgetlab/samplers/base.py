@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,10 +11,7 @@ from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, unknown
 from budgetlab.history import History
 
-if TYPE_CHECKING:
-    from budgetlab.samplers.draw_ahead import ScoreSampler
-
-__all__ = ["Batch", "Look", "Looker", "Sampler", "Setup", "View", "build", "describe", "names",
+__all__ = ["Batch", "Look", "Looker", "Sampler", "Setup", "View", "build", "canonical", "describe", "names",
            "sampler"]  # fmt: skip
 
 
@@ -198,14 +195,9 @@ class Sampler:
 
 
 _REGISTRY: dict[str, tuple[str, type[Sampler]]] = {}
-ScoreFunction = Callable[[History], Tensor]
 
 
-@overload
-def sampler(name: str) -> Callable[[ScoreFunction], type["ScoreSampler"]]: ...
-@overload
-def sampler(name: str, *, unseen: str) -> Callable[[ScoreFunction], type["ScoreSampler"]]: ...
-def sampler(name: str, *, unseen: str = "highest"):
+def sampler(name: str, *, unseen: str = "highest") -> Callable[[Any], Any]:
     """Register a method under a name, so that ``method=name`` runs it.
 
     Decorates a :class:`Sampler` class, or a function from a
@@ -267,6 +259,22 @@ def describe() -> dict[str, str]:
     return {name: text for name, (text, _) in _REGISTRY.items()}
 
 
+def canonical(name: str) -> str:
+    """Return the name of a method as it is registered, whatever the case it is given in.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    by_lower = {known.lower(): known for known in _REGISTRY}
+    if name in _REGISTRY:
+        return name
+    if name.lower() not in by_lower:
+        raise unknown("method", name, names())
+    return by_lower[name.lower()]
+
+
 def build(name: str, setup: Setup) -> Sampler:
     """Make the sampler of a method.
 
@@ -275,6 +283,4 @@ def build(name: str, setup: Setup) -> Sampler:
     InputError
         If the name is unknown, or the budget does not fit the method.
     """
-    if name not in _REGISTRY:
-        raise unknown("method", name, names())
-    return _REGISTRY[name][1](setup)
+    return _REGISTRY[canonical(name)][1](setup)

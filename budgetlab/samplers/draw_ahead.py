@@ -194,7 +194,7 @@ class ConfidenceSGD(ScoreSampler):
         return super().probabilities(history)
 
 
-@sampler("RS2")
+@sampler("rs2")
 class RS2(Sampler):
     """Consecutive parts of one permutation, so that all are seen equally often.
 

@@ -57,6 +57,7 @@ class SelectiveBackprop(Sampler):
     """
 
     STATE = ("past", "probability")
+    probability: Tensor
     probability_kind = "keep"
 
     def __init__(self, setup: Setup):

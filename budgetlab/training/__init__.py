@@ -43,11 +43,15 @@ def finish(run: Run, *, progress: bool = True) -> Record:
         tqdm.write(note, file=sys.stderr)
     with tqdm(total=100, unit="%", bar_format=BAR) as bar:
 
+        asked_for = run.on_step
+
         def show(run: Run) -> None:
             bar.update(100 * run.budget.share_spent(run.ledger) - bar.n)
+            if asked_for is not None:
+                asked_for(run)
 
+        bar.update(100 * run.budget.share_spent(run.ledger))
         run.on_step = show
-        show(run)
         for row in run:
             bar.set_postfix_str(f"epoch {row['epoch']}, accuracy {row['test_accuracy']:.3f}")
     return run.record

@@ -4,6 +4,7 @@ Knows nothing of epochs, records or methods.
 """
 
 import contextlib
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from budgetlab import augment, models, seeds
 from budgetlab.budget import Costs, model_costs
 from budgetlab.config import RunConfig
 from budgetlab.data import Samples
+from budgetlab.errors import InputError
 from budgetlab.history import Credit, Measures, assign_credit, measure
 from budgetlab.samplers.base import Batch, Look, View
 
@@ -36,6 +38,17 @@ class Outcome:
     loss: Tensor
     credit: Credit
     seen: Measures
+
+
+def _require_single(model_name: str, network: nn.Module, shape: tuple[int, ...]) -> None:
+    """Refuse a network that cannot train on one sample: batch norm over a single value."""
+    try:
+        copy.deepcopy(network).to("meta").train()(torch.empty(1, *shape, device="meta"))
+    except ValueError:
+        raise InputError(
+            f"batch size 1 is too small for batch norm in model '{model_name}' on images of "
+            f"{shape[1]}x{shape[2]}: give --batch-size 2 or more, or choose another model"
+        ) from None
 
 
 class Engine:
@@ -69,8 +82,10 @@ class Engine:
         shape, classes = samples.sample_shape, len(samples.classes)
         network = models.build(model_name, shape, classes, seeds.stream_seed(config.seed, "init"))
         self.costs: Costs = model_costs(network, shape)
+        if config.batch_size == 1:
+            _require_single(model_name, network, shape)
         memory = torch.channels_last if self.is_image else torch.preserve_format
-        self.network: nn.Module = network.to(device, memory_format=memory)
+        self.network: nn.Module = network.to(device).to(memory_format=memory)
         self.optimiser = torch.optim.SGD(
             self.network.parameters(),
             lr=config.lr,

@@ -89,7 +89,9 @@ class Loop:
             return True
         return not self.budget.allows(self.ledger, trained=self.config.batch_size)
 
-    def train_epoch(self, number: int, on_step: Callable[[], None] | None) -> dict[str, Any]:
+    def train_epoch(
+        self, number: int, on_step: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
         """Train one epoch, counted from 1.
 
         Returns
@@ -119,8 +121,7 @@ class Loop:
                 if self.device.type == "cpu":
                     # Free here; on a GPU asking at every step would stall it.
                     self._check_finite([loss], lr)
-                if on_step is not None:
-                    on_step()
+                on_step()
         except _BudgetSpent:
             self.budget.exhausted = True
         self.ledger.seconds = seconds_before + self.clock.stop()

@@ -67,7 +67,7 @@ class Run:
         splits: Splits | None = None,
         on_step: Callable[["Run"], None] | None = None,
     ):
-        self._check_names(config)
+        config = self._with_known_names(config)
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         self.config = config
@@ -78,9 +78,8 @@ class Run:
         self.epoch = 0
 
     @staticmethod
-    def _check_names(config: RunConfig) -> None:
+    def _with_known_names(config: RunConfig) -> RunConfig:
         known = {
-            "method": (config.method, samplers.names()),
             "augmentation": (config.augmentation, augment.names()),
             "schedule": (config.schedule, list(SCHEDULES)),
             "model": (config.model, models.names()),
@@ -88,6 +87,7 @@ class Run:
         for what, (name, allowed) in known.items():
             if name not in allowed:
                 raise unknown(what, name, allowed)
+        return config.replace(method=samplers.canonical(config.method))
 
     def _build(self) -> None:
         config, train = self.config, self.splits.train
@@ -159,8 +159,7 @@ class Run:
         """
         record = open_record(path)
         run = cls.__new__(cls)
-        run.config = RunConfig.from_dict(record.config)
-        run._check_names(run.config)
+        run.config = run._with_known_names(RunConfig.from_dict(record.config))
         run.device = choose_device(run.config.device)
         run.precision = choose_precision(run.config.precision, run.device)
         run.on_step = on_step
@@ -173,8 +172,6 @@ class Run:
         run._build()
         run.epoch = state.load(run.loop, record.path / "state.pt")
         run.writer = RecordWriter.reopen(record.path, run.epoch)
-        if record.status == "finished":
-            run.writer.set_status("finished")
         return run
 
     @property
@@ -212,7 +209,9 @@ class Run:
                 yield self._train_epoch()
             self._finish()
         except (KeyboardInterrupt, GeneratorExit):
-            self._end("stopped", "interrupted; resume to go on")
+            # An iterator thrown away late must not undo what another one finished.
+            if self.writer.about["status"] == "running":
+                self._end("stopped", "interrupted; resume to go on")
             raise
         except RunError as error:
             self._end("failed", str(error))
@@ -240,11 +239,14 @@ class Run:
         self._end("failed", message)
         return RunError(message)
 
+    def _show_step(self) -> None:
+        if self.on_step is not None:
+            self.on_step(self)
+
     def _train_epoch(self) -> dict[str, Any]:
         number = self.epoch + 1
         self._consistent = False
-        on_step = None if self.on_step is None else lambda: self.on_step(self)
-        row = self.loop.train_epoch(number, on_step)
+        row = self.loop.train_epoch(number, self._show_step)
         row["test_loss"], row["test_accuracy"] = self.loop.engine.evaluate(self.splits.test)
         if self.splits.val is not None:
             row["val_loss"], row["val_accuracy"] = self.loop.engine.evaluate(self.splits.val)
