@@ -11,8 +11,8 @@ from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, unknown
 from budgetlab.history import History
 
-__all__ = ["Batch", "Look", "Looker", "Sampler", "Setup", "View", "build", "canonical", "describe", "names",
-           "sampler"]  # fmt: skip
+__all__ = ["Batch", "Look", "Looker", "Sampler", "Setup", "View", "build", "canonical",
+           "describe", "names", "sampler"]  # fmt: skip
 
 
 @dataclass(frozen=True)
