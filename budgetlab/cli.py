@@ -5,7 +5,9 @@ Results go to standard output, everything else to standard error. Exit code 0: d
 """
 
 import contextlib
+import errno
 import io
+import itertools
 import json
 import math
 import signal
@@ -217,10 +219,11 @@ def _say(message: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    warnings.showwarning = lambda message, *_: _say(str(message))
     try:
-        command = _parse(arguments)
-        return command.run() if command is not None else DONE
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _say(str(message))
+            command = _parse(arguments)
+            return command.run() if command is not None else DONE
     except InputError as error:
         _say(str(error))
         return BAD_INPUT
@@ -230,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"'{error.filename}': " if error.filename else ""
         _say(f"{where}{error.strerror or error}")
-        return BAD_INPUT
+        return FAILED if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else BAD_INPUT
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
@@ -260,8 +263,10 @@ def _parse(arguments: list[str]) -> Command | None:
 def _one_line(box: str, arguments: list[str]) -> str:
     """Turn the parser's framed message into one sentence, with the nearest match."""
     lines = [line.strip("│ \t") for line in box.splitlines()[1:]]
-    ends = [number for number, line in enumerate(lines) if line.startswith(("──", "╰"))]
-    text = " ".join(lines[: ends[0]] if ends else lines) or "the command cannot be read"
+    # A title, the message, and advice, with rules in between; only ASCII where need be.
+    lines = list(itertools.dropwhile(_is_rule, lines))
+    text = " ".join(itertools.takewhile(lambda line: not _is_rule(line), lines))
+    text = text or "the command cannot be read"
     flags = [f"--{name.replace('_', '-')}" for name in RunConfig.__dataclass_fields__]
     known = [*flags, "--json", "--baseline", "--help"]
     commands = [command.__name__.lower() for command in get_args(Command)]
@@ -272,6 +277,10 @@ def _one_line(box: str, arguments: list[str]) -> str:
         text = f"unknown command '{arguments[0]}', choose one of {', '.join(commands)}"
     near = [f"; did you mean {hint[0]}?" for hint in hints if hint]
     return f"{text.split(' Perhaps')[0].rstrip('.')}{''.join(near)} (see budgetlab --help)"
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("─-╰╯ ")
 
 
 if __name__ == "__main__":
