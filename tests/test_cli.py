@@ -1,0 +1,449 @@
+"""The command line: what other programs call, and what a person reads when it goes wrong."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from budgetlab import cli
+from budgetlab.records import open_record
+
+# What is printed about files that cannot be read is a warning first.
+pytestmark = pytest.mark.filterwarnings("default")
+
+PROMISED = {"record", "method", "augmentation", "dataset", "budget", "seed", "test_accuracy",
+            "steps", "trained_samples", "looked_samples", "flops", "seconds", "status"}  # fmt: skip
+
+
+@dataclass
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one object on standard output."""
+        assert self.out.count("\n") == 1
+        assert self.out.endswith("\n")
+        return json.loads(self.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+    @property
+    def sentence(self) -> str:
+        """The one line of a failure."""
+        assert self.out == ""
+        lines = self.err.rstrip("\n").splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("budgetlab: ")
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+@pytest.fixture
+def call(capsys) -> Callable[..., Said]:
+    def run(*arguments: object) -> Said:
+        code = cli.main([str(one) for one in arguments])
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def quick(tmp_path, data_root) -> list[object]:
+    """Arguments of a run that takes no time."""
+    return ["train", "--dataset", "points", "--limit", 128, "--epochs", 3, "--batch-size", 16,
+            "--budget", 0.5, "--device", "cpu", "--precision", "float32",
+            "--data-root", data_root, "--out", tmp_path / "runs"]  # fmt: skip
+
+
+# Training
+
+
+def test_train_prints_what_is_promised(call, quick):
+    said = call(*quick, "--method", "p-SGD", "--seed", 3, "--json")
+    assert said.code == 0
+    summary = said.json
+    assert set(summary) >= PROMISED
+    assert (summary["method"], summary["seed"], summary["budget"]) == ("p-SGD", 3, 0.5)
+    assert (summary["steps"], summary["trained_samples"], summary["looked_samples"]) == (12, 192, 0)
+    assert summary["status"] == "finished"
+    record = open_record(summary["record"])
+    assert record.summary == summary
+    assert record.epochs["test_accuracy"].iloc[-1] == summary["test_accuracy"]
+    assert "p-SGD on points: 128 samples, model mlp" in said.err
+
+
+def test_without_json_it_says_it_in_words(call, quick, tmp_path):
+    said = call(*quick)
+    assert said.code == 0
+    first, second = said.out.splitlines()
+    assert first.startswith("unif-SGD at budget 0.5: test accuracy 0.")
+    assert "after 12 steps, trained on 192 samples, " in first
+    assert second.startswith(f"record: {tmp_path / 'runs'}")
+
+
+def test_every_option_reaches_the_config(call, quick):
+    options = {"method": "selective-backprop", "augmentation": "none", "budget-unit": "samples",
+               "momentum": 0.8, "weight-decay": 0.001, "schedule": "cosine", "alpha": 0.4,
+               "randaugment-n": 1, "randaugment-m": 9, "sb-beta": 2.5, "credit": "row",
+               "label-noise": 0.1, "lr": 0.05, "seed": 5, "model": "mlp"}  # fmt: skip
+    flags = [one for name, value in options.items() for one in (f"--{name}", value)]
+    said = call(*quick, *flags, "--json")
+    assert said.code == 0, said.err
+    config = open_record(said.json["record"]).config
+    assert {name: config[name.replace("-", "_")] for name in options} == options
+
+
+def test_selective_backprop_s_beta_is_automatic_by_default(call, quick):
+    assert open_record(call(*quick, "--json").json["record"]).config["sb_beta"] == "auto"
+    assert call(*quick, "--sb-beta", "auto", "--json").code == 0
+
+
+def test_resume_goes_on_with_a_stopped_run(call, quick, monkeypatch):
+    whole = call(*quick, "--json").json
+    with monkeypatch.context() as patched:
+        stop_after(patched, steps=6)
+        stopped = call(*quick, "--json")
+    assert stopped.code == 130
+    assert (stopped.json["status"], stopped.json["steps"]) == ("stopped", 4)
+    assert f"to go on: budgetlab resume {stopped.json['record']}" in stopped.err
+    resumed = call("resume", stopped.json["record"], "--json")
+    assert resumed.code == 0
+    assert resumed.json | {"seconds": 0, "record": ""} == whole | {"seconds": 0, "record": ""}
+
+
+def stop_after(monkeypatch, steps: int) -> None:
+    from budgetlab.budget import Ledger
+
+    charge = Ledger.charge_step
+
+    def charge_and_stop(self, samples):
+        charge(self, samples)
+        if self.steps == steps:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ledger, "charge_step", charge_and_stop)
+
+
+def test_a_diverging_run_fails_with_its_record(call, quick):
+    said = call(*quick, "--lr", "1e6", "--epochs", 10, "--json")
+    assert said.code == 1
+    assert said.json["status"] == "failed"
+    assert any("budgetlab: the loss became" in line for line in said.err.splitlines())
+    assert "Traceback" not in said.err
+    assert open_record(said.json["record"]).status == "failed"
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--method", "p-sdg"], "unknown method 'p-sdg': did you mean 'p-SGD'? choose one of SGD"),
+        (["--augmentation", "mixupp"], "unknown augmentation 'mixupp': did you mean 'mixup'?"),
+        (["--model", "resnet19"], "unknown model 'resnet19': did you mean 'resnet18'?"),
+        (["--schedule", "cosinus"], "unknown schedule 'cosinus': did you mean 'cosine'?"),
+        (["--dataset", "shape"], "unknown dataset 'shape': did you mean 'shapes'?"),
+        (["--budget-unit", "steps"], "unknown budget unit 'steps'"),
+        (["--credit", "rows"], "unknown credit rule 'rows': did you mean 'row'?"),
+        (["--budget", "0"], "budget 0.0 is not allowed: give a number in (0, 1]"),
+        (["--budget", "1.5"], "budget 1.5 is not allowed: give a number in (0, 1]"),
+        (["--budget", "-0.1"], "budget -0.1 is not allowed: give a number in (0, 1]"),
+        (["--budget", "nan"], "budget nan is not allowed: give a number in (0, 1]"),
+        (["--budget", "a third"], "a third"),
+        (["--epochs", "2.5"], "2.5"),
+        (["--budget"], "--budget"),
+        (["--bugdet", "0.3"], "did you mean --budget?"),
+        (["--methd", "SGD"], "did you mean --method?"),
+        (["--budget", "0.01"], "budget 0.01 of 128 samples is 1, less than one batch of 16"),
+        (["--limit", "5000"], "limit 5000 is more than the 1000"),
+        (["--label-noise", "1"], "label-noise 1.0 is not allowed: give a number in [0, 1)"),
+        (["--dataset", "folder:"], "'folder:' has no path: write folder:PATH"),
+        (["--dataset", "folder:/nowhere/at/all"], "there is no folder '/nowhere/at/all'"),
+        (["--dataset", "npz:/nowhere.npz"], "/nowhere.npz"),
+        (["--device", "gpu"], "unknown device 'gpu': choose one of auto, cpu, cuda, cuda:N"),
+        (["--device", "cuda:77"], "device 'cuda:77' is not there"),
+        (["--sb-beta", "often"], "often"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_no_record(call, quick, tmp_path, flags, says):
+    said = call(*quick, *flags)
+    assert said.code == 2
+    assert says in said.sentence
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["trian"], "did you mean train?"),
+        ([], "train, resume, compare"),
+        (["resume"], "record"),
+        (["resume", "/nowhere"], "'/nowhere' is no record: give a folder with a record.json"),
+        (["compare", "/nowhere"], "record '/nowhere' does not exist"),
+        (["compare"], "no record was given: name the folder of a record"),
+        (["report"], "no record was given"),
+        (["list", "method"], "unknown list 'method': did you mean 'methods'?"),
+        (["list"], "budgetlab: Missing from budgetlab list: STR datasets, models, methods"),
+    ],
+)
+def test_a_command_that_cannot_be_read_is_one_line(call, arguments, says):
+    said = call(*arguments)
+    assert said.code == 2
+    assert says.lower() in said.sentence.lower()
+
+
+def test_out_that_cannot_be_written(call, quick, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = call(*quick, "--out", tmp_path / "file")
+    assert said.code == 2
+    assert f"out '{tmp_path / 'file'}' is a file: give a folder" in said.err.splitlines()[-1]
+    said = call(*quick, "--out", "/proc/nothing/here")
+    assert said.code == 2
+    assert "out '/proc/nothing/here' cannot be written" in said.err.splitlines()[-1]
+
+
+def no_room(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_from_the_start(call, quick, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", no_room)
+        said = call(*quick, "--json")
+    assert (said.code, said.out) == (1, "")
+    assert "No space left on device" in said.err.splitlines()[-1]
+    assert "Traceback" not in said.err
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_on_the_way(call, quick, monkeypatch):
+    from budgetlab.records import RecordWriter
+
+    real = RecordWriter.append_epoch
+    with monkeypatch.context() as patched:
+
+        def second_fails(self, row, arrays):
+            if row["epoch"] == 2:
+                no_room()
+            real(self, row, arrays)
+
+        patched.setattr(RecordWriter, "append_epoch", second_fails)
+        said = call(*quick, "--json")
+    assert said.code == 1
+    assert (said.json["status"], said.json["epochs"]) == ("failed", 1)
+    assert "cannot be written (No space left on device)" in said.err
+    assert "Traceback" not in said.err
+    assert call("resume", said.json["record"], "--json").json["status"] == "finished"
+
+
+def test_a_full_disk_while_reporting(call, quick, tmp_path, monkeypatch):
+    record = call(*quick, "--json").json["record"]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", no_room)
+        said = call("report", record, "--out", tmp_path / "page.html")
+    assert said.code in (1, 2)
+    assert "No space left on device" in said.err.splitlines()[-1]
+    assert not (tmp_path / "page.html").exists()
+
+
+# The user's own images
+
+
+def picture(path: Path, colour: tuple[int, int, int], noise: int) -> None:
+    pixels = np.random.default_rng(noise).integers(0, 60, (12, 12, 3)) + np.array(colour)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """Ten red and ten blue pictures."""
+    folder = tmp_path / "images"
+    for number in range(10):
+        picture(folder / "red" / f"{number}.png", (180, 20, 20), number)
+        picture(folder / "blue" / f"{number}.png", (20, 20, 180), number)
+    return folder
+
+
+@pytest.fixture
+def own(quick, images) -> list[object]:
+    return [*quick, "--dataset", f"folder:{images}", "--limit", 0, "--batch-size", 4]
+
+
+def test_own_images_are_trained_on(call, own):
+    said = call(*own, "--json", "--augmentation", "none", "--epochs", 6, "--budget", 1)
+    assert said.code == 0, said.err
+    assert (said.json["dataset"], said.json["model"]) == ("images", "small")
+    assert said.json["test_accuracy"] == 1.0
+
+
+def test_an_unreadable_image_is_skipped_and_said(call, own, images):
+    (images / "red" / "3.png").write_bytes(b"\x89PNG nothing more")
+    said = call(*own, "--json")
+    assert said.code == 0
+    assert "red/3.png" in said.err
+    assert "skipped" in said.err
+    about = open_record(said.json["record"]).about
+    assert about["data"]["train"] + about["data"]["test"] == 19
+    assert "red/3.png" in about["data"]["skipped"][0]
+
+
+def test_a_folder_of_one_class_is_refused(call, own, images):
+    for file in (images / "blue").iterdir():
+        file.unlink()
+    said = call(*own)
+    assert said.code == 2
+    assert "has one class only, 'red': at least two folders" in said.sentence
+
+
+def test_a_folder_without_images_is_refused(call, own, images):
+    for file in images.rglob("*.png"):
+        file.rename(file.with_suffix(".txt"))
+    assert "has no images in class folders" in call(*own).sentence
+
+
+def test_a_missing_folder_names_the_nearest(call, own, images):
+    said = call(*own, "--dataset", f"folder:{images}s")
+    assert said.code == 2
+    assert f"there is no folder '{images}s': did you mean '{images}'?" in said.sentence
+
+
+# Reading
+
+
+@pytest.fixture
+def four(call, quick, tmp_path) -> Path:
+    """Two methods, two seeds."""
+    for method in ("unif-SGD", "p-SGD"):
+        for seed in (0, 1):
+            assert call(*quick, "--method", method, "--seed", seed).code == 0
+    return tmp_path / "runs"
+
+
+def test_compare_pairs_over_seeds(call, four):
+    said = call("compare", four, "--baseline", "unif-SGD", "--json")
+    assert said.code == 0, said.err
+    rows = {row["method"]: row for row in said.json["rows"]}
+    assert set(rows) == {"unif-SGD", "p-SGD"}
+    accuracy = {
+        (record.config["method"], record.config["seed"]): record.summary["test_accuracy"]
+        for record in map(open_record, four.iterdir())
+    }
+    for method, row in rows.items():
+        values = [accuracy[method, 0], accuracy[method, 1]]
+        assert row["n"] == 2
+        assert row["mean"] == pytest.approx(np.mean(values))
+    text = call("compare", four)
+    assert text.code == 0
+    assert "p-SGD" in text.out
+
+
+def test_report_writes_one_page(call, four, tmp_path):
+    page = tmp_path / "deep" / "page.html"
+    said = call("report", four, "--out", page)
+    assert (said.code, said.out.strip()) == (0, str(page))
+    text = page.read_text()
+    assert text.startswith("<!")
+    assert "p-SGD" in text
+    assert 'src="http' not in text
+
+
+@pytest.mark.parametrize("what", cli.LISTS)
+def test_lists_are_names_and_lines(call, what):
+    said = call("list", what, "--json")
+    assert said.code == 0
+    listed = said.json
+    assert all(name and line and "\n" not in line for name, line in listed.items())
+    lines = call("list", what).out.splitlines()
+    assert [line.split("  ")[0].strip() for line in lines] == list(listed)
+
+
+def test_all_that_is_listed_can_be_asked_for(call):
+    expected = {"datasets": {"shapes", "cifar10", "folder:PATH", "digits", "points"},
+                "methods": {"SGD", "unif-SGD", "p-SGD", "c-SGD", "selective-backprop", "rs2"},
+                "models": {"auto", "resnet18"}, "schedules": {"linear", "step", "cosine"},
+                "augmentations": {"standard", "mixup", "ricap", "randaugment"}}  # fmt: skip
+    for what, names in expected.items():
+        assert names <= set(call("list", what, "--json").json)
+
+
+# As a program
+
+
+def program(*arguments: object, **options: Any) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "budgetlab.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_parser_s_frames_are_taken_off(encoding):
+    """They are drawn with other characters where the terminal knows only ASCII."""
+    said = program("train", "--bugdet", "3", env=os.environ | {"PYTHONIOENCODING": encoding})
+    out, err = said.communicate(timeout=60)
+    assert (said.returncode, out) == (2, "")
+    expected = "Unrecognized options: --bugdet, 3; did you mean --budget? (see budgetlab --help)"
+    assert err == f"budgetlab: {expected}\n"
+
+
+def test_help_shows_the_defaults():
+    shown = program("train", "--help")
+    out, err = shown.communicate(timeout=60)
+    assert (shown.returncode, err) == (0, "")
+    for flag in ("--dataset", "--budget-unit", "--sb-beta", "--label-noise", "--json"):
+        assert flag in out
+    assert "unif-SGD" in out
+
+
+def test_bad_input_of_the_program_is_one_line_and_quick():
+    shown = program("train", "--budget", "2")
+    out, err = shown.communicate(timeout=60)
+    assert (shown.returncode, out) == (2, "")
+    assert err == "budgetlab: budget 2.0 is not allowed: give a number in (0, 1]\n"
+
+
+def test_a_program_that_is_told_to_end_leaves_a_record_that_resumes(call, quick, tmp_path):
+    """SIGTERM, as a cluster sends it, stops like Ctrl-C."""
+    running = program(*quick, "--epochs", 100_000, "--json")
+    table = None
+    for _ in range(600):
+        time.sleep(0.1)
+        table = next(iter((tmp_path / "runs").glob("*/epochs.csv")), None)
+        if table is not None or running.poll() is not None:
+            break
+    assert table is not None, running.communicate()
+    running.send_signal(signal.SIGTERM)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    summary = json.loads(out)
+    assert summary["status"] == "stopped"
+    assert "Traceback" not in err
+    record = open_record(table.parent)
+    assert record.status == "stopped"
+    assert len(record.epochs) == summary["epochs"] >= 1
+    assert record.samples.sizes["epoch"] == summary["epochs"]
+
+
+def test_the_commands_leave_the_process_as_it_was(call, quick):
+    """Notebooks call it too."""
+    import warnings
+
+    shown, handler = warnings.showwarning, signal.getsignal(signal.SIGTERM)
+    call(*quick)
+    call("train", "--budget", 2)
+    assert warnings.showwarning is shown
+    assert signal.getsignal(signal.SIGTERM) == handler
