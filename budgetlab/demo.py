@@ -51,7 +51,7 @@ def train_all(plan: list[RunConfig], kept: dict[str, Path]) -> list[Path]:
     paths = dict(kept)
     splits = load_data(missing[0])
     total = sum(round(1000 * config.budget) for config in missing)
-    with tqdm(total=total, bar_format=BAR, file=sys.stderr) as bar:
+    with tqdm(total=total, bar_format=BAR, smoothing=0, file=sys.stderr) as bar:
         for config in missing:
             begun = bar.n
             bar.set_postfix_str(f"{config.method}, budget {config.budget:g}, seed {config.seed}")

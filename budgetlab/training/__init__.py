@@ -41,7 +41,7 @@ def finish(run: Run, *, progress: bool = True) -> Record:
         return run.record
     for note in run.notes:
         tqdm.write(note, file=sys.stderr)
-    with tqdm(total=100, unit="%", bar_format=BAR) as bar:
+    with tqdm(total=100, bar_format=BAR, smoothing=0) as bar:
 
         asked_for = run.on_step
 
