@@ -34,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "history": ["History"],
         "records": ["Record", "open_record"],
         "samplers": ["Batch", "Sampler", "sampler"],
+        "sweep": ["Sweep", "sweep"],
         "training": ["Run", "train"],
     },
 )

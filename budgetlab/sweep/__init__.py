@@ -1,0 +1,37 @@
+"""Sweeps: many runs, on one machine or many, and nothing trained twice.
+
+``bl.sweep(...)`` plans the product of any settings; iterating trains what is not
+there yet and yields one row a run::
+
+    sweep = bl.sweep(method=["unif-SGD", "p-SGD"], seed=range(3), budget=0.2, out="runs")
+    for row in sweep:                  # finished runs first, at once
+        print(row["method"], row["seed"], row["test_accuracy"])
+    sweep.frame                        # one row a run, at any time
+
+A run is known by :attr:`budgetlab.RunConfig.id`. A finished one is kept, one that was
+cut off goes on from its last whole epoch, a failed one is reported and tried again
+only on request.
+"""
+
+import sys
+import types
+from typing import Any
+
+from budgetlab.sweep.grid import product
+from budgetlab.sweep.runner import Sweep, sweep
+
+__all__ = ["Sweep", "product", "sweep"]
+
+
+class _CallableModule(types.ModuleType):
+    """Lets ``bl.sweep(...)`` work also where this module was imported by its own name.
+
+    Importing ``budgetlab.sweep`` puts the module where the function is looked for.
+    """
+
+    def __call__(self, *grid: Any, **settings: Any) -> Sweep:
+        """Plan a sweep; see :func:`budgetlab.sweep.sweep`."""
+        return sweep(*grid, **settings)
+
+
+sys.modules[__name__].__class__ = _CallableModule

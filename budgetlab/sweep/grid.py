@@ -1,0 +1,170 @@
+"""From settings, some of them lists, to the runs of a grid; and what each will cost."""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from budgetlab.config import PLACES, RunConfig
+from budgetlab.errors import InputError, unknown
+
+__all__ = ["Grid", "check_names", "data_key", "planned_cost", "product", "train_size",
+           "varied"]  # fmt: skip
+
+Grid = Mapping[str, Any] | RunConfig | Iterable[Mapping[str, Any] | RunConfig]
+
+MOST_RUNS = 100_000
+FIELDS = tuple(RunConfig.__dataclass_fields__)
+
+# Training samples of the built-in data sets, for the estimate alone.
+SIZES = {"shapes": 10_000, "points": 1_000, "digits": 1_438, "cifar10": 50_000, "cifar100": 50_000,
+         "svhn": 73_257, "mini-imagenet": 50_000}  # fmt: skip
+UNKNOWN_SIZE = 10_000
+# A look is the forward third of a step.
+LOOK = 1 / 3
+
+
+def product(grid: Grid | None = None, **settings: Any) -> list[RunConfig]:
+    """List every combination of settings, each run once.
+
+    Parameters
+    ----------
+    grid
+        Settings by name, each one value or several; a :class:`budgetlab.RunConfig`; or a
+        list of these, whose runs come one after the other.
+    **settings
+        Fields of :class:`budgetlab.RunConfig`, each one value or several, that hold for
+        all of ``grid``.
+
+    Returns
+    -------
+    list of RunConfig
+        Seeds are the outermost, so that comparisons fill in evenly while the runs go, and
+        runs on the same data are together, so that it is loaded once. Otherwise the order
+        in which the settings were given, the last one changing fastest.
+
+    Raises
+    ------
+    InputError
+        If a name or value is not allowed; the message names it.
+
+    Examples
+    --------
+    >>> [run.method for run in product(method=["SGD", "p-SGD"], seed=[0, 1])]
+    ['SGD', 'p-SGD', 'SGD', 'p-SGD']
+    """
+    parts = [grid] if grid is None or isinstance(grid, Mapping | RunConfig) else list(grid)
+    if not parts:
+        raise InputError("the list of runs is empty: give at least one")
+    runs = [run for part in parts for run in _combinations(_settings(part) | settings)]
+    # The same run asked for twice is one run.
+    unique = {(run.out, run.id): run for run in runs}
+    first_seen: dict[tuple, int] = {}
+    for run in unique.values():
+        first_seen.setdefault(data_key(run), len(first_seen))
+    seeds = list(dict.fromkeys(run.seed for run in unique.values()))
+    rounds = {seed: number for number, seed in enumerate(seeds)}
+    return sorted(unique.values(), key=lambda run: (first_seen[data_key(run)], rounds[run.seed]))
+
+
+def _settings(part: Mapping[str, Any] | RunConfig | None) -> dict[str, Any]:
+    if isinstance(part, RunConfig):
+        return {name: getattr(part, name) for name in FIELDS}
+    if part is not None and not isinstance(part, Mapping):
+        raise InputError(
+            f"{part!r} is no run: give settings by name, such as {{'method': ['SGD', 'p-SGD']}}"
+        )
+    return dict(part or {})
+
+
+def _combinations(settings: dict[str, Any]) -> list[RunConfig]:
+    for name in settings:
+        if name not in FIELDS:
+            raise unknown("setting", name, FIELDS)
+    values = {name: _values(name, value) for name, value in settings.items()}
+    count = math.prod(len(several) for several in values.values())
+    if count > MOST_RUNS:
+        raise InputError(f"the grid has {count:,} runs: give at most {MOST_RUNS:,}")
+    return [
+        RunConfig(**dict(zip(values, combination, strict=True)))
+        for combination in itertools.product(*values.values())
+    ]
+
+
+def _values(name: str, value: Any) -> list[Any]:
+    """The values of one setting: those of a list, or the one that was given."""
+    several = _is_several(value)
+    if name == "milestones" and several:
+        # Itself a row of numbers, so that several are a list of rows.
+        value = list(value)
+        several = bool(value) and all(map(_is_several, value))
+    if several and name in PLACES:
+        raise InputError(f"{name} {value!r} is not allowed: a sweep has one, give a text")
+    values = list(value) if several else [value]
+    if not values:
+        raise InputError(f"{name} has no value: give at least one")
+    return values
+
+
+def _is_several(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+
+
+def check_names(runs: Iterable[RunConfig]) -> None:
+    """Refuse names that do not exist before anything is trained.
+
+    Raises
+    ------
+    InputError
+        Names the value, the allowed ones and the nearest match.
+    """
+    from budgetlab import augment, data, models, samplers
+    from budgetlab.budget import SCHEDULES
+
+    known = {
+        "dataset": data.describe(),
+        "method": samplers.names(),
+        "augmentation": augment.names(),
+        "schedule": list(SCHEDULES),
+        "model": models.names(),
+    }
+    runs = list(runs)
+    for field, allowed in known.items():
+        for name in dict.fromkeys(getattr(run, field) for run in runs):
+            own = field == "dataset" and name.startswith(("folder:", "npz:"))
+            if name not in allowed and not own:
+                raise unknown(field, name, allowed)
+
+
+def data_key(run: RunConfig) -> tuple:
+    """Everything that decides the data of a run; runs that share it share the data."""
+    names = ("dataset", "data_root", "data_seed", "limit", "val_fraction", "label_noise",
+             "noise_kind", "imbalance")  # fmt: skip
+    return tuple(getattr(run, name) for name in names)
+
+
+def train_size(run: RunConfig) -> int:
+    """About how many samples a run trains on; a guess for data of your own."""
+    known = SIZES.get(run.dataset.partition(":")[0], UNKNOWN_SIZE)
+    size = min(run.limit, known) if run.limit and known != UNKNOWN_SIZE else run.limit or known
+    return max(1, round(size * (1 - run.val_fraction)))
+
+
+def planned_cost(run: RunConfig) -> float:
+    """About how long a run takes, in samples trained on.
+
+    ``budget * epochs * samples * (1 + looking)``. Looking counts where it comes on top of
+    the budget: selective backprop, counted in iterations, runs ``1 + beta`` candidates
+    forward for each sample it trains on.
+    """
+    looking = 0.0
+    if run.method == "selective-backprop" and run.budget_unit == "iterations":
+        beta = 1 / run.budget - 1 if run.sb_beta == "auto" else float(run.sb_beta)
+        looking = LOOK * (1 + beta) / run.sb_staleness
+    return run.budget * run.epochs * train_size(run) * (1 + looking)
+
+
+def varied(runs: Iterable[RunConfig]) -> list[str]:
+    """Names of the settings in which runs differ."""
+    runs = list(runs)
+    return [name for name in FIELDS if len({getattr(run, name) for run in runs}) > 1]
