@@ -1,4 +1,4 @@
-"""The command line: ``budgetlab train``, ``resume``, ``compare``, ``report``, ``list``.
+"""The command line: ``budgetlab train``, ``resume``, ``sweep``, ``compare``, ``report``, ``list``.
 
 Results go to standard output, everything else to standard error. Exit code 0: done;
 1: a run failed; 2: bad input; 130: interrupted, the record can be resumed.
@@ -14,7 +14,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -24,8 +24,10 @@ from tyro.conf import Positional, arg
 
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError, unknown
+from budgetlab.sweep.options import Lists, given
 
 if TYPE_CHECKING:
+    from budgetlab import sweep
     from budgetlab.training import Run
 
 __all__ = ["main"]
@@ -63,6 +65,78 @@ class Resume:
         from budgetlab.training import Run
 
         return _train(Run.resume(self.record), self.json)
+
+
+@dataclass
+class Sweep:
+    """Train every combination of settings, each given once or several times.
+
+    What is finished is kept, what was cut off goes on, what failed is reported.
+    """
+
+    grid: Annotated[Any, arg(name="", constructor=Lists)] = field(default_factory=Lists)
+    workers: int = 1
+    """Processes of this machine to train in; they share its cores and GPUs."""
+    scheduler: str = ""
+    """Address of a Dask scheduler to train on, such as tcp://host:8786."""
+    retry: bool = False
+    """Try failed runs again."""
+    plan: bool = False
+    """Say what would be trained, and about how long it takes; train nothing."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run(self) -> int:
+        """Train what is left; returns the exit code."""
+        from budgetlab.sweep import Sweep as Runs
+
+        runs = Runs(
+            workers=self.workers, scheduler=self.scheduler, retry=self.retry, **given(self.grid)
+        )
+        code = DONE if self.plan else _sweep(runs)
+        if self.json:
+            content = {"runs": len(runs), "counts": runs.counts, "cost_left": runs.cost_left,
+                       "seconds_left": runs.seconds_left, "summaries": runs.rows}  # fmt: skip
+            _print_json(content)
+        else:
+            print(_planned(runs) if self.plan else _swept(runs))
+        return code
+
+
+def _sweep(runs: "sweep.Sweep") -> int:
+    try:
+        with _terminate_as_interrupt():
+            for _ in runs:
+                pass
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on")
+        return INTERRUPTED
+    except RunError as error:
+        _say(str(error))
+        return FAILED
+    return FAILED if runs.failed else DONE
+
+
+def _swept(runs: "sweep.Sweep") -> str:
+    counts = ", ".join(f"{count} {status}" for status, count in runs.counts.items())
+    kept = sum(row["how"] == "kept" and row["status"] == "finished" for row in runs.rows)
+    lines = [f"{len(runs)} runs: {counts}" + (f" ({kept} from before)" if kept else "")]
+    lines += [f"failed: {name}: {reason}" for name, reason in runs.failed.items()]
+    if runs.failed:
+        lines.append("to try these again: the same command with --retry")
+    elif runs.records:
+        lines.append(f"to compare: budgetlab compare {runs.runs[0].out}")
+    return "\n".join(lines)
+
+
+def _planned(runs: "sweep.Sweep") -> str:
+    lines = [
+        f"{row['status']:9} {name}" + (f": {row['message']}" if row["status"] == "failed" else "")
+        for name, row in zip(runs.names, runs.rows, strict=True)
+    ]
+    left, seconds = runs.cost_left, runs.seconds_left
+    about = "" if seconds is None else f", about {seconds / 60:,.1f} minutes of training"
+    return "\n".join([*lines, f"left: {left:,.0f} samples to train on{about}"])
 
 
 @dataclass
@@ -239,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-Command = Train | Resume | Compare | Report | List
+Command = Train | Resume | Sweep | Compare | Report | List
 
 
 def _parse(arguments: list[str]) -> Command | None:
@@ -268,7 +342,8 @@ def _one_line(box: str, arguments: list[str]) -> str:
     text = " ".join(itertools.takewhile(lambda line: not _is_rule(line), lines))
     text = text or "the command cannot be read"
     flags = [f"--{name.replace('_', '-')}" for name in RunConfig.__dataclass_fields__]
-    known = [*flags, "--json", "--baseline", "--help"]
+    own = ("json", "baseline", "workers", "scheduler", "retry", "plan", "help")
+    known = [*flags, *(f"--{name}" for name in own)]
     commands = [command.__name__.lower() for command in get_args(Command)]
     given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
     hints = [get_close_matches(word, known, n=1) for word in given if word not in known]

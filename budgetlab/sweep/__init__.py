@@ -15,12 +15,17 @@ only on request.
 
 import sys
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from budgetlab.sweep.grid import product
-from budgetlab.sweep.runner import Sweep, sweep
+import lazy_loader
 
-__all__ = ["Sweep", "product", "sweep"]
+if TYPE_CHECKING:
+    from budgetlab.sweep.runner import Sweep
+
+# Loaded when first used: the command line needs the options alone.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"grid": ["product"], "runner": ["Sweep", "sweep"]}
+)
 
 
 class _CallableModule(types.ModuleType):
@@ -29,8 +34,10 @@ class _CallableModule(types.ModuleType):
     Importing ``budgetlab.sweep`` puts the module where the function is looked for.
     """
 
-    def __call__(self, *grid: Any, **settings: Any) -> Sweep:
-        """Plan a sweep; see :func:`budgetlab.sweep.sweep`."""
+    def __call__(self, *grid: Any, **settings: Any) -> "Sweep":
+        """Plan a sweep; see :func:`budgetlab.sweep.runner.sweep`."""
+        from budgetlab.sweep.runner import sweep
+
         return sweep(*grid, **settings)
 
 

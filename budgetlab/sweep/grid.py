@@ -8,7 +8,7 @@ from typing import Any
 from budgetlab.config import PLACES, RunConfig
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["Grid", "check_names", "data_key", "planned_cost", "product", "train_size",
+__all__ = ["Grid", "check_names", "data_key", "names", "planned_cost", "product", "train_size",
            "varied"]  # fmt: skip
 
 Grid = Mapping[str, Any] | RunConfig | Iterable[Mapping[str, Any] | RunConfig]
@@ -162,6 +162,16 @@ def planned_cost(run: RunConfig) -> float:
         beta = 1 / run.budget - 1 if run.sb_beta == "auto" else float(run.sb_beta)
         looking = LOOK * (1 + beta) / run.sb_staleness
     return run.budget * run.epochs * train_size(run) * (1 + looking)
+
+
+def names(runs: list[RunConfig]) -> list[str]:
+    """Name each run for people: method, budget, seed, and what else differs between them."""
+    more = [name for name in varied(runs) if name not in ("method", "budget", "seed")]
+    return [
+        f"{run.method}, budget {run.budget:g}, seed {run.seed}"
+        + "".join(f", {name.replace('_', ' ')} {getattr(run, name)}" for name in more)
+        for run in runs
+    ]
 
 
 def varied(runs: Iterable[RunConfig]) -> list[str]:

@@ -24,6 +24,8 @@ class Planned:
     ----------
     run
         Its settings.
+    name
+        Short, for people; no two runs of a grid have the same.
     status
         ``planned``, or as its record says: ``running``, ``finished``, ``stopped``,
         ``failed``.
@@ -40,6 +42,7 @@ class Planned:
     """
 
     run: RunConfig
+    name: str
     status: str = "planned"
     how: str = ""
     message: str = ""
@@ -67,11 +70,6 @@ class Planned:
         """Its record, if there is one."""
         path = self.summary.get("record")
         return Path(path) if path else None
-
-    @property
-    def name(self) -> str:
-        """Short, for people: method, budget and seed."""
-        return f"{self.run.method}, budget {self.run.budget:g}, seed {self.run.seed}"
 
     def take(self, record: Record | None) -> None:
         """Stand as the record says, or as planned where there is none."""

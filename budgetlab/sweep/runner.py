@@ -19,7 +19,7 @@ from budgetlab.sweep.executors import (
     visible_gpus,
 )
 from budgetlab.sweep.found import Folders, lock_path
-from budgetlab.sweep.grid import FIELDS, Grid, check_names, product, varied
+from budgetlab.sweep.grid import FIELDS, Grid, check_names, names, product, varied
 from budgetlab.sweep.hands import Hands, stop_file
 from budgetlab.sweep.lock import is_held
 from budgetlab.sweep.planned import Planned
@@ -124,7 +124,8 @@ class Sweep:
             {run.method for run in self.runs}, elsewhere=far, processes=workers > 1
         )
         self._varied = varied(self.runs)
-        self._planned = [Planned(run) for run in self.runs]
+        named = zip(self.runs, names(self.runs), strict=True)
+        self._planned = [Planned(run, name) for run, name in named]
         self.refresh()
 
     def __repr__(self) -> str:
@@ -145,6 +146,11 @@ class Sweep:
     def rows(self) -> list[dict[str, Any]]:
         """One row a run as it stands, in the order of the grid."""
         return [one.row(self._varied) for one in self._planned]
+
+    @property
+    def names(self) -> list[str]:
+        """What each run is, in words, in the order of the grid."""
+        return [one.name for one in self._planned]
 
     @property
     def failed(self) -> dict[str, str]:
