@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "records",
         "report",
         "samplers",
+        "widgets",
     ],
     submod_attrs={
         "analysis": ["compare", "summaries"],

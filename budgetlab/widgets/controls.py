@@ -1,0 +1,106 @@
+"""Controls with a name that can be read: numbers to slide or to type, and choices."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as W
+
+__all__ = ["Number", "button", "choice", "row"]
+
+LABEL = {"description_width": "initial"}
+
+
+class Number(W.HBox):
+    """A number to type, with its name, and a slider beside it for the mouse.
+
+    The typed field is the truth: it keeps its range, and a slider alone has no name
+    that a screen reader could say.
+
+    Parameters
+    ----------
+    name
+        Visible name.
+    value, low, high, step
+        A whole number where all four are.
+    marker
+        CSS class, so that the control can be found on a page.
+    """
+
+    def __init__(
+        self, name: str, value: float, low: float, high: float, step: float, marker: str = ""
+    ):
+        whole = all(isinstance(number, int) for number in (value, low, high, step))
+        box, slider = (
+            (W.BoundedIntText, W.IntSlider) if whole else (W.BoundedFloatText, W.FloatSlider)
+        )
+        limits = {"value": value, "min": low, "max": high, "step": step}
+        self.box = box(**limits, description=name, style=LABEL, layout=W.Layout(width="11em"))
+        self.slider = slider(**limits, readout=False, layout=W.Layout(width="8em"))
+        self._callbacks: list[Callable[[], None]] = []
+        super().__init__([self.box, self.slider], layout=W.Layout(margin="0 1em 0 0"))
+        self.slider.observe(self._slid, "value")
+        self.box.observe(self._typed, "value")
+        if marker:
+            self.add_class(marker)
+
+    def _slid(self, change: dict) -> None:
+        self.box.value = change["new"]
+
+    def _typed(self, change: dict) -> None:
+        self.slider.value = change["new"]
+        for callback in self._callbacks:
+            callback()
+
+    @property
+    def value(self) -> Any:
+        """The number; setting one out of the range gives the nearest end."""
+        return self.box.value
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self.box.value = value
+
+    @property
+    def disabled(self) -> bool:
+        """Whether it says nothing at the moment."""
+        return self.box.disabled
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        self.box.disabled = self.slider.disabled = value
+
+    def limit(self, low: float, high: float) -> None:
+        """Change the range; a value outside moves to the nearest end."""
+        for part in (self.box, self.slider):
+            # The wider range first: a minimum above the maximum is refused.
+            part.max, part.min = max(high, part.min), low
+            part.max = high
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call a function after each change."""
+        self._callbacks.append(callback)
+
+
+def choice(
+    name: str, options: Sequence[Any], value: Any = None, marker: str = "", width: str = "17em"
+) -> W.Dropdown:
+    """Make a list to choose from, with a visible name."""
+    made = W.Dropdown(options=options, description=name, style=LABEL, layout=W.Layout(width=width))
+    if value is not None:
+        made.value = value
+    if marker:
+        made.add_class(marker)
+    return made
+
+
+def button(name: str, callback: Callable[[], None], marker: str, hint: str = "") -> W.Button:
+    """Make a button that calls a function."""
+    made = W.Button(description=name, tooltip=hint or name, layout=W.Layout(width="auto"))
+    made.on_click(lambda _: callback())
+    made.add_class(marker)
+    return made
+
+
+def row(*parts: W.Widget) -> W.HBox:
+    """Put controls side by side; they wrap in a narrow window."""
+    return W.HBox(parts, layout=W.Layout(flex_flow="row wrap", align_items="center"))

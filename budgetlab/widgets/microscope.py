@@ -1,0 +1,190 @@
+"""Whom does a method prefer, how strongly, and what follows from it?"""
+
+import html
+import math
+from pathlib import Path
+
+import ipywidgets as W
+
+from budgetlab.config import RunConfig
+from budgetlab.history import History
+from budgetlab.records import Record, open_record
+from budgetlab.widgets.chances import Chances, chances, recorded_chances, supported
+from budgetlab.widgets.controls import Number, button, choice, row
+from budgetlab.widgets.microscope_picture import (
+    HISTOGRAM,
+    RANKED,
+    MicroscopePicture,
+    describe_chances,
+)
+from budgetlab.widgets.replay import Replay
+from budgetlab.widgets.status import StatusLine
+
+__all__ = ["ProbabilityMicroscope"]
+
+RECORDED = "as recorded"
+
+
+class ProbabilityMicroscope(W.VBox):
+    """Look at the draw of one epoch of a recorded run, and change how it is made.
+
+    The losses and scores are those that the run had when the epoch began. With another
+    method, smoothing, beta or budget, the picture says what that method would do with
+    *this* knowledge; a run with it would have learned other things on the way.
+
+    Methods that decide by what they see within an epoch are shown as recorded only.
+
+    Parameters
+    ----------
+    record
+        A record, or the folder of one; it may belong to a run that still trains.
+
+    Attributes
+    ----------
+    method, smoothing, beta, auto_beta, budget, epoch, view
+        The controls; set their ``value``.
+    chances, numbers
+        What is shown: :class:`~budgetlab.widgets.chances.Chances`, and the same summed up.
+
+    Raises
+    ------
+    InputError
+        If the record cannot be read or holds no epoch.
+
+    Examples
+    --------
+    >>> microscope = bl.widgets.ProbabilityMicroscope(record)  # doctest: +SKIP
+    >>> microscope.method.value = "c-SGD"  # doctest: +SKIP
+    >>> microscope.numbers["effective_samples"]  # doctest: +SKIP
+    """
+
+    def __init__(self, record: Record | Path | str):
+        self.record = record if isinstance(record, Record) else open_record(record)
+        self.config = RunConfig.from_dict(self.record.config)
+        self.replay = Replay(self.record)
+        self.chances: Chances | None = None
+        self.numbers: dict[str, float] = {}
+        self._history: tuple[int, History] | None = None
+        self._build_controls()
+        self.status = StatusLine()
+        self.table = W.HTML(layout=W.Layout(min_height="6em"))
+        self.picture = MicroscopePicture()
+        super().__init__(
+            [
+                row(self.method, self.epoch, self.budget),
+                row(self.smoothing, self.beta, self.auto_beta),
+                row(self.view, self.reload_button),
+                self.picture.panel,
+                self.table,
+                self.status,
+            ]
+        )
+        self.add_class("bl-microscope")
+        self.update()
+
+    def _build_controls(self) -> None:
+        methods = [RECORDED, *supported()]
+        own = self.config.method
+        labels = [(f"{RECORDED} ({own})" if name == RECORDED else name, name) for name in methods]
+        self.method = choice("Method", labels, RECORDED, "bl-method")
+        self.epoch = Number("Epoch", self.replay.epochs, 1, self.replay.epochs, 1, "bl-epoch")
+        self.budget = Number("Budget", self.config.budget, 0.01, 1.0, 0.01, "bl-budget")
+        self.smoothing = Number("Smoothing", 1.0, 0.0, 10.0, 0.05, "bl-smoothing")
+        given = self.config.sb_beta
+        beta = 1 / self.config.budget - 1 if given == "auto" else float(given)
+        self.beta = Number("Beta", min(beta, 20.0), 0.0, 20.0, 0.1, "bl-beta")
+        self.auto_beta = W.Checkbox(
+            value=given == "auto", description="beta = 1 / budget - 1", indent=False,
+            layout=W.Layout(width="13em"),
+        )  # fmt: skip
+        self.view = choice("Show", [RANKED, HISTOGRAM], RANKED, "bl-view")
+        self.reload_button = button(
+            "Read again", self.reload, "bl-reload", "Read what the run has added to its record"
+        )
+        for number in (self.epoch, self.budget, self.smoothing, self.beta):
+            number.on_change(self.update)
+        for control in (self.method, self.view, self.auto_beta):
+            control.observe(lambda _: self.update(), "value")
+
+    def reload(self) -> None:
+        """Read the record again, which may have grown, and go to its last epoch."""
+        with self.status.catching():
+            self.record = open_record(self.record.path)
+            self.replay = Replay(self.record)
+            self._history = None
+            self.epoch.limit(1, self.replay.epochs)
+            self.epoch.value = self.replay.epochs
+            self.update()
+
+    def update(self) -> None:
+        """Show what the controls ask for; what cannot be is said in the status line."""
+        method = self.method.value
+        self.smoothing.disabled = method in (RECORDED, "SGD", "RS2", "selective-backprop")
+        self.auto_beta.disabled = method != "selective-backprop"
+        self.beta.disabled = self.auto_beta.disabled or self.auto_beta.value
+        self.budget.disabled = method == RECORDED
+        with self.status.catching():
+            history = self._before(self.epoch.value)
+            self.chances = self._find_chances(history)
+            self.numbers = describe_chances(self.chances, history.seen.numpy())
+            self.table.value = self._table()
+            text = self._say()
+            losses = history.last_loss.numpy()
+            self.picture.draw(self.chances, losses, self.view.value, text)
+            self.status.say(text)
+
+    def _before(self, epoch: int) -> History:
+        if self._history is None or self._history[0] != epoch:
+            self._history = epoch, self.replay.before(epoch)
+        return self._history[1]
+
+    def _find_chances(self, history: History) -> Chances:
+        if self.method.value == RECORDED:
+            data = self.record.samples["probability"]
+            probability = data[self.epoch.value - 1].to_numpy()
+            return recorded_chances(probability, self._kind(), self.config)
+        config = self.config.replace(
+            method=self.method.value,
+            budget=self.budget.value,
+            sb_beta="auto" if self.auto_beta.value else self.beta.value,
+        )
+        return chances(history, config, smoothing=self.smoothing.value)
+
+    def _kind(self) -> str:
+        # A run that still trains has not summed itself up.
+        unsummed = not self.record.summary and self.config.method == "selective-backprop"
+        return "keep" if unsummed else self.record.probability_kind
+
+    def _say(self) -> str:
+        if self.method.value == RECORDED:
+            who = f"{self.config.method} as recorded, budget {self.config.budget:g}"
+        else:
+            who = f"{self.method.value} at budget {self.budget.value:g}"
+            if self.method.value == "selective-backprop":
+                beta = 1 / self.budget.value - 1 if self.auto_beta.value else self.beta.value
+                who += f", beta {beta:.3g}"
+            elif not self.smoothing.disabled:
+                who += f", smoothing {self.smoothing.value:g}"
+            who += f", with what the run ({self.config.method}) knew"
+        assert self.chances is not None
+        return f"Epoch {self.epoch.value}: {who}. Chance of being drawn: {self.chances.how}."
+
+    def _table(self) -> str:
+        size, numbers = self.replay.size, self.numbers
+        assert self.chances is not None
+        kind = "analytic" if self.chances.analytic else "simulated"
+        rows = [
+            ("Entropy of q", f"{numbers['entropy']:.3f} of {math.log(size):.3f} nats"),
+            ("Effective sample size", f"{numbers['effective_samples']:,.0f} of {size:,}"),
+            ("Expected number drawn", f"{numbers['expected']:,.0f} of {size:,}"),
+            (f"Chance of being drawn ({kind})",
+             f"{numbers['lowest']:.3f} to {numbers['highest']:.3f}"),
+            ("Coverage before and (expected) after the epoch",
+             f"{100 * numbers['coverage']:.1f}% and {100 * numbers['coverage_after']:.1f}%"),
+        ]  # fmt: skip
+        body = "".join(
+            f'<tr><th scope="row" style="text-align:left;font-weight:normal;padding-right:1em">'
+            f"{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+            for name, value in rows
+        )
+        return f'<table style="line-height:1.3">{body}</table>'

@@ -1,0 +1,102 @@
+"""What all widgets share: pictures, controls, the status line."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from budgetlab.errors import InputError
+from budgetlab.widgets.controls import Number, choice
+from budgetlab.widgets.panel import PicturePanel, data_uri, fixed_figure
+from budgetlab.widgets.status import StatusLine
+
+
+def decode(markup):
+    return np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", markup)[1])))
+    )
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)])
+def test_an_image_survives_its_address(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert np.array_equal(decode(data_uri(pixels) + '"'), pixels.squeeze())
+
+
+def test_a_picture_has_the_size_of_its_figure_and_says_what_it_shows():
+    panel = PicturePanel(fixed_figure(300, 120))
+    (line,) = panel.figure.subplots().plot([0, 1], [0, 1])
+    panel.show('a < b & "c"')
+    first = decode(panel.value)
+    assert first.shape == (120, 300, 3)
+    assert 'alt="a &lt; b &amp; &quot;c&quot;"' in panel.value
+    line.set_data([0, 1], [1, 0])
+    panel.show("turned")
+    assert not np.array_equal(decode(panel.value), first)
+    assert panel.alt == "turned"
+
+
+def test_the_background_of_a_picture_is_white():
+    panel = PicturePanel(fixed_figure(60, 40))
+    panel.show("nothing")
+    assert (decode(panel.value) == 255).all()
+
+
+def test_a_number_typed_out_of_range_becomes_the_nearest_end():
+    number = Number("Budget", 0.5, 0.1, 1.0, 0.1)
+    heard = []
+    number.on_change(lambda: heard.append(number.value))
+    number.value = 7
+    assert (number.value, number.slider.value, heard) == (1.0, 1.0, [1.0])
+    number.value = -1
+    assert number.value == 0.1
+
+
+def test_slider_and_field_of_a_number_agree_and_tell_once():
+    number = Number("Epoch", 3, 1, 9, 1)
+    heard = []
+    number.on_change(lambda: heard.append(number.value))
+    number.slider.value = 5
+    number.box.value = 6
+    assert number.slider.value == 6
+    assert heard == [5, 6]
+    assert isinstance(number.value, int)
+
+
+@pytest.mark.parametrize(("low", "high", "after"), [(1, 3, 3), (7, 20, 7), (1, 9, 5), (5, 5, 5)])
+def test_the_range_of_a_number_can_change(low, high, after):
+    number = Number("Epoch", 5, 1, 9, 1)
+    number.limit(low, high)
+    assert (number.box.min, number.box.max, number.slider.min, number.slider.max) == (
+        low, high, low, high,
+    )  # fmt: skip
+    assert number.value == number.slider.value == after
+
+
+def test_a_number_has_a_name_that_can_be_seen():
+    assert Number("Budget", 1, 0, 2, 1).box.description == "Budget"
+    assert choice("Method", ["a", "b"], "b").value == "b"
+
+
+def test_the_status_line_is_announced_and_shows_text_as_text():
+    status = StatusLine()
+    status.say("<b>loss</b>")
+    assert 'role="status"' in status.value
+    assert "&lt;b&gt;" in status.value
+    assert not status.is_problem
+
+
+def test_what_goes_wrong_is_said():
+    status = StatusLine()
+    with status.catching():
+        raise InputError("budget 2 is not allowed")
+    assert status.is_problem
+    assert status.text == "budget 2 is not allowed"
+    with status.catching():
+        raise KeyError("row")
+    assert status.text.startswith("KeyError")
+    status.say("done")
+    assert not status.is_problem
