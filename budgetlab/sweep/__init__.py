@@ -13,32 +13,9 @@ cut off goes on from its last whole epoch, a failed one is reported and tried ag
 only on request.
 """
 
-import sys
-import types
-from typing import TYPE_CHECKING, Any
-
 import lazy_loader
-
-if TYPE_CHECKING:
-    from budgetlab.sweep.runner import Sweep
 
 # Loaded when first used: the command line needs the options alone.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__, submod_attrs={"grid": ["product"], "runner": ["Sweep", "sweep"]}
 )
-
-
-class _CallableModule(types.ModuleType):
-    """Lets ``bl.sweep(...)`` work also where this module was imported by its own name.
-
-    Importing ``budgetlab.sweep`` puts the module where the function is looked for.
-    """
-
-    def __call__(self, *grid: Any, **settings: Any) -> "Sweep":
-        """Plan a sweep; see :func:`budgetlab.sweep.runner.sweep`."""
-        from budgetlab.sweep.runner import sweep
-
-        return sweep(*grid, **settings)
-
-
-sys.modules[__name__].__class__ = _CallableModule
