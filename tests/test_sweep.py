@@ -1,0 +1,476 @@
+"""Sweeps in one process: which runs, in which order, how each ends, what is shown."""
+
+import json
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import budgetlab as bl
+from budgetlab import cli
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError, RunError
+from budgetlab.records import find, open_record
+from budgetlab.sweep import lock, product
+from budgetlab.sweep.found import find_record, lock_path
+from budgetlab.sweep.grid import planned_cost
+from budgetlab.sweep.lock import hold, is_held
+from budgetlab.training import Run
+
+
+@pytest.fixture
+def quick(config: RunConfig) -> RunConfig:
+    """Two epochs of four steps."""
+    return config.replace(epochs=2)
+
+
+def quiet(*grid: object, **more: object) -> bl.Sweep:
+    return bl.sweep(*grid, progress=False, **more)
+
+
+def same_results(one: Path, other: Path) -> None:
+    """Two records hold the same, bit for bit, but for the time they took."""
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    left, right = open_record(one), open_record(other)
+    pd.testing.assert_frame_equal(
+        left.epochs.drop(columns="seconds"), right.epochs.drop(columns="seconds"), check_exact=True
+    )
+    for name, values in left.samples.items():
+        np.testing.assert_array_equal(values, right.samples[name], err_msg=name)
+
+
+# Which runs ------------------------------------------------------------------------------
+
+
+def test_the_product_has_seeds_outermost_and_the_last_setting_fastest():
+    runs = product(method=["SGD", "p-SGD"], budget=[0.2, 0.4], seed=range(2))
+    assert [(run.seed, run.method, run.budget) for run in runs] == [
+        (0, "SGD", 0.2), (0, "SGD", 0.4), (0, "p-SGD", 0.2), (0, "p-SGD", 0.4),
+        (1, "SGD", 0.2), (1, "SGD", 0.4), (1, "p-SGD", 0.2), (1, "p-SGD", 0.4),
+    ]  # fmt: skip
+
+
+def test_runs_on_the_same_data_are_together():
+    runs = product(seed=[0, 1], label_noise=[0.0, 0.2])
+    assert [(run.label_noise, run.seed) for run in runs] == [(0, 0), (0, 1), (0.2, 0), (0.2, 1)]
+
+
+def test_explicit_lists_take_the_common_settings_and_keep_their_own():
+    full = {"method": "unif-SGD", "budget": 1.0}
+    runs = product([full, {"method": ["SGD", "p-SGD"], "budget": 0.2}], seed=[3, 4], epochs=5)
+    assert len(runs) == 6
+    assert {run.epochs for run in runs} == {5}
+    assert [(run.method, run.budget, run.seed) for run in runs[:3]] == [
+        ("unif-SGD", 1.0, 3), ("SGD", 0.2, 3), ("p-SGD", 0.2, 3),
+    ]  # fmt: skip
+
+
+def test_a_run_asked_for_twice_is_one_run(config):
+    assert product([config, config, {**config.to_dict()}]) == [config]
+    assert len(product(seed=[1, 1, 2])) == 2
+
+
+def test_milestones_are_one_value_unless_they_are_rows():
+    assert product(milestones=(0.2, 0.4))[0].milestones == (0.2, 0.4)
+    rows = product(milestones=[(0.2, 0.4), (0.5,)])
+    assert [run.milestones for run in rows] == [(0.2, 0.4), (0.5,)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.sampled_from(["SGD", "unif-SGD", "p-SGD"]), min_size=1, unique=True),
+    st.lists(st.sampled_from([0.1, 0.25, 1.0]), min_size=1, unique=True),
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=4, unique=True),
+)
+def test_every_combination_is_there_once_and_known_by_its_id(methods, budgets, seeds):
+    runs = product(method=methods, budget=budgets, seed=seeds)
+    wanted = {(m, b, s) for m in methods for b in budgets for s in seeds}
+    assert {(run.method, run.budget, run.seed) for run in runs} == wanted
+    assert len({run.id for run in runs}) == len(runs) == len(wanted)
+    # In another order, the same runs.
+    again = product(seed=seeds[::-1], budget=budgets, method=methods[::-1])
+    assert {run.id for run in again} == {run.id for run in runs}
+
+
+def test_looking_makes_a_run_dearer():
+    plain = RunConfig(budget=0.25, epochs=8, limit=1000)
+    assert planned_cost(plain) == 0.25 * 8 * 1000
+    looks = plain.replace(method="selective-backprop")
+    # Four candidates are run forward, a third of a step each, for one that is trained on.
+    assert planned_cost(looks) == pytest.approx(2000 * (1 + 4 / 3))
+    # Where looking is within the budget, it costs nothing on top.
+    assert planned_cost(looks.replace(budget_unit="flops")) == 2000
+    assert planned_cost(plain.replace(val_fraction=0.5)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"method": ["SGD", "p-SDG"]}, "unknown method 'p-SDG': did you mean 'p-SGD'"),
+        ({"dataset": "shaeps"}, "did you mean 'shapes'"),
+        ({"model": ["smal"]}, "did you mean 'small'"),
+        ({"augmentation": "mixupp"}, "did you mean 'mixup'"),
+        ({"schedule": "linaer"}, "did you mean 'linear'"),
+        ({"bugdet": [0.2]}, "did you mean 'budget'"),
+        ({"budget": [0.2, 1.5]}, r"budget 1.5 is not allowed"),
+        ({"seed": []}, "seed has no value"),
+        ({"out": ["a", "b"]}, "a sweep has one"),
+        ({"seed": range(1000), "data_seed": range(1000)}, "1,000,000 runs"),
+        ({"workers": 0}, "workers 0"),
+        ({"executor": 3}, "executor 3"),
+        ({"workers": 2, "scheduler": "tcp://a:1"}, "cannot be combined"),
+        ({"grid": []}, "list of runs is empty"),
+        ({"grid": ["SGD"]}, "'SGD' is no run"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path, settings, words):
+    with pytest.raises(InputError, match=words):
+        bl.sweep(**({"out": str(tmp_path / "runs")} | settings))
+    assert list(tmp_path.iterdir()) == []
+
+
+# How each ends ---------------------------------------------------------------------------
+
+
+def test_finished_runs_are_kept_and_only_the_rest_is_trained(quick):
+    first = list(quiet(quick, seed=[0, 1]))
+    assert [row["how"] for row in first] == ["trained", "trained"]
+    before = {path: (path / "record.json").read_bytes() for path in find(quick.out)}
+    rows = list(quiet(quick, seed=[0, 1, 2]))
+    assert [(row["seed"], row["how"]) for row in rows] == [(0, "kept"), (1, "kept"), (2, "trained")]
+    assert rows[0]["test_accuracy"] == first[0]["test_accuracy"]
+    for path, content in before.items():
+        assert (path / "record.json").read_bytes() == content
+    assert len(find(quick.out)) == 3
+
+
+@pytest.mark.parametrize("method", ["p-SGD", "selective-backprop"])
+def test_a_run_that_was_cut_off_goes_on_to_the_same_result(quick, tmp_path, method):
+    quick = quick.replace(method=method, epochs=4)
+    run = Run(quick)
+    for row in run:
+        if row["epoch"] == 1:
+            break
+    sweep = quiet(quick)
+    assert sweep.counts == {"stopped": 1}
+    assert 0 < sweep.cost_left < planned_cost(quick)
+    (row,) = sweep
+    assert (row["how"], row["status"]) == ("resumed", "finished")
+    (whole,) = quiet(quick, out=str(tmp_path / "whole"))
+    same_results(Path(row["record"]), Path(whole["record"]))
+    assert len(find(quick.out)) == 1
+
+
+def test_a_killed_run_that_says_it_runs_is_taken_up(quick):
+    run = Run(quick)
+    next(epochs := iter(run))
+    record = run.writer.path / "record.json"
+    running = record.read_bytes()
+    epochs.close()
+    record.write_bytes(running)
+    assert open_record(run.writer.path).status == "running"
+    sweep = quiet(quick)
+    assert sweep.counts == {"stopped": 1}
+    assert [row["how"] for row in sweep] == ["resumed"]
+
+
+def test_what_is_no_record_is_left_alone(quick):
+    half = Path(quick.out) / quick.folder_name
+    half.mkdir(parents=True)
+    (half / "mine.txt").write_text("kept")
+    (row,) = quiet(quick)
+    assert row["status"] == "finished"
+    assert Path(row["record"]).name == f"{quick.folder_name}-2"
+    assert [row["how"] for row in quiet(quick)] == ["kept"]
+    assert (half / "mine.txt").read_text() == "kept"
+
+
+@pytest.fixture
+def moody(forget_methods, tmp_path) -> Path:
+    """A method that fails as long as a file is there."""
+    mood = tmp_path / "bad mood"
+    mood.touch()
+
+    @bl.sampler("moody")
+    def score(history: bl.History) -> object:
+        if mood.exists():
+            raise ZeroDivisionError("in a bad mood")
+        return 1 - history.confidence
+
+    return mood
+
+
+def test_a_failure_is_reported_and_stops_no_other_and_is_retried_on_request(quick, moody):
+    grid = {"method": ["moody", "unif-SGD"], "seed": [0, 1]}
+    sweep = quiet(quick, **grid)
+    rows = {(row["method"], row["seed"]): row for row in sweep}
+    assert len(rows) == 4
+    assert {key for key, row in rows.items() if row["status"] == "finished"} == {
+        ("unif-SGD", 0), ("unif-SGD", 1),
+    }  # fmt: skip
+    assert rows["moody", 0]["message"] == "ZeroDivisionError: in a bad mood"
+    assert sweep.counts == {"finished": 2, "failed": 2}
+    assert list(sweep.failed) == ["moody, budget 0.5, seed 0", "moody, budget 0.5, seed 1"]
+
+    moody.unlink()
+    again = quiet(quick, **grid)
+    assert [row["how"] for row in again] == ["kept"] * 4
+    assert again.counts == {"finished": 2, "failed": 2}
+    retried = quiet(quick, retry=True, **grid)
+    assert {row["status"] for row in retried} == {"finished"}
+    assert retried.failed == {}
+    assert len(find(quick.out)) == 4
+
+
+def test_a_loss_that_is_not_finite_fails_with_its_sentence(quick):
+    sweep = quiet(quick, lr=[0.1, 1e6], momentum=0.99, epochs=40)
+    states = {row["lr"]: (row["status"], row["message"]) for row in sweep}
+    assert states[0.1] == ("finished", "")
+    assert states[1e6][0] == "failed"
+    assert "learning rate" in states[1e6][1]
+
+
+def test_a_run_that_cannot_begin_fails_alone(quick):
+    sweep = quiet(quick, batch_size=[16, 4096])
+    rows = list(sweep)
+    assert [row["status"] for row in rows] == ["finished", "failed"]
+    assert "less than one batch of 4096" in rows[1]["message"]
+    assert rows[1]["record"] is None
+    frame = sweep.frame
+    assert frame["status"].tolist() == ["finished", "failed"]
+    assert frame["test_accuracy"].isna().tolist() == [False, True]
+
+
+def test_an_interrupt_leaves_a_record_to_go_on_with(quick, forget_methods, tmp_path):
+    calm = tmp_path / "calm"
+
+    @bl.sampler("interrupted")
+    def score(history: bl.History) -> object:
+        if history.epoch == 3 and not calm.exists():
+            signal.raise_signal(signal.SIGINT)
+        return 1 - history.confidence
+
+    sweep = quiet(quick, method="interrupted", epochs=6, seed=[0, 1])
+    with pytest.raises(KeyboardInterrupt):
+        list(sweep)
+    assert sweep.counts == {"planned": 1, "stopped": 1}
+    assert len(open_record(find(quick.out)[0]).epochs) == 2
+    calm.touch()
+    assert [row["how"] for row in sweep] == ["resumed", "trained"]
+
+
+def test_breaking_off_stops_what_is_under_way(quick):
+    with ThreadPoolExecutor(2) as executor:
+        sweep = quiet([quick, quick.replace(epochs=20_000)], executor=executor)
+        for row in sweep:
+            assert row["epochs"] == 2
+            break
+    stopped = sweep.frame.set_index("epochs")["status"]
+    assert stopped[20_000] in ("stopped", "planned")
+    assert stopped[2] == "finished"
+    assert list(Path(quick.out).glob(".sweep/stop-*")) == []
+    assert not is_held(lock_path(sweep.runs[1]))
+
+
+def test_runs_given_to_threads_do_not_disturb_each_other(quick, tmp_path):
+    with ThreadPoolExecutor(3) as executor:
+        rows = list(quiet(quick, seed=[0, 1, 2], executor=executor))
+        executor.submit(int).result()  # it was not shut down
+    for row in rows:
+        (alone,) = quiet(quick, seed=row["seed"], out=str(tmp_path / "alone"))
+        same_results(Path(row["record"]), Path(alone["record"]))
+
+
+def test_an_executor_that_is_gone_ends_the_sweep_with_a_sentence(quick):
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    with pytest.raises(RunError, match=r"takes no more runs .*start the sweep again"):
+        list(quiet(quick, executor=executor))
+
+
+# Locks -----------------------------------------------------------------------------------
+
+
+def test_a_lock_is_held_by_one(tmp_path):
+    path = tmp_path / "new" / "one.lock"
+    assert not is_held(path)
+    with hold(path) as ours, hold(path) as again:
+        assert ours
+        assert not again
+        assert is_held(path)
+    assert not is_held(path)
+
+
+def test_a_run_that_somebody_is_at_is_waited_for_and_not_done_twice(quick):
+    held, free = threading.Event(), threading.Event()
+
+    def somebody() -> None:
+        with hold(lock_path(quick)):
+            held.set()
+            free.wait()
+            for _ in Run(quick):
+                pass
+
+    other = threading.Thread(target=somebody)
+    other.start()
+    held.wait()
+    sweep = quiet(quick, seed=[0, 1])
+    assert sweep.counts == {"planned": 1, "running": 1}
+    rows = iter(sweep)
+    assert next(rows)["seed"] == 1
+    free.set()
+    row = next(rows)
+    other.join()
+    assert (row["seed"], row["how"], row["status"]) == (0, "kept", "finished")
+    assert len(find(quick.out)) == 2
+
+
+def test_a_folder_that_knows_no_locks_is_said_once_and_used(quick, monkeypatch):
+    monkeypatch.setattr(lock, "fcntl", None)
+    with pytest.warns(UserWarning, match="do not start a second sweep"):
+        assert [row["status"] for row in quiet(quick)] == ["finished"]
+
+
+# What is shown ---------------------------------------------------------------------------
+
+
+def test_the_frame_shows_all_runs_while_they_go(quick):
+    sweep = quiet(quick, method=["unif-SGD", "p-SGD"], seed=[0, 1])
+    assert sweep.frame["status"].tolist() == ["planned"] * 4
+    assert sweep.frame["test_accuracy"].isna().all()
+    rows = iter(sweep)
+    first = next(rows)
+    frame = sweep.frame
+    assert frame["status"].tolist() == ["finished"] + ["planned"] * 3
+    assert frame["test_accuracy"][0] == first["test_accuracy"]
+    list(rows)
+    done = sweep.frame
+    assert done["status"].eq("finished").all()
+    pd.testing.assert_series_equal(
+        done["test_accuracy"], bl.summaries(sweep.records)["test_accuracy"]
+    )
+    assert done["id"].tolist() == [run.id for run in sweep.runs]
+    assert set(bl.compare(sweep.records)["method"]) == {"unif-SGD", "p-SGD"}
+
+
+def test_the_bar_covers_the_grid_and_estimates_the_time(quick, capsys):
+    list(bl.sweep(quick, method=["unif-SGD", "p-SGD"], seed=[0, 1]))
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "100%" in shown.err
+    assert "4 of 4 runs" in shown.err
+    assert "left" in shown.err
+
+
+def test_a_thousand_runs_are_planned_in_a_moment_and_trained_one_by_one(quick):
+    Run(quick)  # what is loaded once is not what is measured
+    began = time.perf_counter()
+    sweep = quiet(quick, method=["SGD", "p-SGD"], seed=range(500))
+    assert time.perf_counter() - began < 2
+    assert len(sweep) == len({run.id for run in sweep.runs}) == 1000
+    for done, _ in enumerate(sweep, 1):
+        if done == 3:
+            break
+    assert sweep.counts == {"planned": 997, "finished": 3}
+    assert sweep.seconds_left > 0
+    began = time.perf_counter()
+    assert quiet(quick, method=["SGD", "p-SGD"], seed=range(500)).counts["finished"] == 3
+    assert time.perf_counter() - began < 2
+
+
+def test_bl_sweep_is_a_function_whatever_was_imported_before():
+    import budgetlab.sweep.lock  # noqa: F401
+
+    assert bl.sweep(dataset="points", seed=[0, 1]).counts == {"planned": 2}
+
+
+# The command line ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(quick) -> list[str]:
+    return [
+        "sweep", "--dataset", "points", "--limit", "128", "--epochs", "2", "--batch-size", "16",
+        "--budget", "0.5", "--data-root", quick.data_root, "--out", quick.out,
+    ]  # fmt: skip
+
+
+def test_the_command_prints_one_object(command, capsys):
+    again = [*command, "--method", "SGD", "p-SGD", "--seed", "0", "1", "--json"]
+    assert cli.main(again) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["runs"] == 4
+    assert answer["counts"] == {"finished": 4}
+    assert len(answer["summaries"]) == 4
+    wanted = (
+        "record method augmentation dataset budget seed test_accuracy steps trained_samples "
+        "looked_samples flops seconds status"
+    )
+    for row in answer["summaries"]:
+        assert all(row[name] is not None for name in wanted.split())
+        assert row["how"] == "trained"
+    assert cli.main(again) == 0
+    kept = json.loads(capsys.readouterr().out)
+    assert {row["how"] for row in kept["summaries"]} == {"kept"}
+    assert cli.main(["compare", command[-1], "--baseline", "SGD", "--json"]) == 0
+
+
+def test_the_command_names_failures_and_exits_1(command, capsys):
+    assert cli.main([*command, "--batch-size", "16", "4096"]) == 1
+    shown = capsys.readouterr()
+    assert "2 runs: 1 finished, 1 failed" in shown.out
+    assert "failed: unif-SGD, budget 0.5, seed 0, batch size 4096: budget 0.5 of 128" in shown.out
+    assert "--retry" in shown.out
+
+
+def test_a_plan_trains_nothing(command, capsys):
+    assert cli.main([*command, "--seed", "0", "1", "--plan"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("planned ") == 2
+    assert "256 samples" in shown
+    assert not Path(command[-1]).exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--method", "SGD", "p-SDG"], "did you mean 'p-SGD'"),
+        (["--worker", "2"], "did you mean --workers"),
+        (["--budget", "0.2", "7"], "budget 7.0 is not allowed"),
+        (["--seed", "one"], "--seed"),
+        (["--workers", "0"], "workers 0 is not allowed"),
+    ],
+)
+def test_the_command_refuses_in_one_line(command, capsys, more, words):
+    assert cli.main([*command, *more]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+    assert words in shown.err
+    assert not Path(command[-1]).exists()
+
+
+def test_every_setting_of_a_run_is_explained(capsys):
+    assert cli.main(["sweep", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name in RunConfig.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')} " in shown
+    assert "Learning rate at the start." in shown
+
+
+def test_find_record_prefers_the_one_that_is_finished(quick):
+    stopped = Run(quick)
+    next(epochs := iter(stopped))
+    epochs.close()
+    finished = Run(quick)
+    for _ in finished:
+        pass
+    assert finished.writer.path.name.endswith("-2")
+    assert find_record(quick).path == finished.writer.path
