@@ -63,6 +63,7 @@ def learning_curves(
             low, high = scale * group["low"], scale * group["high"]
             ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
         said.append(f"{name} ends at {middle[-1]:.4g} after {_count(x[-1])} (n = {n})")
+    style.keep_possible(ax, value)
     bands = " with 95% bands" if frame["low"].notna().any() else ""
     return style.finish(
         ax,
@@ -119,6 +120,7 @@ def frontier(
             ax.update_datalim([(x, ends[0]), (x, ends[1])])
             entry = None  # one entry a method in the legend
     ax.autoscale_view()
+    style.keep_possible(ax, value)
     for _, best in frame[frame["on_frontier"]].groupby("dataset"):
         best = best.sort_values("cost")
         ax.plot(best["cost"], scale * best["mean"], color=style.INK, linewidth=1, zorder=1)

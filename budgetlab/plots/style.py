@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Look", "alt_text", "axes", "axis_name", "capital", "condition_looks", "describe",
-           "finish", "fraction", "line_labels", "literal", "looks", "new_figure"]  # fmt: skip
+           "finish", "fraction", "keep_possible", "line_labels", "literal", "looks", "new_figure"]  # fmt: skip
 
 # Okabe & Ito (2008) without yellow, which is unreadable on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
@@ -168,6 +168,13 @@ def axis_name(column: str) -> str:
         if column in names:
             return names[column]
     return str(column).replace("_", " ")
+
+
+def keep_possible(ax: "Axes", column: str) -> None:
+    """Show no more of an axis of accuracies than 0 to 100%, however wide an interval is."""
+    if column.endswith("accuracy"):
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, -2), min(high, 102))
 
 
 def fraction(column: str) -> float:
