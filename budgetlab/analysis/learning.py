@@ -56,7 +56,8 @@ def curves(
     Returns
     -------
     DataFrame
-        The condition, ``cost``, ``mean``, ``low``, ``high`` (NaN at n = 1), ``n``.
+        The condition, ``cost``, ``mean``, ``spread`` (standard deviation, ddof 1),
+        ``low``, ``high`` (interval of the mean), ``n``; NaN where n = 1 allows none.
     """
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
     if cost not in AXES:
@@ -84,10 +85,12 @@ def curves(
         heights = np.stack([np.interp(at, run[cost], run[value]) for run in runs])
         bands = np.array([mean_interval(column, confidence) for column in heights.T])
         bands = bands.reshape(-1, 2)
-        part = {"cost": at, "mean": heights.mean(0), "low": bands[:, 0], "high": bands[:, 1]}
+        spread = heights.std(0, ddof=1) if len(runs) > 1 else np.full(len(at), np.nan)
+        part = {"cost": at, "mean": heights.mean(0), "spread": spread}
+        part |= {"low": bands[:, 0], "high": bands[:, 1]}
         parts.append(pd.DataFrame(dict(zip(keys, key, strict=True)) | part | {"n": len(runs)}))
     if not parts:
-        return pd.DataFrame(columns=[*keys, "cost", "mean", "low", "high", "n"])
+        return pd.DataFrame(columns=[*keys, "cost", "mean", "spread", "low", "high", "n"])
     result = pd.concat(parts, ignore_index=True)
     result.attrs = {"cost": cost, "value": value, "confidence": confidence}
     return result

@@ -28,7 +28,7 @@ def learning_curves(
     value: str = "test_accuracy",
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Who learns fastest for what it costs? Mean and confidence band of each condition.
+    """Who learns fastest for what it costs? Mean of each condition, ± standard deviation.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def learning_curves(
         cost, value = frame.attrs.get("cost", cost), frame.attrs.get("value", value)
     else:
         frame = curves(data, cost, value)
-    require(frame, ["cost", "mean", "low", "high", "n"], "a frame of learning curves")
+    require(frame, ["cost", "mean", "spread", "n"], "a frame of learning curves")
     keys = list(frame.columns[: list(frame.columns).index("cost")])
     ax = style.axes(ax)
     scale = style.fraction(value)
@@ -59,12 +59,14 @@ def learning_curves(
         ax.plot(x, middle, color=look.colour, linestyle=look.line, marker=look.marker,
                 markevery=max(1, len(x) // 6), markersize=5,
                 label=style.literal(f"{name} (n = {n})"))  # fmt: skip
-        if group["low"].notna().any():
-            low, high = scale * group["low"], scale * group["high"]
-            ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        if group["spread"].notna().any():
+            spread = scale * group["spread"].to_numpy()
+            ax.fill_between(
+                x, middle - spread, middle + spread, color=look.colour, alpha=0.15, linewidth=0
+            )
         said.append(f"{name} ends at {middle[-1]:.4g} after {_count(x[-1])} (n = {n})")
     style.keep_possible(ax, value)
-    bands = " with 95% bands" if frame["low"].notna().any() else ""
+    bands = " with bands of one standard deviation" if frame["spread"].notna().any() else ""
     return style.finish(
         ax,
         x=style.axis_name(cost),

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Look", "alt_text", "axes", "axis_name", "capital", "condition_looks", "describe",
-           "finish", "fraction", "keep_possible", "line_labels", "literal", "looks", "new_figure"]  # fmt: skip
+           "finish", "fraction", "keep_possible", "line_labels", "literal", "looks",
+           "new_figure"]  # fmt: skip
 
 # Okabe & Ito (2008) without yellow, which is unreadable on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")

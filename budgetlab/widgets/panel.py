@@ -33,11 +33,14 @@ def fixed_figure(width: int, height: int) -> "Figure":
     return figure
 
 
-def few_ticks(axes: "Axes", count: int = 4) -> None:
-    """Let an axis have at most so many steps: ticks and their texts are what drawing costs."""
+def few_ticks(axes: "Axes", count: int = 4, *, whole: bool = False) -> None:
+    """Let an axis have at most so many steps: ticks and their texts are what drawing costs.
+
+    With ``whole``, those of the x axis are whole numbers.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(count, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(count, steps=[1, 2, 5, 10], integer=whole))
     axes.yaxis.set_major_locator(MaxNLocator(count, steps=[1, 2, 5, 10]))
 
 
