@@ -16,7 +16,7 @@ import torch
 from budgetlab import data, samplers
 from budgetlab.config import RunConfig
 from budgetlab.data import Splits
-from budgetlab.samplers import base
+from budgetlab.samplers import registry
 from budgetlab.training import Run
 
 torch.set_num_threads(1)
@@ -65,7 +65,7 @@ def train(config: RunConfig) -> Callable[..., Run]:
 @pytest.fixture
 def forget_methods() -> object:
     """Take methods that a test registers off the list again."""
-    before = dict(base._REGISTRY)
+    before = dict(registry._REGISTRY)
     yield samplers
-    base._REGISTRY.clear()
-    base._REGISTRY.update(before)
+    registry._REGISTRY.clear()
+    registry._REGISTRY.update(before)

@@ -131,7 +131,7 @@ def test_a_wrong_import_would_be_found(name, source):
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch",
         ),
         ("budgetlab.training.run", "from budgetlab import augment, data, models"),
-        ("budgetlab.samplers.base", "from budgetlab.samplers.draw_ahead import ScoreSampler"),
+        ("budgetlab.samplers.scores", "from budgetlab.samplers.registry import sampler"),
     ],
 )
 def test_a_right_import_is_let_through(name, source):

@@ -11,30 +11,11 @@ Write your own from a score in two lines::
         return 1 - history.confidence
 """
 
-from budgetlab.samplers.base import (
-    Batch,
-    Look,
-    Looker,
-    Sampler,
-    Setup,
-    View,
-    build,
-    canonical,
-    describe,
-    names,
-    sampler,
-)
-from budgetlab.samplers.draw_ahead import (
-    RS2,
-    SGD,
-    ConfidenceSGD,
-    ProbabilitySGD,
-    ScoreSampler,
-    UniformSGD,
-    replace_unseen,
-    smooth,
-)
+from budgetlab.samplers.base import Batch, Look, Looker, Sampler, Setup, View
+from budgetlab.samplers.draw_ahead import RS2, SGD, ConfidenceSGD, ProbabilitySGD, UniformSGD
 from budgetlab.samplers.races import draw_without_replacement
+from budgetlab.samplers.registry import build, canonical, describe, lookup, names, sampler
+from budgetlab.samplers.scores import ScoreSampler, replace_unseen, smooth
 from budgetlab.samplers.selective import SelectiveBackprop, keep_probability
 
 __all__ = [
@@ -56,6 +37,7 @@ __all__ = [
     "describe",
     "draw_without_replacement",
     "keep_probability",
+    "lookup",
     "names",
     "replace_unseen",
     "sampler",

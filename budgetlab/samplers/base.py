@@ -1,6 +1,6 @@
-"""What a sampler is, and the list of those that exist."""
+"""What a sampler is, what it is told, and what it yields."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError
 from budgetlab.history import History
 
-__all__ = ["Batch", "Look", "Looker", "Sampler", "Setup", "View", "build", "canonical",
-           "describe", "names", "sampler"]  # fmt: skip
+__all__ = ["Batch", "Look", "Looker", "Sampler", "Setup", "View"]
 
 
 @dataclass(frozen=True)
@@ -192,95 +191,3 @@ class Sampler:
         """Go back to a saved state."""
         for name, value in state.items():
             setattr(self, name, value)
-
-
-_REGISTRY: dict[str, tuple[str, type[Sampler]]] = {}
-
-
-def sampler(name: str, *, unseen: str = "highest") -> Callable[[Any], Any]:
-    """Register a method under a name, so that ``method=name`` runs it.
-
-    Decorates a :class:`Sampler` class, or a function from a
-    :class:`~budgetlab.history.History` to scores ``[N]`` >= 0. From scores a draw-ahead
-    method is made: smoothed, drawn without replacement once an epoch.
-
-    Parameters
-    ----------
-    name
-        What ``--method`` takes. A name taken again is replaced, so that a cell can
-        be run twice; the built-in names are kept.
-    unseen
-        For functions. ``highest``: a sample never seen takes the highest score among
-        the seen ones, and the first epoch is uniform. ``score``: the function's own
-        score counts for every sample from the first epoch on.
-
-    Raises
-    ------
-    InputError
-        If the name is missing or one of the kit's own, ``unseen`` is neither of the
-        two, or what is decorated is neither a function nor a :class:`Sampler`.
-    """
-    if not isinstance(name, str):
-        raise InputError('give the method a name: @bl.sampler("mine")')
-    if unseen not in ("highest", "score"):
-        raise unknown("rule for the unseen", unseen, ("highest", "score"))
-
-    def register(made: Any) -> Any:
-        from budgetlab.samplers.draw_ahead import ScoreSampler
-
-        taken = _REGISTRY.get(name)
-        if taken and taken[1].__module__.startswith("budgetlab.") and not _is_ours(made):
-            raise InputError(f"method '{name}' is built in: choose another name")
-        if not (issubclass(made, Sampler) if isinstance(made, type) else callable(made)):
-            raise InputError(
-                f"'{name}' cannot be {made!r}: a method is a function of the history, or a "
-                "Sampler class"
-            )
-        if not isinstance(made, type):
-            made = ScoreSampler.from_function(made, unseen)
-        text = ((made.__doc__ or "").strip() or "your own").splitlines()[0].rstrip(".")
-        _REGISTRY[name] = (text, made)
-        return made
-
-    return register
-
-
-def _is_ours(made: Any) -> bool:
-    return getattr(made, "__module__", "").startswith("budgetlab.")
-
-
-def names() -> list[str]:
-    """Names that ``--method`` takes."""
-    return list(_REGISTRY)
-
-
-def describe() -> dict[str, str]:
-    """One line on each method, by name."""
-    return {name: text for name, (text, _) in _REGISTRY.items()}
-
-
-def canonical(name: str) -> str:
-    """Return the name of a method as it is registered, whatever the case it is given in.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    by_lower = {known.lower(): known for known in _REGISTRY}
-    if name in _REGISTRY:
-        return name
-    if name.lower() not in by_lower:
-        raise unknown("method", name, names())
-    return by_lower[name.lower()]
-
-
-def build(name: str, setup: Setup) -> Sampler:
-    """Make the sampler of a method.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown, or the budget does not fit the method.
-    """
-    return _REGISTRY[canonical(name)][1](setup)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from budgetlab.budget import steps_per_epoch
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Looker, Sampler, Setup, View, sampler
+from budgetlab.samplers.base import Batch, Looker, Sampler, Setup, View
+from budgetlab.samplers.registry import sampler
 
 __all__ = ["SelectiveBackprop", "keep_probability"]
 

@@ -288,11 +288,9 @@ def _check_places(executor: Executor | None, workers: int, scheduler: str) -> No
 
 def _own_modules(methods: set[str], *, elsewhere: bool, processes: bool) -> tuple[str, ...]:
     """Modules that a worker must import to know methods of your own."""
-    from budgetlab.samplers import base
-
     modules = set()
     for name in sorted(methods):
-        module = base._REGISTRY[name][1].__module__
+        module = samplers.lookup(name).__module__
         # A script is run again in a new process of this machine; a notebook is not.
         script = hasattr(sys.modules["__main__"], "__file__")
         if module == "__main__" and (elsewhere or (processes and not script)):
