@@ -7,11 +7,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from same_results import same_results
 
 import budgetlab as bl
 from budgetlab import cli
@@ -33,17 +33,6 @@ def quick(config: RunConfig) -> RunConfig:
 
 def quiet(*grid: object, **more: object) -> bl.Sweep:
     return bl.sweep(*grid, progress=False, **more)
-
-
-def same_results(one: Path, other: Path) -> None:
-    """Two records hold the same, bit for bit, but for the time they took."""
-    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
-    left, right = open_record(one), open_record(other)
-    pd.testing.assert_frame_equal(
-        left.epochs.drop(columns="seconds"), right.epochs.drop(columns="seconds"), check_exact=True
-    )
-    for name, values in left.samples.items():
-        np.testing.assert_array_equal(values, right.samples[name], err_msg=name)
 
 
 # Which runs ------------------------------------------------------------------------------
