@@ -10,6 +10,7 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from budgetlab import samplers
 from budgetlab.errors import InputError
 from budgetlab.sweep.executors import (
     InProcess,
