@@ -10,7 +10,6 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from budgetlab import samplers
 from budgetlab.errors import InputError
 from budgetlab.sweep.executors import (
     InProcess,
@@ -289,6 +288,8 @@ def _check_places(executor: Executor | None, workers: int, scheduler: str) -> No
 
 def _own_modules(methods: set[str], *, elsewhere: bool, processes: bool) -> tuple[str, ...]:
     """Modules that a worker must import to know methods of your own."""
+    from budgetlab import samplers
+
     modules = set()
     for name in sorted(methods):
         module = samplers.lookup(name).__module__
