@@ -189,7 +189,7 @@ def test_bad_input_is_one_line_and_no_record(call, quick, tmp_path, flags, says)
     ("arguments", "says"),
     [
         (["trian"], "did you mean train?"),
-        ([], "train, resume, compare"),
+        ([], "expected one of {train, resume, "),
         (["resume"], "record"),
         (["resume", "/nowhere"], "'/nowhere' is no record: give a folder with a record.json"),
         (["compare", "/nowhere"], "record '/nowhere' does not exist"),

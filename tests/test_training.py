@@ -462,10 +462,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(config):
         go(run)
     message = str(error.value)
     assert "\n" not in message
-    step = run.ledger.steps
-    assert f"the loss became nan at step {step} with learning rate 1e+06" in message or (
-        f"at step {step} with learning rate" in message
-    )
+    assert message.startswith("the loss became ")
+    assert f" at step {run.ledger.steps} with learning rate " in message
     assert "lower --lr" in message
     record = run.record
     assert (record.status, record.about["message"]) == ("failed", message)
