@@ -66,6 +66,11 @@ def test_a_run_asked_for_twice_is_one_run(config):
     assert len(product(seed=[1, 1, 2])) == 2
 
 
+def test_a_method_in_another_case_is_the_same_run(config):
+    sweep = bl.sweep(config, method=["P-sgd", "p-SGD"])
+    assert [run.method for run in sweep.runs] == ["p-SGD"]
+
+
 def test_milestones_are_one_value_unless_they_are_rows():
     assert product(milestones=(0.2, 0.4))[0].milestones == (0.2, 0.4)
     rows = product(milestones=[(0.2, 0.4), (0.5,)])

@@ -8,8 +8,8 @@ from typing import Any
 from budgetlab.config import PLACES, RunConfig
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["Grid", "check_names", "data_key", "names", "planned_cost", "product", "train_size",
-           "varied"]  # fmt: skip
+__all__ = ["Grid", "data_key", "names", "planned_cost", "product", "train_size",
+           "varied", "with_known_names"]  # fmt: skip
 
 Grid = Mapping[str, Any] | RunConfig | Iterable[Mapping[str, Any] | RunConfig]
 
@@ -110,8 +110,10 @@ def _is_several(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
-def check_names(runs: Iterable[RunConfig]) -> None:
-    """Refuse names that do not exist before anything is trained.
+def with_known_names(runs: Iterable[RunConfig]) -> list[RunConfig]:
+    """Return the runs with methods named as they are registered, each run once.
+
+    Names that do not exist are refused here, before anything is trained.
 
     Raises
     ------
@@ -123,7 +125,6 @@ def check_names(runs: Iterable[RunConfig]) -> None:
 
     known = {
         "dataset": data.describe(),
-        "method": samplers.names(),
         "augmentation": augment.names(),
         "schedule": list(SCHEDULES),
         "model": models.names(),
@@ -134,6 +135,12 @@ def check_names(runs: Iterable[RunConfig]) -> None:
             own = field == "dataset" and name.startswith(("folder:", "npz:"))
             if name not in allowed and not own:
                 raise unknown(field, name, allowed)
+    methods = {name: samplers.canonical(name) for name in {run.method for run in runs}}
+    # A name in another case is the same run, and must not have another id.
+    return list(dict.fromkeys(
+        run if methods[run.method] == run.method else run.replace(method=methods[run.method])
+        for run in runs
+    ))  # fmt: skip
 
 
 def data_key(run: RunConfig) -> tuple:

@@ -6,7 +6,14 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,16 +131,18 @@ class Hands:
     def _settle(self, one: Planned, future: Future) -> None:
         try:
             one.end(future.result())
+        except CancelledError as error:
+            # Not by us: the executor has lost its workers, or its scheduler.
+            raise RunError(
+                "the executor has given the runs up: start the sweep again to go on, what is "
+                "finished is kept"
+            ) from error
         except Exception as error:
             # No outcome: the worker itself was lost. train_one returns all other failures.
             one.lost += 1
             one.status = "planned"
             if one.lost >= MOST_LOST:
-                one.end(Outcome("failed", message=(
-                    f"its worker was lost {one.lost} times ({_reason(error)}): it may need more "
-                    "memory, and a script that sweeps in processes must start below "
-                    "if __name__ == '__main__'"
-                )))  # fmt: skip
+                one.end(Outcome("failed", message=_lost(one.lost, error)))
 
     def _freed(self) -> list[Planned]:
         """Runs that another sweep was at and has left, finished or not."""
@@ -199,6 +208,13 @@ def stop_file(out: Path) -> Iterator[Path]:
         yield stop
     finally:
         stop.unlink(missing_ok=True)
+
+
+def _lost(times: int, error: Exception) -> str:
+    message = f"its worker was lost {times} times ({_reason(error)}): it may need more memory"
+    if isinstance(error, BrokenExecutor):
+        message += "; a script that starts processes must do so below if __name__ == '__main__'"
+    return message
 
 
 def _reason(error: BaseException) -> str:

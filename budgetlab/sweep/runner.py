@@ -19,7 +19,7 @@ from budgetlab.sweep.executors import (
     visible_gpus,
 )
 from budgetlab.sweep.found import Folders, lock_path
-from budgetlab.sweep.grid import FIELDS, Grid, check_names, names, product, varied
+from budgetlab.sweep.grid import FIELDS, Grid, names, product, varied, with_known_names
 from budgetlab.sweep.hands import Hands, stop_file
 from budgetlab.sweep.lock import is_held
 from budgetlab.sweep.planned import Planned
@@ -108,8 +108,7 @@ class Sweep:
         **settings: Any,
     ):
         _check_places(executor, workers, scheduler)
-        self.runs = product(grid, **settings)
-        check_names(self.runs)
+        self.runs = with_known_names(product(grid, **settings))
         if executor is not None or scheduler:
             # Another machine, or process, may have another current folder.
             self.runs = [

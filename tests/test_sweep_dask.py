@@ -1,0 +1,107 @@
+"""Sweeps on a Dask cluster of separate worker processes."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from same_results import same_results
+
+import budgetlab as bl
+from budgetlab.errors import InputError, RunError
+from budgetlab.records import find
+from budgetlab.sweep import executors
+from budgetlab.sweep.found import lock_path
+from budgetlab.sweep.lock import holder, is_held
+
+distributed = pytest.importorskip("distributed", reason="Dask is not installed (extra: dask)")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Any]:
+    """A scheduler and two worker processes, each training one run at a time."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path)
+    ) as cluster:
+        yield cluster
+
+
+def until(happened: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def whole(config: Any, tmp_path: Path, **settings: object) -> Path:
+    """The record of a run that nothing interrupted."""
+    (row,) = bl.sweep(config, out=str(tmp_path / "whole"), progress=False, **settings)
+    return Path(row["record"])
+
+
+class Later(threading.Thread):
+    """Does something as soon as a run has whole epochs."""
+
+    def __init__(self, run: Any, what: Callable[[], None]):
+        super().__init__(daemon=True)
+        self.run_, self.what = run, what
+        self.start()
+
+    def run(self) -> None:
+        until(lambda: self.epochs() > 2)
+        self.what()
+
+    def epochs(self) -> int:
+        table = Path(self.run_.out) / self.run_.folder_name / "epochs.csv"
+        return len(table.read_text().splitlines()) - 1 if table.is_file() else 0
+
+
+def test_a_cluster_trains_a_grid_and_outlives_a_killed_worker(config, cluster, tmp_path):
+    quick = config.replace(epochs=2)
+    sweep = bl.sweep([quick, quick.replace(epochs=60)], seed=[0, 1],
+                     scheduler=cluster.scheduler_address, progress=False)  # fmt: skip
+    long = next(run for run in sweep.runs if run.epochs == 60)
+    killer = Later(long, lambda: os.kill(holder(lock_path(long))["process"], signal.SIGKILL))
+    rows = {(row["epochs"], row["seed"]): row for row in sweep}
+    killer.join()
+    assert {row["status"] for row in rows.values()} == {"finished"}
+    assert rows[60, long.seed]["how"] == "resumed"
+    same_results(Path(rows[60, long.seed]["record"]), whole(long, tmp_path))
+    same_results(Path(rows[2, 0]["record"]), whole(quick, tmp_path))
+    assert len(find(config.out)) == 4
+
+
+def test_a_cluster_that_goes_away_loses_nothing(config, cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "CONNECT_SECONDS", 3)
+    long = config.replace(epochs=300)
+    sweep = bl.sweep(long, scheduler=cluster.scheduler_address, progress=False)
+    killer = Later(sweep.runs[0], cluster.close)
+    with pytest.raises(RunError, match="given the runs up: start the sweep again"):
+        list(sweep)
+    killer.join()
+    until(lambda: not is_held(lock_path(long)))
+    again = bl.sweep(long, progress=False)
+    assert again.counts == {"stopped": 1}
+    (row,) = again
+    assert row["how"] == "resumed"
+    same_results(Path(row["record"]), whole(long, tmp_path))
+
+
+def test_a_scheduler_that_does_not_answer_is_named(config, monkeypatch):
+    monkeypatch.setattr(executors, "CONNECT_SECONDS", 0.5)
+    sweep = bl.sweep(config, scheduler="tcp://127.0.0.1:9", progress=False)
+    with pytest.raises(InputError, match=r"scheduler 'tcp://127.0.0.1:9' does not answer"):
+        list(sweep)
+    assert not Path(config.out).exists()
+
+
+def test_without_dask_it_is_said_how_to_install_it(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match=r"pip install 'budgetlab\[dask\]'"):
+        list(bl.sweep(config, scheduler="tcp://127.0.0.1:9", progress=False))
