@@ -1,0 +1,275 @@
+"""Which samples are they? Images by any measure, and the life of each."""
+
+import html
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ipywidgets as W
+import numpy as np
+import pandas as pd
+
+from budgetlab import plots
+from budgetlab.analysis import MEANINGS, measures, sample_life
+from budgetlab.analysis.conditions import label as short_name
+from budgetlab.errors import InputError
+from budgetlab.records import Record, open_record, write_atomically
+from budgetlab.widgets.controls import LABEL, Number, button, choice, row
+from budgetlab.widgets.panel import PicturePanel, data_uri, few_ticks, fixed_figure, image_tag
+from budgetlab.widgets.ranking import DIFFERENCE, agreement_sentence, beside, groups_of, ranking
+from budgetlab.widgets.status import StatusLine
+from budgetlab.widgets.tiles import TileSheet, images_of
+
+if TYPE_CHECKING:
+    from budgetlab.data import Splits
+
+__all__ = ["SampleAtlas"]
+
+COUNT = 20
+IN_MEMORY = 256_000_000  # bytes of a history that is worth keeping, so that a life is instant
+
+
+class SampleAtlas(W.VBox):
+    """Look through the samples of a run: sort, filter, choose one, save the list.
+
+    Parameters
+    ----------
+    record
+        A record, or the folder of one.
+    splits
+        The data set of the record, for the images of all samples. A record keeps only
+        some: those trained on most and least, and with the highest and lowest loss.
+    other
+        A second record on the same data, to compare whom the two trained on.
+
+    Attributes
+    ----------
+    by, order, label, group, page, sample
+        The controls; set their ``value``.
+    chosen
+        DataFrame: all samples that the controls ask for, in order.
+
+    Raises
+    ------
+    InputError
+        If a record cannot be read, or the data or the second record do not belong to it.
+
+    Examples
+    --------
+    >>> atlas = bl.widgets.SampleAtlas(record, splits)  # doctest: +SKIP
+    >>> atlas.by.value, atlas.group.value = "mean_loss", "noisy"  # doctest: +SKIP
+    >>> atlas.chosen.head(10)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        record: Record | Path | str,
+        splits: "Splits | None" = None,
+        other: Record | Path | str | None = None,
+    ):
+        self.record = record if isinstance(record, Record) else open_record(record)
+        self.other = other if isinstance(other, Record) or other is None else open_record(other)
+        self.frame = measures(self.record)
+        if self.other is not None:
+            self.frame = beside(self.frame, self.record, self.other)
+            self._agreement = agreement_sentence(self.frame)
+        self.images: Mapping[int, np.ndarray] = images_of(self.record, splits)
+        for one in (self.record, self.other):
+            if one is not None and one.samples.nbytes <= IN_MEMORY:
+                one.samples.load()
+        self.chosen = pd.DataFrame()
+        self._updating = False
+        self._build_controls()
+        self.status = StatusLine()
+        self.sheet = TileSheet(COUNT, self.show_sample)
+        self._build_life()
+        super().__init__(
+            [
+                row(self.by, self.order, self.label, self.group),
+                row(self.page, self.only_images),
+                self.sheet,
+                self.status,
+                row(self.file, self.save_button),
+                row(self.sample),
+                row(self.portrait, self.life),
+                self.facts,
+            ]
+        )
+        self.add_class("bl-atlas")
+        self.update()
+        self.show_sample(int(self.chosen.index[0]) if len(self.chosen) else 0)
+
+    def _build_controls(self) -> None:
+        names = [name for name in MEANINGS if name in self.frame]
+        shown = [(MEANINGS[name], name) for name in names]
+        shown += [(name, name) for name in ("difficulty",) if name in self.frame]
+        if self.other is not None:
+            shown.insert(1, ("times trained more than the other run", DIFFERENCE))
+        self.by = choice("Sort by", shown, "times_trained", "bl-by", width="24em")
+        self.order = choice("Order", ["most first", "least first"], None, "bl-order", "13em")
+        classes = [("all classes", None), *((n, i) for i, n in enumerate(self.record.classes))]
+        self.label = choice("Class", classes if "label" in self.frame else classes[:1], None,
+                            "bl-class", "15em")  # fmt: skip
+        self.group = choice("Samples", groups_of(self.frame), "all", "bl-group", "15em")
+        self.page = Number("Page", 1, 1, 1, 1, "bl-page")
+        some = 0 < len(self.images) < len(self.frame)
+        self.only_images = W.Checkbox(
+            value=some, description="only samples with an image", indent=False, disabled=not some
+        )
+        self.sample = W.BoundedIntText(
+            value=0, min=0, max=len(self.frame) - 1, description="Sample", style=LABEL
+        )
+        self.file = W.Text(value="samples.csv", description="List as", style=LABEL)
+        self.save_button = button("Save list", self._save, "bl-save", "Save all in this order")
+        for control in (self.by, self.order, self.label, self.group, self.only_images):
+            control.observe(lambda _: self._from_start(), "value")
+        self.page.on_change(self.update)
+        self.sample.observe(lambda change: self._show(change["new"]), "value")
+
+    def _build_life(self) -> None:
+        count = 1 if self.other is None else 2
+        self.life = PicturePanel(fixed_figure(760, 260))
+        self._axes = self.life.figure.subplots(1, count, squeeze=False, sharey=True)[0]
+        self.life.figure.subplots_adjust(left=0.08, right=0.98, top=0.9, bottom=0.18, wspace=0.08)
+        self.portrait = W.HTML(layout=W.Layout(width="150px", height="160px"))
+        self.facts = W.HTML(layout=W.Layout(min_height="9em"))
+
+    def _from_start(self) -> None:
+        """Go to the first page, and show it once."""
+        self._updating = True
+        self.page.value = 1
+        self._updating = False
+        self.update()
+
+    def update(self) -> None:
+        """Show the samples that the controls ask for."""
+        if self._updating:
+            return
+        with self.status.catching():
+            self.chosen = self._ranking()
+            pages = max(1, math.ceil(len(self.chosen) / COUNT))
+            self._updating = True
+            self.page.limit(1, pages)
+            self._updating = False
+            start = (self.page.value - 1) * COUNT
+            shown = self.chosen.iloc[start : start + COUNT]
+            lines = [self._line(int(s), value) for s, value in shown[self.by.value].items()]
+            self.sheet.show(list(shown.index), self.images, lines)
+            self.status.say(self._say(start, len(shown)))
+
+    def _ranking(self) -> pd.DataFrame:
+        return ranking(
+            self.frame,
+            self.by.value,
+            highest=self.order.value == "most first",
+            label=self.label.value,
+            group=self.group.value,
+            among=np.fromiter(self.images, int) if self.only_images.value else None,
+        )
+
+    def _line(self, sample: int, value: float) -> str:
+        known = self.frame.loc[sample]
+        name = self._class_name(known.get("label"))
+        if known.get("is_noisy"):
+            name = f"{name} (truly {self._class_name(known.get('true_label'))})"
+        return f"{name}, {value:.3g}".removeprefix(", ")
+
+    def _class_name(self, number: float | None) -> str:
+        classes = self.record.classes
+        if number is None or pd.isna(number):
+            return ""
+        return classes[int(number)] if int(number) < len(classes) else str(int(number))
+
+    def _say(self, start: int, count: int) -> str:
+        if not count:
+            return "No sample is like this: choose other filters."
+        text = f"{start + 1:,} to {start + count:,} of {len(self.chosen):,} samples."
+        if self.only_images.value:
+            text += (
+                f" Only the {len(self.images):,} samples whose images the record keeps are ranked; "
+                "give splits= for all."
+            )
+        if self.other is not None:
+            text += f" {self._agreement}"
+        return text
+
+    def show_sample(self, sample: int) -> None:
+        """Show the life of one sample."""
+        if sample == self.sample.value:
+            self._show(sample)
+        else:
+            self.sample.value = sample
+
+    def _show(self, sample: int) -> None:
+        with self.status.catching():
+            image = self.images.get(sample)
+            name = self._line(sample, float(self.frame.loc[sample, self.by.value]))
+            self.portrait.value = (
+                "no image kept" if image is None
+                else image_tag(data_uri(image), f"Sample {sample}: {name}", PORTRAIT)
+            )  # fmt: skip
+            said = []
+            for ax, record in zip(self._axes, (self.record, self.other), strict=False):
+                assert record is not None
+                ax.clear()
+                plots.sample_life(sample_life(record, sample), ax=ax)
+                few_ticks(ax, whole=True)
+                who = short_name(record.config, ["method", "budget"])
+                ax.set_title(f"Sample {sample} in {who}", loc="left", fontsize=10)
+                said.append(f"{who}: {plots.alt_text(ax)}")
+            for ax in self._axes[1:]:
+                ax.set_ylabel("")
+            self.life.show(f"Sample {sample}. {' '.join(said)}")
+            self.facts.value = self._facts(sample)
+
+    def _facts(self, sample: int) -> str:
+        known = self.frame.loc[sample]
+        rows = [("class", self._class_name(known.get("label")))]
+        if known.get("is_noisy"):
+            rows.append(("true class", self._class_name(known.get("true_label"))))
+        rows += [(MEANINGS[n], f"{known[n]:.4g}") for n in MEANINGS if n in known]
+        rows += [(n.replace("_", " "), f"{known[n]:.3g}") for n in ("difficulty",) if n in known]
+        if self.other is not None:
+            rows.append(("times in a batch of the other run", f"{known['times_trained_other']:g}"))
+        cells = "".join(
+            f"<div><strong>{html.escape(value)}</strong> {html.escape(name)}</div>"
+            for name, value in rows
+        )
+        columns = "display:grid;grid-template-columns:repeat(auto-fill,minmax(19em,1fr))"
+        return f'<div style="{columns};line-height:1.5">{cells}</div>'
+
+    def export(self, path: Path | str) -> Path:
+        """Save the numbers of the chosen samples, in order, with the measure, as CSV.
+
+        Parameters
+        ----------
+        path
+            File that ends in ``.csv``; replaced if it is there.
+
+        Returns
+        -------
+        Path
+            Where it lies. Columns ``rank``, ``sample`` (its number in the training set),
+            ``index`` (its place in the source), ``label`` and the measure.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".csv":
+            raise InputError(f"list '{path}' does not end in .csv: give such a name")
+        names = ["rank", "index", "label", self.by.value]
+        table = self.chosen[[name for name in names if name in self.chosen]]
+        try:
+            write_atomically(path, table.rename_axis("sample").to_csv().encode())
+        except OSError as error:
+            raise InputError(
+                f"list '{path}' cannot be written ({error.strerror}): give another name"
+            ) from None
+        return path
+
+    def _save(self) -> None:
+        with self.status.catching():
+            path = self.export(self.file.value)
+            self.status.say(f"{len(self.chosen):,} samples are saved in {path}.")
+
+
+PORTRAIT = "width:128px;height:128px;object-fit:contain;image-rendering:pixelated;background:white"

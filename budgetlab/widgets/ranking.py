@@ -1,0 +1,124 @@
+"""Which samples come first, among which? Functions of frames of measures."""
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.analysis import agreement, measures
+from budgetlab.analysis.per_sample import check_measure
+from budgetlab.errors import InputError, unknown
+from budgetlab.records import Record
+
+__all__ = ["DIFFERENCE", "GROUPS", "agreement_sentence", "beside", "groups_of", "ranking"]
+
+GROUPS = {
+    "all": ("", True),
+    "noisy": ("is_noisy", True),
+    "not noisy": ("is_noisy", False),
+    "ambiguous": ("is_ambiguous", True),
+    "not ambiguous": ("is_ambiguous", False),
+    "never trained on": ("visits", False),
+}
+"""Groups of samples by what is known of them: a column, and whether it has to be true."""
+
+DIFFERENCE = "trained_more"
+
+
+def groups_of(frame: pd.DataFrame) -> list[str]:
+    """Names of the groups that a frame knows."""
+    return [name for name, (column, _) in GROUPS.items() if not column or column in frame]
+
+
+def ranking(
+    frame: pd.DataFrame,
+    by: str,
+    *,
+    highest: bool = True,
+    label: int | None = None,
+    group: str = "all",
+    among: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Order samples by a measure.
+
+    Parameters
+    ----------
+    frame
+        As from :func:`budgetlab.analysis.measures`.
+    by
+        Column to order by. Samples without a value are left out; of equal ones the
+        lower number comes first.
+    highest
+        Highest first, else lowest first.
+    label
+        Only samples of this class, given by its number.
+    group
+        One of :data:`GROUPS`.
+    among
+        Numbers of the samples to choose from; all by default.
+
+    Returns
+    -------
+    DataFrame
+        The rows of ``frame`` in that order, index ``sample``, with ``rank`` from 1 in
+        front.
+
+    Raises
+    ------
+    InputError
+        If a measure or group is unknown.
+    """
+    check_measure(frame, by)
+    if group not in GROUPS:
+        raise unknown("group", group, GROUPS)
+    column, wanted = GROUPS[group]
+    if column and column not in frame:
+        raise InputError(
+            f"group '{group}' cannot be told: the record does not hold {column}; choose one of "
+            f"{', '.join(groups_of(frame))}"
+        )
+    kept = frame[by].notna()
+    if column:
+        kept &= frame[column].astype(bool) == wanted
+    if label is not None:
+        kept &= frame["label"] == label
+    if among is not None:
+        kept &= frame.index.isin(among)
+    ordered = frame[kept].sort_values(by, ascending=not highest, kind="stable")
+    ordered.insert(0, "rank", np.arange(1, len(ordered) + 1))
+    return ordered
+
+
+def beside(frame: pd.DataFrame, record: Record, other: Record) -> pd.DataFrame:
+    """Add how often another run trained on each sample, and the difference.
+
+    Returns
+    -------
+    DataFrame
+        ``frame`` with ``times_trained_other`` and ``trained_more``: times trained in
+        ``record`` less those in ``other``.
+
+    Raises
+    ------
+    InputError
+        If the two were trained on other data.
+    """
+    if record.fingerprint != other.fingerprint:
+        raise InputError(
+            f"'{record.path}' and '{other.path}' were trained on other data: compare runs on the "
+            "same data"
+        )
+    counts = measures(other)["times_trained"]
+    return frame.assign(times_trained_other=counts, **{DIFFERENCE: frame["times_trained"] - counts})
+
+
+def agreement_sentence(frame: pd.DataFrame) -> str:
+    """Say how far two runs chose the same samples, from a frame of :func:`beside`."""
+    found = agreement(frame["times_trained"], frame["times_trained_other"])
+    rank = found["spearman"]
+    if np.isnan(rank):
+        return "One of the runs trained on all samples equally often: no ranks to compare."
+    # The overlap of the tops says little here: counts are few numbers, and most are ties.
+    low, high = found["spearman_low"], found["spearman_high"]
+    return (
+        f"Rank correlation of the times trained: {rank:.2f} (95% CI {low:.2f} to {high:.2f}, "
+        f"n = {found['n']:,})."
+    )

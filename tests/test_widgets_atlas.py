@@ -1,0 +1,237 @@
+"""The atlas: rankings, images, lives, lists."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import budgetlab as bl
+from budgetlab.analysis import MEANINGS, measures
+from budgetlab.errors import InputError
+from budgetlab.widgets import SampleAtlas
+from budgetlab.widgets.ranking import DIFFERENCE, agreement_sentence, beside, groups_of, ranking
+from budgetlab.widgets.tiles import images_of, picture_of_point
+from tests.fake_records import write_run
+
+FRAME = pd.DataFrame(
+    {
+        "label": [0, 1, 0, 1, 1],
+        "is_noisy": [False, True, False, False, True],
+        "visits": [2, 0, 1, 3, 1],
+        "mean_loss": [0.5, np.nan, 2.0, 0.5, 1.0],
+    }
+)
+
+
+# ---- rankings ----
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [2, 4, 0, 3]),
+        ({"highest": False}, [0, 3, 4, 2]),
+        ({"label": 1}, [4, 3]),
+        ({"group": "noisy"}, [4]),
+        ({"group": "not noisy", "label": 0}, [2, 0]),
+        ({"among": np.array([0, 3, 4])}, [4, 0, 3]),
+        ({"label": 0, "group": "noisy"}, []),
+    ],
+)
+def test_rankings_by_hand(options, expected):
+    found = ranking(FRAME, "mean_loss", **options)
+    assert list(found.index) == expected
+    assert list(found["rank"]) == list(range(1, len(expected) + 1))
+
+
+def test_samples_never_trained_on_can_be_listed():
+    assert list(ranking(FRAME, "visits", group="never trained on").index) == [1]
+
+
+def test_a_group_the_record_does_not_know_is_refused():
+    assert groups_of(FRAME) == ["all", "noisy", "not noisy", "never trained on"]
+    with pytest.raises(InputError, match="is_ambiguous"):
+        ranking(FRAME, "visits", group="ambiguous")
+    with pytest.raises(InputError, match="unknown group 'noise': did you mean 'noisy'"):
+        ranking(FRAME, "visits", group="noise")
+    with pytest.raises(InputError, match="unknown measure"):
+        ranking(FRAME, "loss_mean")
+
+
+def test_two_runs_side_by_side(tmp_path):
+    a = write_run(tmp_path, method="p-SGD")
+    b = write_run(tmp_path, method="unif-SGD", seed=1)
+    both = beside(measures(a), a, b)
+    counts = [r.samples["times_trained"].sum("epoch").to_numpy() for r in (a, b)]
+    assert np.array_equal(both[DIFFERENCE], counts[0].astype(int) - counts[1].astype(int))
+    assert "n = 200" in agreement_sentence(both)
+    same = agreement_sentence(beside(measures(a), a, a))
+    assert ": 1.00 (95% CI 1.00 to 1.00" in same
+    even = both.assign(times_trained=3)
+    assert "no ranks to compare" in agreement_sentence(even)
+    with pytest.raises(InputError, match="other data"):
+        beside(measures(a), a, write_run(tmp_path, fingerprint="beef"))
+
+
+# ---- images ----
+
+
+def test_a_point_is_drawn_where_it_lies():
+    x = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], np.float32)
+    for sample, corner in enumerate([(-3, 2), (-3, -3), (2, 2)]):
+        picture = picture_of_point(x, sample)
+        assert picture[corner].tolist() == [213, 94, 0]
+        assert (picture == [213, 94, 0]).all(axis=2).sum() == 25
+
+
+def test_images_of_all_samples_come_from_the_data(train, load_once):
+    record = train(dataset="digits", epochs=2, limit=256).record
+    splits = load_once("digits", limit=256)
+    images = images_of(record, splits)
+    assert len(images) == 256
+    assert images[5].shape == (8, 8, 1)
+    assert np.array_equal(images[5][:, :, 0], splits.train.x[5, 0].numpy())
+    assert images.get(256) is None
+    with pytest.raises(InputError, match="not what"):
+        images_of(record, load_once("digits", limit=128))
+
+
+# ---- the widget ----
+
+
+@pytest.fixture
+def atlas(tmp_path):
+    return SampleAtlas(write_run(tmp_path, method="p-SGD"))
+
+
+def test_every_control_at_its_ends_leaves_a_usable_atlas(atlas):
+    atlas.only_images.value = False
+    for control in (atlas.by, atlas.order, atlas.label, atlas.group):
+        for option in control.options:
+            control.value = option[1] if isinstance(option, tuple) else option
+            for page in (atlas.page.box.max, 1):
+                atlas.page.value = page
+                assert not atlas.status.is_problem, atlas.status.text
+                shown = [tile.sample for tile in atlas.sheet.tiles if tile.sample >= 0]
+                start = (page - 1) * len(atlas.sheet.tiles)
+                assert shown == list(atlas.chosen.index[start : start + len(shown)])
+        control.value = control.options[0][1] if isinstance(option, tuple) else control.options[0]
+
+
+def test_all_measures_can_be_sorted_by(atlas):
+    offered = [value for _, value in atlas.by.options]
+    assert set(offered) == {name for name in MEANINGS if name in atlas.frame} | {"difficulty"}
+
+
+def test_the_atlas_shows_what_the_function_gives(atlas):
+    atlas.only_images.value = False
+    atlas.by.value, atlas.order.value = "mean_loss", "least first"
+    atlas.label.value, atlas.group.value = 3, "noisy"
+    by_hand = ranking(measures(atlas.record), "mean_loss", highest=False, label=3, group="noisy")
+    assert len(by_hand) > 5
+    pd.testing.assert_frame_equal(atlas.chosen, by_hand)
+    assert f"of {len(by_hand)} samples" in atlas.status.text
+
+
+def test_only_samples_with_an_image_are_shown_first_and_said_to_be_some(atlas):
+    assert set(atlas.chosen.index) == set(atlas.record.thumbnails)
+    assert "whose images the record keeps" in atlas.status.text
+    tile = atlas.sheet.tiles[0]
+    assert f'alt="Sample {tile.sample}: ' in tile.picture.value
+    atlas.only_images.value = False
+    assert len(atlas.chosen) == 200
+    assert "records keeps" not in atlas.status.text
+
+
+def test_a_class_name_is_text(atlas):
+    atlas.only_images.value = False
+    atlas.label.value = 2
+    values = "".join(tile.picture.value for tile in atlas.sheet.tiles)
+    assert "&lt;b&gt;star" in values
+    assert "<b>star" not in values
+
+
+def test_a_tile_opens_the_life_of_its_sample(atlas):
+    tile = atlas.sheet.tiles[3]
+    tile.button.click()
+    assert atlas.sample.value == tile.sample
+    assert f"Sample {tile.sample}." in atlas.life.alt
+    times = int(atlas.frame.loc[tile.sample, "times_trained"])
+    assert f"trained on {times} times" in atlas.life.alt
+    assert f"<strong>{times}</strong> times in a training batch" in atlas.facts.value
+
+
+@pytest.mark.parametrize(("typed", "shown"), [(-5, 0), (10**6, 199)])
+def test_a_number_that_does_not_exist_shows_the_nearest(atlas, typed, shown):
+    atlas.sample.value = typed
+    assert f"Sample {shown}." in atlas.life.alt
+
+
+def test_a_noisy_sample_says_its_true_class(atlas):
+    atlas.sample.value = 3  # labelled 3, truly 0
+    assert "<strong>circle</strong> true class" in atlas.facts.value
+    atlas.sample.value = 4
+    assert "true class" not in atlas.facts.value
+
+
+def test_nothing_that_fits_is_said(atlas):
+    atlas.only_images.value = False
+    atlas.group.value, atlas.label.value = "noisy", 0
+    # Every tenth from 3 is noisy: the numbers are odd, and class 0 is even.
+    assert "No sample is like this" in atlas.status.text
+    assert all(tile.layout.visibility == "hidden" for tile in atlas.sheet.tiles)
+    atlas.label.value = None
+    assert atlas.sheet.tiles[0].layout.visibility == "visible"
+
+
+def test_the_list_is_saved_in_order(atlas, tmp_path):
+    atlas.only_images.value = False
+    atlas.by.value = "forgetting"
+    atlas.file.value = str(tmp_path / "hard.csv")
+    atlas.save_button.click()
+    visited = int((atlas.frame["visits"] > 0).sum())
+    assert f"{visited} samples are saved" in atlas.status.text
+    table = pd.read_csv(tmp_path / "hard.csv")
+    assert list(table.columns) == ["sample", "rank", "index", "label", "forgetting"]
+    assert list(table["sample"]) == list(atlas.chosen.index)
+
+
+@pytest.mark.parametrize("name", ["hard.txt", "missing/hard.csv"])
+def test_a_list_that_cannot_be_saved_is_said(atlas, tmp_path, name):
+    atlas.file.value = str(tmp_path / name)
+    atlas.save_button.click()
+    assert atlas.status.is_problem
+    assert "give" in atlas.status.text
+    with pytest.raises(InputError):
+        atlas.export(tmp_path / name)
+
+
+def test_two_runs_in_one_atlas(tmp_path):
+    a = write_run(tmp_path, method="p-SGD")
+    b = write_run(tmp_path, method="unif-SGD", seed=1)
+    atlas = SampleAtlas(a, other=b.path)
+    atlas.only_images.value = False
+    atlas.by.value = DIFFERENCE
+    assert atlas.chosen[DIFFERENCE].is_monotonic_decreasing
+    assert "Rank correlation" in atlas.status.text
+    assert "p-SGD" in atlas.life.alt
+    assert "unif-SGD" in atlas.life.alt
+    assert "times in a batch of the other run" in atlas.facts.value
+
+
+def test_points_have_pictures_too(train, load_once):
+    run = train(method="p-SGD")
+    atlas = SampleAtlas(run.record, load_once("points", limit=128))
+    assert not atlas.only_images.value
+    assert len(atlas.chosen) == 128
+    assert "data:image/png" in atlas.sheet.tiles[0].picture.value
+
+
+def test_points_without_data_say_that_there_is_no_image(train):
+    atlas = SampleAtlas(train().record)
+    assert "no image kept" in atlas.sheet.tiles[0].picture.value
+    assert not atlas.status.is_problem
+
+
+def test_no_epoch_is_an_error(config):
+    with pytest.raises(InputError, match="no finished epoch"):
+        SampleAtlas(bl.Run(config).record)
