@@ -27,7 +27,7 @@ FINAL_LR = 1e-6
 
 
 def samples_per_epoch(size: int, budget: float) -> int:
-    """Samples that a draw-ahead method draws in one epoch, ``round(N * b)``.
+    """Samples that a draw-ahead method draws in one epoch, ``floor(N b)``.
 
     The product is rounded first: ``int(50000 * 0.29)`` is 14499.
     """
@@ -145,7 +145,7 @@ class Budget:
     """A limit in one unit, and how far along a ledger is.
 
     A budget ``b`` allows what ``unif-SGD`` spends in ``E`` epochs of
-    ``floor(round(N b) / B)`` steps, counted in the chosen unit. So a method that
+    ``floor(N b / B)`` steps, counted in the chosen unit. So a method that
     only trains gets the same steps in every unit, and one that also looks gets
     the same steps in ``iterations`` and fewer in the others. ``samples`` counts
     every sample run through the network, trained on or only looked at.

@@ -9,7 +9,6 @@ import errno
 import io
 import itertools
 import json
-import math
 import signal
 import sys
 import warnings
@@ -24,6 +23,7 @@ from tyro.conf import Positional, arg
 
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError, unknown
+from budgetlab.records import plain
 from budgetlab.sweep.options import Lists, given
 
 if TYPE_CHECKING:
@@ -270,20 +270,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(_json_ready(content), allow_nan=False))
-
-
-def _json_ready(value: Any) -> Any:
-    """Turn numpy values into plain ones, and NaN and infinities into null."""
-    if isinstance(value, dict):
-        return {str(key): _json_ready(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_ready(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    print(json.dumps(plain(content), allow_nan=False))
 
 
 def _say(message: str) -> None:

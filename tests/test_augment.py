@@ -181,20 +181,26 @@ def test_crop_by_hand():
     assert torch.equal(same, image)
 
 
-def test_standard_draws_every_place_and_either_side_alike():
-    image = torch.zeros(1, 1, 9, 9, dtype=torch.uint8)
-    image[0, 0, 4, 4], image[0, 0, 4, 5] = 1, 2  # the second pixel tells the side
-    count = 16_200
-    out = augment.build("standard")(image.expand(count, -1, -1, -1), generator(7)).images
-    flipped = (out.flatten(1)[:, 1:].int() - out.flatten(1)[:, :-1].int() == -1).any(1)
-    # Where the second pixel left the frame, the side is unknown; it stays in at 8 of 9.
-    place = (out == 1).flatten(1).int().argmax(1).numpy()
-    assert stats.chisquare(np.bincount(place, minlength=81)).pvalue > 1e-3
-    assert 0.35 < flipped.float().mean() < 0.55
-    never = augment.build("standard", flip=False)(image.expand(count, -1, -1, -1), generator(7))
-    columns = (never.images == 1).flatten(1).int().argmax(1)
-    seen = never.images.flatten(1).gather(1, (columns + 1).clamp(max=80).unsqueeze(1))
-    assert ((seen.squeeze(1) == 2) | (columns % 9 == 8)).all()
+@pytest.mark.parametrize(("side", "padding"), [(32, 4), (84, 4), (16, 2), (8, 1), (7, 0)])
+def test_standard_draws_every_place_and_either_side_alike(side, padding):
+    middle, count = side // 2, 8_100
+    image = torch.zeros(1, 1, side, side, dtype=torch.uint8)
+    image[0, 0, middle, middle], image[0, 0, middle, middle + 1] = 1, 2  # tells the side
+    images = image.expand(count, -1, -1, -1)
+    out = augment.build("standard")(images, generator(7)).images.flatten(1).int()
+    first, second = (out == 1).int().argmax(1), (out == 2).int().argmax(1)
+    flipped = second < first
+    assert 0.47 < flipped.float().mean() < 0.53
+    row, column = first // side, first % side
+    column = torch.where(flipped, side - 1 - column, column)
+    places = 2 * padding + 1
+    place = (row - middle + padding) * places + column - middle + padding
+    counts = np.bincount(place.numpy(), minlength=places**2)
+    assert len(counts) == places**2
+    if padding:
+        assert stats.chisquare(counts).pvalue > 1e-3
+    never = augment.build("standard", flip=False)(images, generator(7)).images.flatten(1).int()
+    assert ((never == 2).int().argmax(1) > (never == 1).int().argmax(1)).all()
 
 
 def test_flip_is_a_fair_coin():

@@ -159,7 +159,7 @@ def _check(
 def _fewer(train: Samples, imbalance: float, limit: int, seed: int) -> Samples:
     """Apply the imbalance, then the limit, each with draws of its own."""
     y = train.y.numpy()
-    kept = imbalanced(y, imbalance, numpy_generator(seed, "data"))
+    kept = imbalanced(y, imbalance, numpy_generator(seed, "imbalance"))
     if limit > len(kept):
         raise InputError(
             f"limit {limit} is more than the {len(kept)} training samples there are: "

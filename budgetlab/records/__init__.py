@@ -15,7 +15,13 @@ Every file is replaced whole or not at all, so that a kill loses at most the
 epoch in progress. Nothing in a record is ever unpickled.
 """
 
-from budgetlab.records.format import EPOCH_COLUMNS, FORMAT, SAMPLE_ARRAYS, write_atomically
+from budgetlab.records.format import (
+    EPOCH_COLUMNS,
+    FORMAT,
+    SAMPLE_ARRAYS,
+    plain,
+    write_atomically,
+)
 from budgetlab.records.reader import Record, find, open_record
 from budgetlab.records.writer import RecordWriter
 
@@ -27,5 +33,6 @@ __all__ = [
     "RecordWriter",
     "find",
     "open_record",
+    "plain",
     "write_atomically",
 ]

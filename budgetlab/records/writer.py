@@ -20,6 +20,7 @@ from budgetlab.records.format import (
     EPOCH_COLUMNS,
     FORMAT,
     SAMPLE_ARRAYS,
+    plain,
     round_mantissa,
     write_atomically,
 )
@@ -152,7 +153,7 @@ class RecordWriter:
         write_atomically(self.path / "thumbnails.npz", file.getvalue())
 
     def _save_about(self) -> None:
-        text = json.dumps(self.about, indent=1, default=str)
+        text = json.dumps(plain(self.about), indent=1, allow_nan=False)
         write_atomically(self.path / "record.json", text.encode())
 
     def _create_arrays(self, tags: pd.DataFrame, planned: int) -> None:

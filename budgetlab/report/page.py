@@ -1,5 +1,6 @@
 """Read records, draw what they say, and write the page."""
 
+import errno
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from budgetlab.analysis.comparison import ALPHA
 from budgetlab.analysis.conditions import method_order
 from budgetlab.analysis.frames import Records
 from budgetlab.analysis.tables import is_numeric
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, RunError
 from budgetlab.plots.samples import run_names
 from budgetlab.plots.style import capital
 from budgetlab.records import Record, write_atomically
@@ -67,6 +68,8 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text.encode())
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise RunError(f"'{out}' cannot be written: {error.strerror}") from None
         raise InputError(
             f"out '{out}' cannot be written ({error.strerror}): give another file with --out"
         ) from None

@@ -59,7 +59,7 @@ def replace_unseen(scores: Tensor, seen: Tensor) -> Tensor:
 class ScoreSampler(Sampler):
     """Draw more often what scores higher; subclasses implement :meth:`score`.
 
-    Each epoch draws ``round(N b)`` samples without replacement from the smoothed
+    Each epoch draws ``floor(N b)`` samples without replacement from the smoothed
     scores. The first epoch is uniform.
     """
 

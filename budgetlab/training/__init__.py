@@ -42,7 +42,6 @@ def finish(run: Run, *, progress: bool = True) -> Record:
     for note in run.notes:
         tqdm.write(note, file=sys.stderr)
     with tqdm(total=100, bar_format=BAR, smoothing=0) as bar:
-
         asked_for = run.on_step
 
         def show(run: Run) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from budgetlab import augment, data, models, samplers
 from budgetlab.budget import SCHEDULES, Budget, Ledger
-from budgetlab.config import RunConfig
+from budgetlab.config import PRECISIONS, RunConfig
 from budgetlab.data import Splits
 from budgetlab.devices import choose_device, choose_precision, describe_hardware
 from budgetlab.errors import InputError, RunError, unknown
@@ -161,7 +161,11 @@ class Run:
         run = cls.__new__(cls)
         run.config = run._with_known_names(RunConfig.from_dict(record.config))
         run.device = choose_device(run.config.device)
-        run.precision = choose_precision(run.config.precision, run.device)
+        # What the hardware here would choose could be another format than the record's.
+        recorded = record.about.get("hardware", {}).get("precision", run.config.precision)
+        if recorded not in PRECISIONS:
+            recorded = run.config.precision
+        run.precision = choose_precision(recorded, run.device)
         run.on_step = on_step
         run.splits = splits if splits is not None else load_data(run.config)
         if run.splits.fingerprint != record.about["data"].get("fingerprint"):
