@@ -94,7 +94,7 @@ def main() -> int:
     ].agg(["mean", "std"])
     print(spread.round(4).to_string())
     print(f"n = {len(given.seeds)} seeds each; ln N = {np.log(len(splits.train)):.3f}")
-    print(f"written: {given.save}")
+    print(f"written: {given.save.name}")
     return 0
 
 
