@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
@@ -24,18 +24,30 @@ from budgetlab.sweep.lock import hold, holder, is_held
 LONG = 60
 
 
-def start(config: RunConfig, *more: str) -> subprocess.Popen:
+@pytest.fixture
+def start(config: RunConfig) -> Iterator[Callable[..., subprocess.Popen]]:
     """Begin ``budgetlab sweep`` on the quick run, in a process of its own."""
-    flags = [
-        "--dataset", "points", "--limit", "128", "--batch-size", "16", "--budget", "0.5",
-        "--precision", "float32", "--device", "cpu", "--data-root", config.data_root,
-        "--out", config.out, "--json", *more,
-    ]  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-m", "budgetlab.cli", "sweep", *flags],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    begun: list[subprocess.Popen] = []
+
+    def go(*more: str) -> subprocess.Popen:
+        flags = [
+            "--dataset", "points", "--limit", "128", "--batch-size", "16", "--budget", "0.5",
+            "--precision", "float32", "--device", "cpu", "--data-root", config.data_root,
+            "--out", config.out, "--json", *more,
+        ]  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", "budgetlab.cli", "sweep", *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        begun.append(process)
+        return process
+
+    yield go
+    for process in begun:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def answer(process: subprocess.Popen) -> dict:
@@ -65,9 +77,9 @@ def whole(tmp_path: Path, config: RunConfig) -> Path:
     return Path(row["record"])
 
 
-def test_two_sweeps_on_one_folder_train_each_run_once(config):
+def test_two_sweeps_on_one_folder_train_each_run_once(config, start):
     more = ["--epochs", "10", "--method", "unif-SGD", "p-SGD", "--seed", "0", "1", "2", "3"]
-    both = [start(config, *more) for _ in range(2)]
+    both = [start(*more) for _ in range(2)]
     answers = [answer(process) for process in both]
     assert len(find(config.out)) == 8
     for one in answers:
@@ -81,9 +93,9 @@ def test_two_sweeps_on_one_folder_train_each_run_once(config):
         assert len(record.epochs) == record.samples.sizes["epoch"] == 10
 
 
-def test_a_killed_worker_costs_no_run_and_ctrl_c_stops_the_others(config, whole):
+def test_a_killed_worker_costs_no_run_and_ctrl_c_stops_the_others(config, start, whole):
     short, long = (config.replace(epochs=epochs) for epochs in (LONG, 20_000))
-    sweep = start(config, "--epochs", str(LONG), "20000", "--workers", "2")
+    sweep = start("--epochs", str(LONG), "20000", "--workers", "2")
     until(lambda: epochs_of(short) > 2 and epochs_of(long) > 2)
     victim, other = (holder(lock_path(run))["process"] for run in (short, long))
     assert len({victim, other, sweep.pid}) == 3
@@ -105,9 +117,9 @@ def test_a_killed_worker_costs_no_run_and_ctrl_c_stops_the_others(config, whole)
     assert list(Path(config.out).glob(".sweep/stop-*")) == []
 
 
-def test_a_killed_sweep_is_gone_on_with_by_the_next(config, whole):
+def test_a_killed_sweep_is_gone_on_with_by_the_next(config, start, whole):
     run = config.replace(epochs=LONG)
-    sweep = start(config, "--epochs", str(LONG), "--workers", "2")
+    sweep = start("--epochs", str(LONG), "--workers", "2")
     until(lambda: epochs_of(run) > 2)
     worker = holder(lock_path(run))["process"]
     sweep.kill()
