@@ -1,0 +1,414 @@
+"""The bench: the button and its twin, stopping, going on, and what goes wrong."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import budgetlab as bl
+from budgetlab.analysis import AXES
+from budgetlab.errors import InputError, RunError
+from budgetlab.training import Run, load_data
+from budgetlab.widgets import TrainingBench
+from budgetlab.widgets.bench import runs_table
+from budgetlab.widgets.explain import explain
+from budgetlab.widgets.live import minutes, standing_of_record, standing_of_run
+from budgetlab.widgets.pace import Pace
+from budgetlab.widgets.session import Session, claim
+
+WAIT = 60
+
+
+@pytest.fixture
+def make(config):
+    """Benches on 128 points; none goes on training after its test."""
+    made = []
+
+    def bench(**settings):
+        plain = {**config.to_dict(), **settings}
+        made.append(TrainingBench(**plain))
+        return made[-1]
+
+    yield bench
+    for one in made:
+        one.stop()
+        assert one.wait(WAIT)
+
+
+@pytest.fixture
+def slow(forget_methods):
+    """A method that waits at each batch until it is told to go on."""
+    go = threading.Event()
+
+    @bl.sampler("slow")
+    class Slow(bl.Sampler):
+        """Waits."""
+
+        def batches(self, epoch, history, look):
+            for indices in self.full_batches(self.shuffled()):
+                go.wait(0.02)
+                yield bl.Batch(indices)
+
+    yield go
+    go.set()
+
+
+def begun(bench):
+    """Wait for the first step."""
+    end = time.monotonic() + WAIT
+    while not bench.bar.value and time.monotonic() < end:
+        time.sleep(0.005)
+    assert bench.bar.value > 0
+
+
+def same(a, b):
+    """Whether two records hold the same, but for the seconds."""
+    left, right = a.epochs.drop(columns="seconds"), b.epochs.drop(columns="seconds")
+    assert left.equals(right)
+    assert a.samples.load().identical(b.samples.load())
+    weights = [(record.path / "model.safetensors").read_bytes() for record in (a, b)]
+    return weights[0] == weights[1]
+
+
+# ---- the same record, however it is made ----
+
+
+def test_button_twin_and_plain_call_give_the_same_record(make, config):
+    bench = make(method="p-SGD", epochs=4)
+    bench.train_button.click()
+    assert bench.wait(WAIT)
+    assert "Finished" in bench.status.text
+    twin = bench.fit()
+    plain = bl.train(config.replace(method="p-SGD", epochs=4), progress=False)
+    assert twin.status == bench.records[0].status == "finished"
+    assert same(bench.records[0], twin)
+    assert same(twin, plain)
+    assert len({record.path for record in (bench.records[0], twin, plain)}) == 3
+
+
+def test_stop_leaves_a_record_that_goes_on_to_the_same_end(make, slow):
+    bench = make(method="slow", epochs=30, budget=1.0)
+    bench.train_button.click()
+    begun(bench)
+    clicked = time.monotonic()
+    bench.stop_button.click()
+    assert "Stopping" in bench.status.text or "Stopped" in bench.status.text
+    assert bench.wait(WAIT)
+    assert time.monotonic() - clicked < 1.5
+    assert "Stopped" in bench.status.text
+    (stopped,) = bench.records
+    assert stopped.status == "stopped"
+    done = len(stopped.epochs)
+    assert done < 30
+    slow.set()
+    bench.resume_button.click()
+    assert bench.wait(WAIT)
+    (finished,) = bench.records
+    assert finished.path == stopped.path
+    assert (finished.status, len(finished.epochs)) == ("finished", 30)
+    assert same(finished, bench.fit())
+
+
+def test_the_twin_can_resume(make, slow):
+    bench = make(method="slow", epochs=30, budget=1.0)
+    bench.train()
+    begun(bench)
+    bench.stop()
+    bench.wait(WAIT)
+    slow.set()
+    record = bench.fit(resume=bench.records[0])
+    assert record.status == "finished"
+    assert len(bench.records) == 1
+
+
+def test_an_interrupt_of_the_twin_leaves_a_resumable_record(make, forget_methods):
+    interrupt = [True]
+
+    @bl.sampler("interrupted")
+    class Interrupted(bl.Sampler):
+        """Stands for the interrupt button of the kernel."""
+
+        def batches(self, epoch, history, look):
+            for step, indices in enumerate(self.full_batches(self.shuffled())):
+                if epoch == 3 and step == 2 and interrupt:
+                    raise KeyboardInterrupt
+                yield bl.Batch(indices)
+
+    bench = make(method="interrupted", budget=1.0, epochs=5)
+    with pytest.raises(KeyboardInterrupt):
+        bench.fit()
+    assert "Stopped. The record holds 2 whole epochs" in bench.status.text
+    assert not bench.train_button.disabled
+    interrupt.clear()
+    bench.resume_button.click()
+    bench.wait(WAIT)
+    assert bench.records[0].status == "finished"
+    assert same(bench.records[0], bench.fit())
+
+
+# ---- what goes wrong ----
+
+
+def test_an_error_in_a_sampler_shows_and_is_raised(make, forget_methods):
+    @bl.sampler("broken")
+    def score(history):
+        raise ZeroDivisionError("my score divides by nothing")
+
+    bench = make(method="broken")
+    bench.train_button.click()
+    bench.wait(WAIT)
+    assert bench.status.is_problem
+    assert "my score divides by nothing" in bench.status.text
+    assert not bench.train_button.disabled
+    assert bench.stop_button.disabled
+    with pytest.raises(ZeroDivisionError):
+        bench.fit()
+    bench.controls.by_name["method"].value = "unif-SGD"
+    assert bench.fit().status == "finished"
+    assert not bench.status.is_problem
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("dataset", "poinds", "unknown dataset 'poinds': did you mean 'points'"),
+        ("dataset", "  ", "unknown dataset"),
+        ("dataset", "folder:/nowhere", "/nowhere"),
+        ("budget", 0.01, "raise the budget"),
+        ("augmentation", "mixup", "needs images"),
+        ("model", "small", "cannot take points"),
+    ],
+)
+def test_a_wrong_value_is_said_and_raised(make, setting, value, sentence):
+    bench = make()
+    bench.controls.by_name[setting].value = value
+    bench.train_button.click()
+    bench.wait(WAIT)
+    assert bench.status.is_problem
+    assert sentence in bench.status.text
+    with pytest.raises(InputError):
+        bench.fit()
+    assert bench.records == []
+    assert not bench.train_button.disabled
+
+
+def test_a_second_run_has_to_wait(make, slow):
+    bench = make(method="slow", epochs=30, budget=1.0)
+    bench.train()
+    begun(bench)
+    assert bench.train_button.disabled
+    bench.train()
+    assert "a run is training in this bench" in bench.status.text
+    with pytest.raises(RunError, match="stop it first"):
+        bench.fit()
+    bench.stop()
+    bench.wait(WAIT)
+    assert len(bench.records) == 1
+
+
+def test_nothing_to_resume_is_said(make):
+    bench = make()
+    bench.resume_button.click()
+    assert "none of the runs shown can go on" in bench.status.text
+    bench.fit()
+    bench.resume_button.click()
+    assert bench.status.is_problem
+
+
+# ---- a cell that is run again ----
+
+
+def test_a_new_bench_of_the_same_name_stops_the_old_one(make, slow):
+    old = make(method="slow", epochs=100, budget=1.0)
+    old.train()
+    begun(old)
+    new = make(method="unif-SGD")
+    assert old.wait(WAIT)
+    picture = old.picture.panel.value
+    assert "has taken over" in old.status.text
+    assert bl.open_record(old._run.writer.path).status == "stopped"
+    assert new.fit().status == "finished"
+    assert old.picture.panel.value == picture
+    assert old.train_button.disabled
+    with pytest.raises(RunError, match="taken over"):
+        old.fit()
+
+
+def test_two_names_are_two_benches(make, slow):
+    slow.set()
+    first, second = make(name="a", method="slow"), make(name="b")
+    second.train()
+    first.train()
+    assert first.wait(WAIT)
+    assert second.wait(WAIT)
+    assert "Finished" in first.status.text
+    assert "Finished" in second.status.text
+
+
+def test_only_the_last_of_a_name_is_the_owner():
+    class Owner:
+        detached = 0
+
+        def detach(self):
+            self.detached += 1
+
+    a, b = Owner(), Owner()
+    for owner in (a, a, b):
+        claim("test of names", owner)
+    assert (a.detached, b.detached) == (1, 0)
+
+
+# ---- what is shown ----
+
+
+def test_every_control_explains_itself_and_every_end_is_usable(make):
+    bench = make()
+    for name, control in bench.controls.by_name.items():
+        before = control.value
+        box = getattr(control, "box", control)
+        ends = box.options if hasattr(box, "options") else (box.min, box.max)
+        for value in ends:
+            control.value = value
+            assert bench.explanation.text
+            assert bench.explanation.is_problem == (name == "nothing"), bench.explanation.text
+        control.value = before
+    assert bench.controls.config == bench.controls.base
+
+
+def test_runs_are_collected_overlaid_and_switched(make):
+    bench = make(method="p-SGD")
+    bench.fit()
+    bench.controls.by_name["method"].value = "unif-SGD"
+    bench.fit()
+    assert [name for name, _ in bench.runs.options] == ["p-SGD", "unif-SGD"]
+    assert len(bench.runs.value) == 2
+    alt = bench.picture.panel.alt
+    assert "p-SGD: " in alt
+    assert "Samples of unif-SGD in epoch 3" in alt
+    for _, cost in bench.cost.options:
+        bench.cost.value = cost
+        assert not bench.status.is_problem
+        line = bench.picture._curves[0].lines[0]
+        assert np.array_equal(line.get_xdata(), bench.records[0].epochs[cost])
+    assert {cost for _, cost in bench.cost.options} == set(AXES)
+    bench.runs.value = bench.runs.options[0][1:]
+    assert "unif-SGD" not in bench.picture.panel.alt
+    assert "Samples of p-SGD" in bench.picture.panel.alt
+    bench.runs.value = ()
+    assert "No samples yet" in bench.picture.panel.alt
+
+
+def test_records_can_be_opened(make, train, tmp_path):
+    train(method="c-SGD")
+    bench = make()
+    bench.path.value = str(tmp_path / "runs")
+    bench.open_button.click()
+    assert bench.status.text == "Opened 1 records."
+    bench.open_button.click()
+    assert len(bench.records) == 1
+    bench.path.value = str(tmp_path / "nowhere")
+    bench.open_button.click()
+    assert "does not exist" in bench.status.text
+    again = make(records=tmp_path / "runs")
+    assert "c-SGD" in again.picture.panel.alt
+    assert "c-SGD" in again.table.value or "budget" in again.table.value
+
+
+def test_more_runs_than_colours_shows_the_last(make, train):
+    records = [train(seed=seed).record for seed in range(9)]
+    bench = make(records=records)
+    assert len(bench._shown()) == 7
+    assert not bench.status.is_problem
+
+
+def test_the_table_shows_text_as_text(train):
+    table = runs_table([train().record], ["<b>run</b>"])
+    assert "&lt;b&gt;run" in table
+    assert "%</td>" in table
+
+
+def test_a_run_stands_in_its_record_as_it_stood(train):
+    run = train(method="p-SGD", epochs=5)
+    live, read = standing_of_run(run), standing_of_record(run.record)
+    assert live.epoch == read.epoch == 5
+    assert live.kind == read.kind == "draw"
+    assert read.losses == pytest.approx(live.losses, rel=0.005, nan_ok=True)
+    assert read.probability == pytest.approx(live.probability, rel=0.005)
+    assert list(live.rows["test_accuracy"]) == list(read.rows["test_accuracy"])
+    assert standing_of_record(Run(run.config).record) is None
+
+
+def test_a_picture_never_changes_the_run(make, config, monkeypatch):
+    # Drawn at every step instead of now and then.
+    monkeypatch.setattr(Pace, "due", lambda self, within_epoch=False: True)
+    watched = make(method="c-SGD").fit()
+    assert same(watched, bl.train(config.replace(method="c-SGD"), progress=False))
+
+
+def test_data_are_loaded_once(make, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "budgetlab.widgets.bench.load_data",
+        lambda config, progress: calls.append(config) or load_data(config, progress=False),
+    )
+    bench = make()
+    bench.fit()
+    bench.controls.by_name["method"].value = "p-SGD"
+    bench.fit()
+    assert len(calls) == 1
+    bench.controls.by_name["label_noise"].value = 0.25
+    bench.fit()
+    assert len(calls) == 2
+
+
+# ---- the parts ----
+
+
+def test_sentences_of_settings(config):
+    assert explain("budget", config, 128) == (
+        "Budget 0.5 of 3 epochs: 64 of 128 samples an epoch, 12 steps instead of 24."
+    )
+    assert "50% of the work" in explain("budget", config)
+    assert "32 of the 128 training" in explain("label_noise", config.replace(label_noise=0.25), 128)
+    assert "looking at samples is free" in explain("budget_unit", config)
+    assert explain("method", config).startswith("unif-SGD: ")
+    assert "your images" in explain("dataset", config.replace(dataset="folder:x"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(-1, "0 s"), (8.4, "8 s"), (200, "3 min 20 s"), (3900, "1 h 5 min")]
+)
+def test_times_in_words(seconds, said):
+    assert minutes(seconds) == said
+
+
+def test_pace_by_hand(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    pace = Pace()
+    assert pace.due()
+    with pace.working():
+        now[0] += 0.2
+    now[0] += 1.9
+    assert not pace.due()  # ten times what drawing took
+    now[0] += 0.2
+    assert pace.due()
+    assert not pace.due(within_epoch=True)
+    now[0] += 2
+    assert pace.due(within_epoch=True)
+
+
+def test_a_session_stopped_while_loading_writes_nothing(config):
+    session = Session(config, splits=lambda c: session.stop() or load_data(c, progress=False))
+    session.train_here()
+    assert session.stopped
+    assert session.run is None
+    assert not session.running
+
+
+def test_watching_leaves_the_random_state_alone(make):
+    before = torch.random.get_rng_state()
+    make().fit()
+    assert torch.equal(torch.random.get_rng_state(), before)
