@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import functools
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from budgetlab.samplers import registry
 from budgetlab.training import Run
 
 torch.set_num_threads(1)
+
+# Started in the background of a script, Python and its children would ignore Ctrl-C, and
+# tests of it with them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Small enough that a run takes a few hundredths of a second.
 QUICK = {"dataset": "points", "limit": 128, "epochs": 3, "batch_size": 16, "precision": "float32",
