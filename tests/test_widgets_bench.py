@@ -391,12 +391,12 @@ def test_pace_by_hand(monkeypatch):
     assert pace.due()
     with pace.working():
         now[0] += 0.2
-    now[0] += 1.9
-    assert not pace.due()  # ten times what drawing took
+    now[0] += 2.9
+    assert not pace.due()  # fifteen times what drawing took
     now[0] += 0.2
     assert pace.due()
     assert not pace.due(within_epoch=True)
-    now[0] += 2
+    now[0] += 3
     assert pace.due(within_epoch=True)
 
 

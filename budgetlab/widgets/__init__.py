@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "atlas": ["SampleAtlas"],
         "bench": ["TrainingBench"],
+        "explorer": ["AugmentationExplorer"],
         "microscope": ["ProbabilityMicroscope"],
     },
 )

@@ -34,7 +34,8 @@ class Number(W.HBox):
             (W.BoundedIntText, W.IntSlider) if whole else (W.BoundedFloatText, W.FloatSlider)
         )
         limits = {"value": value, "min": low, "max": high, "step": step}
-        self.box = box(**limits, description=name, style=LABEL, layout=W.Layout(width="11em"))
+        width = f"{6.5 + 0.55 * len(name):.1f}em"
+        self.box = box(**limits, description=name, style=LABEL, layout=W.Layout(width=width))
         self.slider = slider(**limits, readout=False, layout=W.Layout(width="8em"))
         self._callbacks: list[Callable[[], None]] = []
         super().__init__([self.box, self.slider], layout=W.Layout(margin="0 1em 0 0"))

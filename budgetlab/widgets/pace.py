@@ -12,8 +12,8 @@ WITHIN_EPOCH = 2.0
 class Pace:
     """Says when it is time to draw again.
 
-    Drawing may take a tenth of the time between epochs. Within an epoch the clock of
-    the run goes on, so that it may take a twentieth only, and every two seconds at most.
+    Drawing may take a sixteenth of the time. Within an epoch the clock of the run goes on,
+    so that it may take half of that only, and every two seconds at most.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Pace:
         if self.ended is None:
             return True
         least = WITHIN_EPOCH if within_epoch else self.shortest
-        pause = max(least, (20 if within_epoch else 10) * self.took)
+        pause = max(least, (30 if within_epoch else 15) * self.took)
         return time.perf_counter() - self.ended >= pause
 
     @contextlib.contextmanager

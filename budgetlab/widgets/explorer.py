@@ -1,0 +1,167 @@
+"""What does a batch look like under each augmentation, and who gets the credit?"""
+
+import html
+
+import ipywidgets as W
+
+from budgetlab import augment
+from budgetlab.config import CREDITS
+from budgetlab.data import Samples, Splits
+from budgetlab.errors import InputError
+from budgetlab.widgets.controls import Number, button, choice, row
+from budgetlab.widgets.mixtures import Mixture, augmented
+from budgetlab.widgets.panel import data_uri, image_tag
+from budgetlab.widgets.status import StatusLine
+
+__all__ = ["AugmentationExplorer"]
+
+COUNT = 6
+CREDIT_WORDS = {
+    "row": "row (as published)",
+    "dominant": "dominant (default)",
+    "weighted": "weighted",
+}
+
+
+class AugmentationExplorer(W.VBox):
+    """The same images under every augmentation, what each is made of, and the credit.
+
+    Parameters
+    ----------
+    data
+        A data set of images, or one of its splits.
+
+    Attributes
+    ----------
+    first, seed, alpha, operations, magnitude, detail
+        The controls; set their ``value``.
+    mixtures
+        By augmentation, what was made of the images:
+        :class:`~budgetlab.widgets.mixtures.Mixture`.
+
+    Raises
+    ------
+    InputError
+        If the data are no images, or fewer than are shown.
+
+    Examples
+    --------
+    >>> explorer = bl.widgets.AugmentationExplorer(bl.data.load("shapes"))  # doctest: +SKIP
+    >>> explorer.detail.value = "ricap"  # doctest: +SKIP
+    """
+
+    def __init__(self, data: Splits | Samples):
+        self.samples = data.train if isinstance(data, Splits) else data
+        if len(self.samples) < COUNT:
+            raise InputError(f"{len(self.samples)} samples are too few: give at least {COUNT}")
+        augmented(self.samples, [0], "none")  # points are refused before anything is shown
+        self.mixtures: dict[str, list[Mixture]] = {}
+        self.first = Number("First sample", 0, 0, len(self.samples) - COUNT, 1, "bl-first")
+        self.seed = Number("Draw", 0, 0, 999, 1, "bl-draw")
+        self.again = button("Draw again", self._again, "bl-again", "Other random choices")
+        self.alpha = Number("alpha of mixing", 0.3, 0.05, 5.0, 0.05, "bl-alpha")
+        self.operations = Number("RandAugment N", 2, 0, 8, 1, "bl-n")
+        self.magnitude = Number("RandAugment M", 4, 0, 30, 1, "bl-m")
+        self.detail = choice("Credit under", augment.names(), "ricap", "bl-detail")
+        self.sheet = W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
+        self.credit = W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
+        self.status = StatusLine()
+        super().__init__(
+            [
+                row(self.first, self.seed, self.again),
+                row(self.alpha, self.operations, self.magnitude),
+                self.sheet,
+                self.detail,
+                self.credit,
+                self.status,
+            ]
+        )
+        self.add_class("bl-explorer")
+        for number in (self.first, self.seed, self.alpha, self.operations, self.magnitude):
+            number.on_change(self.update)
+        self.detail.observe(lambda _: self._show_credit(), "value")
+        self.update()
+
+    def _again(self) -> None:
+        self.seed.value = (self.seed.value + 1) % 1000
+
+    def update(self) -> None:
+        """Augment and show; what cannot be is said in the status line."""
+        with self.status.catching():
+            indices = list(range(self.first.value, self.first.value + COUNT))
+            self.mixtures = {
+                name: augmented(
+                    self.samples,
+                    indices,
+                    name,
+                    seed=self.seed.value,
+                    alpha=self.alpha.value,
+                    randaugment_n=self.operations.value,
+                    randaugment_m=self.magnitude.value,
+                )
+                for name in augment.names()
+            }
+            self.sheet.value = self._sheet(indices)
+            self._show_credit()
+            self.status.say(
+                f"Samples {indices[0]} to {indices[-1]} as one batch, draw {self.seed.value}: "
+                "mixtures take their parts from these six."
+            )
+
+    def _sheet(self, indices: list[int]) -> str:
+        names = "".join(
+            f'<th scope="col" style="{CELL}">#{i} {html.escape(self._class_of(i))}</th>'
+            for i in indices
+        )
+        body = ""
+        for name, mixtures in self.mixtures.items():
+            cells = ""
+            for index, one in zip(indices, mixtures, strict=True):
+                alt = f"{name} of sample {index}: {self._parts(one.parts)}"
+                said = html.escape(_shares(one.parts)) if len(one.parts) > 1 else ""
+                cells += f'<td style="{CELL}">{image_tag(data_uri(one.image), alt, IMAGE)}'
+                cells += f'<div style="font-size:11px;line-height:1.2;height:2.5em;width:96px">{said}</div></td>'
+            body += f'<tr><th scope="row" style="{CELL};text-align:left">{name}</th>{cells}</tr>'
+        return f"<table><thead><tr><td></td>{names}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _show_credit(self) -> None:
+        with self.status.catching():
+            name = self.detail.value
+            head = "".join(
+                f'<th scope="col" style="{CELL}">{text}</th>'
+                for text in ("row", "made of", *(f"credit: {CREDIT_WORDS[r]}" for r in CREDITS))
+            )
+            body = ""
+            for offset, one in enumerate(self.mixtures[name]):
+                index = self.first.value + offset
+                cells = [self._parts(one.parts)]
+                for rule in CREDITS:
+                    # Under the published rule a sample may get the credit for an image
+                    # that shows nothing of it.
+                    absent = [s for s in one.credit[rule] if s not in one.parts]
+                    note = ", which is not in the image" if absent else ""
+                    cells.append(_shares(one.credit[rule]) + note)
+                body += f'<tr><th scope="row" style="{CELL}">#{index}</th>'
+                body += "".join(f'<td style="{CELL}">{html.escape(c)}</td>' for c in cells)
+                body += "</tr>"
+            self.credit.value = (
+                f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            )
+
+    def _class_of(self, index: int) -> str:
+        return self.samples.classes[int(self.samples.y[index])]
+
+    def _parts(self, parts: dict[int, float]) -> str:
+        return ", ".join(
+            f"{100 * share:.0f}% #{s} {self._class_of(s)}" for s, share in parts.items()
+        )
+
+
+IMAGE = "width:72px;height:72px;object-fit:contain;image-rendering:pixelated;background:white"
+CELL = "padding:1px 0.6em 1px 0;font-weight:normal;text-align:left;line-height:1.3"
+
+
+def _shares(parts: dict[int, float]) -> str:
+    if len(parts) == 1:
+        return f"#{next(iter(parts))}"
+    return ", ".join(f"{100 * share:.0f}% #{sample}" for sample, share in parts.items())
