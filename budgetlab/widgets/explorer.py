@@ -120,7 +120,7 @@ class AugmentationExplorer(W.VBox):
                 alt = f"{name} of sample {index}: {self._parts(one.parts)}"
                 said = html.escape(_shares(one.parts)) if len(one.parts) > 1 else ""
                 cells += f'<td style="{CELL}">{image_tag(data_uri(one.image), alt, IMAGE)}'
-                cells += f'<div style="font-size:11px;line-height:1.2;height:2.5em;width:96px">{said}</div></td>'
+                cells += f'<div style="{SAID}">{said}</div></td>'
             body += f'<tr><th scope="row" style="{CELL};text-align:left">{name}</th>{cells}</tr>'
         return f"<table><thead><tr><td></td>{names}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -158,6 +158,7 @@ class AugmentationExplorer(W.VBox):
 
 
 IMAGE = "width:72px;height:72px;object-fit:contain;image-rendering:pixelated;background:white"
+SAID = "font-size:11px;line-height:1.2;height:2.5em;width:96px"
 CELL = "padding:1px 0.6em 1px 0;font-weight:normal;text-align:left;line-height:1.3"
 
 

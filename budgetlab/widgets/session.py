@@ -87,6 +87,12 @@ class Session:
         """Ask to stop after the step that is being made."""
         self._asked.set()
 
+    def abandon(self) -> None:
+        """End without having begun, where what came before went wrong."""
+        self.stopped = True
+        self.on_end(self)
+        self._over.set()
+
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for the end; False if it has not come by then."""
         # An event: an interrupt within Thread.join() makes Python take a live thread for dead.

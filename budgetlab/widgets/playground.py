@@ -1,0 +1,265 @@
+"""Watch two methods choose among points, epoch by epoch."""
+
+import threading
+from typing import Any
+
+import ipywidgets as W
+
+from budgetlab import samplers
+from budgetlab.config import RunConfig
+from budgetlab.data.points import PROBLEMS
+from budgetlab.errors import RunError
+from budgetlab.training import Run, load_data
+from budgetlab.widgets.controls import LABEL, Number, button, choice, row
+from budgetlab.widgets.frames import Frame, frame_of, grid_of
+from budgetlab.widgets.pace import Pace
+from budgetlab.widgets.playground_picture import AS_COLOUR, AS_SIZE, PlaygroundPicture
+from budgetlab.widgets.session import Session, claim
+from budgetlab.widgets.status import StatusLine
+
+__all__ = ["SamplerPlayground"]
+
+DEFAULTS = {"epochs": 30, "batch_size": 32, "budget": 0.2, "lr": 0.05}
+SPEEDS = {"slow": 1000, "medium": 500, "fast": 200}
+
+
+class SamplerPlayground(W.VBox):
+    """Two methods on the same 2-D points, from the same first weights.
+
+    Train runs both; every epoch is kept, so that going back and forth costs nothing
+    but a picture. Behind the points lies what the network predicts; the points picked in
+    the epoch have a dark edge, and their size or colour says how probable they were.
+
+    Parameters
+    ----------
+    methods
+        The two methods.
+    problem
+        One of :data:`budgetlab.data.points.PROBLEMS`.
+    name
+        A playground created again under the same name replaces the one before.
+    **settings
+        Fields of :class:`budgetlab.RunConfig`, such as ``limit``, ``label_noise`` or ``out``.
+
+    Attributes
+    ----------
+    problem, left, right, budget, epochs, seed, epoch, way
+        The controls; set their ``value``.
+    frames
+        What was kept, by side: lists of :class:`~budgetlab.widgets.frames.Frame`.
+
+    Examples
+    --------
+    >>> playground = bl.widgets.SamplerPlayground(("unif-SGD", "p-SGD"))  # doctest: +SKIP
+    >>> left, right = playground.fit()  # Train, in this cell  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        methods: tuple[str, str] = ("unif-SGD", "p-SGD"),
+        problem: str = "moons",
+        *,
+        name: str = "playground",
+        **settings: Any,
+    ):
+        self.name = name
+        self.base = RunConfig(**(DEFAULTS | settings | {"dataset": f"points:{problem}"}))
+        self.frames: tuple[list[Frame], list[Frame]] = ([], [])
+        self.sessions: list[Session] = []
+        self._methods = methods
+        self._detached = False
+        self._lock = threading.RLock()
+        self._pace, self._training = Pace(), 0
+        self._build_controls(problem)
+        self.status = StatusLine()
+        self._load(self.base)
+        self.frame_box = W.VBox([self.picture.panel])
+        super().__init__(
+            [
+                row(self.problem, self.left, self.right),
+                row(self.budget, self.epochs, self.seed),
+                row(self.train_button, self.stop_button),
+                row(self.play, self.epoch, self.back, self.forth, self.speed, self.way),
+                self.status,
+                self.frame_box,
+            ]
+        )
+        self.add_class("bl-playground")
+        claim(name, self)
+        self.status.say("Ready. Train runs both methods; then play, or choose an epoch.")
+        self.update()
+
+    def _build_controls(self, problem: str) -> None:
+        self.problem = choice("Points", list(PROBLEMS), problem, "bl-problem", "11em")
+        self.left = choice("Left", samplers.names(), self._methods[0], "bl-left", "15em")
+        self.right = choice("Right", samplers.names(), self._methods[1], "bl-right", "15em")
+        self.budget = Number("Budget", self.base.budget, 0.01, 1.0, 0.01, "bl-budget")
+        self.epochs = Number("Epochs", self.base.epochs, 1, 200, 1, "bl-epochs")
+        self.seed = W.BoundedIntText(
+            value=self.base.seed, min=0, max=2**31 - 1, description="Seed", style=LABEL,
+            layout=W.Layout(width="9em"),
+        )  # fmt: skip
+        self.train_button = button("Train both", self.train, "bl-train", "Train the two runs")
+        self.stop_button = button("Stop", self.stop, "bl-stop", "Stop both after their step")
+        self.stop_button.disabled = True
+        self.play = W.Play(
+            min=1, max=1, value=1, interval=SPEEDS["medium"], layout=W.Layout(width="9em")
+        )
+        self.epoch = Number("Epoch", 1, 1, 1, 1, "bl-epoch")
+        self.back = button("Back", lambda: self._go(-1), "bl-back", "One epoch back")
+        self.forth = button("Step", lambda: self._go(1), "bl-forth", "One epoch on")
+        self.speed = choice("Speed", [*SPEEDS.items()], SPEEDS["medium"], "bl-speed", "11em")
+        self.way = choice("Probability as", [AS_SIZE, AS_COLOUR], AS_SIZE, "bl-way", "13em")
+        self.play.observe(lambda change: setattr(self.epoch, "value", change["new"]), "value")
+        self.speed.observe(lambda change: setattr(self.play, "interval", change["new"]), "value")
+        self.way.observe(lambda _: self.update(), "value")
+        self.epoch.on_change(self._moved)
+
+    @property
+    def configs(self) -> tuple[RunConfig, RunConfig]:
+        """The two runs as they are set.
+
+        Raises
+        ------
+        InputError
+            If the values do not fit together.
+        """
+        common = self.base.replace(
+            dataset=f"points:{self.problem.value}",
+            budget=self.budget.value,
+            epochs=self.epochs.value,
+            seed=self.seed.value,
+        )
+        return (
+            common.replace(method=self.left.value),
+            common.replace(method=self.right.value),
+        )
+
+    def train(self) -> None:
+        """Train both runs in the background."""
+        with self.status.catching():
+            for session in self._begin():
+                session.start()
+
+    def fit(self) -> tuple[list[Frame], list[Frame]]:
+        """Do what the button does, here: train both and return their frames.
+
+        Raises
+        ------
+        InputError, RunError
+            What also stands in the status line; any error of a sampler too.
+        """
+        try:
+            sessions = self._begin()
+        except Exception as error:
+            self.status.complain(error)
+            raise
+        try:
+            for session in sessions:
+                session.train_here()
+        except BaseException:
+            for session in sessions:
+                session.stop()
+                if session.run is None and session.error is None:
+                    session.abandon()
+            raise
+        return self.frames
+
+    def stop(self) -> None:
+        """Stop both after the step that they are making."""
+        for session in self.sessions:
+            session.stop()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until neither is training; False if that takes longer."""
+        return all(session.wait(seconds) for session in self.sessions)
+
+    def detach(self) -> None:
+        """Stop, and never draw again: another playground of this name has taken over."""
+        self._detached = True
+        self.stop()
+        for part in (self.train_button, self.stop_button):
+            part.disabled = True
+        self.status.say(f"A newer playground named '{self.name}' has taken over: go on there.")
+
+    def _begin(self) -> list[Session]:
+        if self._detached:
+            raise RunError(f"a newer playground named '{self.name}' has taken over: go on there")
+        if any(session.running for session in self.sessions):
+            raise RunError("two runs are training in this playground: stop them first, or wait")
+        configs = self.configs
+        self._load(configs[0])
+        self.frame_box.children = [self.picture.panel]
+        self.frames = ([], [])
+        self.sessions = [
+            Session(config, splits=lambda _: self.splits, on_epoch=self._keeper(frames),
+                    on_end=self._on_end)
+            for config, frames in zip(configs, self.frames, strict=True)
+        ]  # fmt: skip
+        self._training = len(self.sessions)
+        self.train_button.disabled, self.stop_button.disabled = True, False
+        self._pace = Pace()
+        self.epoch.value = 1
+        self.status.say("Training.")
+        self._names = configs[0].method, configs[1].method
+        self.update()
+        return self.sessions
+
+    def _load(self, config: RunConfig) -> None:
+        self.splits = load_data(config, progress=False)
+        train = self.splits.train
+        self.grid, extent = grid_of(train)
+        self.picture = PlaygroundPicture(train.x.numpy(), train.y.numpy(), extent)
+        self._names = self.left.value, self.right.value
+
+    def _keeper(self, frames: list[Frame]) -> Any:
+        def keep(run: Run) -> None:
+            frames.append(frame_of(run, self.grid))
+            with self._lock:
+                if self._pace.due() and not self._detached:
+                    with self._pace.working():
+                        self._follow()
+
+        return keep
+
+    def _follow(self) -> None:
+        """Show the newest epoch while the two are training."""
+        last = max(map(len, self.frames))
+        self._limit(last)
+        self.epoch.value = last
+        self.status.say(f"Training: {last} epochs so far.")
+
+    def _limit(self, last: int) -> None:
+        self.play.max = last
+        self.epoch.limit(1, last)
+
+    def _on_end(self, session: Session) -> None:
+        with self._lock, self.status.catching():
+            self._training -= 1
+            if self._detached or self._training:
+                return
+            last = max(map(len, self.frames), default=0)
+            self._limit(max(1, last))
+            self.train_button.disabled, self.stop_button.disabled = False, True
+            self.update()
+            errors = [s.error for s in self.sessions if s.error is not None]
+            wrong = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
+            if wrong:
+                self.status.complain(wrong[0])
+                return
+            end = "Stopped" if any(s.stopped for s in self.sessions) else "Finished"
+            self.status.say(f"{end}: {last} epochs are kept. Play, step, or choose an epoch.")
+
+    def _go(self, by: int) -> None:
+        self.epoch.value = self.epoch.value + by
+
+    def _moved(self) -> None:
+        self.play.value = self.epoch.value
+        self.update()
+
+    def update(self) -> None:
+        """Show the epoch that is chosen; a run that is shorter stays at its last one."""
+        with self._lock, self.status.catching():
+            place = self.epoch.value - 1
+            left, right = (f[min(place, len(f) - 1)] if f else None for f in self.frames)
+            self.picture.draw(self._names, (left, right), self.way.value, self.epoch.value)

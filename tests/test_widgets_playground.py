@@ -1,0 +1,210 @@
+"""The playground: what is kept of each epoch, and the two runs side by side."""
+
+import numpy as np
+import pytest
+import torch
+
+import budgetlab as bl
+from budgetlab.data.points import PROBLEMS
+from budgetlab.errors import InputError, RunError
+from budgetlab.training import Run
+from budgetlab.widgets import SamplerPlayground
+from budgetlab.widgets.frames import GRID, frame_of, grid_of
+
+WAIT = 60
+
+
+@pytest.fixture
+def make(tmp_path, data_root):
+    made = []
+
+    def playground(methods=("unif-SGD", "p-SGD"), problem="moons", **settings):
+        given = {"limit": 128, "epochs": 4, "batch_size": 16, "budget": 0.5, "device": "cpu",
+                 "precision": "float32"}  # fmt: skip
+        places = {"out": str(tmp_path / "runs"), "data_root": str(data_root)}
+        made.append(SamplerPlayground(methods, problem, **given | places | settings))
+        return made[-1]
+
+    yield playground
+    for one in made:
+        one.stop()
+        assert one.wait(WAIT)
+
+
+# ---- what is kept ----
+
+
+def test_the_grid_lies_row_by_row_over_all_points(load_once):
+    samples = load_once("points", limit=128).train
+    grid, (left, right, bottom, top) = grid_of(samples)
+    assert grid.shape == (GRID * GRID, 2)
+    assert (samples.x[:, 0] > left).all()
+    assert (samples.x[:, 0] < right).all()
+    assert (samples.x[:, 1] > bottom).all()
+    assert (samples.x[:, 1] < top).all()
+    assert grid[1, 0] > grid[0, 0]
+    assert grid[1, 1] == grid[0, 1]
+    assert grid[GRID, 1] > grid[0, 1]
+    with pytest.raises(InputError, match="holds no points"):
+        grid_of(load_once("digits", limit=64).train)
+
+
+def test_a_frame_holds_what_the_network_says_and_who_was_picked(config):
+    run = Run(config.replace(method="p-SGD"))
+    grid, _ = grid_of(run.splits.train)
+    epochs = iter(run)
+    next(epochs)
+    first = frame_of(run, grid)
+    assert first.picked.sum() == 64
+    assert np.array_equal(first.picked, first.trained)
+    assert first.chance == pytest.approx(np.ones(128))
+    next(epochs)
+    second = frame_of(run, grid)
+    assert np.array_equal(second.trained, first.trained + second.picked)
+    assert second.chance.sum() == pytest.approx(128)
+    assert second.chance.max() > 1.1 * second.chance.min()
+    run.loop.engine.network.eval()
+    place = (3, 41)  # row, column
+    with torch.no_grad():
+        p = run.loop.engine.logits(grid[place[0] * GRID + place[1]][None]).softmax(1)[0]
+    assert second.winner[place] == p.argmax()
+    assert second.sure[place] == pytest.approx(float(p.max()), abs=1e-5)
+    epochs.close()
+
+
+def test_taking_pictures_never_changes_the_run(config):
+    run, plain = (Run(config.replace(method="p-SGD")) for _ in range(2))
+    grid, _ = grid_of(run.splits.train)
+    for _ in run:
+        frame_of(run, grid)
+    for _ in plain:
+        pass
+    assert run.record.samples.load().identical(plain.record.samples.load())
+
+
+# ---- the widget ----
+
+
+def test_button_and_twin_keep_the_same_frames(make):
+    playground = make()
+    playground.train_button.click()
+    assert playground.wait(WAIT)
+    shown = playground.frames
+    again = playground.fit()
+    assert [len(side) for side in shown] == [len(side) for side in again] == [4, 4]
+    for side, other in zip(shown, again, strict=True):
+        for a, b in zip(side, other, strict=True):
+            assert np.array_equal(a.sure, b.sure)
+            assert np.array_equal(a.picked, b.picked)
+            assert a.accuracy == b.accuracy
+
+
+def test_both_start_from_the_same_weights_and_the_same_first_epoch(make):
+    left, right = make(("unif-SGD", "p-SGD")).fit()
+    # The first draw is uniform for both, from the same stream.
+    assert np.array_equal(left[0].picked, right[0].picked)
+    assert np.array_equal(left[0].sure, right[0].sure)
+    assert not np.array_equal(left[-1].picked, right[-1].picked)
+
+
+def test_every_epoch_can_be_gone_to(make):
+    playground = make()
+    left, right = playground.fit()
+    assert playground.play.max == playground.epoch.box.max == 4
+    pictures = set()
+    for epoch in (1, 2, 3, 4):
+        playground.epoch.value = epoch
+        pictures.add(playground.picture.panel.value)
+        alt = playground.picture.panel.alt
+        assert f"Epoch {epoch} of two runs" in alt
+        assert f"unif-SGD: accuracy {100 * left[epoch - 1].accuracy:.1f}%" in alt
+        assert f"p-SGD: accuracy {100 * right[epoch - 1].accuracy:.1f}%" in alt
+    assert len(pictures) == 4
+    playground.forth.click()
+    assert playground.epoch.value == 4
+    playground.back.click()
+    assert playground.epoch.value == playground.play.value == 3
+    playground.play.value = 2
+    assert playground.epoch.value == 2
+    playground.speed.value = 200
+    assert playground.play.interval == 200
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_every_problem_method_and_way_makes_a_picture(make, problem):
+    playground = make(("selective-backprop", "SGD"), problem)
+    playground.fit()
+    for way in playground.way.options:
+        playground.way.value = way
+        for epoch in (1, playground.epoch.box.max):
+            playground.epoch.value = epoch
+            assert not playground.status.is_problem, playground.status.text
+            assert "never so far" in playground.picture.panel.alt
+
+
+def test_the_shorter_run_stays_at_its_last_epoch(make):
+    left, right = make(("unif-SGD", "SGD")).fit()
+    # At half the budget, full passes need half the epochs.
+    assert (len(left), len(right)) == (4, 2)
+    assert left[-1].steps == right[-1].steps
+
+
+def test_before_training_the_points_are_there(make):
+    playground = make()
+    assert "not trained so far" in playground.picture.panel.alt
+    assert "data:image/png" in playground.picture.panel.value
+
+
+def test_an_error_in_a_sampler_shows_and_is_raised(make, forget_methods):
+    @bl.sampler("broken")
+    def score(history):
+        raise ZeroDivisionError("my score")
+
+    playground = make(("broken", "unif-SGD"))
+    with pytest.raises(ZeroDivisionError):
+        playground.fit()
+    assert "my score" in playground.status.text
+    assert not playground.train_button.disabled
+    playground.train_button.click()
+    assert playground.wait(WAIT)
+    assert "my score" in playground.status.text
+    playground.left.value = "p-SGD"
+    playground.fit()
+    assert "Finished" in playground.status.text
+
+
+def test_a_wrong_value_is_said(make):
+    playground = make()
+    playground.budget.value = 0.01
+    playground.train_button.click()
+    assert playground.wait(WAIT)
+    assert "raise the budget" in playground.status.text
+    with pytest.raises(InputError):
+        playground.fit()
+    assert not playground.train_button.disabled
+
+
+def test_a_new_playground_replaces_the_old_one(make):
+    old = make(epochs=200)
+    old.train()
+    new = make()
+    assert old.wait(WAIT)
+    assert "has taken over" in old.status.text
+    with pytest.raises(RunError, match="taken over"):
+        old.fit()
+    new.fit()
+    assert "Finished" in new.status.text
+
+
+def test_stop_keeps_what_there_is(make):
+    playground = make(epochs=200)
+    playground.train()
+    while not playground.frames[0]:
+        pass
+    playground.stop_button.click()
+    assert playground.wait(WAIT)
+    assert "Stopped" in playground.status.text
+    kept = max(map(len, playground.frames))
+    assert 1 <= kept < 200
+    assert playground.epoch.box.max == kept
+    assert not playground.train_button.disabled
