@@ -18,7 +18,7 @@ from budgetlab.training import Run, load_data
 
 __all__ = ["configs", "main"]
 
-EPOCHS = 12
+EPOCHS = 10
 SEEDS = (0, 1)
 BUDGET = 0.2
 METHODS = ("SGD", "unif-SGD", "p-SGD", "c-SGD")
