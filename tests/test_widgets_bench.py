@@ -12,7 +12,7 @@ from budgetlab.analysis import AXES
 from budgetlab.errors import InputError, RunError
 from budgetlab.training import Run, load_data
 from budgetlab.widgets import TrainingBench
-from budgetlab.widgets.bench import runs_table
+from budgetlab.widgets.bench_runs import runs_table
 from budgetlab.widgets.explain import explain
 from budgetlab.widgets.live import minutes, standing_of_record, standing_of_run
 from budgetlab.widgets.pace import Pace
@@ -226,11 +226,11 @@ def test_a_new_bench_of_the_same_name_stops_the_old_one(make, slow):
     begun(old)
     new = make(method="unif-SGD")
     assert old.wait(WAIT)
-    picture = old.picture.panel.value
+    picture = old.shelf.picture.panel.value
     assert "has taken over" in old.status.text
     assert bl.open_record(old._run.writer.path).status == "stopped"
     assert new.fit().status == "finished"
-    assert old.picture.panel.value == picture
+    assert old.shelf.picture.panel.value == picture
     assert old.train_button.disabled
     with pytest.raises(RunError, match="taken over"):
         old.fit()
@@ -282,44 +282,44 @@ def test_runs_are_collected_overlaid_and_switched(make):
     bench.fit()
     bench.controls.by_name["method"].value = "unif-SGD"
     bench.fit()
-    assert [name for name, _ in bench.runs.options] == ["p-SGD", "unif-SGD"]
-    assert len(bench.runs.value) == 2
-    alt = bench.picture.panel.alt
+    assert [name for name, _ in bench.shelf.runs.options] == ["p-SGD", "unif-SGD"]
+    assert len(bench.shelf.runs.value) == 2
+    alt = bench.shelf.picture.panel.alt
     assert "p-SGD: " in alt
     assert "Samples of unif-SGD in epoch 3" in alt
-    for _, cost in bench.cost.options:
-        bench.cost.value = cost
+    for _, cost in bench.shelf.cost.options:
+        bench.shelf.cost.value = cost
         assert not bench.status.is_problem
-        line = bench.picture._curves[0].lines[0]
+        line = bench.shelf.picture._curves[0].lines[0]
         assert np.array_equal(line.get_xdata(), bench.records[0].epochs[cost])
-    assert {cost for _, cost in bench.cost.options} == set(AXES)
-    bench.runs.value = bench.runs.options[0][1:]
-    assert "unif-SGD" not in bench.picture.panel.alt
-    assert "Samples of p-SGD" in bench.picture.panel.alt
-    bench.runs.value = ()
-    assert "No samples yet" in bench.picture.panel.alt
+    assert {cost for _, cost in bench.shelf.cost.options} == set(AXES)
+    bench.shelf.runs.value = bench.shelf.runs.options[0][1:]
+    assert "unif-SGD" not in bench.shelf.picture.panel.alt
+    assert "Samples of p-SGD" in bench.shelf.picture.panel.alt
+    bench.shelf.runs.value = ()
+    assert "No samples yet" in bench.shelf.picture.panel.alt
 
 
 def test_records_can_be_opened(make, train, tmp_path):
     train(method="c-SGD")
     bench = make()
-    bench.path.value = str(tmp_path / "runs")
-    bench.open_button.click()
+    bench.shelf.path.value = str(tmp_path / "runs")
+    bench.shelf.open_button.click()
     assert bench.status.text == "Opened 1 records."
-    bench.open_button.click()
+    bench.shelf.open_button.click()
     assert len(bench.records) == 1
-    bench.path.value = str(tmp_path / "nowhere")
-    bench.open_button.click()
+    bench.shelf.path.value = str(tmp_path / "nowhere")
+    bench.shelf.open_button.click()
     assert "does not exist" in bench.status.text
     again = make(records=tmp_path / "runs")
-    assert "c-SGD" in again.picture.panel.alt
-    assert "c-SGD" in again.table.value or "budget" in again.table.value
+    assert "c-SGD" in again.shelf.picture.panel.alt
+    assert "c-SGD" in again.shelf.table.value or "budget" in again.shelf.table.value
 
 
 def test_more_runs_than_colours_shows_the_last(make, train):
     records = [train(seed=seed).record for seed in range(9)]
     bench = make(records=records)
-    assert len(bench._shown()) == 7
+    assert len(bench.shelf.shown()) == 7
     assert not bench.status.is_problem
 
 

@@ -1,26 +1,23 @@
 """Train and watch: choose, start, stop, go on, and lay runs over each other."""
 
-import html
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as W
-import pandas as pd
 
-from budgetlab.analysis import AXES, load, summaries
+from budgetlab.analysis import load
 from budgetlab.config import RunConfig
 from budgetlab.data import Splits
 from budgetlab.errors import InputError, RunError
-from budgetlab.plots.samples import run_names
 from budgetlab.records import Record, open_record
 from budgetlab.training import Run, load_data
 from budgetlab.widgets.bench_controls import RunControls
-from budgetlab.widgets.bench_picture import MOST_CURVES, BenchPicture
-from budgetlab.widgets.controls import LABEL, button, choice, row
+from budgetlab.widgets.bench_runs import RunShelf
+from budgetlab.widgets.controls import LABEL, button, row
 from budgetlab.widgets.explain import explain
-from budgetlab.widgets.live import Standing, minutes, standing_of_record, standing_of_run
+from budgetlab.widgets.live import minutes, standing_of_run
 from budgetlab.widgets.pace import Pace
 from budgetlab.widgets.session import Session, claim
 from budgetlab.widgets.status import StatusLine
@@ -53,8 +50,9 @@ class TrainingBench(W.VBox):
     ----------
     controls
         Settings by name, such as ``bench.controls.by_name["budget"].value = 0.1``.
-    records
-        The runs so far.
+    shelf
+        The runs, their pictures and the table:
+        :class:`~budgetlab.widgets.bench_runs.RunShelf`.
 
     Raises
     ------
@@ -69,17 +67,15 @@ class TrainingBench(W.VBox):
 
     def __init__(self, *, name: str = "bench", records: Any = (), **settings: Any):
         self.name = name
-        self.records: list[Record] = load(records) if _some(records) else []
         self.session: Session | None = None
-        self._lock = threading.RLock()
-        self._detached = self._listing = False
+        self._lock = threading.Lock()
+        self._detached = False
         self._run: Run | None = None
-        self._names: dict[Path, str] = {}
-        self._standing: dict[Path, Standing | None] = {}
         self._splits: tuple[tuple, Splits] | None = None
         self._pace, self._tick = Pace(), Pace(shortest=0.15)
         self.controls = RunControls(RunConfig(**settings), self._explain)
         self._build_parts()
+        self.shelf = RunShelf(load(records) if _some(records) else [], self.status)
         super().__init__(
             [
                 self.controls,
@@ -87,16 +83,12 @@ class TrainingBench(W.VBox):
                 row(self.train_button, self.stop_button, self.resume_button),
                 row(self.bar, self.progress),
                 self.status,
-                self.picture.panel,
-                row(self.cost, self.path, self.open_button),
-                self.runs,
-                self.table,
+                self.shelf,
             ]
         )
         self.add_class("bl-bench")
         claim(name, self)
         self._explain("budget")
-        self._list_runs(select=self.records)
         self.status.say(
             "Ready. Train starts a run; its record is kept. If nothing reacts, run this cell again."
         )
@@ -115,19 +107,11 @@ class TrainingBench(W.VBox):
         )
         self.bar.add_class("bl-bar")
         self.progress = W.HTML(layout=W.Layout(min_height="1.6em"))
-        self.picture = BenchPicture()
-        axes = [(text, name) for name, text in AXES.items()]
-        self.cost = choice("Cost axis", axes, "steps", "bl-cost", "22em")
-        self.cost.observe(lambda _: self._redraw(), "value")
-        self.path = W.Text(description="Records", placeholder="folder", style=LABEL)
-        self.open_button = button("Open", self._open, "bl-open", "Show the runs of a folder too")
-        self.runs = W.SelectMultiple(
-            description="Runs shown", style=LABEL, rows=5,
-            layout=W.Layout(width="100%", max_width="900px", margin="0"),
-        )  # fmt: skip
-        self.runs.add_class("bl-runs")
-        self.runs.observe(lambda _: self._redraw(), "value")
-        self.table = W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
+
+    @property
+    def records(self) -> list[Record]:
+        """The runs so far."""
+        return self.shelf.records
 
     # ---- what the buttons do ----
 
@@ -188,7 +172,12 @@ class TrainingBench(W.VBox):
         self._detached = True
         if self.session is not None:
             self.session.stop()
-        for part in (self.train_button, self.stop_button, self.resume_button, self.open_button):
+        for part in (
+            self.train_button,
+            self.stop_button,
+            self.resume_button,
+            self.shelf.open_button,
+        ):
             part.disabled = True
         self.status.say(f"A newer bench named '{self.name}' has taken over: go on there.")
 
@@ -210,20 +199,10 @@ class TrainingBench(W.VBox):
         return self.session
 
     def _stopped_record(self) -> Path:
-        shown = [r for r in self._shown() if open_record(r.path).status != "finished"]
+        shown = [r for r in self.shelf.shown() if open_record(r.path).status != "finished"]
         if not shown:
             raise InputError("none of the runs shown can go on: select a stopped one in the list")
         return shown[-1].path
-
-    def _open(self) -> None:
-        with self.status.catching():
-            if not self.path.value.strip():
-                raise InputError("no folder is given: type the folder of a record, or of several")
-            found = load(self.path.value.strip())
-            for record in found:
-                self._keep(record)
-            self._list_runs(select=found)
-            self.status.say(f"Opened {len(found)} records.")
 
     def _load_splits(self, config: RunConfig) -> Splits:
         """Load data, or take those of the last run where the settings are the same."""
@@ -266,10 +245,8 @@ class TrainingBench(W.VBox):
             if self._run is not run:
                 self._adopt(run)
             self._show_progress(run)
-            record = run.record
-            self._keep(record)
-            self._standing[record.path] = standing_of_run(run)
-            self._list_runs(select=[record])
+            self.shelf.follow(None)
+            self.shelf.add(run.record, standing_of_run(run))
         if session.error is None or isinstance(session.error, KeyboardInterrupt):
             self.status.say(_ending(session, run))
         else:
@@ -279,15 +256,12 @@ class TrainingBench(W.VBox):
         """Take a run that has just begun into the list."""
         self._run = run
         self._share, self._begun = run.budget.share_spent(run.ledger), time.monotonic()
-        record = run.record
-        self._keep(record)
-        self._list_runs(select=[record])
+        self.shelf.add(run.record)
         self.status.say(f"Training. {run.notes[0]}.")
 
     def _show_run(self, run: Run) -> None:
         with self._pace.working():
-            self._standing[run.writer.path] = standing_of_run(run)
-            self._redraw()
+            self.shelf.follow(run.writer.path, standing_of_run(run))
 
     def _show_progress(self, run: Run) -> None:
         share = run.budget.share_spent(run.ledger)
@@ -317,57 +291,6 @@ class TrainingBench(W.VBox):
                 size = len(self._splits[1].train) if tuple(held) == key else None
             self.explanation.say(explain(name, config, size))
 
-    def _keep(self, record: Record) -> None:
-        with self._lock:
-            places = [one.path.resolve() for one in self.records]
-            if record.path.resolve() in places:
-                self.records[places.index(record.path.resolve())] = record
-            else:
-                self.records.append(record)
-            self._standing.pop(record.path, None)
-
-    def _list_runs(self, select: list[Record]) -> None:
-        """Write list and table anew; what was selected stays so."""
-        with self._lock:
-            records = list(self.records)
-            names = run_names(records) if records else []
-            self._names = {r.path: name for r, name in zip(records, names, strict=True)}
-            chosen = {*self.runs.value, *(str(record.path) for record in select)}
-            options = [(name, str(path)) for path, name in self._names.items()]
-            self._listing = True
-            self.runs.options = options
-            self.runs.value = [path for _, path in options if path in chosen]
-            self._listing = False
-            self.table.value = runs_table(records, names)
-        self._redraw()
-
-    def _shown(self) -> list[Record]:
-        return [r for r in self.records if str(r.path) in self.runs.value][-MOST_CURVES:]
-
-    def _redraw(self) -> None:
-        """Draw the runs that are selected; the samples are those of the last one."""
-        if self._listing:
-            return
-        with self._lock, self.status.catching():
-            shown = self._shown()
-            standings = {record.path: self._stand(record) for record in shown}
-            curves = {
-                self._names[path]: now.rows if now is not None else pd.DataFrame()
-                for path, now in standings.items()
-            }
-            last = shown[-1] if shown else None
-            running = self._run.writer.path if self._run is not None else None
-            if running in standings and self.session is not None and self.session.running:
-                last = next(record for record in shown if record.path == running)
-            name = self._names[last.path] if last is not None else ""
-            now = standings[last.path] if last is not None else None
-            self.picture.draw(curves, self.cost.value, name, now)
-
-    def _stand(self, record: Record) -> Standing | None:
-        if record.path not in self._standing:
-            self._standing[record.path] = standing_of_record(record)
-        return self._standing[record.path]
-
     def _set_training(self, training: bool) -> None:
         self.train_button.disabled = self.resume_button.disabled = training
         self.stop_button.disabled = not training
@@ -392,36 +315,3 @@ def _ending(session: Session, run: Run | None) -> str:
         f"{summary['steps']:,} steps and {minutes(summary['seconds'])} of training. Record: "
         f"{run.writer.path}."
     )
-
-
-COLUMNS = {"status": "status", "epochs_trained": "epochs", "test_accuracy": "test accuracy",
-           "steps": "steps", "trained_samples": "trained on", "looked_samples": "looked at",
-           "flops": "flops", "seconds": "seconds"}  # fmt: skip
-
-
-def runs_table(records: list[Record], names: list[str]) -> str:
-    """Return the runs as an HTML table, costs included."""
-    if not records:
-        return "<p>No run yet.</p>"
-    head = "".join(f'<th scope="col" style="{CELL}">{n}</th>' for n in ("run", *COLUMNS.values()))
-    body = ""
-    for name, row_ in zip(names, summaries(records).to_dict("records"), strict=True):
-        cells = "".join(f'<td style="{CELL}">{_cell(row_[n], n)}</td>' for n in COLUMNS)
-        body += f'<tr><th scope="row" style="{CELL};text-align:left">{html.escape(name)}</th>'
-        body += f"{cells}</tr>"
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-CELL = "padding:0 0.7em 0 0;font-weight:normal;text-align:right;line-height:1.4"
-
-
-def _cell(value: Any, column: str) -> str:
-    if isinstance(value, str):
-        return html.escape(value)
-    if pd.isna(value):
-        return ""
-    if column == "test_accuracy":
-        return f"{100 * value:.1f}%"
-    if column == "flops":
-        return f"{value:.2e}"
-    return f"{value:,.1f}" if column == "seconds" else f"{value:,.0f}"

@@ -1,0 +1,180 @@
+"""Runs that are collected, laid over each other, and listed with what they cost."""
+
+import html
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as W
+import pandas as pd
+
+from budgetlab.analysis import AXES, load, summaries
+from budgetlab.errors import InputError
+from budgetlab.plots.samples import run_names
+from budgetlab.records import Record
+from budgetlab.widgets.bench_picture import MOST_CURVES, BenchPicture
+from budgetlab.widgets.controls import LABEL, button, choice, row
+from budgetlab.widgets.live import Standing, standing_of_record
+from budgetlab.widgets.status import StatusLine
+
+__all__ = ["RunShelf", "runs_table"]
+
+
+class RunShelf(W.VBox):
+    """Pictures of the runs that are selected, the list to select from, and a table.
+
+    Safe to be told of news from the thread that trains.
+
+    Parameters
+    ----------
+    records
+        Runs to begin with.
+    status
+        Where problems are said.
+
+    Attributes
+    ----------
+    records
+        All runs, in the order in which they came.
+    runs, cost, path
+        The controls; set their ``value``.
+    """
+
+    def __init__(self, records: Sequence[Record], status: StatusLine):
+        self.records, self.status = list(records), status
+        self._lock = threading.RLock()
+        self._listing = False
+        self._names: dict[Path, str] = {}
+        self._standing: dict[Path, Standing | None] = {}
+        self._live: Path | None = None
+        self.picture = BenchPicture()
+        axes = [(text, name) for name, text in AXES.items()]
+        self.cost = choice("Cost axis", axes, "steps", "bl-cost", "22em")
+        self.cost.observe(lambda _: self.redraw(), "value")
+        self.path = W.Text(description="Records", placeholder="folder", style=LABEL)
+        self.open_button = button(
+            "Open", self.open_folder, "bl-open", "Show the runs of a folder too"
+        )
+        self.runs = W.SelectMultiple(
+            description="Runs shown", style=LABEL, rows=5,
+            layout=W.Layout(width="100%", max_width="900px", margin="0"),
+        )  # fmt: skip
+        self.runs.add_class("bl-runs")
+        self.runs.observe(lambda _: self.redraw(), "value")
+        self.table = W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
+        super().__init__(
+            [
+                self.picture.panel,
+                row(self.cost, self.path, self.open_button),
+                self.runs,
+                self.table,
+            ]
+        )
+        self.list_runs(select=self.records)
+
+    def open_folder(self) -> None:
+        """Add the runs of the folder that was typed."""
+        with self.status.catching():
+            if not self.path.value.strip():
+                raise InputError("no folder is given: type the folder of a record, or of several")
+            found = load(self.path.value.strip())
+            for record in found:
+                self._keep(record)
+            self.list_runs(select=found)
+            self.status.say(f"Opened {len(found)} records.")
+
+    def add(self, record: Record, now: Standing | None = None) -> None:
+        """Take in a run, or what has become of it, and show it."""
+        self._keep(record)
+        if now is not None:
+            self._standing[record.path] = now
+        self.list_runs(select=[record])
+
+    def follow(self, path: Path | None, now: Standing | None = None) -> None:
+        """Show how a run stands that is training; None when it has ended."""
+        self._live = path
+        if path is not None and now is not None:
+            self._standing[path] = now
+            self.redraw()
+
+    def _keep(self, record: Record) -> None:
+        with self._lock:
+            places = [one.path.resolve() for one in self.records]
+            if record.path.resolve() in places:
+                self.records[places.index(record.path.resolve())] = record
+            else:
+                self.records.append(record)
+            self._standing.pop(record.path, None)
+
+    def list_runs(self, select: Sequence[Record]) -> None:
+        """Write list and table anew; what was selected stays so."""
+        with self._lock:
+            names = run_names(self.records) if self.records else []
+            self._names = {r.path: name for r, name in zip(self.records, names, strict=True)}
+            chosen = {*self.runs.value, *(str(record.path) for record in select)}
+            options = [(name, str(path)) for path, name in self._names.items()]
+            self._listing = True
+            self.runs.options = options
+            self.runs.value = [path for _, path in options if path in chosen]
+            self._listing = False
+            self.table.value = runs_table(self.records, names)
+        self.redraw()
+
+    def shown(self) -> list[Record]:
+        """The runs that are selected: the last ones, where there are too many to draw."""
+        return [r for r in self.records if str(r.path) in self.runs.value][-MOST_CURVES:]
+
+    def redraw(self) -> None:
+        """Draw the runs that are selected; the samples are those of the last one."""
+        if self._listing:
+            return
+        with self._lock, self.status.catching():
+            shown = self.shown()
+            standings = {record.path: self._stand(record) for record in shown}
+            curves = {
+                self._names[path]: now.rows if now is not None else pd.DataFrame()
+                for path, now in standings.items()
+            }
+            last = shown[-1].path if shown else None
+            last = self._live if self._live in standings else last
+            name, now = (self._names[last], standings[last]) if last is not None else ("", None)
+            self.picture.draw(curves, self.cost.value, name, now)
+
+    def _stand(self, record: Record) -> Standing | None:
+        if record.path not in self._standing:
+            self._standing[record.path] = standing_of_record(record)
+        return self._standing[record.path]
+
+
+COLUMNS = {"status": "status", "epochs_trained": "epochs", "test_accuracy": "test accuracy",
+           "steps": "steps", "trained_samples": "trained on", "looked_samples": "looked at",
+           "flops": "flops", "seconds": "seconds"}  # fmt: skip
+
+
+def runs_table(records: list[Record], names: list[str]) -> str:
+    """Return the runs as an HTML table, costs included."""
+    if not records:
+        return "<p>No run yet.</p>"
+    head = "".join(f'<th scope="col" style="{CELL}">{n}</th>' for n in ("run", *COLUMNS.values()))
+    body = ""
+    for name, row_ in zip(names, summaries(records).to_dict("records"), strict=True):
+        cells = "".join(f'<td style="{CELL}">{_cell(row_[n], n)}</td>' for n in COLUMNS)
+        body += f'<tr><th scope="row" style="{CELL};text-align:left">{html.escape(name)}</th>'
+        body += f"{cells}</tr>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+CELL = "padding:0 0.7em 0 0;font-weight:normal;text-align:right;line-height:1.4"
+
+
+def _cell(value: Any, column: str) -> str:
+    if isinstance(value, str):
+        return html.escape(value)
+    if pd.isna(value):
+        return ""
+    if column == "test_accuracy":
+        return f"{100 * value:.1f}%"
+    if column == "flops":
+        return f"{value:.2e}"
+    return f"{value:,.1f}" if column == "seconds" else f"{value:,.0f}"
