@@ -5,6 +5,7 @@ Every network is a plain ``torch.nn.Module`` from normalised float images
 final softmax.
 """
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -157,6 +158,10 @@ POINT_MODELS: dict[str, tuple[str, Callable[[int, int], nn.Module]]] = {
 }
 
 
+# Layers draw their first weights from torch's global generator: one network at a time.
+_BORROWED = threading.Lock()
+
+
 def names() -> list[str]:
     """Names that ``--model`` takes, ``auto`` first."""
     return ["auto", *IMAGE_MODELS, *POINT_MODELS]
@@ -226,7 +231,7 @@ def build(name: str, sample_shape: tuple[int, ...], classes: int, seed: int = 0)
     if len(sample_shape) == 3 and min(sample_shape[1:]) < 8:
         height, width = sample_shape[1:]
         raise InputError(f"images of {height}x{width} are too small: at least 8x8 is needed")
-    with torch.random.fork_rng(devices=[]):
+    with _BORROWED, torch.random.fork_rng(devices=[]):
         # torch.manual_seed would set the state of every GPU too, and nothing puts that back.
         torch.default_generator.manual_seed(seed)
         return make(sample_shape[0], classes)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -533,3 +534,20 @@ def test_a_gpu_trains_the_same_steps(config):
     assert record.status == "finished"
     assert run.ledger.steps == 12
     assert record.summary["test_accuracy"] > 0.1
+
+
+def test_what_is_shown_between_steps_is_not_charged(config):
+    def draw_slowly(run: Run) -> None:
+        time.sleep(0.05)
+
+    run = Run(config, on_step=draw_slowly)
+    for _ in run:
+        pass
+    assert run.ledger.steps * 0.05 > 2 * run.ledger.seconds
+
+
+def test_the_record_says_from_the_start_what_its_probabilities_mean(config):
+    run = Run(config.replace(method="selective-backprop"))
+    for _ in run:
+        assert run.record.summary["probability_kind"] == "keep"
+        break

@@ -34,6 +34,10 @@ class Clock:
             return None
         return self.stop() if self.on_gpu else time.perf_counter() - self._begun
 
+    def skip(self, seconds: float) -> None:
+        """Leave out what was not training, such as drawing a picture of it."""
+        self._begun += seconds
+
     def stop(self) -> float:
         """Seconds of the stretch; waits until the device has finished it."""
         if self._event is not None:

@@ -1,6 +1,7 @@
 """The one loop: a sampler's batches through the network, every cost charged."""
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -121,7 +122,9 @@ class Loop:
                 if self.device.type == "cpu":
                     # Free here; on a GPU asking at every step would stall it.
                     self._check_finite([loss], lr)
+                began = time.perf_counter()
                 on_step()
+                self.clock.skip(time.perf_counter() - began)
         except _BudgetSpent:
             self.budget.exhausted = True
         self.ledger.seconds = seconds_before + self.clock.stop()

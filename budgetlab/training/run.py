@@ -207,7 +207,7 @@ class Run:
             )
         if self.writer.about["status"] == "finished":
             return
-        self.writer.set_status("running")
+        self.writer.set_status("running", summary=self.summary("running"))
         try:
             while not self.loop.finished:
                 yield self._train_epoch()
