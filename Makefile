@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help demo test lab lint bench notebooks clean
+.PHONY: help gallery demo test lab lint bench notebooks clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test       run all tests"
 	@echo "make lab        open JupyterLab at the first notebook"
 	@echo "make notebooks  run every notebook and keep its outputs"
+	@echo "make gallery    write demo/gallery.html, every plot with its call, from the demo's records"
 	@echo "make bench      measure what the speed claims rest on"
 	@echo "make lint       check style and types"
 	@echo "make clean      remove $(VENV) and what demo and tests wrote"
@@ -28,6 +29,9 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m budgetlab.demo
+
+gallery: demo
+	@$(BIN)/python docs/gallery.py demo/runs --out demo/gallery.html
 
 test: $(VENV)/.installed
 	@$(BIN)/python -m pytest

@@ -11,6 +11,7 @@ import itertools
 import json
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -223,8 +224,15 @@ def _train(run: "Run", as_json: bool) -> int:
     from budgetlab.training import finish
 
     code = DONE
+    told_to_end = threading.Event()
+
+    def end_if_told(run: "Run") -> None:
+        if told_to_end.is_set():
+            raise KeyboardInterrupt
+
+    run.on_step = end_if_told
     try:
-        with _terminate_as_interrupt():
+        with _terminate_as_interrupt(told_to_end):
             finish(run)
     except KeyboardInterrupt:
         _say(f"stopped; to go on: budgetlab resume {run.writer.path}")
@@ -252,11 +260,17 @@ def _in_words(summary: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Let a polite request to end stop a run as Ctrl-C does."""
+def _terminate_as_interrupt(told: threading.Event | None = None) -> Iterator[None]:
+    """Let a polite request to end stop a run as Ctrl-C does.
+
+    An exception from a signal can fall into a place that swallows it. With ``told``, the
+    request is only noted there, and the run asks for it between two steps.
+    """
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        if told is None:
+            raise KeyboardInterrupt
+        told.set()
 
     try:
         before = signal.signal(signal.SIGTERM, interrupt)

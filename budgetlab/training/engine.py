@@ -179,16 +179,14 @@ class Engine:
         return Outcome(losses.detach().mean(), credit, seen)
 
     def evaluate(self, samples: Samples) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy on samples, as they are."""
+        """Mean cross-entropy and accuracy on samples that are on the device, as they are."""
         self.network.eval()
         loss = torch.zeros((), device=self.device)
         correct = torch.zeros((), device=self.device)
         with torch.no_grad():
             for start in range(0, len(samples), EVALUATION_BATCH):
                 rows = slice(start, start + EVALUATION_BATCH)
-                logits = self.logits(samples.x[rows].to(self.device))
-                labels = samples.y[rows].to(self.device)
-                seen = measure(logits, labels)
+                seen = measure(self.logits(samples.x[rows]), samples.y[rows])
                 loss += seen.loss.sum()
                 correct += seen.correct.sum()
         return loss.item() / len(samples), correct.item() / len(samples)

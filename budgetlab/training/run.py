@@ -97,6 +97,12 @@ class Run:
                 "holds points: choose standard or none"
             )
         self.loop = Loop(config, train, self.device, self.precision)
+        held_out = {"test": self.splits.test, "val": self.splits.val}
+        self.held_out = {
+            name: samples.to(self.device)
+            for name, samples in held_out.items()
+            if samples is not None
+        }
         self._consistent = True
 
     @property
@@ -251,9 +257,8 @@ class Run:
         number = self.epoch + 1
         self._consistent = False
         row = self.loop.train_epoch(number, self._show_step)
-        row["test_loss"], row["test_accuracy"] = self.loop.engine.evaluate(self.splits.test)
-        if self.splits.val is not None:
-            row["val_loss"], row["val_accuracy"] = self.loop.engine.evaluate(self.splits.val)
+        for name, samples in self.held_out.items():
+            row[f"{name}_loss"], row[f"{name}_accuracy"] = self.loop.engine.evaluate(samples)
         self.writer.append_epoch(row, self.loop.epoch_arrays())
         self.writer.save_state(state.save(self.loop, number))
         self.epoch = number
