@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       train, compare and write a page with figures (about three minutes)"
+	@echo "make demo       train, compare and write a page with figures (about two minutes)"
 	@echo "make test       run all tests"
 	@echo "make lab        open JupyterLab at the first notebook"
 	@echo "make notebooks  run every notebook and keep its outputs"

@@ -148,6 +148,8 @@ class Compare:
     """Records, or folders that hold some."""
     baseline: tuple[str, ...] = ("unif-SGD", "SGD")
     """Methods that the others are compared with."""
+    out: Path | None = None
+    """Also write the table to a file: .csv, .md or .tex."""
     json: bool = False
     """Print one JSON object on standard output."""
 
@@ -157,6 +159,8 @@ class Compare:
 
         _need_records(self.records)
         frame = analysis.compare(self.records, baseline=self.baseline)
+        if self.out is not None:
+            analysis.export(frame, self.out)
         if self.json:
             _print_json({"baseline": self.baseline, "rows": frame.to_dict("records")})
         else:

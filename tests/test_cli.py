@@ -438,6 +438,21 @@ def test_a_program_that_is_told_to_end_leaves_a_record_that_resumes(call, quick,
     assert record.samples.sizes["epoch"] == summary["epochs"]
 
 
+@pytest.mark.parametrize(("name", "start"), [("t.csv", "dataset,"), ("t.md", "| dataset"),
+                                            ("t.tex", "\\begin{tabular}")])  # fmt: skip
+def test_compare_writes_the_table_to_a_file(call, quick, tmp_path, name, start):
+    assert call(*quick).code == 0
+    assert call("compare", tmp_path / "runs", "--out", tmp_path / name).code == 0
+    assert (tmp_path / name).read_text().startswith(start)
+
+
+def test_compare_refuses_another_kind_of_file(call, quick, tmp_path):
+    assert call(*quick).code == 0
+    said = call("compare", tmp_path / "runs", "--out", tmp_path / "t.xls")
+    assert said.code == 2
+    assert ".csv, .md, .tex" in said.err
+
+
 def test_the_commands_leave_the_process_as_it_was(call, quick):
     """Notebooks call it too."""
     import warnings
