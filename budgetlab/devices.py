@@ -41,30 +41,18 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    flags = _processor_flags()
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    flags = _processor("flags", "Features").split()
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
-def _processor_flags() -> set[str]:
-    """Instruction sets of the processor as Linux names them; empty elsewhere."""
+def _processor(*fields: str) -> str:
+    """What Linux says of the processor under one of these names; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return set()
-    for line in lines:
-        name, _, flags = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return set(flags.split())
-    return set()
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+        return ""
+    said = (line.partition(":") for line in lines)
+    return next((text.strip() for name, _, text in said if name.strip() in fields), "")
 
 
 def describe_hardware(device: torch.device, precision: torch.dtype) -> dict[str, str | int]:
@@ -72,7 +60,9 @@ def describe_hardware(device: torch.device, precision: torch.dtype) -> dict[str,
     on_gpu = device.type == "cuda"
     return {
         "device": str(device),
-        "name": torch.cuda.get_device_name(device) if on_gpu else _processor_name(),
+        "name": torch.cuda.get_device_name(device)
+        if on_gpu
+        else (_processor("model name") or platform.processor()),
         "precision": str(precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "cpu_count": os.cpu_count() or 0,

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "STATUSES", "plain", "round_mantissa",
+__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "plain", "round_mantissa",
            "write_atomically"]  # fmt: skip
 
 FORMAT = 1
-STATUSES = ("running", "finished", "stopped", "failed")
 
 EPOCH_COLUMNS = {
     "epoch": "epoch, from 1",
