@@ -21,6 +21,10 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 # Fields that say where to read and write, not what is computed.
 PLACES = ("data_root", "out")
 
+# Fields that came later, with defaults that change nothing: a run that does not use them
+# keeps the id it had before. Such a default must never change.
+ADDED = ("evaluate_every",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -84,6 +88,8 @@ class RunConfig:
     """Size of the most frequent training class over the least frequent, at least 1."""
     val_fraction: float = 0.0
     """Share of the training set held out for validation, in [0, 1)."""
+    evaluate_every: int = 1
+    """Evaluate on held-out data after every n-th epoch and the last one; 0 is only the last."""
     limit: int = 0
     """Use only this many training samples; 0 is all."""
     data_seed: int = 0
@@ -123,6 +129,7 @@ class RunConfig:
         inside("label_noise", 0, 1, open_high=True)
         inside("imbalance", 1, 1e6)
         inside("val_fraction", 0, 1, open_high=True)
+        inside("evaluate_every", 0, 100_000)
         inside("limit", 0, 10**12)
         inside("data_seed", 0, 2**63 - 1)
         inside("seed", 0, 2**63 - 1)
@@ -137,9 +144,15 @@ class RunConfig:
     def id(self) -> str:
         """Ten hex digits that depend on every field that decides the result.
 
-        The same on every machine; where data and records lie does not count.
+        The same on every machine; where data and records lie does not count, nor does a
+        field of :data:`ADDED` that is at its default.
         """
-        fields = {key: value for key, value in self.to_dict().items() if key not in PLACES}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        fields = {
+            key: value
+            for key, value in self.to_dict().items()
+            if key not in PLACES and not (key in ADDED and value == defaults[key])
+        }
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

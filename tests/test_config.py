@@ -87,8 +87,13 @@ OTHER_VALUES = {
     "randaugment_n": 1, "randaugment_m": 5, "sb_beta": 2.0, "sb_staleness": 2, "credit": "row",
     "fidelity": "published", "label_noise": 0.1, "noise_kind": "pair", "imbalance": 2.0,
     "val_fraction": 0.1, "limit": 10, "data_seed": 1, "seed": 1, "device": "cpu",
-    "precision": "float32", "data_root": "elsewhere", "out": "elsewhere",
+    "precision": "float32", "evaluate_every": 2, "data_root": "elsewhere", "out": "elsewhere",
 }  # fmt: skip
+
+
+def test_a_field_added_later_leaves_the_ids_of_runs_without_it():
+    # The id of these settings before any field of ADDED existed.
+    assert RunConfig(budget=0.29, seed=7).id == "eb1f96e9bc"
 
 
 def test_the_id_depends_on_every_field_but_the_places():

@@ -551,3 +551,31 @@ def test_the_record_says_from_the_start_what_its_probabilities_mean(config):
     for _ in run:
         assert run.record.summary["probability_kind"] == "keep"
         break
+
+
+@pytest.mark.parametrize(
+    ("every", "wanted"), [(1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3, 4]), (0, [4])]
+)
+def test_evaluates_every_nth_epoch_and_the_last(train, every, wanted):
+    run = train(epochs=4, evaluate_every=every)
+    table = run.record.epochs
+    assert list(table["epoch"][table["test_accuracy"].notna()]) == wanted
+    assert run.summary()["test_accuracy"] == table["test_accuracy"].iloc[-1]
+
+
+def test_evaluating_seldom_changes_nothing_but_what_is_shown(train):
+    often, seldom = train(epochs=4), train(epochs=4, evaluate_every=0)
+    assert often.summary()["test_accuracy"] == seldom.summary()["test_accuracy"]
+    assert often.record.samples.equals(seldom.record.samples)
+    assert often.config.id != seldom.config.id
+
+
+def test_a_run_stopped_at_an_epoch_not_evaluated_has_no_accuracy_and_goes_on(config):
+    run = Run(config.replace(epochs=4, evaluate_every=0))
+    for _ in run:
+        break
+    assert run.summary()["test_accuracy"] is None
+    assert run.record.summary["test_accuracy"] is None
+    resumed = Run.resume(run.writer.path)
+    list(resumed)
+    assert resumed.summary()["test_accuracy"] > 0

@@ -4,11 +4,14 @@ import math
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "plain", "round_mantissa",
+if TYPE_CHECKING:
+    from zarr.codecs import BloscCodec
+
+__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "packing", "plain", "round_mantissa",
            "write_atomically"]  # fmt: skip
 
 FORMAT = 1
@@ -24,7 +27,7 @@ EPOCH_COLUMNS = {
     "lr": "learning rate of the last step of the epoch",
     "train_loss": "mean cross-entropy of the samples trained on this epoch, before each step",
     "train_accuracy": "share of those samples that were classified right, 0 to 1",
-    "test_loss": "mean cross-entropy on the test set after the epoch",
+    "test_loss": "mean cross-entropy on the test set after the epoch; NaN if not evaluated",
     "test_accuracy": "accuracy on the test set after the epoch, 0 to 1",
     "val_loss": "the same on the validation set, if one was held out",
     "val_accuracy": "the same on the validation set, if one was held out",
@@ -40,6 +43,13 @@ SAMPLE_ARRAYS: dict[str, tuple[str, Any, str]] = {
     "probability": ("float32", np.nan, "sampling probability this epoch, where the method has one"),
     "times_trained": ("uint8", 0, "how often the sample was in a training batch this epoch"),
 }
+
+
+def packing(level: int = 5) -> "BloscCodec":
+    """Return how per-sample arrays are compressed, at level 0 to 9."""
+    from zarr.codecs import BloscCodec
+
+    return BloscCodec(cname="zstd", clevel=level, shuffle="shuffle")
 
 
 def round_mantissa(values: np.ndarray, bits: int = 8) -> np.ndarray:

@@ -52,7 +52,9 @@ def finish(run: Run, *, progress: bool = True) -> Record:
         bar.update(100 * run.budget.share_spent(run.ledger))
         run.on_step = show
         for row in run:
-            bar.set_postfix_str(f"epoch {row['epoch']}, accuracy {row['test_accuracy']:.3f}")
+            accuracy = row["test_accuracy"]
+            known = f", accuracy {accuracy:.3f}" if accuracy == accuracy else ""
+            bar.set_postfix_str(f"epoch {row['epoch']}{known}")
     return run.record
 
 

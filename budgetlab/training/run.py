@@ -1,6 +1,7 @@
 """A run: an iterator over epochs that leaves a record behind."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -257,8 +258,12 @@ class Run:
         number = self.epoch + 1
         self._consistent = False
         row = self.loop.train_epoch(number, self._show_step)
+        every = self.config.evaluate_every
+        evaluated = self.loop.finished or (every > 0 and number % every == 0)
         for name, samples in self.held_out.items():
-            row[f"{name}_loss"], row[f"{name}_accuracy"] = self.loop.engine.evaluate(samples)
+            row[f"{name}_loss"], row[f"{name}_accuracy"] = (
+                self.loop.engine.evaluate(samples) if evaluated else (math.nan, math.nan)
+            )
         self.writer.append_epoch(row, self.loop.epoch_arrays())
         self.writer.save_state(state.save(self.loop, number))
         self.epoch = number
@@ -275,7 +280,8 @@ class Run:
     def summary(self, status: str | None = None) -> dict[str, Any]:
         """What ``budgetlab train --json`` prints.
 
-        ``test_accuracy`` is that of the last epoch, never the best one seen.
+        ``test_accuracy`` is that of the last epoch, never the best one seen; None where
+        that epoch was not evaluated (``evaluate_every``).
         """
         last = self.writer.epochs[-1] if self.writer.epochs else {}
         config = self.config
@@ -289,10 +295,15 @@ class Run:
             "budget_unit": config.budget_unit,
             "budget_limit": self.budget.limit,
             "seed": config.seed,
-            "test_accuracy": last.get("test_accuracy"),
-            "test_loss": last.get("test_loss"),
+            "test_accuracy": _known(last.get("test_accuracy")),
+            "test_loss": _known(last.get("test_loss")),
             "epochs": len(self.writer.epochs),
             **{name: last.get(name, 0) for name in self.ledger.totals()},
             "probability_kind": self.loop.sampler.probability_kind,
             "status": status or self.writer.about["status"],
         }
+
+
+def _known(value: float | None) -> float | None:
+    """None instead of NaN, which JSON does not have."""
+    return None if value is None or math.isnan(value) else value

@@ -268,7 +268,7 @@ class TrainingBench(W.VBox):
         done, spent = share - self._share, time.monotonic() - self._begun
         left = f"about {minutes(spent * (1 - share) / done)} left" if done > 0 else ""
         self.bar.value = share
-        accuracy = run.writer.epochs[-1]["test_accuracy"] if run.writer.epochs else None
+        accuracy = run.summary()["test_accuracy"]
         parts = [
             f"epoch {run.history.epoch}",
             f"step {run.ledger.steps:,}",

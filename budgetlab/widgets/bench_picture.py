@@ -67,9 +67,9 @@ class BenchPicture:
         accuracy.draw(curves, cost, "test_accuracy", 100.0)
         loss.draw(curves, cost, "train_loss", 1.0)
         said = [
-            f"{name}: {100 * rows['test_accuracy'].iloc[-1]:.1f}% after epoch {len(rows)}"
+            f"{name}: {100 * known.iloc[-1]:.1f}% after epoch {len(rows)}"
             for name, rows in curves.items()
-            if len(rows)
+            if len(known := rows["test_accuracy"].dropna())
         ]
         text = f"Training curves over {style.axis_name(cost)}. " + "; ".join(said or ["none yet"])
         self.panel.show(f"{text}. {self._draw_samples(shown, now)}")
