@@ -23,6 +23,7 @@ from budgetlab.records.format import (
     write_atomically,
 )
 from budgetlab.records.reader import Record, find, open_record
+from budgetlab.records.thin import thin
 from budgetlab.records.writer import RecordWriter
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "find",
     "open_record",
     "plain",
+    "thin",
     "write_atomically",
 ]

@@ -20,12 +20,13 @@ from budgetlab.records.format import (
     EPOCH_COLUMNS,
     FORMAT,
     SAMPLE_ARRAYS,
+    packing,
     plain,
     round_mantissa,
     write_atomically,
 )
 
-__all__ = ["RecordWriter"]
+__all__ = ["RecordWriter", "pack_thumbnails"]
 
 PACKAGES = ("budgetlab", "torch", "torchvision", "numpy")
 
@@ -148,9 +149,7 @@ class RecordWriter:
 
     def save_thumbnails(self, indices: np.ndarray, images: np.ndarray) -> None:
         """Keep images ``uint8 [K, H, W, C]`` of the training samples ``indices [K]``."""
-        file = io.BytesIO()
-        np.savez_compressed(file, indices=indices.astype(np.int64), images=images)
-        write_atomically(self.path / "thumbnails.npz", file.getvalue())
+        write_atomically(self.path / "thumbnails.npz", pack_thumbnails(indices, images))
 
     def _save_about(self) -> None:
         text = json.dumps(plain(self.about), indent=1, allow_nan=False)
@@ -158,7 +157,6 @@ class RecordWriter:
 
     def _create_arrays(self, tags: pd.DataFrame, planned: int) -> None:
         import zarr
-        from zarr.codecs import BloscCodec
 
         group = zarr.create_group(self.path / "samples.zarr", overwrite=True)
         count = len(tags)
@@ -169,7 +167,7 @@ class RecordWriter:
                 chunks=(1, max(count, 1)),
                 dtype=dtype,
                 fill_value=missing,
-                compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+                compressors=packing(),
                 dimension_names=("epoch", "sample"),
                 attributes={"description": meaning},
             )
@@ -178,6 +176,13 @@ class RecordWriter:
             if values.dtype.kind not in "biuf":
                 continue
             group.create_array(name, data=values, dimension_names=("sample",))
+
+
+def pack_thumbnails(indices: np.ndarray, images: np.ndarray) -> bytes:
+    """Return images ``uint8 [K, H, W, C]`` of samples ``[K]`` as bytes of ``thumbnails.npz``."""
+    file = io.BytesIO()
+    np.savez_compressed(file, indices=indices.astype(np.int64), images=images)
+    return file.getvalue()
 
 
 def _compact(name: str, values: np.ndarray) -> np.ndarray:

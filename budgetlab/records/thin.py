@@ -1,0 +1,178 @@
+"""A small copy of a record, to ship or to send: fewer samples, fewer epochs, few files."""
+
+import copy
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from budgetlab.errors import InputError
+from budgetlab.records.format import SAMPLE_ARRAYS, packing, plain, write_atomically
+from budgetlab.records.reader import Record, open_record
+from budgetlab.records.writer import pack_thumbnails
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["thin"]
+
+# Kept in every epoch: it is tiny, and all counts stay right.
+ALWAYS = "times_trained"
+
+
+def thin(
+    source: Record | Path | str,
+    target: Path | str,
+    *,
+    samples: int | None = 5000,
+    epochs: int | Sequence[int] | None = None,
+    images: bool = False,
+    seed: int = 0,
+) -> Record:
+    """Write a small copy of a record that opens like any other.
+
+    Description, costs and the table of epochs are copied whole. Weights and what
+    resuming needs are left behind: a thinned record can be read, not gone on with.
+
+    Parameters
+    ----------
+    source
+        The record; it stays as it is.
+    target
+        Folder of the copy; it must not exist yet.
+    samples
+        How many training samples to keep, drawn uniformly by ``seed`` and numbered anew
+        from 0 in their old order. The tag ``recorded_as`` holds their numbers in the
+        record of the run. None, or as many as there are, keeps all.
+    epochs
+        Epochs whose per-sample values are kept: how many, spread evenly from the first
+        to the last, or their numbers, from 1. None keeps all. An epoch that is left out
+        stays in its place and looks as if nobody had been visited; how often each sample
+        was trained on is kept in every epoch, so that counts and coverage stay right.
+    images
+        Keep the thumbnails of the samples that are kept.
+    seed
+        Of the draw of samples. Records of the same data thinned with the same seed hold
+        the same samples, so they can be compared sample by sample.
+
+    Returns
+    -------
+    Record
+        The copy, opened. Its ``about["thinned"]`` says what was kept. With fewer samples
+        it has a fingerprint of its own, so that nothing takes it for the whole data, and
+        the sampling probabilities of draws are those of the source times ``N / samples``:
+        each is as many times the uniform one as it was.
+
+    Raises
+    ------
+    InputError
+        If the record cannot be read, the target is there or cannot be written, or a
+        number does not fit.
+
+    Examples
+    --------
+    >>> bl.records.thin("runs/long", "small", samples=2000, epochs=10)  # doctest: +SKIP
+    """
+    record = source if isinstance(source, Record) else open_record(source)
+    target = Path(target)
+    if target.exists() or target.is_symlink():
+        raise InputError(f"target '{target}' is there already: give a folder that does not exist")
+    data = record.samples
+    kept = _draw(data.sizes["sample"], samples, seed)
+    chosen = _epochs(data.sizes["epoch"], epochs, record.path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        raise InputError(f"target '{target}' cannot be written ({error.strerror})") from None
+    try:
+        _write_arrays(folder, record, data, kept, chosen)
+        if images:
+            _write_thumbnails(folder, record, kept)
+        if (record.path / "epochs.csv").is_file():
+            write_atomically(folder / "epochs.csv", (record.path / "epochs.csv").read_bytes())
+        about = _about(record, kept, chosen, data.sizes["sample"], seed)
+        text = json.dumps(plain(about), indent=1, allow_nan=False)
+        write_atomically(folder / "record.json", text.encode())
+        folder.chmod(0o755)
+        os.rename(folder, target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return open_record(target)
+
+
+def _draw(size: int, samples: int | None, seed: int) -> np.ndarray:
+    """Numbers of the samples to keep, ascending."""
+    if samples is None or samples >= size:
+        return np.arange(size)
+    if samples < 1:
+        raise InputError(f"samples {samples} is not allowed: give a whole number from 1, or None")
+    return np.sort(np.random.default_rng(seed).choice(size, samples, replace=False))
+
+
+def _epochs(count: int, epochs: int | Sequence[int] | None, path: Path) -> np.ndarray:
+    """Numbers of the epochs to keep, from 1, ascending, each once."""
+    if epochs is None:
+        return np.arange(1, count + 1)
+    if isinstance(epochs, int | np.integer):
+        if epochs < 1:
+            raise InputError(f"epochs {epochs} is not allowed: give a whole number from 1, or None")
+        return np.unique(np.linspace(1, count, min(epochs, count)).round().astype(int))
+    wrong = [number for number in epochs if not 1 <= number <= count]
+    if wrong or not len(epochs):
+        name = wrong[0] if wrong else "none"
+        raise InputError(f"epoch {name} does not exist in '{path}': give numbers from 1 to {count}")
+    return np.unique(np.asarray(epochs, int))
+
+
+def _write_arrays(
+    folder: Path, record: Record, data: "xr.Dataset", kept: np.ndarray, chosen: np.ndarray
+) -> None:
+    import zarr
+
+    group = zarr.create_group(folder / "samples.zarr")
+    left_out = np.setdiff1d(np.arange(data.sizes["epoch"]), chosen - 1)
+    for name, (dtype, missing, meaning) in SAMPLE_ARRAYS.items():
+        values = data[name].isel(sample=kept).to_numpy().astype(dtype)
+        if name == "probability" and record.probability_kind == "draw":
+            values *= data.sizes["sample"] / len(kept)
+        if name != ALWAYS:
+            values[left_out] = missing
+        group.create_array(
+            name,
+            data=values,
+            chunks=tuple(max(length, 1) for length in values.shape),
+            fill_value=missing,
+            compressors=packing(level=9),
+            dimension_names=("epoch", "sample"),
+            attributes={"description": meaning},
+        )
+    tags = {str(name): data[name].to_numpy()[kept] for name in data if data[name].ndim == 1}
+    if len(kept) < data.sizes["sample"]:
+        tags.setdefault("recorded_as", kept)
+    for name, values in tags.items():
+        group.create_array(name, data=values, dimension_names=("sample",))
+
+
+def _write_thumbnails(folder: Path, record: Record, kept: np.ndarray) -> None:
+    new_number = {int(old): new for new, old in enumerate(kept)}
+    shown = {new_number[i]: image for i, image in record.thumbnails.items() if i in new_number}
+    if shown:
+        content = pack_thumbnails(np.array(list(shown)), np.stack(list(shown.values())))
+        write_atomically(folder / "thumbnails.npz", content)
+
+
+def _about(
+    record: Record, kept: np.ndarray, chosen: np.ndarray, size: int, seed: int
+) -> dict[str, Any]:
+    about = copy.deepcopy(record.about)
+    about["thinned"] = {"samples": len(kept), "of": size, "seed": seed, "epochs": chosen.tolist()}
+    if len(kept) < size:
+        about["data"]["fingerprint"] = f"{record.fingerprint}-{len(kept)}-of-{size}-seed-{seed}"
+    return about
