@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "analysis",
         "augment",
         "budget",
+        "course",
         "data",
         "models",
         "plots",

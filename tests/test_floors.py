@@ -17,13 +17,13 @@ FLOORS = (
     {"samplers"},
     {"training", "analysis"},
     {"sweep", "plots"},
-    {"report", "cli", "demo", "widgets"},
+    {"report", "cli", "demo", "widgets", "course"},
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 READING = {"errors", "config", "seeds", "records", "analysis", "plots", "report"}
 # From the floor itself, or from a floor below, and still not allowed: the reading wing
 # meets the training wing at the records only.
-TRAINING = set(FLOOR) - READING - {"sweep", "cli", "demo", "widgets"}
+TRAINING = set(FLOOR) - READING - {"sweep", "cli", "demo", "widgets", "course"}
 # GraNd needs gradients; the one function that computes it imports torch when called.
 LAZY_TORCH = {"analysis"}
 

@@ -1,0 +1,13 @@
+"""Say in words whether the answer to an exercise is right, and what is wrong with it.
+
+In a notebook::
+
+    bl.course.check(double, [((2,), 4), ((-1.5,), -3.0)], hint="Multiply by two.")
+
+It prints one short text and raises nothing, so that an unsolved exercise never stops a
+notebook from running to its end. For marks, an ``assert`` can follow in the same cell.
+"""
+
+from budgetlab.course.checking import check
+
+__all__ = ["check"]
