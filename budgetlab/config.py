@@ -10,12 +10,21 @@ from typing import Any, Literal
 
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["BUDGET_UNITS", "CREDITS", "FIDELITIES", "NOISE_KINDS", "PRECISIONS", "RunConfig"]
+__all__ = [
+    "AVERAGINGS",
+    "BUDGET_UNITS",
+    "CREDITS",
+    "FIDELITIES",
+    "NOISE_KINDS",
+    "PRECISIONS",
+    "RunConfig",
+]
 
 BUDGET_UNITS = ("iterations", "samples", "flops", "seconds")
 CREDITS = ("row", "dominant", "weighted")
+AVERAGINGS = ("lifetime", "last")
 FIDELITIES = ("default", "published")
-NOISE_KINDS = ("symmetric", "pair")
+NOISE_KINDS = ("symmetric", "pair", "instance")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 # Fields that say where to read and write, not what is computed.
@@ -23,7 +32,10 @@ PLACES = ("data_root", "out")
 
 # Fields that came later, with defaults that change nothing: a run that does not use them
 # keeps the id it had before. Such a default must never change.
-ADDED = ("evaluate_every",)
+ADDED = (
+    "averaging",
+    "evaluate_every",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +88,8 @@ class RunConfig:
     """Selective backprop: power of the percentile; auto is 1/budget - 1."""
     sb_staleness: int = 1
     """Selective backprop: score again every n-th epoch."""
+    averaging: str = "lifetime"
+    """p-SGD and c-SGD: the mean of 1 - p_y over all visits (lifetime), or its last value (last)."""
     credit: str = "dominant"
     """Which sample a mixed image counts for: row, dominant or weighted."""
     fidelity: str = "default"
@@ -83,7 +97,7 @@ class RunConfig:
     label_noise: float = 0.0
     """Share of the training labels made wrong, in [0, 1)."""
     noise_kind: str = "symmetric"
-    """symmetric: any other class; pair: the next class."""
+    """symmetric: any other class; pair: the next class; instance: what looks alike."""
     imbalance: float = 1.0
     """Size of the most frequent training class over the least frequent, at least 1."""
     val_fraction: float = 0.0
@@ -109,6 +123,7 @@ class RunConfig:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
         _one_of("budget unit", self.budget_unit, BUDGET_UNITS)
+        _one_of("averaging", self.averaging, AVERAGINGS)
         _one_of("credit rule", self.credit, CREDITS)
         _one_of("fidelity", self.fidelity, FIDELITIES)
         _one_of("kind of label noise", self.noise_kind, NOISE_KINDS)

@@ -87,7 +87,7 @@ OTHER_VALUES = {
     "randaugment_n": 1, "randaugment_m": 5, "sb_beta": 2.0, "sb_staleness": 2, "credit": "row",
     "fidelity": "published", "label_noise": 0.1, "noise_kind": "pair", "imbalance": 2.0,
     "val_fraction": 0.1, "limit": 10, "data_seed": 1, "seed": 1, "device": "cpu",
-    "precision": "float32", "evaluate_every": 2, "data_root": "elsewhere", "out": "elsewhere",
+    "precision": "float32", "evaluate_every": 2, "averaging": "last", "data_root": "elsewhere", "out": "elsewhere",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import budgetlab as bl
 from budgetlab import samplers
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
-from budgetlab.history import Credit, History, Measures
+from budgetlab.history import Credit, History, Measures, measure
 from budgetlab.samplers import Batch, Setup, draw_without_replacement, replace_unseen, smooth
 
 DRAW_AHEAD = ("unif-SGD", "p-SGD", "c-SGD", "rs2")
@@ -130,6 +130,20 @@ def test_scores_of_the_paper_by_hand(method, scores):
     assert sampler.score(history).tolist() == pytest.approx(scores)
     expected = [(s + np.mean(scores)) / (2 * np.sum(scores)) for s in scores]
     assert sampler.probabilities(history).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("method", "scores"), [("p-SGD", [0.8, 0.1]), ("c-SGD", [0.16, 0.09])])
+def test_without_averaging_the_last_visit_is_the_score(method, scores):
+    history = seen_with([0.6, 0.1])
+    credit = Credit(torch.arange(2), torch.arange(2), torch.ones(2))
+    history.update(
+        credit, measure(torch.tensor([[0.2, 0.8], [0.9, 0.1]]).log(), torch.tensor([0, 0]))
+    )
+    lifetime = make(method, 2).score(history)
+    assert make(method, 2, averaging="last").score(history).tolist() == pytest.approx(scores)
+    error = torch.tensor([(0.4 + 0.8) / 2, (0.9 + 0.1) / 2])
+    wanted = error if method == "p-SGD" else error * (1 - error)
+    assert lifetime.tolist() == pytest.approx(wanted.tolist())
 
 
 @pytest.mark.parametrize("method", ["unif-SGD", "p-SGD", "c-SGD"])

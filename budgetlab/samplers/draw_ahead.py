@@ -70,8 +70,8 @@ class ProbabilitySGD(ScoreSampler):
     """More of what the network gets wrong: score is the mean of 1 - p_y."""
 
     def score(self, history: History) -> Tensor:
-        """Score ``m_i``, the lifetime mean of ``1 - p_y``."""
-        return history.error
+        """Score ``m_i``, the lifetime mean of ``1 - p_y`` or its last value."""
+        return error_of(self.setup.config.averaging, history)
 
 
 @sampler("c-SGD")
@@ -85,7 +85,7 @@ class ConfidenceSGD(ScoreSampler):
 
     def score(self, history: History) -> Tensor:
         """Score ``m_i (1 - m_i)``."""
-        error = history.error
+        error = error_of(self.setup.config.averaging, history)
         if self.setup.config.fidelity == "published":
             error = replace_unseen(error, history.seen)
         return error * (1 - error)
@@ -121,3 +121,8 @@ class RS2(Sampler):
         drawn, self.left = self.left[: self.draws], self.left[self.draws :]
         for indices in self.full_batches(drawn):
             yield Batch(indices)
+
+
+def error_of(averaging: str, history: History) -> Tensor:
+    """Return ``1 - p_y`` of each sample ``[N]``: its lifetime mean, or its last value."""
+    return history.error if averaging == "lifetime" else 1 - history.last_p_y
