@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetlab.data.changes import imbalanced, noisy_labels, stratified
+from budgetlab.data.changes import annotator, imbalanced, noisy_labels, stratified
 from budgetlab.errors import InputError
 
 
@@ -94,3 +94,53 @@ def test_imbalance_is_exact_where_the_source_is_unbalanced():
 def test_values_out_of_range_are_refused(call):
     with pytest.raises(InputError):
         call(np.array([0, 1, 1, 0]))
+
+
+def shades(count: int = 2_000) -> tuple[np.ndarray, np.ndarray]:
+    """Images of classes 0, 1, 2 that grow brighter; 0 and 1 overlap, 2 stands apart."""
+    rng = np.random.default_rng(0)
+    y = np.arange(count) % 3
+    brightness = np.array([100, 120, 220])[y] + rng.normal(0, 12, count)
+    x = brightness[:, None, None, None] + rng.normal(0, 3, (count, 1, 16, 16))
+    return x.clip(0, 255).astype(np.uint8), y
+
+
+def test_instance_noise_mixes_up_what_looks_alike():
+    x, y = shades()
+    noisy = noisy_labels(y, 3, 0.1, "instance", generator(), x)
+    changed = noisy != y
+    assert changed.sum() == 200
+    # Class 2 looks like nobody: hardly ever wrong, and hardly ever the wrong label.
+    assert changed[y == 2].mean() < 0.02
+    assert (noisy[changed] != 2).mean() > 0.98
+    # Within class 0, the brighter ones look like class 1 and are wrong more often.
+    bright = x.mean(axis=(1, 2, 3)) > 110
+    zero = y == 0
+    assert changed[zero & bright].mean() > 3 * changed[zero & ~bright].mean()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    y=st.lists(st.integers(0, 4), min_size=1, max_size=40),
+    rate=st.floats(0, 0.999),
+    seed=st.integers(0, 100),
+)
+def test_instance_noise_changes_exactly_the_share_whatever_the_data(y, rate, seed):
+    y = np.array(y)
+    x = np.random.default_rng(seed).normal(size=(len(y), 2)) * (seed % 3)
+    noisy = noisy_labels(y, 5, rate, "instance", generator(seed), x)
+    assert (noisy != y).sum() == round(rate * len(y))
+    assert ((noisy >= 0) & (noisy < 5)).all()
+
+
+def test_instance_noise_needs_the_samples():
+    with pytest.raises(InputError, match="needs the samples"):
+        noisy_labels(np.array([0, 1]), 2, 0.5, "instance", generator())
+
+
+def test_a_sample_is_judged_by_a_model_that_has_not_seen_its_label():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(400, 30)), rng.integers(0, 2, 400)
+    judged = annotator(x, y, 2, generator())
+    # Nothing can be learned here; a model that knew the labels would be right more often.
+    assert abs((judged.argmax(axis=1) == y).mean() - 0.5) < 0.1

@@ -1,6 +1,7 @@
 """Data sets as tensors: built-in ones, the paper's, and the user's own."""
 
 from budgetlab.data.load import describe, load
+from budgetlab.data.own import duplicates
 from budgetlab.data.samples import Samples, Splits
 
-__all__ = ["Samples", "Splits", "describe", "load"]
+__all__ = ["Samples", "Splits", "describe", "duplicates", "load"]

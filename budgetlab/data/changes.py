@@ -8,9 +8,14 @@ import numpy as np
 
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["NOISE_KINDS", "imbalanced", "noisy_labels", "stratified"]
+__all__ = ["NOISE_KINDS", "annotator", "imbalanced", "noisy_labels", "stratified"]
 
-NOISE_KINDS = ("symmetric", "pair")
+NOISE_KINDS = ("symmetric", "pair", "instance")
+
+# The annotator of instance-dependent noise sees images no larger than this, and trusts
+# the correlations between their pixels up to this share.
+ANNOTATOR_SIDE = 8
+ANNOTATOR_SHRINKAGE = 0.1
 
 
 def stratified(y: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -85,7 +90,12 @@ def imbalanced(y: np.ndarray, ratio: float, generator: np.random.Generator) -> n
 
 
 def noisy_labels(
-    y: np.ndarray, classes: int, rate: float, kind: str, generator: np.random.Generator
+    y: np.ndarray,
+    classes: int,
+    rate: float,
+    kind: str,
+    generator: np.random.Generator,
+    x: np.ndarray | None = None,
 ) -> np.ndarray:
     """Give exactly ``round(rate * N)`` samples a wrong label.
 
@@ -99,7 +109,13 @@ def noisy_labels(
         Share of the labels to change, in [0, 1).
     kind
         ``symmetric``: any of the other classes, equally likely; ``pair``: the
-        next class, the last one becoming the first.
+        next class, the last one becoming the first; ``instance``: what a hurried
+        annotator would mix up, see :func:`annotator`. There the chance of a wrong
+        label is in proportion to ``1 - P(true class | x)``, and the wrong label is
+        drawn by ``P`` among the other classes: hard samples are wrong more often,
+        and wrong in the direction of what they look like.
+    x
+        The samples, ``[N, ...]``; needed for ``instance`` only.
 
     Returns
     -------
@@ -113,7 +129,14 @@ def noisy_labels(
     if rate and classes < 2:
         raise InputError("label noise needs at least 2 classes: this data has 1")
     changed = y.copy()
-    chosen = generator.permutation(len(y))[: round(rate * len(y))]
+    count = round(rate * len(y))
+    if kind == "instance":
+        if x is None or len(x) != len(y):
+            raise InputError(
+                "label noise of kind 'instance' needs the samples: give x, one a label"
+            )
+        return _mixed_up(y, annotator(x, y, classes, generator), count, generator)
+    chosen = generator.permutation(len(y))[:count]
     if kind == "symmetric":
         # A step of 1 to C - 1 reaches each other class once and never the true one.
         step = generator.integers(1, classes, len(chosen)) if classes > 1 else 0
@@ -121,3 +144,85 @@ def noisy_labels(
         step = 1
     changed[chosen] = (y[chosen] + step) % classes
     return changed
+
+
+def _mixed_up(
+    y: np.ndarray, chance: np.ndarray, count: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Change ``count`` labels as an annotator who believes ``chance [N, C]`` would."""
+    rows = np.arange(len(y))
+    # A floor, so that any number of labels can be changed.
+    doubt = np.maximum(1 - chance[rows, y], 1e-12)
+    # The first to arrive in an exponential race: drawn one by one in proportion to doubt.
+    chosen = np.argsort(generator.exponential(size=len(y)) / doubt, kind="stable")[:count]
+    others = chance[chosen] + 1e-12
+    others[np.arange(count), y[chosen]] = 0
+    ends = np.cumsum(others, axis=1)
+    place = generator.random(count) * ends[:, -1]
+    changed = y.copy()
+    # The first end above the place; the true class has no width and is never met.
+    changed[chosen] = (ends > place[:, None]).argmax(axis=1)
+    return changed
+
+
+def annotator(
+    x: np.ndarray, y: np.ndarray, classes: int, generator: np.random.Generator
+) -> np.ndarray:
+    """What a simple model believes of each sample: ``P(class | x)``, float64 ``[N, C]``.
+
+    Linear discriminant analysis on small copies of the images (at most 8 pixels a side)
+    with a tenth of shrinkage. Each half is judged by the model of the other half, so
+    that no sample is judged by a model that has seen its label. Instance-dependent
+    noise from the doubt of a model is due to Chen et al. (*Beyond class-conditional
+    assumption*, AAAI 2021), who train a network for it.
+
+    Parameters
+    ----------
+    x
+        ``[N, C, H, W]`` or ``[N, features]``.
+    y
+        True labels ``[N]``.
+    """
+    features = _small(x)
+    chance = np.empty((len(y), classes))
+    order = generator.permutation(len(y))
+    halves = order[: len(y) // 2], order[len(y) // 2 :]
+    for judged, learned in (halves, halves[::-1]):
+        if len(judged):
+            chance[judged] = _discriminant(features[learned], y[learned], features[judged], classes)
+    return chance
+
+
+def _small(x: np.ndarray) -> np.ndarray:
+    """Features ``[N, D]``: the points, or the means of blocks of pixels."""
+    if x.ndim != 4:
+        return x.reshape(len(x), -1).astype(np.float64)
+    rows, columns = (max(1, -(-side // ANNOTATOR_SIDE)) for side in x.shape[2:])
+    tops, lefts = np.arange(0, x.shape[2], rows), np.arange(0, x.shape[3], columns)
+    parts = []
+    for part in np.array_split(x, max(1, len(x) // 1024)):
+        sums = np.add.reduceat(part.astype(np.float32), tops, axis=2)
+        parts.append(np.add.reduceat(sums, lefts, axis=3).reshape(len(part), -1))
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _discriminant(x: np.ndarray, y: np.ndarray, asked: np.ndarray, classes: int) -> np.ndarray:
+    """Posterior ``[M, C]`` of ``asked [M, D]`` from Gaussian classes of one covariance."""
+    if not len(y):
+        return np.full((len(asked), classes), 1 / classes)
+    member = np.eye(classes)[y]
+    counts = member.sum(axis=0)
+    centre = x.mean(axis=0)
+    # A class without a sample here lies in the middle, and is counted as half a sample.
+    means = np.where(counts[:, None] > 0, member.T @ x / np.maximum(counts, 1)[:, None], centre)
+    around = x - means[y]
+    covariance = around.T @ around / len(y)
+    size = np.trace(covariance) / len(covariance) or 1.0
+    shrunk = (1 - ANNOTATOR_SHRINKAGE) * covariance + np.eye(len(covariance)) * (
+        ANNOTATOR_SHRINKAGE * size
+    )
+    weights = np.linalg.solve(shrunk, (means - centre).T)
+    prior = np.log((counts + 0.5) / (counts + 0.5).sum())
+    logits = (asked - centre) @ weights - ((means - centre).T * weights).sum(axis=0) / 2 + prior
+    chance = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return chance / chance.sum(axis=1, keepdims=True)

@@ -90,7 +90,8 @@ def load(
         Share of the training labels made wrong, in [0, 1): exactly
         ``round(label_noise * N)`` of them.
     noise_kind
-        ``symmetric``: any other class; ``pair``: the next class.
+        ``symmetric``: any other class; ``pair``: the next class; ``instance``: what
+        looks alike, hard samples first.
     imbalance
         Size of the most frequent class over the least frequent, at least 1;
         sizes in between fall exponentially.
@@ -188,6 +189,7 @@ def _mislabel(train: Samples, rate: float, kind: str, seed: int) -> Samples:
     if not rate:
         return train
     y = train.y.numpy()
-    given = noisy_labels(y, len(train.classes), rate, kind, numpy_generator(seed, "noise"))
+    generator = numpy_generator(seed, "noise")
+    given = noisy_labels(y, len(train.classes), rate, kind, generator, train.x.numpy())
     tags = train.tags.assign(true_label=y, is_noisy=given != y)
     return replace(train, y=torch.from_numpy(given), tags=tags)

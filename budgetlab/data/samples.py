@@ -8,6 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
+
+from budgetlab.data.changes import stratified
+from budgetlab.data.own import read_dataset
+from budgetlab.errors import InputError
+from budgetlab.seeds import numpy_generator
 
 __all__ = ["Samples", "Splits", "channel_statistics", "fingerprint", "make_samples"]
 
@@ -51,6 +57,42 @@ class Samples:
         """Shape of one sample: ``(C, H, W)``, or ``(2,)`` for points."""
         return tuple(self.x.shape[1:])
 
+    @classmethod
+    def from_dataset(
+        cls, dataset: Dataset, *, classes: Sequence[str] | None = None, flip: bool = False
+    ) -> "Samples":
+        """Read any torch data set once and hold it whole.
+
+        Parameters
+        ----------
+        dataset
+            Map-style, with items ``(sample, label)`` as
+            :func:`budgetlab.data.own.read_dataset` takes them: PIL images, uint8, or
+            floats in [0, 1]; all of one size, without augmentation or normalisation.
+        classes
+            Names; by default ``dataset.classes``, else the numbers.
+        flip
+            Whether a horizontal flip keeps the label.
+
+        Returns
+        -------
+        Samples
+            In the order of the data set: the tag ``index`` is what
+            ``torch.utils.data.Subset`` takes. Mean and standard deviation are those of
+            these samples.
+        """
+        x, y, names = read_dataset(dataset, classes)
+        mean, std = channel_statistics(x)
+        return make_samples(x, y, names, mean=mean, std=std, flip=flip)
+
+    def normalised(self, indices: Tensor | slice = slice(None)) -> Tensor:
+        """Return samples as the network takes them: float32, mean 0, deviation 1 a channel."""
+        x = self.x[indices]
+        is_image = len(self.sample_shape) == 3
+        shape = (1, -1, 1, 1) if is_image else (1, -1)
+        mean, std = (torch.tensor(v, device=x.device).view(shape) for v in (self.mean, self.std))
+        return (x / (255.0 if is_image else 1.0) - mean) / std
+
     def select(self, indices: Tensor | np.ndarray | Sequence[int]) -> "Samples":
         """Return the samples at these positions, in this order."""
         positions = torch.as_tensor(indices, dtype=torch.int64)
@@ -85,6 +127,52 @@ class Splits:
     test: Samples
     fingerprint: str
     skipped: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        train: Samples,
+        test: Samples | None = None,
+        *,
+        val: Samples | None = None,
+        name: str = "own",
+        seed: int = 0,
+    ) -> "Splits":
+        """Put samples of your own together for a run.
+
+        Parameters
+        ----------
+        train
+            Training samples.
+        test
+            Held out; by default a fifth of ``train``, every class at its share, is
+            taken out for it.
+        val
+            Held out for validation.
+        name
+            What records call the data.
+        seed
+            Seed of the draw of the fifth.
+
+        Raises
+        ------
+        InputError
+            If the parts have other shapes or classes, or one is empty.
+        """
+        if test is None:
+            y = train.y.cpu().numpy()
+            held = stratified(y, round(len(y) / 5), numpy_generator(seed, "split"))
+            train, test = train.select(np.setdiff1d(np.arange(len(y)), held)), train.select(held)
+        for part in (train, test, *([val] if val is not None else [])):
+            if not len(part):
+                raise InputError(f"'{name}' has too few samples for training and testing: add some")
+            if part.sample_shape != train.sample_shape or part.classes != train.classes:
+                raise InputError(
+                    f"the parts of '{name}' differ: samples of {part.sample_shape} in "
+                    f"{len(part.classes)} classes beside {train.sample_shape} in "
+                    f"{len(train.classes)}; give the same shape and classes to all"
+                )
+        return cls(name, train, val, test, fingerprint(train, test))
 
 
 def make_samples(
