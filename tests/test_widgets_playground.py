@@ -1,5 +1,7 @@
 """The playground: what is kept of each epoch, and the two runs side by side."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from budgetlab.errors import InputError, RunError
 from budgetlab.training import Run
 from budgetlab.widgets import SamplerPlayground
 from budgetlab.widgets.frames import GRID, frame_of, grid_of
+from budgetlab.widgets.playground import SPEEDS
 
 WAIT = 60
 
@@ -29,6 +32,14 @@ def make(tmp_path, data_root):
     for one in made:
         one.stop()
         assert one.wait(WAIT)
+
+
+def until(true):
+    """Wait for what another thread does."""
+    end = time.monotonic() + WAIT
+    while not true() and time.monotonic() < end:
+        time.sleep(0.005)
+    assert true()
 
 
 # ---- what is kept ----
@@ -110,7 +121,7 @@ def test_both_start_from_the_same_weights_and_the_same_first_epoch(make):
 def test_every_epoch_can_be_gone_to(make):
     playground = make()
     left, right = playground.fit()
-    assert playground.play.max == playground.epoch.box.max == 4
+    assert playground.epoch.slider.max == playground.epoch.box.max == 4
     pictures = set()
     for epoch in (1, 2, 3, 4):
         playground.epoch.value = epoch
@@ -123,11 +134,49 @@ def test_every_epoch_can_be_gone_to(make):
     playground.forth.click()
     assert playground.epoch.value == 4
     playground.back.click()
-    assert playground.epoch.value == playground.play.value == 3
-    playground.play.value = 2
+    assert playground.epoch.value == 3
+
+
+def test_play_goes_to_the_end_and_begins_again(make):
+    playground = make()
+    playground.fit()
+    playground.speed.value = min(SPEEDS.values())
+    assert playground.player.seconds == 0.2
+    shown = []
+    playground.epoch.on_change(lambda: shown.append(playground.epoch.value))
+    playground.epoch.value = 2
+    for start in (2, 4):
+        shown.clear()
+        playground.player.button.click()
+        assert playground.player.button.description == "Pause"
+        until(lambda: not playground.player.playing)
+        assert shown == ([3, 4] if start == 2 else [1, 2, 3, 4])
+    assert playground.player.button.description == "Play"
+
+
+def test_a_pause_stays_where_it_is(make):
+    playground = make()
+    playground.fit()
+    playground.speed.value = max(SPEEDS.values())
+    playground.epoch.value = 1
+    playground.player.button.click()
+    until(lambda: playground.epoch.value == 2)
+    playground.player.button.click()
+    assert not playground.player.playing
+    time.sleep(1.5 * playground.player.seconds)
     assert playground.epoch.value == 2
-    playground.speed.value = 200
-    assert playground.play.interval == 200
+
+
+def test_training_and_a_newer_playground_pause_it(make):
+    playground = make()
+    playground.fit()
+    playground.speed.value = max(SPEEDS.values())
+    playground.player.play()
+    playground.fit()
+    assert not playground.player.playing
+    playground.player.play()
+    make()
+    assert not playground.player.playing
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)

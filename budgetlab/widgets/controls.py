@@ -1,5 +1,6 @@
 """Controls with a name that can be read: numbers to slide or to type, and choices."""
 
+import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,12 +10,19 @@ __all__ = ["Number", "button", "choice", "row"]
 
 LABEL = {"description_width": "initial"}
 
+# One clear pixel; what counts is that the browser tells when it has loaded it.
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+NAMING = """(function name(pixel, tries) {
+  const handle = pixel.closest('.bl-number')?.querySelector('[role=slider]');
+  if (handle) handle.setAttribute('aria-label', pixel.dataset.name);
+  else if (tries) setTimeout(name, 100, pixel, tries - 1);
+})(this, 50)"""
+
 
 class Number(W.HBox):
     """A number to type, with its name, and a slider beside it for the mouse.
 
-    The typed field is the truth: it keeps its range, and a slider alone has no name
-    that a screen reader could say.
+    The typed field is the truth: it keeps its range.
 
     Parameters
     ----------
@@ -38,7 +46,10 @@ class Number(W.HBox):
         self.box = box(**limits, description=name, style=LABEL, layout=W.Layout(width=width))
         self.slider = slider(**limits, readout=False, layout=W.Layout(width="8em"))
         self._callbacks: list[Callable[[], None]] = []
-        super().__init__([self.box, self.slider], layout=W.Layout(margin="0 1em 0 0"))
+        super().__init__(
+            [self.box, self.slider, _name_of_slider(name)], layout=W.Layout(margin="0 1em 0 0")
+        )
+        self.add_class("bl-number")
         self.slider.observe(self._slid, "value")
         self.box.observe(self._typed, "value")
         if marker:
@@ -80,6 +91,16 @@ class Number(W.HBox):
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call a function after each change."""
         self._callbacks.append(callback)
+
+
+def _name_of_slider(name: str) -> W.HTML:
+    """Make an invisible widget that gives the slider beside it a name for screen readers.
+
+    Core ipywidgets know no name of a slider's handle, so that the page itself has to write
+    it. Where a front end runs no script of a widget, the slider has no name, as any other.
+    """
+    markup = f'<img alt="" src="{PIXEL}" data-name="{html.escape(name)}" onload="{NAMING}">'
+    return W.HTML(markup, layout=W.Layout(width="0", height="0", margin="0", overflow="hidden"))
 
 
 def choice(

@@ -13,6 +13,7 @@ from budgetlab.training import Run, load_data
 from budgetlab.widgets.controls import LABEL, Number, button, choice, row
 from budgetlab.widgets.frames import Frame, frame_of, grid_of
 from budgetlab.widgets.pace import Pace
+from budgetlab.widgets.player import Player
 from budgetlab.widgets.playground_picture import AS_COLOUR, AS_SIZE, PlaygroundPicture
 from budgetlab.widgets.session import Session, claim
 from budgetlab.widgets.status import StatusLine
@@ -20,7 +21,7 @@ from budgetlab.widgets.status import StatusLine
 __all__ = ["SamplerPlayground"]
 
 DEFAULTS = {"epochs": 30, "batch_size": 32, "budget": 0.2, "lr": 0.05}
-SPEEDS = {"slow": 1000, "medium": 500, "fast": 200}
+SPEEDS = {"slow": 1.0, "medium": 0.5, "fast": 0.2}
 
 
 class SamplerPlayground(W.VBox):
@@ -79,7 +80,7 @@ class SamplerPlayground(W.VBox):
                 row(self.problem, self.left, self.right),
                 row(self.budget, self.epochs, self.seed),
                 row(self.train_button, self.stop_button),
-                row(self.play, self.epoch, self.back, self.forth, self.speed, self.way),
+                row(self.player.button, self.epoch, self.back, self.forth, self.speed, self.way),
                 self.status,
                 self.frame_box,
             ]
@@ -102,18 +103,15 @@ class SamplerPlayground(W.VBox):
         self.train_button = button("Train both", self.train, "bl-train", "Train the two runs")
         self.stop_button = button("Stop", self.stop, "bl-stop", "Stop both after their step")
         self.stop_button.disabled = True
-        self.play = W.Play(
-            min=1, max=1, value=1, interval=SPEEDS["medium"], layout=W.Layout(width="9em")
-        )
+        self.player = Player(self._play_first, self._play_on, SPEEDS["medium"])
         self.epoch = Number("Epoch", 1, 1, 1, 1, "bl-epoch")
         self.back = button("Back", lambda: self._go(-1), "bl-back", "One epoch back")
         self.forth = button("Step", lambda: self._go(1), "bl-forth", "One epoch on")
         self.speed = choice("Speed", [*SPEEDS.items()], SPEEDS["medium"], "bl-speed", "11em")
         self.way = choice("Probability as", [AS_SIZE, AS_COLOUR], AS_SIZE, "bl-way", "13em")
-        self.play.observe(lambda change: setattr(self.epoch, "value", change["new"]), "value")
-        self.speed.observe(lambda change: setattr(self.play, "interval", change["new"]), "value")
+        self.speed.observe(lambda change: setattr(self.player, "seconds", change["new"]), "value")
         self.way.observe(lambda _: self.update(), "value")
-        self.epoch.on_change(self._moved)
+        self.epoch.on_change(self.update)
 
     @property
     def configs(self) -> tuple[RunConfig, RunConfig]:
@@ -177,6 +175,7 @@ class SamplerPlayground(W.VBox):
     def detach(self) -> None:
         """Stop, and never draw again: another playground of this name has taken over."""
         self._detached = True
+        self.player.pause()
         self.stop()
         for part in (self.train_button, self.stop_button):
             part.disabled = True
@@ -199,6 +198,7 @@ class SamplerPlayground(W.VBox):
         self._training = len(self.sessions)
         self.train_button.disabled, self.stop_button.disabled = True, False
         self._pace = Pace()
+        self.player.pause()
         self.epoch.value = 1
         self.status.say("Training.")
         self._names = configs[0].method, configs[1].method
@@ -225,13 +225,9 @@ class SamplerPlayground(W.VBox):
     def _follow(self) -> None:
         """Show the newest epoch while the two are training."""
         last = max(map(len, self.frames))
-        self._limit(last)
+        self.epoch.limit(1, last)
         self.epoch.value = last
         self.status.say(f"Training: {last} epochs so far.")
-
-    def _limit(self, last: int) -> None:
-        self.play.max = last
-        self.epoch.limit(1, last)
 
     def _on_end(self, session: Session) -> None:
         with self._lock, self.status.catching():
@@ -239,7 +235,7 @@ class SamplerPlayground(W.VBox):
             if self._detached or self._training:
                 return
             last = max(map(len, self.frames), default=0)
-            self._limit(max(1, last))
+            self.epoch.limit(1, max(1, last))
             self.train_button.disabled, self.stop_button.disabled = False, True
             self.update()
             errors = [s.error for s in self.sessions if s.error is not None]
@@ -253,9 +249,16 @@ class SamplerPlayground(W.VBox):
     def _go(self, by: int) -> None:
         self.epoch.value = self.epoch.value + by
 
-    def _moved(self) -> None:
-        self.play.value = self.epoch.value
-        self.update()
+    def _play_first(self) -> None:
+        ended = self.epoch.value >= max(map(len, self.frames))
+        self.epoch.value = 1 if ended else self.epoch.value + 1
+
+    def _play_on(self) -> bool:
+        last = max(map(len, self.frames))
+        if self.epoch.value >= last:
+            return False
+        self._go(1)
+        return self.epoch.value < last
 
     def update(self) -> None:
         """Show the epoch that is chosen; a run that is shorter stays at its last one."""
