@@ -17,6 +17,7 @@ __all__ = [
     "FIDELITIES",
     "NOISE_KINDS",
     "PRECISIONS",
+    "WEIGHTS",
     "RunConfig",
 ]
 
@@ -26,6 +27,7 @@ AVERAGINGS = ("lifetime", "last")
 FIDELITIES = ("default", "published")
 NOISE_KINDS = ("symmetric", "pair", "instance")
 PRECISIONS = ("auto", "float32", "bfloat16")
+WEIGHTS = ("none", "unbiased")
 
 # Fields that say where to read and write, not what is computed.
 PLACES = ("data_root", "out")
@@ -35,7 +37,21 @@ PLACES = ("data_root", "out")
 ADDED = (
     "averaging",
     "evaluate_every",
+    "grad_norm_threshold",
+    "holdout_fraction",
+    "keep_fraction",
+    "presample",
+    "proxy_model",
+    "proxy_share",
+    "prune_fraction",
+    "smoothing",
+    "subset_fraction",
+    "temperature",
+    "weights",
 )
+
+# Numbers that may also be left to the kit, as "auto".
+AUTOMATIC = ("prune_fraction", "sb_beta", "subset_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +104,31 @@ class RunConfig:
     """Selective backprop: power of the percentile; auto is 1/budget - 1."""
     sb_staleness: int = 1
     """Selective backprop: score again every n-th epoch."""
+    smoothing: float = 1.0
+    """Methods that draw by a score: how many times the mean score is added to each; large is
+    uniform."""
+    temperature: float = 1.0
+    """Methods that draw by a score, and grad-norm: power of the score; 0 is uniform, large is
+    greedy."""
+    weights: str = "none"
+    """Methods that draw by a score: unbiased divides each loss by its chance of being drawn."""
+    keep_fraction: float = 0.1
+    """top-k and rho-loss: share of the candidates trained on; 1 is uniform."""
+    presample: int = 3
+    """grad-norm: candidates looked at for each sample trained on."""
+    grad_norm_threshold: float = 4 / 3
+    """grad-norm: switched on while the estimated gain of choosing is above this."""
+    prune_fraction: float | Literal["auto"] = "auto"
+    """infobatch: share of the well-learned left out of an epoch; auto follows the budget."""
+    subset_fraction: float | Literal["auto"] = "auto"
+    """random-subset and the pruned ones: share of the training set kept; auto is the budget."""
+    proxy_share: float = 0.2
+    """rho-loss and the pruned ones: share of the budget for the network that scores."""
+    proxy_model: str = "auto"
+    """rho-loss and the pruned ones: that network; auto is a small one for rho-loss, else the
+    run's own."""
+    holdout_fraction: float = 0.1
+    """rho-loss without a validation split: share of the training set held out for its proxy."""
     averaging: str = "lifetime"
     """p-SGD and c-SGD: the mean of 1 - p_y over all visits (lifetime), or its last value (last)."""
     credit: str = "dominant"
@@ -128,6 +169,7 @@ class RunConfig:
         _one_of("fidelity", self.fidelity, FIDELITIES)
         _one_of("kind of label noise", self.noise_kind, NOISE_KINDS)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("kind of weights", self.weights, WEIGHTS)
         inside = _Range(self)
         inside("budget", 0, 1, open_low=True)
         inside("epochs", 1, 100_000)
@@ -141,6 +183,17 @@ class RunConfig:
         if self.sb_beta != "auto":
             inside("sb_beta", 0, 1e6)
         inside("sb_staleness", 1, 100_000)
+        inside("smoothing", 0, 1e6)
+        inside("temperature", 0, 100)
+        inside("keep_fraction", 0, 1, open_low=True)
+        inside("presample", 1, 1000)
+        inside("grad_norm_threshold", 0, 1e6)
+        if self.prune_fraction != "auto":
+            inside("prune_fraction", 0, 1, open_high=True)
+        if self.subset_fraction != "auto":
+            inside("subset_fraction", 0, 1, open_low=True)
+        inside("proxy_share", 0, 1, open_low=True, open_high=True)
+        inside("holdout_fraction", 0, 1, open_low=True, open_high=True)
         inside("label_noise", 0, 1, open_high=True)
         inside("imbalance", 1, 1e6)
         inside("val_fraction", 0, 1, open_high=True)
@@ -239,10 +292,10 @@ def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
 def _plain(name: str, value: Any) -> Any:
     """Turn a given value into the plain type of its field, or say why not."""
     default = RunConfig.__dataclass_fields__[name].default
-    kind: type = float if name == "sb_beta" else type(default)
+    kind: type = float if name in AUTOMATIC else type(default)
     flag = name.replace("_", "-")
     try:
-        if name == "sb_beta" and value == "auto":
+        if name in AUTOMATIC and value == "auto":
             return "auto"
         if kind is tuple:
             return tuple(float(part) for part in value)

@@ -242,6 +242,12 @@ class History:
         return self._sum("forgotten")
 
     @property
+    def never_learned(self) -> Tensor:
+        """bool: visited, and never right at any visit."""
+        # Right once and wrong now is a forgetting event.
+        return (self.last_correct == 0) & (self.forgotten == 0)
+
+    @property
     def last_loss(self) -> Tensor:
         """Cross-entropy at the last visit, nats; NaN before the first."""
         return self._newest("loss")
@@ -255,6 +261,11 @@ class History:
     def last_correct(self) -> Tensor:
         """1 or 0 at the last visit; NaN before the first."""
         return self._newest("correct")
+
+    @property
+    def last_el2n(self) -> Tensor:
+        """``||softmax - onehot||_2`` at the last visit; NaN before the first."""
+        return self._newest("el2n")
 
     @property
     def last_epoch(self) -> Tensor:

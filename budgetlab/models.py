@@ -146,6 +146,10 @@ class WideResNet(nn.Module):
 
 IMAGE_MODELS: dict[str, tuple[str, Callable[[int, int], nn.Module]]] = {
     "small": ("three convolutions, widths 32-64-128: lessons on a CPU", SmallConvNet),
+    "tiny": (
+        "three convolutions, widths 16-32-64: a proxy for rho-loss",
+        lambda channels, classes: SmallConvNet(channels, classes, (16, 32, 64)),
+    ),
     "resnet8": ("He et al. 2016, widths 16-32-64, one block a stage", NarrowResNet),
     "resnet18": (
         "ResNet-18 with a 3x3 stem and no max-pool: the paper's",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STREAMS", "numpy_generator", "stream_seed", "torch_generator"]
 
-STREAMS = ("data", "imbalance", "split", "noise", "init", "order", "augmentation")
+STREAMS = ("data", "imbalance", "split", "noise", "init", "order", "augmentation", "proxy")
 
 
 def stream_seed(seed: int, stream: str) -> int:

@@ -32,7 +32,9 @@ def test_the_defaults_are_the_recipe_of_the_paper():
         ("batch_size", 0), ("lr", 0), ("lr", float("inf")), ("momentum", 1), ("momentum", -0.1),
         ("weight_decay", -1e-9), ("alpha", 0), ("randaugment_n", 17), ("randaugment_m", 31),
         ("sb_beta", -1), ("sb_beta", "automatic"), ("sb_staleness", 0),
-        ("label_noise", 1), ("imbalance", 0.9), ("val_fraction", 1), ("limit", -1),
+        ("smoothing", -0.1), ("temperature", 101), ("weights", "biased"), ("keep_fraction", 0),
+        ("presample", 0), ("prune_fraction", 1), ("subset_fraction", "some"), ("proxy_share", 1),
+        ("holdout_fraction", 0), ("label_noise", 1), ("imbalance", 0.9), ("val_fraction", 1), ("limit", -1),
         ("seed", -1), ("seed", 2**63), ("data_seed", 1.5), ("milestones", (0.5, 1.0)),
         ("milestones", (float("nan"),)), ("milestones", 3), ("method", 3),
         ("budget_unit", "iteration"), ("credit", "rows"), ("fidelity", "paper"),
@@ -87,7 +89,11 @@ OTHER_VALUES = {
     "randaugment_n": 1, "randaugment_m": 5, "sb_beta": 2.0, "sb_staleness": 2, "credit": "row",
     "fidelity": "published", "label_noise": 0.1, "noise_kind": "pair", "imbalance": 2.0,
     "val_fraction": 0.1, "limit": 10, "data_seed": 1, "seed": 1, "device": "cpu",
-    "precision": "float32", "evaluate_every": 2, "averaging": "last", "data_root": "elsewhere", "out": "elsewhere",
+    "precision": "float32", "evaluate_every": 2, "averaging": "last",
+    "smoothing": 0.5, "temperature": 2.0, "weights": "unbiased", "keep_fraction": 0.2,
+    "presample": 4, "grad_norm_threshold": 2.0, "prune_fraction": 0.5, "subset_fraction": 0.5,
+    "proxy_share": 0.3, "proxy_model": "mlp", "holdout_fraction": 0.2,
+    "data_root": "elsewhere", "out": "elsewhere",
 }  # fmt: skip
 
 

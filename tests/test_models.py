@@ -8,7 +8,7 @@ from budgetlab import models
 from budgetlab.devices import choose_device, choose_precision
 from budgetlab.errors import InputError
 
-IMAGE_MODELS = ("small", "resnet8", "resnet18", "wrn16-4")
+IMAGE_MODELS = ("small", "tiny", "resnet8", "resnet18", "wrn16-4")
 
 
 def parameters(model: nn.Module) -> int:
