@@ -139,8 +139,8 @@ def test_without_averaging_the_last_visit_is_the_score(method, scores):
     history.update(
         credit, measure(torch.tensor([[0.2, 0.8], [0.9, 0.1]]).log(), torch.tensor([0, 0]))
     )
-    lifetime = make(method, 2).score(history)
-    assert make(method, 2, averaging="last").score(history).tolist() == pytest.approx(scores)
+    lifetime = make(method, 2, budget=1).score(history)
+    assert make(method, 2, budget=1, averaging="last").score(history).tolist() == pytest.approx(scores)
     error = torch.tensor([(0.4 + 0.8) / 2, (0.9 + 0.1) / 2])
     wanted = error if method == "p-SGD" else error * (1 - error)
     assert lifetime.tolist() == pytest.approx(wanted.tolist())
