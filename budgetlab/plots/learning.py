@@ -51,7 +51,7 @@ def learning_curves(
     keys = list(frame.columns[: list(frame.columns).index("cost")])
     ax = style.axes(ax)
     scale = style.fraction(value)
-    groups, drawn = _named_groups(frame, keys)
+    groups, drawn = named_groups(frame, keys)
     said = []
     for name, group in groups.items():
         look, n = drawn[name], int(group["n"].iloc[0])
@@ -107,7 +107,7 @@ def frontier(
     ax = style.axes(ax)
     scale = style.fraction(value)
     keys = [name for name in frame.columns[: list(frame.columns).index("cost")] if name != "budget"]
-    groups, drawn = _named_groups(frame, keys)
+    groups, drawn = named_groups(frame, keys)
     aside = _sideways(frame)
     for name, group in groups.items():
         look = drawn[name]
@@ -231,7 +231,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     return ax
 
 
-def _named_groups(
+def named_groups(
     frame: pd.DataFrame, keys: Sequence[str]
 ) -> tuple[dict[str, pd.DataFrame], dict[str, style.Look]]:
     """Split a frame by its conditions, each named by what tells it from the others."""

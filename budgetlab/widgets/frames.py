@@ -7,12 +7,12 @@ import torch
 
 from budgetlab.data import Samples
 from budgetlab.errors import InputError
+from budgetlab.plots.points import extent_of
 from budgetlab.training import Run
 
 __all__ = ["Frame", "frame_of", "grid_of"]
 
 GRID = 60
-MARGIN = 0.06
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,11 @@ def grid_of(samples: Samples) -> tuple[torch.Tensor, tuple[float, float, float, 
     """
     if samples.x.ndim != 2 or samples.x.shape[1] != 2:
         raise InputError("this data set holds no points: choose points:moons or another of points")
-    low, high = samples.x.amin(0).cpu(), samples.x.amax(0).cpu()
-    low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
+    left, right, bottom, top = extent_of(samples.x.cpu().numpy())
     steps = (torch.arange(GRID) + 0.5) / GRID
-    across, up = (low[k] + steps * (high[k] - low[k]) for k in (0, 1))
+    across, up = left + steps * (right - left), bottom + steps * (top - bottom)
     grid = torch.stack([across.repeat(GRID), up.repeat_interleave(GRID)], 1)
-    return grid, (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+    return grid, (left, right, bottom, top)
 
 
 def frame_of(run: Run, grid: torch.Tensor) -> Frame:

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 from budgetlab.plots import style
+from budgetlab.plots.points import CLASSES, SHAPES, USUAL, sizes, surface_colours
 from budgetlab.widgets.frames import GRID, Frame
 from budgetlab.widgets.panel import PicturePanel, few_ticks, fixed_figure
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["AS_COLOUR", "AS_SIZE", "PlaygroundPicture"]
 
 AS_SIZE, AS_COLOUR = "size", "colour"
-CLASSES = (style.COLOURS[0], style.COLOURS[1], style.COLOURS[2])
-SHAPES = ("o", "s", "^")
-USUAL, LARGEST = 14.0, 90.0
 
 
 class PlaygroundPicture:
@@ -85,7 +83,7 @@ class _Half:
             f"{name}: accuracy {accuracy}, {frame.steps} steps, {100 * never:.0f}% never picked",
             loc="left", fontsize=10,
         )  # fmt: skip
-        self.surface.set_data(_surface(frame))
+        self.surface.set_data(surface_colours(frame.winner, frame.sure))
         chance = np.nan_to_num(frame.chance, nan=1.0)
         self._paint(chance, frame.picked > 0, way)
         return (
@@ -105,18 +103,9 @@ class _Half:
                 colours[:, :3] = 1 - depth * (1 - base)
                 points.set_sizes([USUAL * 1.6])
             else:
-                # The diameter is in proportion to the probability.
-                points.set_sizes(np.clip(USUAL * chance[rows] ** 2, 2, LARGEST))
+                points.set_sizes(sizes(chance[rows]))
             points.set_facecolor(colours.tolist())
             edges = np.tile((1.0, 1.0, 1.0, 0.5), (len(rows), 1))
             if picked is not None:
                 edges[picked[rows]] = (0.05, 0.05, 0.05, 1)
             points.set_edgecolor(edges.tolist())
-
-
-def _surface(frame: Frame) -> np.ndarray:
-    """Colour each place by its class, paler where the network is less sure."""
-    colours = np.array([to_rgb(colour) for colour in CLASSES])[frame.winner % 3]
-    lowest = 1 / max(2, int(frame.winner.max()) + 1)
-    strength = np.clip((frame.sure - lowest) / (1 - lowest), 0, 1)[:, :, None]
-    return (255 * (1 - 0.4 * strength * (1 - colours))).astype(np.uint8)
