@@ -1,5 +1,6 @@
 """What has been spent, what may be spent, and the learning rate in between."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -63,12 +64,17 @@ def model_costs(model: nn.Module, sample_shape: tuple[int, ...]) -> Costs:
     """Count the operations of a model with torch's FlopCounterMode.
 
     Matrix products and convolutions are counted, element-wise work is not.
-    Nothing is computed: the count runs on shapes alone.
+    Nothing is computed: the count runs on shapes alone, unless a network asks for values
+    on its way; then it is run on one sample of zeros.
     """
-    import copy
+    try:
+        return _count(model, torch.empty(1, *sample_shape, device="meta"))
+    except (RuntimeError, NotImplementedError):
+        return _count(model, torch.zeros(1, *sample_shape))
 
-    shadow = copy.deepcopy(model).to("meta").eval()
-    sample = torch.empty(1, *sample_shape, device="meta")
+
+def _count(model: nn.Module, sample: torch.Tensor) -> Costs:
+    shadow = copy.deepcopy(model).to(sample.device).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shadow(sample)
     forward = counter.get_total_flops()
@@ -88,8 +94,12 @@ class Ledger:
     """Samples run forward and backward."""
     looked_samples: int = 0
     """Samples run forward only, to choose among them."""
+    proxy_steps: int = 0
+    """Optimiser steps of other networks that the method needs."""
+    proxy_samples: int = 0
+    """Samples run through other networks, trained on or not."""
     proxy_flops: int = 0
-    """Operations spent on other models that the method needs."""
+    """Operations spent on other networks."""
     seconds: float = 0.0
     """Seconds of training: drawing, looking, augmenting and stepping. Evaluation and
     recording are not counted."""
@@ -109,11 +119,21 @@ class Ledger:
         """One forward without a gradient."""
         self.looked_samples += samples
 
+    def charge_proxy(self, costs: Costs, *, trained: int = 0, looked: int = 0) -> None:
+        """One optimiser step of another network, or a forward through it.
+
+        An iteration is an optimiser step and a sample is a sample, whichever network takes
+        it; only flops and seconds say how large that network is.
+        """
+        self.proxy_steps += trained > 0
+        self.proxy_samples += trained + looked
+        self.proxy_flops += trained * costs.forward_backward + looked * costs.forward
+
     def spent(self, unit: str) -> float:
-        """Amount spent in one of the four units."""
+        """Amount spent in one of the four units, on all networks together."""
         amounts = {
-            "iterations": self.steps,
-            "samples": self.trained_samples + self.looked_samples,
+            "iterations": self.steps + self.proxy_steps,
+            "samples": self.trained_samples + self.looked_samples + self.proxy_samples,
             "flops": self.flops,
             "seconds": self.seconds,
         }
@@ -131,7 +151,8 @@ class Ledger:
 
     def state_dict(self) -> dict[str, int | float]:
         """Return what :meth:`load_state_dict` takes."""
-        fields = ("steps", "trained_samples", "looked_samples", "proxy_flops", "seconds")
+        fields = ("steps", "trained_samples", "looked_samples", "proxy_steps", "proxy_samples",
+                  "proxy_flops", "seconds")  # fmt: skip
         return {name: getattr(self, name) for name in fields}
 
     def load_state_dict(self, state: dict[str, int | float]) -> None:
@@ -148,7 +169,8 @@ class Budget:
     ``floor(N b / B)`` steps, counted in the chosen unit. So a method that
     only trains gets the same steps in every unit, and one that also looks gets
     the same steps in ``iterations`` and fewer in the others. ``samples`` counts
-    every sample run through the network, trained on or only looked at.
+    every sample run through a network, trained on or only looked at. Other networks
+    count in every unit: their optimiser steps are iterations too.
 
     Parameters
     ----------
@@ -162,6 +184,8 @@ class Budget:
 
     unit: str
     limit: float
+    head_start: float = 0.0
+    """Spent on other networks before the first step: progress counts from there."""
     slowest_step: float = 0.0
     exhausted: bool = False
     """Something did not fit any more: the run is over, even if a smaller thing would fit."""
@@ -199,9 +223,9 @@ class Budget:
         At ``iterations`` this is ``i / (I - 1)``, the paper's.
         """
         last_start = self.limit - self._cost(ledger, trained, 0)
-        if last_start <= 0:
+        if last_start <= self.head_start:
             return 0.0
-        return min(ledger.spent(self.unit) / last_start, 1.0)
+        return min((ledger.spent(self.unit) - self.head_start) / (last_start - self.head_start), 1)
 
     def share_spent(self, ledger: Ledger) -> float:
         """Share of the limit spent, in [0, 1]."""

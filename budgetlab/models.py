@@ -5,7 +5,6 @@ Every network is a plain ``torch.nn.Module`` from normalised float images
 final softmax.
 """
 
-import threading
 from collections.abc import Callable
 
 import torch
@@ -13,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from budgetlab import own_models
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["SmallConvNet", "WideResNet", "build", "choose", "describe", "names"]
+__all__ = ["SmallConvNet", "WideResNet", "about", "build", "choose", "describe", "names"]
 
 
 class SmallConvNet(nn.Module):
@@ -162,10 +162,6 @@ POINT_MODELS: dict[str, tuple[str, Callable[[int, int], nn.Module]]] = {
 }
 
 
-# Layers draw their first weights from torch's global generator: one network at a time.
-_BORROWED = threading.Lock()
-
-
 def names() -> list[str]:
     """Names that ``--model`` takes, ``auto`` first."""
     return ["auto", *IMAGE_MODELS, *POINT_MODELS]
@@ -177,13 +173,21 @@ def describe() -> dict[str, str]:
     return {"auto": "mlp for points; small on a CPU, resnet18 on a GPU for images"} | known
 
 
+def about(name: str) -> dict[str, str | int]:
+    """Return what a record says of a model: its name; of your own also class and size."""
+    if not own_models.is_own(name):
+        return {"model": name}
+    own = own_models.lookup(name)
+    return {"model": name, "model_class": own.class_name, "model_parameters": own.parameters}
+
+
 def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str) -> str:
     """Resolve ``auto``, and check that a model fits the data.
 
     Parameters
     ----------
     name
-        One of :func:`names`.
+        One of :func:`names`, or that of a network of your own.
     sample_shape
         Shape of one sample: ``(C, H, W)`` for an image, ``(2,)`` for a point.
     device
@@ -199,6 +203,8 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
     InputError
         If the name is unknown or the model cannot take the data.
     """
+    if own_models.is_own(name):
+        return own_models.lookup(name).name
     if name not in names():
         raise unknown("model", name, names())
     is_image = len(sample_shape) == 3
@@ -231,11 +237,13 @@ def build(name: str, sample_shape: tuple[int, ...], classes: int, seed: int = 0)
     torch.nn.Module
         In float32 on the CPU.
     """
+    if own_models.is_own(name):
+        return own_models.lookup(name).make(seed)
     _, make = (IMAGE_MODELS | POINT_MODELS)[choose(name, sample_shape, "cpu")]
     if len(sample_shape) == 3 and min(sample_shape[1:]) < 8:
         height, width = sample_shape[1:]
         raise InputError(f"images of {height}x{width} are too small: at least 8x8 is needed")
-    with _BORROWED, torch.random.fork_rng(devices=[]):
+    with own_models.BORROWED, torch.random.fork_rng(devices=[]):
         # torch.manual_seed would set the state of every GPU too, and nothing puts that back.
         torch.default_generator.manual_seed(seed)
         return make(sample_shape[0], classes)

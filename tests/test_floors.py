@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "budgetlab"
 
 FLOORS = (
     {"errors", "config", "seeds", "records"},
-    {"data", "models", "augment", "history", "budget", "devices"},
+    {"data", "models", "augment", "history", "budget", "devices", "own_models"},
     {"samplers"},
     {"training", "analysis"},
     {"sweep", "plots"},

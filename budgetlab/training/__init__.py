@@ -1,24 +1,39 @@
 """Training as an iterator, and the one call that runs it to the end."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
+from torch import nn
 from tqdm.auto import tqdm
 
 from budgetlab.config import RunConfig
+from budgetlab.data import Splits
 from budgetlab.records import Record
 from budgetlab.training.run import Run, load_data
 
 __all__ = ["Run", "load_data", "train"]
 
 
-def train(config: RunConfig | None = None, *, progress: bool = True, **settings: Any) -> Record:
+def train(
+    config: RunConfig | None = None,
+    *,
+    splits: Splits | None = None,
+    model: str | nn.Module | Callable[[], nn.Module] | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Record:
     """Train to the end of the budget and return the record.
 
     Parameters
     ----------
     config
         The run; alternatively give its fields by name.
+    splits
+        Data already loaded, such as your own by :meth:`budgetlab.Splits.of`; its name is
+        taken for ``dataset`` where none is given.
+    model
+        Name of a network, or one of your own, as :class:`Run` takes it.
     progress
         Show a bar and what was chosen.
     **settings
@@ -29,7 +44,12 @@ def train(config: RunConfig | None = None, *, progress: bool = True, **settings:
     >>> record = bl.train(method="p-SGD", budget=0.2, epochs=10)  # doctest: +SKIP
     >>> record.summary["test_accuracy"]  # doctest: +SKIP
     """
-    run = Run(RunConfig.from_dict((config.to_dict() if config else {}) | settings))
+    if isinstance(model, str):
+        settings["model"], model = model, None
+    if splits is not None and config is None:
+        settings.setdefault("dataset", splits.name)
+    settings = (config.to_dict() if config else {}) | settings
+    run = Run(RunConfig.from_dict(settings), splits=splits, model=model)
     return finish(run, progress=progress)
 
 
