@@ -24,6 +24,7 @@ CALLS = [
     ("Who learns fastest for what it costs?", 'bl.plots.learning_curves(runs, cost="steps")'),
     ("What does accuracy cost?", 'bl.plots.frontier(runs, cost="flops")'),
     ("Is it better than the baseline?", 'bl.plots.differences(runs, baseline="unif-SGD")'),
+    ("What does a larger budget buy?", "bl.plots.budget_curves(runs)"),
     ("Where did the budget go?", "bl.plots.cost_ledger(runs)"),
     ("How do the losses spread?", "bl.plots.loss_distribution(record)"),
     ("How far from uniform does it draw?", "bl.plots.sampling_probability(record)"),
@@ -36,6 +37,20 @@ CALLS = [
     ("Are some classes picked more?", "bl.plots.class_share(record)"),
     ("Does it pick wrong labels?", 'bl.plots.flagged_share(same_seed, flag="noisy")'),
     ("Which samples are trained on most?", 'bl.plots.image_grid(record, "times_trained")'),
+    ("How much of the data has it seen?", "bl.plots.coverage(same_seed)"),
+    (
+        "Who is drawn, on points?",
+        "bl.plots.points_map([[0, 0], [1, 2], [2, 1]], [0, 1, 0], chance=[0.5, 1, 2])",
+    ),
+    ("Does it train on the hard ones?", "bl.plots.picks_by(runs)"),
+    (
+        "Do runs choose the same samples?",
+        'bl.plots.agreement_matrix(same_seed, measure="times_trained")',
+    ),
+    (
+        "How do images differ?",
+        'bl.plots.image_rows({"some": list(record.thumbnails.values())[:8]})',
+    ),
     ("Which samples are hardest?", 'bl.plots.image_grid(record, "mean_loss", count=8)'),
     ("What happened to one sample?", "bl.plots.sample_life(record, sample)"),
     (

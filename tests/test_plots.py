@@ -55,6 +55,16 @@ CALLS = {
     "image_grid": lambda folder, record, ax: plots.image_grid(record, ax=ax),
     "sample_life": lambda folder, record, ax: plots.sample_life(record, 7, ax=ax),
     "credit_calibration": lambda folder, record, ax: plots.credit_calibration(record, ax=ax),
+    "agreement_matrix": lambda folder, record, ax: plots.agreement_matrix(folder, ax=ax),
+    "picks_by": lambda folder, record, ax: plots.picks_by(folder, ax=ax),
+    "budget_curves": lambda folder, record, ax: plots.budget_curves(folder, ax=ax),
+    "coverage": lambda folder, record, ax: plots.coverage(folder, budget=0.3, ax=ax),
+    "points_map": lambda folder, record, ax: plots.points_map(
+        np.eye(2), [0, 1], chance=[0.5, 2], picked=[0, 1], ax=ax
+    ),
+    "image_rows": lambda folder, record, ax: plots.image_rows(
+        {"as stored": list(record.thumbnails.values())[:3]}, ax=ax
+    ),
 }
 
 

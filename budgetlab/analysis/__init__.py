@@ -24,6 +24,7 @@ from budgetlab.analysis.picks import (
     effective_sample_size,
     entropy,
     gini,
+    picks_by,
     ranked_counts,
     selection,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "measures",
     "one_epoch",
     "paired_difference",
+    "picks_by",
     "quantiles",
     "ranked_counts",
     "readable",

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis.per_sample import read_blocks
-from budgetlab.errors import InputError
-from budgetlab.records import Record
+from budgetlab.errors import InputError, unknown
+from budgetlab.records import SAMPLE_ARRAYS, Record
 
 __all__ = [
     "class_share",
@@ -13,6 +13,7 @@ __all__ = [
     "effective_sample_size",
     "entropy",
     "gini",
+    "picks_by",
     "ranked_counts",
     "selection",
 ]
@@ -147,3 +148,52 @@ def ranked_counts(record: Record) -> pd.DataFrame:
     return pd.DataFrame(
         {"rank": np.arange(1, len(order) + 1), "sample": order, "times_trained": total[order]}
     )
+
+
+def picks_by(record: Record, column: str = "difficulty", *, groups: int = 10) -> pd.DataFrame:
+    """How often does a run train on the easy, and how often on the hard?
+
+    The samples are put into groups of equal size by what is known of them. A uniform
+    draw gives 1 in every group, up to chance.
+
+    Parameters
+    ----------
+    record
+        A run whose data say something of each sample.
+    column
+        What is known of each sample, a number such as ``difficulty``. Of equal values
+        the lower number of a sample comes first.
+    groups
+        How many, from 1 to the number of samples.
+
+    Returns
+    -------
+    DataFrame
+        One row a group, lowest values first: ``group`` (from 1), ``middle`` (mean of
+        the column), ``picked`` (places in batches over those that a uniform draw would
+        give), ``never`` (share never trained on, 0 to 1) and ``samples``.
+
+    Raises
+    ------
+    InputError
+        If the record does not know the column, or ``groups`` is out of its range.
+    """
+    data = record.samples
+    tags = [str(n) for n in data if data[n].dims == ("sample",) and n not in SAMPLE_ARRAYS]
+    numbers = sorted(name for name in tags if np.issubdtype(data[name].dtype, np.number))
+    if column not in numbers:
+        raise unknown("column", column, numbers)
+    size = data.sizes["sample"]
+    if not 1 <= groups <= size:
+        raise InputError(f"{groups} groups of {size} samples cannot be made: give 1 to {size}")
+    known = ranked_counts(record).set_index("sample").sort_index()
+    known["value"] = data[column].to_numpy().astype(float)
+    mean = known["times_trained"].mean()
+    place = known["value"].rank(method="first").sub(1).mul(groups).floordiv(size)
+    found = known.assign(never=known["times_trained"] == 0).groupby(place)
+    frame = found.agg(middle=("value", "mean"), picked=("times_trained", "mean"),
+                      never=("never", "mean"), samples=("value", "size"))  # fmt: skip
+    frame["picked"] = frame["picked"] / mean if mean else np.nan
+    frame.insert(0, "group", np.arange(1, groups + 1))
+    frame.attrs = {"column": column}
+    return frame.reset_index(drop=True)

@@ -4,14 +4,17 @@ Every function takes ``ax=`` and returns the Axes; :func:`alt_text` says in word
 was drawn.
 """
 
+from budgetlab.plots.budgets import budget_curves, coverage
+from budgetlab.plots.choices import agreement_matrix, picks_by
 from budgetlab.plots.groups import (
     class_share,
     credit_calibration,
     flagged_share,
     measure_vs_measure,
 )
-from budgetlab.plots.images import image_grid
+from budgetlab.plots.images import image_grid, image_rows
 from budgetlab.plots.learning import cost_ledger, differences, frontier, learning_curves
+from budgetlab.plots.points import points_map
 from budgetlab.plots.samples import (
     loss_distribution,
     probability_vs_loss,
@@ -22,17 +25,23 @@ from budgetlab.plots.samples import (
 from budgetlab.plots.style import alt_text
 
 __all__ = [
+    "agreement_matrix",
     "alt_text",
+    "budget_curves",
     "class_share",
     "cost_ledger",
+    "coverage",
     "credit_calibration",
     "differences",
     "flagged_share",
     "frontier",
     "image_grid",
+    "image_rows",
     "learning_curves",
     "loss_distribution",
     "measure_vs_measure",
+    "picks_by",
+    "points_map",
     "probability_vs_loss",
     "sample_life",
     "sampling_probability",

@@ -1,6 +1,6 @@
 """Images sorted by any measure, with their numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,14 +8,14 @@ import pandas as pd
 
 from budgetlab.analysis import measures
 from budgetlab.analysis.per_sample import check_measure
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
 from budgetlab.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["image_grid"]
+__all__ = ["image_grid", "image_rows"]
 
 
 def image_grid(
@@ -81,6 +81,76 @@ def image_grid(
         f"samples {numbers}.",
     )
     return ax
+
+
+def image_rows(
+    rows: Mapping[str, Sequence[np.ndarray]],
+    *,
+    captions: Mapping[str, Sequence[str]] | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """How do they differ? Rows of images with a name each, such as one batch augmented in ways.
+
+    Parameters
+    ----------
+    rows
+        By name, images ``uint8 [H, W, C]`` or ``[H, W]``; rows may differ in length.
+    captions
+        By the same names, a short text under each image; rows without one have none.
+    ax
+        Where to draw; a new figure by default.
+
+    Raises
+    ------
+    InputError
+        If there is no image, or a row has not one caption an image.
+    """
+    if not any(len(images) for images in rows.values()):
+        raise InputError("there are no images to show: give rows={name: images}")
+    said = _checked(rows, captions or {})
+    columns = max(map(len, rows.values()))
+    heights = {name: 1.0 + 0.17 * _lines(said.get(name, [])) for name in rows}
+    total = sum(heights.values())
+    ax = style.axes(ax, (1.2 + 0.8 * columns, 0.8 * total))
+    top = 0.0
+    for name, images in rows.items():
+        for place, image in enumerate(images):
+            box = (place + 0.03, place + 0.97, top + 0.97, top + 0.03)
+            ax.imshow(np.squeeze(image), extent=box, cmap="gray", interpolation="nearest",
+                      vmin=0, vmax=255)  # fmt: skip
+        for place, text in enumerate(said.get(name, [])):
+            ax.text(place + 0.5, top + 0.99, style.literal(text), ha="center", va="top", fontsize=7,
+                    color=style.INK, linespacing=1.1)  # fmt: skip
+        ax.text(-0.1, top + 0.5, style.literal(name), ha="right", va="center", fontsize=10,
+                color=style.INK)  # fmt: skip
+        top += heights[name]
+    ax.set_xlim(0, columns)
+    ax.set_ylim(total, 0)
+    ax.set_aspect("equal")
+    ax.axis("off")
+    texts = [f"{name} ({len(images)} images)" for name, images in rows.items()]
+    style.describe(ax, f"{len(rows)} rows of images, from the top: {', '.join(texts)}.")
+    return ax
+
+
+def _checked(
+    rows: Mapping[str, Sequence[np.ndarray]], captions: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Captions of the rows that have some: one an image."""
+    for name, texts in captions.items():
+        if name not in rows:
+            raise unknown("row of captions", name, rows)
+        if len(texts) != len(rows[name]):
+            raise InputError(
+                f"row '{name}' has {len(rows[name])} images and {len(texts)} captions: give one "
+                "caption an image"
+            )
+    return {name: list(texts) for name, texts in captions.items()}
+
+
+def _lines(texts: Sequence[str]) -> int:
+    """Lines that the longest of the texts takes."""
+    return max((text.count("\n") + 1 for text in texts if text), default=0)
 
 
 def _class_names(record: Record, frame: pd.DataFrame) -> dict[int, str]:
