@@ -4,6 +4,9 @@
 notebook that fails is left as it was. Kept are texts, tables and figures; removed are
 widgets (dead without a kernel), messages of progress, times and execution metadata, so
 that running again changes a file only where a result changed.
+
+Every notebook begins with the same cell, which installs the kit where it is missing;
+it is written here, once, and put into each notebook that is run.
 """
 
 import argparse
@@ -19,9 +22,38 @@ HERE = Path(__file__).parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LONGEST_CELL_SECONDS = 900
 
+# Long, or an answer: folded away, and opened by a click. Exercises are folded because the
+# notebook that is kept holds their solutions.
+FOLDED = {"setup", "exercise"}
+
+SETUP = """\
+# Where the kit is missing, as on Colab: install it from a copy beside this notebook.
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("budgetlab") is None:
+    found = [folder for folder in (Path.cwd(), *Path.cwd().iterdir(), *Path.cwd().parents)
+             if (folder / "budgetlab/course").is_dir()]
+    if not found:
+        raise SystemExit("budgetlab is missing: clone its repository, or unpack a copy of it, "
+                         "beside this notebook (in Colab: under /content), and run this again.")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", str(found[0])], check=True)
+    os.chdir(found[0] / "notebooks")"""
+
+
+def put_setup_first(notebook: nbformat.NotebookNode) -> None:
+    """Make :data:`SETUP` the first code cell, in place of one that is there already."""
+    cells = [cell for cell in notebook.cells if "setup" not in cell.metadata.get("tags", [])]
+    first = next(i for i, cell in enumerate(cells) if cell.cell_type == "code")
+    setup = nbformat.v4.new_code_cell(SETUP, metadata={"tags": ["setup"]})
+    notebook.cells = [*cells[:first], setup, *cells[first:]]
+
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Remove what only a running kernel needs, in place."""
+    """Remove what only a running kernel needs, in place; tags stay."""
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -31,7 +63,10 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
         tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        kept: dict = {"tags": tags} if tags else {}
+        if FOLDED & set(tags or []):
+            kept["jupyter"] = {"source_hidden": True}
+        cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if is_kept(output)]
     return notebook
@@ -43,17 +78,23 @@ def is_kept(output: nbformat.NotebookNode) -> bool:
     return not on_error_stream and WIDGET not in output.get("data", {})
 
 
-def run(path: Path) -> float:
-    """Run one notebook in its folder and write it back; returns the seconds it took."""
-    notebook = nbformat.read(path, as_version=4)
-    began = time.perf_counter()
+def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
+    """Run every cell in a folder, in place; a cell that raises ends it."""
     NotebookClient(
         notebook,
         timeout=LONGEST_CELL_SECONDS,
         kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
+        resources={"metadata": {"path": str(folder)}},
         record_timing=False,
     ).execute()
+
+
+def run(path: Path) -> float:
+    """Run one notebook in its folder and write it back; returns the seconds it took."""
+    notebook = nbformat.read(path, as_version=4)
+    put_setup_first(notebook)
+    began = time.perf_counter()
+    execute(notebook, path.parent)
     nbformat.write(clean(notebook), path)
     return time.perf_counter() - began
 
@@ -64,16 +105,20 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="such as 00_start_here; all by default")
     names = parser.parse_args().names
     paths = [HERE / f"{Path(name).stem}.ipynb" for name in names] or sorted(HERE.glob("*.ipynb"))
+    total = 0.0
     for path in paths:
         if not path.is_file():
             print(f"notebook '{path}' does not exist", file=sys.stderr)
             return 2
         print(f"{path.name} ...", end=" ", flush=True)
         try:
-            print(f"{run(path):.0f} s, {path.stat().st_size / 1e6:.2f} MB")
+            seconds = run(path)
         except CellExecutionError as error:
             print(f"failed\n{error}", file=sys.stderr)
             return 1
+        total += seconds
+        print(f"{seconds:.0f} s, {path.stat().st_size / 1e6:.2f} MB")
+    print(f"{len(paths)} notebooks in {total / 60:.1f} minutes")
     return 0
 
 
