@@ -5,7 +5,8 @@ A record is a folder:
 =====================  =========================================================
 ``record.json``        configuration, versions, hardware, data fingerprint, status, summary
 ``epochs.csv``         one row an epoch: costs, learning rate, losses, accuracies
-``samples.zarr``       xarray Dataset, dims epoch x sample; one chunk an epoch
+``samples.zarr``       xarray Dataset, dims epoch x sample; one chunk an epoch. ``p_y`` is
+                       stored only where it is not ``exp(-loss)``
 ``thumbnails.npz``     small images of the most telling training samples
 ``model.safetensors``  the trained weights
 ``state.pt``           what resuming needs; loaded with ``weights_only=True``

@@ -11,8 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     from zarr.codecs import BloscCodec
 
-__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "packing", "plain", "round_mantissa",
-           "write_atomically"]  # fmt: skip
+__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "packing", "plain", "round_loss",
+           "round_mantissa", "without_implied", "write_atomically"]  # fmt: skip
 
 FORMAT = 1
 
@@ -36,7 +36,7 @@ EPOCH_COLUMNS = {
 # name: (dtype, value where the sample was not trained on, meaning)
 SAMPLE_ARRAYS: dict[str, tuple[str, Any, str]] = {
     "loss": ("float32", np.nan, "cross-entropy of the label when last trained on, nats"),
-    "p_y": ("float32", np.nan, "softmax probability of the label when last trained on"),
+    "p_y": ("float32", np.nan, "softmax probability of the label then; exp(-loss) where empty"),
     "correct": ("int8", -1, "1 if the label had the highest logit then, else 0"),
     "margin": ("float32", np.nan, "logit of the label less the highest other logit then"),
     "el2n": ("float32", np.nan, "L2 norm of softmax less one-hot label then"),
@@ -45,7 +45,7 @@ SAMPLE_ARRAYS: dict[str, tuple[str, Any, str]] = {
 }
 
 
-def packing(level: int = 5) -> "BloscCodec":
+def packing(level: int = 9) -> "BloscCodec":
     """Return how per-sample arrays are compressed, at level 0 to 9."""
     from zarr.codecs import BloscCodec
 
@@ -65,6 +65,28 @@ def round_mantissa(values: np.ndarray, bits: int = 8) -> np.ndarray:
     # The largest numbers would round up to infinity.
     finite = np.isfinite(values) & np.isfinite(rounded)
     return np.where(finite, rounded, values).astype(np.float32)
+
+
+def round_loss(loss: np.ndarray) -> np.ndarray:
+    """Round losses so that they compress, and so that ``exp(-loss)`` is good to 0.2%.
+
+    Up to 1 as :func:`round_mantissa`; above it to multiples of 1/256, because the relative
+    error of ``exp(-loss)`` is the absolute one of the loss.
+    """
+    with np.errstate(invalid="ignore"):
+        rounded = np.where(np.abs(loss) > 1, np.round(loss * 256) / 256, round_mantissa(loss))
+    return rounded.astype(np.float32)
+
+
+def without_implied(p_y: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """Return ``p_y`` as it is stored: NaN where all of it is ``exp(-loss)``.
+
+    Both arrays have the same shape; an array of NaN alone takes no room on the disk.
+    """
+    implied = np.exp(-np.asarray(loss, np.float64))
+    if np.allclose(p_y, implied, rtol=1e-3, atol=1e-6, equal_nan=True):
+        return np.full_like(p_y, np.nan)
+    return p_y
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -110,7 +110,9 @@ class Record:
         missing = [name for name in SAMPLE_ARRAYS if name not in data]
         if missing:
             raise InputError(f"'{path}' lacks the arrays {', '.join(missing)}")
-        return data.assign_coords(
+        from budgetlab.records.derived import with_probability_of_label
+
+        return with_probability_of_label(data).assign_coords(
             epoch=np.arange(1, data.sizes["epoch"] + 1), sample=np.arange(data.sizes["sample"])
         )
 

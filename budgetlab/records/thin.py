@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from budgetlab.errors import InputError
-from budgetlab.records.format import SAMPLE_ARRAYS, packing, plain, write_atomically
+from budgetlab.records.format import (
+    SAMPLE_ARRAYS,
+    packing,
+    plain,
+    without_implied,
+    write_atomically,
+)
 from budgetlab.records.reader import Record, open_record
 from budgetlab.records.writer import pack_thumbnails
 
@@ -140,6 +146,8 @@ def _write_arrays(
     left_out = np.setdiff1d(np.arange(data.sizes["epoch"]), chosen - 1)
     for name, (dtype, missing, meaning) in SAMPLE_ARRAYS.items():
         values = data[name].isel(sample=kept).to_numpy().astype(dtype)
+        if name == "p_y":
+            values = without_implied(values, data["loss"].isel(sample=kept).to_numpy())
         if name == "probability" and record.probability_kind == "draw":
             values *= data.sizes["sample"] / len(kept)
         if name != ALWAYS:
@@ -149,7 +157,7 @@ def _write_arrays(
             data=values,
             chunks=tuple(max(length, 1) for length in values.shape),
             fill_value=missing,
-            compressors=packing(level=9),
+            compressors=packing(),
             dimension_names=("epoch", "sample"),
             attributes={"description": meaning},
         )

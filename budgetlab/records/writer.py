@@ -22,7 +22,9 @@ from budgetlab.records.format import (
     SAMPLE_ARRAYS,
     packing,
     plain,
+    round_loss,
     round_mantissa,
+    without_implied,
     write_atomically,
 )
 
@@ -121,6 +123,8 @@ class RecordWriter:
         import zarr
 
         position = len(self.epochs)
+        if {"p_y", "loss"} <= arrays.keys():
+            arrays = arrays | {"p_y": without_implied(arrays["p_y"], arrays["loss"])}
         for name, values in arrays.items():
             array = zarr.open_array(self.path / "samples.zarr" / name, mode="r+")
             if position >= array.shape[0]:
@@ -187,6 +191,8 @@ def pack_thumbnails(indices: np.ndarray, images: np.ndarray) -> bytes:
 
 def _compact(name: str, values: np.ndarray) -> np.ndarray:
     dtype = SAMPLE_ARRAYS[name][0]
+    if name == "loss":
+        return round_loss(values.astype(np.float32))
     if dtype == "float32":
         return round_mantissa(values.astype(np.float32))
     limits = np.iinfo(dtype)
