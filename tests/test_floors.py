@@ -16,14 +16,14 @@ FLOORS = (
     {"data", "models", "augment", "history", "budget", "devices", "own_models"},
     {"samplers"},
     {"training", "analysis"},
-    {"sweep", "plots"},
+    {"sweep", "plots", "replay", "estimators"},
     {"report", "cli", "demo", "widgets", "course"},
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 READING = {"errors", "config", "seeds", "records", "analysis", "plots", "report"}
 # From the floor itself, or from a floor below, and still not allowed: the reading wing
 # meets the training wing at the records only.
-TRAINING = set(FLOOR) - READING - {"sweep", "cli", "demo", "widgets", "course"}
+TRAINING = set(FLOOR) - READING - {"replay", "estimators", "sweep", "cli", "demo", "widgets", "course"}
 # GraNd needs gradients; the one function that computes it imports torch when called.
 LAZY_TORCH = {"analysis"}
 

@@ -1,5 +1,6 @@
 """GraNd, the one measure that needs the model: a gradient for every sample."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ from budgetlab.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["grand"]
+__all__ = ["gradient_blocks", "grand"]
 
 
 def grand(
@@ -47,11 +48,34 @@ def grand(
         If ``x`` and ``y`` differ in length.
     """
     import torch
-    import torch.nn.functional as F
-    from torch.func import functional_call, grad, vmap
 
     if len(x) != len(y):
         raise InputError(f"x holds {len(x)} samples and y {len(y)} labels: give one label a sample")
+    parts = []
+    for found in gradient_blocks(model, x, y, chunk=chunk):
+        squares = [g.flatten(1).double().square().sum(1) for g in found.values()]
+        parts.append(torch.stack(squares).sum(0).sqrt().cpu())
+    return torch.cat(parts).numpy() if parts else np.zeros(0)
+
+
+def gradient_blocks(
+    model: "torch.nn.Module", x: "torch.Tensor", y: "torch.Tensor", *, chunk: int = 64
+) -> "Iterator[dict[str, torch.Tensor]]":
+    """Compute the gradient of the cross-entropy of each sample, a few samples at a time.
+
+    Parameters
+    ----------
+    model, x, y, chunk
+        As for :func:`grand`.
+
+    Yields
+    ------
+    dict of str to Tensor
+        By name of the parameter, ``[at most chunk, *shape of the parameter]``.
+    """
+    import torch.nn.functional as F
+    from torch.func import functional_call, grad, vmap
+
     parameters = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
     fixed = {n: p.detach() for n, p in model.named_parameters() if not p.requires_grad}
     fixed |= {n: b.detach() for n, b in model.named_buffers()}
@@ -64,11 +88,7 @@ def grand(
     was_training = model.training
     model.eval()
     try:
-        parts = []
         for start in range(0, len(x), chunk):
-            found = gradient(parameters, x[start : start + chunk], y[start : start + chunk])
-            squares = [g.flatten(1).double().square().sum(1) for g in found.values()]
-            parts.append(torch.stack(squares).sum(0).sqrt().cpu())
+            yield gradient(parameters, x[start : start + chunk], y[start : start + chunk])
     finally:
         model.train(was_training)
-    return torch.cat(parts).numpy() if parts else np.zeros(0)

@@ -17,7 +17,7 @@ from budgetlab.widgets.microscope_picture import (
     MicroscopePicture,
     describe_chances,
 )
-from budgetlab.widgets.replay import Replay
+from budgetlab.replay import Replay
 from budgetlab.widgets.status import StatusLine
 
 __all__ = ["ProbabilityMicroscope"]
@@ -89,7 +89,9 @@ class ProbabilityMicroscope(W.VBox):
         self.method = choice("Method", labels, RECORDED, "bl-method")
         self.epoch = Number("Epoch", self.replay.epochs, 1, self.replay.epochs, 1, "bl-epoch")
         self.budget = Number("Budget", self.config.budget, 0.01, 1.0, 0.01, "bl-budget")
-        self.smoothing = Number("Smoothing", 1.0, 0.0, 10.0, 0.05, "bl-smoothing")
+        self.smoothing = Number(
+            "Smoothing", min(self.config.smoothing, 10.0), 0.0, 10.0, 0.05, "bl-smoothing"
+        )
         given = self.config.sb_beta
         beta = 1 / self.config.budget - 1 if given == "auto" else float(given)
         self.beta = Number("Beta", min(beta, 20.0), 0.0, 20.0, 0.1, "bl-beta")
@@ -147,8 +149,11 @@ class ProbabilityMicroscope(W.VBox):
             method=self.method.value,
             budget=self.budget.value,
             sb_beta="auto" if self.auto_beta.value else self.beta.value,
+            smoothing=self.smoothing.value,
+            # It changes no chance, and not every method can be asked for it.
+            weights="none",
         )
-        return chances(history, config, smoothing=self.smoothing.value)
+        return chances(history, config)
 
     def _kind(self) -> str:
         # A run that still trains has not summed itself up.

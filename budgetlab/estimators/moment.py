@@ -1,0 +1,364 @@
+"""One moment of a training, held still: network, samples, and what is known of each."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from budgetlab import models, samplers, seeds
+from budgetlab.config import RunConfig
+from budgetlab.data import Samples, Splits
+from budgetlab.errors import InputError
+from budgetlab.estimators.gradients import SampleGradients, sample_gradients
+from budgetlab.estimators.quality import (
+    WEIGHTS,
+    best_distribution,
+    of_estimates,
+    possible_gain,
+    with_replacement,
+)
+from budgetlab.history import History, Measures, measure
+from budgetlab.records import Record, open_record
+from budgetlab.replay import Replay
+from budgetlab.training import Run
+from budgetlab.training.given import load_again, named, require_model, require_same
+
+__all__ = ["Moment"]
+
+DRAWS = 400
+
+
+class Moment:
+    """A network at one moment, with the samples it is trained on.
+
+    Make one with :meth:`of_run` while a run goes on, or :meth:`of_record` from a record.
+    All numbers are those of the samples as they are, without augmentation, of a network
+    in evaluation mode and in float32: see
+    :func:`budgetlab.estimators.sample_gradients` for why.
+
+    Parameters
+    ----------
+    network
+        Copied; from normalised samples to logits.
+    samples
+        All that count: their mean gradient is the full gradient.
+    history
+        What is known of these samples.
+    config
+        Of the run: methods read budget, batch size and their options.
+    epoch, steps
+        How far the training has come.
+    sketch
+        As for :func:`budgetlab.estimators.sample_gradients`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        samples: Samples,
+        history: History,
+        config: RunConfig,
+        *,
+        epoch: int,
+        steps: int = 0,
+        sketch: int | Literal["auto"] | None = "auto",
+    ):
+        self.network = copy.deepcopy(network).float().cpu().eval()
+        self.samples = samples.to("cpu")
+        self.history = history
+        self.config = config
+        self.epoch, self.steps = epoch, steps
+        self.sketch = sketch
+
+    @classmethod
+    def of_run(
+        cls, run: Run, *, limit: int = 0, sketch: int | Literal["auto"] | None = "auto"
+    ) -> "Moment":
+        """Take the moment at which a run stands, between two epochs.
+
+        Parameters
+        ----------
+        run
+            It is left as it is and can go on.
+        limit
+            Use only so many samples, drawn by the seed of the run; 0 is all.
+        sketch
+            As for :func:`budgetlab.estimators.sample_gradients`.
+        """
+        train = run.splits.train
+        chosen = _chosen(len(train), limit, run.config.seed)
+        return cls(
+            run.loop.engine.network,
+            train.select(chosen),
+            _part(run.history, chosen),
+            run.config,
+            epoch=run.epoch,
+            steps=run.ledger.steps,
+            sketch=sketch,
+        )
+
+    @classmethod
+    def of_record(
+        cls,
+        record: Record | Path | str,
+        *,
+        splits: Splits | None = None,
+        model: Any = None,
+        limit: int = 0,
+        sketch: int | Literal["auto"] | None = "auto",
+    ) -> "Moment":
+        """Take the end of a finished run: the weights that its record keeps.
+
+        What was known of each sample is read from the record, which keeps one visit an
+        epoch (:class:`budgetlab.replay.Replay`).
+
+        Parameters
+        ----------
+        record
+            With ``model.safetensors``.
+        splits, model
+            Data already loaded, and the network, where they are your own.
+        limit, sketch
+            As for :meth:`of_run`.
+
+        Raises
+        ------
+        InputError
+            If the weights are missing, or data or network are not those of the record.
+        """
+        record = record if isinstance(record, Record) else open_record(record)
+        config = RunConfig.from_dict(record.config)
+        require_model(record.path, config.model, model)
+        splits = splits if splits is not None else load_again(record.path, config)
+        if splits.fingerprint != record.fingerprint:
+            raise InputError(
+                f"these data are not what record '{record.path}' was trained on: give the same"
+            )
+        if model is not None:
+            require_same(record.path, config.model, named(model, splits))
+        train = splits.train
+        name = str(record.about.get("hardware", {}).get("model") or config.model)
+        network = models.build(name, train.sample_shape, len(train.classes))
+        _load_weights(network, record.path / "model.safetensors")
+        replay = Replay(record)
+        chosen = _chosen(len(train), limit, config.seed)
+        return cls(
+            network,
+            train.select(chosen),
+            _part(replay.before(replay.epochs + 1), chosen),
+            config,
+            epoch=replay.epochs,
+            steps=int(record.summary.get("steps") or 0),
+            sketch=sketch,
+        )
+
+    @cached_property
+    def gradients(self) -> SampleGradients:
+        """Gradient of each sample; computed when first asked for."""
+        x = self.samples.normalised()
+        return sample_gradients(self.network, x, self.samples.y, sketch=self.sketch)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Logits of each sample, float32 ``[N, C]``."""
+        with torch.no_grad():
+            parts = [self.network(part) for part in self.samples.normalised().split(500)]
+        return torch.cat(parts).float()
+
+    @cached_property
+    def measures(self) -> Measures:
+        """Loss, probability of the label, EL2N and margin of each sample at this moment."""
+        return measure(self.logits, self.samples.y)
+
+    def scores(self) -> dict[str, Tensor]:
+        """What a distribution can be made from: float64 ``[N]`` each, by name.
+
+        ``uniform``; ``loss`` and ``EL2N`` of the network as it is now (the latter is the
+        bound of Katharopoulos & Fleuret 2018); ``p-SGD`` and ``c-SGD`` as the methods
+        compute their probabilities, smoothed, from past visits; ``gradient norm``, the
+        best that is possible with unbiased weights.
+        """
+        now = {
+            "uniform": torch.ones(len(self.samples), dtype=torch.float64),
+            "loss": self.measures.loss.double(),
+            "EL2N": self.measures.el2n.double(),
+        }
+        for method in ("p-SGD", "c-SGD"):
+            sampler = self._sampler(method, torch.Generator(), {})
+            assert isinstance(sampler, samplers.ScoreSampler)
+            now[method] = sampler.probabilities(self.history).double()
+        return now | {"gradient norm": best_distribution(self.gradients)}
+
+    def distributions(
+        self, scores: Mapping[str, Tensor] | None = None, *, batch_size: int | None = None
+    ) -> pd.DataFrame:
+        """Quality of draws with replacement from each distribution, by exact formulas.
+
+        Parameters
+        ----------
+        scores
+            By name, ``[N]`` >= 0; by default :meth:`scores`.
+        batch_size
+            By default that of the run.
+
+        Returns
+        -------
+        DataFrame
+            Two rows a distribution, ``weights`` none and unbiased: ``epoch``, ``steps``,
+            ``name``, ``how`` (exact), ``batch_size``, ``full2`` (squared length of the
+            full gradient), the fields of :class:`budgetlab.estimators.Quality`,
+            ``variance_ratio`` (to that of uniform draws) and ``possible_gain`` (share of
+            the reduction that the best distribution would bring; for unbiased weights).
+        """
+        size = batch_size or self.config.batch_size
+        gradients = self.gradients
+        even = torch.ones(len(self.samples))
+        uniform = with_replacement(gradients, even, batch_size=size).variance
+        best = with_replacement(gradients, best_distribution(gradients), batch_size=size).variance
+        rows = []
+        for name, score in (self.scores() if scores is None else scores).items():
+            for weights in WEIGHTS:
+                found = with_replacement(gradients, score, batch_size=size, weights=weights)
+                gain = possible_gain(found.variance, uniform, best)
+                row = self._row(name, weights, "exact", size, uniform, found.to_dict())
+                rows.append(row | {"possible_gain": gain if weights == "unbiased" else None})
+        return pd.DataFrame(rows).astype({"possible_gain": float})
+
+    def methods(
+        self, names: Sequence[str], *, draws: int = DRAWS, seed: int = 0, **settings: Any
+    ) -> pd.DataFrame:
+        """Quality of the batches that methods really draw, by simulation.
+
+        Each method draws epoch after epoch at this moment, while network and history
+        stand still; the first epoch is left out, in which filters fill their memory of
+        losses. What it looks at it sees without augmentation.
+
+        Parameters
+        ----------
+        names
+            Methods. Those that train another network first cannot be held still.
+        draws
+            Batches a method, at least 40.
+        seed
+            Of the draws.
+        **settings
+            Fields of the config to change, such as ``weights="unbiased"``.
+
+        Returns
+        -------
+        DataFrame
+            One row a method, with the columns of :meth:`distributions` (``how`` is
+            simulated) except ``possible_gain``.
+        """
+        rows = []
+        for name in names:
+            generator = torch.Generator().manual_seed(seed)
+            sampler = self._sampler(name, generator, settings)
+            if sampler.proxy is not None:
+                raise InputError(
+                    f"method '{name}' trains another network first and cannot be held still at "
+                    "one moment: choose others"
+                )
+            estimates = self._estimates(sampler, draws)
+            found = of_estimates(estimates, self.gradients.full).to_dict()
+            size = sampler.batch_size
+            even = torch.ones(len(self.samples))
+            uniform = with_replacement(self.gradients, even, batch_size=size).variance
+            weights = str(settings.get("weights", self.config.weights))
+            rows.append(self._row(name, weights, "simulated", size, uniform, found))
+        return pd.DataFrame(rows)
+
+    def _row(
+        self, name: str, weights: str, how: str, batch_size: int, uniform: float, found: dict
+    ) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "name": name,
+            "weights": weights,
+            "how": how,
+            "batch_size": batch_size,
+            "full2": float(self.gradients.full.square().sum()),
+            **found,
+            "variance_ratio": found["variance"] / uniform if uniform > 0 else float("nan"),
+        }
+
+    def _sampler(
+        self, method: str, generator: torch.Generator, settings: dict[str, Any]
+    ) -> samplers.Sampler:
+        config = self.config.replace(method=method, **settings)
+        setup = samplers.Setup(len(self.samples), config, generator, torch.device("cpu"))
+        return samplers.build(method, setup)
+
+    def _estimates(self, sampler: samplers.Sampler, draws: int) -> Tensor:
+        vectors = self.gradients.vectors
+        found: list[Tensor] = []
+        # From the second epoch on a method knows its samples.
+        epoch = max(self.epoch, 1) + 1
+        for batch in sampler.batches(epoch, self.history, self._look):
+            del batch
+        while len(found) < draws:
+            before = len(found)
+            epoch += 1
+            for batch in sampler.batches(epoch, self.history, self._look):
+                rows = vectors[batch.indices]
+                if batch.weights is not None:
+                    rows = rows * batch.weights[:, None].to(rows)
+                found.append(rows.mean(0))
+            if len(found) == before:
+                raise InputError(
+                    f"method '{sampler.setup.config.method}' drew no full batch of "
+                    f"{sampler.batch_size} from {len(self.samples)} samples: lower batch_size"
+                )
+        return torch.stack(found[:draws])
+
+    def _look(self, indices: Tensor) -> samplers.Look:
+        """What a look would say; the images themselves are not needed."""
+        probabilities = self.logits[indices].softmax(1)
+        own = indices[:, None]
+        view = samplers.View(own.float(), own, torch.ones(len(indices), 1))
+        now = self.measures
+        return samplers.Look(
+            now.loss[indices], probabilities, self.samples.y[indices], view, now.el2n[indices]
+        )
+
+
+def _chosen(size: int, limit: int, seed: int) -> Tensor:
+    """Numbers of the samples that count, ascending."""
+    if not 0 <= limit <= size:
+        raise InputError(f"limit {limit} is not allowed: give at most the {size} samples, or 0")
+    if not limit:
+        return torch.arange(size)
+    generator = seeds.torch_generator(seed, "data")
+    return torch.randperm(size, generator=generator)[:limit].sort().values
+
+
+def _part(history: History, chosen: Tensor) -> History:
+    """What is known of some of the samples, on the CPU."""
+    state = {
+        name: value.cpu()[chosen].clone() if isinstance(value, Tensor) else value
+        for name, value in history.state_dict().items()
+    }
+    part = History(len(chosen))
+    part.load_state_dict(state)
+    return part
+
+
+def _load_weights(network: nn.Module, path: Path) -> None:
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except FileNotFoundError:
+        raise InputError(
+            f"'{path}' is missing: only a finished run keeps its weights; resume it, or use "
+            "Moment.of_run"
+        ) from None
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"'{path}' cannot be read into the network: {reason}") from None
