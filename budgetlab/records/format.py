@@ -45,7 +45,7 @@ SAMPLE_ARRAYS: dict[str, tuple[str, Any, str]] = {
 }
 
 
-def packing(level: int = 9) -> "BloscCodec":
+def packing(level: int = 7) -> "BloscCodec":
     """Return how per-sample arrays are compressed, at level 0 to 9."""
     from zarr.codecs import BloscCodec
 
