@@ -94,15 +94,15 @@ class Ledger:
     """Samples run forward and backward."""
     looked_samples: int = 0
     """Samples run forward only, to choose among them."""
-    proxy_steps: int = 0
-    """Optimiser steps of other networks that the method needs."""
-    proxy_samples: int = 0
-    """Samples run through other networks, trained on or not."""
     proxy_flops: int = 0
-    """Operations spent on other networks."""
+    """Operations spent on other networks that the method needs."""
     seconds: float = 0.0
     """Seconds of training: drawing, looking, augmenting and stepping. Evaluation and
     recording are not counted."""
+    proxy_steps: int = 0
+    """Optimiser steps of other networks."""
+    proxy_samples: int = 0
+    """Samples run through other networks, trained on or not."""
 
     @property
     def flops(self) -> int:

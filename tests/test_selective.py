@@ -24,7 +24,8 @@ class Eye:
         # The image of a sample holds its number and the pass, so that a test can recognise it.
         images = torch.stack([indices.float(), torch.full((len(indices),), len(self.looked))], 1)
         view = View(images, indices[:, None], torch.ones(len(indices), 1))
-        return Look(self.losses[indices], torch.empty(len(indices), 2), indices * 0, view)
+        losses = self.losses[indices]
+        return Look(losses, torch.empty(len(indices), 2), indices * 0, view, losses)
 
 
 def make(**settings) -> SelectiveBackprop:

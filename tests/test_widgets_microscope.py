@@ -7,11 +7,11 @@ import torch
 import budgetlab as bl
 from budgetlab.errors import InputError
 from budgetlab.history import History
+from budgetlab.replay import Replay
 from budgetlab.samplers import keep_probability
 from budgetlab.widgets import ProbabilityMicroscope
 from budgetlab.widgets.chances import chances, recorded_chances, supported
 from budgetlab.widgets.microscope_picture import describe_chances
-from budgetlab.replay import Replay
 
 # ---- what was known ----
 

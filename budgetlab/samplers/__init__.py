@@ -12,34 +12,66 @@ Write your own from a score in two lines::
 """
 
 from budgetlab.samplers.base import Batch, Look, Looker, Sampler, Setup, View
-from budgetlab.samplers.draw_ahead import RS2, SGD, ConfidenceSGD, ProbabilitySGD, UniformSGD
+from budgetlab.samplers.core_sets import EL2NPruned, ForgettingPruned, RandomSubset
+from budgetlab.samplers.curriculum import Curriculum
+from budgetlab.samplers.draw_ahead import (
+    RS2,
+    SGD,
+    ConfidenceSGD,
+    LossSGD,
+    ProbabilitySGD,
+    UniformSGD,
+)
+from budgetlab.samplers.grad_norm import GradientNorm
+from budgetlab.samplers.inclusion import (
+    inclusion_probability,
+    simulated_inclusion,
+    unbiased_weights,
+)
+from budgetlab.samplers.infobatch import InfoBatch
+from budgetlab.samplers.proxy import ProxyPlan, ProxyRun
 from budgetlab.samplers.races import draw_without_replacement
 from budgetlab.samplers.registry import build, canonical, describe, lookup, names, sampler
 from budgetlab.samplers.scores import ScoreSampler, replace_unseen, smooth
 from budgetlab.samplers.selective import SelectiveBackprop, keep_probability
+from budgetlab.samplers.top_k import RhoLoss, TopK
 
 __all__ = [
     "RS2",
     "SGD",
     "Batch",
     "ConfidenceSGD",
+    "Curriculum",
+    "EL2NPruned",
+    "ForgettingPruned",
+    "GradientNorm",
+    "InfoBatch",
     "Look",
     "Looker",
+    "LossSGD",
     "ProbabilitySGD",
+    "ProxyPlan",
+    "ProxyRun",
+    "RandomSubset",
+    "RhoLoss",
     "Sampler",
     "ScoreSampler",
     "SelectiveBackprop",
     "Setup",
+    "TopK",
     "UniformSGD",
     "View",
     "build",
     "canonical",
     "describe",
     "draw_without_replacement",
+    "inclusion_probability",
     "keep_probability",
     "lookup",
     "names",
     "replace_unseen",
     "sampler",
+    "simulated_inclusion",
     "smooth",
+    "unbiased_weights",
 ]

@@ -1,8 +1,8 @@
 """What a sampler is, what it is told, and what it yields."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import History
+from budgetlab.samplers.proxy import ProxyPlan, TrainProxy
 
 __all__ = ["Batch", "Look", "Looker", "Sampler", "Setup", "View"]
 
@@ -93,12 +94,17 @@ class Look:
         int64 ``[B]``: label of the sample drawn for each row.
     view
         The augmented images that were looked at.
+    error_norms
+        float32 ``[B]``: ``||softmax - target||_2``, mixed labels included. The norm of the
+        gradient by the logits, which bounds that by all weights up to a constant
+        (Katharopoulos & Fleuret 2018).
     """
 
     losses: Tensor
     probabilities: Tensor
     labels: Tensor
     view: View
+    error_norms: Tensor
 
 
 class Looker(Protocol):
@@ -123,12 +129,21 @@ class Setup:
         On ``device``; every random choice of a sampler comes from it.
     device
         Where ``indices`` must lie.
+    validation_size
+        Number of samples in the validation split; 0 where there is none.
+    spent
+        Share of the budget spent on the run so far, in [0, 1].
+    train_proxy
+        Trains another network first, for methods that have a :attr:`Sampler.proxy`.
     """
 
     size: int
     config: RunConfig
     generator: torch.Generator
     device: torch.device
+    validation_size: int = 0
+    spent: Callable[[], float] = lambda: 0.0
+    train_proxy: TrainProxy | None = None
 
 
 class Sampler:
@@ -146,9 +161,22 @@ class Sampler:
         published code ignores it.
     last_epoch
         Stop after this epoch even if the budget is not spent; None for no such end.
+    looks_before_step
+        Samples looked at before the first step, so that a budget that cannot afford it
+        is refused before anything is written.
+    proxy
+        Another network that must be trained before the first step; None for none.
+
+    Raises
+    ------
+    InputError
+        If the options of the run do not fit the method.
     """
 
     STATE: tuple[str, ...] = ()
+    weighting: Literal["refused", "own", "offered"] = "refused"
+    """What ``weights="unbiased"`` means. ``offered``: the method makes them. ``own``: its
+    mean gradient is unbiased without. ``refused``: it cannot be."""
     probability_kind = "draw"
     """``draw``: probability sums to one over the samples; ``keep``: that of being
     trained on once looked at."""
@@ -162,6 +190,14 @@ class Sampler:
         self.probability: Tensor | None = None
         self.budget = setup.config.budget
         self.last_epoch: int | None = None
+        self.looks_before_step = 0
+        self.proxy: ProxyPlan | None = None
+        if setup.config.weights == "unbiased" and self.weighting == "refused":
+            raise InputError(
+                f"weights 'unbiased' do not exist for method '{setup.config.method}', which gives "
+                "some samples no chance or an unknown one: give none, or a method that draws by "
+                "a score, such as p-SGD"
+            )
 
     def progress(self, spent: float) -> float:
         """Progress of the learning rate schedule, from the share of the budget spent."""

@@ -13,9 +13,9 @@ from budgetlab.budget import steps_per_epoch
 from budgetlab.history import History
 from budgetlab.samplers.base import Batch, Looker, Sampler, Setup
 from budgetlab.samplers.registry import sampler
-from budgetlab.samplers.scores import ScoreSampler, replace_unseen, smooth
+from budgetlab.samplers.scores import ScoreSampler, replace_unseen
 
-__all__ = ["RS2", "SGD", "ConfidenceSGD", "ProbabilitySGD", "UniformSGD"]
+__all__ = ["RS2", "SGD", "ConfidenceSGD", "LossSGD", "ProbabilitySGD", "UniformSGD"]
 
 
 @sampler("SGD")
@@ -26,6 +26,8 @@ class SGD(Sampler):
     counts ``int(N b / B)`` iterations an epoch: within an epoch the rate runs ahead, and
     it jumps back at the start of the next. With ``fidelity="published"`` so does this.
     """
+
+    weighting = "own"
 
     def __init__(self, setup: Setup):
         super().__init__(setup)
@@ -93,8 +95,22 @@ class ConfidenceSGD(ScoreSampler):
     def probabilities(self, history: History) -> Tensor:
         """Return ``q``; under the published rule the unseen keep their own score."""
         if self.setup.config.fidelity == "published":
-            return smooth(self.score(history))
+            return self.smooth(self.score(history))
         return super().probabilities(history)
+
+
+@sampler("loss")
+class LossSGD(ScoreSampler):
+    """More of what costs most: score is the loss at the last visit.
+
+    Importance sampling by the loss, as in Katharopoulos & Fleuret (2018), section 4: with
+    ``weights="unbiased"`` the expected gradient is that of uniform draws, without them the
+    objective itself leans towards high losses.
+    """
+
+    def score(self, history: History) -> Tensor:
+        """Score the cross-entropy of the last visit, in nats."""
+        return history.last_loss
 
 
 @sampler("rs2")
@@ -106,6 +122,7 @@ class RS2(Sampler):
     """
 
     STATE = ("left",)
+    weighting = "own"
 
     def __init__(self, setup: Setup):
         super().__init__(setup)

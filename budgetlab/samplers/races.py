@@ -1,5 +1,6 @@
 """Weighted draws without replacement, on the device."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,6 +10,10 @@ __all__ = ["draw_without_replacement"]
 
 # Weights below this count as zero: such a sample comes last, never first.
 SMALLEST_WEIGHT = 1e-290
+# From this size on a CPU sorts out who cannot win before it computes arrival times.
+LARGE = 20_000
+# Beyond this share nearly all arrive, and nothing is gained by sorting out.
+LARGEST_SHARE = 0.9
 
 
 def draw_without_replacement(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -42,9 +47,85 @@ def draw_without_replacement(weights: Tensor, count: int, generator: torch.Gener
     size = len(weights)
     if not 0 <= count <= size:
         raise InputError(f"{count:,} of {size:,} samples cannot be drawn: draw at most {size:,}")
-    # float64: with float32, ties among ten million keys would favour low indices.
-    keys = torch.empty(size, dtype=torch.float64, device=weights.device)
-    keys.exponential_(generator=generator).div_(weights.double().clamp(min=SMALLEST_WEIGHT))
-    drawn = keys.topk(count, largest=False, sorted=False).indices
-    # topk leaves the likely ones in front; a batch must be a random part of the draw.
+    if weights.device.type == "cpu" and size >= LARGE and count <= LARGEST_SHARE * size:
+        uniform = torch.rand(size, dtype=torch.float64, generator=generator)
+        positive = weights.double().clamp(min=SMALLEST_WEIGHT)
+        drawn = torch.from_numpy(first_to_arrive(positive.numpy(), count, uniform.numpy()))
+    else:
+        # float64: with float32, ties among ten million keys would favour low indices.
+        keys = torch.empty(size, dtype=torch.float64, device=weights.device)
+        keys.exponential_(generator=generator).div_(weights.double().clamp(min=SMALLEST_WEIGHT))
+        drawn = keys.topk(count, largest=False, sorted=False).indices
+    # The likely ones may stand in front; a batch must be a random part of the draw.
     return drawn[torch.randperm(count, generator=generator, device=weights.device)]
+
+
+def first_to_arrive(weights: np.ndarray, count: int, uniform: np.ndarray) -> np.ndarray:
+    """Return who arrives first in a race, looking closely only at those who may.
+
+    Index ``i`` arrives at ``t_i = -ln(1 - u_i) / w_i``, before a time ``T`` exactly if
+    ``u_i < 1 - exp(-w_i T)``, which needs no logarithm. ``T`` is guessed such that a few
+    more than ``count`` arrive before it. Where too few do, all times are computed: the
+    guess decides how long the answer takes, never what it is.
+
+    Parameters
+    ----------
+    weights
+        float64 ``[N]``, positive.
+    count
+        How many, 0 to N.
+    uniform
+        float64 ``[N]`` in [0, 1): the random numbers ``u``.
+
+    Returns
+    -------
+    ndarray
+        int64 ``[count]``: the indices of the ``count`` smallest ``t_i``, ascending.
+    """
+    deadline = _guess_deadline(weights, count)
+    # A little too high, so that rounding in float32 leaves out nobody who is in time.
+    chance = -np.expm1((weights * -deadline).astype(np.float32)) * np.float32(1 + 1e-5)
+    candidates = np.flatnonzero(uniform < chance)
+    if len(candidates) >= count:
+        times = -np.log1p(-uniform[candidates]) / weights[candidates]
+        places = _smallest(times, count)
+        if times[places].max(initial=0.0) <= deadline:
+            return candidates[places]
+    return _smallest(-np.log1p(-uniform) / weights, count)
+
+
+def _smallest(times: np.ndarray, count: int) -> np.ndarray:
+    """Places of the ``count`` smallest times, ascending; of equal ones the first."""
+    if count >= len(times) or count == 0:
+        return np.arange(min(count, len(times)))
+    last = np.partition(times, count - 1)[count - 1]
+    places = np.flatnonzero(times <= last)
+    if len(places) > count:
+        ties = np.flatnonzero(times[places] == last)
+        places = np.delete(places, ties[len(ties) - (len(places) - count) :])
+    return places
+
+
+def _guess_deadline(weights: np.ndarray, count: int, looked_at: int = 4096) -> float:
+    """Guess a time by which ``count`` arrive, and hardly more; from a part of the weights."""
+    size = len(weights)
+    part = weights[:: max(1, size // looked_at)]
+
+    def time_of(expected: float) -> float:
+        # Newton's method from zero stays below the solution, for the sum is concave.
+        time = 0.0
+        for _ in range(30):
+            late = np.exp(-part * time)
+            missing = expected * len(part) / size - (1 - late).sum()
+            if missing <= 1e-4 * len(part) * expected / size:
+                break
+            time += missing / max((part * late).sum(), 1e-300)
+        return time
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        chance = -np.expm1(-part * time_of(count))
+        # Few of those in time are random, and so is what the part says of the whole.
+        deviation = np.sqrt(size * (chance * (1 - chance)).mean())
+        unsure = size * chance.std() / np.sqrt(len(part)) if len(part) < size else 0.0
+        deadline = time_of(min(count + 5 * deviation + 3 * unsure + 1, 0.99 * size))
+    return float(deadline) if np.isfinite(deadline) else 0.0

@@ -4,6 +4,7 @@ Definitions: Arazo et al., *How Important is Importance Sampling for Deep Budget
 Training?*, BMVC 2021.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -13,30 +14,50 @@ from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.errors import InputError
 from budgetlab.history import History
 from budgetlab.samplers.base import Batch, Looker, Sampler, Setup
+from budgetlab.samplers.inclusion import unbiased_weights
 from budgetlab.samplers.races import draw_without_replacement
 
 __all__ = ["ScoreSampler", "replace_unseen", "smooth"]
 
 
-def smooth(scores: Tensor) -> Tensor:
-    """Turn scores into sampling probabilities that leave nobody out.
+def smooth(scores: Tensor, strength: float = 1.0, temperature: float = 1.0) -> Tensor:
+    """Turn scores into sampling probabilities, from uniform to greedy.
 
-    ``q_i = (s_i + mean(s)) / sum_j (s_j + mean(s))``, so ``q_i >= 1 / (2 N)``.
+    ``q_i = (s_i + c mean(s)) / sum_j (s_j + c mean(s))`` with ``s`` the scores to the
+    power of the temperature, and ``c`` the strength. The paper has ``c = 1`` and no power,
+    so that ``q_i >= 1 / (2 N)``.
 
     Parameters
     ----------
     scores
         ``[N]``, >= 0. All zero gives the uniform distribution.
+    strength
+        At least 0, finite: 0 leaves the scores as they are, a large one is uniform. At
+        least ``c / (1 + c)`` of the uniform probability is left to everybody.
+    temperature
+        In [0, 100]: 0 is uniform, 1 leaves the scores as they are, a large one draws the
+        highest scores only, if nothing is smoothed.
 
     Returns
     -------
     Tensor
         ``[N]``, float64, sums to one.
+
+    Raises
+    ------
+    InputError
+        If strength or temperature is out of its range.
     """
+    if not 0 <= strength < math.inf:
+        raise InputError(f"smoothing {strength} is not allowed: give a number of at least 0")
+    if not 0 <= temperature <= 100:
+        raise InputError(f"temperature {temperature} is not allowed: give a number in [0, 100]")
     scores = scores.double()
     # Sums of huge scores must not overflow; only their proportions count.
     scores = scores / scores.max().clamp(min=torch.finfo(torch.float64).tiny)
-    raised = scores + scores.mean()
+    if temperature != 1:
+        scores = scores**temperature
+    raised = scores + strength * scores.mean()
     total = raised.sum()
     return torch.where(total > 0, raised / total, 1 / len(scores))
 
@@ -60,15 +81,25 @@ class ScoreSampler(Sampler):
     """Draw more often what scores higher; subclasses implement :meth:`score`.
 
     Each epoch draws ``floor(N b)`` samples without replacement from the smoothed
-    scores. The first epoch is uniform.
+    scores, see :func:`smooth`; ``smoothing`` and ``temperature`` of the run lead from
+    uniform to greedy. The first epoch is uniform. With ``weights="unbiased"`` every loss
+    is weighted by :func:`~budgetlab.samplers.inclusion.unbiased_weights`.
     """
 
     unseen = "highest"
+    weighting = "offered"
 
     def __init__(self, setup: Setup):
         super().__init__(setup)
-        self.draws = samples_per_epoch(self.size, setup.config.budget)
-        steps_per_epoch(self.size, setup.config.budget, self.batch_size)
+        config = setup.config
+        self.draws = samples_per_epoch(self.size, config.budget)
+        steps_per_epoch(self.size, config.budget, self.batch_size)
+        self.unbiased = config.weights == "unbiased"
+        if self.unbiased and config.smoothing == 0:
+            raise InputError(
+                "weights 'unbiased' need every sample to have a chance, and with smoothing 0 a "
+                "score of zero has none: give a smoothing above 0"
+            )
 
     def score(self, history: History) -> Tensor:
         """Return scores ``[N]`` >= 0; those of samples never seen do not matter."""
@@ -104,11 +135,17 @@ class ScoreSampler(Sampler):
         if not bool(((scores >= 0) & torch.isfinite(scores)).all()):
             worst = scores[~((scores >= 0) & torch.isfinite(scores))][0].item()
             raise InputError(f"a score of {worst} cannot be used: scores are finite and >= 0")
-        return smooth(scores)
+        return self.smooth(scores)
+
+    def smooth(self, scores: Tensor) -> Tensor:
+        """Return ``q`` of scores ``[N]``, as strongly smoothed as the run asks for."""
+        config = self.setup.config
+        return smooth(scores, config.smoothing, config.temperature)
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Draw, then yield the draw batch by batch."""
         self.probability = self.probabilities(history)
         drawn = draw_without_replacement(self.probability, self.draws, self.generator)
+        weights = unbiased_weights(self.probability, self.draws) if self.unbiased else None
         for indices in self.full_batches(drawn):
-            yield Batch(indices)
+            yield Batch(indices, None if weights is None else weights[indices])

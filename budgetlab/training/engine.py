@@ -147,7 +147,14 @@ class Engine:
             logits = self.logits(view.images)
             losses = self._cross_entropy(logits, view)
             probabilities = logits.softmax(1)
-        return Look(losses, probabilities, self.samples.y[indices], view)
+            error_norms = self._error_norms(probabilities, view)
+        return Look(losses, probabilities, self.samples.y[indices], view, error_norms)
+
+    def _error_norms(self, probabilities: Tensor, view: View) -> Tensor:
+        """``||softmax - target||_2`` of each row, ``[B]``; a target has several labels."""
+        targets = torch.zeros_like(probabilities)
+        targets.scatter_add_(1, self.samples.y[view.samples], view.weights.to(targets.dtype))
+        return (probabilities - targets).norm(dim=1)
 
     def _cross_entropy(self, logits: Tensor, view: View) -> Tensor:
         """Cross-entropy ``[B]`` of each row: its parts, by their shares."""

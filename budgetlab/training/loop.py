@@ -1,5 +1,6 @@
 """The one loop: a sampler's batches through the network, every cost charged."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -12,10 +13,11 @@ from budgetlab import models, samplers, seeds
 from budgetlab.budget import Budget, Ledger, schedule, steps_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.data import Samples
-from budgetlab.errors import RunError
+from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.training.clock import Clock
 from budgetlab.training.engine import Engine
+from budgetlab.training.proxy import ProxyTrainer
 
 __all__ = ["Loop"]
 
@@ -35,6 +37,8 @@ class Loop:
         Training samples.
     device, precision
         Where to train and in which format.
+    val
+        Validation samples, for methods that train another network on them.
 
     Attributes
     ----------
@@ -48,7 +52,13 @@ class Loop:
     """
 
     def __init__(
-        self, config: RunConfig, train: Samples, device: torch.device, precision: torch.dtype
+        self,
+        config: RunConfig,
+        train: Samples,
+        device: torch.device,
+        precision: torch.dtype,
+        *,
+        val: Samples | None = None,
     ):
         size = len(train)
         self.config = config
@@ -57,8 +67,8 @@ class Loop:
         self.engine = Engine(config, self.model_name, train, device, precision)
         self.history = History(size, device)
         self.ledger = Ledger(self.engine.costs)
-        order = seeds.torch_generator(config.seed, "order", device)
-        self.sampler = samplers.build(config.method, samplers.Setup(size, config, order, device))
+        self._seconds_before = 0.0
+        self.sampler = self._build_sampler(size, 0 if val is None else len(val))
         steps = config.epochs * steps_per_epoch(size, self.sampler.budget, config.batch_size)
         in_seconds = config.budget_unit == "seconds"
         step_seconds = self._time_plain_step(train, precision) if in_seconds else 0.0
@@ -67,6 +77,35 @@ class Loop:
         )
         self.budget.slowest_step = step_seconds
         self.clock = Clock(device, waiting=in_seconds)
+        self._proxies = ProxyTrainer(self.engine, self.model_name, val, precision, self.ledger,
+                                     self.budget, self._charge_time)  # fmt: skip
+        self._require_affordable()
+
+    def _build_sampler(self, size: int, validation_size: int) -> samplers.Sampler:
+        setup = samplers.Setup(
+            size,
+            self.config,
+            seeds.torch_generator(self.config.seed, "order", self.device),
+            self.device,
+            validation_size=validation_size,
+            spent=lambda: self.budget.progress(self.ledger, 0),
+            train_proxy=self._train_proxy,
+        )
+        return samplers.build(self.config.method, setup)
+
+    def _require_affordable(self) -> None:
+        """Refuse a method whose first step would not fit, before anything is written."""
+        left = dataclasses.replace(self.budget)
+        if self.sampler.proxy is not None:
+            self._proxies.require_affordable(self.sampler.proxy)
+            left.limit *= 1 - self.config.proxy_share
+        looked, trained = self.sampler.looks_before_step, self.config.batch_size
+        if not left.allows(self.ledger, trained=trained, looked=looked):
+            raise InputError(
+                f"method '{self.config.method}' looks at {looked:,} samples for its first step "
+                f"on {trained:,}, more than the budget pays for in {self.config.budget_unit}: "
+                "raise --budget or --epochs, or let it look at fewer"
+            )
 
     def _time_plain_step(
         self, train: Samples, precision: torch.dtype, repeats: int = 12, warm_up: int = 4
@@ -107,7 +146,8 @@ class Loop:
         """
         losses: list[torch.Tensor] = []
         corrects: list[torch.Tensor] = []
-        lr, slowest, seconds_before = 0.0, 0.0, self.ledger.seconds
+        lr, slowest = 0.0, 0.0
+        self._seconds_before = self.ledger.seconds
         self.history.start_epoch(number)
         self.clock.start()
         try:
@@ -118,7 +158,7 @@ class Loop:
                 loss, correct = self._step(batch, lr)
                 losses.append(loss)
                 corrects.append(correct)
-                slowest = max(slowest, self._charge_time(seconds_before))
+                slowest = max(slowest, self._charge_time())
                 if self.device.type == "cpu":
                     # Free here; on a GPU asking at every step would stall it.
                     self._check_finite([loss], lr)
@@ -127,8 +167,13 @@ class Loop:
                 self.clock.skip(time.perf_counter() - began)
         except _BudgetSpent:
             self.budget.exhausted = True
-        self.ledger.seconds = seconds_before + self.clock.stop()
+        self.ledger.seconds = self._seconds_before + self.clock.stop()
         self.budget.slowest_step = slowest or self.budget.slowest_step
+        if not self.ledger.steps and self.budget.exhausted:
+            raise RunError(
+                f"the budget of {self.budget.limit:.3g} {self.budget.unit} was spent before the "
+                f"first step of method '{self.config.method}': raise --budget or --epochs"
+            )
         if not losses and not self.budget.exhausted:
             raise RunError(
                 f"method '{self.config.method}' trained on nothing in epoch {number}, so the "
@@ -164,13 +209,20 @@ class Loop:
         self.ledger.charge_look(len(indices))
         return self.engine.look(indices)
 
-    def _charge_time(self, seconds_before: float) -> float:
-        """Bring the ledger's seconds up to date; return those of the last step."""
+    def _train_proxy(
+        self, plan: samplers.ProxyPlan, generator: torch.Generator
+    ) -> samplers.ProxyRun:
+        done = self._proxies(plan, generator)
+        self.budget.head_start = self.ledger.spent(self.budget.unit)
+        return done
+
+    def _charge_time(self) -> float:
+        """Bring the ledger's seconds up to date; return those since it was last done."""
         elapsed = self.clock.read()
         if elapsed is None:
             return 0.0
-        last = seconds_before + elapsed - self.ledger.seconds
-        self.ledger.seconds = seconds_before + elapsed
+        last = self._seconds_before + elapsed - self.ledger.seconds
+        self.ledger.seconds = self._seconds_before + elapsed
         return last
 
     def _check_finite(self, losses: list[torch.Tensor], lr: float) -> None:

@@ -11,10 +11,9 @@ from budgetlab.budget import samples_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import History
-from budgetlab.samplers import RS2, SGD, ScoreSampler, SelectiveBackprop
+from budgetlab.samplers import RS2, SGD, ScoreSampler, SelectiveBackprop, simulated_inclusion
 
-__all__ = ["Chances", "chances", "inclusion_probability", "recorded_chances", "resmooth",
-           "supported"]  # fmt: skip
+__all__ = ["Chances", "chances", "recorded_chances", "supported"]
 
 PAST = 1024
 RACES = 16
@@ -43,75 +42,6 @@ class Chances:
     analytic: bool
 
 
-def resmooth(q: Tensor, strength: float) -> Tensor:
-    """Change how strongly smoothed probabilities were smoothed.
-
-    The kit's draw is ``q_i = (s_i + mean(s)) / (2 N mean(s))``, so the scores are known
-    up to their scale: ``s_i / mean(s) = 2 N q_i - 1``. With another strength,
-    ``(s_i + strength mean(s)) / ((1 + strength) N mean(s))``.
-
-    Parameters
-    ----------
-    q
-        ``[N]``, as from :func:`budgetlab.samplers.smooth`.
-    strength
-        At least 0. 1 gives ``q`` back, 0 the scores as they are; the larger, the
-        closer to uniform.
-
-    Returns
-    -------
-    Tensor
-        float64 ``[N]``, sums to one.
-    """
-    if not 0 <= strength < float("inf"):
-        raise InputError(f"smoothing {strength} is not allowed: give a number of at least 0")
-    size = len(q)
-    relative = (2 * size * q.double() - 1).clamp(min=0)
-    return (relative + strength) / (relative.sum() + size * strength)
-
-
-def inclusion_probability(
-    q: Tensor, count: int, generator: torch.Generator, races: int = RACES
-) -> Tensor:
-    """Chance of each sample to be among ``count`` drawn without replacement.
-
-    There is no closed form. An exponential race draws: sample ``i`` arrives after
-    ``e_i / q_i``, and the first ``count`` are taken. Given everybody else, ``i`` is
-    taken if it arrives before the ``count``-th of the others, at ``t``: with chance
-    ``1 - exp(-q_i t)``. This is averaged over some races, which is unbiased and varies
-    far less than counting who was drawn.
-
-    Parameters
-    ----------
-    q
-        ``[N]``, >= 0, sums to one.
-    count
-        How many are drawn, 0 to N.
-    generator
-        On the CPU.
-    races
-        How many races to average.
-
-    Returns
-    -------
-    Tensor
-        float64 ``[N]``.
-    """
-    size = len(q)
-    if not 0 <= count <= size:
-        raise InputError(f"{count:,} of {size:,} samples cannot be drawn: draw at most {size:,}")
-    if count in (0, size):
-        return torch.full((size,), float(count == size), dtype=torch.float64)
-    q = q.double().clamp(min=1e-290)
-    total = torch.zeros(size, dtype=torch.float64)
-    for _ in range(races):
-        arrival = torch.empty(size, dtype=torch.float64).exponential_(generator=generator) / q
-        # Without i, the count-th of the others is the next one if i was taken itself.
-        last, following = arrival.kthvalue(count).values, arrival.kthvalue(count + 1).values
-        total -= torch.expm1(-q * torch.where(arrival <= last, following, last))
-    return total / races
-
-
 def supported() -> list[str]:
     """Names of the methods whose next epoch can be foreseen from a history.
 
@@ -134,7 +64,6 @@ def chances(
     history: History,
     config: RunConfig,
     *,
-    smoothing: float = 1.0,
     seed: int = 0,
 ) -> Chances:
     """Foresee the next epoch of a method.
@@ -144,9 +73,8 @@ def chances(
     history
         What is known as the epoch begins.
     config
-        Gives ``method``, ``budget``, ``batch_size``, ``sb_beta`` and ``fidelity``.
-    smoothing
-        Strength of the smoothing of draw-ahead methods; 1 is the kit's.
+        Gives ``method``, ``budget``, ``batch_size`` and the options of the method, such as
+        ``smoothing`` or ``sb_beta``.
     seed
         Of the simulated draws; the same one gives the same result.
 
@@ -168,8 +96,7 @@ def chances(
         how = f"parts of one permutation: {method.draws:,} of {size:,}; analytic"
         return Chances(np.full(size, 1 / size), np.full(size, share), how, True)
     if isinstance(method, ScoreSampler):
-        q = resmooth(method.probabilities(history), smoothing)
-        return _drawn(q, method.draws, seed)
+        return _drawn(method.probabilities(history), method.draws, seed)
     raise InputError(
         f"method '{config.method}' decides by what it sees within the epoch, so that it cannot "
         f"be foreseen: choose one of {', '.join(supported())}, or what was recorded"
@@ -222,7 +149,7 @@ def _drawn(q: Tensor, count: int, seed: int) -> Chances:
         how = f"uniform: k / N = {count:,} / {size:,}; analytic"
         return Chances(q.numpy(), np.full(size, count / size), how, True)
     generator = torch.Generator().manual_seed(seed)
-    inclusion = inclusion_probability(q, count, generator).numpy()
+    inclusion = simulated_inclusion(q, count, generator, RACES).numpy()
     how = f"{count:,} of {size:,} without replacement: no closed form, {RACES} simulated draws"
     return Chances(q.numpy(), inclusion, how, False)
 

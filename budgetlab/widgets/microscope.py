@@ -9,6 +9,7 @@ import ipywidgets as W
 from budgetlab.config import RunConfig
 from budgetlab.history import History
 from budgetlab.records import Record, open_record
+from budgetlab.replay import Replay
 from budgetlab.widgets.chances import Chances, chances, recorded_chances, supported
 from budgetlab.widgets.controls import Number, button, choice, row
 from budgetlab.widgets.microscope_picture import (
@@ -17,7 +18,6 @@ from budgetlab.widgets.microscope_picture import (
     MicroscopePicture,
     describe_chances,
 )
-from budgetlab.replay import Replay
 from budgetlab.widgets.status import StatusLine
 
 __all__ = ["ProbabilityMicroscope"]
