@@ -12,15 +12,15 @@ import budgetlab as bl
 PACKAGE = Path(__file__).parent.parent / "budgetlab"
 
 FLOORS = (
-    {"errors", "config", "seeds", "records"},
+    {"errors", "config", "seeds", "memory", "records"},
     {"data", "models", "augment", "history", "budget", "devices", "own_models"},
     {"samplers"},
-    {"training", "analysis"},
+    {"training", "analysis", "own_loop"},
     {"sweep", "plots", "replay", "estimators"},
     {"report", "cli", "demo", "widgets", "course"},
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-READING = {"errors", "config", "seeds", "records", "analysis", "plots", "report"}
+READING = {"errors", "config", "seeds", "memory", "records", "analysis", "plots", "report"}
 # From the floor itself, or from a floor below, and still not allowed: the reading wing
 # meets the training wing at the records only.
 TRAINING = set(FLOOR) - READING - {"replay", "estimators", "sweep", "cli", "demo", "widgets", "course"}
