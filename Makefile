@@ -6,14 +6,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help gallery demo test lab lint bench notebooks clean
+.PHONY: help gallery demo test lab app lint bench notebooks course docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train, compare and write a page with figures (about two minutes)"
 	@echo "make test       run all tests"
 	@echo "make lab        open JupyterLab at the first notebook"
+	@echo "make app        open the training bench and the playground as pages for a lecture room"
 	@echo "make notebooks  run every notebook and keep its outputs"
+	@echo "make course     write build/course: students' copy without solutions, instructors' with"
+	@echo "make docs       write build/docs/index.html: the course and the reference as a site"
 	@echo "make gallery    write demo/gallery.html, every plot with its call, from the demo's records"
 	@echo "make bench      measure what the speed claims rest on"
 	@echo "make lint       check style and types"
@@ -39,6 +42,13 @@ test: $(VENV)/.installed
 lab: $(VENV)/.installed
 	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb
 
+# For this machine only, and with a token; both can be set: make app IP=0.0.0.0 PORT=8080
+IP ?= 127.0.0.1
+PORT ?= 8866
+
+app: $(VENV)/.installed
+	@$(BIN)/python -m voila notebooks/app --Voila.ip=$(IP) --port=$(PORT) --Voila.auto_token=True
+
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -47,6 +57,9 @@ bench: $(VENV)/.installed
 
 notebooks: $(VENV)/.installed
 	@$(BIN)/python notebooks/build.py
+
+course: $(VENV)/.installed
+	@$(BIN)/python notebooks/course.py
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -10,6 +10,7 @@ it is written here, once, and put into each notebook that is run.
 """
 
 import argparse
+import resource
 import sys
 import time
 from pathlib import Path
@@ -27,21 +28,18 @@ LONGEST_CELL_SECONDS = 900
 FOLDED = {"setup", "exercise"}
 
 SETUP = """\
-# Where the kit is missing, as on Colab: install it from a copy beside this notebook.
+# Where the kit is missing, as on Colab: install it from a copy of the project beside this notebook.
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 if importlib.util.find_spec("budgetlab") is None:
-    found = [folder for folder in (Path.cwd(), *Path.cwd().iterdir(), *Path.cwd().parents)
-             if (folder / "budgetlab/course").is_dir()]
-    if not found:
-        raise SystemExit("budgetlab is missing: clone its repository, or unpack a copy of it, "
-                         "beside this notebook (in Colab: under /content), and run this again.")
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", str(found[0])], check=True)
-    os.chdir(found[0] / "notebooks")"""
+    places = [Path.cwd(), *Path.cwd().iterdir(), *Path.cwd().parents]
+    copies = [place for place in places if (place / "notebooks/build.py").is_file()]
+    remedy = "clone the project, or upload and unpack a copy of it, beside this notebook"
+    assert copies, f"budgetlab is missing here: {remedy} (on Colab under /content), and run again"
+    %pip install -q "{copies[0]}"
+    os.chdir(copies[0] / "notebooks")"""
 
 
 def put_setup_first(notebook: nbformat.NotebookNode) -> None:
@@ -89,14 +87,24 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
     ).execute()
 
 
-def run(path: Path) -> float:
-    """Run one notebook in its folder and write it back; returns the seconds it took."""
+def run(path: Path) -> tuple[float, float]:
+    """Run one notebook in its folder and write it back.
+
+    Returns the seconds it took, and those of them that a processor worked: on a busy
+    machine only these say what it costs.
+    """
     notebook = nbformat.read(path, as_version=4)
     put_setup_first(notebook)
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), children_seconds()
     execute(notebook, path.parent)
     nbformat.write(clean(notebook), path)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, children_seconds() - worked
+
+
+def children_seconds() -> float:
+    """Processor time of the kernels that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> int:
@@ -112,12 +120,13 @@ def main() -> int:
             return 2
         print(f"{path.name} ...", end=" ", flush=True)
         try:
-            seconds = run(path)
+            seconds, worked = run(path)
         except CellExecutionError as error:
             print(f"failed\n{error}", file=sys.stderr)
             return 1
         total += seconds
-        print(f"{seconds:.0f} s, {path.stat().st_size / 1e6:.2f} MB")
+        size = path.stat().st_size / 1e6
+        print(f"{seconds:.0f} s, {worked:.0f} s of processor, {size:.2f} MB", flush=True)
     print(f"{len(paths)} notebooks in {total / 60:.1f} minutes")
     return 0
 

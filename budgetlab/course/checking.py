@@ -12,7 +12,11 @@ from budgetlab.course.comparing import compare
 from budgetlab.course.words import array_of, count, error_text, holds_numbers, is_tensor, show
 from budgetlab.errors import InputError
 
-__all__ = ["check"]
+__all__ = ["check", "passed"]
+
+EMPTY = "nothing here yet"
+
+_verdicts: dict[str, bool] = {}
 
 
 def check(
@@ -52,10 +56,11 @@ def check(
     """
     pairs = _pairs(cases)
     name = getattr(answer, "__name__", "your answer")
+    _verdicts[name] = False
     for number, (given, expected) in enumerate(pairs, start=1):
         problem = _try(answer, name, given, expected, tolerance)
-        if problem == "empty":
-            print(f"{name}: nothing here yet. Write its body, run its cell, then this one again.")
+        if problem == EMPTY:
+            print(f"{name}: {EMPTY}. Write its body, run its cell, then this one again.")
             return
         if problem:
             print(f"{name}: not right yet ({number - 1} of {len(pairs)} checks pass so far).")
@@ -63,7 +68,19 @@ def check(
             if hint:
                 print(f"  Hint: {hint}")
             return
+    _verdicts[name] = True
     print(f"{name}: right, {count(len(pairs), 'check')} passed.")
+
+
+def passed(name: str) -> bool:
+    """Tell whether the latest check of an answer passed, for an ``assert`` that gives marks.
+
+    Parameters
+    ----------
+    name
+        Of the function that was checked; False if none of that name was.
+    """
+    return _verdicts.get(name, False)
 
 
 def _pairs(cases: Sequence[tuple[Any, Any]]) -> list[tuple[tuple, Any]]:
@@ -83,9 +100,9 @@ def _pairs(cases: Sequence[tuple[Any, Any]]) -> list[tuple[tuple, Any]]:
 
 
 def _try(answer: Any, name: str, given: tuple, expected: Any, tolerance: float) -> str:
-    """Return ``""`` if one case passes, ``"empty"``, or what is wrong, in lines."""
+    """Return ``""`` if one case passes, :data:`EMPTY`, or what is wrong, in lines."""
     if answer is None or answer is Ellipsis:
-        return "empty"
+        return EMPTY
     if not callable(answer):
         return f"  {show(answer)} is no function: define it with def, and give its name."
     call = f"  given:    {_arguments(answer, given)}"
@@ -93,16 +110,19 @@ def _try(answer: Any, name: str, given: tuple, expected: Any, tolerance: float) 
     try:
         result = answer(*theirs)
     except NotImplementedError:
-        return "empty"
+        return EMPTY
     except Exception as error:
         return f"{call}\n  It stopped with {error_text(error)}{_place(answer, error)}"
     if result is None or result is Ellipsis:
-        return "empty"
+        return EMPTY
     lines = [call, f"  returned: {show(result)}"]
     if not callable(expected):
         lines.append(f"  expected: {show(expected)}")
     try:
+        # What an answer yields, or hands to a predicate, may be the part that is missing.
         wrong = compare(result, expected, tolerance) or _changed(ours, theirs, name)
+    except NotImplementedError:
+        return EMPTY
     except Exception as error:  # a result that cannot even be compared
         wrong = f"A {type(result).__name__} cannot be compared ({error_text(error)})."
     return "\n".join([*lines, f"  {wrong}"]) if wrong else ""

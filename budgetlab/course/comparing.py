@@ -31,6 +31,11 @@ def compare(result: Any, expected: Any, tolerance: float) -> str:
         As in :func:`budgetlab.course.check`.
     tolerance
         Absolute, and relative to what is expected.
+
+    Raises
+    ------
+    NotImplementedError
+        If a predicate meets it in the result, such as a generator with an empty body.
     """
     if callable(expected):
         return _ask(expected, result)
@@ -149,6 +154,8 @@ def _ask(predicate: Callable[[Any], Any], result: Any) -> str:
         if isinstance(said, str):
             return said or "It is not what was asked for."
         return "" if bool(said) else "It is not what was asked for."
+    except NotImplementedError:
+        raise
     except Exception as error:
         return (
             f"A {type(result).__name__} cannot be checked here ({error_text(error)}): "
