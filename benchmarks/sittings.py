@@ -58,7 +58,7 @@ def row_of(config: RunConfig, path: Path | str) -> dict[str, Any]:
         and field.name not in (*ELSEWHERE, "limit")
         and getattr(config, field.name) != field.default
     }
-    return row | {"other_settings": ", ".join(f"{k}={v}" for k, v in changed.items())}
+    return row | {"other_settings": ", ".join(f"{k}={v}" for k, v in sorted(changed.items()))}
 
 
 def read(table: Path) -> pd.DataFrame:

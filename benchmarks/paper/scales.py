@@ -17,7 +17,7 @@ __all__ = ["SCALES", "Part", "main", "table_of"]
 # "smoke" only shows that every file runs.
 SCALES = {
     "paper": {"model": "resnet18", "epochs": 200, "evaluate_every": 10},
-    "cpu": {"model": "resnet8", "epochs": 30, "limit": 10_000, "evaluate_every": 10},
+    "cpu": {"model": "resnet8", "epochs": 20, "limit": 10_000, "evaluate_every": 10},
     "smoke": {"model": "small", "epochs": 2, "batch_size": 16, "evaluate_every": 0},
 }
 TABLES = {"paper": "paper.csv", "cpu": "paper_cpu.csv", "smoke": "paper_smoke.csv"}
