@@ -58,6 +58,8 @@ class Resume:
 
     record: Positional[Path]
     """Folder of the record."""
+    data_root: Path | None = None
+    """Folder for downloads and caches, where it is not the one the record names."""
     json: bool = False
     """Print one JSON object on standard output."""
 
@@ -65,7 +67,7 @@ class Resume:
         """Go on; returns the exit code."""
         from budgetlab.training import Run
 
-        return _train(Run.resume(self.record), self.json)
+        return _train(Run.resume(self.record, data_root=self.data_root), self.json)
 
 
 @dataclass
@@ -292,7 +294,9 @@ def _print_json(content: dict[str, Any]) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"budgetlab: {message}", file=sys.stderr)
+    """Say one line; what a name brings along of line breaks and terminal codes is shown as such."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    print(f"budgetlab: {shown}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -313,6 +317,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"'{error.filename}': " if error.filename else ""
         _say(f"{where}{error.strerror or error}")
         return FAILED if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else BAD_INPUT
+    except MemoryError:
+        _say("out of memory: use fewer samples, such as with --limit, or close other programs")
+        return FAILED
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED

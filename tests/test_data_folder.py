@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from budgetlab import memory
 from budgetlab.data import folder as folder_module
-from budgetlab.data import images, load, memory
+from budgetlab.data import images, load
 from budgetlab.errors import InputError
 
 

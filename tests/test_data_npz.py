@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from budgetlab.data import load, memory
+from budgetlab import memory
+from budgetlab.data import load
 from budgetlab.errors import InputError
 
 

@@ -17,11 +17,11 @@ import budgetlab as bl
 from budgetlab import cli
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
-from budgetlab.records import find, open_record
-from budgetlab.sweep import lock, product
+from budgetlab.records import find, lock, open_record
+from budgetlab.records.lock import hold, is_held
+from budgetlab.sweep import product
 from budgetlab.sweep.found import find_record, lock_path
 from budgetlab.sweep.grid import planned_cost
-from budgetlab.sweep.lock import hold, is_held
 from budgetlab.training import Run
 
 
@@ -339,7 +339,7 @@ def test_a_run_that_somebody_is_at_is_waited_for_and_not_done_twice(quick):
 
 def test_a_folder_that_knows_no_locks_is_said_once_and_used(quick, monkeypatch):
     monkeypatch.setattr(lock, "fcntl", None)
-    with pytest.warns(UserWarning, match="do not start a second sweep"):
+    with pytest.warns(UserWarning, match="train in this folder from one place only"):
         assert [row["status"] for row in quiet(quick)] == ["finished"]
 
 
@@ -391,7 +391,7 @@ def test_a_thousand_runs_are_planned_in_a_moment_and_trained_one_by_one(quick):
 
 
 def test_bl_sweep_is_a_function_whatever_was_imported_before():
-    import budgetlab.sweep.lock  # noqa: F401
+    import budgetlab.sweep.runner  # noqa: F401
 
     assert bl.sweep(dataset="points", seed=[0, 1]).counts == {"planned": 2}
 

@@ -15,9 +15,9 @@ from same_results import same_results
 import budgetlab as bl
 from budgetlab.errors import InputError, RunError
 from budgetlab.records import find
+from budgetlab.records.lock import holder, is_held
 from budgetlab.sweep import executors
 from budgetlab.sweep.found import lock_path
-from budgetlab.sweep.lock import holder, is_held
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed (extra: dask)")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -17,9 +17,9 @@ from same_results import same_results
 import budgetlab as bl
 from budgetlab.config import RunConfig
 from budgetlab.records import find, open_record
+from budgetlab.records.lock import hold, holder, is_held
 from budgetlab.sweep.executors import Processes
 from budgetlab.sweep.found import lock_path
-from budgetlab.sweep.lock import hold, holder, is_held
 
 LONG = 60
 
@@ -137,7 +137,7 @@ def test_a_killed_sweep_is_gone_on_with_by_the_next(config, start, whole):
 def test_a_lock_is_free_when_its_holder_is_killed(tmp_path):
     path = tmp_path / "one.lock"
     program = (
-        "import sys, time; from pathlib import Path; from budgetlab.sweep.lock import hold\n"
+        "import sys, time; from pathlib import Path; from budgetlab.records.lock import hold\n"
         "with hold(Path(sys.argv[1])) as ours: print(ours, flush=True); time.sleep(60)"
     )
     other = subprocess.Popen(

@@ -203,7 +203,7 @@ def test_data_that_changed_is_refused(config, tmp_path):
     settings = {"dataset": f"npz:{tmp_path / 'mine.npz'}", "limit": 0, "batch_size": 4}
     run = stop_after(config.replace(**settings), 1)
     np.savez(tmp_path / "mine.npz", x=255 - x, y=y)
-    with pytest.raises(InputError, match=r"is not what record '.*' was trained on: restore"):
+    with pytest.raises(RunError, match=r"is not what record '.*' was trained on: restore"):
         Run.resume(run.writer.path)
     assert run.record.status == "stopped"
     np.savez(tmp_path / "mine.npz", x=x, y=y)
@@ -515,7 +515,7 @@ def test_a_full_disk_is_a_failed_run_that_can_go_on(config, monkeypatch, broken)
     record = run.record
     assert len(record.epochs) == 1
     assert record.samples.sizes["epoch"] == 1
-    assert not list(record.path.glob(".*"))
+    assert [file.name for file in record.path.glob(".*")] == [".lock"]
     assert differences(go(Run(config)), go(Run.resume(record.path))) == []
 
 

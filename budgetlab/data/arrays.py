@@ -1,19 +1,19 @@
 """The user's own images as arrays in an npz file."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from budgetlab.data.memory import require_memory
 from budgetlab.data.samples import channel_statistics, make_samples
 from budgetlab.data.sources import Source, split_off_test
 from budgetlab.errors import InputError
+from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz
 
 __all__ = ["npz"]
 
 MOST_CLASSES = 100_000
+KNOWN = ("x", "y", "x_test", "y_test", "classes")
 
 
 def npz(path: str, seed: int, **_: Any) -> Source:
@@ -29,8 +29,10 @@ def npz(path: str, seed: int, **_: Any) -> Source:
     if not file.is_file():
         raise InputError(f"there is no file '{path}': give the path of an npz file")
     try:
-        arrays = _read(file)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        arrays = read_npz(file, KNOWN, "give fewer or smaller images")
+    except InputError:
+        raise
+    except DAMAGED_ARCHIVE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"'{path}' cannot be read ({reason}): save it with numpy.savez(path, x=x, y=y)"
@@ -59,38 +61,6 @@ def npz(path: str, seed: int, **_: Any) -> Source:
         made.append(make_samples(images, labels, classes, mean=mean, std=std, flip=True))
         made[-1].tags["index"] = rows
     return Source(made[0], made[1])
-
-
-def _read(file: Path) -> dict[str, np.ndarray]:
-    """Read the arrays we know, once their headers say that they are harmless."""
-    known = ("x", "y", "x_test", "y_test", "classes")
-    total = 0
-    with zipfile.ZipFile(file) as archive:
-        inside = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-        for name in known:
-            if name in inside:
-                total += _declared_size(archive, inside[name], name)
-    require_memory(f"'{file}'", total, "give fewer or smaller images")
-    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
-        return {name: stored[name] for name in known if name in stored}
-
-
-def _declared_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> int:
-    """Bytes of an array by its header, which must agree with the bytes that are there."""
-    with archive.open(entry) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        else:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-        if dtype.hasobject:
-            raise ValueError(f"{name} holds Python objects")
-        size = dtype.itemsize
-        for side in shape:
-            size *= side
-        if stream.tell() + size != entry.file_size:
-            raise ValueError(f"{name} is not as long as its header says")
-    return size
 
 
 def _images(path: str, name: str, arrays: dict[str, np.ndarray], count: int) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 import os
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from budgetlab.memory import require_memory
+from budgetlab.records.safety import DAMAGED_ARCHIVE, declared_sizes
 
 __all__ = ["read_cache", "write_cache"]
 
@@ -20,12 +22,13 @@ def read_cache(
     ``key`` is given, the file must hold the same one.
     """
     try:
+        require_memory(f"'{path}'", declared_sizes(path, names), "")
         # Opened here: numpy leaves a damaged file open.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             if key is not None and str(stored["key"]) != key:
                 return None
             return {name: stored[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except DAMAGED_ARCHIVE:
         return None
 
 

@@ -25,7 +25,15 @@ MINI_IMAGENET_SIZE = 84
 DECODER_VERSION = 1
 
 
-def folder(path: str, root: Path, seed: int, size: int | None, progress: bool, **_: Any) -> Source:
+def folder(
+    path: str,
+    root: Path,
+    seed: int,
+    size: int | None,
+    progress: bool,
+    keep: bool = True,
+    **_: Any,
+) -> Source:
     """Images in one folder for each class, decoded once and cached under ``root``.
 
     The class folders lie in the folder itself, or in ``train/`` in it, with
@@ -50,7 +58,7 @@ def folder(path: str, root: Path, seed: int, size: int | None, progress: bool, *
     classes = _class_names(path, listings)
     names = [name for listing in listings.values() for name in listing.names]
     stamp = "".join(listing.stamp for listing in listings.values())
-    decoded = _decode_cached(top, names, stamp, root, size, progress)
+    decoded = _decode_cached(top, names, stamp, root, size, progress, keep)
     links = tuple(link for listing in listings.values() for link in listing.skipped)
     skipped = links + decoded.skipped
     _warn(path, skipped)
@@ -89,7 +97,7 @@ def _assemble(
     return Source(made["train"], made["test"], made.get("val"), skipped)
 
 
-def mini_imagenet(root: Path, progress: bool, **_: Any) -> Source:
+def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> Source:
     """mini-ImageNet as in Arazo et al.: all images pooled, shuffled once and cut.
 
     Needs ``train.csv``, ``val.csv``, ``test.csv`` (columns filename and label) and
@@ -109,7 +117,7 @@ def mini_imagenet(root: Path, progress: bool, **_: Any) -> Source:
     names = [f"images/{Path(name).name}" for name in table["filename"]]
     stamps = "\0".join(_stamp(top / name) for name in names)
     stamp = hashlib.sha256(stamps.encode()).hexdigest()
-    decoded = _decode_cached(top, names, stamp, root, MINI_IMAGENET_SIZE, progress)
+    decoded = _decode_cached(top, names, stamp, root, MINI_IMAGENET_SIZE, progress, keep)
     _warn(str(top), decoded.skipped)
     classes = sorted(set(table["label"]))
     y = table["label"].map({name: k for k, name in enumerate(classes)}).to_numpy()[decoded.kept]
@@ -173,6 +181,7 @@ def _decode_cached(
     root: Path,
     size: int | None,
     progress: bool,
+    keep: bool,
 ) -> Decoded:
     """Decode, or take the pixels of the last time if no file has changed since."""
     key = hashlib.sha256(f"{DECODER_VERSION} {size} {stamp}".encode()).hexdigest()
@@ -183,6 +192,8 @@ def _decode_cached(
     if stored is not None:
         return Decoded(stored["x"], stored["kept"], tuple(map(str, stored["skipped"])))
     decoded = decode_all(top, names, size, progress)
+    if not keep:
+        return decoded
     skipped = np.array(decoded.skipped, dtype=str)
     arrays = {"key": np.array(key), "skipped": skipped, "kept": decoded.kept, "x": decoded.x}
     write_cache(cache, arrays)

@@ -1,6 +1,8 @@
 """Image files of any kind to one uint8 array, in parallel; the unreadable are left out."""
 
+import contextlib
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +14,19 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from budgetlab.data.memory import require_memory
 from budgetlab.errors import InputError
+from budgetlab.memory import require_memory
 
-__all__ = ["DEFAULT_SIZE", "Decoded", "decode", "decode_all", "is_image_name"]
+__all__ = ["DEFAULT_SIZE", "Decoded", "decode", "decode_all", "is_image_name", "printable"]
 
 DEFAULT_SIZE = 32
 # Pictures that all have one size are kept as they are up to this side.
 LARGEST_KEPT = 128
 # More than any camera's; Pillow warns from 89 million on.
 MOST_PIXELS = 64_000_000
+# Of larger ones only one is unpacked at a time: a folder full of them, read by as many
+# threads as there are processors, would need all the memory there is.
+LARGE_PIXELS = 8_000_000
 # These run another program, or only name one that could read them.
 REFUSED_FORMATS = {"EPS", "WMF", "MPEG"}
 
@@ -36,8 +41,16 @@ class Decoded:
     skipped: tuple[str, ...]
 
 
+_one_large = threading.Lock()
+
+
 class _OtherSize(Exception):
     """An image is not of the size that all before it had."""
+
+
+def printable(name: str) -> str:
+    """Return a name that can be written anywhere: bytes that are no text show as a mark."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def is_image_name(name: str) -> bool:
@@ -82,9 +95,11 @@ def decode(path: Path, size: int | None) -> np.ndarray:
         if size is not None:
             # JPEG only: decode at a half, a quarter or an eighth where that is enough.
             image.draft(None, (2 * size, 2 * size))
-        upright = _to_rgb(ImageOps.exif_transpose(image))
-        if size is not None:
-            upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+        large = image.width * image.height > LARGE_PIXELS
+        with _one_large if large else contextlib.nullcontext():
+            upright = _to_rgb(ImageOps.exif_transpose(image))
+            if size is not None:
+                upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
         return np.asarray(upright).transpose(2, 0, 1)
 
 
@@ -153,7 +168,9 @@ def _decode_to(
             pool.shutdown(cancel_futures=True)
             raise
     kept = np.array([k for k, problem in enumerate(problems) if problem is None], dtype=np.int64)
-    skipped = tuple(f"{names[k]}: {why}" for k, why in enumerate(problems) if why is not None)
+    skipped = tuple(
+        printable(f"{names[k]}: {why}") for k, why in enumerate(problems) if why is not None
+    )
     return Decoded(x if len(kept) == len(x) else x[kept], kept, skipped)
 
 
@@ -166,8 +183,8 @@ def _common_size(top: Path, names: Sequence[str]) -> tuple[int, int] | None:
             continue
         return (height, width) if max(height, width) <= LARGEST_KEPT else None
     raise InputError(
-        f"none of the {len(names)} images can be read: the first one is '{top / names[0]}', "
-        "open it in another program to see why"
+        f"none of the {len(names)} images can be read: the first one is "
+        f"'{top / printable(names[0])}', open it in another program to see why"
     )
 
 

@@ -2,15 +2,22 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from budgetlab.data.images import is_image_name
+from budgetlab.data.images import is_image_name, printable
 from budgetlab.errors import InputError
 
 __all__ = ["Listing", "existing_folder", "list_classes"]
+
+
+# More folders in folders than anybody sorts pictures into; Python itself gives up at 1,000.
+DEEPEST = 50
+# Larger than any picture that is trained on; some decoders read a file whole.
+MOST_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,8 @@ def list_classes(top: Path, part: Path) -> Listing:
     """List the images of every class folder in ``part``, subfolders included.
 
     Links are followed to files inside ``top`` only; the others are reported as
-    skipped. Hidden files and folders are passed over.
+    skipped. Hidden files and folders are passed over, and so is what lies more than
+    50 folders deep.
 
     Parameters
     ----------
@@ -76,13 +84,18 @@ def list_classes(top: Path, part: Path) -> Listing:
             except OSError:
                 skipped.append(f"{name}: cannot be opened")
                 continue
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+                # Reading from a pipe would never end.
+                skipped.append(f"{name}: no file, or too large a one")
+                continue
             names.append(name)
-            labels.append(entry.name)
-            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    return Listing(tuple(names), tuple(labels), tuple(skipped), digest.hexdigest())
+            labels.append(printable(entry.name))
+            digest.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"))
+    shown = tuple(map(printable, skipped))
+    return Listing(tuple(names), tuple(labels), shown, digest.hexdigest())
 
 
-def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def _walk(folder: str, prefix: str, depth: int = 0) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Image files below a folder by name, without following links to folders.
 
     Names are joined as text: with paths, listing 60,000 files takes seconds.
@@ -90,7 +103,7 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_dir(follow_symlinks=False):
-                if not entry.name.startswith("."):
-                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
+                if not entry.name.startswith(".") and depth < DEEPEST:
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/", depth + 1)
             elif is_image_name(entry.name):
                 yield prefix + entry.name, entry

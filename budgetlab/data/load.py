@@ -64,6 +64,7 @@ def load(
     imbalance: float = 1.0,
     size: int | None = None,
     download: bool = True,
+    keep: bool = True,
     progress: bool = True,
 ) -> Splits:
     """Load a data set, and change its training set as asked.
@@ -99,6 +100,9 @@ def load(
         Side of the images of ``folder:``, in pixels; None picks it from the data.
     download
         Whether missing files may be downloaded.
+    keep
+        Whether what was drawn or decoded may be written under ``root``, to be read the
+        next time.
     progress
         Whether to show progress on standard error.
 
@@ -114,7 +118,7 @@ def load(
     """
     _check(seed, limit, val_fraction, label_noise, noise_kind, size)
     source = _source(name)(
-        root=Path(root), seed=seed, size=size, download=download, progress=progress
+        root=Path(root), seed=seed, size=size, download=download, keep=keep, progress=progress
     )
     train = _fewer(source.train, imbalance, limit, seed)
     train, val = _split(train, val_fraction, seed) if val_fraction else (train, source.val)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from budgetlab.data.memory import require_memory
 from budgetlab.errors import InputError
+from budgetlab.memory import require_memory
 
 __all__ = ["duplicates", "read_dataset"]
 

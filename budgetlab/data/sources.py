@@ -35,7 +35,7 @@ class Source:
     skipped: Sequence[str] = ()
 
 
-def shapes(root: Path, seed: int, **_: Any) -> Source:
+def shapes(root: Path, seed: int, keep: bool = True, **_: Any) -> Source:
     """Pictures of ten shapes; drawn once for a seed, then read from the cache."""
     cache = root / "shapes" / f"shapes-v{SHAPES_VERSION}-seed{seed}.npz"
     arrays = read_cache(cache, ("x", "y", "difficulty", "other_label"))
@@ -47,7 +47,8 @@ def shapes(root: Path, seed: int, **_: Any) -> Source:
             "difficulty": drawn.difficulty,
             "other_label": drawn.other_label,
         }
-        write_cache(cache, arrays)
+        if keep:
+            write_cache(cache, arrays)
     return _known(arrays, SHAPES_TEST, shapes_drawing.CLASSES, flip=True)
 
 

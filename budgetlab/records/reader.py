@@ -1,8 +1,8 @@
 """Reading records, without torch."""
 
 import json
+import math
 import os
-import zipfile
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +12,22 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.errors import InputError
+from budgetlab.memory import require_memory
 from budgetlab.records.format import EPOCH_COLUMNS, FORMAT, SAMPLE_ARRAYS
+from budgetlab.records.safety import (
+    DAMAGED_ARCHIVE,
+    check_arrays,
+    check_chunks,
+    own_file,
+    read_npz,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Record", "find", "open_record"]
+
+NO_RECORD = "no run leaves so much behind, so do not read it"
 
 
 class Record:
@@ -80,8 +90,8 @@ class Record:
         if not path.is_file():
             return pd.DataFrame(columns=list(EPOCH_COLUMNS), dtype=float)
         try:
-            table = pd.read_csv(path)
-        except (ValueError, OSError) as error:
+            table = pd.read_csv(own_file(self.path, path.name))
+        except (ValueError, OSError, OverflowError) as error:
             raise InputError(f"'{path}' cannot be read as a table: {_reason(error)}") from None
         missing = [name for name in EPOCH_COLUMNS if name not in table]
         if missing:
@@ -111,10 +121,21 @@ class Record:
         if missing:
             raise InputError(f"'{path}' lacks the arrays {', '.join(missing)}")
         from budgetlab.records.derived import with_probability_of_label
+        from budgetlab.records.guarded import guarded
 
-        return with_probability_of_label(data).assign_coords(
+        return guarded(with_probability_of_label(data), path).assign_coords(
             epoch=np.arange(1, data.sizes["epoch"] + 1), sample=np.arange(data.sizes["sample"])
         )
+
+    def require_whole(self) -> None:
+        """Refuse a record whose epochs or arrays cannot be read.
+
+        Raises
+        ------
+        InputError
+            That names the part.
+        """
+        _ = self.epochs, self.samples
 
     @cached_property
     def thumbnails(self) -> dict[int, np.ndarray]:
@@ -127,9 +148,13 @@ class Record:
         if not path.is_file():
             return {}
         try:
-            with np.load(path, allow_pickle=False) as file:
-                indices, images = file["indices"], file["images"]
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            arrays = read_npz(own_file(self.path, path.name), ("indices", "images"), NO_RECORD)
+            indices, images = arrays["indices"], arrays["images"]
+            if indices.ndim != 1 or len(indices) != len(images):
+                raise ValueError("it does not hold one image for each number")
+        except InputError:
+            raise
+        except DAMAGED_ARCHIVE as error:
             raise InputError(f"'{path}' cannot be read: {_reason(error)}") from None
         return dict(zip(indices.tolist(), images, strict=True))
 
@@ -180,6 +205,16 @@ def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
     import xarray as xr
     import zarr
 
+    check_arrays(path)
+    arrays = dict(zarr.open_group(path, mode="r", zarr_format=3).arrays())
+    check_chunks(path, arrays)
+    kept = sum(
+        array.dtype.itemsize * math.prod([min(array.shape[0], epochs), *array.shape[1:]])
+        for array in arrays.values()
+        if array.shape and (array.metadata.dimension_names or ())[:1] == ("epoch",)
+    )
+    kept += sum(array.nbytes for array in arrays.values() if array.ndim < 2)
+    require_memory(f"'{path}'", kept, NO_RECORD)
     options: dict[str, Any] = {
         "consolidated": False,
         "chunks": None,
@@ -190,7 +225,7 @@ def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
         return xr.open_zarr(path, **options).isel(epoch=slice(0, epochs))
     except ValueError:
         # A kill while the arrays grow leaves them of different lengths: take one at a time.
-        names = set(zarr.open_group(path, mode="r").array_keys())
+        names = set(arrays)
         parts = [xr.open_zarr(path, drop_variables=names - {name}, **options) for name in names]
         parts = [p.isel(epoch=slice(0, epochs)) if "epoch" in p.dims else p for p in parts]
         return xr.merge(parts, join="exact", compat="no_conflicts")
@@ -210,7 +245,7 @@ def _read_about(path: Path) -> dict[str, Any]:
         raise InputError(f"'{path}' is no record: give a folder with a record.json")
     file = path / "record.json"
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about = json.loads(own_file(path, file.name).read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"'{file}' cannot be read: {_reason(error)}") from None
     kinds = {"config": dict, "data": dict, "summary": dict, "status": str, "format": int}
@@ -218,6 +253,8 @@ def _read_about(path: Path) -> dict[str, Any]:
         not isinstance(about.get(key), kind) for key, kind in kinds.items()
     ):
         raise InputError(f"'{file}' is not the description of a run: it lacks {', '.join(kinds)}")
+    if any(not isinstance(about.get(key, {}), dict) for key in ("hardware", "versions")):
+        raise InputError(f"'{file}' is not the description of a run: hardware is no table")
     if about["format"] > FORMAT:
         raise InputError(
             f"'{file}' has format {about['format']}, newer than {FORMAT}: upgrade budgetlab"

@@ -10,6 +10,7 @@ import pandas as pd
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.records import Record
+from budgetlab.records.lock import is_held, lock_of
 
 __all__ = ["Folders", "find_record", "lock_path", "share_done"]
 
@@ -36,6 +37,12 @@ class Folders:
         fitting = [one for one in records if one is not None and one.about.get("id") == run.id]
         known = [one for one in fitting if one.status in PREFERENCE]
         return min(known, key=lambda one: PREFERENCE.index(one.status), default=None)
+
+    def is_under_way(self, run: RunConfig) -> bool:
+        """Whether somebody is at a run now: a sweep, or ``train`` and ``resume`` at its record."""
+        names = self._names.get((run.out, run.folder_name), [])
+        records = [lock_of(Path(run.out) / name) for name in names]
+        return any(is_held(path) for path in (lock_path(run), *records))
 
 
 def find_record(run: RunConfig) -> Record | None:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from budgetlab.errors import InputError, RunError
+from budgetlab.records.lock import holder, is_held, lock_of
 from budgetlab.sweep.executors import InProcess
 from budgetlab.sweep.found import Folders, lock_path
-from budgetlab.sweep.lock import holder, is_held
 from budgetlab.sweep.planned import Planned
 from budgetlab.sweep.progress import Bar
 from budgetlab.sweep.worker import ASK_SECONDS, Job, Outcome, train_one
@@ -148,7 +148,8 @@ class Hands:
         """Runs that another sweep was at and has left, finished or not."""
         if self._elsewhere and not self._under_way:
             time.sleep(POLL_SECONDS)
-        freed = [one for one in self._elsewhere if not is_held(lock_path(one.run))]
+        folders = Folders(one.run.out for one in self._elsewhere)
+        freed = [one for one in self._elsewhere if not folders.is_under_way(one.run)]
         self._elsewhere = [one for one in self._elsewhere if one not in freed]
         return freed
 
@@ -173,7 +174,8 @@ class Hands:
         failed = sum(one.status == "failed" for one in self._planned)
         words = f"{finished} of {len(self._planned)} runs" + (f", {failed} failed" * bool(failed))
         if self._elsewhere:
-            by = holder(lock_path(self._elsewhere[0].run))
+            one = self._elsewhere[0]
+            by = holder(lock_path(one.run)) or holder(lock_of(one.record or Path()))
             words += (
                 f", {len(self._elsewhere)} trained by process {by.get('process', '?')} "
                 f"on {by.get('host', '?')}"

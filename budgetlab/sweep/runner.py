@@ -18,10 +18,9 @@ from budgetlab.sweep.executors import (
     threads_each,
     visible_gpus,
 )
-from budgetlab.sweep.found import Folders, lock_path
+from budgetlab.sweep.found import Folders
 from budgetlab.sweep.grid import FIELDS, Grid, names, product, varied, with_known_names
 from budgetlab.sweep.hands import Hands, stop_file
-from budgetlab.sweep.lock import is_held
 from budgetlab.sweep.planned import Planned
 from budgetlab.sweep.progress import Bar
 from budgetlab.sweep.worker import forget_data
@@ -207,7 +206,7 @@ class Sweep:
             if ended or not one.ended:
                 one.take(folders.record(one.run))
             if not one.ended:
-                one.mark(is_held(lock_path(one.run)))
+                one.mark(folders.is_under_way(one.run))
 
     def run(self) -> "pd.DataFrame":
         """Train all that is left and return :attr:`frame`."""

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 from budgetlab.records import Record
+from budgetlab.records.lock import InUse, hold, is_held, lock_of
 from budgetlab.sweep.found import find_record, lock_path
 from budgetlab.sweep.grid import data_key
-from budgetlab.sweep.lock import hold
 
 if TYPE_CHECKING:
     from budgetlab.data import Splits
@@ -137,6 +137,8 @@ def _train(job: Job, on_step: Callable[["Run"], None] | None) -> Outcome:
     found = find_record(job.run)
     if found is not None and (found.status == "finished" or _given_up(found, job.retry)):
         return Outcome(found.status, "kept", found.about.get("message", ""), summary_of(found))
+    if found is not None and is_held(lock_of(found.path)):
+        return Outcome("busy", summary=summary_of(found))
     how = "resumed" if found is not None else "trained"
     run: Run | None = None
     try:
@@ -148,6 +150,9 @@ def _train(job: Job, on_step: Callable[["Run"], None] | None) -> Outcome:
         status, message = "finished", ""
     except _Stop:
         status, message = "stopped", ""
+    except InUse:
+        # By ``train`` or ``resume``, which began while the data was loaded.
+        return Outcome("busy")
     except (InputError, RunError) as error:
         status, message = "failed", str(error)
     except Exception as error:

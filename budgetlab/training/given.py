@@ -13,8 +13,11 @@ from budgetlab.errors import InputError
 __all__ = ["load_again", "load_data", "named", "require_model", "require_same", "require_untouched"]
 
 
-def load_data(config: RunConfig, progress: bool = True) -> Splits:
-    """Load the data set of a run, as its config says."""
+def load_data(config: RunConfig, progress: bool = True, keep: bool = True) -> Splits:
+    """Load the data set of a run, as its config says.
+
+    ``keep=False`` writes nothing: no download, no cache.
+    """
     return data.load(
         config.dataset,
         root=config.data_root,
@@ -25,17 +28,25 @@ def load_data(config: RunConfig, progress: bool = True) -> Splits:
         noise_kind=config.noise_kind,
         imbalance=config.imbalance,
         progress=progress,
+        download=keep,
+        keep=keep,
     )
 
 
-def load_again(path: Path | str, config: RunConfig) -> Splits:
-    """Load the data of a record, which must be of a kind that has a name."""
+def load_again(path: Path | str, config: RunConfig, data_root: Path | str | None) -> Splits:
+    """Load the data of a record, which must be of a kind that has a name.
+
+    A record may come from a stranger, so nothing is written to a folder that only the
+    record names.
+    """
     if not _has_name(config.dataset):
         raise InputError(
             f"record '{path}' was trained on data of your own, '{config.dataset}': give it again "
             "with splits="
         )
-    return load_data(config)
+    if data_root is None:
+        return load_data(config, keep=False)
+    return load_data(config.replace(data_root=str(data_root)))
 
 
 def _has_name(dataset: str) -> bool:

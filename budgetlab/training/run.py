@@ -2,13 +2,13 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
-from budgetlab import augment, data, models, samplers
+from budgetlab import augment, models, own_models, samplers
 from budgetlab.budget import SCHEDULES, Budget, Ledger
 from budgetlab.config import PRECISIONS, RunConfig
 from budgetlab.data import Splits
@@ -16,26 +16,13 @@ from budgetlab.devices import choose_device, choose_precision, describe_hardware
 from budgetlab.errors import InputError, RunError, unknown
 from budgetlab.history import History
 from budgetlab.records import Record, RecordWriter, open_record
-from budgetlab.training import state
+from budgetlab.training import faults, given, state
+from budgetlab.training.given import load_data
 from budgetlab.training.loop import Loop
 from budgetlab.training.thumbnails import pick_thumbnails
+from budgetlab.training.turn import Turn, alone
 
 __all__ = ["Run", "load_data"]
-
-
-def load_data(config: RunConfig, progress: bool = True) -> Splits:
-    """Load the data set of a run, as its config says."""
-    return data.load(
-        config.dataset,
-        root=config.data_root,
-        seed=config.data_seed,
-        limit=config.limit,
-        val_fraction=config.val_fraction,
-        label_noise=config.label_noise,
-        noise_kind=config.noise_kind,
-        imbalance=config.imbalance,
-        progress=progress,
-    )
 
 
 class Run:
@@ -51,6 +38,10 @@ class Run:
         What to run.
     splits
         Data already loaded for this config; loaded if not given.
+    model
+        A network of your own: a module, which is copied and stays as it is, or a
+        function without arguments that makes one. It takes normalised float samples
+        and gives logits. The record knows it by a name, ``own:CLASS-HEX``.
     on_step
         Called after every step with the run, to show progress. It must not touch
         the training.
@@ -66,8 +57,14 @@ class Run:
         config: RunConfig,
         *,
         splits: Splits | None = None,
+        model: nn.Module | Callable[[], nn.Module] | None = None,
         on_step: Callable[["Run"], None] | None = None,
     ):
+        if splits is not None:
+            given.require_untouched(config)
+        if model is not None:
+            splits = splits if splits is not None else load_data(config)
+            config = config.replace(model=given.named(model, splits))
         config = self._with_known_names(config)
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
@@ -76,6 +73,7 @@ class Run:
         self.splits = splits if splits is not None else load_data(config)
         self._build()
         self.writer = self._create_record()
+        self._turn = Turn(self.writer.path)
         self.epoch = 0
 
     @staticmethod
@@ -86,7 +84,7 @@ class Run:
             "model": (config.model, models.names()),
         }
         for what, (name, allowed) in known.items():
-            if name not in allowed:
+            if name not in allowed and not own_models.is_own(name):
                 raise unknown(what, name, allowed)
         return config.replace(method=samplers.canonical(config.method))
 
@@ -97,13 +95,14 @@ class Run:
                 f"augmentation '{config.augmentation}' needs images, and '{config.dataset}' "
                 "holds points: choose standard or none"
             )
-        self.loop = Loop(config, train, self.device, self.precision)
         held_out = {"test": self.splits.test, "val": self.splits.val}
-        self.held_out = {
-            name: samples.to(self.device)
-            for name, samples in held_out.items()
-            if samples is not None
-        }
+        with faults.at_the_start(config, train, self.device):
+            self.loop = Loop(config, train, self.device, self.precision, val=self.splits.val)
+            self.held_out = {
+                name: samples.to(self.device)
+                for name, samples in held_out.items()
+                if samples is not None
+            }
         self._consistent = True
 
     @property
@@ -143,7 +142,7 @@ class Run:
                 "skipped": list(self.splits.skipped),
             },
             hardware=describe_hardware(self.device, self.precision)
-            | {"model": self.loop.model_name},
+            | models.about(self.loop.model_name),
         )
 
     @classmethod
@@ -152,21 +151,34 @@ class Run:
         path: Path | str,
         *,
         splits: Splits | None = None,
+        model: nn.Module | Callable[[], nn.Module] | None = None,
+        data_root: Path | str | None = None,
         on_step: Callable[["Run"], None] | None = None,
     ) -> "Run":
         """Go on with a run from the last whole epoch of its record.
 
         On the CPU the result is bit for bit that of a run never interrupted, with
-        the same number of threads. A finished run has no epochs left.
+        the same number of threads. A finished run has no epochs left. A network of
+        your own has to be given again with ``model=``. The data is read where the record
+        says, and nothing is written there; give ``data_root`` to have it elsewhere, or
+        downloaded.
 
         Raises
         ------
         InputError
-            If there is no record, or its data set is not the same any more.
+            If there is no record, or it was trained with a network of your own and that is
+            not given again.
+        RunError
+            If the data is not the same any more.
         """
-        record = open_record(path)
         run = cls.__new__(cls)
+        run._turn = Turn(Path(path))
+        record = open_record(path)
+        if record.status != "finished":
+            # Written to from now on: no part of it may be damaged, or lie anywhere else.
+            record.require_whole()
         run.config = run._with_known_names(RunConfig.from_dict(record.config))
+        given.require_model(path, run.config.model, model)
         run.device = choose_device(run.config.device)
         # What the hardware here would choose could be another format than the record's.
         recorded = record.about.get("hardware", {}).get("precision", run.config.precision)
@@ -174,12 +186,14 @@ class Run:
             recorded = run.config.precision
         run.precision = choose_precision(recorded, run.device)
         run.on_step = on_step
-        run.splits = splits if splits is not None else load_data(run.config)
+        run.splits = splits if splits is not None else given.load_again(path, run.config, data_root)
         if run.splits.fingerprint != record.about["data"].get("fingerprint"):
-            raise InputError(
+            raise RunError(
                 f"the data '{run.config.dataset}' is not what record '{path}' was trained on: "
                 "restore the data, or start a new run"
             )
+        if model is not None:
+            given.require_same(path, run.config.model, given.named(model, run.splits))
         run._build()
         run.epoch = state.load(run.loop, record.path / "state.pt")
         run.writer = RecordWriter.reopen(record.path, run.epoch)
@@ -206,7 +220,14 @@ class Run:
         return self.loop.history
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Train; yields one row a finished epoch."""
+        """Train; yields one row a finished epoch.
+
+        The record is held meanwhile, so that nobody else trains it too. A later
+        iterator takes the place of an earlier one.
+        """
+        return alone(self.writer.path, self._epochs())
+
+    def _epochs(self) -> Generator[dict[str, Any], None, None]:
         if not self._consistent:
             raise RunError(
                 "this run was interrupted within an epoch: go on with "
@@ -214,41 +235,48 @@ class Run:
             )
         if self.writer.about["status"] == "finished":
             return
-        self.writer.set_status("running", summary=self.summary("running"))
         try:
+            with self._turn.taken():
+                yield from self._held_epochs()
+        except OSError as error:
+            raise RunError(self._not_written(error)) from error
+
+    def _held_epochs(self) -> Iterator[dict[str, Any]]:
+        try:
+            self.writer.set_status("running", summary=self.summary("running"))
             while not self.loop.finished:
                 yield self._train_epoch()
             self._finish()
         except (KeyboardInterrupt, GeneratorExit):
-            # An iterator thrown away late must not undo what another one finished.
-            if self.writer.about["status"] == "running":
-                self._end("stopped", "interrupted; resume to go on")
+            self._end("stopped", "interrupted; resume to go on")
             raise
         except RunError as error:
             self._end("failed", str(error))
             raise
-        except torch.cuda.OutOfMemoryError as error:
-            raise self._failed(
-                f"out of memory with batch size {self.config.batch_size} and model "
-                f"{self.loop.model_name}: lower --batch-size or choose a smaller --model"
-            ) from error
-        except OSError as error:
-            raise self._failed(
-                f"the record '{self.writer.path}' cannot be written ({error.strerror}): it "
-                f"holds {len(self.writer.epochs)} epochs; resume it when there is room"
-            ) from error
         except BaseException as error:
-            self._end("failed", f"{type(error).__name__}: {error}")
-            raise
+            said = self._in_a_sentence(error)
+            self._end("failed", said or f"{type(error).__name__}: {error}")
+            if said is None:
+                raise
+            raise RunError(said) from error
+
+    def _in_a_sentence(self, error: BaseException) -> str | None:
+        """What went wrong, if it is one of the things that do."""
+        if faults.no_memory(error):
+            return faults.out_of_memory(error, self.loop.engine, self.loop.model_name)
+        if faults.device_lost(error):
+            return faults.device_failed(
+                error, self.config, self.writer.path, len(self.writer.epochs)
+            )
+        return self._not_written(error) if isinstance(error, OSError) else None
+
+    def _not_written(self, error: OSError) -> str:
+        return faults.not_written(error, self.writer.path, len(self.writer.epochs))
 
     def _end(self, status: str, message: str) -> None:
         # A full disk must not hide the reason, which the caller raises.
         with contextlib.suppress(OSError):
             self.writer.set_status(status, message, self.summary(status))
-
-    def _failed(self, message: str) -> RunError:
-        self._end("failed", message)
-        return RunError(message)
 
     def _show_step(self) -> None:
         if self.on_step is not None:

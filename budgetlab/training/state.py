@@ -2,9 +2,9 @@
 
 import dataclasses
 import io
-import pickle
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from budgetlab.budget import Budget
 from budgetlab.errors import InputError
+from budgetlab.records.safety import check_stored, own_file
 
 if TYPE_CHECKING:
     from budgetlab.training.loop import Loop
@@ -50,10 +51,12 @@ def load(loop: "Loop", path: Path) -> int:
     InputError
         If the file is damaged or holds anything but tensors and plain values.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return 0
     try:
+        check_stored(own_file(path.parent, path.name))
         content = torch.load(path, map_location="cpu", weights_only=True)
+        _require_real(content)
         loop.engine.network.load_state_dict(content["network"])
         loop.engine.optimiser.load_state_dict(content["optimiser"])
         loop.history.load_state_dict(content["history"])
@@ -63,10 +66,22 @@ def load(loop: "Loop", path: Path) -> int:
         loop.engine.generator.set_state(content["augmentation"])
         loop.budget = Budget(**content["budget"])
         return int(content["epoch"])
-    except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, TypeError,
-            AttributeError, EOFError, OSError) as error:  # fmt: skip
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:
+        # Whatever stands in it instead of a state, there is one thing to say.
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise InputError(f"'{path}' cannot be resumed from: {reason}") from None
+
+
+def _require_real(content: Any) -> None:
+    """Refuse tensors that say they are larger than what is stored of them."""
+    if isinstance(content, torch.Tensor):
+        if content.numel() * content.element_size() > content.untyped_storage().nbytes():
+            raise ValueError("a tensor is larger than what is stored of it")
+    elif isinstance(content, dict):
+        _require_real(list(content.values()))
+    elif isinstance(content, list | tuple):
+        for part in content:
+            _require_real(part)
 
 
 def _to_device(state: dict, device: torch.device) -> dict:

@@ -1,0 +1,175 @@
+"""One record, one trainer: held while it is trained, free however that ends."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from same_results import same_results
+
+import budgetlab as bl
+from budgetlab import cli
+from budgetlab.errors import RunError
+from budgetlab.records.lock import InUse, hold, holder, is_held, lock_of
+from budgetlab.training import Run
+
+
+def go(run: Run) -> Path:
+    for _ in run:
+        pass
+    return run.writer.path
+
+
+def test_a_record_is_held_while_it_is_trained_and_free_afterwards(config):
+    run = Run(config)
+    lock = lock_of(run.writer.path)
+    assert not is_held(lock)
+    for _ in run:
+        assert is_held(lock)
+        assert holder(lock)["process"] == os.getpid()
+        break
+    assert not is_held(lock)
+    go(run)
+    assert not is_held(lock)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RunError, ValueError, MemoryError, OSError])
+def test_it_is_free_however_training_ends(config, error):
+    def fail(run: Run) -> None:
+        raise error("now")
+
+    run = Run(config, on_step=fail)
+    with pytest.raises(BaseException, match=r"now|out of memory|cannot be written"):
+        go(run)
+    assert not is_held(lock_of(run.writer.path))
+    same_results(go(Run.resume(run.writer.path)), go(Run(config)))
+
+
+TRAIN_AND_WAIT = """
+import sys, time
+from pathlib import Path
+from budgetlab.records.lock import hold, lock_of
+with hold(lock_of(Path(sys.argv[1]))) as ours:
+    print(ours, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_another_process_is_refused_until_the_holder_dies(config, capsys):
+    run = Run(config)
+    for _ in run:
+        break
+    before = (run.writer.path / "record.json").read_bytes()
+    other = subprocess.Popen(
+        [sys.executable, "-c", TRAIN_AND_WAIT, str(run.writer.path)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert other.stdout.readline() == "True\n"
+    with pytest.raises(InUse, match=rf"is being trained by process {other.pid} on .*: wait until"):
+        go(run)
+    assert cli.main(["resume", str(run.writer.path), "--json"]) == 1
+    said = capsys.readouterr()
+    assert f"is being trained by process {other.pid}" in said.err
+    assert (run.writer.path / "record.json").read_bytes() == before
+    # A sweep leaves it to the other, and says that it is under way.
+    assert bl.sweep(config, progress=False).counts == {"running": 1}
+    # Nobody has to clear up after a process that was killed.
+    other.kill()
+    other.communicate()
+    same_results(go(run), go(Run(config)))
+
+
+def test_a_sweep_waits_for_a_run_that_train_is_at_and_keeps_it(config):
+    run = Run(config)
+    started, free = threading.Event(), threading.Event()
+
+    def train() -> None:
+        for _ in run:
+            started.set()
+            free.wait()
+
+    other = threading.Thread(target=train)
+    other.start()
+    started.wait()
+    rows = iter(bl.sweep(config, seed=[0, 1], progress=False))
+    assert next(rows)["seed"] == 1
+    free.set()
+    row = next(rows)
+    other.join()
+    assert (row["seed"], row["how"], row["status"]) == (0, "kept", "finished")
+
+
+def test_what_somebody_else_trained_meanwhile_is_not_trained_over(config):
+    run = Run(config)
+    for _ in run:
+        break
+    other = Run.resume(run.writer.path)
+    finished = (go(other) / "epochs.csv").read_bytes()
+    with pytest.raises(RunError, match="was written by somebody else since it was opened here"):
+        go(run)
+    assert (run.writer.path / "epochs.csv").read_bytes() == finished
+    assert run.record.status == "finished"
+
+
+def test_an_iterator_left_in_the_middle_gives_way_in_the_same_process(config):
+    """As after a notebook cell whose loop raised: the error keeps the iterator alive."""
+    run = Run(config)
+    left = iter(run)
+    next(left)
+    same_results(go(Run.resume(run.writer.path)), go(Run(config)))
+    assert list(left) == []
+
+
+def test_one_that_trains_in_another_thread_does_not_give_way(config):
+    entered, free = threading.Event(), threading.Event()
+
+    def wait(run: Run) -> None:
+        entered.set()
+        free.wait()
+
+    run = Run(config, on_step=wait)
+    other = threading.Thread(target=go, args=(run,))
+    other.start()
+    entered.wait()
+    with pytest.raises(InUse, match=f"by process {os.getpid()}"):
+        go(Run.resume(run.writer.path))
+    free.set()
+    other.join()
+    assert run.record.status == "finished"
+
+
+def test_a_lock_that_is_a_link_is_not_followed(config, tmp_path):
+    """Out of a stranger's record: it may point anywhere."""
+    victim = tmp_path / "precious"
+    victim.write_text("mine")
+    run = Run(config)
+    lock_of(run.writer.path).symlink_to(victim)
+    with pytest.raises(RunError, match="cannot be written"):
+        go(run)
+    lock_of(run.writer.path).unlink()
+    os.link(victim, lock_of(run.writer.path))
+    go(run)
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "[" * 100_000, '{"process": "x"}'])
+def test_what_a_lock_says_is_never_relied_on(tmp_path, content):
+    lock = tmp_path / "one.lock"
+    lock.write_text(content)
+    assert isinstance(holder(lock), dict)
+    with hold(lock) as ours:
+        assert ours
+        assert json.loads(lock.read_text())["process"] == os.getpid()
+
+
+def test_a_record_that_was_removed_does_not_come_back_as_a_lock(config):
+    import shutil
+
+    run = Run(config)
+    shutil.rmtree(run.writer.path)
+    with pytest.raises(RunError, match="No such file or directory"):
+        go(run)
+    assert not run.writer.path.exists()
