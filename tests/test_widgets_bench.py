@@ -10,6 +10,7 @@ import torch
 import budgetlab as bl
 from budgetlab.analysis import AXES
 from budgetlab.errors import InputError, RunError
+from budgetlab.records import open_record
 from budgetlab.training import Run, load_data
 from budgetlab.widgets import TrainingBench
 from budgetlab.widgets.bench_runs import runs_table
@@ -305,7 +306,7 @@ def test_records_can_be_opened(make, train, tmp_path):
     bench = make()
     bench.shelf.path.value = str(tmp_path / "runs")
     bench.shelf.open_button.click()
-    assert bench.status.text == "Opened 1 records."
+    assert bench.status.text == "Opened 1 record."
     bench.shelf.open_button.click()
     assert len(bench.records) == 1
     bench.shelf.path.value = str(tmp_path / "nowhere")
@@ -314,6 +315,46 @@ def test_records_can_be_opened(make, train, tmp_path):
     again = make(records=tmp_path / "runs")
     assert "c-SGD" in again.shelf.picture.panel.alt
     assert "c-SGD" in again.shelf.table.value or "budget" in again.shelf.table.value
+
+
+def test_records_can_be_saved(make, train, tmp_path):
+    one, other = (train(seed=seed).record for seed in (0, 1))
+    bench = make(records=[one, other])
+    bench.shelf.runs.value = [str(other.path)]
+    shelf = bench.shelf
+    shelf.save_button.click()
+    assert "no folder is given" in bench.status.text
+    shelf.path.value = str(tmp_path / "kept")
+    shelf.save_button.click()
+    assert not bench.status.is_problem
+    assert same(open_record(tmp_path / "kept" / other.path.name), other)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [other.path.name]
+    shelf.save_button.click()
+    assert "is there already" in bench.status.text
+    shelf.runs.value = []
+    shelf.save_button.click()
+    assert "no run is selected" in bench.status.text
+
+
+def test_no_copy_where_none_can_be(make, train, tmp_path):
+    record = train().record
+    (tmp_path / "file").write_text("")
+    bench = make(records=[record])
+    bench.shelf.path.value = str(tmp_path / "file" / "in")
+    bench.shelf.save_button.click()
+    assert "cannot be written" in bench.status.text
+
+
+def test_a_run_that_trains_is_not_copied(make, slow):
+    bench = make(method="slow")
+    bench.shelf.path.value = "anywhere"
+    bench.train()
+    begun(bench)
+    until_live = time.monotonic() + WAIT
+    while bench.shelf._live is None and time.monotonic() < until_live:
+        time.sleep(0.005)
+    bench.shelf.save_button.click()
+    assert "a run is training" in bench.status.text
 
 
 def test_more_runs_than_colours_shows_the_last(make, train):

@@ -1,6 +1,7 @@
 """Runs that are collected, laid over each other, and listed with what they cost."""
 
 import html
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import ipywidgets as W
 import pandas as pd
 
 from budgetlab.analysis import AXES, load, summaries
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, RunError
 from budgetlab.plots.samples import run_names
 from budgetlab.records import Record
 from budgetlab.widgets.bench_picture import MOST_CURVES, BenchPicture
@@ -18,7 +19,7 @@ from budgetlab.widgets.controls import LABEL, button, choice, row
 from budgetlab.widgets.live import Standing, standing_of_record
 from budgetlab.widgets.status import StatusLine
 
-__all__ = ["RunShelf", "runs_table"]
+__all__ = ["RunShelf", "runs_table", "save_copies"]
 
 
 class RunShelf(W.VBox):
@@ -52,9 +53,13 @@ class RunShelf(W.VBox):
         axes = [(text, name) for name, text in AXES.items()]
         self.cost = choice("Cost axis", axes, "steps", "bl-cost", "22em")
         self.cost.observe(lambda _: self.redraw(), "value")
-        self.path = W.Text(description="Records", placeholder="folder", style=LABEL)
+        self.path = W.Text(description="Folder", placeholder="of records", style=LABEL)
+        self.path.add_class("bl-folder")
         self.open_button = button(
-            "Open", self.open_folder, "bl-open", "Show the runs of a folder too"
+            "Open", self.open_folder, "bl-open", "Show the runs of this folder too"
+        )
+        self.save_button = button(
+            "Save copies", self.save, "bl-save", "Copy the records of the runs shown there"
         )
         self.runs = W.SelectMultiple(
             description="Runs shown", style=LABEL, rows=5,
@@ -66,7 +71,7 @@ class RunShelf(W.VBox):
         super().__init__(
             [
                 self.picture.panel,
-                row(self.cost, self.path, self.open_button),
+                row(self.cost, self.path, self.open_button, self.save_button),
                 self.runs,
                 self.table,
             ]
@@ -82,7 +87,19 @@ class RunShelf(W.VBox):
             for record in found:
                 self._keep(record)
             self.list_runs(select=found)
-            self.status.say(f"Opened {len(found)} records.")
+            self.status.say(f"Opened {len(found)} record{'s' * (len(found) != 1)}.")
+
+    def save(self) -> None:
+        """Copy the records of the runs that are selected into the folder that was typed."""
+        with self.status.catching():
+            if not self.path.value.strip():
+                raise InputError("no folder is given: type where to save copies of the runs shown")
+            if self._live is not None:
+                raise RunError("a run is training: stop it first, or wait, and save then")
+            saved = save_copies(self.shown(), Path(self.path.value.strip()))
+            self.status.say(
+                f"Saved in {saved[0].parent}: {', '.join(path.name for path in saved)}."
+            )
 
     def add(self, record: Record, now: Standing | None = None) -> None:
         """Take in a run, or what has become of it, and show it."""
@@ -145,6 +162,39 @@ class RunShelf(W.VBox):
         if record.path not in self._standing:
             self._standing[record.path] = standing_of_record(record)
         return self._standing[record.path]
+
+
+def save_copies(records: Sequence[Record], folder: Path) -> list[Path]:
+    """Copy records, each as a folder of its name; nothing that is there is replaced.
+
+    Returns
+    -------
+    list of Path
+        The copies.
+
+    Raises
+    ------
+    InputError
+        If there are none, one is there already, or the folder cannot be written.
+    """
+    if not records:
+        raise InputError("no run is selected: select in the list what to save")
+    places = [folder / record.path.name for record in records]
+    for place in places:
+        if place.exists():
+            raise InputError(f"'{place}' is there already: give another folder")
+    try:
+        for record, place in zip(records, places, strict=True):
+            # Under another name until it is whole, so that half a record is none.
+            unfinished = place.with_name(f".{place.name}.part")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.copytree(record.path, unfinished)
+            unfinished.rename(place)
+    except OSError as error:
+        raise InputError(
+            f"'{folder}' cannot be written ({error.strerror or error}): give another folder"
+        ) from None
+    return places
 
 
 COLUMNS = {"status": "status", "epochs_trained": "epochs", "test_accuracy": "test accuracy",

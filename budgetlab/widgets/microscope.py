@@ -37,7 +37,8 @@ class ProbabilityMicroscope(W.VBox):
     Parameters
     ----------
     record
-        A record, or the folder of one; it may belong to a run that still trains.
+        A record, or the folder of one. It may belong to a run that still trains, such as
+        ``bench.records[-1]``: "Read again" then goes to its newest epoch.
 
     Attributes
     ----------

@@ -57,8 +57,12 @@ def data_uri(pixels: np.ndarray) -> str:
 
 
 def image_tag(address: str, alt: str, style: str) -> str:
-    """Return an ``img`` element that says in words what it shows."""
-    return f'<img alt="{html.escape(alt)}" src="{address}" style="{style}">'
+    """Return an ``img`` element that says in words what it shows.
+
+    It appears together with what is around it; otherwise its place might be blank for a
+    moment each time that the picture changes.
+    """
+    return f'<img alt="{html.escape(alt)}" src="{address}" style="{style}" decoding="sync">'
 
 
 class PicturePanel(W.HTML):
