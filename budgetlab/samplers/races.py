@@ -12,6 +12,7 @@ __all__ = ["draw_without_replacement"]
 SMALLEST_WEIGHT = 1e-290
 # From this size on a CPU sorts out who cannot win before it computes arrival times.
 LARGE = 20_000
+PART = 32_768
 # Beyond this share nearly all arrive, and nothing is gained by sorting out.
 LARGEST_SHARE = 0.9
 
@@ -57,7 +58,8 @@ def draw_without_replacement(weights: Tensor, count: int, generator: torch.Gener
         keys.exponential_(generator=generator).div_(weights.double().clamp(min=SMALLEST_WEIGHT))
         drawn = keys.topk(count, largest=False, sorted=False).indices
     # The likely ones may stand in front; a batch must be a random part of the draw.
-    return drawn[torch.randperm(count, generator=generator, device=weights.device)]
+    order = torch.randperm(count, generator=generator, device=weights.device)
+    return drawn.index_select(0, order)
 
 
 def first_to_arrive(weights: np.ndarray, count: int, uniform: np.ndarray) -> np.ndarray:
@@ -83,22 +85,43 @@ def first_to_arrive(weights: np.ndarray, count: int, uniform: np.ndarray) -> np.
         int64 ``[count]``: the indices of the ``count`` smallest ``t_i``, ascending.
     """
     deadline = _guess_deadline(weights, count)
-    # A little too high, so that rounding in float32 leaves out nobody who is in time.
-    chance = -np.expm1((weights * -deadline).astype(np.float32)) * np.float32(1 + 1e-5)
-    candidates = np.flatnonzero(uniform < chance)
+    candidates = _in_time(weights, deadline, uniform)
     if len(candidates) >= count:
         times = -np.log1p(-uniform[candidates]) / weights[candidates]
-        places = _smallest(times, count)
+        places = _smallest(times, count, deadline)
         if times[places].max(initial=0.0) <= deadline:
             return candidates[places]
     return _smallest(-np.log1p(-uniform) / weights, count)
 
 
-def _smallest(times: np.ndarray, count: int) -> np.ndarray:
-    """Places of the ``count`` smallest times, ascending; of equal ones the first."""
+def _in_time(weights: np.ndarray, deadline: float, uniform: np.ndarray) -> np.ndarray:
+    """Indices of all who arrive before a deadline, and of a few who just do not."""
+    found = []
+    # Part by part, so that what is computed on the way stays in the cache.
+    room = np.empty(min(PART, len(weights)), np.float32)
+    for start in range(0, len(weights), PART):
+        here = weights[start : start + PART]
+        with np.errstate(over="ignore"):  # to infinity, which is in time for certain
+            chance = np.multiply(here, -deadline, out=room[: len(here)], casting="same_kind")
+        np.expm1(chance, out=chance)
+        # A little too high, so that rounding to float32 leaves out nobody who is in time.
+        np.multiply(chance, np.float32(-1 - 1e-5), out=chance)
+        found.append(np.flatnonzero(uniform[start : start + PART] < chance) + start)
+    return np.concatenate(found)
+
+
+def _smallest(times: np.ndarray, count: int, deadline: float = 0.0) -> np.ndarray:
+    """Places of the ``count`` smallest times, ascending; of equal ones the first.
+
+    Quick where most of them lie well before the deadline, for only the rest is sorted.
+    """
     if count >= len(times) or count == 0:
         return np.arange(min(count, len(times)))
-    last = np.partition(times, count - 1)[count - 1]
+    late = times[times > 0.9 * deadline]
+    missing = count - (len(times) - len(late))
+    if missing < 1:
+        late, missing = times, count
+    last = np.partition(late, missing - 1)[missing - 1]
     places = np.flatnonzero(times <= last)
     if len(places) > count:
         ties = np.flatnonzero(times[places] == last)
