@@ -16,7 +16,15 @@ from budgetlab.analysis.distributions import (
 from budgetlab.analysis.frames import COSTS, RecordWarning, epochs, load, summaries
 from budgetlab.analysis.gradients import grand
 from budgetlab.analysis.learning import AXES, cost_to_reach, curves, frontier
+from budgetlab.analysis.noise import (
+    detection,
+    detection_curve,
+    detection_over_time,
+    noise_cost,
+    noisy_picks,
+)
 from budgetlab.analysis.outcomes import results
+from budgetlab.analysis.own_data import VERDICTS, export_indices, indices, triage
 from budgetlab.analysis.per_sample import HARD, MEANINGS, hardness, measures
 from budgetlab.analysis.picks import (
     class_share,
@@ -37,6 +45,7 @@ __all__ = [
     "COSTS",
     "HARD",
     "MEANINGS",
+    "VERDICTS",
     "RecordWarning",
     "agreement",
     "calibration",
@@ -47,14 +56,19 @@ __all__ = [
     "coverage",
     "credit_by_reference",
     "curves",
+    "detection",
+    "detection_curve",
+    "detection_over_time",
     "effective_sample_size",
     "entropy",
     "epochs",
     "export",
+    "export_indices",
     "frontier",
     "gini",
     "grand",
     "hardness",
+    "indices",
     "label",
     "latex",
     "load",
@@ -62,6 +76,8 @@ __all__ = [
     "mean_interval",
     "measure_agreement",
     "measures",
+    "noise_cost",
+    "noisy_picks",
     "one_epoch",
     "paired_difference",
     "picks_by",
@@ -74,5 +90,6 @@ __all__ = [
     "selection",
     "summaries",
     "table",
+    "triage",
     "varying",
 ]

@@ -111,6 +111,7 @@ class Moment:
         *,
         splits: Splits | None = None,
         model: Any = None,
+        data_root: Path | str | None = None,
         limit: int = 0,
         sketch: int | Literal["auto"] | None = "auto",
     ) -> "Moment":
@@ -125,6 +126,8 @@ class Moment:
             With ``model.safetensors``.
         splits, model
             Data already loaded, and the network, where they are your own.
+        data_root
+            Folder of the data, if it is not where the record says.
         limit, sketch
             As for :meth:`of_run`.
 
@@ -136,7 +139,7 @@ class Moment:
         record = record if isinstance(record, Record) else open_record(record)
         config = RunConfig.from_dict(record.config)
         require_model(record.path, config.model, model)
-        splits = splits if splits is not None else load_again(record.path, config)
+        splits = splits if splits is not None else load_again(record.path, config, data_root)
         if splits.fingerprint != record.fingerprint:
             raise InputError(
                 f"these data are not what record '{record.path}' was trained on: give the same"

@@ -6,6 +6,7 @@ was drawn.
 
 from budgetlab.plots.budgets import budget_curves, coverage
 from budgetlab.plots.choices import agreement_matrix, picks_by
+from budgetlab.plots.gradients import gradient_errors, gradient_quality
 from budgetlab.plots.groups import (
     class_share,
     credit_calibration,
@@ -14,6 +15,7 @@ from budgetlab.plots.groups import (
 )
 from budgetlab.plots.images import image_grid, image_rows
 from budgetlab.plots.learning import cost_ledger, differences, frontier, learning_curves
+from budgetlab.plots.noise import detection_curve, noisy_picks
 from budgetlab.plots.points import points_map
 from budgetlab.plots.samples import (
     loss_distribution,
@@ -32,14 +34,18 @@ __all__ = [
     "cost_ledger",
     "coverage",
     "credit_calibration",
+    "detection_curve",
     "differences",
     "flagged_share",
     "frontier",
+    "gradient_errors",
+    "gradient_quality",
     "image_grid",
     "image_rows",
     "learning_curves",
     "loss_distribution",
     "measure_vs_measure",
+    "noisy_picks",
     "picks_by",
     "points_map",
     "probability_vs_loss",

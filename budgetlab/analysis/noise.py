@@ -1,0 +1,275 @@
+"""Wrong labels: which measure finds them, which method picks them, and what they cost.
+
+Everything here compares with a known truth, the tag ``is_noisy`` of a sample. For data
+without it see :func:`budgetlab.analysis.triage`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.analysis.comparison import mean_interval
+from budgetlab.analysis.frames import Records, load, summaries
+from budgetlab.analysis.per_sample import hardness, measures
+from budgetlab.analysis.picks import selection
+from budgetlab.analysis.ranks import top_share
+from budgetlab.errors import InputError
+from budgetlab.records import Record
+
+__all__ = ["detection", "detection_curve", "detection_over_time", "noise_cost", "noisy_picks"]
+
+LABELS = ("method", "noise_kind", "label_noise", "budget", "seed")
+
+
+def detection(
+    data: Records | pd.DataFrame, names: Sequence[str] | None = None, *, epochs: int | None = None
+) -> pd.DataFrame:
+    """How well does each measure find the wrong labels?
+
+    Samples are ranked by a measure, hardest first, and the list is compared with the truth.
+
+    Parameters
+    ----------
+    data
+        Records of runs with label noise, or a frame as from
+        :func:`budgetlab.analysis.measures`.
+    names
+        Measures; by default all that say how hard a sample is.
+    epochs
+        Use what was known after so many epochs; all by default.
+
+    Returns
+    -------
+    DataFrame
+        One row a run and measure, best first within a run: the settings ``method``,
+        ``noise_kind``, ``label_noise``, ``budget`` and ``seed`` (records only);
+        ``measure``; ``average_precision`` and ``roc_auc`` (scikit-learn's);
+        ``precision`` and ``recall`` of a list as long as there are wrong labels among
+        the samples that have a value (there the two differ only by what has none; ties
+        at its end share the places); ``n`` samples with a value, ``unknown`` without
+        one (never trained on), ``base`` share of wrong labels among the ``n``, which is
+        the average precision of guessing.
+
+    Raises
+    ------
+    InputError
+        If it is not known which labels are wrong, or none or all are.
+    """
+    if isinstance(data, pd.DataFrame):
+        return _detect(data, names)
+    parts = []
+    for record in load(data):
+        frame = _detect(measures(record, epochs=epochs), names, str(record.path))
+        for place, name in enumerate(LABELS):
+            frame.insert(place, name, record.config.get(name))
+        parts.append(frame)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _detect(frame: pd.DataFrame, names: Sequence[str] | None, what: str = "this frame"):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    rows = []
+    for name, (ranks, wrong, unknown) in _ranked(frame, names, what).items():
+        row: dict[str, object] = {"measure": name}
+        count = int(wrong.sum())
+        if 0 < count < len(wrong):
+            found = float((top_share(ranks, count) * wrong).sum())
+            total = int(frame["is_noisy"].astype(bool).sum())
+            row |= {
+                "average_precision": float(average_precision_score(wrong, ranks)),
+                "roc_auc": float(roc_auc_score(wrong, ranks)),
+                "precision": found / count,
+                "recall": found / total,
+            }
+        rows.append(row | {"n": len(wrong), "unknown": unknown, "base": float(wrong.mean())})
+    table = pd.DataFrame(rows)
+    return table.sort_values("average_precision", ascending=False, ignore_index=True)
+
+
+def _ranked(
+    frame: pd.DataFrame, names: Sequence[str] | None, what: str
+) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+    """By measure: ranks ``[n]`` (high is hard), wrong ``[n]``, and how many have no value."""
+    from scipy.stats import rankdata
+
+    if "is_noisy" not in frame:
+        raise InputError(
+            f"{what} does not know which labels are wrong: give a run with label noise, or use "
+            "triage for data of your own"
+        )
+    wrong = frame["is_noisy"].astype(bool).to_numpy()
+    if not wrong.any() or wrong.all():
+        some = "no" if not wrong.any() else "only"
+        raise InputError(f"{what} has {some} wrong labels: give a run with label noise in (0, 1)")
+    turned = hardness(frame)
+    missing = [name for name in names or () if name not in turned]
+    if missing:
+        raise InputError(
+            f"unknown measure of hardness '{missing[0]}': choose from {', '.join(turned)}"
+        )
+    found = {}
+    for name in names or turned.columns:
+        values = turned[name].to_numpy(float)
+        known = ~np.isnan(values)
+        # Ranks, because scikit-learn takes no infinity, which a measure may well be.
+        found[name] = (rankdata(values[known]), wrong[known], int((~known).sum()))
+    return found
+
+
+def detection_curve(
+    data: Record | pd.DataFrame, names: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Precision over recall of each measure as a detector of wrong labels.
+
+    Parameters
+    ----------
+    data
+        A record, or a frame as from :func:`budgetlab.analysis.measures`.
+    names
+        Measures; by default all that say how hard a sample is.
+
+    Returns
+    -------
+    DataFrame
+        ``measure``, ``listed`` (length of the list), ``precision`` and ``recall`` (of the
+        wrong labels among samples with a value), as in scikit-learn's
+        ``precision_recall_curve``; ``attrs`` holds ``base`` and ``average_precision`` by
+        measure.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    frame = measures(data) if isinstance(data, Record) else data
+    parts, areas = [], {}
+    for name, (ranks, wrong, _) in _ranked(frame, names, "this run").items():
+        precision, recall, thresholds = precision_recall_curve(wrong, ranks)
+        listed = len(ranks) - np.searchsorted(np.sort(ranks), thresholds)
+        part = {"measure": name, "listed": listed, "precision": precision[:-1]}
+        # The last point of the curve belongs to an empty list.
+        parts.append(pd.DataFrame(part | {"recall": recall[:-1]}).iloc[::-1])
+        areas[name] = float(average_precision_score(wrong, ranks))
+    curve = pd.concat(parts, ignore_index=True)
+    curve.attrs = {"base": float(frame["is_noisy"].mean()), "average_precision": areas}
+    return curve
+
+
+def detection_over_time(
+    record: Record, names: Sequence[str] | None = None, *, at: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """When can the wrong labels be told? :func:`detection` after each epoch.
+
+    Parameters
+    ----------
+    record
+        A run with label noise.
+    names
+        Measures; by default all that say how hard a sample is.
+    at
+        Epochs; by default at most twelve, evenly spaced.
+
+    Returns
+    -------
+    DataFrame
+        The columns of :func:`detection` with ``epoch`` in front.
+    """
+    last = record.samples.sizes["epoch"]
+    if at is None:
+        at = np.unique(np.linspace(1, max(last, 1), 12).round().astype(int)).tolist()
+    parts = []
+    for epoch in at:
+        found = _detect(measures(record, epochs=int(epoch)), names, f"'{record.path}'")
+        parts.append(found.assign(epoch=int(epoch)))
+    frame = pd.concat(parts, ignore_index=True)
+    return frame[["epoch", *(name for name in frame if name != "epoch")]]
+
+
+def noisy_picks(records: Records) -> pd.DataFrame:
+    """Which method picks the wrong labels, and when? Their share of the batches by epoch.
+
+    Returns
+    -------
+    DataFrame
+        One row a run and epoch: ``method``, ``noise_kind``, ``label_noise``, ``budget``,
+        ``seed``, ``epoch``, ``noisy_share`` of the places in batches, ``base`` share of
+        the data, and ``times_base``, the one over the other.
+    """
+    parts = []
+    for record in load(records):
+        frame = selection(record)
+        if not frame.attrs.get("noisy_base"):
+            raise InputError(f"'{record.path}' has no wrong labels: give runs with label noise")
+        part = frame[["epoch", "noisy_share"]].assign(base=frame.attrs["noisy_base"])
+        part["times_base"] = part["noisy_share"] / part["base"]
+        for place, name in enumerate(LABELS):
+            part.insert(place, name, record.config.get(name))
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
+    """What do wrong labels cost each method, and how many of them does it learn by heart?
+
+    Parameters
+    ----------
+    records
+        Runs with label noise and, for the cost, runs without that differ in nothing else.
+
+    Returns
+    -------
+    DataFrame
+        One row a method, budget, kind and share of noise: ``n`` runs; ``accuracy`` on
+        test data (true labels); ``cost`` in accuracy against the run of the same seed
+        without noise, ``pairs`` of them, and its interval ``cost_low`` to ``cost_high``
+        (Student's t; NaN for a single pair); ``picked``, the share of wrong labels among
+        all samples trained on over their share of the data; ``learned``, the share of
+        samples with a wrong label that were classified as that label at their last
+        visit. Rows without noise have a cost of 0 and no ``picked``.
+    """
+    runs = load(records)
+    frame = summaries(runs).assign(
+        **pd.DataFrame([_picked_and_learned(run) for run in runs]).to_dict("series")
+    )
+    frame["noise_kind"] = frame["noise_kind"].where(frame["label_noise"] > 0, "none")
+    keys = ["dataset", "model", "method", "augmentation", "budget", "budget_unit", "epochs"]
+    clean = frame[frame["label_noise"] == 0].set_index([*keys, "seed"])["test_accuracy"]
+    rows = []
+    for group, part in frame.groupby([*keys, "noise_kind", "label_noise"], sort=False):
+        own = dict(zip([*keys, "noise_kind", "label_noise"], group, strict=True))
+        same = [(*(own[key] for key in keys), seed) for seed in part["seed"]]
+        base = clean[~clean.index.duplicated()].reindex(pd.MultiIndex.from_tuples(same))
+        cost = (base.to_numpy() - part["test_accuracy"].to_numpy())[base.notna().to_numpy()]
+        low, high = mean_interval(cost, confidence)
+        rows.append(
+            {name: own[name] for name in ("method", "budget", "noise_kind", "label_noise")}
+            | {
+                "n": len(part),
+                "accuracy": part["test_accuracy"].mean(),
+                "cost": float(cost.mean()) if len(cost) else np.nan,
+                "pairs": len(cost),
+                "cost_low": low,
+                "cost_high": high,
+                "picked": part["picked"].mean(),
+                "learned": part["learned"].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _picked_and_learned(record: Record) -> dict[str, float]:
+    data = record.samples
+    wrong = data["is_noisy"].to_numpy().astype(bool) if "is_noisy" in data else np.zeros(0, bool)
+    if not wrong.any():
+        return {"picked": np.nan, "learned": np.nan}
+    frame = measures(record)
+    share = frame["times_trained"][wrong].sum() / max(frame["times_trained"].sum(), 1)
+    # Right at the last visit: the given label was the most likely one.
+    correct = data["correct"].to_numpy()
+    seen = correct >= 0
+    last = np.where(seen.any(axis=0), len(seen) - 1 - seen[::-1].argmax(axis=0), 0)
+    final = correct[last, np.arange(correct.shape[1])]
+    known = wrong & seen.any(axis=0)
+    return {
+        "picked": float(share / wrong.mean()),
+        "learned": float((final[known] == 1).mean()) if known.any() else np.nan,
+    }

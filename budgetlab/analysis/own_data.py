@@ -1,0 +1,196 @@
+"""Your own data in one ranked list: likely wrong labels, redundant, decisive."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.analysis.frames import Records, load
+from budgetlab.analysis.per_sample import measures
+from budgetlab.errors import InputError, unknown
+from budgetlab.records import write_atomically
+
+__all__ = ["VERDICTS", "export_indices", "indices", "triage"]
+
+VERDICTS = {
+    "check the label": "on average another class was more likely than the label",
+    "decisive": "learned, but not surely: among the most wavering third of those not easy",
+    "ordinary": "none of the others",
+    "redundant": "right at every visit, with little error; or a copy of an earlier sample",
+    "not seen": "never trained on",
+}
+"""What a sample is called, and why; in the order in which they are listed."""
+
+MEASURES = ("aum", "confidence", "variability", "correctness", "forgetting", "el2n", "mean_loss")
+WAVERING = 1 / 3
+EASY = 0.5
+
+
+def triage(
+    data: Records | pd.DataFrame,
+    *,
+    copies: np.ndarray | None = None,
+    names: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Rank the training samples of your own data by what to do with them.
+
+    The verdicts, see :data:`VERDICTS`, are rules on recorded measures, not facts:
+
+    - *check the label*: the area under the margin (Pleiss et al. 2020) is negative, or
+      two identical samples have different labels. Lowest margin first.
+    - *redundant*: a copy of an earlier sample with the same label; or classified right at
+      every visit, never forgotten, and among the half with the smallest error vectors
+      (EL2N, Paul et al. 2021) of those. Smallest error first, copies in front.
+    - *decisive*: of the samples left, the third with the highest variability
+      (Swayamdipta et al. 2020: the ambiguous region carries generalisation).
+
+    Parameters
+    ----------
+    data
+        Records of runs on the same data (measures are averaged over them: several seeds
+        make a steadier list), or a frame as from :func:`budgetlab.analysis.measures`.
+    copies
+        As from :func:`budgetlab.data.duplicates` of the training samples, int64 ``[N]``.
+    names
+        What to call each training sample, such as its file, ``[N]``.
+
+    Returns
+    -------
+    DataFrame
+        One row a sample, index ``sample``, most in need of a look first: ``rank`` from 1,
+        ``verdict``, ``index`` (position in the source, for ``Subset``), ``label``,
+        ``name`` and ``copy_of`` where known, the measures, and the tags of the data.
+
+    Raises
+    ------
+    InputError
+        If the records are of different data, or a list has another length.
+    """
+    frame = _averaged(data) if not isinstance(data, pd.DataFrame) else data.copy()
+    for what, given in (("copies", copies), ("names", names)):
+        if given is not None and len(given) != len(frame):
+            raise InputError(
+                f"{what} has {len(given)} entries for {len(frame)} training samples: give one each"
+            )
+    if names is not None:
+        frame["name"] = list(names)
+    if copies is not None:
+        own = np.arange(len(frame))
+        frame["copy_of"] = np.where(np.asarray(copies) == own, -1, np.asarray(copies))
+    frame["verdict"] = _verdicts(frame)
+    frame["_place"] = frame["verdict"].map({name: n for n, name in enumerate(VERDICTS)})
+    by_error = frame["el2n"].where(frame.get("copy_of", pd.Series(-1, frame.index)) < 0, -1.0)
+    inner = {
+        "check the label": frame["aum"],
+        "decisive": -frame["variability"],
+        "ordinary": -frame["mean_loss"],
+        "redundant": by_error,
+    }
+    frame["_inner"] = 0.0
+    for verdict, values in inner.items():
+        mine = frame["verdict"] == verdict
+        frame.loc[mine, "_inner"] = values[mine]
+    ranked = frame.sort_values(["_place", "_inner"], kind="stable").drop(
+        columns=["_place", "_inner"]
+    )
+    ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
+    first = [n for n in ("rank", "verdict", "index", "label", "name", "copy_of") if n in ranked]
+    rest = [n for n in ranked if n not in (*first, *MEASURES)]
+    return ranked[[*first, *MEASURES, *rest]]
+
+
+def _averaged(records: Records) -> pd.DataFrame:
+    """Mean of each measure over runs on the same data."""
+    runs = load(records)
+    for run in runs[1:]:
+        if run.fingerprint != runs[0].fingerprint:
+            raise InputError(
+                f"'{run.path}' was trained on other data than '{runs[0].path}': give runs on the "
+                "same data"
+            )
+    frames = [measures(run) for run in runs]
+    first = frames[0]
+    # Never seen in one run says nothing: the mean runs over the runs that saw a sample.
+    means = {
+        name: pd.concat([frame[name] for frame in frames], axis=1).mean(axis=1)
+        for name in (*MEASURES, "times_trained", "visits")
+    }
+    return first.assign(**means)
+
+
+def _verdicts(frame: pd.DataFrame) -> pd.Series:
+    verdict = pd.Series("ordinary", index=frame.index)
+    seen = frame["visits"] > 0
+    wrong = frame["aum"] < 0
+    easy = seen & (frame["correctness"] == 1) & (frame["forgetting"] == 0)
+    if easy.any():
+        easy &= frame["el2n"] <= frame.loc[easy, "el2n"].quantile(EASY)
+    left = seen & ~wrong & ~easy
+    if left.any():
+        level = frame.loc[left, "variability"].quantile(1 - WAVERING)
+        verdict[left & (frame["variability"] >= level) & (frame["variability"] > 0)] = "decisive"
+    verdict[easy & ~wrong] = "redundant"
+    verdict[~seen] = "not seen"
+    if "copy_of" in frame:
+        same, other = _copies(frame)
+        verdict[same & ~wrong] = "redundant"
+        wrong = wrong | other
+    verdict[wrong] = "check the label"
+    return verdict
+
+
+def _copies(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Copies that agree with their first, and all of a group whose labels differ."""
+    first = frame["copy_of"].where(frame["copy_of"] >= 0, np.arange(len(frame)))
+    labels = frame.groupby(first.to_numpy())["label"].transform("nunique")
+    return (frame["copy_of"] >= 0) & (labels == 1), labels > 1
+
+
+def indices(
+    ranked: pd.DataFrame, *, drop: Sequence[str] = ("check the label", "redundant")
+) -> np.ndarray:
+    """Positions to keep, for ``torch.utils.data.Subset(dataset, indices)``.
+
+    Parameters
+    ----------
+    ranked
+        As from :func:`triage`.
+    drop
+        Verdicts to leave out. Of a group of copies with the same label the first stays,
+        unless it is redundant by itself.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64, ascending: positions in the source of the data (``index``), so that they
+        count in the data set or folder that was read, held-out samples not among them.
+    """
+    for name in drop:
+        if name not in VERDICTS:
+            raise unknown("verdict", name, VERDICTS)
+    kept = ranked[~ranked["verdict"].isin(list(drop))]
+    source = kept.get("index", kept.index)
+    return np.sort(np.asarray(source, np.int64))
+
+
+def export_indices(
+    ranked: pd.DataFrame,
+    path: Path | str,
+    *,
+    drop: Sequence[str] = ("check the label", "redundant"),
+) -> Path:
+    """Write :func:`indices` to a text file, one position a line.
+
+    ``numpy.loadtxt(path, dtype=int)`` reads it. For the whole list with its measures use
+    :func:`budgetlab.analysis.export` with a name that ends in ``.csv``.
+    """
+    path = Path(path)
+    text = "".join(f"{number}\n" for number in indices(ranked, drop=drop))
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise InputError(
+            f"'{path}' cannot be written ({error.strerror}): give another file"
+        ) from None
+    return path

@@ -1,0 +1,233 @@
+"""Wrong labels against a known truth, by hand and on simulated runs."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_records import write_arrays, write_run
+
+from budgetlab import analysis, plots
+from budgetlab.errors import InputError
+
+
+def frame(loss, wrong, **more):
+    index = pd.RangeIndex(len(loss), name="sample")
+    return pd.DataFrame({"mean_loss": loss, "is_noisy": np.array(wrong, bool)} | more, index=index)
+
+
+def test_a_list_by_hand():
+    # From the hardest: wrong, right, wrong, right, right.
+    table = analysis.detection(frame([5.0, 4.0, 3.0, 2.0, 1.0], [1, 0, 1, 0, 0])).iloc[0]
+    assert table["average_precision"] == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert table["roc_auc"] == pytest.approx(5 / 6)
+    assert table["precision"] == table["recall"] == pytest.approx(1 / 2)
+    assert table["base"] == pytest.approx(2 / 5)
+    assert (table["n"], table["unknown"]) == (5, 0)
+
+
+def test_infinite_and_missing_values_and_directions():
+    given = frame(
+        [1.0, 2.0, np.nan, 4.0], [1, 0, 1, 0],
+        forgetting=[math.inf, 0.0, np.nan, 2.0], confidence=[0.1, 0.9, np.nan, 0.8],
+    )  # fmt: skip
+    table = analysis.detection(given).set_index("measure")
+    for name in ("forgetting", "confidence"):
+        assert table.loc[name, "average_precision"] == 1
+        assert table.loc[name, "precision"] == 1
+        assert table.loc[name, "recall"] == pytest.approx(1 / 2)  # one has no value at all
+        assert table.loc[name, "unknown"] == 1
+    assert table.loc["mean_loss", "average_precision"] == pytest.approx(1 / 3)
+
+
+def test_ties_share_the_places():
+    table = analysis.detection(frame([1.0] * 8, [1, 1] + [0] * 6)).iloc[0]
+    assert table["precision"] == pytest.approx(2 / 8)
+    assert table["average_precision"] == pytest.approx(2 / 8)
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    out = tmp_path_factory.mktemp("noisy")
+    runs = []
+    for method in ("unif-SGD", "p-SGD"):
+        for seed in (0, 1):
+            for noise in (0.0, 0.1):
+                runs.append(
+                    write_run(
+                        out, method=method, seed=seed, label_noise=noise, budget=0.5,
+                        gain=-noise * (2 if method == "p-SGD" else 1),
+                    )
+                )  # fmt: skip
+    return [run for run in runs if run.config["label_noise"]], runs
+
+
+def test_runs_rank_the_wrong_labels_first(noisy):
+    runs, _ = noisy
+    table = analysis.detection(runs, ["aum", "mean_loss"])
+    assert len(table) == len(runs) * 2
+    assert set(table["method"]) == {"unif-SGD", "p-SGD"}
+    assert (table["average_precision"] > 2 * table["base"]).all()
+    early, late = (
+        analysis.detection(runs[0], ["aum"], epochs=e)["average_precision"][0] for e in (1, 6)
+    )
+    assert early != late
+    over = analysis.detection_over_time(runs[0], ["aum"], at=[1, 6])
+    assert over["epoch"].tolist() == [1, 6]
+    assert over["average_precision"].tolist() == [early, late]
+
+
+def test_curves_agree_with_their_area(noisy):
+    curve = analysis.detection_curve(noisy[0][0], ["aum"])
+    steps = np.diff(curve["recall"], prepend=0)
+    area = float((steps * curve["precision"]).sum())
+    assert area == pytest.approx(curve.attrs["average_precision"]["aum"])
+    assert curve["recall"].iloc[-1] == 1
+    assert curve["listed"].is_monotonic_increasing
+
+
+def test_who_picks_the_wrong_labels_and_when(noisy):
+    picks = analysis.noisy_picks(noisy[0])
+    first = picks[picks["epoch"] == 1].groupby("method")["times_base"].mean()
+    later = picks[picks["epoch"] > 2].groupby("method")["times_base"].mean()
+    assert later["p-SGD"] > 1.1
+    assert later["p-SGD"] > later["unif-SGD"]
+    assert abs(first["p-SGD"] - first["unif-SGD"]) < 0.5
+    ax = plots.noisy_picks(picks)
+    assert "p-SGD ends at" in plots.alt_text(ax)
+
+
+def test_what_wrong_labels_cost(noisy):
+    table = analysis.noise_cost(noisy[1]).set_index(["method", "label_noise"])
+    assert table.loc[("unif-SGD", 0.1), "cost"] == pytest.approx(0.1)
+    assert table.loc[("p-SGD", 0.1), "cost"] == pytest.approx(0.2)
+    assert table.loc[("p-SGD", 0.1), "pairs"] == 2
+    assert table.loc[("p-SGD", 0.0), "cost"] == 0
+    # The fake runs hold the same samples, noisy or not; only the setting differs.
+    assert table.loc[("p-SGD", 0.1), "picked"] > table.loc[("unif-SGD", 0.1), "picked"]
+    alone = analysis.noise_cost(noisy[0])
+    assert alone["cost"].isna().all()
+    assert (alone["pairs"] == 0).all()
+
+
+def test_learned_by_heart_is_that_of_the_last_visit(tmp_path):
+    nothing = np.full((2, 4), np.nan)
+    arrays = {name: nothing.copy() for name in ("loss", "p_y", "margin", "el2n")}
+    arrays |= {"times_trained": np.ones((2, 4)), "correct": np.array([[1, 0, 1, 0], [0, 1, -1, 1]])}
+    record = write_arrays(tmp_path, arrays, [0, 1, 0, 1])
+    record.samples["is_noisy"] = ("sample", np.array([True, True, True, False]))
+    from budgetlab.analysis.noise import _picked_and_learned
+
+    found = _picked_and_learned(record)
+    assert found["learned"] == pytest.approx(2 / 3)
+    assert found["picked"] == pytest.approx(1.0)
+
+
+def test_what_cannot_be_told_is_refused(tmp_path):
+    with pytest.raises(InputError, match="does not know which labels are wrong"):
+        analysis.detection(pd.DataFrame({"mean_loss": [1.0]}))
+    with pytest.raises(InputError, match="no wrong labels"):
+        analysis.detection(frame([1.0, 2.0], [0, 0]))
+    with pytest.raises(InputError, match="unknown measure of hardness 'loss'"):
+        analysis.detection(frame([1.0, 2.0], [1, 0]), ["loss"])
+
+
+def test_the_curve_is_drawn_with_its_areas(noisy):
+    ax = plots.detection_curve(noisy[0][0], ["aum", "mean_loss"])
+    assert len(ax.get_lines()) == 3
+    assert "Guessing gives 0.10" in plots.alt_text(ax)
+
+
+def measures_by_hand():
+    rows = {
+        #              aum   conf  var   corr  forg  el2n  loss  visits label index
+        "wrong":      (-2.0, 0.10, 0.05, 0.00, math.inf, 1.3, 3.0, 4, 0, 10),
+        "worse":      (-3.0, 0.05, 0.05, 0.00, math.inf, 1.4, 4.0, 4, 0, 11),
+        "easy":       (9.0, 0.99, 0.01, 1.00, 0.0, 0.01, 0.01, 4, 1, 12),
+        "less easy":  (6.0, 0.95, 0.03, 1.00, 0.0, 0.08, 0.05, 4, 1, 13),
+        "wavering":   (0.5, 0.60, 0.40, 0.50, 2.0, 0.50, 0.9, 4, 1, 14),
+        "steady":     (1.0, 0.70, 0.09, 0.75, 0.0, 0.40, 0.4, 4, 1, 15),
+        "never":      (np.nan,) * 7 + (0, 1, 16),
+        "copy":       (2.0, 0.80, 0.08, 0.75, 0.0, 0.3, 0.3, 4, 1, 17),
+    }  # fmt: skip
+    columns = ("aum", "confidence", "variability", "correctness", "forgetting", "el2n",
+               "mean_loss", "visits", "label", "index")  # fmt: skip
+    made = pd.DataFrame(rows.values(), columns=columns)
+    return made, list(rows)
+
+
+def test_triage_by_hand():
+    made, names = measures_by_hand()
+    copies = np.arange(8)
+    copies[7] = 5
+    ranked = analysis.triage(made, copies=copies, names=names)
+    assert ranked["rank"].tolist() == list(range(1, 9))
+    verdicts = ranked.set_index("name")["verdict"]
+    assert ranked["name"].tolist()[:2] == ["worse", "wrong"]
+    assert verdicts["wrong"] == verdicts["worse"] == "check the label"
+    assert verdicts["easy"] == "redundant"
+    assert verdicts["less easy"] != "redundant"  # the other half of the easy ones
+    assert verdicts["wavering"] == "decisive"
+    assert verdicts["steady"] == "ordinary"
+    assert verdicts["never"] == "not seen"
+    assert verdicts["copy"] == "redundant"
+    assert set(verdicts) == set(analysis.VERDICTS)
+    assert analysis.indices(ranked).tolist() == [13, 14, 15, 16]
+    assert analysis.indices(ranked, drop=["not seen"]).tolist() == [10, 11, 12, 13, 14, 15, 17]
+
+
+def test_identical_samples_with_different_labels_are_both_suspect():
+    made, names = measures_by_hand()
+    copies = np.arange(8)
+    copies[2] = 0  # 'easy', label 1, is a copy of 'wrong', label 0
+    copies[5] = 4
+    ranked = analysis.triage(made, copies=copies, names=names).set_index("name")
+    assert ranked.loc["easy", "verdict"] == "check the label"
+    assert ranked.loc["wrong", "verdict"] == "check the label"
+    assert ranked.loc["steady", "verdict"] == "redundant"
+
+
+def test_seeds_are_averaged_and_other_data_refused(noisy, tmp_path):
+    runs = noisy[0]
+    both = analysis.triage(runs[:2])
+    one, two = (analysis.measures(run)["aum"] for run in runs[:2])
+    expected = pd.concat([one, two], axis=1).mean(axis=1)
+    pd.testing.assert_series_equal(both["aum"].sort_index(), expected, check_names=False)
+    found = both[both["verdict"] == "check the label"]
+    assert found["is_noisy"].mean() > 2 * both["is_noisy"].mean()
+    with pytest.raises(InputError, match="other data"):
+        analysis.triage([runs[0], write_run(tmp_path, fingerprint="beef")])
+
+
+def test_lists_are_exported(tmp_path):
+    made, names = measures_by_hand()
+    ranked = analysis.triage(made, names=names)
+    path = analysis.export_indices(ranked, tmp_path / "keep.txt")
+    assert np.loadtxt(path, dtype=int).tolist() == analysis.indices(ranked).tolist()
+    table = pd.read_csv(analysis.export(ranked, tmp_path / "list.csv"))
+    assert table["name"].tolist() == ranked["name"].tolist()
+    with pytest.raises(InputError, match="unknown verdict"):
+        analysis.indices(ranked, drop=["wrong"])
+    with pytest.raises(InputError, match="names has 2 entries for 8"):
+        analysis.triage(made, names=names[:2])
+    with pytest.raises(InputError, match="cannot be written"):
+        analysis.export_indices(ranked, tmp_path / "no" / "keep.txt")
+
+
+def test_gradient_plots_say_what_they_show():
+    rows = pd.DataFrame(
+        {
+            "name": ["uniform", "loss", "loss"],
+            "weights": ["none", "none", "unbiased"],
+            "steps": [5, 5, 5],
+            "bias2": [0.0, 6.0, 0.0],
+            "variance": [2.0, 4.0, 1.0],
+            "variance_ratio": [1.0, 2.0, 0.5],
+            "possible_gain": [0.0, np.nan, 0.8],
+        }
+    )
+    text = plots.alt_text(plots.gradient_errors(rows))
+    assert "loss 3 and 2; loss, weighted 0 and 0.5" in text
+    over = pd.concat([rows, rows.assign(steps=9, possible_gain=[0.0, np.nan, 0.4])])
+    text = plots.alt_text(plots.gradient_quality(over))
+    assert "loss goes from 0.80 to 0.40" in text
