@@ -8,6 +8,7 @@ import budgetlab as bl
 from budgetlab.analysis import MEANINGS, measures
 from budgetlab.errors import InputError
 from budgetlab.widgets import SampleAtlas
+from budgetlab.widgets.atlas import EVERY_CLASS
 from budgetlab.widgets.ranking import DIFFERENCE, agreement_sentence, beside, groups_of, ranking
 from budgetlab.widgets.tiles import images_of, picture_of_point
 from tests.fake_records import write_run
@@ -117,6 +118,16 @@ def test_every_control_at_its_ends_leaves_a_usable_atlas(atlas):
         control.value = control.options[0][1] if isinstance(option, tuple) else control.options[0]
 
 
+def test_one_class_and_all_again(atlas):
+    assert atlas.label.label == "all classes"
+    everybody = len(atlas.chosen)
+    atlas.label.value = 1
+    assert set(atlas.chosen["label"]) == {1}
+    atlas.label.label = "all classes"
+    assert atlas.label.index == 0
+    assert len(atlas.chosen) == everybody
+
+
 def test_all_measures_can_be_sorted_by(atlas):
     offered = [value for _, value in atlas.by.options]
     assert set(offered) == {name for name in MEANINGS if name in atlas.frame} | {"difficulty"}
@@ -179,7 +190,7 @@ def test_nothing_that_fits_is_said(atlas):
     # Every tenth from 3 is noisy: the numbers are odd, and class 0 is even.
     assert "No sample is like this" in atlas.status.text
     assert all(tile.layout.visibility == "hidden" for tile in atlas.sheet.tiles)
-    atlas.label.value = None
+    atlas.label.value = EVERY_CLASS
     assert atlas.sheet.tiles[0].layout.visibility == "visible"
 
 

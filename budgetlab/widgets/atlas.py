@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["SampleAtlas"]
 
 COUNT = 20
+EVERY_CLASS = -1  # to ipywidgets, None would be a list in which nothing is chosen
 IN_MEMORY = 256_000_000  # bytes of a history that is worth keeping, so that a life is instant
 
 
@@ -108,8 +109,11 @@ class SampleAtlas(W.VBox):
             shown.insert(1, ("times trained more than the other run", DIFFERENCE))
         self.by = choice("Sort by", shown, "times_trained", "bl-by", width="24em")
         self.order = choice("Order", ["most first", "least first"], None, "bl-order", "13em")
-        classes = [("all classes", None), *((n, i) for i, n in enumerate(self.record.classes))]
-        self.label = choice("Class", classes if "label" in self.frame else classes[:1], None,
+        classes = [
+            ("all classes", EVERY_CLASS),
+            *((n, i) for i, n in enumerate(self.record.classes)),
+        ]
+        self.label = choice("Class", classes if "label" in self.frame else classes[:1], EVERY_CLASS,
                             "bl-class", "15em")  # fmt: skip
         self.group = choice("Samples", groups_of(self.frame), "all", "bl-group", "15em")
         self.page = Number("Page", 1, 1, 1, 1, "bl-page")
@@ -163,7 +167,7 @@ class SampleAtlas(W.VBox):
             self.frame,
             self.by.value,
             highest=self.order.value == "most first",
-            label=self.label.value,
+            label=self.label.value if self.label.value != EVERY_CLASS else None,
             group=self.group.value,
             among=np.fromiter(self.images, int) if self.only_images.value else None,
         )
