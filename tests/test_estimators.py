@@ -214,7 +214,8 @@ def test_a_part_of_the_samples_keeps_what_is_known_of_them(moment):
     rows = part.samples.tags["index"].tolist()
     everybody = moment.samples.tags["index"].tolist()
     places = [everybody.index(row) for row in rows]
-    assert torch.equal(part.history.error, moment.history.error[places])
+    ours, theirs = part.history.error, moment.history.error[places]
+    assert torch.equal(ours.nan_to_num(-1), theirs.nan_to_num(-1))
     assert len(part.gradients.norms) == 30
 
 

@@ -127,9 +127,9 @@ def _verdicts(frame: pd.DataFrame) -> pd.Series:
     if easy.any():
         easy &= frame["el2n"] <= frame.loc[easy, "el2n"].quantile(EASY)
     left = seen & ~wrong & ~easy
-    if left.any():
-        level = frame.loc[left, "variability"].quantile(1 - WAVERING)
-        verdict[left & (frame["variability"] >= level) & (frame["variability"] > 0)] = "decisive"
+    places = frame["variability"][left].rank(ascending=False, method="first")
+    most = places[places <= max(1, round(WAVERING * len(places)))].index
+    verdict[most] = "decisive"
     verdict[easy & ~wrong] = "redundant"
     verdict[~seen] = "not seen"
     if "copy_of" in frame:
