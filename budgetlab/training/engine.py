@@ -17,6 +17,7 @@ from budgetlab.data import Samples
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, Measures, assign_credit, measure
 from budgetlab.samplers.base import Batch, Look, View
+from budgetlab.training.graphs import GraphedNetwork, graph_if_it_pays
 
 __all__ = ["Engine", "Outcome"]
 
@@ -98,6 +99,10 @@ class Engine:
         mean = torch.tensor(samples.mean, device=device).view(per_channel)
         std = torch.tensor(samples.std, device=device).view(per_channel)
         self._factor, self._shift = 1 / (scale * std), -mean / std
+        # A network of one's own may do what a graph cannot record.
+        self._may_graph = device.type == "cuda" and model_name in models.IMAGE_MODELS
+        self._graph_tried = False
+        self._graph: GraphedNetwork | None = None
         # The published code credits the row, whatever the image shows.
         published = config.fidelity == "published"
         self.credit_rule = "row" if published else config.credit
@@ -124,9 +129,26 @@ class Engine:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Run the network on images (0 to 255) or points; float32 ``[B, C]``."""
+        inputs = self._normalised(inputs)
+        with self.autocast():
+            return self.network(inputs).float()
+
+    def _normalised(self, inputs: Tensor) -> Tensor:
         inputs = torch.addcmul(self._shift, inputs, self._factor)
         if self.is_image:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
+
+    def _training_logits(self, images: Tensor) -> Tensor:
+        """:meth:`logits` of a batch to train on, replayed from a graph where that pays."""
+        if not self._may_graph:
+            return self.logits(images)
+        inputs = self._normalised(images)
+        if not self._graph_tried:
+            self._graph_tried = True
+            self._graph = graph_if_it_pays(self.network, inputs, self.precision)
+        if self._graph is not None and self._graph.fits(inputs):
+            return self._graph(inputs).float()
         with self.autocast():
             return self.network(inputs).float()
 
@@ -175,7 +197,7 @@ class Engine:
             group["lr"] = lr
         view = batch.view or self.view(batch.indices)
         self.network.train()
-        logits = self.logits(view.images)
+        logits = self._training_logits(view.images)
         losses = self._cross_entropy(logits, view)
         objective = losses if batch.weights is None else losses * batch.weights
         objective.mean().backward()
