@@ -39,12 +39,14 @@ gallery: demo
 test: $(VENV)/.installed
 	@$(BIN)/python -m pytest
 
-lab: $(VENV)/.installed
-	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb
-
-# For this machine only, and with a token; both can be set: make app IP=0.0.0.0 PORT=8080
-IP ?= 127.0.0.1
+# For this machine only, and with a token; both can be set: make app IP=0.0.0.0 PORT=8080.
+# A variable of the environment that happens to be called IP must not open them to the network.
+# The lab asks nobody for news or newer versions.
+IP = 127.0.0.1
 PORT ?= 8866
+
+lab: $(VENV)/.installed
+	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb --ip=$(IP) --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 
 app: $(VENV)/.installed
 	@$(BIN)/python -m voila notebooks/app --Voila.ip=$(IP) --port=$(PORT) --Voila.auto_token=True
@@ -53,13 +55,17 @@ lint: $(VENV)/.installed
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: $(VENV)/.installed
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@$(BIN)/python -m benchmarks.speed
+	@$(BIN)/python benchmarks/reading.py
 
 notebooks: $(VENV)/.installed
 	@$(BIN)/python notebooks/build.py
 
 course: $(VENV)/.installed
 	@$(BIN)/python notebooks/course.py
+
+docs: $(VENV)/.installed
+	@$(BIN)/python docs/book.py
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache .hypothesis

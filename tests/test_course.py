@@ -379,6 +379,8 @@ def test_nbgrader_grades_what_is_handed_in(tmp_path):
 
 def grade(folder: Path, command: str, assignment: str) -> None:
     away = {name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
+    # It calls alembic by its name, which lies beside the interpreter.
+    away["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         [sys.executable, "-m", "nbgrader", command, assignment, f"--course-dir={folder}"],
         cwd=folder, env=os.environ | away, capture_output=True, text=True, timeout=200,

@@ -1,0 +1,135 @@
+"""Build the book: the course as it was last run, and the reference, as a static site.
+
+``make docs`` writes ``build/docs/index.html``. Nothing is trained and nothing is fetched,
+neither while building nor while reading; a warning is an error.
+"""
+
+import argparse
+import importlib
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).parents[1]
+OWN = Path(__file__).parent / "book"
+
+# In the order in which a reader meets them.
+PARTS = ("training", "config", "data", "models", "augment", "samplers", "history", "budget",
+         "sweep", "records", "analysis", "plots", "report", "widgets", "course",
+         "errors")  # fmt: skip
+CAPTION = re.compile(r"^\*Figure: (.*?)\*$", re.M | re.S)
+LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def collect(source: Path, notebooks: Sequence[str], parts: Sequence[str]) -> None:
+    """Lay out what Sphinx reads, at the same places as in the repository."""
+    shutil.copytree(OWN, source, ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "notebooks").mkdir()
+    (source / "reference").mkdir()
+    shutil.copytree(ROOT / "docs" / "images", source / "docs" / "images")
+    for path in (ROOT / "docs").glob("*.md"):
+        shutil.copy(path, source / "docs")
+    for page in ("README.md", "TEACHING.md"):
+        shutil.copy(ROOT / "notebooks" / page, source / "notebooks")
+    for name in notebooks:
+        path = ROOT / "notebooks" / f"{name}.ipynb"
+        nbformat.write(as_page(nbformat.read(path, as_version=4)), source / "notebooks" / path.name)
+    write_reference(source / "reference", parts)
+    for page in source.rglob("*.md"):
+        page.write_text(without_dead_links(page.read_text(), page.parent))
+    for path in source.rglob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = without_dead_links(cell.source, path.parent)
+        nbformat.write(notebook, path)
+
+
+def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Describe every figure, fold away solutions, leave out the cell that installs the kit."""
+    for number, cell in enumerate(notebook.cells):
+        tags = cell.metadata.setdefault("tags", [])
+        if "setup" in tags:
+            tags.append("remove-cell")
+        if "exercise" in tags:
+            tags.append("hide-input")
+        if cell.cell_type == "code" and has_figure(cell):
+            text = describe(cell, notebook.cells[number + 1 : number + 2])
+            cell.metadata["mystnb"] = {"image": {"alt": text}}
+    return notebook
+
+
+def has_figure(cell: nbformat.NotebookNode) -> bool:
+    """Tell whether a cell shows a figure."""
+    return any("image/png" in output.get("data", {}) for output in cell.outputs)
+
+
+def describe(cell: nbformat.NotebookNode, following: Sequence[nbformat.NotebookNode]) -> str:
+    """Return what the figures of a cell show, in the notebook's own words; "" if none are there.
+
+    These stand under the figure: in italics in the next cell, or printed by the cell itself.
+    """
+    for other in following:
+        found = CAPTION.search(other.source) if other.cell_type == "markdown" else None
+        if found:
+            return " ".join(found[1].split())
+    printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+    return " ".join(printed.split())
+
+
+def without_dead_links(text: str, folder: Path) -> str:
+    """Turn links to files that are no part of the book into plain text."""
+
+    def keep(link: re.Match) -> str:
+        return link[0] if (folder / link[2]).exists() else link[1]
+
+    return LINK.sub(keep, text)
+
+
+def write_reference(folder: Path, parts: Sequence[str]) -> None:
+    """Write one page a module, and a list of them."""
+    rows = ["# Reference", "", "`import budgetlab as bl` gives these modules, and the names that",
+            "are used most: `bl.train` is `bl.training.train`, and so on.", ""]  # fmt: skip
+    for part in parts:
+        module = importlib.import_module(f"budgetlab.{part}")
+        summary = (module.__doc__ or "").strip().splitlines()[0]
+        rows.append(f"- [`bl.{part}`]({part}.md): {summary}")
+        page = [f"# bl.{part}", "", "```{eval-rst}", f".. automodule:: budgetlab.{part}",
+                "   :members:", "   :show-inheritance:", "```", ""]  # fmt: skip
+        (folder / f"{part}.md").write_text("\n".join(page))
+    rows += ["", "```{toctree}", ":hidden:", "", *parts, "```", ""]
+    (folder / "index.md").write_text("\n".join(rows))
+
+
+def build(out: Path, notebooks: Sequence[str], parts: Sequence[str]) -> int:
+    """Collect and build; returns Sphinx's exit code."""
+    from sphinx.cmd.build import main as sphinx
+
+    source = out.with_name(f"{out.name}-source")
+    for folder in (source, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    collect(source, notebooks, parts)
+    return sphinx(["-b", "html", "-W", "--keep-going", "-q", "-d", f"{source}/.doctrees",
+                   str(source), str(out)])  # fmt: skip
+
+
+def main() -> int:
+    """Build the book; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "docs")
+    every = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    parser.add_argument("--notebooks", nargs="*", default=every, help="all by default")
+    parser.add_argument("--parts", nargs="*", default=PARTS, help="of the reference; all")
+    asked = parser.parse_args()
+    code = build(asked.out, asked.notebooks, asked.parts)
+    if code == 0:
+        print(f"open {asked.out / 'index.html'}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

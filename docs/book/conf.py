@@ -1,0 +1,39 @@
+"""How the book is built; ``docs/book.py`` collects what goes into it."""
+
+import sys
+from pathlib import Path
+
+import budgetlab
+
+# Where this file was copied to, with its extension beside it.
+sys.path.insert(0, str(Path(__file__).parent))
+
+project = "budgetlab"
+author = "the authors of budgetlab"
+version = release = budgetlab.__version__
+language = "en"
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
+
+# Outputs are those that are committed: building trains nothing.
+nb_execution_mode = "off"
+# Widgets need a kernel, and their scripts would come from elsewhere.
+nb_ipywidgets_js: dict = {}
+nb_merge_streams = True
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+
+# The default fetches its scripts from a server.
+html_math_renderer = "mathml"
+html_theme = "furo"
+html_title = "budgetlab"
+html_show_sourcelink = False
+html_copy_source = False
+html_show_sphinx = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
