@@ -10,5 +10,6 @@ the copy that ``make course`` writes for instructors has it.
 """
 
 from budgetlab.course.checking import check, passed
+from budgetlab.course.results import results
 
-__all__ = ["check", "passed"]
+__all__ = ["check", "passed", "results"]
