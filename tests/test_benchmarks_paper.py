@@ -120,10 +120,12 @@ def methods(p_sgd: list[float]) -> pd.DataFrame:
 
 def test_the_verdict_on_methods_follows_the_numbers():
     same = verdicts.importance(methods([0.51, 0.51, 0.53, 0.54]))
-    assert same.startswith("in line with the paper as far as it goes: none of 1")
+    assert same.startswith("of 1 comparisons with unif-SGD, 0 show an improvement and 0 a loss")
     better = verdicts.importance(methods([0.60, 0.621, 0.64, 0.629]))
-    assert "1 of 1 comparisons with unif-SGD show a difference" in better
-    assert "p-SGD at 0.3 (+10.00 points)" in better
+    assert "1 show an improvement and 0 a loss (Holm-corrected, n = 4)" in better
+    assert "p-SGD at 0.3 with +10.00 points (95% CI +9.8" in better
+    worse = verdicts.importance(methods([0.40, 0.421, 0.44, 0.429]))
+    assert "0 show an improvement and 1 a loss" in worse
     assert verdicts.importance(methods([0.60] * 4)[lambda f: f["seed"] == 0]).startswith("too few")
 
 

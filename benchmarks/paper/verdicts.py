@@ -67,22 +67,24 @@ def importance(rows: pd.DataFrame) -> str:
     table = table[(table["method"] != "unif-SGD") & (table["pairs"] > 1)]
     if table.empty:
         return "too few seeds for a comparison yet."
-    claimed = table[table["p_corrected"] < 0.05]
-    largest = 100 * table["difference"].abs().max()
-    if claimed.empty:
-        return (
-            f"in line with the paper as far as it goes: none of {len(table)} comparisons with "
-            f"unif-SGD shows a difference (Holm-corrected, n = {table['pairs'].min()} to "
-            f"{table['pairs'].max()}; the largest is {largest:.2f} points)."
-        )
-    better = ", ".join(
-        f"{row.method} at {row.budget:g} ({100 * row.difference:+.2f} points)"
-        for row in claimed.itertuples()
-    )
+    better = table[(table["p_corrected"] < 0.05) & (table["difference"] > 0)]
+    worse = table[(table["p_corrected"] < 0.05) & (table["difference"] < 0)]
     return (
-        f"{len(claimed)} of {len(table)} comparisons with unif-SGD show a difference "
-        f"(Holm-corrected): {better}."
+        f"of {len(table)} comparisons with unif-SGD, {len(better)} show an improvement and "
+        f"{len(worse)} a loss (Holm-corrected, n = {table['pairs'].min()}){_named(better)}"
+        f"{_named(worse)}; the best is {_one(table.loc[table['difference'].idxmax()])}, the worst "
+        f"{_one(table.loc[table['difference'].idxmin()])}."
     )
+
+
+def _one(row: pd.Series) -> str:
+    points = f"{100 * row['difference']:+.2f} points"
+    interval = f"95% CI {100 * row['ci_low']:+.2f} to {100 * row['ci_high']:+.2f}"
+    return f"{row['method']} at {row['budget']:g} with {points} ({interval})"
+
+
+def _named(table: pd.DataFrame) -> str:
+    return "".join(f"; {_one(row)}" for _, row in table.iterrows())
 
 
 def augmentation(rows: pd.DataFrame) -> str:
