@@ -19,8 +19,8 @@ OWN = Path(__file__).parent / "book"
 
 # In the order in which a reader meets them.
 PARTS = ("training", "config", "data", "models", "augment", "samplers", "history", "budget",
-         "sweep", "records", "analysis", "plots", "report", "widgets", "course",
-         "errors")  # fmt: skip
+         "own_loop", "own_models", "sweep", "records", "analysis", "estimators", "plots", "report",
+         "widgets", "course", "errors")  # fmt: skip
 CAPTION = re.compile(r"^\*Figure: (.*?)\*$", re.M | re.S)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 

@@ -34,20 +34,20 @@ GREY = (125, 123, 114)
 def level(operation: str, magnitude: float, side: int, fidelity: str = "default") -> float:
     """Return how far an operation goes at a magnitude.
 
-    ==============================  =====================  ==========================
-    operation                       default, M = 0 to 30   published, M = 0 to 30
-    ==============================  =====================  ==========================
-    Rotate                          0 to 30 degrees        same
-    ShearX, ShearY                  0 to 0.3 (slope)       same
-    TranslateX, TranslateY          0 to 0.33 of the side  0 to 100 pixels
-    Cutout                          0 to 0.2 of the side   0 to 40 pixels
-    Color, Contrast, Brightness,    0.1 to 1.9 (factor; 1  same
+    ==============================  =======================  ==========================
+    operation                       default, M = 0 to 30     published, M = 0 to 30
+    ==============================  =======================  ==========================
+    Rotate                          0 to 30 degrees          same
+    ShearX, ShearY                  0 to 0.3 (slope)         same
+    TranslateX, TranslateY          0 to 0.33 of the side    0 to 100 pixels
+    Cutout                          0 to 0.2 of the side     0 to 40 pixels
+    Color, Contrast, Brightness,    0.1 to 1.9 (factor; 1    same
     Sharpness                       at M = 15 is no change)
-    Posterize                       8 to 4 bits kept       0 (as 1) to 4 bits kept
-    Solarize                        from 256 to from 0     from 0 to from 256
-    SolarizeAdd                     0 to 110 added         same, then solarized
-    Invert, AutoContrast, Equalize  no level               same
-    ==============================  =====================  ==========================
+    Posterize                       8 to 4 bits kept         0 (as 1) to 4 bits kept
+    Solarize                        from 256 to from 0       from 0 to from 256
+    SolarizeAdd                     0 to 110 added           same, then solarized
+    Invert, AutoContrast, Equalize  no level                 same
+    ==============================  =======================  ==========================
 
     The published Posterize and Solarize are strongest at M = 0. The published pixels
     were meant for images of ImageNet's size: on 32x32, M = 4 moves by 13 pixels.

@@ -31,6 +31,8 @@ html_show_sourcelink = False
 html_copy_source = False
 html_show_sphinx = False
 
+# Several classes have a "budget": such a name in a list of attributes needs no link.
+suppress_warnings = ["ref.python"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
