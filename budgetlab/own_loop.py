@@ -24,7 +24,7 @@ from torch.utils.data import Sampler as TorchSampler
 from budgetlab import samplers, seeds
 from budgetlab.budget import Budget, Costs, Ledger, model_costs, schedule, steps_per_epoch
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, RunError
 from budgetlab.history import Credit, History, measure
 from budgetlab.samplers.proxy import ProxyPlan, ProxyRun
 
@@ -159,6 +159,8 @@ class BudgetSampler(TorchSampler[list[int]]):
     ------
     InputError
         If method and budget do not fit the data, or the method needs what is not given.
+    RunError
+        While iterating, if a method chooses nothing in a whole epoch.
     """
 
     def __init__(
@@ -270,6 +272,11 @@ class BudgetSampler(TorchSampler[list[int]]):
         except _BudgetSpent:
             self.budget.exhausted = True
         self._complete = True
+        if not self._handed_out and not self.budget.exhausted:
+            raise RunError(
+                f"method '{self.config.method}' chose nothing in epoch {self.epoch}, so the budget "
+                "would never be spent: change its options or choose another method"
+            )
 
     def _begin_epoch(self) -> None:
         """Close the epoch before: what was handed out and never trained on is not charged."""

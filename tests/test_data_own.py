@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 import budgetlab as bl
 from budgetlab.errors import InputError
@@ -55,6 +55,9 @@ def test_grey_images_features_and_names():
     assert bl.Samples.from_dataset(features, classes=["a", "b", "c"]).classes == ("a", "b", "c")
     named = Listed([(pixels(), 0), (pixels(), 1)], classes=["cat", "dog", "owl"])
     assert bl.Samples.from_dataset(named).classes == ("cat", "dog", "owl")
+    part = bl.Samples.from_dataset(Subset(named, [1]))
+    assert part.classes == ("cat", "dog", "owl")
+    assert part.y.tolist() == [1]
 
 
 def test_normalised_samples_have_mean_zero_and_deviation_one():

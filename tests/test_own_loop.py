@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import budgetlab as bl
 from budgetlab import samplers
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.training import Run
 
@@ -235,6 +235,19 @@ def test_what_another_network_found_is_taken_or_asked_for():
 def test_what_cannot_be_is_refused_at_the_start(settings, message):
     with pytest.raises(InputError, match=message):
         bl.BudgetSampler(SIZE, **{"batch_size": 8, **settings})
+
+
+def test_a_method_that_chooses_nothing_ends_instead_of_going_on_for_ever():
+    data = TensorDataset(torch.zeros(SIZE, 2), torch.zeros(SIZE).long())
+    sampler = bl.BudgetSampler(
+        data, model=nn.Linear(2, 2), method="selective-backprop", batch_size=8, budget=0.5,
+        epochs=9,
+    )  # fmt: skip
+    for _ in sampler:
+        sampler.history.update(torch.zeros(8, 2), torch.zeros(8).long())
+    # All losses are the same, so none is above another.
+    with pytest.raises(RunError, match="chose nothing in epoch 2"):
+        list(sampler)
 
 
 def test_a_method_that_looks_needs_the_network():

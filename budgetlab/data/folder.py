@@ -119,6 +119,8 @@ def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> So
     stamp = hashlib.sha256(stamps.encode()).hexdigest()
     decoded = _decode_cached(top, names, stamp, root, MINI_IMAGENET_SIZE, progress, keep)
     _warn(str(top), decoded.skipped)
+    if len(decoded.kept) < 2:
+        raise InputError(f"'{top}' has {len(decoded.kept)} readable images: put all into images/")
     classes = sorted(set(table["label"]))
     y = table["label"].map({name: k for k, name in enumerate(classes)}).to_numpy()[decoded.kept]
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(table))

@@ -27,8 +27,8 @@ def read_dataset(
         tensor uint8 ``[C, H, W]``, a float tensor or array ``[C, H, W]`` or
         ``[H, W, C]`` with values in [0, 1], or floats ``[features]``. C is 1 or 3.
     classes
-        Names of the classes; by default ``dataset.classes`` if there are any, else the
-        numbers.
+        Names of the classes; by default ``dataset.classes``, also inside a ``Subset``, else
+        the numbers.
 
     Returns
     -------
@@ -108,7 +108,10 @@ def _sample(value: Any, number: int) -> np.ndarray:
 
 
 def _names(dataset: Any, classes: Sequence[str] | None, y: np.ndarray) -> list[str]:
-    given = classes if classes is not None else getattr(dataset, "classes", None)
+    given, inner = classes, dataset
+    # A Subset holds the data set that knows the names.
+    while given is None and inner is not None:
+        given, inner = getattr(inner, "classes", None), getattr(inner, "dataset", None)
     count = max(int(y.max()) + 1, 2)
     if given is None:
         return [str(number) for number in range(count)]

@@ -168,11 +168,15 @@ class Splits:
                 raise InputError(f"'{name}' has too few samples for training and testing: add some")
             if part.sample_shape != train.sample_shape or part.classes != train.classes:
                 raise InputError(
-                    f"the parts of '{name}' differ: samples of {part.sample_shape} in "
-                    f"{len(part.classes)} classes beside {train.sample_shape} in "
-                    f"{len(train.classes)}; give the same shape and classes to all"
+                    f"the parts of '{name}' differ: samples of {part.sample_shape} in classes "
+                    f"{_few(part.classes)} beside {train.sample_shape} in {_few(train.classes)}; "
+                    "give the same shape and classes= to all"
                 )
         return cls(name, train, val, test, fingerprint(train, test))
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def make_samples(
