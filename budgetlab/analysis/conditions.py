@@ -22,14 +22,18 @@ __all__ = [
 SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
 
 METHODS = ("unif-SGD", "SGD", "p-SGD", "c-SGD", "selective-backprop", "top-k", "rho-loss",
-           "grad-norm", "infobatch", "rs2")  # fmt: skip
+           "grad-norm", "infobatch", "rs2", "loss", "random-subset", "el2n-pruned",
+           "forgetting-pruned", "curriculum")  # fmt: skip
 """The built-in methods in the order in which tables and figures show them."""
 
 # Where a run lies, and the device it ran on, do not make another condition; the
 # model that "auto" became does.
 NOT_CONDITIONS = ("data_root", "out", "device")
 
-METHOD_FIELDS = ("sb_beta", "sb_staleness", "credit", "fidelity")
+METHOD_FIELDS = ("sb_beta", "sb_staleness", "averaging", "smoothing", "temperature", "weights",
+                 "keep_fraction", "presample", "grad_norm_threshold", "prune_fraction",
+                 "subset_fraction", "proxy_share", "proxy_model", "holdout_fraction", "credit",
+                 "fidelity")  # fmt: skip
 """Settings that one method reads and another ignores."""
 
 

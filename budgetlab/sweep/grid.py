@@ -161,14 +161,21 @@ def planned_cost(run: RunConfig) -> float:
     """About how long a run takes, in samples trained on.
 
     ``budget * epochs * samples * (1 + looking)``. Looking counts where it comes on top of
-    the budget: selective backprop, counted in iterations, runs ``1 + beta`` candidates
-    forward for each sample it trains on.
+    the budget, which is so when it is counted in iterations.
     """
-    looking = 0.0
-    if run.method == "selective-backprop" and run.budget_unit == "iterations":
-        beta = 1 / run.budget - 1 if run.sb_beta == "auto" else float(run.sb_beta)
-        looking = LOOK * (1 + beta) / run.sb_staleness
+    looking = LOOK * _candidates(run) if run.budget_unit == "iterations" else 0.0
     return run.budget * run.epochs * train_size(run) * (1 + looking)
+
+
+def _candidates(run: RunConfig) -> float:
+    """About how many samples a method looks at for each one that it trains on."""
+    if run.method == "selective-backprop":
+        beta = 1 / run.budget - 1 if run.sb_beta == "auto" else float(run.sb_beta)
+        return (1 + beta) / run.sb_staleness
+    if run.method in ("top-k", "rho-loss"):
+        return 1 / run.keep_fraction if run.keep_fraction < 1 else 0.0
+    # Whether grad-norm switches itself on is not known before.
+    return float(run.presample) if run.method == "grad-norm" else 0.0
 
 
 def names(runs: list[RunConfig]) -> list[str]:
