@@ -1,0 +1,363 @@
+"""What goes wrong on the way: a sentence, exit code 1, and a record that can be read."""
+
+import datetime
+import errno
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from same_results import same_results
+
+from budgetlab import cli
+from budgetlab.config import RunConfig
+from budgetlab.errors import RunError
+from budgetlab.records import open_record
+from budgetlab.training import Run, faults
+from budgetlab.training.engine import Engine
+
+# What is printed of files that cannot be read is a warning first.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def go(run: Run) -> Path:
+    for _ in run:
+        pass
+    return run.writer.path
+
+
+def flags(config: RunConfig) -> list[str]:
+    """The quick run, as the command line takes it."""
+    return ["train", "--dataset", "points", "--limit", "128", "--epochs", str(config.epochs),
+            "--batch-size", "16", "--budget", "0.5", "--device", "cpu", "--precision", "float32",
+            "--data-root", config.data_root, "--out", config.out, "--json"]  # fmt: skip
+
+
+@pytest.fixture
+def failed(config, capsys) -> Callable[..., tuple[str, Path]]:
+    """Run the command line where something goes wrong; its sentence, and the record."""
+
+    def call(*more: str) -> tuple[str, Path]:
+        assert cli.main([*flags(config), *more]) == 1
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        summary = json.loads(said.out)
+        assert summary["status"] == "failed"
+        record = open_record(summary["record"])
+        message = record.about["message"]
+        # What is said is also kept, and both are one line.
+        assert f"budgetlab: {message}" in said.err.splitlines()
+        assert (record.status, record.summary["epochs"]) == ("failed", len(record.epochs))
+        assert record.samples["loss"].shape[0] == len(record.epochs)
+        return message, record.path
+
+    return call
+
+
+def in_epoch(number: int, what: Callable[[], object]) -> Callable[..., object]:
+    """A method of the engine that does something in one epoch (4 steps each) only."""
+    real, steps = Engine.step, 0
+
+    def step(self, batch, lr):
+        nonlocal steps
+        steps += 1
+        if (steps - 1) // 4 + 1 == number:
+            what()
+        return real(self, batch, lr)
+
+    return step
+
+
+def fail(error: BaseException) -> object:
+    raise error
+
+
+# The folder
+
+
+def test_a_disk_that_is_full_within_an_epoch(config, tmp_path):
+    """A real limit: no file of this process may be larger than most of what it writes."""
+    program = (
+        "import resource, sys; from budgetlab import cli\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))\n"
+        "sys.exit(cli.main(sys.argv[2:]))"
+    )
+    whole = go(Run(config.replace(out=str(tmp_path / "whole"))))
+    # Enough for all but the largest file, which is written last in an epoch.
+    size = (whole / "state.pt").stat().st_size - 1
+    assert size > max(file.stat().st_size for file in whole.iterdir() if file.name != "state.pt")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(size), *flags(config)],
+        capture_output=True, text=True, timeout=250, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "cannot be written (File too large): it holds 1 epochs; resume it when" in done.stderr
+    record = open_record(json.loads(done.stdout)["record"])
+    assert record.status == "failed"
+    assert len(record.epochs) == record.samples.sizes["epoch"] == 1
+    same_results(go(Run.resume(record.path)), whole)
+
+
+@pytest.fixture
+def nobody() -> Iterator[Callable[[], None]]:
+    """Give up the right to write everywhere, which root has, until the end of the test."""
+    before = os.geteuid()
+
+    def become() -> None:
+        if before == 0:
+            os.seteuid(65534)
+
+    yield become
+    os.seteuid(before)
+
+
+def test_a_folder_that_becomes_read_only(config, nobody):
+    with tempfile.TemporaryDirectory() as out:
+        os.chmod(out, 0o755)
+        run = Run(config.replace(out=out))
+        rows = iter(run)
+        next(rows)
+        for path in (run.writer.path, *run.writer.path.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o555)
+        nobody()
+        with pytest.raises(RunError, match=r"cannot be written \(Permission denied\)") as error:
+            next(rows)
+        assert "it holds 1 epochs; resume it when it can be written again" in str(error.value)
+        record = open_record(run.writer.path)
+        assert len(record.epochs) == record.samples.sizes["epoch"] == 1
+        with pytest.raises(RunError, match=r"cannot be written \(Permission denied\)"):
+            go(Run.resume(run.writer.path, splits=run.splits))
+        os.seteuid(os.getuid())
+        for path in (run.writer.path, *run.writer.path.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o755)
+        same_results(go(Run.resume(run.writer.path)), go(Run(config)))
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT])
+def test_whatever_the_disk_says_is_a_sentence(failed, monkeypatch, code):
+    steps = in_epoch(2, lambda: monkeypatch.setattr(os, "replace", refuse))
+    real = os.replace
+
+    def refuse(*_: object) -> None:
+        # The disk recovers in time for the status to be written.
+        monkeypatch.setattr(os, "replace", real)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Engine, "step", steps)
+    message, _ = failed()
+    assert f"cannot be written ({os.strerror(code)}): it holds 1 epochs" in message
+
+
+# Memory
+
+SAID = {
+    "processor": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate "
+        "memory: you tried to allocate 68719476736 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 has"),
+    "library": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+    "python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("kind", SAID)
+@pytest.mark.parametrize("fitting", [8, 3, 1])
+def test_out_of_memory_says_what_would_fit(failed, monkeypatch, kind, fitting):
+    real = Engine.step
+    sizes = []
+
+    def step(self, batch, lr):
+        sizes.append(len(batch.indices))
+        if len(batch.indices) > fitting and len(sizes) > 5:
+            raise SAID[kind]
+        return real(self, batch, lr)
+
+    monkeypatch.setattr(Engine, "step", step)
+    message, path = failed()
+    assert message.startswith("out of memory with batch size 16 and model mlp: ")
+    said = {
+        8: "a batch of 8 fits, so start again with --batch-size 8, or choose a smaller --model",
+        3: "a batch of 2 fits, so start again with --batch-size 2, or choose a smaller --model",
+        1: "not even a batch of 2 fits, so choose a smaller --model",
+    }
+    assert message.endswith(said[fitting])
+    # It was tried, not guessed.
+    assert sizes[6:] == [8, 4, 2][: {8: 1, 3: 3, 1: 3}[fitting]]
+    assert len(open_record(path).epochs) == 1
+
+
+def test_memory_that_really_runs_out_on_the_processor(tmp_path, data_root):
+    """A real limit on the memory of a process; what is said to fit does fit in it."""
+    program = (
+        "import os, resource, sys; from budgetlab import cli; from budgetlab.training import Run\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * os.sysconf('SC_PAGE_SIZE')\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 2**20,) * 2)\n"
+        "sys.exit(cli.main(sys.argv[2:]))"
+    )
+    settings = ["--dataset", "shapes", "--limit", "2048", "--epochs", "1", "--budget", "1",
+                "--model", "small", "--method", "SGD", "--precision", "float32", "--device", "cpu",
+                "--data-root", str(data_root), "--out", str(tmp_path), "--json"]  # fmt: skip
+
+    def train(size: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-c", program, "900", "train", *settings, "--batch-size", size],
+            capture_output=True, text=True, timeout=250, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    done = train("2048")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    assert "out of memory with batch size 2048 and model small: a batch of " in said
+    assert open_record(json.loads(done.stdout)["record"]).status == "failed"
+    fits = said.split("--batch-size ")[1].split(",")[0]
+    assert train(fits).returncode == 0
+
+
+def test_data_that_does_not_fit_from_the_start(config, monkeypatch, capsys):
+    monkeypatch.setattr(torch.Tensor, "to", lambda *_, **__: fail(SAID["gpu"]))
+    assert cli.main(flags(config)) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    last = said.err.strip().splitlines()[-1]
+    assert "out of memory while 128 samples of 'points' (" in last
+    assert last.endswith("lower --limit, or choose a smaller --model or another --device")
+    assert not Path(config.out).exists()
+
+
+# The loss
+
+
+def test_a_loss_that_is_not_finite(failed):
+    message, path = failed("--lr", "1e6", "--epochs", "10")
+    assert message.startswith("the loss became ")
+    assert "at step " in message
+    assert message.endswith("with learning rate 1e+06: lower --lr, or try --precision float32")
+    assert np.isfinite(open_record(path).epochs["train_loss"]).all()
+
+
+# The data
+
+
+def test_a_data_file_that_changed_under_a_run(config, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    run = Run(config.replace(dataset=f"npz:{tmp_path / 'mine.npz'}", limit=0, batch_size=4))
+    for _ in run:
+        break
+    before = (run.writer.path / "record.json").read_bytes()
+    x[0, 0, 0, 0] ^= 1
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    assert cli.main(["resume", str(run.writer.path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "is not what record" in said.err
+    assert "restore the data, or start a new run" in said.err
+    assert (run.writer.path / "record.json").read_bytes() == before
+
+
+# The clock
+
+
+def test_a_clock_that_jumps_changes_nothing(config, monkeypatch):
+    plain = go(Run(config))
+    jumps = iter(range(10**6))
+
+    class Jumping(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            years = (1, -30, 70)[next(jumps) % 3]
+            return datetime.datetime(2026 + years, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("budgetlab.records.writer.datetime", Jumping)
+    monkeypatch.setattr(time, "time", lambda: (0.0, 4e9, -5.0)[next(jumps) % 3])
+    run = Run(config)
+    next(iter(run))
+    path = go(Run.resume(run.writer.path))
+    assert next(jumps) > 5
+    same_results(path, plain)
+    assert 0 <= open_record(path).summary["seconds"] < 60
+
+
+def test_a_clock_that_goes_back_takes_no_seconds_off_the_bill(config, monkeypatch):
+    """Nor does it give more to spend. The one used never does; virtual machines have bugs."""
+    real, steps = time.perf_counter, 0
+
+    def back() -> float:
+        return real() - 1000.0 * steps
+
+    run = Run(config, on_step=lambda run: None)
+    monkeypatch.setattr(time, "perf_counter", back)
+    for row in run:
+        steps += 1
+        assert row["seconds"] >= 0
+    assert (np.diff(run.record.epochs["seconds"]) >= 0).all()
+
+
+# The GPU
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously",
+        "CUDA error: device-side assert triggered",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "CUDA driver error: unknown error",
+    ],
+)
+def test_a_gpu_that_vanishes(failed, monkeypatch, said):
+    kind = getattr(torch, "AcceleratorError", RuntimeError)
+    try:
+        error = kind(said)
+    except TypeError:
+        error = RuntimeError(said)
+    monkeypatch.setattr(Engine, "step", in_epoch(2, lambda: fail(error)))
+    message, path = failed()
+    first = said.splitlines()[0]
+    assert f"does not answer any more ({first}): the record '{path}' holds 1 epochs" in message
+    assert message.endswith("resume it where the GPU works")
+
+
+def test_a_gpu_that_does_not_answer_from_the_start(config, monkeypatch, capsys):
+    error = RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
+    monkeypatch.setattr(torch.Tensor, "to", lambda *_, **__: fail(error))
+    assert cli.main(flags(config)) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "does not answer (CUDA error: all CUDA-capable" in last
+    assert "choose another --device, or cpu" in last
+
+
+def test_an_error_of_ours_is_not_dressed_up():
+    for error in (ValueError("out of range"), RuntimeError("shape mismatch"), KeyError("CUDA")):
+        assert not faults.no_memory(error)
+        assert not faults.device_lost(error)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
+def test_memory_that_really_runs_out_on_a_gpu(config):
+    torch.cuda.set_per_process_memory_fraction(0.02)
+    settings = {"dataset": "shapes", "limit": 10_000, "batch_size": 10_000, "model": "resnet18",
+                "device": "cuda", "method": "SGD", "budget": 1.0, "epochs": 1}  # fmt: skip
+    try:
+        with pytest.raises(RunError, match=r"out of memory with batch size 10000 .* fits") as error:
+            go(Run(config.replace(**settings)))
+        fits = int(str(error.value).split("--batch-size ")[1].split(",")[0])
+        go(Run(config.replace(**settings | {"batch_size": fits})))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)

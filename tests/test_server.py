@@ -1,0 +1,183 @@
+"""The lab server: for this machine, for whoever has the token, and without news from outside."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAKEFILE = (ROOT / "Makefile").read_text()
+RUNTIME = "JUPYTER_RUNTIME_DIR"
+TARGETS = [name for name in ("lab", "app") if re.search(rf"^{name}:", MAKEFILE, re.MULTILINE)]
+
+
+def command(target: str) -> list[str]:
+    """What ``make`` would run, with the interpreter of these tests."""
+    done = subprocess.run(
+        ["make", "-n", "-o", ".venv/.installed", target],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+        env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"},
+    )  # fmt: skip
+    line = next(line for line in done.stdout.splitlines() if "/python -m " in line)
+    words = line.split()
+    return [sys.executable, *words[words.index("-m") :]]
+
+
+def status(url: str, **headers: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refused:
+        return refused.code
+
+
+def listening(process: int) -> set[str]:
+    """Addresses at which a process takes connections, as the kernel writes them."""
+    inodes = set()
+    for handle in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            inodes.add(os.readlink(handle).removeprefix("socket:[").removesuffix("]"))
+        except OSError:
+            continue
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                found.add(fields[1].split(":")[0])
+    return found
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[int, str, str]]:
+    """The lab as ``make lab`` starts it, but without a browser: process, address, token."""
+    places = {RUNTIME: "runtime", "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data"}
+    for place in places.values():
+        (tmp_path / place).mkdir()
+    environment = os.environ | {name: str(tmp_path / place) for name, place in places.items()}
+    more = ["--no-browser", "--port=0"] + (["--allow-root"] if os.geteuid() == 0 else [])
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(
+        [*command("lab"), *more], cwd=ROOT, env=environment, stdout=log, stderr=log
+    )
+    try:
+        end = time.monotonic() + 120
+        while True:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end, (tmp_path / "log").read_text()
+            for file in (tmp_path / "runtime").glob("jpserver-*.json"):
+                about = json.loads(file.read_text() or "{}")
+                if about.get("port"):
+                    # Port 0 is written down as it was asked for: the log has the real one.
+                    port = re.search(r"http://127\.0\.0\.1:(\d+)/", (tmp_path / "log").read_text())
+                    if port:
+                        yield process.pid, f"http://127.0.0.1:{port[1]}", about["token"]
+                        return
+            time.sleep(0.2)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        log.close()
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sockets are asked of Linux")
+def test_nobody_comes_in_without_the_token(server):
+    process, address, token = server
+    assert len(token) >= 32
+    # 127.0.0.1, and nothing else.
+    assert listening(process) == {"0100007F"}
+    for page in ("/api/contents", "/api/sessions", "/api/kernels", "/api/terminals"):
+        assert status(address + page) == 403, page
+        assert status(f"{address}{page}?token=guess") == 403, page
+        assert status(f"{address}{page}?token={token}") == 200, page
+    # A page of somebody else's, whose name was made to point at this machine.
+    assert status(f"{address}/api/contents?token={token}", Host="evil.example") == 403
+    # No question to anybody whether there is a newer version, and no news.
+    assert status(f"{address}/lab/api/news?token={token}") == 404
+    with urllib.request.urlopen(f"{address}/lab/api/update?token={token}") as answer:
+        assert json.load(answer)["notification"] is None
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_make_starts_is_for_this_machine_and_has_a_token(target):
+    words = command(target)
+    assert any(re.fullmatch(r"--(\w+\.)?ip=127\.0\.0\.1", word) for word in words)
+    line = " ".join(words).lower()
+    for way in ("token=''", 'token=""', "token= ", "token=none", "disable_check_xsrf=true",
+                "allow_remote_access=true", "allow_origin=*", "password="):  # fmt: skip
+        assert way not in line + " "
+    assert not re.search(r"token=$", line)
+
+
+LISTEN = """
+import sys
+talk = []
+def hook(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.gethostbyname"):
+        address = arguments[-1] if event in ("socket.connect", "socket.sendto") else arguments[0]
+        # Threads of one process talk by sockets without a name.
+        if not isinstance(address, (str, bytes)) or event == "socket.getaddrinfo":
+            talk.append((event, str(arguments)))
+sys.addaudithook(hook)
+"""
+
+WORK = """
+import os
+import budgetlab as bl
+from budgetlab import cli, report, widgets
+from budgetlab.records import find
+out, root = sys.argv[1:]
+record = bl.train(dataset="shapes", limit=64, epochs=2, batch_size=16, budget=0.5, out=out,
+                  data_root=root, device="cpu", progress=False)
+record.samples.load()
+bl.compare([out], baseline="SGD")
+report.write([out], os.path.join(out, "page.html"))
+assert cli.main(["list", "methods"]) == 0
+print("talked", talk)
+"""
+
+
+def run(program: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *arguments],
+        capture_output=True, text=True, timeout=250, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_nothing_phones_home(tmp_path, data_root):
+    """Importing, training, comparing, reporting: no connection is opened, no name looked up."""
+    assert run(LISTEN + WORK, str(tmp_path), str(data_root)).endswith("talked []\n")
+    page = (tmp_path / "page.html").read_text()
+    # Nor does the page load anything when it is opened.
+    loads = re.findall(
+        r"""(?:src|href|url|action)\s*[=(]\s*["']?\s*(?:https?:)?//[^"')\s]+""", page
+    )
+    assert [one for one in loads if not one.startswith("href")] == []
+    assert "@import" not in page
+
+
+def test_somebody_who_phones_is_heard():
+    program = (
+        LISTEN
+        + """
+import socket
+try:
+    socket.create_connection(("127.0.0.1", 9), timeout=1)
+except OSError:
+    pass
+print(len(talk) >= 2)
+"""
+    )
+    assert run(program) == "True\n"
