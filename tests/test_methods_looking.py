@@ -150,6 +150,11 @@ def test_without_a_validation_split_a_share_is_held_out_and_never_trained_on():
     assert held_out | set(torch.cat(eye.looked).tolist()) == set(range(SIZE))
 
 
+def test_without_a_run_nobody_can_train_the_proxy():
+    with pytest.raises(InputError, match="trains another network first, which only a run of the"):
+        one_pass(make("rho-loss"), Eye(torch.rand(SIZE)))
+
+
 @pytest.mark.parametrize("share", [0.001, 0.999])
 def test_a_share_that_leaves_nothing_is_refused(share):
     with pytest.raises(InputError, match="leaves one part empty: give another share"):

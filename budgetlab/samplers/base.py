@@ -10,7 +10,7 @@ from torch import Tensor
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import History
-from budgetlab.samplers.proxy import ProxyPlan, TrainProxy
+from budgetlab.samplers.proxy import ProxyPlan, ProxyRun, TrainProxy
 
 __all__ = ["Batch", "Look", "Looker", "Sampler", "Setup", "View"]
 
@@ -209,6 +209,21 @@ class Sampler:
         The loop stops asking when the budget is spent; a sampler need not count.
         """
         raise NotImplementedError
+
+    def run_proxy(self) -> ProxyRun:
+        """Train the network that :attr:`proxy` plans; charged to the ledger.
+
+        Raises
+        ------
+        InputError
+            If there is nobody to train it, as in a training loop of your own.
+        """
+        if self.proxy is None or self.setup.train_proxy is None:
+            raise InputError(
+                f"method '{self.setup.config.method}' trains another network first, which only a "
+                "run of the kit can do: use bl.train, or choose another method"
+            )
+        return self.setup.train_proxy(self.proxy, self.generator)
 
     def shuffled(self) -> Tensor:
         """Return all samples in random order, int64 ``[N]``."""

@@ -74,9 +74,7 @@ class Pruned(RandomSubset):
 
     def choose(self) -> Tensor:
         """Run the scoring run and return the hardest samples."""
-        assert self.proxy is not None
-        assert self.setup.train_proxy is not None, "pruning needs a run to train its scoring run"
-        history = self.setup.train_proxy(self.proxy, self.generator).history
+        history = self.run_proxy().history
         scores = replace_unseen(self.score(history).double(), history.seen)
         shuffled = self.shuffled()
         ranked = scores[shuffled].argsort(descending=True, stable=True)

@@ -117,7 +117,5 @@ class RhoLoss(TopK):
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Train the small network if that was not done yet, then choose as top-k does."""
         if self.irreducible is None:
-            assert self.proxy is not None
-            assert self.setup.train_proxy is not None, "rho-loss needs a run to train its proxy"
-            self.irreducible = self.setup.train_proxy(self.proxy, self.generator).losses
+            self.irreducible = self.run_proxy().losses
         yield from super().batches(epoch, history, look)

@@ -77,8 +77,10 @@ class Loop:
         )
         self.budget.slowest_step = step_seconds
         self.clock = Clock(device, waiting=in_seconds)
-        self._proxies = ProxyTrainer(self.engine, self.model_name, val, precision, self.ledger,
-                                     self.budget, self._charge_time)  # fmt: skip
+        self._proxies = ProxyTrainer(
+            self.engine, self.model_name, val, precision, self.ledger, self.budget,
+            self._charge_time, self.clock.skip,
+        )  # fmt: skip
         self._require_affordable()
 
     def _build_sampler(self, size: int, validation_size: int) -> samplers.Sampler:

@@ -1,6 +1,7 @@
 """Another network, trained within a share of the budget: every cost is charged."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 
 import torch
@@ -37,6 +38,8 @@ class ProxyTrainer:
         Of the run; what the other network costs is charged there.
     charge_time
         Brings the seconds of the ledger up to date and returns those that passed.
+    skip_time
+        Leaves seconds out: setting a network up is no training, for none of them.
     """
 
     def __init__(
@@ -48,10 +51,11 @@ class ProxyTrainer:
         ledger: Ledger,
         budget: Budget,
         charge_time: Callable[[], float],
+        skip_time: Callable[[float], None],
     ):
         self.engine, self.model_name, self.val = engine, model_name, val
         self.precision, self.ledger, self.budget = precision, ledger, budget
-        self._charge_time = charge_time
+        self._charge_time, self._skip_time = charge_time, skip_time
         self._slowest = 0.0
 
     def require_affordable(self, plan: ProxyPlan) -> None:
@@ -80,16 +84,11 @@ class ProxyTrainer:
 
     def __call__(self, plan: ProxyPlan, generator: torch.Generator) -> ProxyRun:
         """Train until the share is spent, then look as the plan asks."""
-        config = self.engine.config
-        own = config.replace(
-            seed=seeds.stream_seed(config.seed, "proxy"), augmentation="standard", credit="dominant"
-        )
-        samples, device = self._samples(plan), self.engine.device
-        other = Engine(own, self._model(plan), samples, device, self.precision)
-        history, reserve = History(len(samples), device), self._reserve(plan, other.costs)
+        config, other = self.engine.config, self._set_up(plan)
+        history = History(len(other.samples), other.device)
         start, self._slowest = self.ledger.spent(self.budget.unit), 0.0
-        span = max(self._limit - start - reserve, 1e-12)
-        for indices in self._endless_batches(len(samples), history, generator):
+        span = max(self._limit - start - self._reserve(plan, other.costs), 1e-12)
+        for indices in self._endless_batches(len(other.samples), history, generator):
             if not self._fits(other.costs, len(indices), self._reserve(plan, other.costs)):
                 break
             progress = min((self.ledger.spent(self.budget.unit) - start) / span, 1.0)
@@ -100,6 +99,16 @@ class ProxyTrainer:
             self._slowest = max(self._slowest, self._charge_time())
         losses = self._losses(other) if plan.losses else None
         return ProxyRun(history, losses)
+
+    def _set_up(self, plan: ProxyPlan) -> Engine:
+        began, config = time.perf_counter(), self.engine.config
+        own = config.replace(
+            seed=seeds.stream_seed(config.seed, "proxy"), augmentation="standard", credit="dominant"
+        )
+        name, samples = self._model(plan), self._samples(plan)
+        other = Engine(own, name, samples, self.engine.device, self.precision)
+        self._skip_time(time.perf_counter() - began)
+        return other
 
     @property
     def _limit(self) -> float:

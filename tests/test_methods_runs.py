@@ -1,0 +1,247 @@
+"""Every method in a run: what it costs, that it can be resumed, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from budgetlab import samplers
+from budgetlab.budget import Costs, Ledger
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError, RunError
+from budgetlab.training import Run
+
+METHODS = samplers.names()
+WITH_PROXY = ("rho-loss", "el2n-pruned", "forgetting-pruned")
+OPTIONS = {
+    "top-k": {"keep_fraction": 0.25},
+    "rho-loss": {"keep_fraction": 0.25, "proxy_share": 0.4},
+}
+
+
+@pytest.fixture
+def go(config):
+    """Train on 256 points, with some settings changed."""
+
+    def build(**settings: object) -> Run:
+        known = OPTIONS.get(str(settings.get("method")), {})
+        base = dict(limit=128, epochs=8, batch_size=8) | known
+        return Run(config.replace(**base | settings))
+
+    def train(**settings: object) -> Run:
+        run = build(**settings)
+        for _ in run:
+            pass
+        return run
+
+    train.build = build
+    return train
+
+
+@pytest.mark.parametrize(
+    ("method", "unit"),
+    # All that look or train a proxy in every unit, the others in one.
+    [(m, u) for m in METHODS for u in ("iterations", "samples", "flops")
+     if u == "flops" or m in (*WITH_PROXY[:2], "top-k", "grad-norm")],
+)  # fmt: skip
+def test_the_limit_is_reached_and_never_overstepped(method, unit, go):
+    run = go(method=method, budget_unit=unit)
+    spent, limit = run.ledger.spent(unit), run.budget.limit
+    assert spent <= limit
+    costs, batch = run.ledger.costs, 8
+    looks = 8 / OPTIONS.get(method, {}).get("keep_fraction", 1 / 3)
+    largest = {"iterations": 1, "samples": batch + looks,
+               "flops": batch * costs.forward_backward + looks * costs.forward}  # fmt: skip
+    assert spent > limit - largest[unit] - 1e-9
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_interrupted_and_resumed_is_the_same_run(method, go):
+    options = {"weights": "unbiased"} if method in ("p-SGD", "loss") else {}
+    whole = go(method=method, **options, seed=3, epochs=5)
+    run = go.build(method=method, **options, seed=3, epochs=5)
+    for row in run:
+        if row["epoch"] == 2:
+            break
+    resumed = Run.resume(run.writer.path)
+    for _ in resumed:
+        pass
+    assert resumed.ledger.totals() | {"seconds": 0} == whole.ledger.totals() | {"seconds": 0}
+    for name in ("loss", "probability", "times_trained"):
+        if name in whole.record.samples:
+            expected, got = (r.record.samples[name].values for r in (whole, resumed))
+            np.testing.assert_array_equal(expected, got)
+    ours, theirs = (r.loop.engine.network.state_dict() for r in (whole, resumed))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_another_network_counts_in_every_unit():
+    ledger, other = Ledger(Costs(10, 30)), Costs(2, 6)
+    ledger.charge_step(8)
+    ledger.charge_proxy(other, trained=8)
+    ledger.charge_proxy(other, looked=100)
+    spent = {unit: ledger.spent(unit) for unit in ("iterations", "samples", "flops")}
+    assert spent == {"iterations": 2, "samples": 116, "flops": 8 * 30 + 8 * 6 + 100 * 2}
+    again = Ledger(Costs(10, 30))
+    again.load_state_dict(ledger.state_dict())
+    assert again == ledger
+
+
+@pytest.mark.parametrize("unit", ["iterations", "samples", "flops"])
+@pytest.mark.parametrize("method", WITH_PROXY)
+def test_the_proxy_spends_its_share_and_the_schedule_starts_after_it(method, unit, go):
+    run = go(method=method, budget_unit=unit, proxy_share=0.4)
+    limit, ledger = run.budget.limit, run.ledger
+    assert 0.3 * limit < run.budget.head_start <= 0.4 * limit
+    assert ledger.proxy_steps > 0
+    assert ledger.flops - ledger.proxy_flops == (
+        ledger.trained_samples * ledger.costs.forward_backward
+        + ledger.looked_samples * ledger.costs.forward
+    )
+    forward = 128 if method == "rho-loss" else 0
+    assert ledger.proxy_samples == 8 * ledger.proxy_steps + forward
+    # The first step is made at the full rate, but for what was looked at to choose it:
+    # counted from the start of the run, it would be at 0.07 or less.
+    first = go.build(method=method, budget_unit=unit, proxy_share=0.4)
+    rates: list[float] = []
+    first.loop.engine.step, step = (
+        (lambda batch, lr: rates.append(lr) or step(batch, lr)),
+        first.loop.engine.step,
+    )
+    next(iter(first))
+    assert rates[0] > 0.085
+
+
+@pytest.mark.parametrize("method", WITH_PROXY)
+def test_a_proxy_leaves_the_steps_it_takes_to_nobody_else(method, go):
+    alone, shared = go(method="unif-SGD"), go(method=method)
+    assert alone.ledger.steps == 64
+    assert shared.ledger.steps == 64 - shared.ledger.proxy_steps < 64
+
+
+def test_the_proxy_never_sees_the_test_set(go, monkeypatch):
+    run = go.build(method="rho-loss", val_fraction=0.25)
+    seen = run.splits.val
+    assert seen is not None
+    engines = []
+    from budgetlab.training import proxy
+
+    class Spy(proxy.Engine):
+        def __init__(self, config, name, samples, *rest):
+            engines.append(samples)
+            super().__init__(config, name, samples, *rest)
+
+    monkeypatch.setattr(proxy, "Engine", Spy)
+    for _ in run:
+        pass
+    (samples,) = engines
+    assert torch.equal(samples.x, seen.x)
+    # 96 are left to train on, and all of them may be.
+    assert len(run.loop.sampler.pool) == 96
+
+
+def test_the_scores_of_the_proxy_are_those_of_a_trained_network(go):
+    """Held-out data teaches it: its losses are far below those of a guess."""
+    run = go(method="rho-loss", epochs=30, proxy_share=0.5, limit=512)
+    irreducible = run.loop.sampler.irreducible
+    assert irreducible.shape == (512,)
+    assert irreducible.mean().item() < 0.5 * np.log(2)
+
+
+def test_rho_loss_avoids_wrong_labels_and_top_k_seeks_them(config):
+    digits = config.replace(dataset="digits", augmentation="none", limit=0, label_noise=0.2,
+                            val_fraction=0.2, epochs=16, batch_size=32, budget=0.3,
+                            keep_fraction=0.25, evaluate_every=0)  # fmt: skip
+    shares = {}
+    for method in ("top-k", "rho-loss"):
+        run = Run(digits.replace(method=method))
+        for _ in run:
+            pass
+        noisy = torch.tensor(run.splits.train.tags.is_noisy.to_numpy())
+        times = run.history.times_trained.float()
+        shares[method] = (times[noisy].sum() / times.sum()).item()
+    # A uniform draw would be at 0.2.
+    assert shares["top-k"] > 0.3
+    assert shares["rho-loss"] < 0.14
+
+
+def test_another_model_can_be_the_proxy(config):
+    run = Run(config.replace(dataset="digits", limit=64, method="rho-loss", epochs=8,
+                             keep_fraction=0.5, proxy_model="resnet8"))  # fmt: skip
+    assert run.loop._proxies._model(run.loop.sampler.proxy) == "resnet8"
+    run = Run(config.replace(dataset="digits", limit=64, method="rho-loss", epochs=8,
+                             keep_fraction=0.5))  # fmt: skip
+    assert run.loop._proxies._model(run.loop.sampler.proxy) == "tiny"
+    pruned = Run(config.replace(dataset="digits", limit=64, method="el2n-pruned", epochs=8))
+    assert pruned.loop._proxies._model(pruned.loop.sampler.proxy) == "small"
+
+
+def test_error_norms_count_all_labels_of_a_mixed_image(config):
+    run = Run(config.replace(dataset="digits", limit=64, augmentation="mixup"))
+    seen = run.loop.engine.look(torch.arange(16))
+    y = run.splits.train.y
+    for row in range(16):
+        target = torch.zeros(10)
+        shown = zip(seen.view.samples[row], seen.view.weights[row], strict=True)
+        for sample, weight in shown:
+            target[y[sample]] += weight
+        expected = (seen.probabilities[row] - target).norm()
+        assert seen.error_norms[row].item() == pytest.approx(expected.item(), abs=1e-5)
+    assert ((seen.view.weights > 0).sum(1) == 2).any()
+
+
+# What is refused, before anything is written
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(method="top-k", keep_fraction=0.05, epochs=1, budget=0.5, budget_unit="samples"),
+         "looks at 128 samples for its first step on 8, more than the budget pays for in samples"),
+        (dict(method="rho-loss", epochs=2, proxy_share=0.2, budget_unit="samples"),
+         "trains a network 'mlp' on 13 samples first, and proxy-share 0.2 of the budget does not "
+         "pay for one step of it and a look at all 128 samples in samples"),
+        (dict(method="el2n-pruned", epochs=1, proxy_share=0.01),
+         "does not pay for one step of it in iterations"),
+        (dict(method="rho-loss", proxy_model="small"), "model 'small' cannot take points"),
+        (dict(method="rho-loss", proxy_model="smal"), "unknown model 'smal': did you mean 'small'"),
+        (dict(method="grad-norm", presample=20), "looks at 20 x 8 candidates, more than the 128"),
+        (dict(method="top-k", budget=0.01), "less than one batch of 8"),
+        (dict(method="infobatch", budget=0.01), "less than one batch of 8"),
+        (dict(method="curriculum", weights="unbiased"), "weights 'unbiased' do not exist for"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_in_a_sentence(settings, message, go, config):
+    from pathlib import Path
+
+    with pytest.raises(InputError) as error:
+        go.build(**settings)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    out = Path(config.out)
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_a_budget_spent_before_the_first_step_is_said(go):
+    run = go.build(method="el2n-pruned")
+    ledger, train_proxy = run.ledger, run.loop._proxies
+
+    def slow(plan, generator):
+        # As a proxy that takes longer than it was given, which only seconds allow.
+        done = train_proxy(plan, generator)
+        ledger.proxy_steps = int(run.budget.limit)
+        return done
+
+    run.loop._proxies = slow
+    with pytest.raises(RunError, match=r"was spent before the first step of method 'el2n-pruned'"):
+        for _ in run:
+            pass
+    assert run.record.status == "failed"
+
+
+def test_every_option_is_in_the_config_and_every_method_in_the_list():
+    described = samplers.describe()
+    assert list(described) == METHODS
+    assert {"top-k", "rho-loss", "grad-norm", "infobatch", "loss", "random-subset", "el2n-pruned",
+            "forgetting-pruned", "curriculum"} <= set(METHODS)  # fmt: skip
+    assert all(line and "\n" not in line and len(line) < 100 for line in described.values())
+    assert RunConfig().weights == "none"
