@@ -167,6 +167,9 @@ def write(source: Path, out: Path) -> int:
                 shutil.copytree(source / name, folder / name)
             elif (source / name).is_file():
                 shutil.copy(source / name, folder)
+        if audience == "students" and (folder / "README.md").is_file():
+            page = (folder / "README.md").read_text()
+            (folder / "README.md").write_text(page.partition("## For lecturers")[0])
     return found // 2
 
 

@@ -306,6 +306,8 @@ def test_the_whole_course_is_written_for_both(written):
     for audience in ("students", "instructors"):
         assert sorted(path.name for path in (written / audience).glob("*.ipynb")) == names
     assert not list((written / "students").rglob("TEACHING.md"))
+    assert "lecturers" not in (written / "students" / "README.md").read_text()
+    assert "TEACHING.md" in (written / "instructors" / "README.md").read_text()
 
 
 def test_no_solution_is_left_for_students(written):
