@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help gallery demo test lab app lint bench notebooks course docs clean
+.PHONY: help gallery demo test soak coverage mutants fuzz lowest newest lab app lint bench notebooks course docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,13 +20,19 @@ help:
 	@echo "make gallery    write demo/gallery.html, every plot with its call, from the demo's records"
 	@echo "make bench      measure what the speed claims rest on"
 	@echo "make lint       check style and types"
+	@echo "make coverage   run all tests and say which lines and branches no test reaches"
+	@echo "make mutants    change the package line by line, in a copy, and say what no test notices"
+	@echo "make fuzz       feed damaged input to all that reads files; FUZZ_SECONDS=600 for longer"
+	@echo "make soak       kill and resume every method with every augmentation; takes long"
+	@echo "make lowest     run the tests on the oldest packages that pyproject.toml allows"
+	@echo "make newest     run the tests on PYTHON=python3.13 and the newest packages"
 	@echo "make clean      remove $(VENV) and what demo and tests wrote"
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("budgetlab needs Python 3.11 or newer, and $(PYTHON) is %d.%d: choose another, such as make demo PYTHON=python3.12" % v)'
 	@echo "Installing into $(VENV): about 6 GB with PyTorch, some minutes on a fast line."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e '.[test]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on $(CONSTRAINT) -e '.[test]'
 	@touch $@
 	@echo "Installed."
 
@@ -38,6 +44,31 @@ gallery: demo
 
 test: $(VENV)/.installed
 	@$(BIN)/python -m pytest
+
+# What is checked beyond that, and what was found: docs/quality.md.
+FUZZ_SECONDS ?= 60
+
+soak: $(VENV)/.installed
+	@BUDGETLAB_SOAK=1 $(BIN)/python -m pytest tests/test_killed.py tests/test_sweep_soak.py
+
+coverage: $(VENV)/.installed
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:build/coverage
+
+# In a copy: the changes must never be seen by anybody else.
+mutants: $(VENV)/.installed
+	@rm -rf build/mutants && mkdir -p build/mutants && cp -r budgetlab tests pyproject.toml README.md build/mutants
+	@$(BIN)/python -c 'import mutmut' 2> /dev/null || $(BIN)/python -m pip install -q mutmut
+	@cd build/mutants && OMP_NUM_THREADS=1 $(abspath $(BIN))/mutmut run && $(abspath $(BIN))/mutmut results
+
+fuzz: $(VENV)/.installed
+	@$(BIN)/python tests/fuzz.py --seconds $(FUZZ_SECONDS)
+
+lowest: $(VENV)/.installed
+	@mkdir -p build && $(BIN)/python tests/lowest.py > build/lowest.txt
+	@$(MAKE) --no-print-directory test VENV=.venv-lowest CONSTRAINT='-c build/lowest.txt'
+
+newest:
+	@$(MAKE) --no-print-directory test VENV=.venv-newest
 
 # For this machine only, and with a token; both can be set: make app IP=0.0.0.0 PORT=8080.
 # A variable of the environment that happens to be called IP must not open them to the network.
@@ -68,4 +99,4 @@ docs: $(VENV)/.installed
 	@$(BIN)/python docs/book.py
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-newest build demo .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis

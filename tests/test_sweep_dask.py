@@ -1,7 +1,10 @@
 """Sweeps on a Dask cluster of separate worker processes."""
 
+import contextlib
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -91,6 +94,61 @@ def test_a_cluster_that_goes_away_loses_nothing(config, cluster, tmp_path, monke
     (row,) = again
     assert row["how"] == "resumed"
     same_results(Path(row["record"]), whole(long, tmp_path))
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture
+def start(tmp_path) -> Iterator[Callable[[int], list[subprocess.Popen]]]:
+    """Begin a scheduler and a worker at a port, as on a cluster: each a process of its own."""
+    begun: list[subprocess.Popen] = []
+
+    def go(port: int) -> list[subprocess.Popen]:
+        address = f"tcp://127.0.0.1:{port}"
+        words = {
+            "scheduler": ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
+            "worker": [address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "20",
+                       "--local-directory", str(tmp_path)],
+        }  # fmt: skip
+        new = [
+            subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.dask_{name}", *more],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+            for name, more in words.items()
+        ]  # fmt: skip
+        begun.extend(new)
+        return new
+
+    yield go
+    for process in begun:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_scheduler_that_is_killed_and_started_again(config, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "CONNECT_SECONDS", 60)
+    long, port = config.replace(epochs=300), free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler, _ = start(port)
+    sweep = bl.sweep(long, scheduler=address, progress=False)
+    killer = Later(sweep.runs[0], scheduler.kill)
+    with pytest.raises(RunError, match="given the runs up: start the sweep again"):
+        list(sweep)
+    killer.join()
+    # The worker sees that its scheduler is gone, and lets go of the run.
+    until(lambda: not is_held(lock_path(long)))
+    start(port)
+    (row,) = bl.sweep(long, scheduler=address, progress=False)
+    assert (row["how"], row["status"]) == ("resumed", "finished")
+    same_results(Path(row["record"]), whole(long, tmp_path))
+    assert len(find(config.out)) == 1
 
 
 def test_a_scheduler_that_does_not_answer_is_named(config, monkeypatch):

@@ -1,0 +1,148 @@
+"""Names from a stranger - of classes, files, folders - are only ever names on a page."""
+
+import html
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import ipywidgets as W
+import numpy as np
+import pytest
+from PIL import Image
+
+import budgetlab as bl
+from budgetlab import data, widgets
+from budgetlab.config import RunConfig
+from budgetlab.records import open_record
+from budgetlab.training import Run
+
+TAG = "<img src=x onerror=alert(1)>"
+DOLLARS = "\\frac{$ & $x^"
+NASTY = (TAG, DOLLARS, '"><script>alert(1)<', "a\x1b[31m\nb")
+pytestmark = pytest.mark.filterwarnings("ignore:.*cannot be used and are skipped")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """Class folders with such names, and a file that cannot be read with another."""
+    top = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name in NASTY:
+        (top / name).mkdir()
+        for number in range(8):
+            pixels = rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(top / name / f"{number}.png")
+    (top / TAG / f"{TAG}.png").write_bytes(b"nothing")
+    return top
+
+
+@pytest.fixture(scope="module")
+def record(images, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    config = RunConfig(
+        dataset=f"folder:{images}", method="p-SGD", augmentation="mixup", budget=0.5, epochs=2,
+        batch_size=4, model="small", precision="float32", device="cpu", out=str(folder / "runs"),
+        data_root=str(folder),
+    )  # fmt: skip
+    run = Run(config)
+    for _ in run:
+        pass
+    return run.writer.path
+
+
+def harmless(page: str) -> None:
+    """No name has become a part of the page."""
+    assert TAG not in page
+    assert "<script>alert" not in page
+    assert "onerror=alert" not in page.replace(html.escape(TAG), "")
+
+
+def test_names_come_through_as_they_are(record):
+    classes = open_record(record).classes
+    assert {*classes} == {*NASTY}
+    assert any(TAG in one for one in open_record(record).about["data"]["skipped"])
+
+
+def test_a_report_shows_names_and_runs_nothing(record, tmp_path):
+    page = bl.report.write([record], tmp_path / "page.html")
+    harmless(Path(page).read_text())
+
+
+def all_inside(widget: W.Widget) -> Iterator[W.Widget]:
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from all_inside(child)
+
+
+def pages_of(widget: W.Widget) -> list[str]:
+    return [one.value for one in all_inside(widget) if isinstance(one, W.HTML)]
+
+
+def test_widgets_show_names_and_run_nothing(record, images, tmp_path):
+    splits = data.load(f"folder:{images}", root=tmp_path, progress=False)
+    for made in (
+        widgets.SampleAtlas(record, splits),
+        widgets.AugmentationExplorer(splits),
+        widgets.TrainingBench(records=[record], name="hostile"),
+        widgets.ProbabilityMicroscope(record),
+    ):
+        pages = pages_of(made)
+        assert pages
+        for page in pages:
+            harmless(page)
+
+
+def test_plots_draw_names_as_text(record):
+    """A dollar sign begins a formula in matplotlib; half of one is an error when drawn."""
+    for draw in (bl.plots.class_share, bl.plots.learning_curves, bl.plots.image_grid):
+        ax = draw(record)
+        ax.figure.canvas.draw()
+        assert bl.plots.alt_text(ax)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of bytes are a matter of POSIX")
+def test_names_that_are_no_text_are_shown_as_well_as_can_be(images, tmp_path):
+    top = tmp_path / "images"
+    for name in (b"caf\xe9", b"dog"):
+        folder = os.fsencode(top) + b"/" + name
+        os.makedirs(folder)
+        for number in range(6):
+            with open(folder + b"/%d\xff.png" % number, "wb") as file:
+                Image.fromarray(np.full((8, 8, 3), 40 * number, np.uint8)).save(file, "png")
+    splits = data.load(f"folder:{top}", root=tmp_path / "data", progress=False)
+    assert splits.train.classes == ("caf\ufffd", "dog")
+    for name in splits.train.classes:
+        name.encode()
+
+
+def test_folders_deeper_than_python_can_follow_are_passed_over(images, tmp_path):
+    top = tmp_path / "images"
+    for name in "ab":
+        (top / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = np.full((8, 8, 3), 40 * number, np.uint8)
+            Image.fromarray(pixels).save(top / name / f"{number}.png")
+    here = os.open(top / "a", os.O_RDONLY)
+    try:
+        for _ in range(1200):
+            os.mkdir("d", dir_fd=here)
+            below = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+    finally:
+        os.close(here)
+    splits = data.load(f"folder:{top}", root=tmp_path / "data", progress=False)
+    assert len(splits.train) + len(splits.test) == 12
+
+
+def test_a_pipe_among_the_images_is_not_waited_for(tmp_path):
+    top = tmp_path / "images"
+    for name in "ab":
+        (top / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = np.full((8, 8, 3), 40 * number, np.uint8)
+            Image.fromarray(pixels).save(top / name / f"{number}.png")
+    os.mkfifo(top / "a" / "pipe.png")
+    with pytest.warns(UserWarning, match=r"a/pipe.png: no file, or too large a one"):
+        splits = data.load(f"folder:{top}", root=tmp_path / "data", progress=False)
+    assert len(splits.train) + len(splits.test) == 12
