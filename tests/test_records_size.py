@@ -14,7 +14,7 @@ CLASSES = 10
 def new_writer(out, size: int, epochs: int) -> RecordWriter:
     tags = pd.DataFrame({"label": np.arange(size) % CLASSES})
     data = {"name": "shapes", "fingerprint": "f00d", "classes": list("abcdefghij")}
-    config = RunConfig(out=str(out), epochs=epochs)
+    config = RunConfig(out=str(out), epochs=epochs, budget=1.0)
     return RecordWriter.create(config, tags=tags, data=data, hardware={})
 
 
@@ -140,8 +140,10 @@ def test_packing_is_without_loss_and_harder_at_a_higher_level(tmp_path):
     values = visit(20_000, 0, 1.0)["loss"]
     sizes = []
     for level in (1, 9):
-        array = zarr.create_array(tmp_path / str(level), data=round_loss(values),
-                                  chunks=values.shape, compressors=packing(level))  # fmt: skip
+        codec = packing(values.nbytes, level)
+        array = zarr.create_array(
+            tmp_path / str(level), data=round_loss(values), chunks=values.shape, compressors=codec
+        )
         assert np.array_equal(array[:], round_loss(values))
         sizes.append(array.nbytes_stored())
     assert sizes[1] < sizes[0] < values.nbytes / 2

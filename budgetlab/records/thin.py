@@ -157,7 +157,7 @@ def _write_arrays(
             data=values,
             chunks=tuple(max(length, 1) for length in values.shape),
             fill_value=missing,
-            compressors=packing(),
+            compressors=packing(values.nbytes, level=9),
             dimension_names=("epoch", "sample"),
             attributes={"description": meaning},
         )

@@ -30,6 +30,7 @@ from budgetlab.records.format import (
 
 __all__ = ["RecordWriter", "pack_thumbnails"]
 
+LARGE_BUDGET = 0.6
 PACKAGES = ("budgetlab", "torch", "torchvision", "numpy")
 
 
@@ -43,6 +44,8 @@ class RecordWriter:
         self.path = path
         self.about = about
         self.epochs = epochs
+        # Opening an array reads its description: once a run, not once an epoch.
+        self._opened: dict[str, Any] = {}
 
     @classmethod
     def create(
@@ -91,7 +94,7 @@ class RecordWriter:
         }
         writer = cls(path, about, [])
         try:
-            writer._create_arrays(tags, planned=config.epochs)
+            writer._create_arrays(tags, config)
             writer._save_about()
         except BaseException as error:
             # Half a record would be found, and said to be damaged, by whoever reads the folder.
@@ -126,7 +129,9 @@ class RecordWriter:
         if {"p_y", "loss"} <= arrays.keys():
             arrays = arrays | {"p_y": without_implied(arrays["p_y"], arrays["loss"])}
         for name, values in arrays.items():
-            array = zarr.open_array(self.path / "samples.zarr" / name, mode="r+")
+            if name not in self._opened:
+                self._opened[name] = zarr.open_array(self.path / "samples.zarr" / name, mode="r+")
+            array = self._opened[name]
             if position >= array.shape[0]:
                 array.resize((position + 1, array.shape[1]))
             array[position] = _compact(name, values)
@@ -159,19 +164,21 @@ class RecordWriter:
         text = json.dumps(plain(self.about), indent=1, allow_nan=False)
         write_atomically(self.path / "record.json", text.encode())
 
-    def _create_arrays(self, tags: pd.DataFrame, planned: int) -> None:
+    def _create_arrays(self, tags: pd.DataFrame, config: RunConfig) -> None:
         import zarr
 
         group = zarr.create_group(self.path / "samples.zarr", overwrite=True)
         count = len(tags)
+        # Where epochs are short, time counts; where all samples are seen, room does.
+        level = 7 if config.budget > LARGE_BUDGET else 3
         for name, (dtype, missing, meaning) in SAMPLE_ARRAYS.items():
             group.create_array(
                 name,
-                shape=(planned, count),
+                shape=(config.epochs, count),
                 chunks=(1, max(count, 1)),
                 dtype=dtype,
                 fill_value=missing,
-                compressors=packing(),
+                compressors=packing(np.dtype(dtype).itemsize * count, level),
                 dimension_names=("epoch", "sample"),
                 attributes={"description": meaning},
             )
