@@ -1,0 +1,118 @@
+"""The usual training loop, to compare with: as the official code of Arazo et al. does it.
+
+Images are handed out one by one as PIL images, transformed on the CPU in worker processes,
+collated, copied, and trained on in float32; after every batch the loss is read with ``.item()``
+and the probabilities of the labels go to numpy, where the statistics of each sample lie.
+"""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torchvision import transforms
+
+from benchmarks.speed.measure import wait_for
+from budgetlab import models
+from budgetlab.data import Samples
+
+__all__ = ["ConventionalLoop"]
+
+WORKERS = 2
+PREFETCH = 2
+
+
+class _Images(Dataset):
+    """As torchvision's CIFAR10 hands them out, with the number of the sample."""
+
+    def __init__(self, samples: Samples):
+        self.images = samples.x.permute(0, 2, 3, 1).contiguous().numpy()
+        self.labels = samples.y.tolist()
+        side = self.images.shape[1]
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(side, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(samples.mean, samples.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
+        image = Image.fromarray(self.images[index])
+        return self.transform(image), self.labels[index], index
+
+
+class ConventionalLoop:
+    """A network trained the usual way.
+
+    Parameters
+    ----------
+    samples
+        Training samples.
+    model
+        Name of the network.
+    device
+        Where to train.
+    batch_size
+        Images a step.
+    """
+
+    def __init__(self, samples: Samples, model: str, device: torch.device, batch_size: int = 128):
+        self.device = device
+        self.network = models.build(model, samples.sample_shape, len(samples.classes)).to(device)
+        self.optimiser = torch.optim.SGD(
+            self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4
+        )
+        data = _Images(samples)
+        forever = RandomSampler(data, replacement=True, num_samples=10**9)
+        self.loader = DataLoader(
+            data, batch_size, sampler=forever, num_workers=WORKERS, prefetch_factor=PREFETCH,
+            pin_memory=device.type == "cuda",
+        )  # fmt: skip
+        self._batches: Iterator | None = None
+        self.error = np.zeros(len(data))
+        self.visits = np.zeros(len(data))
+        self.losses: list[float] = []
+
+    def step(self) -> None:
+        """Train on the next batch."""
+        if self._batches is None:
+            self._batches = iter(self.loader)
+        images, labels, indices = next(self._batches)
+        images, labels = images.to(self.device), labels.to(self.device)
+        self.network.train()
+        logits = self.network(images)
+        loss = F.cross_entropy(logits, labels)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.losses.append(loss.item())
+        p = torch.softmax(logits.detach(), 1).cpu().numpy()
+        right = (logits.argmax(1) == labels).float().mean().item()
+        rows = indices.numpy()
+        error = 1 - p[np.arange(len(rows)), labels.cpu().numpy()]
+        self.error[rows] = (self.visits[rows] * self.error[rows] + error) / (self.visits[rows] + 1)
+        self.visits[rows] += 1
+        self.accuracy = right
+
+    def timed(self, steps: int) -> float:
+        """Seconds a step takes, over some steps.
+
+        Workers filled their queue while something else was timed: those batches are
+        trained on first, without being timed.
+        """
+        for _ in range(WORKERS * PREFETCH):
+            self.step()
+        wait_for(self.device)
+        begun = time.perf_counter()
+        for _ in range(steps):
+            self.step()
+        wait_for(self.device)
+        return (time.perf_counter() - begun) / steps
