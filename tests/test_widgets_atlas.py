@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from fake_records import write_run
 
 import budgetlab as bl
 from budgetlab.analysis import MEANINGS, measures
@@ -11,7 +12,6 @@ from budgetlab.widgets import SampleAtlas
 from budgetlab.widgets.atlas import EVERY_CLASS
 from budgetlab.widgets.ranking import DIFFERENCE, agreement_sentence, beside, groups_of, ranking
 from budgetlab.widgets.tiles import images_of, picture_of_point
-from tests.fake_records import write_run
 
 FRAME = pd.DataFrame(
     {

@@ -215,7 +215,10 @@ def runs_table(records: list[Record], names: list[str]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-CELL = "padding:0 0.7em 0 0;font-weight:normal;text-align:right;line-height:1.4"
+CELL = (
+    "padding:0 0.6em 0 0;font-weight:normal;text-align:right;line-height:1.4;font-size:12px;"
+    "overflow-wrap:anywhere"
+)
 
 
 def _cell(value: Any, column: str) -> str:

@@ -56,7 +56,8 @@ class Number(W.HBox):
             self.add_class(marker)
 
     def _slid(self, change: dict) -> None:
-        self.box.value = change["new"]
+        # A slider adds up its steps: 0.10000000000000009 would be another run than 0.1.
+        self.box.value = round(change["new"], 9)
 
     def _typed(self, change: dict) -> None:
         self.slider.value = change["new"]

@@ -118,11 +118,11 @@ class AugmentationExplorer(W.VBox):
             cells = ""
             for index, one in zip(indices, mixtures, strict=True):
                 alt = f"{name} of sample {index}: {self._parts(one.parts)}"
-                said = html.escape(_shares(one.parts)) if len(one.parts) > 1 else ""
                 cells += f'<td style="{CELL}">{image_tag(data_uri(one.image), alt, IMAGE)}'
-                cells += f'<div style="{SAID}">{said}</div></td>'
-            body += f'<tr><th scope="row" style="{CELL};text-align:left">{name}</th>{cells}</tr>'
-        return f"<table><thead><tr><td></td>{names}</tr></thead><tbody>{body}</tbody></table>"
+                cells += f"{_said(one.parts) if name in MIXING else ''}</td>"
+            body += f'<tr><th scope="row" style="{CELL}">{name}</th>{cells}</tr>'
+        head = f'<td style="width:{100 / (COUNT + 1):.1f}%"></td>{names}'
+        return f"{TABLE}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def _show_credit(self) -> None:
         with self.status.catching():
@@ -145,7 +145,8 @@ class AugmentationExplorer(W.VBox):
                 body += "".join(f'<td style="{CELL}">{html.escape(c)}</td>' for c in cells)
                 body += "</tr>"
             self.credit.value = (
-                f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+                f'<table style="width:100%;max-width:760px"><thead><tr>{head}</tr></thead>'
+                f"<tbody>{body}</tbody></table>"
             )
 
     def _class_of(self, index: int) -> str:
@@ -157,9 +158,24 @@ class AugmentationExplorer(W.VBox):
         )
 
 
-IMAGE = "width:72px;height:72px;object-fit:contain;image-rendering:pixelated;background:white"
-SAID = "font-size:11px;line-height:1.2;height:2.5em;width:96px"
-CELL = "padding:1px 0.6em 1px 0;font-weight:normal;text-align:left;line-height:1.3"
+MIXING = ("mixup", "ricap", "cutmix")
+# Columns of equal width, which shrink with the window.
+TABLE = '<table style="table-layout:fixed;width:100%;max-width:760px">'
+IMAGE = (
+    "width:100%;max-width:72px;aspect-ratio:1;object-fit:contain;image-rendering:pixelated;"
+    "background:white"
+)
+# Room for the four parts that a mixture has at most, so that nothing jumps.
+SAID = "font-size:11px;line-height:1.2;height:5em"
+CELL = (
+    "padding:1px 0.5em 1px 0;font-weight:normal;text-align:left;line-height:1.3;font-size:12px;"
+    "overflow-wrap:anywhere"
+)
+
+
+def _said(parts: dict[int, float]) -> str:
+    lines = "<br>".join(f"{100 * share:.0f}% #{sample}" for sample, share in parts.items())
+    return f'<div style="{SAID}">{lines}</div>'
 
 
 def _shares(parts: dict[int, float]) -> str:
