@@ -50,6 +50,19 @@ def put_setup_first(notebook: nbformat.NotebookNode) -> None:
     notebook.cells = [*cells[:first], setup, *cells[first:]]
 
 
+def put_setup_in(path: Path) -> None:
+    """Give a notebook that was run without the first cell this cell, and run nothing.
+
+    It does nothing where the kit is installed, so that no output would change.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    put_setup_first(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code, start=1):
+        cell.execution_count = number
+    nbformat.write(clean(notebook), path)
+
+
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Remove what only a running kernel needs, in place; tags stay."""
     notebook.metadata = nbformat.from_dict(
@@ -111,13 +124,20 @@ def main() -> int:
     """Run the notebooks named, or all; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="such as 00_start_here; all by default")
-    names = parser.parse_args().names
+    parser.add_argument(
+        "--setup", action="store_true", help="only put the first cell in, and run nothing"
+    )
+    asked = parser.parse_args()
+    names = asked.names
     paths = [HERE / f"{Path(name).stem}.ipynb" for name in names] or sorted(HERE.glob("*.ipynb"))
     total = 0.0
     for path in paths:
         if not path.is_file():
             print(f"notebook '{path}' does not exist", file=sys.stderr)
             return 2
+        if asked.setup:
+            put_setup_in(path)
+            continue
         print(f"{path.name} ...", end=" ", flush=True)
         try:
             seconds, worked = run(path)
@@ -127,7 +147,8 @@ def main() -> int:
         total += seconds
         size = path.stat().st_size / 1e6
         print(f"{seconds:.0f} s, {worked:.0f} s of processor, {size:.2f} MB", flush=True)
-    print(f"{len(paths)} notebooks in {total / 60:.1f} minutes")
+    if not asked.setup:
+        print(f"{len(paths)} notebooks in {total / 60:.1f} minutes")
     return 0
 
 

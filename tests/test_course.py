@@ -446,3 +446,15 @@ def test_the_first_cell_is_put_once():
     build.put_setup_first(ours)
     assert [course.has_tag(cell, "setup") for cell in ours.cells].count(True) == 1
     assert ours.cells[0].source == build.SETUP
+
+
+def test_the_first_cell_can_be_put_in_without_a_run(tmp_path):
+    ours = small()
+    ours.cells = ours.cells[1:]
+    ours.cells[-1].outputs = [nbformat.v4.new_output("stream", name="stdout", text="1\n")]
+    nbformat.write(ours, tmp_path / "01_a.ipynb")
+    build.put_setup_in(tmp_path / "01_a.ipynb")
+    theirs = nbformat.read(tmp_path / "01_a.ipynb", as_version=4)
+    assert theirs.cells[0].source == build.SETUP
+    assert [cell.execution_count for cell in theirs.cells] == [1, 2, 3, 4]
+    assert theirs.cells[-1].outputs == ours.cells[-1].outputs
