@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -21,6 +22,10 @@ from budgetlab.samplers import registry
 from budgetlab.training import Run
 
 torch.set_num_threads(1)
+
+# How long an example takes says more about what else the machine does.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Started in the background of a script, Python and its children would ignore Ctrl-C, and
 # tests of it with them.
