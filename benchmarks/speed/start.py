@@ -53,8 +53,8 @@ def reached(name):
 reached("python")
 import torch
 reached("import torch")
-import torchvision
-reached("import torchvision")
+import torch._dynamo  # which every optimiser and the counting of operations ask for
+reached("import torch._dynamo")
 from budgetlab import cli
 from budgetlab.training import Run
 from budgetlab.training import loop, run
