@@ -62,6 +62,8 @@ def solved_then_empty(path: Path) -> nbformat.NotebookNode:
         cells.append(cell)
         if course.has_tag(cell, "check"):
             cells += [find_exercise(empty, number), empty[number]]
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"
     notebook.cells = cells
     return notebook
 
