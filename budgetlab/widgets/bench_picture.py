@@ -69,7 +69,7 @@ class BenchPicture:
         said = [
             f"{name}: {100 * known.iloc[-1]:.1f}% after epoch {len(rows)}"
             for name, rows in curves.items()
-            if len(known := rows["test_accuracy"].dropna())
+            if len(rows) and len(known := rows["test_accuracy"].dropna())
         ]
         text = f"Training curves over {style.axis_name(cost)}. " + "; ".join(said or ["none yet"])
         self.panel.show(f"{text}. {self._draw_samples(shown, now)}")
