@@ -10,7 +10,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from budgetlab import own_models
 from budgetlab.errors import InputError, unknown
@@ -57,11 +56,14 @@ def mlp(features: int, classes: int, width: int = 64) -> nn.Module:
     )
 
 
-def resnet(layers: list[int], channels: int, classes: int) -> ResNet:
+def resnet(layers: list[int], channels: int, classes: int) -> nn.Module:
     """torchvision's ResNet with a 3x3 stem of stride 1 and no max-pool.
 
     The form that CIFAR-sized images need, as in Arazo et al. (BMVC 2021).
     """
+    # Importing torchvision takes as long as importing torch: only who needs it waits for it.
+    from torchvision.models.resnet import BasicBlock, ResNet
+
     network = ResNet(BasicBlock, layers, num_classes=classes)
     network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -76,6 +78,8 @@ class NarrowResNet(nn.Module):
     """
 
     def __init__(self, channels: int, classes: int, blocks: int = 1):
+        from torchvision.models.resnet import BasicBlock
+
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(True)

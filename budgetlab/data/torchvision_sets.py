@@ -11,7 +11,6 @@ from typing import Any
 from urllib.error import URLError
 
 import numpy as np
-from torchvision import datasets
 
 from budgetlab.data.samples import make_samples
 from budgetlab.data.sources import Source
@@ -27,16 +26,22 @@ SVHN_STATISTICS = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 def cifar10(root: Path, download: bool, progress: bool, **_: Any) -> Source:
     """CIFAR-10: 32x32 RGB, 50,000 + 10,000."""
+    from torchvision import datasets  # slow to import, and only these need it
+
     return _cifar("cifar10", datasets.CIFAR10, CIFAR10_STATISTICS, root, download, progress)
 
 
 def cifar100(root: Path, download: bool, progress: bool, **_: Any) -> Source:
     """CIFAR-100: 32x32 RGB, 50,000 + 10,000."""
+    from torchvision import datasets  # slow to import, and only these need it
+
     return _cifar("cifar100", datasets.CIFAR100, CIFAR100_STATISTICS, root, download, progress)
 
 
 def svhn(root: Path, download: bool, progress: bool, **_: Any) -> Source:
     """SVHN, cropped digits: 32x32 RGB, 73,257 + 26,032. A mirrored digit is no digit."""
+    from torchvision import datasets  # slow to import, and only these need it
+
     parts = []
     for split in ("train", "test"):
         read = _open(

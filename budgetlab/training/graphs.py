@@ -101,7 +101,7 @@ def graph_if_it_pays(
         replay = capture(network, inputs, precision)
         if not _alike(passes(eager), passes(replay)):
             return None
-        slow, quick = (seconds(lambda f=forward: passes(f)) for forward in (eager, replay))
+        slow, quick = seconds(lambda: passes(eager)), seconds(lambda: passes(replay))
         return GraphedNetwork(replay, inputs) if slow > WORTH * quick else None
     except RuntimeError:  # what cannot be recorded, memory that does not suffice
         return None
