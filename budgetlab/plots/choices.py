@@ -62,7 +62,9 @@ def agreement_matrix(
     side = 0.62 * len(order)
     ax = style.axes(ax, (2.8 + side, 1.6 + side))
     _cells(ax, table, value)
-    return style.finish(ax, text=_in_words(frame, value))
+    style.finish(ax, text=_in_words(frame, value))
+    ax.grid(False)
+    return ax
 
 
 def _cells(ax: "Axes", table: pd.DataFrame, value: str) -> None:
