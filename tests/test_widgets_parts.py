@@ -66,6 +66,13 @@ def test_slider_and_field_of_a_number_agree_and_tell_once():
     assert isinstance(number.value, int)
 
 
+def test_what_a_slider_adds_up_is_rounded():
+    number = Number("Budget", 0.5, 0.0, 1.0, 0.01)
+    number.slider.value = 0.1 + 0.2
+    assert number.value == 0.3
+    assert number.slider.value == 0.3
+
+
 @pytest.mark.parametrize(("low", "high", "after"), [(1, 3, 3), (7, 20, 7), (1, 9, 5), (5, 5, 5)])
 def test_the_range_of_a_number_can_change(low, high, after):
     number = Number("Epoch", 5, 1, 9, 1)
