@@ -206,7 +206,7 @@ def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
     import zarr
 
     check_arrays(path)
-    arrays = dict(zarr.open_group(path, mode="r", zarr_format=3).arrays())
+    arrays: dict[str, Any] = dict(zarr.open_group(path, mode="r", zarr_format=3).arrays())
     check_chunks(path, arrays)
     kept = sum(
         array.dtype.itemsize * math.prod([min(array.shape[0], epochs), *array.shape[1:]])
