@@ -105,11 +105,9 @@ class RunConfig:
     sb_staleness: int = 1
     """Selective backprop: score again every n-th epoch."""
     smoothing: float = 1.0
-    """Methods that draw by a score: how many times the mean score is added to each; large is
-    uniform."""
+    """Methods that draw by a score: times the mean score added to each; large is uniform."""
     temperature: float = 1.0
-    """Methods that draw by a score, and grad-norm: power of the score; 0 is uniform, large is
-    greedy."""
+    """Methods that draw by a score, grad-norm: power of it; 0 is uniform, large is greedy."""
     weights: str = "none"
     """Methods that draw by a score: unbiased divides each loss by its chance of being drawn."""
     keep_fraction: float = 0.1
@@ -125,8 +123,7 @@ class RunConfig:
     proxy_share: float = 0.2
     """rho-loss and the pruned ones: share of the budget for the network that scores."""
     proxy_model: str = "auto"
-    """rho-loss and the pruned ones: that network; auto is a small one for rho-loss, else the
-    run's own."""
+    """That network; auto is a small one for rho-loss, one like the run's own for the others."""
     holdout_fraction: float = 0.1
     """rho-loss without a validation split: share of the training set held out for its proxy."""
     averaging: str = "lifetime"
