@@ -317,6 +317,24 @@ def test_records_can_be_opened(make, train, tmp_path):
     assert "c-SGD" in again.shelf.table.value or "budget" in again.shelf.table.value
 
 
+def test_a_run_within_its_first_epoch_can_be_drawn(make, slow):
+    bench = make(method="slow")
+    run = Run(bench.controls.config)
+    pictures = []
+
+    def look(run):
+        bench.shelf.follow(run.writer.path, standing_of_run(run))
+        pictures.append(bench.shelf.picture.panel.alt)
+
+    run.on_step = look
+    bench.shelf.add(run.record)
+    next(iter(run))
+    assert len(pictures) == run.ledger.steps > 1
+    assert "none yet" in pictures[0]
+    assert "16 seen" in pictures[0]
+    assert not bench.status.is_problem
+
+
 def test_records_can_be_saved(make, train, tmp_path):
     one, other = (train(seed=seed).record for seed in (0, 1))
     bench = make(records=[one, other])

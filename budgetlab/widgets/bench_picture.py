@@ -30,7 +30,7 @@ class BenchPicture:
         figure = fixed_figure(width, height)
         self.panel = PicturePanel(figure)
         self.axes = figure.subplots(2, 2).ravel()
-        figure.subplots_adjust(left=0.08, right=0.985, top=0.95, bottom=0.09, wspace=0.22,
+        figure.subplots_adjust(left=0.08, right=0.97, top=0.95, bottom=0.09, wspace=0.22,
                                hspace=0.38)  # fmt: skip
         titles = ("Accuracy on the test set (%)", "Loss while training (nats)",
                   "Losses of the training samples", "Sampling probability")  # fmt: skip
