@@ -7,6 +7,7 @@ from torch import nn
 import budgetlab as bl
 from budgetlab.budget import model_costs
 from budgetlab.errors import InputError
+from budgetlab.report.reproduce import command
 from budgetlab.training import Run
 
 
@@ -57,6 +58,14 @@ def test_the_record_says_what_it_was(config):
     assert record.about["hardware"]["model_class"].endswith("test_own_models.TwoLayers")
     assert record.about["hardware"]["model_parameters"] == 2 * 8 + 8 + 8 * 2 + 2
     assert bl.analysis.summaries(record)["model"].item() == name
+
+
+def test_a_report_says_how_to_repeat_it_in_python(config):
+    record = Run(config, model=TwoLayers()).record
+    text = command(record)
+    assert text.startswith("bl.train(model=your_network, dataset='points'")
+    assert text.endswith(f"# it was {record.config['model']}")
+    compile(text, "a cell", "exec")
 
 
 def test_another_width_is_another_model_and_another_seed_is_not(config):

@@ -13,19 +13,30 @@ __all__ = ["command"]
 ALWAYS = ("dataset", "method", "augmentation", "budget", "epochs", "seed")
 # Where a run lay says nothing on how to repeat it.
 LEFT_OUT = ("out", "data_root")
+# How records name a network that is not the kit's.
+OWN_MODEL = "own:"
 
 
 def command(record: Record) -> str:
-    """Return the command line that repeats a run: every setting that is not the default.
+    """Return what repeats a run: a command line with every setting that is not the default.
 
-    Settings that this version does not know are left out.
+    A run of a network of one's own cannot be repeated from a command line; for it a call
+    in Python is returned. Settings that this version does not know are left out.
     """
-    words = ["budgetlab", "train"]
+    settings = {}
     for field in dataclasses.fields(RunConfig):
         value = record.config.get(field.name, field.default)
         differs = _plain(value) != _plain(field.default)
         if field.name not in LEFT_OUT and (field.name in ALWAYS or differs):
-            words += [f"--{field.name.replace('_', '-')}", *_words(value)]
+            settings[field.name] = value
+    model = str(settings.get("model", ""))
+    if model.startswith(OWN_MODEL):
+        del settings["model"]
+        given = "".join(f", {name}={_plain(value)!r}" for name, value in settings.items())
+        return f"bl.train(model=your_network{given})  # it was {model}"
+    words = ["budgetlab", "train"]
+    for name, value in settings.items():
+        words += [f"--{name.replace('_', '-')}", *_words(value)]
     return shlex.join(words)
 
 
