@@ -45,14 +45,14 @@ def site(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("book") / "site"
     command = [sys.executable, str(ROOT / "docs/book.py"), "--out", str(out)]
     done = subprocess.run(
-        [*command, "--notebooks", *NOTEBOOKS], capture_output=True, text=True, timeout=280
+        [*command, "--notebooks", *NOTEBOOKS], capture_output=True, text=True, timeout=580
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert f"open {out / 'index.html'}" in done.stdout
     return out
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_page_is_there(site):
     pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
     assert {"index.html", "notebooks/README.html", "notebooks/TEACHING.html"} <= pages
@@ -83,7 +83,7 @@ def test_figures_are_described(site):
 def test_formulas_need_no_script(site):
     page = site / "notebooks" / "11_write_your_own_sampler.html"
     assert "math" in Page(page).tags
-    assert "mathjax" not in page.read_text().lower()
+    assert not [place for place in Page(page).fetched if "math" in place.lower()]
 
 
 def test_solutions_are_folded_and_the_first_cell_is_left_out(site):
