@@ -80,7 +80,8 @@ lab: $(VENV)/.installed
 	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb --ip=$(IP) --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 
 app: $(VENV)/.installed
-	@$(BIN)/python -m voila notebooks/app --Voila.ip=$(IP) --port=$(PORT) --Voila.auto_token=True
+	@JUPYTER_PATH=notebooks $(BIN)/python -m voila notebooks/app --template=offline \
+		--Voila.ip=$(IP) --port=$(PORT) --Voila.auto_token=True
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
