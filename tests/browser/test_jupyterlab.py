@@ -1,0 +1,348 @@
+"""The widgets in JupyterLab, as a user meets them: with a mouse, keys and a screen."""
+
+import json
+from pathlib import Path
+
+import pytest
+from opened import ERRORS
+from same_results import same_results
+
+from budgetlab.records import open_record
+
+# On a busy machine a kernel alone takes a minute to start.
+pytestmark = pytest.mark.timeout(900)
+
+ALL = ("imports", "broken", "bench", "twin", "images", "microscope", "playground", "atlas",
+       "explorer")  # fmt: skip
+WIDGETS = (".bl-bench", ".bl-microscope", ".bl-playground", ".bl-atlas", ".bl-explorer")
+BENCH_CELL, TWIN_CELL = 2, 3
+
+
+@pytest.fixture(scope="module")
+def all_opened(open_notebook):
+    """A notebook of all five widgets, all of it run; tests leave it usable."""
+    opened = open_notebook("all", *ALL)
+    opened.run_all()
+    assert opened.errors() == []
+    yield opened
+    opened.end()
+
+
+@pytest.fixture
+def everything(all_opened, shot):
+    yield all_opened
+    all_opened.screenshot(shot)
+    assert all_opened.faults == []
+    assert all_opened.errors() == []
+
+
+@pytest.fixture(scope="module")
+def bench_opened(open_notebook):
+    """A notebook of a bench whose run lasts until it is let go, and of its twin."""
+    opened = open_notebook("bench", "imports", "held", "held bench", "twin")
+    yield opened
+    opened.end()
+
+
+@pytest.fixture
+def bench(bench_opened, shot):
+    """The bench as its cell makes it, ready to train."""
+    hold(bench_opened)
+    for cell in range(BENCH_CELL + 1):
+        bench_opened.run_cell(cell)
+    bench_opened.wait_for_status(".bl-bench", "Ready")
+    yield bench_opened
+    bench_opened.screenshot(shot)
+    assert bench_opened.faults == []
+
+
+def hold(opened) -> None:
+    """Let the runs of this notebook last."""
+    (opened.folder / "hold").touch()
+
+
+def let_go(opened) -> None:
+    """Let them hurry to their end."""
+    (opened.folder / "hold").unlink()
+
+
+def records(opened) -> list[Path]:
+    """Records of the runs on points, the oldest first."""
+    found = (opened.folder / "runs").glob("points-*/record.json")
+    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_ctime)]
+
+
+def begin(opened) -> Path:
+    """Train, and wait until some of it is done; returns the record."""
+    before = set(records(opened))
+    opened.click(".bl-bench .bl-train")
+    opened.wait_for_status(".bl-bench", "Training.")
+    opened.wait_for_alt(".bl-bench .bl-fig img", "after epoch")
+    (new,) = set(records(opened)) - before
+    return new
+
+
+# ---- all five ----
+
+
+def test_run_all_shows_all_five(everything):
+    assert everything.errors() == []
+    for widget in WIDGETS:
+        everything.find(widget).scroll_into_view_if_needed()
+        assert everything.find(widget).is_visible()
+    pictures = everything.page.locator(".jp-Notebook img").evaluate_all(
+        "all => all.map(one => [one.alt, one.naturalWidth, one.getBoundingClientRect().width])"
+    )
+    assert len(pictures) > 50  # of which most are tiles
+    shown = [(alt, width) for alt, width, across in pictures if across > 1]
+    assert all(alt and width for alt, width in shown)
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_narrow_window_in_both_themes(everything, theme, shot):
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    everything.command("apputils:change-theme", theme=f"JupyterLab {theme}")
+    everything.page.set_viewport_size({"width": 900, "height": 900})
+    try:
+        everything.page.wait_for_function(
+            "theme => document.body.dataset.jpThemeName === `JupyterLab ${theme}`", arg=theme
+        )
+        for widget in WIDGETS:
+            everything.find(widget).scroll_into_view_if_needed()
+            everything.screenshot(f"{shot}{widget}")
+        assert everything.page.evaluate(WIDER_THAN_ITS_PLACE) == []
+        everything.page.evaluate(AXE_SCRIPT)
+        # Only what cells show: JupyterLab around it is not ours to mend.
+        found = everything.page.evaluate("axe.run('.jp-OutputArea-output')")
+        assert [show_violation(one) for one in found["violations"]] == []
+        assert len(found["passes"]) > 10
+    finally:
+        everything.page.set_viewport_size({"width": 1280, "height": 1000})
+        everything.command("apputils:change-theme", theme="JupyterLab Light")
+
+
+WIDER_THAN_ITS_PLACE = """() => [
+  document.documentElement, ...document.querySelectorAll('.jp-Notebook, .jp-Notebook *')
+].filter(one => one.scrollWidth > one.clientWidth + 1
+  && ['auto', 'scroll'].includes(getComputedStyle(one).overflowX)
+  && !one.closest('.jp-InputArea')
+).map(one => `${one.className}: ${one.scrollWidth} in ${one.clientWidth}`)"""
+
+
+def show_violation(one: dict) -> str:
+    return json.dumps([one["id"], one["help"], [node["html"][:200] for node in one["nodes"][:5]]])
+
+
+def test_sliders_take_keys_mouse_and_typed_values(everything):
+    picture = ".bl-microscope .bl-fig img"
+    handle = everything.find(".bl-microscope .bl-epoch .noUi-handle")
+    assert handle.get_attribute("aria-label") == "Epoch"
+    everything.wait_for_alt(picture, "Epoch 3:")
+    handle.focus()
+    handle.press("ArrowLeft")
+    everything.wait_for_alt(picture, "Epoch 2:")
+    bar = everything.find(".bl-microscope .bl-epoch .noUi-base").bounding_box()
+    assert bar is not None
+    handle.hover()
+    everything.page.mouse.down()
+    everything.page.mouse.move(bar["x"] - 5, bar["y"] + bar["height"] / 2, steps=5)
+    everything.page.mouse.up()
+    everything.wait_for_alt(picture, "Epoch 1:")
+    everything.type_into(".bl-microscope .bl-epoch", "3")
+    everything.wait_for_alt(picture, "Epoch 3:")
+    assert handle.get_attribute("aria-valuetext") == "3"
+    # Out of its range: the nearest end.
+    everything.type_into(".bl-microscope .bl-epoch", "99")
+    everything.page.wait_for_function(
+        "() => document.querySelector('.bl-microscope .bl-epoch input').value === '3'"
+    )
+
+
+def test_button_and_twin_give_the_same_record(everything):
+    (twin,) = records(everything)
+    everything.click(".bl-bench .bl-train")
+    everything.wait_for_status(".bl-bench", f"{twin.name}-2.")
+    assert everything.status(".bl-bench").startswith("Finished")
+    same_results(twin, twin.with_name(f"{twin.name}-2"))
+
+
+def test_what_goes_wrong_is_said_and_the_bench_stays_usable(everything):
+    everything.type_into(".bl-bench .bl-dataset", "pionts")
+    everything.click(".bl-bench .bl-train")
+    said = everything.wait_for_status(".bl-bench", "Problem:")
+    assert "pionts" in said
+    assert "points" in said
+    everything.type_into(".bl-bench .bl-dataset", "points")
+    everything.choose(".bl-bench .bl-method", "broken")
+    everything.click(".bl-bench .bl-train")
+    wrong = "Problem: ValueError: no scores today"
+    everything.wait_for_status(".bl-bench", wrong, after_problem=True)
+    everything.choose(".bl-bench .bl-method", "unif-SGD")
+    everything.page.wait_for_function(
+        "() => document.querySelector('.bl-explanation').innerText.startsWith('unif-SGD: ')"
+    )
+    everything.click(".bl-bench .bl-train")
+    everything.wait_for_status(".bl-bench", "Finished", after_problem=True)
+    everything.choose(".bl-bench .bl-method", "p-SGD")
+
+
+def test_playground_trains_plays_pauses_and_steps(everything):
+    picture = ".bl-playground .bl-fig img"
+    everything.click(".bl-playground .bl-train")
+    everything.wait_for_status(".bl-playground", "Finished: 4 epochs")
+    everything.type_into(".bl-playground .bl-epoch", "1")
+    everything.wait_for_alt(picture, "Epoch 1 of two runs")
+    everything.choose(".bl-playground .bl-speed", "slow")
+    play = everything.find(".bl-playground .bl-play")
+    seen = everything.watch(".bl-playground .bl-fig")
+    play.click()
+    everything.wait_for_alt(picture, "Epoch 2 of two runs")
+    play.click()
+    everything.page.wait_for_function(
+        "() => document.querySelector('.bl-playground .bl-play').innerText === 'Play'"
+    )
+    everything.click(".bl-playground .bl-forth")
+    everything.page.wait_for_function(
+        "() => document.querySelector('.bl-playground .bl-epoch input').value >= 3"
+    )
+    everything.choose(".bl-playground .bl-way", "colour")
+    found = seen()
+    assert len(found["heights"]) == 1
+    assert found["blank"] == 0
+
+
+def test_a_tile_opens_a_life_and_the_list_is_saved(everything):
+    everything.choose(".bl-atlas .bl-group", "noisy")
+    everything.page.wait_for_function(
+        "() => [...document.querySelectorAll('.bl-tiles img')]"
+        ".every(one => one.alt.includes('truly'))"
+    )
+    alt = everything.find(".bl-tiles img").nth(1).get_attribute("alt")
+    number = alt.removeprefix("Sample ").split(":")[0]
+    everything.find(".bl-tiles button").nth(1).click()
+    everything.wait_for_alt(".bl-atlas .bl-fig img", f"Sample {number}.")
+    everything.click(".bl-atlas .bl-save")
+    everything.page.wait_for_function(
+        "() => document.querySelector('.bl-atlas').innerText.includes('saved in samples.csv')"
+    )
+    lines = (everything.folder / "samples.csv").read_text().splitlines()
+    assert lines[0].startswith("sample,rank")
+    assert lines[2].startswith(f"{number},2,")
+
+
+def test_the_explorer_draws_again(everything):
+    sheet = everything.find(".bl-explorer table").first
+    before = sheet.inner_html()
+    everything.click(".bl-explorer .bl-again")
+    everything.page.wait_for_function(
+        "before => document.querySelector('.bl-explorer table').innerHTML !== before", arg=before
+    )
+    everything.choose(".bl-explorer .bl-detail", "mixup")
+    assert everything.find(".bl-explorer table").count() == 2
+
+
+# ---- a run that takes a while ----
+
+
+def test_train_watch_stop_resume(bench):
+    seen = bench.watch(".bl-bench .bl-fig")
+    begin(bench)
+    stopping = [bench.seconds_until(lambda: bench.click(".bl-bench .bl-stop"), ".bl-bench", "Stop")]
+    said = bench.wait_for_status(".bl-bench", "Stopped.")
+    assert "Resume goes on" in said
+    path = records(bench)[-1]
+    assert open_record(path).status == "stopped"
+    for _ in range(2):
+        bench.click(".bl-bench .bl-resume")
+        bench.wait_for_status(".bl-bench", "Training.")
+        if min(stopping) < 1.5:
+            break
+        # Another program may have had the processor: once more.
+        stop = lambda: bench.click(".bl-bench .bl-stop")  # noqa: E731
+        stopping.append(bench.seconds_until(stop, ".bl-bench", "Stop"))
+        bench.wait_for_status(".bl-bench", "Stopped.")
+    assert min(stopping) < 1.5
+    let_go(bench)
+    bench.wait_for_status(".bl-bench", "Finished")
+    found = seen()
+    assert len(found["heights"]) == 1
+    assert found["blank"] == 0
+    assert len(found["pictures"]) >= 3
+    record = open_record(path)
+    assert record.status == "finished"
+    assert len(record.epochs) == 15  # full passes, until half of 30 epochs is spent
+    assert bench.errors() == []
+
+
+def test_the_cell_is_run_again_during_training(bench):
+    path = begin(bench)
+    bench.run_cell(BENCH_CELL)
+    bench.wait_for_status(".bl-bench", "Ready")
+    bench.page.wait_for_function("() => document.querySelectorAll('.bl-bench').length === 1")
+    second = begin(bench)
+    assert second != path
+    assert open_record(path).status == "stopped"
+    bench.click(".bl-bench .bl-stop")
+    bench.wait_for_status(".bl-bench", "Stopped.")
+    assert bench.errors() == []
+
+
+def test_the_tab_is_loaded_again_during_training(bench):
+    path = begin(bench)
+    bench.command("docmanager:save")
+    bench.page.reload()
+    bench.wait_for_kernel()
+    bench.wait_for_status(".bl-bench", "Training.")
+    bench.click(".bl-bench .bl-stop")
+    bench.wait_for_status(".bl-bench", "Stopped.")
+    assert open_record(path).status == "stopped"
+    assert bench.errors() == []
+
+
+def test_the_notebook_is_closed_and_opened_again(bench):
+    bench.command("docmanager:save")
+    bench.command("application:close")
+    bench.page.wait_for_function("() => !jupyterapp.shell.currentWidget?.sessionContext")
+    bench.command("docmanager:open", path=str(bench.path.relative_to(bench.lab.root)))
+    bench.wait_for_kernel()
+    bench.wait_for_status(".bl-bench", "Ready")
+    begin(bench)
+    bench.click(".bl-bench .bl-stop")
+    bench.wait_for_status(".bl-bench", "Stopped.")
+    assert bench.errors() == []
+
+
+def test_the_twin_is_interrupted(bench):
+    before = set(records(bench))
+    bench.run_cell(TWIN_CELL, wait=False)
+    bench.wait_for_alt(".bl-bench .bl-fig img", "after epoch")
+    bench.command("notebook:interrupt-kernel")
+    bench.wait_for_status(".bl-bench", "Stopped.")
+    (path,) = set(records(bench)) - before
+    assert open_record(path).status == "stopped"
+    bench.page.wait_for_function(f"() => ({ERRORS})().length === 1")
+    assert bench.errors()[0].startswith("KeyboardInterrupt")
+    let_go(bench)
+    bench.click(".bl-bench .bl-resume")
+    bench.wait_for_status(".bl-bench", "Finished")
+    assert open_record(path).status == "finished"
+
+
+def test_restart_and_run_all(bench):
+    begin(bench)
+    let_go(bench)
+    # The command waits for the cells, and they for the answer to its question.
+    bench.page.evaluate(
+        "() => { window.done = false;"
+        "jupyterapp.commands.execute('notebook:restart-run-all').then(() => { done = true }) }"
+    )
+    bench.page.locator(".jp-Dialog .jp-mod-accept").click()
+    bench.page.wait_for_function("() => done")
+    bench.wait_for_status(".bl-bench", "Finished")
+    bench.page.wait_for_function("() => document.querySelectorAll('.bl-bench').length === 1")
+    hold(bench)
+    begin(bench)
+    bench.click(".bl-bench .bl-stop")
+    bench.wait_for_status(".bl-bench", "Stopped.")
+    assert bench.errors() == []
