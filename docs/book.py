@@ -58,7 +58,7 @@ def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if "exercise" in tags:
             tags.append("hide-input")
         if cell.cell_type == "code" and has_figure(cell):
-            text = describe(cell, notebook.cells[number + 1 : number + 2])
+            text = describe(cell, notebook.cells[number + 1 : number + 3])
             cell.metadata["mystnb"] = {"image": {"alt": text}}
     return notebook
 
@@ -71,9 +71,12 @@ def has_figure(cell: nbformat.NotebookNode) -> bool:
 def describe(cell: nbformat.NotebookNode, following: Sequence[nbformat.NotebookNode]) -> str:
     """Return what the figures of a cell show, in the notebook's own words; "" if none are there.
 
-    These stand under the figure: in italics in the next cell, or printed by the cell itself.
+    These stand under the figure: in italics in one of the next cells, or printed by the cell
+    itself.
     """
     for other in following:
+        if other.cell_type == "code" and has_figure(other):
+            break  # what is written below is about that one
         found = CAPTION.search(other.source) if other.cell_type == "markdown" else None
         if found:
             return " ".join(found[1].split())

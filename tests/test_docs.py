@@ -129,6 +129,8 @@ def test_a_description_comes_from_below_the_figure_or_from_the_cell():
     assert book.describe(drawn, [caption]) == "one line, falling."
     assert book.describe(drawn, [nbformat.v4.new_markdown_cell("text")]) == "Two lines that cross."
     assert book.describe(cell(FIGURE), []) == ""
+    assert book.describe(cell(FIGURE), [cell(PRINTED), caption]) == "one line, falling."
+    assert book.describe(cell(FIGURE), [cell(FIGURE), caption]) == ""
     assert book.has_figure(drawn)
     assert not book.has_figure(cell(PRINTED))
 

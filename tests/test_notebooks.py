@@ -274,7 +274,7 @@ def test_every_figure_is_described(path):
     cells = read(path).cells
     for number, cell in enumerate(cells):
         if cell.cell_type == "code" and book.has_figure(cell):
-            text = book.describe(cell, cells[number + 1 : number + 2])
+            text = book.describe(cell, cells[number + 1 : number + 3])
             assert len(text) > 30, f"no words for the figure of: {cell.source}"
 
 
