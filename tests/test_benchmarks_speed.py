@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.speed import regression, work
+from benchmarks.speed import regression, step, work
 from benchmarks.speed.conventional import ConventionalLoop
 from benchmarks.speed.measure import Row, alternate, compared, row
 
@@ -67,7 +67,6 @@ def test_another_machine_is_no_failure(tmp_path, monkeypatch, capsys):
 
 def test_the_usual_loop_trains_and_keeps_the_mean_error_of_each_sample(monkeypatch):
     monkeypatch.setattr("benchmarks.speed.conventional.WORKERS", 0)
-    monkeypatch.setattr("benchmarks.speed.conventional.PREFETCH", None)
     torch.manual_seed(0)
     loop = ConventionalLoop(work.random_images(32), "small", torch.device("cpu"), batch_size=16)
     before = [p.clone() for p in loop.network.parameters()]
@@ -87,3 +86,16 @@ def test_our_loop_takes_the_steps_it_is_timed_for():
     assert loop.ledger.steps == 2
     assert work.epoch_seconds(loop) > 0
     assert loop.ledger.steps == 4
+
+
+def test_a_step_is_compared_with_the_usual_loop_and_a_matrix_product(monkeypatch):
+    monkeypatch.setattr("benchmarks.speed.conventional.WORKERS", 0)
+    monkeypatch.setattr(work, "BATCH", 8)
+    monkeypatch.setattr(step, "BATCH", 8)
+    rows = step._of_network("small", 1, 1, "5", torch.device("cpu"))
+    assert all(each.value > 0 for each in rows)
+    by_name = {each.what: each.value for each in rows}
+    reached, possible = by_name["small: rate"], by_name["small: matrix product"]
+    assert by_name["small: share of a matrix product"] == reached / possible
+    slow, quick = by_name["small: usual loop"], by_name["small: ours"]
+    assert abs(by_name["small: times as fast as the usual loop"] - slow / quick) < 1e-9

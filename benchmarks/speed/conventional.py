@@ -73,9 +73,13 @@ class ConventionalLoop:
         data = _Images(samples)
         forever = RandomSampler(data, replacement=True, num_samples=10**9)
         self.loader = DataLoader(
-            data, batch_size, sampler=forever, num_workers=WORKERS, prefetch_factor=PREFETCH,
+            data,
+            batch_size,
+            sampler=forever,
+            num_workers=WORKERS,
+            prefetch_factor=PREFETCH if WORKERS else None,
             pin_memory=device.type == "cuda",
-        )  # fmt: skip
+        )
         self._batches: Iterator | None = None
         self.error = np.zeros(len(data))
         self.visits = np.zeros(len(data))

@@ -42,7 +42,7 @@ def _of_network(
         device,
     )
     ratio = compared(seconds["usual"], seconds["ours"])
-    flops = BATCH * loop.engine.costs.training
+    flops = BATCH * loop.engine.costs.forward_backward
     reached = [flops / s for s in seconds["ours"]]
     possible = [operations / s for s in seconds["product"]]
     share = compared(reached, possible)
@@ -66,7 +66,7 @@ def _large_batch(device: torch.device) -> list[Row]:
     product, operations = matrix_product(device, loop.engine.precision, side=4096)
     work = {"ours": lambda: epoch_seconds(loop), "product": product}
     seconds = alternate(work, 8, device)
-    flops = 512 * loop.engine.costs.training
+    flops = 512 * loop.engine.costs.forward_backward
     reached = [flops / s for s in seconds["ours"]]
     share = compared(reached, [operations / s for s in seconds["product"]])
     return [
