@@ -120,15 +120,15 @@ class AugmentationExplorer(W.VBox):
                 alt = f"{name} of sample {index}: {self._parts(one.parts)}"
                 cells += f'<td style="{CELL}">{image_tag(data_uri(one.image), alt, IMAGE)}'
                 cells += f"{_said(one.parts) if name in MIXING else ''}</td>"
-            body += f'<tr><th scope="row" style="{CELL}">{name}</th>{cells}</tr>'
-        head = f'<td style="width:{100 / (COUNT + 1):.1f}%"></td>{names}'
+            body += f'<tr><th scope="row" style="{CELL};{WHOLE}">{name}</th>{cells}</tr>'
+        head = f'<td style="width:19%"></td>{names}'
         return f"{TABLE}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def _show_credit(self) -> None:
         with self.status.catching():
             name = self.detail.value
             head = "".join(
-                f'<th scope="col" style="{CELL}">{text}</th>'
+                f'<th scope="col" style="{CELL};overflow-wrap:normal">{text}</th>'
                 for text in ("row", "made of", *(f"credit: {CREDIT_WORDS[r]}" for r in CREDITS))
             )
             body = ""
@@ -141,7 +141,7 @@ class AugmentationExplorer(W.VBox):
                     absent = [s for s in one.credit[rule] if s not in one.parts]
                     note = ", which is not in the image" if absent else ""
                     cells.append(_shares(one.credit[rule]) + note)
-                body += f'<tr><th scope="row" style="{CELL}">#{index}</th>'
+                body += f'<tr><th scope="row" style="{CELL};{WHOLE}">#{index}</th>'
                 body += "".join(f'<td style="{CELL}">{html.escape(c)}</td>' for c in cells)
                 body += "</tr>"
             self.credit.value = (
@@ -158,6 +158,7 @@ class AugmentationExplorer(W.VBox):
         )
 
 
+WHOLE = "white-space:nowrap"
 MIXING = ("mixup", "ricap", "cutmix")
 # Columns of equal width, which shrink with the window.
 TABLE = '<table style="table-layout:fixed;width:100%;max-width:760px">'
