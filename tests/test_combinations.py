@@ -9,7 +9,7 @@ import pytest
 from budgetlab import augment, samplers
 from budgetlab.config import BUDGET_UNITS, CREDITS, RunConfig
 from budgetlab.data import load
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, RunError
 from budgetlab.training import Run
 
 METHODS = samplers.names()
@@ -32,6 +32,24 @@ def splits(data_root):
     return loaded
 
 
+def finishes(config: RunConfig, splits) -> dict | None:
+    """Summary of a run; None where a few milliseconds were spent on its proxy alone.
+
+    How long a first step takes is not known beforehand; on a busy machine it can be longer
+    than such a budget, and then the run must say so.
+    """
+    try:
+        summary = run(config, splits).summary()
+    except RunError as error:
+        proxied = config.method in ("rho-loss", "el2n-pruned", "forgetting-pruned")
+        said = "was spent before the first step" in str(error)
+        if not (config.budget_unit == "seconds" and proxied and said):
+            raise
+        return None
+    assert summary["status"] == "finished"
+    return summary
+
+
 def run(config: RunConfig, splits) -> Run:
     made = Run(config, splits=splits)
     for _ in made:
@@ -51,8 +69,9 @@ def test_images(method, augmentation, unit, splits, tmp_path):
             budget=0.5, epochs=2, batch_size=16, limit=96, precision="float32", out=str(tmp_path),
         ) | OPTIONS.get(method, {})  # fmt: skip
         config = RunConfig(**settings)
-        summary = run(config, splits[dataset]).summary()
-        assert summary["status"] == "finished"
+        summary = finishes(config, splits[dataset])
+        if summary is None:
+            continue
         assert 0 < summary["steps"] <= 3 * config.epochs or unit == "seconds"
         assert np.isfinite(summary["test_loss"])
 
@@ -63,7 +82,7 @@ def test_points(method, unit, splits, tmp_path):
         dataset="points", method=method, budget_unit=unit, budget=0.5, epochs=2, batch_size=16,
         limit=96, out=str(tmp_path),
     ) | OPTIONS.get(method, {})  # fmt: skip
-    assert run(RunConfig(**settings), splits["points"]).summary()["status"] == "finished"
+    finishes(RunConfig(**settings), splits["points"])
 
 
 @pytest.mark.parametrize("augmentation", sorted({*augment.names()} - {"none", "standard"}))
