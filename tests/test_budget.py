@@ -212,3 +212,17 @@ def test_asking_what_a_step_would_cost_charges_nothing():
     budget.allows(ledger, trained=8, looked=3)
     budget.progress(ledger, 8)
     assert ledger == before
+
+
+def test_other_networks_are_charged_like_this_one():
+    ledger, other = Ledger(Costs(100, 300)), Costs(2, 6)
+    ledger.charge_proxy(other, trained=10, looked=5)
+    assert (ledger.proxy_steps, ledger.proxy_samples, ledger.proxy_flops) == (1, 15, 70)
+    ledger.charge_proxy(other, looked=4)
+    assert (ledger.proxy_steps, ledger.proxy_samples, ledger.proxy_flops) == (1, 19, 78)
+    ledger.charge_proxy(other, trained=1)
+    assert (ledger.proxy_steps, ledger.proxy_samples, ledger.proxy_flops) == (2, 20, 84)
+    ledger.charge_step(3)
+    assert ledger.spent("iterations") == 3
+    assert ledger.spent("samples") == 23
+    assert ledger.flops == 84 + 3 * 300

@@ -92,6 +92,7 @@ def test_widgets_show_names_and_run_nothing(record, images, tmp_path):
             harmless(page)
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")
 def test_plots_draw_names_as_text(record):
     """A dollar sign begins a formula in matplotlib; half of one is an error when drawn."""
     shares = bl.analysis.class_share(open_record(record))
