@@ -79,8 +79,10 @@ PORT ?= 8866
 lab: $(VENV)/.installed
 	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb --ip=$(IP) --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 
+# Of all extensions of JupyterLab that may be installed, only what shows widgets is loaded.
 app: $(VENV)/.installed
 	@JUPYTER_PATH=notebooks $(BIN)/python -m voila notebooks/app --template=offline \
+		--VoilaConfiguration.extension_allowlist=@voila-dashboards/widgets-manager8 \
 		--Voila.ip=$(IP) --port=$(PORT) --Voila.auto_token=True
 
 lint: $(VENV)/.installed
