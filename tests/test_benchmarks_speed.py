@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 from benchmarks.speed import regression, step, work
@@ -96,6 +97,6 @@ def test_a_step_is_compared_with_the_usual_loop_and_a_matrix_product(monkeypatch
     assert all(each.value > 0 for each in rows)
     by_name = {each.what: each.value for each in rows}
     reached, possible = by_name["small: rate"], by_name["small: matrix product"]
-    assert by_name["small: share of a matrix product"] == reached / possible
+    assert by_name["small: share of a matrix product"] == pytest.approx(reached / possible)
     slow, quick = by_name["small: usual loop"], by_name["small: ours"]
-    assert abs(by_name["small: times as fast as the usual loop"] - slow / quick) < 1e-9
+    assert by_name["small: times as fast as the usual loop"] == pytest.approx(slow / quick)
