@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -11,9 +12,16 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("docs_book", ROOT / "docs" / "book.py")
-book = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(book)
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(f"docs_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+book, mathml = load(ROOT / "docs" / "book.py"), load(ROOT / "docs" / "book" / "mathml.py")
 
 # Of the package, but for nobody to call: how the kit is used is documented by its notebooks.
 NOT_FOR_READERS = {"cli", "demo", "devices", "memory", "seeds", "replay"}
@@ -148,3 +156,23 @@ def test_the_setup_cell_is_no_part_of_a_page():
     assert [tag for tag in tags if "setup" in tag] == [["setup", "remove-cell"]]
     assert all("hide-input" in tag for tag in tags if "exercise" in tag)
     assert json.dumps(page)
+
+
+FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![$\\])\$([^$\n]+?)\$(?!\$)", re.S)
+
+
+def test_every_formula_of_the_course_can_be_drawn():
+    found = 0
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        for one in nbformat.read(path, as_version=4).cells:
+            if one.cell_type == "markdown":
+                for block, inline in FORMULA.findall(one.source):
+                    found += 1
+                    assert "<math" in mathml.convert((block or inline).strip(), bool(block))
+    assert found
+
+
+def test_a_formula_that_cannot_be_read_is_named():
+    assert "<mfrac>" in mathml.convert(r"\frac12", False)
+    with pytest.raises(ValueError, match="nosuchthing"):
+        mathml.convert(r"\nosuchthing{x}", False)

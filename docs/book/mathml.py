@@ -3,20 +3,38 @@
 The converter is that of docutils.
 """
 
+import re
+
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+
+
+def convert(formula: str, as_block: bool) -> str:
+    r"""Return a formula as MathML; ``\frac12`` and ``\dots``, which docutils lacks, are read too.
+
+    Raises
+    ------
+    ValueError
+        If a formula cannot be read; names it.
+    """
+    known = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", formula)
+    known = re.sub(r"\\dots(?![a-z])", r"\\ldots", known)
+    try:
+        return tex2mathml(known, as_block=as_block)
+    except MathError as error:
+        raise ValueError(f"the formula '{formula}' cannot be read: {error}") from None
 
 
 def visit_inline(writer, node: nodes.math) -> None:
     """Write a formula within a line."""
-    writer.body.append(tex2mathml(node.astext(), as_block=False))
+    writer.body.append(convert(node.astext(), as_block=False))
     raise nodes.SkipNode
 
 
 def visit_block(writer, node: nodes.math_block) -> None:
     """Write a formula on a line of its own."""
-    formula = tex2mathml(node.astext(), as_block=True)
-    writer.body.append(f'<div class="math">{formula}</div>')
+    writer.body.append(f'<div class="math">{convert(node.astext(), as_block=True)}</div>')
     raise nodes.SkipNode
 
 
