@@ -150,3 +150,5 @@ def test_the_page_holds_every_claim_and_every_verdict():
     text = card.page(card.CLAIMS, {"paper": empty, "cpu": empty})
     assert text.count("## (") == 5
     assert text.count("**Verdict") == 10
+    # A number from elsewhere than its claim says so.
+    assert "| 94.6 (figure in the README of the official code" in text

@@ -31,6 +31,8 @@ class Line:
     where: dict[str, object]
     published: str = "no number"
     measure: str = "test_accuracy"
+    source: str = ""
+    """Where the number was published, if elsewhere than the claim."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ CLAIMS = [
             for a in ("standard", "mixup", "ricap", "randaugment")
             for m in ("unif-SGD", "p-SGD")
         ]
-        + [Line("unif-SGD with standard, full run", _plain("unif-SGD", 1.0), UNIFORM[1.0])],
+        + [Line("unif-SGD with standard, full run", _plain("unif-SGD", 1.0), UNIFORM[1.0],
+                source=README_FIGURE)],
         verdicts.augmentation,
     ),
     Claim(
@@ -135,7 +138,7 @@ def card(claims: list[Claim], tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
             "claim": claim.title,
             "condition": line.name,
             "published": line.published,
-            "source": claim.source if line.published != "no number" else "",
+            "source": (line.source or claim.source) if line.published != "no number" else "",
             **{
                 scale: in_words(select(rows, line.where)[line.measure], line.measure)
                 for scale, rows in tables.items()
@@ -174,7 +177,11 @@ def page(claims: list[Claim], tables: dict[str, pd.DataFrame]) -> str:
     parts = [INTRODUCTION]
     rows = card(claims, tables)
     for claim in claims:
-        own = rows[rows["claim"] == claim.title].drop(columns=["claim", "source"])
+        own = rows[rows["claim"] == claim.title]
+        elsewhere = ~own["source"].isin(["", claim.source])
+        cited = own["published"] + " (" + own["source"] + ")"
+        own = own.assign(published=own["published"].mask(elsewhere, cited))
+        own = own.drop(columns=["claim", "source"])
         said = [
             f"**Verdict, {HEADINGS[scale].removeprefix('ours, ')}:** {claim.verdict(table)}"
             for scale, table in tables.items()
