@@ -79,10 +79,10 @@ PORT ?= 8866
 lab: $(VENV)/.installed
 	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb --ip=$(IP) --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 
-# Of all extensions of JupyterLab that may be installed, only what shows widgets is loaded.
+# Where Notebook 7 is installed, its part for JupyterLab does not fit into Voila's pages.
 app: $(VENV)/.installed
 	@JUPYTER_PATH=notebooks $(BIN)/python -m voila notebooks/app --template=offline \
-		--VoilaConfiguration.extension_allowlist=@voila-dashboards/widgets-manager8 \
+		--VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension \
 		--Voila.ip=$(IP) --port=$(PORT) --Voila.auto_token=True
 
 lint: $(VENV)/.installed
