@@ -23,7 +23,8 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 READING = {"errors", "config", "seeds", "memory", "records", "analysis", "plots", "report"}
 # From the floor itself, or from a floor below, and still not allowed: the reading wing
 # meets the training wing at the records only.
-TRAINING = set(FLOOR) - READING - {"replay", "estimators", "sweep", "cli", "demo", "widgets", "course"}
+BOTH = {"replay", "estimators", "sweep", "cli", "demo", "widgets", "course"}
+TRAINING = set(FLOOR) - READING - BOTH
 # GraNd needs gradients; the one function that computes it imports torch when called.
 LAZY_TORCH = {"analysis"}
 
