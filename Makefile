@@ -42,8 +42,12 @@ demo: $(VENV)/.installed
 gallery: demo
 	@$(BIN)/python docs/gallery.py demo/runs --out demo/gallery.html
 
+# Two at a time; then, with the machine to themselves, what is timed in a browser.
+WORKERS ?= 2
+
 test: $(VENV)/.installed
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore=tests/browser
+	@$(BIN)/python -m pytest tests/browser
 
 # What is checked beyond that, and what was found: docs/quality.md.
 FUZZ_SECONDS ?= 60
@@ -83,6 +87,7 @@ lab: $(VENV)/.installed
 app: $(VENV)/.installed
 	@JUPYTER_PATH=notebooks $(BIN)/python -m voila notebooks/app --template=offline \
 		--VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension \
+		--VoilaConfiguration.extension_denylist=@jupyter/nbgrader \
 		--Voila.ip=$(IP) --port=$(PORT) --Voila.auto_token=True
 
 lint: $(VENV)/.installed

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jinja2
 import matplotlib as mpl
+import pandas as pd
 from markupsafe import Markup
 
 from budgetlab import analysis, plots, report
@@ -36,6 +37,13 @@ CALLS = [
     ),
     ("Are some classes picked more?", "bl.plots.class_share(record)"),
     ("Does it pick wrong labels?", 'bl.plots.flagged_share(same_seed, flag="noisy")'),
+    ("Which measure finds wrong labels?", "bl.plots.detection_curve(record)"),
+    ("Who trains on wrong labels, and when?", "bl.plots.noisy_picks(same_seed)"),
+    ("Is the gradient right on average, and how noisy?", "bl.plots.gradient_errors(estimates)"),
+    (
+        "Does importance pay more late in training?",
+        'bl.plots.gradient_quality(estimates, "variance_ratio")',
+    ),
     ("Which samples are trained on most?", 'bl.plots.image_grid(record, "times_trained")'),
     ("How much of the data has it seen?", "bl.plots.coverage(same_seed)"),
     (
@@ -68,6 +76,7 @@ PAGE = """<!doctype html>
 <code>bl.plots.alt_text(ax)</code> says in words what was drawn.</p></header>
 <main>
 <pre tabindex="0"><code>import budgetlab as bl
+import pandas as pd
 
 {{ setup }}</code></pre>
 {% for item in items %}
@@ -83,7 +92,12 @@ SETUP = """runs = bl.analysis.load({folder!r})
 record = next(r for r in runs if r.config["method"] == {method!r})
 same_seed = [r for r in runs if r.config["seed"] == record.config["seed"]
              and r.config["budget"] == record.config["budget"]]
-sample = int(bl.analysis.ranked_counts(record)["sample"].iloc[0])"""
+sample = int(bl.analysis.ranked_counts(record)["sample"].iloc[0])
+# Rows as from bl.estimators.Moment; made up here, since they need a network.
+estimates = pd.DataFrame({{
+    "name": ["uniform", "loss", "uniform", "loss"], "weights": "unbiased", "bias2": 0.0,
+    "steps": [10, 10, 200, 200], "variance": [4.0, 3.0, 2.0, 1.0],
+    "variance_ratio": [1.0, 0.75, 1.0, 0.5]}})"""
 
 
 def draw(question: str, call: str, names: dict) -> dict[str, str]:
@@ -106,7 +120,7 @@ def build(folder: Path, out: Path) -> Path:
     methods = [run.config["method"] for run in analysis.load(folder)]
     method = next((m for m in methods if m not in analysis.BASELINES), methods[0])
     setup = SETUP.format(folder=str(folder), method=method)
-    names = {"bl": budgetlab}
+    names = {"bl": budgetlab, "pd": pd}
     exec(setup, names)
     items = []
     for question, call in CALLS:

@@ -456,5 +456,5 @@ def test_the_first_cell_can_be_put_in_without_a_run(tmp_path):
     build.put_setup_in(tmp_path / "01_a.ipynb")
     theirs = nbformat.read(tmp_path / "01_a.ipynb", as_version=4)
     assert theirs.cells[0].source == build.SETUP
-    assert [cell.execution_count for cell in theirs.cells] == [1, 2, 3, 4]
+    assert [cell.execution_count for cell in theirs.cells] == [1, 2, 3, 4, 5]
     assert theirs.cells[-1].outputs == ours.cells[-1].outputs

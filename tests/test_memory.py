@@ -15,6 +15,8 @@ from budgetlab.training import Run
 SETTLED, EPOCHS = 6, 30
 # A row of the table of epochs is kept for each epoch: 14 numbers and a dictionary.
 ROW = 2_500
+# What libraries keep from the first use on, whatever ran before in this process.
+CACHES = 150_000
 
 
 def tensors() -> Counter:
@@ -49,7 +51,7 @@ def test_thirty_epochs_hold_no_more_than_six(config, method):
     assert late[0] == early[0], "tensors were kept"
     assert late[1] <= early[1], "files stay open"
     assert late[2] <= early[2], "threads stay alive"
-    assert late[3] - early[3] < ROW * (last - SETTLED) + 30_000
+    assert late[3] - early[3] < ROW * (last - SETTLED) + CACHES
 
 
 def test_the_check_sees_what_is_kept(config):

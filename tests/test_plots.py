@@ -40,7 +40,19 @@ def points(ax):
     return np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections])
 
 
+ESTIMATES = pd.DataFrame(
+    {"name": ["uniform", "loss"] * 2, "weights": "unbiased", "bias2": [0.0, 0.1, 0.0, 0.2],
+     "steps": [10, 10, 200, 200], "variance": [4.0, 3.0, 2.0, 1.0],
+     "variance_ratio": [1.0, 0.75, 1.0, 0.5]}
+)  # fmt: skip
+
 CALLS = {
+    "detection_curve": lambda folder, record, ax: plots.detection_curve(record, ax=ax),
+    "noisy_picks": lambda folder, record, ax: plots.noisy_picks(folder, ax=ax),
+    "gradient_errors": lambda folder, record, ax: plots.gradient_errors(ESTIMATES, ax=ax),
+    "gradient_quality": lambda folder, record, ax: plots.gradient_quality(
+        ESTIMATES, "variance_ratio", ax=ax
+    ),
     "learning_curves": lambda folder, record, ax: plots.learning_curves(folder, ax=ax),
     "frontier": lambda folder, record, ax: plots.frontier(folder, ax=ax),
     "differences": lambda folder, record, ax: plots.differences(folder, ax=ax),

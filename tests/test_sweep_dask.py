@@ -146,7 +146,9 @@ def test_a_scheduler_that_is_killed_and_started_again(config, start, tmp_path, m
     until(lambda: not is_held(lock_path(long)))
     start(port)
     (row,) = bl.sweep(long, scheduler=address, progress=False)
-    assert (row["how"], row["status"]) == ("resumed", "finished")
+    # Kept, where the worker came to the end before it saw that its scheduler was gone.
+    assert row["how"] in ("resumed", "kept")
+    assert row["status"] == "finished"
     same_results(Path(row["record"]), whole(long, tmp_path))
     assert len(find(config.out)) == 1
 

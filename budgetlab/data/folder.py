@@ -140,7 +140,9 @@ def _table(file: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(file, dtype=str)
     except (ValueError, OSError) as error:
-        raise InputError(f"'{file}' is not a table of filename and label: {error}") from error
+        # What pandas says may take several lines.
+        reason = " ".join(str(error).split())
+        raise InputError(f"'{file}' is not a table of filename and label: {reason}") from error
     if not {"filename", "label"} <= set(table.columns):
         raise InputError(f"'{file}' needs the columns filename and label: it has {[*table]}")
     return table[["filename", "label"]].dropna()
