@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       train, compare and write a page with figures (about two minutes)"
+	@echo "make demo       train, compare and write a page with figures (two to three minutes)"
 	@echo "make test       run all tests"
 	@echo "make lab        open JupyterLab at the first notebook"
 	@echo "make app        open the training bench and the playground as pages for a lecture room"
