@@ -87,8 +87,9 @@ def sit(
     workers
         Runs side by side, each in a process of its own.
     minutes
-        No later than this, runs under way are stopped at their next step; the next
-        sitting resumes them if their records are still there.
+        No run is begun after this. It is looked at when a run ends: the others under way
+        are then stopped at their next step, and the next sitting resumes them if their
+        records are still there. So leave room for one run.
     """
     began = time.monotonic()
     frame = read(table)
@@ -115,7 +116,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--workers", type=int, default=1, help="runs side by side")
-    made.add_argument("--minutes", type=float, default=float("inf"), help="end after this long")
+    made.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no run after this long"
+    )
     made.add_argument("--plan", action="store_true", help="say what is missing; train nothing")
     made.add_argument("--out", default="runs", help="folder of the records")
     return made
