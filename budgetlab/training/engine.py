@@ -17,6 +17,7 @@ from budgetlab.data import Samples
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, Measures, assign_credit, measure
 from budgetlab.samplers.base import Batch, Look, View
+from budgetlab.training.allocation import keep_freed_memory
 from budgetlab.training.graphs import GraphedNetwork, graph_if_it_pays
 
 __all__ = ["Engine", "Outcome"]
@@ -75,6 +76,8 @@ class Engine:
         device: torch.device,
         precision: torch.dtype,
     ):
+        if device.type == "cpu":
+            keep_freed_memory()
         self.config = config
         self.device = device
         self.precision = precision
