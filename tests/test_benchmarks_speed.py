@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.speed import regression, step, work
+from benchmarks.speed.apart import ApartLoop
 from benchmarks.speed.conventional import ConventionalLoop
 from benchmarks.speed.measure import Row, alternate, compared, row
 
@@ -89,8 +90,13 @@ def test_our_loop_takes_the_steps_it_is_timed_for():
     assert loop.ledger.steps == 4
 
 
+def test_a_usual_loop_that_dies_is_said():
+    loop = ApartLoop(16, "no-such-model", torch.device("cpu"), 8)
+    with loop, pytest.raises(RuntimeError, match="ended with exit code 1"):
+        loop.timed(1)
+
+
 def test_a_step_is_compared_with_the_usual_loop_and_a_matrix_product(monkeypatch):
-    monkeypatch.setattr("benchmarks.speed.conventional.WORKERS", 0)
     monkeypatch.setattr(work, "BATCH", 8)
     monkeypatch.setattr(step, "BATCH", 8)
     rows = step._of_network("small", 1, 1, "5", torch.device("cpu"))

@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks.speed.conventional import ConventionalLoop
+from benchmarks.speed.apart import ApartLoop
 from benchmarks.speed.measure import Row, alternate, compared, row
 from benchmarks.speed.work import BATCH, epoch_seconds, make_loop, matrix_product, random_images
 from budgetlab.devices import choose_device
@@ -28,19 +28,18 @@ def measure() -> list[Row]:
 def _of_network(
     model: str, steps: int, rounds: int, target: str, device: torch.device
 ) -> list[Row]:
-    samples = random_images(BATCH * steps)
-    loop = make_loop(samples, model)
-    usual = ConventionalLoop(samples, model, device, BATCH)
+    loop = make_loop(random_images(BATCH * steps), model)
     product, operations = matrix_product(device, loop.engine.precision)
-    seconds = alternate(
-        {
-            "usual": lambda: usual.timed(steps),
-            "ours": lambda: epoch_seconds(loop),
-            "product": product,
-        },
-        rounds,
-        device,
-    )
+    with ApartLoop(BATCH * steps, model, device, BATCH) as usual:
+        seconds = alternate(
+            {
+                "usual": lambda: usual.timed(steps),
+                "ours": lambda: epoch_seconds(loop),
+                "product": product,
+            },
+            rounds,
+            device,
+        )
     ratio = compared(seconds["usual"], seconds["ours"])
     flops = BATCH * loop.engine.costs.forward_backward
     reached = [flops / s for s in seconds["ours"]]

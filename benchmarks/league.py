@@ -1,0 +1,102 @@
+"""Every method against uniform draws, at equal cost: ranks, with what can and cannot be said.
+
+    python -m benchmarks.league --dataset shapes [--minutes 60] [--workers 2]
+    python -m benchmarks.league --dataset folder:data/cifar10-jpeg [--workers 2]
+    python -m benchmarks.league --seconds --dataset ...   # one run at a time: it is timed
+    python -m benchmarks.league --page
+
+The small network on 2,560 training images, 10 epochs at full budget, batch 32, the paper's
+recipe otherwise, five seeds. With standard augmentation every method runs at budgets 0.05, 0.1,
+0.2, 0.3 and 0.5; under RICAP and RandAugment at 0.2; at equal seconds with standard
+augmentation at 0.2. Methods that only train do the same steps at equal iterations and at equal
+flops, so that one run counts for both. Finished runs are rows of benchmarks/results/league.csv and
+are never run again. ``--page`` writes docs/league.md and its figure from the table.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import standings
+from benchmarks.sittings import RESULTS, key, parser, read, sit
+from budgetlab.config import RunConfig
+from budgetlab.sweep.grid import product
+
+TABLE = "league.csv"
+SEEDS = (0, 1, 2, 3, 4)
+ONLY_TRAINING = ("unif-SGD", "SGD", "rs2", "random-subset", "p-SGD", "c-SGD", "loss", "infobatch",
+                 "curriculum")  # fmt: skip
+CHARGED_EXTRA = ("selective-backprop", "top-k", "rho-loss", "grad-norm", "el2n-pruned",
+                 "forgetting-pruned")  # fmt: skip
+WEIGHTED = ("p-SGD", "loss")
+BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
+BUDGETS_WHEN_AUGMENTED = (0.2,)
+BUDGET_OF_SECONDS = 0.2
+AUGMENTATIONS = ("ricap", "randaugment")
+
+
+def _fields(
+    augmentation: str, budgets: Sequence[float], units: Sequence[str]
+) -> list[dict[str, object]]:
+    """All methods under one augmentation; a run that only trains is not repeated for flops."""
+    once = [unit for unit in units if unit != "flops"]
+    common = {"augmentation": augmentation, "budget": list(budgets)}
+    return [
+        common | {"method": list(ONLY_TRAINING), "budget_unit": once},
+        common | {"method": list(WEIGHTED), "weights": "unbiased", "budget_unit": once},
+        common | {"method": list(CHARGED_EXTRA), "budget_unit": list(units)},
+    ]
+
+
+def plan(
+    dataset: str, seeds: Sequence[int], out: str = "runs", *, seconds: bool = False
+) -> list[RunConfig]:
+    """List the runs of one data set: standard augmentation first, seed by seed."""
+    if seconds:
+        stages = [_fields("standard", [BUDGET_OF_SECONDS], ["seconds"])]
+    else:
+        units = ["iterations", "flops"]
+        augmented = [
+            part for name in AUGMENTATIONS for part in _fields(name, BUDGETS_WHEN_AUGMENTED, units)
+        ]
+        stages = [_fields("standard", BUDGETS, units), augmented]
+    return [
+        run
+        for stage in stages
+        for seed in seeds
+        for run in product(
+            stage, dataset=dataset, seed=seed, limit=2560, model="small", epochs=10,
+            batch_size=32, evaluate_every=0, out=str(Path(out) / "league"),
+        )
+    ]  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fill the table, or write the page; returns the exit code."""
+    made: argparse.ArgumentParser = parser(__doc__.splitlines()[0])
+    made.set_defaults(seeds=list(SEEDS))
+    made.add_argument("--dataset", default="shapes")
+    made.add_argument("--results", type=Path, default=RESULTS)
+    made.add_argument("--seconds", action="store_true", help="the runs at equal seconds")
+    made.add_argument("--page", action="store_true", help="write docs/league.md from the table")
+    given = made.parse_args(arguments)
+    table = given.results / TABLE
+    if given.page:
+        standings.write(read(table))
+        return 0
+    if given.seconds and given.workers > 1:
+        made.error(f"--workers {given.workers} would disturb runs that are timed: give 1")
+    runs = plan(given.dataset, given.seeds, given.out, seconds=given.seconds)
+    frame: pd.DataFrame = read(table)
+    if not given.plan:
+        frame = sit(runs, table, workers=given.workers, minutes=given.minutes)
+    done = set(frame["key"]) & {key(run) for run in runs}
+    print(f"{len(done)} of {len(runs)} runs on {runs[0].dataset_name} are in {TABLE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

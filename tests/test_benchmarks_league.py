@@ -1,0 +1,108 @@
+"""The league: who runs where, who is ranked against whom, and what is said of it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import league, standings
+from benchmarks.sittings import key
+from budgetlab import samplers
+
+
+def test_every_method_plays():
+    entries = {*league.ONLY_TRAINING, *league.CHARGED_EXTRA}
+    assert entries == set(samplers.names())
+
+
+@pytest.mark.parametrize("seconds", [False, True])
+def test_no_run_is_planned_twice(seconds):
+    runs = league.plan("shapes", [0, 1], seconds=seconds)
+    assert len({key(run) for run in runs}) == len(runs)
+    # With one data set and seed, as many entries at every budget.
+    entries = len(league.ONLY_TRAINING) + len(league.WEIGHTED) + len(league.CHARGED_EXTRA)
+    of_one = [r for r in runs if r.seed == 0 and r.augmentation == "standard" and r.budget == 0.2]
+    assert len(of_one) == entries + (0 if seconds else len(league.CHARGED_EXTRA))
+
+
+def test_timed_runs_are_never_run_side_by_side(capsys):
+    with pytest.raises(SystemExit):
+        league.main(["--seconds", "--workers", "2", "--plan"])
+    assert "--workers 2 would disturb runs that are timed" in capsys.readouterr().err
+
+
+def rows(accuracy: dict[str, list[float]], budgets: tuple[float, ...] = (0.1, 0.3)) -> pd.DataFrame:
+    """A table in which accuracy[entry][seed] holds at every budget."""
+    made = []
+    for entry, values in accuracy.items():
+        method, _, weights = entry.partition(", ")
+        for seed, value in enumerate(values):
+            for budget in budgets:
+                for unit in ("iterations", "flops"):
+                    if unit == "flops" and method not in league.CHARGED_EXTRA:
+                        continue
+                    made.append(
+                        {"dataset": "shapes", "augmentation": "standard", "method": method,
+                         "budget": budget, "budget_unit": unit, "seed": seed,
+                         "other_settings": "weights=unbiased" if weights else "lr=0.1",
+                         "test_accuracy": value - (0.1 if unit == "flops" else 0.0),
+                         "hardware": "a processor", "torch": "2"}
+                    )  # fmt: skip
+    return pd.DataFrame(made)
+
+
+NOISE = np.array([0.001, -0.002, 0.003, 0.0, -0.001])
+CLEAR = {
+    "unif-SGD": list(0.60 + NOISE),
+    "top-k": list(0.70 - NOISE),
+    "loss, unbiased": list(0.50 + 2 * NOISE),
+}
+
+
+def test_who_only_trains_counts_at_both_units_and_who_looks_by_its_own_runs():
+    table = standings.labelled(rows(CLEAR))
+    equal = standings.at_equal(table, "flops").groupby("entry")["test_accuracy"].mean()
+    assert equal["top-k"] == pytest.approx(0.6, abs=2e-3)
+    assert equal["unif-SGD"] == pytest.approx(0.6, abs=2e-3)
+    iterations = standings.at_equal(table, "iterations")
+    assert set(iterations["budget_unit"]) == {"iterations"}
+    assert iterations.groupby("entry").size().nunique() == 1
+
+
+def test_ranks_and_differences_are_those_of_the_table():
+    wide, seeds = standings.complete(
+        standings.at_equal(standings.labelled(rows(CLEAR)), "iterations")
+    )
+    assert seeds == [0, 1, 2, 3, 4]
+    ranks = standings.ranks(wide).set_index("entry")
+    assert ranks["rank"].to_dict() == {"top-k": 1, "unif-SGD": 2, "loss, unbiased": 3}
+    found = standings.differences(wide).set_index("entry")
+    assert found.loc["top-k", "difference"] == pytest.approx(10, abs=0.1)
+    assert found.loc["loss, unbiased", "difference"] == pytest.approx(-10, abs=0.1)
+    assert (found["p_corrected"] < 0.05).all()
+    assert (found["p_corrected"] >= found["p"]).all()
+
+
+def test_a_seed_that_is_not_whole_is_left_out():
+    table = standings.labelled(rows(CLEAR))
+    lost = table.index[(table["seed"] == 3) & (table["entry"] == "top-k")][0]
+    wide, seeds = standings.complete(standings.at_equal(table.drop(lost), "iterations"))
+    assert seeds == [0, 1, 2, 4]
+    assert not wide.isna().any(axis=None)
+
+
+def test_equal_methods_are_called_undecided():
+    rng = np.random.default_rng(0)
+    same = {name: list(0.6 + 0.01 * rng.standard_normal(5)) for name in ("unif-SGD", "rs2", "SGD")}
+    said = standings.page(rows(same))
+    assert "no method can be called better than unif-SGD, and no method worse" in said
+    assert "For the other 2 the data decide nothing" in said
+
+
+def test_the_page_names_who_is_better_and_who_is_worse(tmp_path):
+    standings.write(rows(CLEAR), tmp_path)
+    said = (tmp_path / "league.md").read_text()
+    assert "`top-k` can be called better than unif-SGD, and `loss, unbiased` worse" in said
+    # Its looks are charged: at equal flops it is no better.
+    at_flops = said.split("standard, at equal flops")[1]
+    assert "`top-k` can be called better" not in at_flops
+    assert (tmp_path / "images/league.png").stat().st_size > 10_000
