@@ -10,10 +10,12 @@ recipe otherwise, five seeds. With standard augmentation every method runs at bu
 0.2, 0.3 and 0.5; under RICAP and RandAugment at 0.2; at equal seconds with standard
 augmentation at 0.2. Methods that only train do the same steps at equal iterations and at equal
 flops, so that one run counts for both. Finished runs are rows of benchmarks/results/league.csv and
-are never run again. ``--page`` writes docs/league.md and its figure from the table.
+are never run again. ``--page`` writes docs/league.md and its figure from the table; ``--ship``
+copies what notebook 12 reads, rows and a few records, into notebooks/records/.
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ import pandas as pd
 from benchmarks import standings
 from benchmarks.sittings import RESULTS, key, parser, read, sit
 from budgetlab.config import RunConfig
+from budgetlab.records import thin, write_atomically
 from budgetlab.sweep.grid import product
 
 TABLE = "league.csv"
@@ -36,6 +39,9 @@ BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
 BUDGETS_WHEN_AUGMENTED = (0.2,)
 BUDGET_OF_SECONDS = 0.2
 AUGMENTATIONS = ("ricap", "randaugment")
+SHIPPED = ("unif-SGD", "top-k", "rho-loss", "infobatch")
+SHIPPED_COLUMNS = ["at", "dataset", "entry", "budget", "seed", "test_accuracy", "flops"]
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks" / "records"
 
 
 def _fields(
@@ -74,6 +80,20 @@ def plan(
     ]  # fmt: skip
 
 
+def ship(frame: pd.DataFrame, out: str, target: Path = NOTEBOOKS) -> None:
+    """Copy rows of standard augmentation, and four records on shapes at budget 0.2, seed 0."""
+    rows = standings.labelled(frame[frame["augmentation"] == "standard"])
+    equal = [standings.at_equal(rows, unit).assign(at=unit) for unit in ("iterations", "flops")]
+    text = pd.concat(equal)[SHIPPED_COLUMNS].to_csv(index=False, float_format="%.6g")
+    write_atomically(target / TABLE, text.encode())
+    for run in plan("shapes", [0], out):
+        chosen = run.budget == BUDGET_OF_SECONDS and run.augmentation == "standard"
+        if chosen and run.method in SHIPPED and run.budget_unit == "iterations":
+            copy = target / f"league-{run.method}"
+            shutil.rmtree(copy, ignore_errors=True)
+            thin(Path(run.out) / run.folder_name, copy, images=False)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fill the table, or write the page; returns the exit code."""
     made: argparse.ArgumentParser = parser(__doc__.splitlines()[0])
@@ -82,10 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--results", type=Path, default=RESULTS)
     made.add_argument("--seconds", action="store_true", help="the runs at equal seconds")
     made.add_argument("--page", action="store_true", help="write docs/league.md from the table")
+    made.add_argument("--ship", action="store_true", help="copy what notebook 12 reads")
     given = made.parse_args(arguments)
     table = given.results / TABLE
     if given.page:
         standings.write(read(table))
+        return 0
+    if given.ship:
+        ship(read(table), given.out)
         return 0
     if given.seconds and given.workers > 1:
         made.error(f"--workers {given.workers} would disturb runs that are timed: give 1")
