@@ -1,7 +1,6 @@
 """Every method against uniform draws, at equal cost: ranks, with what can and cannot be said.
 
-    python -m benchmarks.league --dataset shapes [--minutes 60] [--workers 2]
-    python -m benchmarks.league --dataset folder:data/cifar10-jpeg [--workers 2]
+    python -m benchmarks.league --dataset shapes folder:data/cifar10-jpeg --workers 2
     python -m benchmarks.league --seconds --dataset ...   # one run at a time: it is timed
     python -m benchmarks.league --page
 
@@ -58,20 +57,23 @@ def _fields(
 
 
 def plan(
-    dataset: str, seeds: Sequence[int], out: str = "runs", *, seconds: bool = False
+    datasets: Sequence[str], seeds: Sequence[int], out: str = "runs", *, seconds: bool = False
 ) -> list[RunConfig]:
-    """List the runs of one data set: standard augmentation first, seed by seed."""
+    """List the runs, the most wanted first: a table is whole as soon as its stage is."""
+    units = ["iterations", "flops"]
     if seconds:
         stages = [_fields("standard", [BUDGET_OF_SECONDS], ["seconds"])]
     else:
-        units = ["iterations", "flops"]
-        augmented = [
-            part for name in AUGMENTATIONS for part in _fields(name, BUDGETS_WHEN_AUGMENTED, units)
+        augmented = [_fields(name, BUDGETS_WHEN_AUGMENTED, units) for name in AUGMENTATIONS]
+        stages = [
+            _fields("standard", BUDGETS[:-1], units),
+            [part for parts in augmented for part in parts],
+            _fields("standard", BUDGETS[-1:], units),
         ]
-        stages = [_fields("standard", BUDGETS, units), augmented]
     return [
         run
         for stage in stages
+        for dataset in datasets
         for seed in seeds
         for run in product(
             stage, dataset=dataset, seed=seed, limit=2560, model="small", epochs=10,
@@ -86,7 +88,7 @@ def ship(frame: pd.DataFrame, out: str, target: Path = NOTEBOOKS) -> None:
     equal = [standings.at_equal(rows, unit).assign(at=unit) for unit in ("iterations", "flops")]
     text = pd.concat(equal)[SHIPPED_COLUMNS].to_csv(index=False, float_format="%.6g")
     write_atomically(target / TABLE, text.encode())
-    for run in plan("shapes", [0], out):
+    for run in plan(["shapes"], [0], out):
         chosen = run.budget == BUDGET_OF_SECONDS and run.augmentation == "standard"
         if chosen and run.method in SHIPPED and run.budget_unit == "iterations":
             copy = target / f"league-{run.method}"
@@ -98,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Fill the table, or write the page; returns the exit code."""
     made: argparse.ArgumentParser = parser(__doc__.splitlines()[0])
     made.set_defaults(seeds=list(SEEDS))
-    made.add_argument("--dataset", default="shapes")
+    made.add_argument("--dataset", nargs="+", default=["shapes"])
     made.add_argument("--results", type=Path, default=RESULTS)
     made.add_argument("--seconds", action="store_true", help="the runs at equal seconds")
     made.add_argument("--page", action="store_true", help="write docs/league.md from the table")
@@ -118,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.plan:
         frame = sit(runs, table, workers=given.workers, minutes=given.minutes)
     done = set(frame["key"]) & {key(run) for run in runs}
-    print(f"{len(done)} of {len(runs)} runs on {runs[0].dataset_name} are in {TABLE}")
+    print(f"{len(done)} of {len(runs)} runs are in {TABLE}")
     return 0
 
 

@@ -16,7 +16,7 @@ def test_every_method_plays():
 
 @pytest.mark.parametrize("seconds", [False, True])
 def test_no_run_is_planned_twice(seconds):
-    runs = league.plan("shapes", [0, 1], seconds=seconds)
+    runs = league.plan(["shapes"], [0, 1], seconds=seconds)
     assert len({key(run) for run in runs}) == len(runs)
     # With one data set and seed, as many entries at every budget.
     entries = len(league.ONLY_TRAINING) + len(league.WEIGHTED) + len(league.CHARGED_EXTRA)
