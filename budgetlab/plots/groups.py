@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["class_share", "credit_calibration", "flagged_share", "measure_vs_measure"]
 
-FLAGS = {"noisy": "with a wrong label", "ambiguous": "ambiguous"}
+FLAGS = {"noisy": "samples with a wrong label", "ambiguous": "ambiguous samples"}
 
 
 def measure_vs_measure(
@@ -148,9 +148,9 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
     return style.finish(
         ax,
         x="epoch",
-        y=f"batches filled with samples {FLAGS[flag]} (%)",
+        y=f"{FLAGS[flag]}, share of the batches (%)",
         legend=True,
-        text=f"Share of the batches filled with samples {FLAGS[flag]}; {base:.1f}% of the data "
+        text=f"{FLAGS[flag].capitalize()}, as a share of the batches; {base:.1f}% of the data "
         f"are. {'; '.join(said)}.",
     )
 
