@@ -85,6 +85,39 @@ def test_counting_leaves_the_model_as_it_was():
     assert all(one.grad is None and one.device.type == "cpu" for one in model.parameters())
 
 
+def counted(model: nn.Module) -> tuple[Costs, list[torch.Tensor]]:
+    """Costs of a model for samples of four numbers, and what it was given to count them."""
+    given: list[torch.Tensor] = []
+    model.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].detach()))
+    return model_costs(model, (4,)), given
+
+
+def test_counting_computes_and_prints_nothing(capsys):
+    costs, given = counted(nn.Linear(4, 3))
+    assert costs == Costs(24, 48)
+    assert capsys.readouterr().out == ""
+    assert {(one.device.type, tuple(one.shape)) for one in given} == {("meta", (1, 4))}
+
+
+class AsksForAValue(nn.Module):
+    """Branches on a value, which shapes alone do not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the layer whatever the value."""
+        return self.layer(x if x.sum().item() >= 0 else -x)
+
+
+def test_a_network_that_asks_for_values_is_counted_on_one_sample_of_zeros():
+    costs, given = counted(AsksForAValue())
+    assert costs == Costs(24, 48)
+    assert given[-1].device.type == "cpu"
+    assert given[-1].tolist() == [[0.0] * 4]
+
+
 # The ledger
 
 
@@ -166,6 +199,36 @@ def test_looking_costs_nothing_in_iterations_and_its_price_elsewhere():
             steps += 1
         # 56 - 40 samples are 2 steps; 1680 - 400 operations are 5.33.
         assert steps == left, unit
+
+
+def test_a_look_takes_what_is_left_and_no_step_with_it():
+    budget, ledger = Budget.of_steps("samples", 7, 8, COSTS), Ledger(COSTS, trained_samples=50)
+    assert budget.allows(ledger, looked=6)
+    assert not budget.allows(ledger, looked=7)
+    # A look is no iteration: it fits after the last one too.
+    assert Budget.of_steps("iterations", 7, 8, COSTS).allows(Ledger(COSTS, steps=7), looked=40)
+
+
+def test_the_share_spent_is_that_of_the_limit_and_at_most_one():
+    budget = Budget.of_steps("iterations", 7, 8, COSTS)
+    shares = [budget.share_spent(Ledger(COSTS, steps=steps)) for steps in (0, 2, 7, 9)]
+    assert shares == pytest.approx([0, 2 / 7, 1, 1])
+
+
+def test_progress_counts_from_what_another_network_took():
+    # It took 4 of 10 iterations; the last of the six that are left starts at 9.
+    budget, ledger = Budget("iterations", 10, head_start=4), Ledger(COSTS, proxy_steps=4)
+    progress = []
+    while budget.allows(ledger, trained=8):
+        progress.append(budget.progress(ledger, 8))
+        ledger.charge_step(8)
+    assert progress == pytest.approx([0, 1 / 5, 2 / 5, 3 / 5, 4 / 5, 1])
+
+
+def test_progress_is_at_most_one_where_a_step_is_larger_than_what_is_left():
+    budget = Budget.of_steps("samples", 7, 8, COSTS)
+    # A step of 16 starts at 40 at the latest.
+    assert budget.progress(Ledger(COSTS, trained_samples=50), 16) == 1
 
 
 # The learning rate
