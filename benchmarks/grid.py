@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.sittings import RESULTS, key, parser, read, sit
+from benchmarks.sittings import RESULTS, fill, parser, read
 from budgetlab import analysis, augment
 from budgetlab.config import RunConfig
 from budgetlab.records import write_atomically
@@ -117,11 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_atomically(DOCS / "grid.md", page(read(table)).encode())
         return 0
     runs = plan(given.dataset, given.seeds, given.limit, given.out)
-    frame = read(table)
-    if not given.plan:
-        frame = sit(runs, table, workers=given.workers, minutes=given.minutes)
-    done = set(frame["key"]) & {key(run) for run in runs}
-    print(f"{len(done)} of {len(runs)} runs on {runs[0].dataset_name} are in {TABLE}")
+    fill(runs, table, given)
     return 0
 
 

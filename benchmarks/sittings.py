@@ -8,7 +8,7 @@ ends, so that a sitting can be cut off at any moment.
 import argparse
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,15 @@ def sit(
         if time.monotonic() - began > 60 * minutes:
             break
     return frame
+
+
+def fill(plan: Sequence[RunConfig], table: Path, given: argparse.Namespace) -> None:
+    """Do what the options of :func:`parser` ask for, and say how far the table is."""
+    frame = read(table)
+    if not given.plan:
+        frame = sit(plan, table, workers=given.workers, minutes=given.minutes)
+    done = set(frame["key"]) & {key(run) for run in plan}
+    print(f"{len(done)} of {len(plan)} runs are in {table.name}")
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -7,21 +7,57 @@ import pytest
 from benchmarks import league, standings
 from benchmarks.sittings import key
 from budgetlab import samplers
+from budgetlab.config import RunConfig
+from budgetlab.training import Run
 
 
 def test_every_method_plays():
-    entries = {*league.ONLY_TRAINING, *league.CHARGED_EXTRA}
-    assert entries == set(samplers.names())
+    entries = {*league.SAME_AT_FLOPS, *league.OTHER_AT_FLOPS}
+    assert entries | {"rs2"} == set(samplers.names())
 
 
 @pytest.mark.parametrize("seconds", [False, True])
 def test_no_run_is_planned_twice(seconds):
-    runs = league.plan(["shapes"], [0, 1], seconds=seconds)
+    runs = [r for stage in league.plan(["shapes"], [0, 1], seconds=seconds) for r in stage]
     assert len({key(run) for run in runs}) == len(runs)
     # With one data set and seed, as many entries at every budget.
-    entries = len(league.ONLY_TRAINING) + len(league.WEIGHTED) + len(league.CHARGED_EXTRA)
+    entries = len(league.SAME_AT_FLOPS) + len(league.WEIGHTED) + len(league.OTHER_AT_FLOPS)
     of_one = [r for r in runs if r.seed == 0 and r.augmentation == "standard" and r.budget == 0.2]
-    assert len(of_one) == entries + (0 if seconds else len(league.CHARGED_EXTRA))
+    assert len(of_one) == entries + (0 if seconds else len(league.OTHER_AT_FLOPS))
+
+
+def reached(config: RunConfig, **settings: object) -> tuple[float, ...]:
+    small = {"limit": 96, "batch_size": 8, "budget": 0.5, "epochs": 4}
+    run = Run(config.replace(**small | settings))
+    for _ in run:
+        pass
+    return tuple(run.record.summary[name] for name in ("test_loss", "steps", "flops"))
+
+
+@pytest.mark.parametrize("method", league.SAME_AT_FLOPS)
+def test_one_run_counts_for_both_units(config, method):
+    assert reached(config, method=method) == reached(config, method=method, budget_unit="flops")
+
+
+@pytest.mark.parametrize("method", ["selective-backprop", "top-k", "rho-loss"])
+def test_who_looks_takes_fewer_steps_at_equal_flops(config, method):
+    iterations, flops = (
+        reached(config, method=method, budget_unit=unit, epochs=16)
+        for unit in ("iterations", "flops")
+    )
+    assert iterations[1] > flops[1]
+    assert iterations[2] > flops[2]
+
+
+@pytest.mark.parametrize("budget", league.BUDGETS)
+def test_plain_passes_are_also_what_rs2_takes(config, budget):
+    small = config.replace(limit=320, batch_size=8, epochs=4)
+    runs = [Run(small.replace(method=method, budget=budget)) for method in ("SGD", "rs2")]
+    for run in runs:
+        for _ in run:
+            pass
+    sgd, rs2 = (run.record.summary for run in runs)
+    assert (sgd["test_loss"], sgd["steps"]) == (rs2["test_loss"], rs2["steps"])
 
 
 def test_timed_runs_are_never_run_side_by_side(capsys):
@@ -38,7 +74,7 @@ def rows(accuracy: dict[str, list[float]], budgets: tuple[float, ...] = (0.1, 0.
         for seed, value in enumerate(values):
             for budget in budgets:
                 for unit in ("iterations", "flops"):
-                    if unit == "flops" and method not in league.CHARGED_EXTRA:
+                    if unit == "flops" and method not in league.OTHER_AT_FLOPS:
                         continue
                     made.append(
                         {"dataset": "shapes", "augmentation": "standard", "method": method,
