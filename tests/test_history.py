@@ -84,6 +84,17 @@ def test_means_of_two_visits_by_hand():
     assert history.last_loss.item() == pytest.approx(-math.log(0.6))
 
 
+def test_a_probability_that_never_changes_does_not_vary():
+    """Rounding may leave a variance a little below zero, which has no root."""
+    p_y = torch.linspace(0.01, 0.99, 99)
+    history = History(99)
+    for _ in range(3):
+        visit(history, list(range(99)), p_y.tolist())
+    mean_square = history._sum("p_y_squared") / history.visits
+    assert (mean_square < history.confidence**2).any(), "the case is not met"
+    assert history.variability.tolist() == pytest.approx([0] * 99, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("right", "events"),
     [([1, 0, 1, 0], 2), ([0, 0, 0], 0), ([0, 1, 1], 0), ([1], 0), ([0], 0), ([1, 0], 1),
@@ -127,6 +138,7 @@ def test_the_newest_row_decides_whether_a_sample_is_forgotten():
 
 def test_counting_what_is_trained_on():
     history = History(4)
+    assert (history.size, history.epoch) == (4, 0)
     for epoch, drawn in ((1, [0, 1, 1]), (2, [1, 3, 3])):
         history.start_epoch(epoch)
         history.count(torch.tensor(drawn))
@@ -243,6 +255,22 @@ def test_a_row_of_weight_zero_does_not_hide_a_real_one():
     assert history.last_p_y[10].item() == pytest.approx(0.8)
     assert history.visits[[10, 20, 30]].tolist() == pytest.approx([0.7, 0.55, 1.75])
     assert history.confidence[20].item() == pytest.approx((0.3 * 0.8 + 0.25 * 0.6) / 0.55)
+
+
+@pytest.mark.parametrize("rule", ["row", "dominant", "weighted"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_everything_stays_on_the_device_of_the_run(rule, parts):
+    """The meta device stands in for a GPU: it computes shapes, and mixes with no other."""
+    history, drawn = History(4, "meta"), torch.zeros(3, dtype=torch.int64, device="meta")
+    sources = torch.zeros(3, parts, dtype=torch.int64, device="meta")
+    credit = assign_credit(rule, drawn, sources, torch.ones(3, parts, device="meta"))
+    seen = measure(torch.ones(len(credit.rows), 5, device="meta"), credit.samples)
+    history.count(drawn)
+    history.update(credit, seen)
+    held = [vars(thing) for thing in (history, credit, seen)] + [history.epoch_arrays()]
+    tensors = [one for values in held for one in values.values() if isinstance(one, Tensor)]
+    assert len(tensors) == 5 + 3 + 5 + 6
+    assert {one.device.type for one in tensors} == {"meta"}
 
 
 def one_by_one(history: History, batch: Tensor, p_y: Tensor) -> None:

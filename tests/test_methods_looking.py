@@ -270,6 +270,14 @@ def test_it_switches_itself_on_where_norms_differ_and_looks_only_then(equal):
         assert averages[-1] == pytest.approx(1 - 0.9 ** (SIZE // BATCH), rel=1e-4)
 
 
+def test_it_is_on_above_the_threshold_and_not_at_it():
+    sampler = make("grad-norm", grad_norm_threshold=2.0)
+    sampler.average_gain = 2.0
+    assert not sampler.is_on
+    sampler.average_gain = 2.001
+    assert sampler.is_on
+
+
 def test_it_switches_off_again():
     sampler, eye = on(grad_norm_threshold=2.0), Eye(torch.full((SIZE,), 0.3))
     sampler.average_gain = 2.2
