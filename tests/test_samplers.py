@@ -274,6 +274,13 @@ def test_weight_zero_comes_last():
     assert set(draw_without_replacement(weights, 4, generator).tolist()) == {0, 1, 2, 3}
 
 
+def test_weights_too_small_for_float32_are_still_compared():
+    weights = torch.tensor([1e-90, 1e-60, 1e-90, 1e-60], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        assert set(draw_without_replacement(weights, 2, generator).tolist()) == {1, 3}
+
+
 def test_more_than_there_are_cannot_be_drawn():
     with pytest.raises(InputError, match="5 of 4 samples cannot be drawn: draw at most 4"):
         draw_without_replacement(torch.ones(4), 5, torch.Generator())
@@ -346,6 +353,32 @@ def test_sgd_goes_through_full_passes(train):
     # Two passes over 128 samples in place of four halves, in two rows.
     assert run.history.times_trained.tolist() == [2] * 128
     assert run.record.epochs["steps"].tolist() == [8, 16]
+
+
+def test_the_published_rate_of_sgd_runs_ahead_and_jumps_back():
+    """Two of four steps a pass are counted, in four epochs: seven after the first."""
+    sampler = make("SGD", 40, batch_size=10, budget=0.5, epochs=4, fidelity="published")
+    assert sampler.budget == 1
+    ahead = [
+        [round(7 * sampler.progress(0.9), 6) for _ in sampler.batches(epoch, History(40), no_look)]
+        for epoch in range(1, 5)
+    ]
+    # The first step of an epoch still has the rate after the last one of the epoch before.
+    assert ahead == [[0, 1, 2, 3], [4, 3, 4, 5], [6, 5, 6, 7], [7, 7, 7, 7]]
+    one = make("SGD", 10, batch_size=10, budget=1, epochs=1, fidelity="published")
+    assert [one.progress(0.9) for _ in one.batches(1, History(10), no_look)] == [0]
+
+
+def test_otherwise_the_rate_of_sgd_follows_what_is_spent():
+    sampler = make("SGD", 40, budget=0.25)
+    assert (sampler.progress(0.3), sampler.budget) == (0.3, 0.25)
+
+
+@pytest.mark.parametrize("method", ["SGD", "rs2", "unif-SGD"])
+def test_uniform_methods_record_the_uniform_probability(method):
+    sampler = make(method, 40)
+    draw(sampler, History(40))
+    assert sampler.probability.tolist() == pytest.approx([1 / 40] * 40)
 
 
 # Your own
@@ -442,6 +475,7 @@ def test_a_blank_description_does_no_harm(register):
         (lambda h: [1.0] * 4, r"shape \(4,\), not list"),
         (lambda h: None, r"shape \(4,\), not NoneType"),
         (lambda h: -h.error, r"a score of -0\.5 cannot be used: scores are finite and >= 0"),
+        (lambda h: torch.tensor([0.0, 0.5, -2.0, -3.0]), r"a score of -2\.0 cannot be used"),
         (lambda h: h.error / 0, "a score of inf cannot be used"),
         (lambda h: h.error * torch.nan, "a score of nan cannot be used"),
     ],

@@ -133,6 +133,14 @@ def test_simulated_inclusion_agrees_with_the_draws_of_the_kit():
     assert float((counts / 3000 - found).abs().mean()) < 0.01
 
 
+def test_simulated_inclusion_takes_its_random_numbers_from_the_generator():
+    q = skewed(30)
+    one, again, other = (simulated_inclusion(q, 9, generator(seed)) for seed in (1, 1, 2))
+    assert one.dtype == torch.float64
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
 @pytest.mark.parametrize("count", [1, 3, 6])
 def test_solved_inclusion_is_near_the_exact_one(count):
     """The error that the docstring states, against the sum over all orders."""
@@ -236,6 +244,16 @@ def test_the_weights_are_one_on_average_and_one_where_all_are_equal():
     found = unbiased_weights(q, 20).double()
     assert float((inclusion_probability(q, 20) * found).sum() / 20) == pytest.approx(1)
     assert float(found[q.argmin()]) == pytest.approx(float(found.max()))
+
+
+def test_every_batch_comes_with_the_weights_of_its_samples():
+    config = RunConfig(method="p-SGD", weights="unbiased", budget=0.5, batch_size=5)
+    sampler = build("p-SGD", Setup(40, config, generator(3), torch.device("cpu")))
+    batches = list(sampler.batches(2, known_history(40), None))
+    expected = unbiased_weights(sampler.probability, 20)
+    assert len(batches) == 4
+    for batch in batches:
+        assert torch.equal(batch.weights, expected[batch.indices])
 
 
 def test_weights_change_nothing_of_who_is_drawn():
