@@ -191,6 +191,27 @@ def test_one_pair_and_equal_differences_have_no_interval():
         assert math.isnan(result.p)
 
 
+def test_without_a_pair_there_is_no_difference():
+    result = analysis.paired_difference(np.array([]), np.array([]))
+    assert result.pairs == 0
+    assert np.isnan([result.difference, result.low, result.high, result.p]).all()
+
+
+def test_rows_follow_the_order_of_the_methods():
+    methods = ("a", "p-SGD", "unif-SGD", "SGD")
+    table = analysis.compare(summary_frame([(m, 0, 0.5, {}) for m in methods]), "unif-SGD")
+    assert list(table["method"]) == ["unif-SGD", "SGD", "p-SGD", "a"]
+
+
+def test_replicates_may_differ_in_more_than_the_seed():
+    rows = [(m, s, 0.5 + lr + s * (m == "a") * lr, {"lr": lr}) for m in ("unif-SGD", "a")
+            for s in range(2) for lr in (0.1, 0.2)]  # fmt: skip
+    table = analysis.compare(summary_frame(rows), "unif-SGD", over=("seed", "lr"))
+    row = table.set_index("method").loc["a"]
+    assert (row["n"], row["pairs"]) == (4, 4)
+    assert row["difference"] == pytest.approx((0.1 + 0.2) / 4)
+
+
 def test_comparison_pairs_by_seed_and_says_how_many_had_no_partner():
     frame = summary_frame(
         [("unif-SGD", s, a, {}) for s, a in enumerate([0.50, 0.60, 0.70, 0.80])]
@@ -272,6 +293,16 @@ def test_a_setting_of_the_method_does_not_hide_the_baseline():
 def test_another_setting_makes_another_condition():
     rows = [("p-SGD", s, 0.5, {"lr": lr}) for s in range(3) for lr in (0.1, 0.2)]
     assert list(analysis.compare(summary_frame(rows), "SGD")["n"]) == [3, 3]
+
+
+def test_sentences_tell_conditions_apart_by_what_differs():
+    rows = [(m, s, 0.5 + s / 100 * (m == "a"), {"budget": b}) for m in ("unif-SGD", "a")
+            for s in range(3) for b in (0.2, 0.4)]  # fmt: skip
+    table = analysis.compare(summary_frame(rows), "unif-SGD")
+    for row in table[table["method"] == "a"].to_dict("records"):
+        assert f"a (budget {100 * row['budget']:g}%) against unif-SGD" in row["sentence"]
+    same = [row for row in rows if row[3]["budget"] == 0.2]
+    assert "a against unif-SGD" in analysis.compare(summary_frame(same))["sentence"].iloc[-1]
 
 
 def test_cost_is_measured_against_the_full_run(folder):

@@ -69,6 +69,8 @@ def test_measures_can_stop_early(tiny):
     first = analysis.measures(tiny, epochs=2)
     np.testing.assert_allclose(first["forgetting"], [0, np.inf, NAN, 0])
     assert list(first["visits"]) == [2, 2, 0, 1]
+    with pytest.raises(InputError, match="epochs 0 is not allowed: give a whole number from 1"):
+        analysis.measures(tiny, epochs=0)
 
 
 def test_blocks_of_epochs_change_nothing(tiny, monkeypatch):

@@ -289,3 +289,28 @@ def test_it_switches_off_again():
 def test_fewer_samples_than_candidates_are_refused():
     with pytest.raises(InputError, match="looks at 3 x 8 candidates, more than the 20 samples"):
         make("grad-norm", size=20)
+
+
+@pytest.mark.parametrize("method", ["top-k", "grad-norm"])
+def test_who_is_chosen_depends_on_the_seed_of_the_run_alone(method):
+    picked, before = [], torch.get_rng_state()
+    for _ in range(2):
+        sampler = make(method)
+        sampler.average_gain = 50.0  # grad-norm is on
+        batches = one_pass(sampler, Eye(torch.linspace(0.1, 1, SIZE)))
+        picked.append([batch.indices.tolist() for batch in batches])
+    assert picked[0] == picked[1]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("size", "sets"), [(320, 4), (319, 3), (241, 3), (240, 3)])
+def test_a_rest_too_small_for_a_set_of_candidates_is_dropped(size, sets):
+    eye = Eye(torch.rand(size))
+    assert len(one_pass(make("top-k", size=size), eye)) == sets
+    assert [len(looked) for looked in eye.looked] == [80] * sets
+
+
+@pytest.mark.parametrize("val", [0, 40])
+def test_rho_loss_asks_for_the_losses_of_a_small_network(val):
+    plan = make("rho-loss", val=val, holdout_fraction=0.25).proxy
+    assert (plan.small, plan.losses) == (True, True)

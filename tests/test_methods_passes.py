@@ -112,6 +112,19 @@ def test_the_share_to_leave_out_by_hand():
     assert solve_prune_fraction(0.5, 1, 0.8) == 0
 
 
+def test_the_share_to_leave_out_follows_from_the_run_and_from_who_is_below_the_mean():
+    losses = torch.cat([torch.full((150,), 0.1), torch.full((50,), 2.0)])
+    sampler = make("infobatch", budget=0.7, epochs=10)
+    one_epoch(sampler, history_of(losses))
+    assert sampler.prune_fraction == pytest.approx(solve_prune_fraction(0.7, 10, 0.75))
+    assert 0 < sampler.prune_fraction < 0.75
+
+
+def test_where_all_are_equal_nobody_is_below_the_mean():
+    sampler = make("infobatch", prune_fraction=0.6)
+    assert len(trained(one_epoch(sampler, history_of(torch.full((SIZE,), 0.5))))) == SIZE
+
+
 def test_a_solved_share_spends_the_budget_in_the_epochs_there_are(train):
     run = train(method="infobatch", budget=0.7, epochs=16, batch_size=8)
     assert run.ledger.steps == 16 * (89 // 8)
@@ -244,3 +257,16 @@ def test_loss_draws_in_proportion_to_the_last_loss():
     history.update(Credit(torch.tensor([0]), torch.tensor([3]), torch.ones(1)), again)
     # The last loss, not the mean: it fell from 3 to 0.105.
     assert make("loss", smoothing=0).probabilities(history).argmin().item() == 3
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["SGD", "unif-SGD", "rs2", "p-SGD", "infobatch", "random-subset", "el2n-pruned", "curriculum"],
+)
+def test_who_is_drawn_depends_on_the_seed_of_the_run_alone(method):
+    history, picked, before = history_of(torch.linspace(0.02, 3, SIZE)), [], torch.get_rng_state()
+    for _ in range(2):
+        sampler = make(method, train_proxy=scored(history, []))
+        picked.append(trained(one_epoch(sampler, history)).tolist())
+    assert picked[0] == picked[1]
+    assert torch.equal(torch.get_rng_state(), before)

@@ -106,6 +106,19 @@ def test_the_order_says_nothing(all_are_large):
     assert stats.chisquare(first.numpy(), members / 7).pvalue > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("size", "count", "quick"),
+    [(20_000, 18_000, True), (20_000, 18_001, False), (19_999, 100, False)],
+)
+def test_large_draws_go_the_quick_way_unless_nearly_all_are_drawn(size, count, quick, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        races, "first_to_arrive", lambda *given: asked.append(1) or first_to_arrive(*given)
+    )
+    draw_without_replacement(torch.ones(size), count, torch.Generator().manual_seed(0))
+    assert bool(asked) == quick
+
+
 def test_both_ways_of_drawing_agree_on_whom_a_large_draw_takes(monkeypatch):
     """Inclusion by weight, in a draw of 6,000 of 20,000: the quick way and the plain one."""
     weights = torch.linspace(0.2, 2, 20_000, dtype=torch.float64)

@@ -29,7 +29,9 @@ class Eye:
 
 
 def make(**settings) -> SelectiveBackprop:
-    config = RunConfig(batch_size=BATCH, budget=0.25, method="selective-backprop", **settings)
+    config = RunConfig(
+        **{"batch_size": BATCH, "budget": 0.25, "method": "selective-backprop"} | settings
+    )
     generator = torch.Generator().manual_seed(1)
     return SelectiveBackprop(Setup(SIZE, config, generator, torch.device("cpu")))
 
@@ -45,6 +47,7 @@ def test_keep_probability_by_hand():
     expected = torch.tensor([0, 1 / 4, 2 / 4, 4 / 4]) ** 3
     torch.testing.assert_close(keep_probability(losses, past, 3.0), expected)
     assert keep_probability(losses, past, 0.0).tolist() == [1, 1, 1, 1]
+    assert keep_probability(losses, past[:1], 1.0).tolist() == [0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("budget", [0.1, 0.25, 0.5])
@@ -52,6 +55,24 @@ def test_automatic_beta_keeps_the_budget(budget):
     losses = torch.rand(200_000, generator=torch.Generator().manual_seed(0))
     kept = keep_probability(losses, losses[:1024], 1 / budget - 1).mean().item()
     assert kept == pytest.approx(budget, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("settings", "beta"),
+    [({"budget": 0.1}, 9), ({"budget": 0.5}, 1), ({"budget": 0.1, "sb_beta": 2.0}, 2),
+     ({"budget": 0.1, "fidelity": "published"}, 3)],
+)  # fmt: skip
+def test_beta_by_hand(settings, beta):
+    assert make(**settings).beta == pytest.approx(beta)
+
+
+def test_who_is_kept_depends_on_the_seed_of_the_run_alone():
+    picked, before = [], torch.get_rng_state()
+    for _ in range(2):
+        batches = passes(make(), Eye(torch.linspace(0, 1, SIZE)), range(2, 4))
+        picked.append([batch.indices.tolist() for batch in batches])
+    assert picked[0] == picked[1]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_first_epoch_trains_on_everything_without_looking():
@@ -119,6 +140,29 @@ def test_published_ignores_the_budget_and_looks_from_the_first_epoch():
     batches = passes(sampler, eye, range(1, 2))
     assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == list(range(SIZE))
     assert len(eye.looked) == SIZE // BATCH
+
+
+def test_the_published_rate_advances_with_the_candidates():
+    sampler, eye = make(fidelity="published", epochs=3), Eye(torch.rand(SIZE))
+    passes(sampler, eye, range(1, 3))
+    # 20 sets of candidates a pass, 60 in all: the last one is at progress 1.
+    trained = 0
+    for _ in sampler.batches(3, History(SIZE), eye):
+        assert sampler.progress(0.0) == pytest.approx(min(len(eye.looked) / 59, 1))
+        trained += 1
+    assert trained
+    assert sampler.progress(0.0) == 1
+    assert make().progress(0.3) == 0.3
+
+
+def test_published_looks_every_nth_epoch_from_the_first_on():
+    sampler, eye = make(fidelity="published", sb_staleness=2), Eye(torch.rand(SIZE))
+    looks = []
+    for epoch in range(1, 6):
+        before = len(eye.looked)
+        passes(sampler, eye, range(epoch, epoch + 1))
+        looks.append(len(eye.looked) > before)
+    assert looks == [True, False, True, False, True]
 
 
 @pytest.fixture
