@@ -314,3 +314,14 @@ def test_a_rest_too_small_for_a_set_of_candidates_is_dropped(size, sets):
 def test_rho_loss_asks_for_the_losses_of_a_small_network(val):
     plan = make("rho-loss", val=val, holdout_fraction=0.25).proxy
     assert (plan.small, plan.losses) == (True, True)
+
+
+def test_grad_norm_records_the_chance_of_each_candidate():
+    norms = torch.linspace(0.1, 0.9, 24)
+    sampler = on(size=24)
+    one_pass(sampler, Eye(norms))
+    expected = 1 - (1 - norms / norms.sum()) ** BATCH
+    assert sampler.probability.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+    uniform = make("grad-norm", size=24)
+    one_pass(uniform, Eye(norms))
+    assert uniform.probability.tolist() == [1.0] * 24

@@ -173,7 +173,7 @@ def test_el2n_pruning_keeps_the_hardest_and_scores_once():
     for epoch in range(1, 4):
         kept = trained(one_epoch(sampler, History(SIZE), epoch))
         assert kept.sort().values.tolist() == list(range(150, 200))
-    assert [plan.samples for plan in asked] == ["training"]
+    assert [(p.samples, p.small, p.losses) for p in asked] == [("training", False, False)]
     inverted = make("el2n-pruned", budget=0.25, train_proxy=scored(history_of(losses.flip(0)), []))
     assert trained(one_epoch(inverted, History(SIZE))).max() < 50
 
@@ -230,6 +230,7 @@ def test_inverted_losses_invert_the_curriculum():
     falling = torch.linspace(3, 0.02, SIZE)
     sampler = make("curriculum", budget=0.2)
     assert trained(one_epoch(sampler, history_of(falling))).min() >= 160
+    assert sampler.probability.tolist() == pytest.approx([0.0] * 160 + [1 / 40] * 40)
 
 
 def test_the_first_epoch_of_a_curriculum_is_uniform_and_the_unseen_stand_in_the_middle():
