@@ -179,6 +179,12 @@ def test_the_gain_by_hand():
     assert gain(norms).item() == pytest.approx(published.item())
 
 
+def test_the_gain_does_not_depend_on_the_size_of_the_norms():
+    norms = torch.tensor([1.0, 2.0, 5.0])
+    for scale in (1e-6, 1e-2, 1e3):
+        assert gain(norms * scale).item() == pytest.approx(gain(norms).item(), rel=1e-5)
+
+
 def on(**options):
     sampler = make("grad-norm", **options)
     sampler.average_gain = 50.0
