@@ -85,11 +85,18 @@ def plan(
     ]  # fmt: skip
 
 
-def ship(frame: pd.DataFrame, out: str, target: Path = NOTEBOOKS) -> None:
-    """Copy rows of standard augmentation, and four records on shapes at budget 0.2, seed 0."""
+def shipped_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of standard augmentation that are comparable, at equal iterations and at equal flops."""
     rows = standings.labelled(frame[frame["augmentation"] == "standard"])
     equal = [standings.at_equal(rows, unit).assign(at=unit) for unit in ("iterations", "flops")]
-    text = pd.concat(equal)[SHIPPED_COLUMNS].to_csv(index=False, float_format="%.6g")
+    table = pd.concat(equal)
+    whole = table.groupby("budget")["seed"].transform("nunique") >= standings.FEWEST_SEEDS
+    return table.loc[whole, SHIPPED_COLUMNS]
+
+
+def ship(frame: pd.DataFrame, out: str, target: Path = NOTEBOOKS) -> None:
+    """Copy rows, and four records on shapes at budget 0.2, seed 0."""
+    text = shipped_rows(frame).to_csv(index=False, float_format="%.6g")
     write_atomically(target / TABLE, text.encode())
     for run in plan(["shapes"], [0], out)[0]:
         chosen = run.budget == BUDGET_OF_SECONDS and run.augmentation == "standard"

@@ -119,11 +119,27 @@ def test_ranks_and_differences_are_those_of_the_table():
 
 
 def test_a_seed_that_is_not_whole_is_left_out():
-    table = standings.labelled(rows(CLEAR))
+    six = {entry: [*values, values[0]] for entry, values in CLEAR.items()}
+    table = standings.labelled(rows(six))
     lost = table.index[(table["seed"] == 3) & (table["entry"] == "top-k")][0]
     wide, seeds = standings.complete(standings.at_equal(table.drop(lost), "iterations"))
-    assert seeds == [0, 1, 2, 4]
+    assert seeds == [0, 1, 2, 4, 5]
     assert not wide.isna().any(axis=None)
+
+
+def test_a_budget_that_is_still_being_run_spoils_nothing():
+    table = standings.labelled(rows(CLEAR, budgets=(0.1, 0.3, 0.5)))
+    begun = table[(table["budget"] < 0.5) | (table["seed"] < 2)]
+    wide, seeds = standings.complete(standings.at_equal(begun, "iterations"))
+    assert seeds == [0, 1, 2, 3, 4]
+    assert set(wide.index.get_level_values("budget")) == {0.1, 0.3}
+
+
+def test_too_few_seeds_make_no_table():
+    few = {entry: values[:4] for entry, values in CLEAR.items()}
+    _, seeds = standings.complete(standings.at_equal(standings.labelled(rows(few)), "iterations"))
+    assert seeds == []
+    assert "can be called" not in standings.page(rows(few))
 
 
 def test_equal_methods_are_called_undecided():
