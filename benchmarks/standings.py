@@ -171,7 +171,7 @@ def page(frame: pd.DataFrame) -> str:
                 levels = wide.index.get_level_values("budget").unique()
                 budgets = ", ".join(f"{b:g}" for b in sorted(levels))
                 parts += [
-                    f"## {dataset}, {augmentation}, at equal {unit} (budgets {budgets})",
+                    f"## {dataset}, {augmentation}, at equal {unit} (budget {budgets})",
                     _statement(table, seeds),
                     analysis.markdown(_shown(table)).rstrip(),
                 ]
