@@ -36,10 +36,10 @@ SAME_AT_FLOPS = ("unif-SGD", "SGD", "random-subset", "p-SGD", "c-SGD", "loss", "
                  "curriculum", "el2n-pruned", "forgetting-pruned")  # fmt: skip
 OTHER_AT_FLOPS = ("selective-backprop", "top-k", "rho-loss", "grad-norm")
 WEIGHTED = ("p-SGD", "loss")
-BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
+BUDGETS = standings.BUDGETS
 BUDGETS_WHEN_AUGMENTED = (0.2,)
 BUDGET_OF_SECONDS = 0.2
-AUGMENTATIONS = ("ricap", "randaugment")
+AUGMENTATIONS = standings.AUGMENTATIONS[1:]
 SHIPPED = ("unif-SGD", "top-k", "rho-loss", "infobatch")
 SHIPPED_COLUMNS = ["at", "dataset", "entry", "budget", "seed", "test_accuracy", "flops"]
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks" / "records"

@@ -158,3 +158,12 @@ def test_the_page_names_who_is_better_and_who_is_worse(tmp_path):
     at_flops = said.split("standard, at equal flops")[1]
     assert "`top-k` can be called better" not in at_flops
     assert (tmp_path / "images/league.png").stat().st_size > 10_000
+
+
+def test_what_was_left_out_is_listed():
+    said = standings.page(rows(CLEAR))
+    assert "- shapes, standard: budget 0.05, 0.2, 0.5\n- shapes, ricap: budget 0.05, 0.1" in said
+    everything = pd.concat(
+        [rows(CLEAR, standings.BUDGETS).assign(augmentation=a) for a in standings.AUGMENTATIONS]
+    )
+    assert standings.left_out(standings.labelled(everything)) == ""
