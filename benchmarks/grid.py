@@ -9,10 +9,11 @@ every method of the paper with standard augmentation, and unif-SGD, p-SGD and se
 under every augmentation. A method that only trains does the same steps under both units, so
 that its run counts for both; selective backprop, which also looks, is run under each. Finished
 runs are rows of benchmarks/results/grid.csv and are never run again, so that the grid can be
-filled in many sittings. ``--page`` writes docs/grid.md from the table.
+filled in many sittings. ``--page`` writes docs/grid.md and its figure from the table.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,15 +22,21 @@ import pandas as pd
 
 from benchmarks.sittings import RESULTS, fill, parser, read
 from budgetlab import analysis, augment
+from budgetlab.analysis.comparison import paired_difference
 from budgetlab.config import RunConfig
+from budgetlab.plots import style
 from budgetlab.records import write_atomically
 from budgetlab.sweep.grid import product
 
 DOCS = Path(__file__).parents[1] / "docs"
 TABLE = "grid.csv"
+FIGURE = "images/grid.png"
+SEEDS = (0, 1, 2)
+UNITS = ("iterations", "flops")
 BUDGETS = (0.1, 0.2, 0.3, 0.5)
 METHODS = ("unif-SGD", "SGD", "p-SGD", "c-SGD", "rs2", "selective-backprop")
 UNDER_EVERY_AUGMENTATION = ("unif-SGD", "p-SGD", "selective-backprop")
+BASELINE = "unif-SGD"
 LOOKING = "selective-backprop"
 
 
@@ -69,10 +76,37 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return wide.rename(columns=lambda budget: f"budget {budget:g}").reset_index()
 
 
+def over_budgets(rows: pd.DataFrame) -> pd.DataFrame:
+    """Points of accuracy above unif-SGD, averaged over budgets, and the 95% interval over seeds.
+
+    Only what every method of an augmentation has at the same budget and seed is counted.
+    """
+    made = []
+    for name in augment.names():
+        group = rows[rows["augmentation"] == name]
+        wide = group.pivot_table(index=["budget", "seed"], columns="method", values="test_accuracy")
+        by_seed = 100 * wide.dropna().groupby(level="seed").mean()
+        if BASELINE not in by_seed:
+            continue
+        for method in (m for m in METHODS if m in by_seed and m != BASELINE):
+            found = paired_difference(by_seed[method].to_numpy(), by_seed[BASELINE].to_numpy())
+            if not found.pairs:
+                continue
+            known = math.isfinite(found.low)
+            inside = f" ({found.low:+.2f} to {found.high:+.2f})" if known else ""
+            made.append({"augmentation": name, "method": method,
+                         "points above unif-SGD (95%)": f"{found.difference:+.2f}{inside}",
+                         "budgets": wide.dropna().index.get_level_values("budget").nunique(),
+                         "seeds": found.pairs})  # fmt: skip
+    return pd.DataFrame(made)
+
+
 def said(rows: pd.DataFrame) -> list[str]:
     """What can be said of the methods under one unit, corrected for all comparisons."""
-    table = analysis.compare(rows, baseline="unif-SGD")
-    tested = table[(table["method"] != "unif-SGD") & (table["pairs"] > 1)]
+    table = analysis.compare(rows, baseline=BASELINE)
+    tested = table[(table["method"] != BASELINE) & (table["pairs"] > 1)]
+    if tested.empty:
+        return ["One seed so far: no difference can be told from chance."]
     claimed = tested[tested["p_corrected"] < 0.05]
     first = (
         f"Of {len(tested)} comparisons with unif-SGD at the same augmentation and budget, "
@@ -83,25 +117,89 @@ def said(rows: pd.DataFrame) -> list[str]:
 
 def page(frame: pd.DataFrame) -> str:
     """Write what the table holds as Markdown."""
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, f"![{ALT}]({FIGURE})"]
     for dataset, rows in frame.groupby("dataset", sort=False):
-        for unit in ("iterations", "flops"):
+        planned = len(plan(f"folder:{dataset}", SEEDS))
+        if len(rows) < planned:
+            parts.append(f"{dataset}: {len(rows)} of {planned} runs are in so far.")
+        for unit in UNITS:
             equal = at_equal(rows, unit)
             parts += [
                 f"## {dataset}, at equal {unit}",
-                analysis.markdown(summary(equal)).rstrip(),
                 "\n".join(said(equal)),
+                "Averaged over budgets; the interval is Student's t over seeds:",
+                analysis.markdown(over_budgets(equal)).rstrip(),
+                "Test accuracy in percent, mean ± standard deviation (seeds):",
+                analysis.markdown(summary(equal)).rstrip(),
             ]
+    hardware = ", ".join(sorted(frame["hardware"].astype(str).unique()))
+    versions = ", ".join(sorted(frame["torch"].astype(str).unique()))
+    parts.append(f"{len(frame)} runs; hardware: {hardware}; torch {versions}.")
     return "\n\n".join(parts) + "\n"
 
 
+def draw(frame: pd.DataFrame, path: Path) -> None:
+    """Draw accuracy over the budget: a row a data set, a column an augmentation."""
+    names = [name for name in augment.names() if name in set(frame["augmentation"])]
+    datasets = list(frame["dataset"].unique())
+    figure = style.new_figure((2.0 * len(names) + 1, 2.6 * len(datasets) + 0.9))
+    axes = figure.subplots(len(datasets), len(names), sharex=True, sharey="row", squeeze=False)
+    looks = style.looks(METHODS)
+    for i, dataset in enumerate(datasets):
+        for j, name in enumerate(names):
+            axis = axes[i][j]
+            here = frame[(frame["dataset"] == dataset) & (frame["augmentation"] == name)]
+            for (method, unit), runs in here.groupby(["method", "budget_unit"], sort=False):
+                look, at_flops = looks[method], unit == "flops"
+                found = 100 * runs.groupby("budget")["test_accuracy"].agg(["mean", "std"])
+                axis.errorbar(
+                    found.index, found["mean"], yerr=found["std"].fillna(0), color=look.colour,
+                    marker=look.marker, markersize=4, linewidth=1, capsize=2,
+                    linestyle="--" if at_flops else "-",
+                    markerfacecolor="white" if at_flops else look.colour,
+                    label=f"{method}, at equal flops" if at_flops else method,
+                )  # fmt: skip
+            lowest = i == len(datasets) - 1
+            style.finish(axis, title="" if i else name, x="budget" if lowest else "",
+                         y="" if j else f"{dataset}\ntest accuracy (%)")  # fmt: skip
+            axis.set(xticks=BUDGETS, xlim=(0.05, 0.55))
+    entries = {
+        label: handle
+        for axis in axes.flat
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center",
+                  ncols=4, frameon=False)  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def write(frame: pd.DataFrame, docs: Path = DOCS) -> None:
+    """Write docs/grid.md and its figure."""
+    draw(frame, docs / FIGURE)
+    write_atomically(docs / "grid.md", page(frame).encode())
+
+
+ALT = (
+    "One row a data set, one panel an augmentation: test accuracy over the budget, a line a "
+    "method, mean and standard deviation over seeds; selective backprop once at equal iterations "
+    "and once at equal flops"
+)
+
 INTRODUCTION = """# Every method and augmentation, at equal iterations and at equal flops
 
-The small network, 10,000 training images, 20 epochs at full budget. Cells are the test accuracy
-in percent after the last epoch, mean ± standard deviation (number of seeds). Methods that only
-train do the same steps at equal iterations and at equal flops; selective backprop also looks at
-candidates, so that at equal flops it takes fewer steps. Made by `python -m benchmarks.grid`; every
-run, with its cost, hardware and versions, is a row of `benchmarks/results/grid.csv`."""
+The small network, 10,000 training images, 20 epochs at full budget, the paper's recipe otherwise:
+every method of the paper with standard augmentation, and unif-SGD, p-SGD and selective backprop
+under every augmentation. Accuracy is on the test set after the last epoch. Methods that only
+train do the same steps at equal iterations and at equal flops, so that one run counts for both;
+selective backprop also looks at candidates, so that at equal flops it takes fewer steps.
+
+What cannot be claimed: anything about longer trainings, larger networks or other data. The rows'
+seconds are of two runs side by side, beside other work: they are no measurement of speed.
+
+Made by `python -m benchmarks.grid --dataset shapes --workers 2`, the same with
+`--dataset folder:data/cifar10-jpeg --limit 10000`, then `--page`; every run, with its cost,
+hardware and versions, is a row of `benchmarks/results/grid.csv`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,11 +208,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--dataset", default="shapes")
     made.add_argument("--limit", type=int, default=0)
     made.add_argument("--results", type=Path, default=RESULTS)
-    made.add_argument("--page", action="store_true", help="write docs/grid.md from the table")
+    made.add_argument("--page", action="store_true", help="write docs/grid.md and its figure")
     given = made.parse_args(arguments)
     table = given.results / TABLE
     if given.page:
-        write_atomically(DOCS / "grid.md", page(read(table)).encode())
+        frame = read(table)
+        if frame.empty:
+            print(f"{table} holds no run yet: train some first", file=sys.stderr)
+            return 1
+        write(frame)
         return 0
     runs = plan(given.dataset, given.seeds, given.limit, given.out)
     fill(runs, table, given)
