@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from budgetlab import samplers
+from budgetlab import analysis, samplers
 from budgetlab.budget import Costs, Ledger
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
@@ -99,6 +99,7 @@ def test_the_proxy_spends_its_share_and_the_schedule_starts_after_it(method, uni
     )
     forward = 128 if method == "rho-loss" else 0
     assert ledger.proxy_samples == 8 * ledger.proxy_steps + forward
+    assert analysis.summaries(run.record)["proxy_samples"].item() == ledger.proxy_samples
     # The first step is made at the full rate, but for what was looked at to choose it:
     # counted from the start of the run, it would be at 0.07 or less.
     first = go.build(method=method, budget_unit=unit, proxy_share=0.4)

@@ -184,6 +184,31 @@ def test_the_ledger_stacks_what_was_looked_at(folder, ax):
     assert looked[names.index("p-SGD")] == 0
 
 
+def test_the_ledger_shows_what_second_networks_took(ax):
+    frame = pd.DataFrame(
+        {"dataset": "shapes", "augmentation": "standard", "budget": 0.2,
+         "method": ["unif-SGD", "rho-loss", "rho-loss", "el2n-pruned"], "seed": [0, 0, 1, 0],
+         "trained_samples": [100, 80, 80, 80], "looked_samples": [0, 600, 800, 0],
+         "proxy_samples": [0, 20, 40, np.nan]}
+    )  # fmt: skip
+    plots.cost_ledger(frame, ax=ax)
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    third = ax.containers[2]
+    assert third.get_label() == "through a second network"
+    place = names.index("rho-loss")
+    assert third.datavalues[place] == 30
+    assert third.patches[place].get_x() == 80 + 700
+    assert third.datavalues[names.index("el2n-pruned")] == 0  # of an old record: not known
+    assert "30 through a second network" in plots.alt_text(ax)
+
+
+def test_long_names_do_not_squeeze_the_ledger(folder):
+    frame = analysis.summaries(folder)
+    short = plots.cost_ledger(frame).figure.get_figwidth()
+    longer = frame.assign(method=frame["method"] + " with a name that goes on for a long while")
+    assert plots.cost_ledger(longer).figure.get_figwidth() > short + 1
+
+
 def test_loss_quantiles_are_those_of_the_record(record, ax):
     plots.loss_distribution(record, ax=ax)
     median = next(line for line in ax.lines if line.get_label() == "median")

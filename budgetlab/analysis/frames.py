@@ -85,7 +85,9 @@ def summaries(records: Records) -> pd.DataFrame:
         Columns ``path``, ``status``, ``dataset``, ``method``, ``augmentation``,
         ``budget``, ``budget_unit``, ``seed``, ``test_accuracy`` (0 to 1),
         ``test_loss``, the costs of :data:`COSTS`, ``epochs_trained``, then the other
-        settings of the run, the size and ``fingerprint`` of its data, and its device.
+        settings of the run, ``proxy_samples`` (run through second networks, trained on or
+        not; NaN where it was not recorded), the size and ``fingerprint`` of its data, and
+        its device.
         ``model`` and ``precision`` are what was used, also where ``auto`` was asked for.
         What a run that was cut off did not sum up is taken from its last whole epoch.
     """
@@ -114,6 +116,7 @@ def _summary(record: Record) -> dict[str, Any]:
         | {name: float("nan") if value is None else value for name, value in results.items()}
         | {
             "epochs_trained": int(epochs_trained),
+            "proxy_samples": float(summary.get("proxy_samples", "nan")),
             "train_size": data.get("train"),
             "fingerprint": record.fingerprint,
             "hardware": hardware.get("name") or hardware.get("device"),

@@ -196,6 +196,8 @@ def differences(
 def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Where did the budget go? Samples trained on and only looked at, stacked.
 
+    What was run through a second network is a third part, where there is one.
+
     Parameters
     ----------
     data
@@ -206,25 +208,33 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     frame = data if isinstance(data, pd.DataFrame) else summaries(data)
     require(frame, ["method", "trained_samples", "looked_samples"], "a frame of summaries")
     keys = condition_columns(frame)
-    means = frame.groupby(keys, sort=False, dropna=False)[
-        ["trained_samples", "looked_samples"]
-    ].mean()
+    if "proxy_samples" not in frame:
+        frame = frame.assign(proxy_samples=0)
+    parts = ["trained_samples", "looked_samples", "proxy_samples"]
+    means = frame.groupby(keys, sort=False, dropna=False)[parts].mean()
     order = method_order(frame["method"])
     means = means.reset_index().sort_values(
         "method", key=lambda column: column.map(order.index), kind="stable", ignore_index=True
     )
     names = style.line_labels(means, keys)
-    ax = style.axes(ax, (6.4, 1.2 + 0.32 * max(len(means), 2)))
+    # Long names must not squeeze the bars.
+    width = 6.4 + 0.08 * max(0, names.str.len().max() - 24)
+    ax = style.axes(ax, (width, 1.2 + 0.32 * max(len(means), 2)))
     places = np.arange(len(means))
     trained, looked = means["trained_samples"], means["looked_samples"]
+    other = means["proxy_samples"].fillna(0)
     ax.barh(places, trained, color=style.COLOURS[0], label="trained on (forward and backward)")
     ax.barh(places, looked, left=trained, color=style.COLOURS[5], hatch="///", edgecolor="white",
             label="only looked at (forward)")  # fmt: skip
+    if other.any():
+        ax.barh(places, other, left=trained + looked, color=style.COLOURS[2], hatch="...",
+                edgecolor="white", label="through a second network")  # fmt: skip
     ax.set_yticks(places, [style.literal(name) for name in names])
     ax.set_ylim(len(means) - 0.5, -0.5)
     said = "; ".join(
         f"{name}: {_count(t)} trained on, {_count(s)} looked at"
-        for name, t, s in zip(names, trained, looked, strict=True)
+        + (f", {_count(o)} through a second network" if o else "")
+        for name, t, s, o in zip(names, trained, looked, other, strict=True)
     )
     style.finish(ax, x="samples through the network, mean of the runs", text=f"Costs. {said}.")
     ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 1.0))

@@ -327,6 +327,7 @@ class Run:
             "test_loss": _known(last.get("test_loss")),
             "epochs": len(self.writer.epochs),
             **{name: last.get(name, 0) for name in self.ledger.totals()},
+            "proxy_samples": self.ledger.proxy_samples,
             "probability_kind": self.loop.sampler.probability_kind,
             "status": status or self.writer.about["status"],
         }
