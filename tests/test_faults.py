@@ -1,5 +1,6 @@
 """What goes wrong on the way: a sentence, exit code 1, and a record that can be read."""
 
+import dataclasses
 import datetime
 import errno
 import json
@@ -21,7 +22,7 @@ from budgetlab.config import RunConfig
 from budgetlab.data import Samples
 from budgetlab.errors import RunError
 from budgetlab.records import open_record
-from budgetlab.training import Run, faults
+from budgetlab.training import Run, faults, load_data
 from budgetlab.training.engine import Engine
 
 # What is printed of files that cannot be read is a warning first.
@@ -270,6 +271,22 @@ def test_a_data_file_that_changed_under_a_run(config, tmp_path, capsys):
     assert "is not what record" in said.err
     assert "restore the data, or start a new run" in said.err
     assert (run.writer.path / "record.json").read_bytes() == before
+
+
+def test_validation_data_that_changed_under_a_run(config):
+    splits = load_data(config.replace(val_fraction=0.25))
+    run = Run(config, splits=splits)
+    next(iter(run))
+    path, val = run.writer.path, splits.val
+    less = dataclasses.replace(splits, val=val.select(torch.arange(len(val) - 1)))
+    for other in (less, dataclasses.replace(splits, val=None)):
+        with pytest.raises(RunError, match="restore the data, or start a new run"):
+            Run.resume(path, splits=other)
+    # Records of earlier versions do not say what they were validated on.
+    about = json.loads((path / "record.json").read_text())
+    assert about["data"].pop("val_fingerprint") == splits.val_fingerprint
+    (path / "record.json").write_text(json.dumps(about))
+    assert open_record(go(Run.resume(path, splits=less))).status == "finished"
 
 
 # The clock

@@ -116,7 +116,8 @@ class Splits:
     train, val, test
         The three splits; ``val`` is None unless one was asked for.
     fingerprint
-        16 hex digits that depend on every value of ``x`` and ``y`` of train and test.
+        16 hex digits that depend on every value of ``x`` and ``y`` of train and test. The
+        validation split, on which nothing is trained, has its own (``val_fingerprint``).
     skipped
         One entry a file that could not be read: its name and the reason.
     """
@@ -127,6 +128,11 @@ class Splits:
     test: Samples
     fingerprint: str
     skipped: tuple[str, ...] = ()
+
+    @property
+    def val_fingerprint(self) -> str:
+        """The same of the validation split; empty where there is none."""
+        return fingerprint(self.val) if self.val is not None else ""
 
     @classmethod
     def of(
@@ -234,10 +240,10 @@ def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
     return tuple(means), tuple(spreads)
 
 
-def fingerprint(train: Samples, test: Samples) -> str:
-    """Sixteen hex digits of the SHA-256 of ``x`` and ``y`` of both splits."""
+def fingerprint(*splits: Samples) -> str:
+    """Sixteen hex digits of the SHA-256 of ``x`` and ``y`` of the splits, in their order."""
     digest = hashlib.sha256()
-    for samples in (train, test):
+    for samples in splits:
         for tensor in (samples.x, samples.y):
             array = np.ascontiguousarray(tensor.cpu().numpy())
             digest.update(f"{array.dtype.str}{array.shape}".encode())

@@ -134,7 +134,9 @@ def finish(
     if legend and ax.get_legend_handles_labels()[0]:
         many = len(ax.get_legend_handles_labels()[1]) > 5
         beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if many else {"loc": "best"}
-        ax.legend(frameon=False, fontsize=9, labelcolor=INK, handlelength=3, **beside)
+        # Where no place is free, the entries stay readable on what they cover.
+        ax.legend(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=9,
+                  labelcolor=INK, handlelength=3, **beside)  # fmt: skip
     describe(ax, text)
     return ax
 

@@ -134,6 +134,7 @@ class Run:
             data={
                 "name": self.config.dataset_name,
                 "fingerprint": self.splits.fingerprint,
+                "val_fingerprint": self.splits.val_fingerprint,
                 "classes": list(train.classes),
                 "shape": list(train.sample_shape),
                 "train": len(train),
@@ -187,7 +188,12 @@ class Run:
         run.precision = choose_precision(recorded, run.device)
         run.on_step = on_step
         run.splits = splits if splits is not None else given.load_again(path, run.config, data_root)
-        if run.splits.fingerprint != record.about["data"].get("fingerprint"):
+        data, val = record.about["data"], run.splits.val_fingerprint
+        # Older records do not say which samples they were validated on.
+        if (run.splits.fingerprint, val) != (
+            data.get("fingerprint"),
+            data.get("val_fingerprint", val),
+        ):
             raise RunError(
                 f"the data '{run.config.dataset}' is not what record '{path}' was trained on: "
                 "restore the data, or start a new run"
