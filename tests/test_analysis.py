@@ -350,8 +350,50 @@ def test_a_setting_that_some_records_lack_still_pairs():
 
 
 def test_missing_columns_are_named():
-    with pytest.raises(InputError, match="lacks the column budget"):
-        analysis.compare(summary_frame([("p-SGD", 0, 0.5, {})]).drop(columns="budget"))
+    frame = summary_frame([("p-SGD", 0, 0.5, {})])
+    with pytest.raises(InputError, match="this frame lacks the column budget: it has dataset, "):
+        analysis.compare(frame.drop(columns="budget"))
+    with pytest.raises(InputError, match="lacks the columns augmentation, budget: "):
+        analysis.compare(frame.drop(columns=["augmentation", "budget"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("label_noise", (0.0, 0.1)), ("noise_kind", ("pair", "instance")), ("imbalance", (1.0, 9.0)),
+     ("val_fraction", (0.0, 0.1)), ("limit", (0, 100)), ("data_seed", (0, 1))],
+)  # fmt: skip
+def test_settings_that_change_the_data_explain_other_data(name, values):
+    rows = [("p-SGD", s, 0.5, {name: v, "fingerprint": f"of {v}"}) for s in (0, 1) for v in values]
+    frame = summary_frame(rows)
+    assert analysis.condition_columns(frame)[5:] == [name]
+    # Under the same setting, it is not explained.
+    same = frame.assign(**{name: values[0]})
+    assert analysis.condition_columns(same)[5:] == ["fingerprint"]
+
+
+def test_a_condition_is_named_by_its_settings():
+    row = {"dataset": "shapes", "method": "p-SGD", "augmentation": "mixup", "model": "resnet8",
+           "budget": 0.3, "budget_unit": "flops", "lr": 0.05, "epochs": 20}  # fmt: skip
+    named = analysis.label(row, ["dataset", "method", "augmentation", "model", "budget", "lr"])
+    assert named == "shapes, p-SGD, mixup, resnet8, budget 30%, lr 0.05"
+    assert analysis.label(row, ["budget_unit", "epochs"]) == "budget unit flops, epochs 20"
+
+
+def test_runs_without_the_metric_are_named_and_left_out():
+    rows = [("p-SGD", s, 0.5, {"path": f"runs/{s}"}) for s in range(2)]
+    rows += [("p-SGD", s, math.nan, {"path": f"runs/{s}"}) for s in range(2, 7)]
+    with pytest.warns(RecordWarning) as caught:
+        table = analysis.compare(summary_frame(rows), "SGD")
+    assert list(table["n"]) == [2]
+    said = str(caught[0].message)
+    assert said.startswith("5 of 7 runs have no test_accuracy and are left out")
+    assert said.endswith(": runs/2, runs/3, runs/4 and 2 more")
+
+
+def test_runs_that_are_not_finished_are_named_with_their_status():
+    rows = [("p-SGD", 0, 0.5, {"path": "a"}), ("p-SGD", 1, 0.5, {"path": "b", "status": "failed"})]
+    with pytest.warns(RecordWarning, match=r"left out of the comparison: b \(failed\)$"):
+        analysis.compare(summary_frame(rows), "SGD")
 
 
 # Curves
@@ -389,6 +431,32 @@ def test_all_conditions_can_be_read_at_the_same_costs():
 def test_a_single_run_has_no_band():
     curve = analysis.curves(curve_frame([([1, 2], [0.1, 0.2])]))
     assert curve["low"].isna().all()
+    assert curve["spread"].isna().all()
+
+
+def test_curves_know_what_they_are_of():
+    frame = curve_frame([([0, 2], [0.1, 0.2]), ([0, 2], [0.3, 0.4])])
+    curve = analysis.curves(frame, confidence=0.9)
+    assert curve.attrs == {"cost": "steps", "value": "test_accuracy", "confidence": 0.9}
+    np.testing.assert_allclose(curve["spread"], np.std([0.1, 0.3], ddof=1))
+    nothing = analysis.curves(frame.assign(test_accuracy=math.nan))
+    assert list(nothing) == [*analysis.condition_columns(frame), "cost", "mean", "spread", "low",
+                             "high", "n"]  # fmt: skip
+
+
+def test_a_curve_leaves_out_what_is_not_finished_where_something_is():
+    frame = curve_frame([([0, 10], [0.1, 0.2]), ([0, 4], [0.8, 0.9])])
+    frame["status"] = frame["run"].map({0: "finished", 1: "running"})
+    curve = analysis.curves(frame)
+    assert (curve["n"].unique().item(), curve["mean"].iloc[-1]) == (1, 0.2)
+    going = analysis.curves(frame.assign(status="running"))
+    assert going["n"].unique().item() == 2
+
+
+def test_a_setting_that_was_not_recorded_keeps_its_curve():
+    frame = curve_frame([([0, 10], [0.1, 0.2]), ([0, 10], [0.3, 0.4])])
+    frame["smoothing"] = frame["run"].map({0: 1.0, 1: math.nan})
+    assert sorted(analysis.curves(frame, points=2)["mean"]) == [0.1, 0.2, 0.3, 0.4]
 
 
 def test_runs_without_common_cost_are_said():
@@ -404,12 +472,29 @@ def test_frontier_by_hand():
     assert dict(found) == {"a": True, "b": False, "c": True, "d": False}
 
 
+def test_the_frontier_has_intervals_and_leaves_out_what_has_no_result():
+    rows = [("a", 0, 0.5, {"flops": 1.0}), ("a", 1, 0.7, {"flops": 3.0}),
+            ("b", 0, math.nan, {"flops": 9.0})]  # fmt: skip
+    found = analysis.frontier(summary_frame(rows))
+    assert list(found["method"]) == ["a"]
+    row = found.iloc[0]
+    assert (row["cost"], row["n"]) == (2.0, 2)
+    half = 12.7062047 * np.std([0.5, 0.7], ddof=1) / math.sqrt(2)
+    assert (row["low"], row["high"]) == pytest.approx((0.6 - half, 0.6 + half))
+
+
 def test_cost_to_reach_is_that_of_the_first_epoch_there():
     frame = curve_frame([([10, 20, 40], [0.1, 0.5, 0.4]), ([10, 20, 40], [0.1, 0.2, 0.3])])
     found = analysis.cost_to_reach(frame, 0.45, "steps")
     assert list(found["reached"]) == [True, False]
     assert found["cost"].iloc[0] == 20
     assert math.isnan(found["cost"].iloc[1])
+
+
+def test_cost_to_reach_is_read_off_records_too(folder):
+    found = analysis.cost_to_reach(folder, 0.0, "epoch")
+    assert len(found) == 13
+    assert (found["cost"] == 1).all()
 
 
 def test_an_unknown_cost_names_those_that_exist():

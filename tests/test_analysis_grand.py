@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from budgetlab import analysis, models
+from budgetlab.analysis.gradients import gradient_blocks
 from budgetlab.errors import InputError
 
 
@@ -38,6 +39,41 @@ def test_a_network_with_batch_norm_against_one_backward_a_sample():
         F.cross_entropy(model(x[place : place + 1]), y[place : place + 1]).backward()
         norm = sum(p.grad.double().square().sum() for p in model.parameters()).sqrt()
         assert found[place] == pytest.approx(float(norm), rel=1e-4)
+
+
+def test_frozen_layers_are_used_and_do_not_count():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.ReLU(),
+                                torch.nn.Linear(3, 2))  # fmt: skip
+    model[0].requires_grad_(False)
+    x, y = torch.tensor([[3.0, 4.0], [1.0, -2.0]]), torch.tensor([0, 1])
+    found = analysis.grand(model, x, y)
+    model.eval()
+    for place in range(2):
+        model.zero_grad()
+        F.cross_entropy(model(x[place : place + 1]), y[place : place + 1]).backward()
+        left = [p.grad for p in model.parameters() if p.requires_grad]
+        norm = sum(g.double().square().sum() for g in left).sqrt()
+        assert found[place] == pytest.approx(float(norm), rel=1e-4)
+
+
+def test_blocks_are_no_larger_than_asked_and_nothing_is_no_fault():
+    model = torch.nn.Linear(2, 2)
+    x, y = torch.zeros(7, 2), torch.zeros(7, dtype=torch.int64)
+    sizes = [len(b["bias"]) for b in gradient_blocks(model, x, y, chunk=3)]
+    assert sizes == [3, 3, 1]
+    assert analysis.grand(model, x[:0], y[:0]).shape == (0,)
+
+
+def test_memory_holds_a_chunk_and_no_more(monkeypatch):
+    asked = []
+
+    def blocks(model, x, y, *, chunk):
+        asked.append(chunk)
+        return iter(())
+
+    monkeypatch.setattr("budgetlab.analysis.gradients.gradient_blocks", blocks)
+    analysis.grand(torch.nn.Linear(2, 2), torch.zeros(1, 2), torch.zeros(1).long(), chunk=5)
+    assert asked == [5]
 
 
 def test_a_wrong_label_is_harder():

@@ -75,6 +75,17 @@ def test_runs_rank_the_wrong_labels_first(noisy):
     over = analysis.detection_over_time(runs[0], ["aum"], at=[1, 6])
     assert over["epoch"].tolist() == [1, 6]
     assert over["average_precision"].tolist() == [early, late]
+    every = analysis.detection_over_time(runs[0], ["aum"])
+    assert every["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert every["average_precision"].tolist()[::5] == [early, late]
+
+
+def test_a_long_run_is_looked_at_twelve_times(tmp_path):
+    run = write_run(tmp_path, label_noise=0.1, budget=0.5, epochs=30)
+    at = analysis.detection_over_time(run, ["aum"])["epoch"].tolist()
+    assert len(at) == 12
+    assert (at[0], at[-1]) == (1, 30)
+    assert set(np.diff(at)) <= {2, 3}
 
 
 def test_curves_agree_with_their_area(noisy):
@@ -103,11 +114,28 @@ def test_what_wrong_labels_cost(noisy):
     assert table.loc[("p-SGD", 0.1), "cost"] == pytest.approx(0.2)
     assert table.loc[("p-SGD", 0.1), "pairs"] == 2
     assert table.loc[("p-SGD", 0.0), "cost"] == 0
+    assert table.loc[("p-SGD", 0.0), "noise_kind"] == "none"
+    assert table.loc[("p-SGD", 0.1), "noise_kind"] == "symmetric"
+    with_noise = [r for r in noisy[0] if r.config["method"] == "p-SGD"]
+    reached = np.mean([r.summary["test_accuracy"] for r in with_noise])
+    assert table.loc[("p-SGD", 0.1), "accuracy"] == pytest.approx(reached)
     # The fake runs hold the same samples, noisy or not; only the setting differs.
     assert table.loc[("p-SGD", 0.1), "picked"] > table.loc[("unif-SGD", 0.1), "picked"]
     alone = analysis.noise_cost(noisy[0])
     assert alone["cost"].isna().all()
     assert (alone["pairs"] == 0).all()
+
+
+def test_the_interval_of_a_cost_is_of_the_pairs(tmp_path):
+    runs = [
+        write_run(tmp_path, method="p-SGD", seed=seed, label_noise=noise, budget=0.5, gain=gain)
+        for seed, lost in ((0, -0.10), (1, -0.14))
+        for noise, gain in ((0.0, 0.0), (0.1, lost))
+    ]
+    row = analysis.noise_cost(runs, confidence=0.8).set_index("label_noise").loc[0.1]
+    half = 3.0776835 * np.std([0.10, 0.14], ddof=1) / math.sqrt(2)  # Student's t, one degree
+    assert row["cost"] == pytest.approx(0.12)
+    assert (row["cost_low"], row["cost_high"]) == pytest.approx((0.12 - half, 0.12 + half))
 
 
 def test_learned_by_heart_is_that_of_the_last_visit(tmp_path):

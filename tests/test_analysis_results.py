@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from fake_records import write_run
 
 from budgetlab import analysis
 
@@ -51,3 +52,22 @@ def test_without_a_full_run_there_is_no_share_of_it(frame):
     table = analysis.results(frame[frame["budget"] < 1])
     assert table["cost_vs_full"].isna().all()
     assert "cost of full" not in analysis.table(table)
+
+
+def test_records_will_do_and_what_was_averaged_is_kept(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, method="p-SGD", budget=0.2, seed=seed)
+    table = analysis.results(tmp_path, cost="seconds")
+    assert table["n"].tolist() == [2]
+    assert table.attrs == {"metric": "test_accuracy", "cost": "seconds"}
+
+
+def test_replicates_may_differ_in_more_than_the_seed(frame):
+    frame["lr"] = [0.1, 0.2, 0.1, 0.2, 0.1]
+    assert len(analysis.results(frame)) == 5
+    assert analysis.results(frame, over=("seed", "lr"))["n"].tolist() == [2, 2, 1]
+
+
+def test_a_setting_that_was_not_recorded_keeps_its_runs(frame):
+    frame["smoothing"] = [1.0, 1.0, np.nan, np.nan, np.nan]
+    assert analysis.results(frame)["n"].tolist() == [2, 2, 1]

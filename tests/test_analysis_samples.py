@@ -161,12 +161,25 @@ def test_constant_measures_overlap_by_chance():
 def test_measures_of_one_run_are_turned_before_they_are_compared(run):
     table = analysis.measure_agreement(analysis.measures(run), ["confidence", "mean_loss"])
     assert table["spearman"].iloc[0] > 0.9
+    assert table[["a", "b"]].to_numpy().tolist() == [["confidence", "mean_loss"]]
+
+
+def test_by_default_all_that_say_how_hard_a_sample_is_are_compared(run):
+    frame = analysis.measures(run)
+    table = analysis.measure_agreement(frame, top=0.25)
+    hard = list(analysis.hardness(frame))
+    assert len(table) == len(hard) * (len(hard) - 1) / 2
+    assert set(table["a"]) | set(table["b"]) == set(hard)
+    assert (table["top"] == round(0.25 * table["n"])).all()
 
 
 def test_runs_on_the_same_data_agree_and_others_are_refused(tmp_path, run):
     other = write_run(tmp_path, method="unif-SGD", budget=0.5, epochs=20, seed=5)
     table = analysis.run_agreement([run, other], "aum")
     assert table["spearman_low"].iloc[0] > 0.5
+    wider = analysis.run_agreement([run, other], "aum", top=0.5)
+    assert wider["top"].item() == round(0.5 * wider["n"].item()) > table["top"].item()
+    assert (wider["a"].item(), wider["b"].item()) == (str(run.path), str(other.path))
     stranger = write_run(tmp_path, method="SGD", fingerprint="else")
     with pytest.raises(InputError, match="other data"):
         analysis.run_agreement([run, stranger])
@@ -176,8 +189,10 @@ def test_too_few_samples_and_a_wrong_top_are_errors():
     few = pd.Series([1.0, 2, 3])
     with pytest.raises(InputError, match="at least 4"):
         analysis.agreement(few, few)
-    with pytest.raises(InputError, match=r"top 1\.5"):
-        analysis.agreement(pd.Series(range(9)), pd.Series(range(9)), top=1.5)
+    for top in (0, 1, 1.5):
+        with pytest.raises(InputError, match=f"top {top} is not allowed"):
+            analysis.agreement(pd.Series(range(9)), pd.Series(range(9)), top=top)
+    assert analysis.agreement(pd.Series(range(4)), pd.Series(range(4)))["n"] == 4
 
 
 # Selection
@@ -253,14 +268,25 @@ def test_quantiles_leave_out_what_was_not_visited(tiny):
     frame = analysis.quantiles(tiny, "loss", (0.0, 0.5, 1.0))
     assert list(frame.loc[1]) == [1, 2, 3, 3]
     assert list(frame.loc[2, [0.0, 1.0]]) == [0.5, 4]
+    with pytest.raises(InputError, match="unknown array 'losses': did you mean 'loss'"):
+        analysis.quantiles(tiny, "losses")
 
 
 def test_one_epoch_knows_only_what_was_known_before(tiny):
     frame = analysis.one_epoch(tiny, 3)
     np.testing.assert_allclose(frame["last_loss"], [0.5, 4, NAN, 1])
     assert analysis.one_epoch(tiny, 1)["last_loss"].isna().all()
-    with pytest.raises(InputError, match="it has 1 to 4"):
-        analysis.one_epoch(tiny, 5)
+    for wrong in (5, 0, -5):
+        with pytest.raises(InputError, match=f"epoch {wrong} does not exist.*it has 1 to 4"):
+            analysis.one_epoch(tiny, wrong)
+
+
+def test_epochs_count_from_either_end(tiny):
+    for number in (1, 2, 3, 4):
+        frame = analysis.one_epoch(tiny, number)
+        assert frame.attrs["epoch"] == number
+        pd.testing.assert_frame_equal(frame, analysis.one_epoch(tiny, number - 5))
+    assert analysis.one_epoch(tiny).attrs["epoch"] == 4
 
 
 def test_sample_life(tiny):
@@ -276,6 +302,7 @@ def test_credit_that_finds_its_sample_rises_with_the_reference(tmp_path, tiny, r
     assert (np.diff(frame["reference"]) > 0).all()
     assert frame["credited"].iloc[-1] > frame["credited"].iloc[0] + 0.2
     assert frame.attrs["spearman"] > 0.5
+    assert len(analysis.credit_by_reference(right, run)) == 10
     assert frame["samples"].max() - frame["samples"].min() <= 1
     shuffled = np.random.default_rng(0).permutation(200)
     p_y = right.samples["p_y"].to_numpy()[:, shuffled]

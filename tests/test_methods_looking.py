@@ -95,10 +95,12 @@ def test_the_record_says_who_was_kept():
 # ---- RHO-LOSS ----
 
 
-def knows(irreducible: torch.Tensor, asked: list | None = None):
+def knows(irreducible: torch.Tensor, asked: list | None = None, chance: list | None = None):
     def train_proxy(plan, generator):
         if asked is not None:
             asked.append(plan)
+        if chance is not None:
+            chance.append(generator)
         return ProxyRun(History(1), irreducible)
 
     return train_proxy
@@ -136,6 +138,13 @@ def test_the_proxy_is_trained_once_and_on_the_validation_split():
     assert asked[0].small
     assert asked[0].losses
     assert len(sampler.pool) == SIZE
+
+
+def test_the_proxy_draws_with_the_random_numbers_of_the_method():
+    chance: list = []
+    sampler = make("rho-loss", train_proxy=knows(torch.zeros(SIZE), chance=chance), val=50)
+    one_pass(sampler, Eye(torch.rand(SIZE)))
+    assert chance == [sampler.generator]
 
 
 def test_without_a_validation_split_a_share_is_held_out_and_never_trained_on():

@@ -425,6 +425,31 @@ def test_a_method_can_be_a_class(register, train):
     assert run.history.times_trained.tolist() == [2] * 64 + [1] * 64
 
 
+def test_methods_come_in_the_order_of_the_course_and_your_own_after_them(register):
+    register("a first one by the alphabet")(lambda history: history.error)
+    names = samplers.names()
+    assert names[:5] == ["SGD", "unif-SGD", "rs2", "p-SGD", "c-SGD"]
+    assert names[-1] == "a first one by the alphabet"
+    assert samplers.describe()[names[-1]] == "Your own"
+
+
+def test_a_full_stop_ends_a_sentence_and_no_name_in_a_list(register):
+    @register("mine")
+    def score(history):
+        """Score by U.S.X"""
+        return history.error
+
+    assert samplers.describe()["mine"] == "Score by U.S.X"
+
+
+def test_the_kit_may_be_imported_again(register):
+    """As with ``%autoreload``: its own methods take their names again."""
+    sgd = samplers.lookup("SGD")
+    again = type("SGD", (sgd,), {"__module__": sgd.__module__})
+    register("SGD")(again)
+    assert samplers.lookup("SGD") is again
+
+
 def test_a_name_taken_again_is_replaced(register):
     register("mine")(lambda history: history.error)
     register("mine")(lambda history: history.error * 0)
@@ -453,7 +478,7 @@ def test_what_is_no_method_is_refused(register, made):
 
 
 def test_an_unknown_rule_for_the_unseen_is_refused(register):
-    with pytest.raises(InputError, match="unknown rule for the unseen 'lowest'"):
+    with pytest.raises(InputError, match=r"unseen 'lowest'.*highest, score"):
         register("mine", unseen="lowest")
 
 
@@ -516,3 +541,9 @@ def test_indices_that_are_no_list_of_samples_are_refused():
 def test_an_unknown_method_is_refused():
     with pytest.raises(InputError, match="unknown method 'p-sdg': did you mean 'p-SGD'"):
         make("p-sdg")
+
+
+@pytest.mark.parametrize("given", ["p-sgd", "P-SGD", "p-SGD"])
+def test_the_case_of_a_name_does_not_matter(given):
+    assert samplers.canonical(given) == "p-SGD"
+    assert samplers.lookup(given) is samplers.lookup("p-SGD")
