@@ -60,6 +60,33 @@ def test_summaries_hold_what_the_runs_say(folder):
     assert (full["trained_samples"], full["steps"], full["flops"]) == (1200, 120, 3_600_000)
     assert full["test_accuracy"] == pytest.approx(0.9)
     assert full["model"] == "small"
+    assert (full["dataset"], full["train_size"], full["hardware"]) == ("shapes", 200, "a CPU")
+    assert (full["epochs_trained"], full["fingerprint"]) == (6, "f00d")
+    assert full["updated"].startswith("20")
+
+
+def test_what_was_used_counts_and_what_was_asked_for_where_nothing_else_is_known(tmp_path):
+    record = write_run(tmp_path, dataset="folder:/data/pets", model="resnet8", precision="float32")
+    row = analysis.summaries(record).iloc[0]
+    assert (row["dataset"], row["model"], row["precision"]) == ("pets", "small", "float32")
+    assert row["milestones"] == (0.5, 0.75)  # in a frame, values have to be hashable
+    record.about["hardware"] = {"device": "cuda", "precision": "bfloat16"}
+    row = analysis.summaries(record).iloc[0]
+    assert (row["hardware"], row["model"]) == ("cuda", "resnet8")
+    assert row["precision"] == "bfloat16"
+    del record.about["hardware"], record.about["updated"]
+    row = analysis.summaries(record).iloc[0]
+    assert (row["hardware"], row["precision"], row["updated"]) == (None, "float32", "")
+
+
+def test_a_run_cut_off_before_its_first_epoch_has_no_results(tmp_path):
+    record = write_run(tmp_path, status="running")
+    (record.path / "epochs.csv").unlink()
+    row = analysis.summaries(record.path).iloc[0]
+    assert row["epochs_trained"] == 0
+    assert row[["test_accuracy", "steps", "flops"]].isna().all()
+    with pytest.raises(InputError, match="none of these records holds a finished epoch: train"):
+        analysis.epochs(record.path)
 
 
 def test_a_record_can_be_given_as_path_folder_or_object_and_counts_once(folder):
@@ -242,6 +269,24 @@ def test_less_loss_is_better():
            "difference": -0.2, "ci_low": -0.3, "ci_high": -0.1, "p_corrected": 0.001}  # fmt: skip
     assert "p-SGD is better than unif-SGD" in sentence(row, "test_loss")
     assert "p-SGD is worse than unif-SGD" in sentence(row, "test_accuracy")
+
+
+def test_sentences_word_for_word():
+    row = {"method": "p-SGD", "baseline": "unif-SGD", "pairs": 5, "dropped": 1, "p": 0.04,
+           "difference": -0.25, "ci_low": -0.5, "ci_high": -0.125,
+           "p_corrected": 0.0005}  # fmt: skip
+    assert sentence(row, "test_loss") == (
+        "p-SGD is better than unif-SGD: -0.25 in test loss (95% CI -0.5 to -0.125, corrected "
+        "p < 0.001, n = 5 pairs); 1 run without a partner left out."
+    )
+    # At the level itself nothing is claimed, and what correcting took away is said.
+    said = sentence(row | {"p_corrected": 0.05})
+    assert said.startswith("no difference can be claimed at n = 5, as several comparisons were "
+                           "made: p-SGD against unif-SGD is -25.00 points")  # fmt: skip
+    assert "corrected p = 0.050" in said
+    said = sentence(row | {"p": 0.06, "p_corrected": 0.06})
+    assert said.startswith("no difference can be claimed at n = 5: p-SGD")
+    assert "corrected p = 0.001," in sentence(row | {"p_corrected": 0.001})
 
 
 def test_a_single_seed_gives_no_spread_and_no_interval():
@@ -532,6 +577,49 @@ def test_exports_keep_the_numbers_and_escape_names(tmp_path):
     lines = analysis.export(frame, tmp_path / "t.md").read_text().splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert len(lines) == 2 + len(frame)
+
+
+def test_the_table_line_by_line():
+    table = analysis.compare(
+        summary_frame(
+            [(m, s, 0.5 + s * (m == "p-SGD") / 100, {"budget": b, "flops": 3e9, "seconds": 1.25})
+             for m in ("unif-SGD", "p-SGD") for s in range(2) for b in (0.2, 1.0)]
+        ), "unif-SGD",
+    ).drop(columns="sentence")  # fmt: skip
+    table[["flops", "steps"]] = [3e9, 1234.0]
+    heading, rule, *rows = analysis.table(table).splitlines()
+    assert rule.strip("- ") == ""
+    assert [len(part) for part in rule.split("  ")][:2] == [len("dataset"), len("p-SGD") + 3]
+    cells = [row.split() for row in rows]
+    assert [row[1] for row in cells] == ["unif-SGD", "p-SGD"] * 2
+    assert [row[3] for row in cells] == ["20%", "20%", "100%", "100%"]
+    assert heading.index("budget") + len("budget") == rows[0].index("20%") + 3  # to the right
+    assert rows[1].index("p-SGD") == heading.index("method")  # to the left
+    assert all("1,234" in row and "3.00e+09" in row for row in rows)
+    assert "pairs" in heading.split()
+    assert rows[1].split()[-1] == "1.000"  # two tests at p = 0.5
+
+
+def test_losses_are_no_percentages():
+    frame = summary_frame([("p-SGD", s, 0.5, {"test_loss": 1.5}) for s in range(2)])
+    readable = analysis.readable(analysis.compare(frame, "SGD", metric="test_loss"))
+    assert readable["test loss"].tolist() == ["1.5 ± 0"]
+
+
+def test_odd_names_come_out_whole(tmp_path):
+    frame = pd.DataFrame(
+        {"name": [r"a\b|c", "<d> & 5%"], "value": [1.0, None], "some": [None, "x"]}
+    )
+    lines = analysis.export(frame, tmp_path / "t.md").read_text().splitlines()
+    assert lines[2] == r"| a\\b\|c | 1 |  |"
+    tex = analysis.export(frame, tmp_path / "t.tex").read_text()
+    assert r"$<$d$>$ \& 5\% &  & x" in tex
+    assert r"\begin{tabular}{lrl}" in tex
+
+
+def test_a_table_that_cannot_be_written_says_why(tmp_path):
+    with pytest.raises(InputError, match=r"no/t\.csv' cannot be written \(.+\): give another file"):
+        analysis.export(compared(), tmp_path / "no" / "t.csv")
 
 
 def test_an_unknown_ending_is_an_error(tmp_path):

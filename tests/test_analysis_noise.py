@@ -204,6 +204,34 @@ def test_triage_by_hand():
     assert analysis.indices(ranked, drop=["not seen"]).tolist() == [10, 11, 12, 13, 14, 15, 17]
 
 
+def test_within_a_verdict_the_clearest_cases_come_first():
+    made, names = measures_by_hand()
+    many = pd.concat([made] * 4, ignore_index=True)
+    many["aum"] += np.arange(32) / 100 * (many["aum"] < 0)
+    many["variability"] += np.arange(32) / 1000
+    many["el2n"] += np.arange(32) / 10000
+    many["index"] = np.arange(32)
+    copies = np.arange(32)
+    copies[15] = 7
+    ranked = analysis.triage(many, copies=copies, names=names * 4)
+    assert list(ranked)[:6] == ["rank", "verdict", "index", "label", "name", "copy_of"]
+    by = {verdict: ranked[ranked["verdict"] == verdict] for verdict in analysis.VERDICTS}
+    assert by["check the label"]["aum"].is_monotonic_increasing
+    assert by["decisive"]["variability"].is_monotonic_decreasing
+    assert by["ordinary"]["mean_loss"].is_monotonic_decreasing
+    redundant = by["redundant"]
+    assert redundant["index"].iloc[0] == 15  # a copy is the surest
+    assert redundant["el2n"].iloc[1:].is_monotonic_increasing
+    assert ranked["verdict"].drop_duplicates().tolist() == list(analysis.VERDICTS)
+
+
+def test_one_visit_is_enough_for_a_verdict():
+    made, names = measures_by_hand()
+    ranked = analysis.triage(made.assign(visits=made["visits"].clip(upper=1)), names=names)
+    assert ranked.set_index("name").loc["never", "verdict"] == "not seen"
+    assert (ranked["verdict"] == "not seen").sum() == 1
+
+
 def test_identical_samples_with_different_labels_are_both_suspect():
     made, names = measures_by_hand()
     copies = np.arange(8)
@@ -232,6 +260,8 @@ def test_lists_are_exported(tmp_path):
     ranked = analysis.triage(made, names=names)
     path = analysis.export_indices(ranked, tmp_path / "keep.txt")
     assert np.loadtxt(path, dtype=int).tolist() == analysis.indices(ranked).tolist()
+    all_but = analysis.export_indices(ranked, tmp_path / "most.txt", drop=["not seen"])
+    assert np.loadtxt(all_but, dtype=int).tolist() == [10, 11, 12, 13, 14, 15, 17]
     table = pd.read_csv(analysis.export(ranked, tmp_path / "list.csv"))
     assert table["name"].tolist() == ranked["name"].tolist()
     with pytest.raises(InputError, match="unknown verdict"):

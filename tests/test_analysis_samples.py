@@ -236,7 +236,8 @@ def test_selection_by_epoch(tiny):
     assert list(frame["distinct"]) == [3, 2, 2, 3]
     np.testing.assert_allclose(frame["coverage"], 0.75)
     np.testing.assert_allclose(frame["q_effective_samples"], [4, 4, 4, 2])
-    assert frame["entropy"].iloc[-1] == pytest.approx(analysis.entropy([3, 4, 0, 4]))
+    for name in ("entropy", "gini"):
+        assert frame[name].iloc[-1] == pytest.approx(getattr(analysis, name)([3, 4, 0, 4]))
 
 
 def test_noisy_share_is_counted_among_the_places(run):
@@ -253,10 +254,29 @@ def test_class_share_sums_to_one(tiny):
     frame = analysis.class_share(tiny)
     np.testing.assert_allclose(frame.groupby("epoch")["share"].sum(), 1)
     assert frame.query("epoch == 3 and `class` == 'b'")["share"].item() == pytest.approx(2 / 3)
+    assert set(frame["class"]) == {"a", "b"}
+    np.testing.assert_allclose(frame["base"], 0.5)
+
+
+def test_classes_without_a_name_are_numbered_and_an_idle_epoch_has_no_shares(tmp_path):
+    arrays = {"times_trained": np.array([[1, 1, 2], [0, 0, 0]]), "correct": np.zeros((2, 3), int)}
+    frame = analysis.class_share(write_arrays(tmp_path, arrays, [0, 0, 3]))
+    one, two = frame[frame["epoch"] == 1], frame[frame["epoch"] == 2]
+    assert one["class"].tolist() == ["a", "b", "2", "3"]
+    assert one["share"].tolist() == [0.5, 0, 0, 0.5]
+    np.testing.assert_allclose(one["base"], [2 / 3, 0, 0, 1 / 3])
+    assert two["share"].isna().all()
+    assert len(two) == 4
+
+
+def test_where_nothing_was_counted_there_is_no_answer():
+    for measure in (analysis.entropy, analysis.effective_sample_size, analysis.gini):
+        assert math.isnan(measure(np.zeros(3)))
 
 
 def test_ranked_counts(tiny):
     frame = analysis.ranked_counts(tiny)
+    assert list(frame["rank"]) == [1, 2, 3, 4]
     assert list(frame["sample"]) == [1, 3, 0, 2]
     assert list(frame["times_trained"]) == [4, 4, 3, 0]
 
