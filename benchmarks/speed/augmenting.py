@@ -1,4 +1,4 @@
-"""Images a second of each augmentation, against torchvision's image by image."""
+"""Images a second of each augmentation, against torchvision's image by image and a step."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,16 @@ import torch
 from torchvision.transforms import v2
 
 from benchmarks.speed.measure import Row, alternate, compared, row
-from benchmarks.speed.work import BATCH
+from benchmarks.speed.work import BATCH, bare_step, make_loop, random_images
 from budgetlab import augment
 from budgetlab.devices import choose_device
 
 __all__ = ["measure"]
 
 SIDE, CLASSES = 32, 10
+
+# The network whose step is compared with, and the share of it that may be spent on images.
+STEPS = {"cpu": ("small", "<= 0.2"), "cuda": ("resnet18", "<= 0.03")}
 
 
 def measure(rounds: int = 8) -> list[Row]:
@@ -28,16 +31,25 @@ def _on(device: torch.device, rounds: int) -> list[Row]:
     shape = (BATCH, 3, SIDE, SIDE)
     images = torch.randint(256, shape, generator=generator, device=device, dtype=torch.uint8)
     labels = torch.randint(CLASSES, (BATCH,), generator=generator, device=device)
+    model, most = STEPS[device.type]
+    loop = make_loop(random_images(BATCH, SIDE), model, device.type, augmentation="none")
+    indices = torch.arange(BATCH, device=device)
     others, rows = _torchvision(), []
     for name in augment.names():
         ours = augment.build(name)
         # Ten batches at a time, because one takes less than the clock can tell well.
-        work = {"ours": lambda ours=ours: [ours(images, generator) for _ in range(10)]}
+        work = {
+            "ours": lambda ours=ours: [ours(images, generator) for _ in range(10)],
+            "step": lambda: [bare_step(loop, indices) for _ in range(3)],
+        }
         if name in others:
             work["torchvision"] = _one_by_one(*others[name], images, labels)
         seconds = alternate(work, rounds, device)
         rate = [10 * BATCH / s for s in seconds["ours"]]
         rows.append(row("augmenting", f"{name} on {device.type}", rate, "images/s"))
+        share = compared([s / 10 for s in seconds["ours"]], [s / 3 for s in seconds["step"]])
+        what = f"{name} on {device.type}: share of a step of {model}"
+        rows.append(row("augmenting", what, share, "of a step", most))
         if name in others:
             ratio = compared([10 * s for s in seconds["torchvision"]], seconds["ours"])
             what = f"{name} on {device.type}: times as fast as torchvision"

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 
 from benchmarks.speed.measure import Row, alternate, compared, row
-from benchmarks.speed.work import BATCH, make_loop, random_images, scratch, writer_for
+from benchmarks.speed.work import (
+    BATCH,
+    bare_step,
+    make_loop,
+    random_images,
+    scratch,
+    writer_for,
+)
 from budgetlab import history
 from budgetlab.samplers import Batch
 from budgetlab.training.loop import Loop
@@ -40,21 +47,10 @@ def measure() -> list[Row]:
     return rows + _selective_backprop(samples)
 
 
-def _bare(loop: Loop, indices: torch.Tensor) -> None:
-    """Forward, backward and update on a batch; nothing is learned about the samples."""
-    engine = loop.engine
-    view = engine.view(indices)
-    engine.network.train()
-    logits = engine.logits(view.images)
-    engine._cross_entropy(logits, view).mean().backward()
-    engine.optimiser.step()
-    engine.optimiser.zero_grad(set_to_none=True)
-
-
 def _bare_step(samples: Any, rounds: int = 20) -> list[float]:
     loop = make_loop(samples, "auto")
     indices = torch.arange(BATCH, device=loop.device)
-    return alternate({"bare": lambda: _bare(loop, indices)}, rounds, loop.device, 3)["bare"]
+    return alternate({"bare": lambda: bare_step(loop, indices)}, rounds, loop.device, 3)["bare"]
 
 
 def _parts(loop: Loop, out: Path, samples: Any, epochs: int = 4) -> dict[str, list[float]]:
@@ -131,7 +127,7 @@ def _selective_backprop(samples: Any, rounds: int = 3, size: int = 8192) -> list
 
     def step() -> None:
         for _ in range(10):
-            _bare(loop, indices)
+            bare_step(loop, indices)
 
     seconds = alternate({"ours": ours, "look": look, "step": step}, rounds, loop.device, 1)
     bare = [

@@ -16,8 +16,8 @@ from budgetlab.devices import choose_device, choose_precision
 from budgetlab.records import RecordWriter
 from budgetlab.training.loop import Loop
 
-__all__ = ["BATCH", "epoch_seconds", "make_loop", "matrix_product", "random_images", "scratch",
-           "writer_for"]  # fmt: skip
+__all__ = ["BATCH", "bare_step", "epoch_seconds", "make_loop", "matrix_product", "random_images",
+           "scratch", "writer_for"]  # fmt: skip
 
 BATCH = 128
 CLASSES = tuple("abcdefghij")
@@ -39,6 +39,17 @@ def make_loop(samples: Samples, model: str, device: str = "auto", **settings: ob
              "budget": 1.0, "epochs": 100_000}  # fmt: skip
     config = RunConfig(model=model, **usual | settings)
     return Loop(config, samples, chosen, choose_precision("auto", chosen))
+
+
+def bare_step(loop: Loop, indices: torch.Tensor) -> None:
+    """Forward, backward and update on a batch; nothing is learned about the samples."""
+    engine = loop.engine
+    view = engine.view(indices)
+    engine.network.train()
+    logits = engine.logits(view.images)
+    engine._cross_entropy(logits, view).mean().backward()
+    engine.optimiser.step()
+    engine.optimiser.zero_grad(set_to_none=True)
 
 
 def epoch_seconds(loop: Loop) -> float:
