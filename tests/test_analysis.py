@@ -435,6 +435,32 @@ def test_runs_without_the_metric_are_named_and_left_out():
     assert said.endswith(": runs/2, runs/3, runs/4 and 2 more")
 
 
+def test_where_no_run_is_finished_there_is_nothing_to_compare():
+    with (
+        pytest.warns(RecordWarning, match="1 of 1 runs are not finished"),
+        pytest.raises(InputError, match="no finished run to compare: train until the end, or"),
+    ):
+        analysis.compare(summary_frame([("p-SGD", 0, 0.5, {"status": "stopped"})]), "SGD")
+
+
+def test_a_run_is_no_repeat_of_one_that_is_its_replicate():
+    rows = [("p-SGD", 0, 0.5, {"lr": lr}) for lr in (0.1, 0.2)]
+    table = analysis.compare(summary_frame(rows), "SGD", over=("seed", "lr"))
+    assert list(table["n"]) == [2]
+
+
+def test_a_warning_names_the_line_of_whoever_asked(tmp_path):
+    rows = [("p-SGD", s, 0.5, {"status": "finished" if s else "failed"}) for s in range(2)]
+    with pytest.warns(RecordWarning) as caught:
+        analysis.compare(summary_frame(rows), "SGD")
+    assert caught[0].filename == __file__
+    write_run(tmp_path, budget=0.2)
+    damage(tmp_path, "newer")
+    with pytest.warns(RecordWarning) as caught:
+        analysis.load(tmp_path)
+    assert caught[0].filename == __file__
+
+
 def test_runs_that_are_not_finished_are_named_with_their_status():
     rows = [("p-SGD", 0, 0.5, {"path": "a"}), ("p-SGD", 1, 0.5, {"path": "b", "status": "failed"})]
     with pytest.warns(RecordWarning, match=r"left out of the comparison: b \(failed\)$"):
