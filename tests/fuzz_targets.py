@@ -1,6 +1,5 @@
 """What is fed with damaged input: each call either opens it or refuses it in one sentence."""
 
-import contextlib
 import json
 import shlex
 import shutil
@@ -127,7 +126,9 @@ class Targets:
             _ = repr(record), record.classes, record.fingerprint, record.probability_kind
             _ = record.config, record.summary, record.status, record.epochs, record.thumbnails
             record.samples.load()
-            analysis.summaries([path])
+            frame = analysis.summaries([path])
+            analysis.table(analysis.results(frame))
+            analysis.condition_columns(analysis.epochs([path]))
             RunConfig.from_dict(record.config)
         finally:
             (path / name).write_bytes(before)
@@ -145,12 +146,14 @@ class Targets:
 
     def _read_config(self, content: bytes) -> None:
         # Not JSON is the business of the record; any JSON object is that of the config.
-        with contextlib.suppress(ValueError, RecursionError):
+        try:
             values = json.loads(content)
-            if isinstance(values, dict):
-                config = RunConfig.from_dict(values)
-                assert len(config.id) == 10
-                assert "/" not in config.folder_name
+        except (ValueError, RecursionError):
+            return
+        if isinstance(values, dict):
+            config = RunConfig.from_dict(values)
+            assert len(config.id) == 10
+            assert "/" not in config.folder_name
 
     def _read_command(self, content: bytes) -> None:
         text = content.decode(errors="replace").replace("\0", " ")
@@ -163,7 +166,10 @@ class Targets:
 
     def _read_table(self, content: bytes) -> None:
         top = self.folder / "data" / "mini-imagenet"
-        (top / "images").mkdir(parents=True, exist_ok=True)
+        if not top.exists():
+            (top / "images").mkdir(parents=True)
+            for name in ("n01.jpg", "n02.jpg"):
+                (top / "images" / name).write_bytes(self.image_seeds["jpg"])
         for part in ("train", "val", "test"):
             (top / f"{part}.csv").write_bytes(content)
         data.load("mini-imagenet", root=self.folder / "data", progress=False)

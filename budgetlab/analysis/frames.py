@@ -113,16 +113,23 @@ def _summary(record: Record) -> dict[str, Any]:
             "model": hardware.get("model") or config.get("model"),
             "precision": hardware.get("precision") or config.get("precision"),
         }
-        | {name: float("nan") if value is None else value for name, value in results.items()}
+        | {name: _number(value) for name, value in results.items()}
         | {
             "epochs_trained": int(epochs_trained),
-            "proxy_samples": float(summary.get("proxy_samples", "nan")),
+            "proxy_samples": _number(summary.get("proxy_samples")),
             "train_size": data.get("train"),
             "fingerprint": record.fingerprint,
             "hardware": hardware.get("name") or hardware.get("device"),
             "updated": record.about.get("updated", ""),
         }
     )
+
+
+def _number(value: float | None) -> float:
+    """NaN where nothing is known; a float where pandas would have no number."""
+    if value is None:
+        return float("nan")
+    return value if abs(value) < 2**63 else float(value)
 
 
 def _last_epoch(record: Record) -> dict[str, Any]:

@@ -145,7 +145,14 @@ def _table(file: Path) -> pd.DataFrame:
         raise InputError(f"'{file}' is not a table of filename and label: {reason}") from error
     if not {"filename", "label"} <= set(table.columns):
         raise InputError(f"'{file}' needs the columns filename and label: it has {[*table]}")
-    return table[["filename", "label"]].dropna()
+    table = table[["filename", "label"]].dropna()
+    odd = table["filename"].str.contains("\0", regex=False)
+    if odd.any():
+        raise InputError(
+            f"'{file}' names {table.loc[odd, 'filename'].iloc[0]!r}, which no file can be called: "
+            "remove the row"
+        )
+    return table
 
 
 def _stamp(file: Path) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from budgetlab.errors import InputError
 from budgetlab.memory import require_memory
+from budgetlab.records.description import complaint
 from budgetlab.records.format import EPOCH_COLUMNS, FORMAT, SAMPLE_ARRAYS
 from budgetlab.records.safety import (
     DAMAGED_ARCHIVE,
@@ -248,13 +249,9 @@ def _read_about(path: Path) -> dict[str, Any]:
         about = json.loads(own_file(path, file.name).read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"'{file}' cannot be read: {_reason(error)}") from None
-    kinds = {"config": dict, "data": dict, "summary": dict, "status": str, "format": int}
-    if not isinstance(about, dict) or any(
-        not isinstance(about.get(key), kind) for key, kind in kinds.items()
-    ):
-        raise InputError(f"'{file}' is not the description of a run: it lacks {', '.join(kinds)}")
-    if any(not isinstance(about.get(key, {}), dict) for key in ("hardware", "versions")):
-        raise InputError(f"'{file}' is not the description of a run: hardware is no table")
+    wrong = complaint(about)
+    if wrong:
+        raise InputError(f"'{file}' is not the description of a run: {wrong}")
     if about["format"] > FORMAT:
         raise InputError(
             f"'{file}' has format {about['format']}, newer than {FORMAT}: upgrade budgetlab"
