@@ -258,3 +258,50 @@ def test_a_name_is_only_ever_a_name_on_the_terminal(record, capsys):
     assert message.count("\n") == 1
     assert "\x1b" not in message
     assert "<script>" in message
+
+
+# What record.json says
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "says"),
+    [
+        ("summary", "proxy_samples", "", "summary.proxy_samples is '' and not a number"),
+        ("summary", "steps", [], "summary.steps is [] and not a number"),
+        ("summary", "epochs", 2.5, "summary.epochs is 2.5 and not a whole number"),
+        ("summary", "flops", 10**400, "and not a number"),
+        ("data", "classes", 1, "data.classes is 1 and not a list of values"),
+        ("config", "seed", True, "config.seed is True and not a whole number"),
+        ("config", "lr", {"a": 1}, "config.lr is {'a': 1} and not a value or a list of values"),
+        ("config", "milestones", [[]], "config.milestones is [[]] and not a value or a list"),
+        ("hardware", "name", ["a", {}], "hardware.name is ['a', {}] and not a value or a list"),
+        ("data", "fingerprint", "x\n" * 90, ""),
+    ],
+)
+def test_a_description_of_which_no_table_can_be_made_is_refused(record, part, name, value, says):
+    about = json.loads((record / "record.json").read_text())
+    about[part][name] = value
+    (record / "record.json").write_text(json.dumps(about))
+    if says:
+        message = said(lambda: bl.analysis.summaries(record))
+        assert "is not the description of a run: " in message
+        assert says in message
+        assert len(message) < 500
+    else:
+        assert len(bl.analysis.summaries(record)) == 1
+
+
+@pytest.mark.parametrize("name", ["dataset", "method", "augmentation", "budget", "seed"])
+def test_a_description_without_what_tells_runs_apart_is_refused(record, name):
+    about = json.loads((record / "record.json").read_text())
+    del about["config"][name]
+    (record / "record.json").write_text(json.dumps(about))
+    assert f"it lacks config.{name}" in said(lambda: open_record(record))
+
+
+def test_numbers_that_no_integer_of_a_table_holds_become_floats(record):
+    about = json.loads((record / "record.json").read_text())
+    about["summary"] |= {"flops": 2**70, "test_accuracy": None, "later": "what comes"}
+    (record / "record.json").write_text(json.dumps(about))
+    frame = bl.analysis.results(bl.analysis.summaries(record).assign(test_accuracy=0.5))
+    assert frame["flops"].item() == float(2**70)
