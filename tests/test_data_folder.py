@@ -258,6 +258,9 @@ def test_mini_imagenet_says_what_is_missing(tmp_path):
     (top / "val.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="columns filename and label"):
         load("mini-imagenet", root=tmp_path)
+    (top / "val.csv").write_bytes(b"filename,label\nn\0.jpg,a\n")
+    with pytest.raises(InputError, match=r"names 'n\\x00.jpg', which no file can be called"):
+        load("mini-imagenet", root=tmp_path)
 
 
 def test_a_clean_folder_gives_no_warning(pets, tmp_path):
