@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.sittings import RESULTS, fill, parser, read
+from benchmarks import standings
+from benchmarks.sittings import RESULTS, fill, parser, provenance, read
 from budgetlab import analysis, augment
-from budgetlab.analysis.comparison import paired_difference
 from budgetlab.config import RunConfig
 from budgetlab.plots import style
 from budgetlab.records import write_atomically
@@ -79,25 +79,28 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 def over_budgets(rows: pd.DataFrame) -> pd.DataFrame:
     """Points of accuracy above unif-SGD, averaged over budgets, and the 95% interval over seeds.
 
-    Only what every method of an augmentation has at the same budget and seed is counted.
+    Averaged are the budgets at which every seed counted has every method, so that seeds
+    differ by chance only.
     """
     made = []
     for name in augment.names():
         group = rows[rows["augmentation"] == name]
         wide = group.pivot_table(index=["budget", "seed"], columns="method", values="test_accuracy")
-        by_seed = 100 * wide.dropna().groupby(level="seed").mean()
-        if BASELINE not in by_seed:
+        whole = 100 * wide.dropna()
+        if BASELINE not in whole or whole.empty:
             continue
-        for method in (m for m in METHODS if m in by_seed and m != BASELINE):
-            found = paired_difference(by_seed[method].to_numpy(), by_seed[BASELINE].to_numpy())
-            if not found.pairs:
-                continue
-            known = math.isfinite(found.low)
-            inside = f" ({found.low:+.2f} to {found.high:+.2f})" if known else ""
+        per_budget = whole.groupby(level="budget").size()
+        budgets = per_budget.index[per_budget == per_budget.max()]
+        whole = whole[whole.index.get_level_values("budget").isin(budgets)]
+        found = standings.differences(whole.rename_axis(columns="entry")).set_index("entry")
+        for method in (m for m in METHODS if m in found.index):
+            row = found.loc[method]
+            known = math.isfinite(row["low"])
+            inside = f" ({row['low']:+.2f} to {row['high']:+.2f})" if known else ""
             made.append({"augmentation": name, "method": method,
-                         "points above unif-SGD (95%)": f"{found.difference:+.2f}{inside}",
-                         "budgets": wide.dropna().index.get_level_values("budget").nunique(),
-                         "seeds": found.pairs})  # fmt: skip
+                         "points above unif-SGD (95%)": f"{row['difference']:+.2f}{inside}",
+                         "budgets": ", ".join(f"{budget:g}" for budget in budgets),
+                         "seeds": int(per_budget.max())})  # fmt: skip
     return pd.DataFrame(made)
 
 
@@ -132,9 +135,7 @@ def page(frame: pd.DataFrame) -> str:
                 "Test accuracy in percent, mean ± standard deviation (seeds):",
                 analysis.markdown(summary(equal)).rstrip(),
             ]
-    hardware = ", ".join(sorted(frame["hardware"].astype(str).unique()))
-    versions = ", ".join(sorted(frame["torch"].astype(str).unique()))
-    parts.append(f"{len(frame)} runs; hardware: {hardware}; torch {versions}.")
+    parts.append(provenance(frame))
     return "\n\n".join(parts) + "\n"
 
 

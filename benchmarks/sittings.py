@@ -68,6 +68,14 @@ def read(table: Path) -> pd.DataFrame:
     return pd.DataFrame(columns=[*COLUMNS, *MEASURED, "other_settings"])
 
 
+def provenance(frame: pd.DataFrame) -> str:
+    """Say how many runs a table holds, and on what they were computed."""
+    hardware, versions = (
+        ", ".join(sorted(frame[name].astype(str).unique())) for name in ("hardware", "torch")
+    )
+    return f"{len(frame)} runs; hardware: {hardware}; torch {versions}."
+
+
 def sit(
     plan: Iterable[RunConfig],
     table: Path,

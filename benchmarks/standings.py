@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
+from benchmarks.sittings import provenance
 from budgetlab import analysis
 from budgetlab.analysis.comparison import mean_interval, paired_difference
 from budgetlab.records import write_atomically
@@ -199,9 +200,7 @@ def page(frame: pd.DataFrame) -> str:
             f"## {dataset}: accuracy at every budget, at equal iterations",
             analysis.markdown(_by_budget(iterations)).rstrip(),
         ]
-    hardware = ", ".join(sorted(frame["hardware"].astype(str).unique()))
-    versions = ", ".join(sorted(frame["torch"].astype(str).unique()))
-    parts.append(f"{len(frame)} runs; hardware: {hardware}; torch {versions}.")
+    parts.append(provenance(frame))
     return "\n\n".join(parts) + "\n"
 
 

@@ -23,7 +23,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, RunError, unknown
+from budgetlab.errors import InputError, RunError, one_line, unknown
 from budgetlab.records import plain
 from budgetlab.sweep.options import Lists, given
 
@@ -295,8 +295,7 @@ def _print_json(content: dict[str, Any]) -> None:
 
 def _say(message: str) -> None:
     """Say one line; what a name brings along of line breaks and terminal codes is shown as such."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    print(f"budgetlab: {shown}", file=sys.stderr)
+    print(f"budgetlab: {one_line(message)}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

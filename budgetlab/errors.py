@@ -3,15 +3,30 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["InputError", "RunError", "unknown"]
+__all__ = ["InputError", "RunError", "one_line", "unknown"]
+
+
+def one_line(text: object, most: int | None = None) -> str:
+    """Write what a stranger may have chosen in one line, at most so long.
+
+    Line breaks, codes of a terminal and other characters that cannot be printed are
+    written as such, as in ``a\\nb``.
+    """
+    whole = str(text)
+    cut = whole if most is None else whole[:most]
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
+    return shown if len(cut) == len(whole) else f"{shown}..."
 
 
 class InputError(ValueError):
     """Something given by the user cannot be used.
 
-    The message is one sentence that names the value, what is allowed and what
-    to do. The command line prints it and exits with 2.
+    The message is one sentence, in one line, that names the value, what is allowed and
+    what to do. The command line prints it and exits with 2.
     """
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 class RunError(RuntimeError):

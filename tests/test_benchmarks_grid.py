@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import grid
-from benchmarks.sittings import key
+from benchmarks.sittings import key, provenance, read
 from budgetlab import augment
 
 
@@ -64,7 +64,7 @@ def test_what_is_averaged_over_budgets_is_paired_by_seed():
     table["test_accuracy"] += 0.02 * table["seed"]
     found = grid.over_budgets(table).iloc[0]
     assert found["points above unif-SGD (95%)"] == "+1.00 (+1.00 to +1.00)"
-    assert (found["budgets"], found["seeds"]) == (2, 3)
+    assert (found["budgets"], found["seeds"]) == ("0.1, 0.2", 3)
 
 
 def test_a_budget_that_one_method_lacks_is_left_out_of_the_average():
@@ -73,7 +73,27 @@ def test_a_budget_that_one_method_lacks_is_left_out_of_the_average():
     lacking = table[(table["budget"] == 0.1) | (table["method"] == "unif-SGD")]
     found = grid.over_budgets(lacking).iloc[0]
     assert found["points above unif-SGD (95%)"].startswith("+1.00")
-    assert found["budgets"] == 1
+    assert found["budgets"] == "0.1"
+
+
+def test_seeds_are_averaged_over_the_same_budgets():
+    """A budget that only some seeds have would pass for scatter between seeds."""
+    table = rows({"unif-SGD": 0.6, "p-SGD": 0.61}, scatter=1e-6)
+    table.loc[(table["budget"] == 0.2) & (table["method"] == "p-SGD"), "test_accuracy"] += 0.1
+    still_filled = table[(table["budget"] == 0.1) | (table["seed"] < 2)]
+    found = grid.over_budgets(still_filled).iloc[0]
+    assert found["points above unif-SGD (95%)"] == "+1.00 (+1.00 to +1.00)"
+    assert (found["budgets"], found["seeds"]) == ("0.1", 3)
+
+
+def test_the_page_in_the_project_is_that_of_its_table():
+    frame = read(grid.RESULTS / grid.TABLE)
+    said = (grid.DOCS / "grid.md").read_text()
+    assert said.rstrip().endswith(provenance(frame))
+    for dataset, of_dataset in frame.groupby("dataset"):
+        assert f"## {dataset}, at equal flops" in said
+        whole = len(of_dataset) == 372
+        assert whole or f"{dataset}: {len(of_dataset)} of 372 runs are in so far." in said
 
 
 def test_a_clear_difference_is_said_and_noise_is_not():

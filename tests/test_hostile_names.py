@@ -13,6 +13,7 @@ from PIL import Image
 import budgetlab as bl
 from budgetlab import data, widgets
 from budgetlab.config import RunConfig
+from budgetlab.errors import InputError, one_line
 from budgetlab.records import open_record
 from budgetlab.training import Run
 
@@ -161,3 +162,33 @@ def test_a_pipe_among_the_images_is_not_waited_for(tmp_path):
     with pytest.warns(UserWarning, match=r"a/pipe.png: no file, or too large a one"):
         splits = data.load(f"folder:{top}", root=tmp_path / "data", progress=False)
     assert len(splits.train) + len(splits.test) == 12
+
+
+# In the sentences with which something is refused
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\r\x1b[2Jb", "a\u2028b", "\ud800"])
+def test_a_name_does_not_break_the_line(name):
+    with pytest.raises(InputError) as error:
+        RunConfig.from_dict({name: 1})
+    message = str(error.value)
+    assert message.isprintable()
+    assert f"unknown setting '{one_line(name)}'" in message
+    assert one_line(message) == message
+
+
+def test_a_sentence_does_not_grow_with_what_a_file_says(tmp_path):
+    file = tmp_path / "mine.npz"
+    np.savez(file, x=np.zeros((20, 8, 8, 3), np.uint8), y=np.arange(20) % 2)
+    # The directory of the archive says another name than the entry, which is kilobytes long.
+    content = bytearray(file.read_bytes())
+    content[26:28] = (3000).to_bytes(2, "little")
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read") as error:
+        data.load(f"npz:{file}", root=tmp_path)
+    assert len(str(error.value)) < 500
+
+
+def test_what_is_short_and_can_be_printed_stays():
+    assert one_line("größer als \\n", 12) == "größer als \\..."
+    assert one_line("größer als \\n") == "größer als \\n"

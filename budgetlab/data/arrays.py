@@ -7,7 +7,7 @@ import numpy as np
 
 from budgetlab.data.samples import channel_statistics, make_samples
 from budgetlab.data.sources import Source, split_off_test
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, one_line
 from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz
 
 __all__ = ["npz"]
@@ -35,7 +35,8 @@ def npz(path: str, seed: int, **_: Any) -> Source:
     except DAMAGED_ARCHIVE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"'{path}' cannot be read ({reason}): save it with numpy.savez(path, x=x, y=y)"
+            f"'{path}' cannot be read ({one_line(reason, 200)}): save it with "
+            "numpy.savez(path, x=x, y=y)"
         ) from error
     y = _labels(path, "y", arrays)
     x = _images(path, "x", arrays, len(y))

@@ -236,7 +236,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
         + (f", {_count(o)} through a second network" if o else "")
         for name, t, s, o in zip(names, trained, looked, other, strict=True)
     )
-    style.finish(ax, x="samples through the network, mean of the runs", text=f"Costs. {said}.")
+    style.finish(ax, x="samples through a network, mean of the runs", text=f"Costs. {said}.")
     ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 1.0))
     return ax
 

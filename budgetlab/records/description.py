@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from budgetlab.errors import one_line
+
 __all__ = ["complaint"]
 
 
@@ -50,6 +52,7 @@ KNOWN: dict[str, dict[str, Kind]] = {
                                  "looked_samples", "flops", "seconds", "proxy_samples"), MEASURED),
                 "epochs": WHOLE, "probability_kind": TEXT},
 }  # fmt: skip
+MOST_SHOWN = 40
 PARTS = ("config", "data", "summary", "hardware", "versions")
 
 
@@ -74,11 +77,6 @@ def _of_part(about: Mapping[str, Any], part: str) -> str:
     for name, value in values.items():
         kind = needed.get(name) or known.get(name) or (PLAIN if part else None)
         if kind is not None and not kind[1](value):
-            return f"{prefix}{_short(name)} is {_short(repr(value))} and not {kind[0]}"
+            shown = one_line(repr(value), MOST_SHOWN)
+            return f"{prefix}{one_line(name, MOST_SHOWN)} is {shown} and not {kind[0]}"
     return ""
-
-
-def _short(text: str, most: int = 40) -> str:
-    """Cut what a stranger may have made long, and write odd characters as such."""
-    plain = text.encode("unicode_escape").decode()
-    return plain if len(plain) <= most else f"{plain[:most]}..."

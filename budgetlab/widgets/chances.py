@@ -16,7 +16,9 @@ from budgetlab.samplers import RS2, SGD, ScoreSampler, SelectiveBackprop, simula
 __all__ = ["Chances", "chances", "recorded_chances", "supported"]
 
 PAST = 1024
-RACES = 16
+# Simulated draws: so many at least, and in small data, where few are drawn and the sum of
+# their chances scatters by 1 / sqrt(drawn) from race to race, as many as take no time.
+RACES, ARRIVALS, WORK = 16, 25_000, 500_000
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,9 @@ def _drawn(q: Tensor, count: int, seed: int) -> Chances:
         how = f"uniform: k / N = {count:,} / {size:,}; analytic"
         return Chances(q.numpy(), np.full(size, count / size), how, True)
     generator = torch.Generator().manual_seed(seed)
-    inclusion = simulated_inclusion(q, count, generator, RACES).numpy()
-    how = f"{count:,} of {size:,} without replacement: no closed form, {RACES} simulated draws"
+    races = max(RACES, min(ARRIVALS // max(count, 1), WORK // size))
+    inclusion = simulated_inclusion(q, count, generator, races).numpy()
+    how = f"{count:,} of {size:,} without replacement: no closed form, {races} simulated draws"
     return Chances(q.numpy(), inclusion, how, False)
 
 
