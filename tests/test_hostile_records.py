@@ -305,3 +305,14 @@ def test_numbers_that_no_integer_of_a_table_holds_become_floats(record):
     (record / "record.json").write_text(json.dumps(about))
     frame = bl.analysis.results(bl.analysis.summaries(record).assign(test_accuracy=0.5))
     assert frame["flops"].item() == float(2**70)
+
+
+def test_an_array_whose_header_never_ends_is_refused(record, tmp_path):
+    """Numpy takes a header of its second way of writing apart token by token."""
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2L, ".ljust(117) + b"\n"
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+    for file, name in ((tmp_path / "mine.npz", "x"), (record / "thumbnails.npz", "images")):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(f"{name}.npy", content)
+    assert "cannot be read" in said(lambda: bl.data.load(f"npz:{tmp_path / 'mine.npz'}"))
+    assert "cannot be read" in said(lambda: open_record(record).thumbnails)

@@ -9,6 +9,7 @@ import io
 import os
 import stat
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -33,7 +34,7 @@ CHUNK_START = 18
 
 DAMAGED_ARCHIVE = (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, SyntaxError,
                    RuntimeError, NotImplementedError, zlib.error, struct.error,
-                   zipfile.BadZipFile)  # fmt: skip
+                   zipfile.BadZipFile, tokenize.TokenError)  # fmt: skip
 
 
 def own_file(record: Path, name: str) -> Path:
