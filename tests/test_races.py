@@ -62,9 +62,11 @@ def test_the_guess_is_good_for_ordinary_weights():
 
 def test_of_equal_times_the_first_are_taken():
     times = np.array([3.0, 1, 1, 1, 2])
-    assert races._smallest(times, 2).tolist() == [1, 2]
-    assert races._smallest(times, 4).tolist() == [1, 2, 3, 4]
-    assert races._smallest(times, 0).tolist() == []
+    for count, expected, latest in [(2, [1, 2], 1), (4, [1, 2, 3, 4], 2), (0, [], 0)]:
+        places, last = races._smallest(times, count)
+        assert (places.tolist(), last) == (expected, latest)
+    places, last = races._smallest(times, 5)
+    assert (places.tolist(), last) == ([0, 1, 2, 3, 4], 3)
 
 
 # The whole draw, with its random numbers, against what drawing one by one must give.

@@ -50,7 +50,9 @@ def draw_without_replacement(weights: Tensor, count: int, generator: torch.Gener
         raise InputError(f"{count:,} of {size:,} samples cannot be drawn: draw at most {size:,}")
     if weights.device.type == "cpu" and size >= LARGE and count <= LARGEST_SHARE * size:
         uniform = torch.rand(size, dtype=torch.float64, generator=generator)
-        positive = weights.double().clamp(min=SMALLEST_WEIGHT)
+        positive = weights.double()
+        if positive.min() < SMALLEST_WEIGHT:  # a copy only if needed: fresh memory is slow
+            positive = positive.clamp(min=SMALLEST_WEIGHT)
         drawn = torch.from_numpy(first_to_arrive(positive.numpy(), count, uniform.numpy()))
     else:
         # float64: with float32, ties among ten million keys would favour low indices.
@@ -87,11 +89,19 @@ def first_to_arrive(weights: np.ndarray, count: int, uniform: np.ndarray) -> np.
     deadline = _guess_deadline(weights, count)
     candidates = _in_time(weights, deadline, uniform)
     if len(candidates) >= count:
-        times = -np.log1p(-uniform[candidates]) / weights[candidates]
-        places = _smallest(times, count, deadline)
-        if times[places].max(initial=0.0) <= deadline:
+        times = _arrival_times(weights[candidates], uniform[candidates])
+        places, latest = _smallest(times, count, deadline)
+        if latest <= deadline:
             return candidates[places]
-    return _smallest(-np.log1p(-uniform) / weights, count)
+    return _smallest(_arrival_times(weights, uniform), count)[0]
+
+
+def _arrival_times(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    # In one array: asking the system for fresh memory takes as long as the logarithms.
+    times = -uniform
+    np.log1p(times, out=times)
+    times /= weights
+    return np.negative(times, out=times)
 
 
 def _in_time(weights: np.ndarray, deadline: float, uniform: np.ndarray) -> np.ndarray:
@@ -110,13 +120,15 @@ def _in_time(weights: np.ndarray, deadline: float, uniform: np.ndarray) -> np.nd
     return np.concatenate(found)
 
 
-def _smallest(times: np.ndarray, count: int, deadline: float = 0.0) -> np.ndarray:
-    """Places of the ``count`` smallest times, ascending; of equal ones the first.
+def _smallest(times: np.ndarray, count: int, deadline: float = 0.0) -> tuple[np.ndarray, float]:
+    """Places of the ``count`` smallest times, ascending, and the largest of these times.
+
+    Of equal times the first count.
 
     Quick where most of them lie well before the deadline, for only the rest is sorted.
     """
     if count >= len(times) or count == 0:
-        return np.arange(min(count, len(times)))
+        return np.arange(count), float(times[:count].max(initial=0.0))
     late = times[times > 0.9 * deadline]
     missing = count - (len(times) - len(late))
     if missing < 1:
@@ -126,7 +138,7 @@ def _smallest(times: np.ndarray, count: int, deadline: float = 0.0) -> np.ndarra
     if len(places) > count:
         ties = np.flatnonzero(times[places] == last)
         places = np.delete(places, ties[len(ties) - (len(places) - count) :])
-    return places
+    return places, float(last)
 
 
 def _guess_deadline(weights: np.ndarray, count: int, looked_at: int = 4096) -> float:
