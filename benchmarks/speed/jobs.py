@@ -1,6 +1,7 @@
 """Whole jobs: the demo, and every notebook as far as the continuous check runs it.
 
-Not part of ``make bench``, because it takes a quarter of an hour:
+Each as it is, and with the memory of a step given back after it, as torch does by itself: what
+keeping it is worth to whoever waits. Not part of ``make bench``, because it takes half an hour:
 ``python -m benchmarks.speed jobs``.
 """
 
@@ -8,10 +9,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.speed.measure import Row, row
 from benchmarks.speed.work import scratch
+from budgetlab.training.allocation import SWITCH
 
 __all__ = ["measure"]
 
@@ -27,23 +30,28 @@ NotebookClient(notebook, timeout=900, kernel_name="python3",
 
 def measure() -> list[Row]:
     """Time each once: ``BUDGETLAB_SCALE`` chooses the scale of the notebooks, full by default."""
-    rows = []
     scale = os.environ.get("BUDGETLAB_SCALE", "full")
-    with scratch() as folder:
-        rows.append(_timed("make demo", [sys.executable, "-m", "budgetlab.demo"], folder))
+    jobs = {"make demo": [sys.executable, "-m", "budgetlab.demo"]}
     for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        with scratch() as folder:
-            # Notebooks read small records that lie beside them.
-            (Path(folder) / "records").symlink_to(ROOT / "notebooks" / "records")
-            command = [sys.executable, "-c", RUN, str(notebook), folder]
-            rows.append(_timed(f"notebook {notebook.stem}, {scale}", command, folder))
+        name = f"notebook {notebook.stem}, {scale}"
+        jobs[name] = [sys.executable, "-c", RUN, str(notebook), "."]
+    rows = []
+    for turn, (name, command) in enumerate(jobs.items()):
+        ways = {"": "1", ", memory given back": "0"}
+        for way in list(ways)[:: -1 if turn % 2 else 1]:
+            rows.append(_timed(name + way, command, os.environ | {SWITCH: ways[way]}))
     return rows
 
 
-def _timed(name: str, command: list[str], folder: str) -> Row:
-    begun = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - begun
+def _timed(name: str, command: list[str], environment: Mapping[str, str]) -> Row:
+    with scratch() as folder:
+        # Notebooks read small records that lie beside them.
+        (Path(folder) / "records").symlink_to(ROOT / "notebooks" / "records")
+        begun = time.perf_counter()
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        seconds = time.perf_counter() - begun
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         print(f"{name} failed: {last}", file=sys.stderr)
