@@ -15,7 +15,7 @@ filled in many sittings. ``--page`` writes docs/grid.md and its figure from the 
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -76,32 +76,76 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return wide.rename(columns=lambda budget: f"budget {budget:g}").reset_index()
 
 
-def over_budgets(rows: pd.DataFrame) -> pd.DataFrame:
+def averaged(rows: pd.DataFrame) -> pd.DataFrame:
     """Points of accuracy above unif-SGD, averaged over budgets, and the 95% interval over seeds.
 
     Averaged are the budgets at which every seed counted has every method, so that seeds
     differ by chance only.
+
+    Returns
+    -------
+    DataFrame
+        augmentation, method, difference, low, high (points; NaN with one seed), p and
+        p_corrected (paired t test; Holm over all rows), budgets (text), seeds.
     """
-    made = []
-    for name in augment.names():
-        group = rows[rows["augmentation"] == name]
-        wide = group.pivot_table(index=["budget", "seed"], columns="method", values="test_accuracy")
-        whole = 100 * wide.dropna()
-        if BASELINE not in whole or whole.empty:
-            continue
-        per_budget = whole.groupby(level="budget").size()
-        budgets = per_budget.index[per_budget == per_budget.max()]
-        whole = whole[whole.index.get_level_values("budget").isin(budgets)]
-        found = standings.differences(whole.rename_axis(columns="entry")).set_index("entry")
-        for method in (m for m in METHODS if m in found.index):
-            row = found.loc[method]
-            known = math.isfinite(row["low"])
-            inside = f" ({row['low']:+.2f} to {row['high']:+.2f})" if known else ""
-            made.append({"augmentation": name, "method": method,
-                         "points above unif-SGD (95%)": f"{row['difference']:+.2f}{inside}",
-                         "budgets": ", ".join(f"{budget:g}" for budget in budgets),
-                         "seeds": int(per_budget.max())})  # fmt: skip
-    return pd.DataFrame(made)
+    groups = [rows[rows["augmentation"] == name] for name in augment.names()]
+    made = pd.concat([_above_baseline(group) for group in groups], ignore_index=True)
+    return made.assign(p_corrected=standings.corrected(made["p"]))
+
+
+def _above_baseline(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a method; the mean over augmentations and budgets is what a seed says."""
+    blocks = ["augmentation", "budget"]
+    table = rows.pivot_table(index=[*blocks, "seed"], columns="method", values="test_accuracy")
+    wide = 100 * table.dropna()
+    if BASELINE not in wide or wide.empty:
+        return pd.DataFrame()
+    size = wide.groupby(level=blocks)[BASELINE].transform("size")
+    wide = wide[size == size.max()]
+    found = standings.differences(wide.rename_axis(columns="entry")).set_index("entry")
+    order = [method for method in METHODS if method in found.index]
+    budgets = sorted(wide.index.unique("budget"))
+    return (
+        found.loc[order].rename_axis("method").reset_index()
+        .assign(augmentation=", ".join(wide.index.unique("augmentation")), seeds=int(size.max()),
+                budgets=", ".join(f"{budget:g}" for budget in budgets))
+    )  # fmt: skip
+
+
+def _points(row: Mapping[Hashable, float]) -> str:
+    inside = f" ({row['low']:+.2f} to {row['high']:+.2f})" if math.isfinite(row["low"]) else ""
+    return f"{row['difference']:+.2f}{inside}"
+
+
+def over_budgets(rows: pd.DataFrame) -> pd.DataFrame:
+    """:func:`averaged`, as it is read."""
+    table = averaged(rows)
+    shown = table.assign(points=[_points(row) for row in table.to_dict("records")])
+    shown = shown.rename(columns={"points": "points above unif-SGD (95%)"})
+    return shown[["augmentation", "method", "points above unif-SGD (95%)", "budgets", "seeds"]]
+
+
+def summed_up(rows: pd.DataFrame) -> str:
+    """Which averages lie apart from zero, before and after correction; and those over all."""
+    table = averaged(rows)
+    if table["p"].isna().all():
+        return "Averaged over budgets:"
+
+    def listed(chosen: pd.DataFrame) -> str:
+        names = [f"{row.method} with {row.augmentation}" for row in chosen.itertuples()]
+        return ", ".join(names) if names else "none"
+
+    everywhere = _above_baseline(rows[rows["method"].isin(UNDER_EVERY_AUGMENTATION)])
+    over_all = ", ".join(f"{row['method']} {_points(row)}" for row in everywhere.to_dict("records"))
+    return (
+        f"Points above unif-SGD over all augmentations and budgets: {over_all}.\n\n"
+        "Averaged over budgets, with Student's t interval over seeds. "
+        f"Wholly above zero: {listed(table[table['low'] > 0])}. "
+        f"Wholly below: {listed(table[table['high'] < 0])}. "
+        f"By chance alone about {0.05 * len(table):.1g} of these {len(table)} would be either. "
+        f"After correction for all {len(table)} (Holm): "
+        f"{listed(table[table['p_corrected'] < 0.05])}."
+    )
 
 
 def said(rows: pd.DataFrame) -> list[str]:
@@ -130,7 +174,7 @@ def page(frame: pd.DataFrame) -> str:
             parts += [
                 f"## {dataset}, at equal {unit}",
                 "\n".join(said(equal)),
-                "Averaged over budgets; the interval is Student's t over seeds:",
+                summed_up(equal),
                 analysis.markdown(over_budgets(equal)).rstrip(),
                 "Test accuracy in percent, mean ± standard deviation (seeds):",
                 analysis.markdown(summary(equal)).rstrip(),

@@ -11,7 +11,7 @@ from budgetlab import analysis
 from budgetlab.analysis.comparison import mean_interval, paired_difference
 from budgetlab.records import write_atomically
 
-__all__ = ["at_equal", "complete", "differences", "labelled", "page", "ranks", "write"]
+__all__ = ["at_equal", "complete", "corrected", "differences", "labelled", "page", "ranks", "write"]
 
 DOCS = Path(__file__).parents[1] / "docs"
 BASELINE = "unif-SGD"
@@ -98,11 +98,15 @@ def differences(wide: pd.DataFrame) -> pd.DataFrame:
         rows.append({"entry": entry, "difference": found.difference, "low": found.low,
                      "high": found.high, "p": found.p})  # fmt: skip
     table = pd.DataFrame(rows)
-    known = table["p"].notna()
-    table["p_corrected"] = np.nan
-    if known.any():
-        table.loc[known, "p_corrected"] = multipletests(table.loc[known, "p"], method="holm")[1]
-    return table
+    return table.assign(p_corrected=corrected(table["p"]))
+
+
+def corrected(p: pd.Series) -> pd.Series:
+    """Holm's correction of the p values that are known; NaN where one is not."""
+    known = p.dropna()
+    if known.empty:
+        return p
+    return pd.Series(multipletests(known, method="holm")[1], known.index).reindex(p.index)
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -106,10 +106,29 @@ def test_a_clear_difference_is_said_and_noise_is_not():
     assert len(noise) == 1
 
 
+def test_what_holds_over_budgets_is_named_before_and_after_correction():
+    said = grid.summed_up(grid.at_equal(rows(CLEAR, scatter=1e-4), "iterations"))
+    assert f"Wholly above zero: {grid.LOOKING} with standard. Wholly below: none." in said
+    assert said.endswith(f"for all 2 (Holm): {grid.LOOKING} with standard.")
+    # With noise as large as the difference it is not called one after correction.
+    said = grid.summed_up(grid.at_equal(rows(CLEAR, scatter=0.05), "iterations"))
+    assert said.endswith("(Holm): none.")
+
+
+def test_the_average_over_all_augmentations_weighs_them_alike():
+    one = rows({"unif-SGD": 0.6, "p-SGD": 0.61}, scatter=1e-6)
+    other = rows({"unif-SGD": 0.5, "p-SGD": 0.53}, scatter=1e-6, augmentation="ricap")
+    said = grid.summed_up(pd.concat([one, other]))
+    assert said.startswith(
+        "Points above unif-SGD over all augmentations and budgets: p-SGD +2.00 (+2.00 to +2.00)."
+    )
+
+
 def test_one_seed_tells_nothing():
     assert grid.said(rows(CLEAR, seeds=1)) == [
         "One seed so far: no difference can be told from chance."
     ]
+    assert grid.summed_up(rows(CLEAR, seeds=1)) == "Averaged over budgets:"
     assert grid.over_budgets(rows(CLEAR, seeds=1))["points above unif-SGD (95%)"].str.fullmatch(
         r"[+-]\d\.\d\d"
     ).all()  # fmt: skip
