@@ -1,13 +1,14 @@
 """The measurements themselves: order, ratios, targets, and the comparison with the baseline."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from benchmarks.speed import regression, step, work
+from benchmarks.speed import jobs, regression, step, work
 from benchmarks.speed.apart import ApartLoop
 from benchmarks.speed.conventional import ConventionalLoop
 from benchmarks.speed.measure import Row, alternate, compared, row
@@ -106,3 +107,30 @@ def test_a_step_is_compared_with_the_usual_loop_and_a_matrix_product(monkeypatch
     assert by_name["small: share of a matrix product"] == pytest.approx(reached / possible)
     slow, quick = by_name["small: usual loop"], by_name["small: ours"]
     assert by_name["small: times as fast as the usual loop"] == pytest.approx(slow / quick)
+
+
+def test_a_job_is_run_in_its_own_environment_and_beside_the_records():
+    code = "import os; assert os.environ['ANSWER'] == '42'; assert os.listdir('records')"
+    right = jobs._timed("job", [sys.executable, "-c", code], {"ANSWER": "42"})
+    assert (right.what, right.unit) == ("job", "s")
+    assert right.value > 0
+
+
+def test_a_job_that_fails_has_no_time(capsys):
+    failed = jobs._timed("job", [sys.executable, "-c", "raise ValueError('no')"], {})
+    assert np.isnan(failed.value)
+    assert "job failed: ValueError: no" in capsys.readouterr().err
+
+
+def test_each_job_is_run_both_ways_in_turns(monkeypatch):
+    asked = []
+
+    def timed(name, command, environment):
+        asked.append((name, environment[jobs.SWITCH]))
+        return row("jobs", name, [1.0], "s")
+
+    monkeypatch.setattr(jobs, "_timed", timed)
+    rows = jobs.measure()
+    assert len(rows) == 2 * len({name.split(",")[0] for name, _ in asked}) >= 34
+    assert [kept for _, kept in asked[:4]] == ["1", "0", "0", "1"]
+    assert all(name.endswith("memory given back") == (kept == "0") for name, kept in asked)
