@@ -133,7 +133,8 @@ def test_every_control_at_its_ends_leaves_a_picture(microscope):
     methods = [value for _, value in microscope.method.options]
     for method, view in zip(methods, 10 * microscope.view.options, strict=False):
         microscope.method.value, microscope.view.value = method, view
-        for number in (microscope.epoch, microscope.smoothing, microscope.beta):
+        strengths = microscope.smoothing, microscope.temperature, microscope.beta
+        for number in (microscope.epoch, *strengths):
             for end in (number.box.min, number.box.max):
                 number.value = end
                 assert not microscope.status.is_problem, microscope.status.text
@@ -144,9 +145,11 @@ def test_every_control_at_its_ends_leaves_a_picture(microscope):
 def test_the_widget_shows_what_the_functions_give(microscope):
     microscope.method.value = "c-SGD"
     microscope.smoothing.value = 0.25
+    microscope.temperature.value = 2
     microscope.budget.value = 0.75
     microscope.epoch.value = 3
-    config = microscope.config.replace(method="c-SGD", budget=0.75, smoothing=0.25)
+    changed = {"budget": 0.75, "smoothing": 0.25, "temperature": 2.0}
+    config = microscope.config.replace(method="c-SGD", **changed)
     by_hand = chances(microscope.replay.before(3), config)
     assert np.array_equal(microscope.chances.q, by_hand.q)
     assert np.array_equal(microscope.chances.inclusion, by_hand.inclusion)
@@ -164,6 +167,26 @@ def test_less_smoothing_prefers_more(microscope):
     assert sizes[0] < sizes[2] - 1
 
 
+def test_temperature_goes_from_uniform_to_greedy(microscope):
+    microscope.method.value, microscope.smoothing.value = "p-SGD", 0
+    sizes = []
+    for power in (0.0, 1.0, 5.0):
+        microscope.temperature.value = power
+        sizes.append(microscope.numbers["effective_samples"])
+    assert sizes[0] == pytest.approx(128)
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert "temperature 5" in microscope.status.text
+
+
+def test_a_run_with_a_temperature_of_its_own_is_shown_with_it(train):
+    run = train(method="p-SGD", epochs=4, temperature=2.5)
+    microscope = ProbabilityMicroscope(run.record)
+    recorded = microscope.chances.q
+    assert microscope.temperature.value == 2.5
+    microscope.method.value = "p-SGD"
+    assert microscope.chances.q == pytest.approx(recorded, rel=0.02)
+
+
 def test_a_budget_that_is_too_small_is_said_and_the_picture_stays(microscope):
     microscope.method.value = "p-SGD"
     before = microscope.picture.panel.value
@@ -177,9 +200,11 @@ def test_a_budget_that_is_too_small_is_said_and_the_picture_stays(microscope):
 
 def test_controls_that_change_nothing_are_off(microscope):
     assert microscope.smoothing.disabled
+    assert microscope.temperature.disabled
     assert microscope.budget.disabled
     microscope.method.value = "p-SGD"
     assert not microscope.smoothing.disabled
+    assert not microscope.temperature.disabled
     assert microscope.beta.disabled
     microscope.method.value = "selective-backprop"
     assert microscope.smoothing.disabled

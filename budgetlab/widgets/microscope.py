@@ -42,7 +42,7 @@ class ProbabilityMicroscope(W.VBox):
 
     Attributes
     ----------
-    method, smoothing, beta, auto_beta, budget, epoch, view
+    method, smoothing, temperature, beta, auto_beta, budget, epoch, view
         The controls; set their ``value``.
     chances, numbers
         What is shown: :class:`~budgetlab.widgets.chances.Chances`, and the same summed up.
@@ -73,8 +73,8 @@ class ProbabilityMicroscope(W.VBox):
         super().__init__(
             [
                 row(self.method, self.epoch, self.budget),
-                row(self.smoothing, self.beta, self.auto_beta),
-                row(self.view, self.reload_button),
+                row(self.smoothing, self.temperature, self.view),
+                row(self.beta, self.auto_beta, self.reload_button),
                 self.picture.panel,
                 self.table,
                 self.status,
@@ -93,6 +93,9 @@ class ProbabilityMicroscope(W.VBox):
         self.smoothing = Number(
             "Smoothing", min(self.config.smoothing, 10.0), 0.0, 10.0, 0.05, "bl-smoothing"
         )
+        self.temperature = Number(
+            "Temperature", min(self.config.temperature, 5.0), 0.0, 5.0, 0.05, "bl-temperature"
+        )
         given = self.config.sb_beta
         beta = 1 / self.config.budget - 1 if given == "auto" else float(given)
         self.beta = Number("Beta", min(beta, 20.0), 0.0, 20.0, 0.1, "bl-beta")
@@ -104,7 +107,7 @@ class ProbabilityMicroscope(W.VBox):
         self.reload_button = button(
             "Read again", self.reload, "bl-reload", "Read what the run has added to its record"
         )
-        for number in (self.epoch, self.budget, self.smoothing, self.beta):
+        for number in (self.epoch, self.budget, self.smoothing, self.temperature, self.beta):
             number.on_change(self.update)
         for control in (self.method, self.view, self.auto_beta):
             control.observe(lambda _: self.update(), "value")
@@ -122,7 +125,8 @@ class ProbabilityMicroscope(W.VBox):
     def update(self) -> None:
         """Show what the controls ask for; what cannot be is said in the status line."""
         method = self.method.value
-        self.smoothing.disabled = method in (RECORDED, "SGD", "RS2", "selective-backprop")
+        unscored = method in (RECORDED, "SGD", "RS2", "selective-backprop")
+        self.smoothing.disabled = self.temperature.disabled = unscored
         self.auto_beta.disabled = method != "selective-backprop"
         self.beta.disabled = self.auto_beta.disabled or self.auto_beta.value
         self.budget.disabled = method == RECORDED
@@ -151,6 +155,7 @@ class ProbabilityMicroscope(W.VBox):
             budget=self.budget.value,
             sb_beta="auto" if self.auto_beta.value else self.beta.value,
             smoothing=self.smoothing.value,
+            temperature=self.temperature.value,
             # It changes no chance, and not every method can be asked for it.
             weights="none",
         )
@@ -171,6 +176,7 @@ class ProbabilityMicroscope(W.VBox):
                 who += f", beta {beta:.3g}"
             elif not self.smoothing.disabled:
                 who += f", smoothing {self.smoothing.value:g}"
+                who += f", temperature {self.temperature.value:g}"
             who += f", with what the run ({self.config.method}) knew"
         assert self.chances is not None
         return f"Epoch {self.epoch.value}: {who}. Chance of being drawn: {self.chances.how}."
