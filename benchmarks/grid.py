@@ -157,7 +157,7 @@ def said(rows: pd.DataFrame) -> list[str]:
     claimed = tested[tested["p_corrected"] < 0.05]
     first = (
         f"Of {len(tested)} comparisons with unif-SGD at the same augmentation and budget, "
-        f"{len(claimed)} show a difference (paired t tests over seeds, Holm-corrected)."
+        f"{len(claimed)} {'shows' if len(claimed) == 1 else 'show'} a difference (paired t tests over seeds, Holm-corrected)."
     )
     return [first, *(f"- {sentence}" for sentence in claimed["sentence"])]
 
@@ -239,7 +239,9 @@ under every augmentation. Accuracy is on the test set after the last epoch. Meth
 train do the same steps at equal iterations and at equal flops, so that one run counts for both;
 selective backprop also looks at candidates, so that at equal flops it takes fewer steps.
 
-What cannot be claimed: anything about longer trainings, larger networks or other data. The rows'
+What cannot be claimed: anything about longer trainings, larger networks or other data. Three
+seeds tell little: an interval of three is wide, and where three differences happen to lie close
+together even a small one passes the test, so trust what holds at neighbouring budgets. The rows'
 seconds are of two runs side by side, beside other work: they are no measurement of speed.
 
 Made by `python -m benchmarks.grid --dataset shapes --workers 2`, the same with
