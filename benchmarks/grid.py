@@ -155,9 +155,10 @@ def said(rows: pd.DataFrame) -> list[str]:
     if tested.empty:
         return ["One seed so far: no difference can be told from chance."]
     claimed = tested[tested["p_corrected"] < 0.05]
+    shows = "shows" if len(claimed) == 1 else "show"
     first = (
         f"Of {len(tested)} comparisons with unif-SGD at the same augmentation and budget, "
-        f"{len(claimed)} {'shows' if len(claimed) == 1 else 'show'} a difference (paired t tests over seeds, Holm-corrected)."
+        f"{len(claimed)} {shows} a difference (paired t tests over seeds, Holm-corrected)."
     )
     return [first, *(f"- {sentence}" for sentence in claimed["sentence"])]
 
