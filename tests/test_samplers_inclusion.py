@@ -133,6 +133,25 @@ def test_simulated_inclusion_agrees_with_the_draws_of_the_kit():
     assert float((counts / 3000 - found).abs().mean()) < 0.01
 
 
+@pytest.mark.parametrize("size", [100, 1000, 10_000])
+def test_a_few_races_already_give_the_number_that_is_drawn(size):
+    """By themselves 16 races are off by one in 4 sqrt(count), from a time that all share."""
+    q, count = skewed(size), size // 3
+    found = simulated_inclusion(q, count, generator())
+    assert float(found.sum()) == pytest.approx(count, rel=1e-3)
+    many = simulated_inclusion(q, count, generator(1), races=1000)
+    assert float((found / many - 1).abs().max()) < 0.2 / np.sqrt(count)
+
+
+@settings(max_examples=60)
+@given(st.integers(2, 200), st.floats(0, 1), st.integers(0, 10**6), st.floats(0, 40))
+def test_simulated_inclusion_is_a_chance(size, share, seed, power):
+    q = torch.rand(size, generator=generator(seed), dtype=torch.float64) ** power
+    q = (q + 1e-12) / (q + 1e-12).sum()
+    found = simulated_inclusion(q, round(share * size), generator(seed))
+    assert ((found >= 0) & (found <= 1)).all()
+
+
 def test_simulated_inclusion_takes_its_random_numbers_from_the_generator():
     q = skewed(30)
     one, again, other = (simulated_inclusion(q, 9, generator(seed)) for seed in (1, 1, 2))

@@ -77,8 +77,9 @@ def simulated_inclusion(
     """Chance of each sample to be drawn, averaged over simulated races.
 
     Given everybody else, ``i`` is taken if it arrives before the ``count``-th of the
-    others, at ``t``: with chance ``1 - exp(-q_i t)``. The average of this over races is
-    unbiased and varies far less than counting who was drawn.
+    others, at ``t``: with chance ``1 - exp(-q_i t)``. The average of this over races
+    varies far less than counting who was drawn. What its sum lacks of ``count`` comes from
+    the times ``t``, which all share, and is put right by stretching them by one factor.
 
     Parameters
     ----------
@@ -112,7 +113,12 @@ def simulated_inclusion(
         # Without i, the count-th of the others is the next one if i was taken itself.
         last, following = arrival.kthvalue(count).values, arrival.kthvalue(count + 1).values
         total -= torch.expm1(-q * torch.where(arrival <= last, following, last))
-    return total / races
+    chance = total / races
+    left = 1 - chance
+    # One of Newton's steps: d/ds of sum(1 - left^s) at s = 1.
+    slope = -torch.xlogy(left, left).sum().clamp(max=-1e-300)
+    stretch = (1 + (count - chance.sum()) / slope).clamp(0.5, 2)
+    return -torch.expm1(stretch * torch.log1p(-chance))
 
 
 def unbiased_weights(q: Tensor, count: int) -> Tensor:
