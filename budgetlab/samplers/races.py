@@ -87,9 +87,8 @@ def first_to_arrive(weights: np.ndarray, count: int, uniform: np.ndarray) -> np.
         int64 ``[count]``: the indices of the ``count`` smallest ``t_i``, ascending.
     """
     deadline = _guess_deadline(weights, count)
-    candidates = _in_time(weights, deadline, uniform)
+    candidates, times = _in_time(weights, deadline, uniform)
     if len(candidates) >= count:
-        times = _arrival_times(weights[candidates], uniform[candidates])
         places, latest = _smallest(times, count, deadline)
         if latest <= deadline:
             return candidates[places]
@@ -104,20 +103,24 @@ def _arrival_times(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     return np.negative(times, out=times)
 
 
-def _in_time(weights: np.ndarray, deadline: float, uniform: np.ndarray) -> np.ndarray:
-    """Indices of all who arrive before a deadline, and of a few who just do not."""
-    found = []
+def _in_time(
+    weights: np.ndarray, deadline: float, uniform: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of all who arrive before a deadline, and of a few who just do not; and when."""
+    found, times = [], []
     # Part by part, so that what is computed on the way stays in the cache.
     room = np.empty(min(PART, len(weights)), np.float32)
     for start in range(0, len(weights), PART):
-        here = weights[start : start + PART]
+        here, drawn = weights[start : start + PART], uniform[start : start + PART]
         with np.errstate(over="ignore"):  # to infinity, which is in time for certain
             chance = np.multiply(here, -deadline, out=room[: len(here)], casting="same_kind")
         np.expm1(chance, out=chance)
         # A little too high, so that rounding to float32 leaves out nobody who is in time.
         np.multiply(chance, np.float32(-1 - 1e-5), out=chance)
-        found.append(np.flatnonzero(uniform[start : start + PART] < chance) + start)
-    return np.concatenate(found)
+        places = np.flatnonzero(drawn < chance)
+        times.append(_arrival_times(here[places], drawn[places]))
+        found.append(places + start)
+    return np.concatenate(found), np.concatenate(times)
 
 
 def _smallest(times: np.ndarray, count: int, deadline: float = 0.0) -> tuple[np.ndarray, float]:
