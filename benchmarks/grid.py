@@ -88,8 +88,10 @@ def averaged(rows: pd.DataFrame) -> pd.DataFrame:
         augmentation, method, difference, low, high (points; NaN with one seed), p and
         p_corrected (paired t test; Holm over all rows), budgets (text), seeds.
     """
-    groups = [rows[rows["augmentation"] == name] for name in augment.names()]
-    made = pd.concat([_above_baseline(group) for group in groups], ignore_index=True)
+    groups = (rows[rows["augmentation"] == name] for name in augment.names())
+    found = [table for table in map(_above_baseline, groups) if len(table)]
+    columns = ["augmentation", "method", "difference", "low", "high", "p", "budgets", "seeds"]
+    made = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
     return made.assign(p_corrected=standings.corrected(made["p"]))
 
 
@@ -150,6 +152,8 @@ def summed_up(rows: pd.DataFrame) -> str:
 
 def said(rows: pd.DataFrame) -> list[str]:
     """What can be said of the methods under one unit, corrected for all comparisons."""
+    if BASELINE not in set(rows["method"]):
+        return [f"{BASELINE} has not been run yet: there is nothing to compare with."]
     table = analysis.compare(rows, baseline=BASELINE)
     tested = table[(table["method"] != BASELINE) & (table["pairs"] > 1)]
     if tested.empty:

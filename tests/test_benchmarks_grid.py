@@ -147,6 +147,13 @@ def test_the_page_says_what_is_missing(tmp_path):
     assert (tmp_path / "images/grid.png").stat().st_size > 10_000
 
 
+def test_a_page_can_be_written_before_the_baseline_has_run():
+    said = grid.page(rows({"p-SGD": 0.6}))
+    assert "unif-SGD has not been run yet: there is nothing to compare with." in said
+    assert "Averaged over budgets:" in said
+    assert "| standard | p-SGD | 60." in said
+
+
 def test_a_table_without_rows_says_so(tmp_path, capsys):
     assert grid.main(["--page", "--results", str(tmp_path)]) == 1
     assert "holds no run yet" in capsys.readouterr().err
