@@ -79,7 +79,8 @@ def simulated_inclusion(
     Given everybody else, ``i`` is taken if it arrives before the ``count``-th of the
     others, at ``t``: with chance ``1 - exp(-q_i t)``. The average of this over races
     varies far less than counting who was drawn. What its sum lacks of ``count`` comes from
-    the times ``t``, which all share, and is put right by stretching them by one factor.
+    the times ``t``, which all share, and is put right by stretching them by one factor,
+    as :func:`inclusion_probability` finds it.
 
     Parameters
     ----------
@@ -113,12 +114,9 @@ def simulated_inclusion(
         # Without i, the count-th of the others is the next one if i was taken itself.
         last, following = arrival.kthvalue(count).values, arrival.kthvalue(count + 1).values
         total -= torch.expm1(-q * torch.where(arrival <= last, following, last))
-    chance = total / races
-    left = 1 - chance
-    # One of Newton's steps: d/ds of sum(1 - left^s) at s = 1.
-    slope = -torch.xlogy(left, left).sum().clamp(max=-1e-300)
-    stretch = (1 + (count - chance.sum()) / slope).clamp(0.5, 2)
-    return -torch.expm1(stretch * torch.log1p(-chance))
+    # A race by itself is off in its time, which all share: the time is solved for anew.
+    rates = -torch.log1p(-(total / races).clamp(max=1 - 2**-53))
+    return inclusion_probability(rates, count)
 
 
 def unbiased_weights(q: Tensor, count: int) -> Tensor:
