@@ -39,6 +39,14 @@ def test_whoever_has_the_smallest_times_is_drawn(kind, size, share, seed):
     assert first_to_arrive(weights, count, uniform).tolist() == expected.tolist()
 
 
+def test_parts_are_put_together_in_their_order():
+    rng = np.random.default_rng(2)
+    size, count = 2 * races.PART + 5, 20_000
+    weights, uniform = weights_like("mild", size, rng), rng.random(size)
+    expected = np.sort(np.argsort(-np.log1p(-uniform) / weights, kind="stable")[:count])
+    assert first_to_arrive(weights, count, uniform).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("guess", [0.0, 1e-3, 1.0, 1e3, 1e300])
 def test_the_guess_decides_how_long_it_takes_and_not_what_comes_out(guess, monkeypatch):
     rng = np.random.default_rng(0)
