@@ -10,12 +10,15 @@ it is written here, once, and put into each notebook that is run.
 """
 
 import argparse
+import queue
 import resource
 import sys
 import time
 from pathlib import Path
 
 import nbformat
+from jupyter_client import AsyncKernelClient, AsyncKernelManager
+from jupyter_client.channels import AsyncZMQSocketChannel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -89,10 +92,53 @@ def is_kept(output: nbformat.NotebookNode) -> bool:
     return not on_error_stream and WIDGET not in output.get("data", {})
 
 
+class Replies(AsyncZMQSocketChannel):
+    """The channel of a kernel's replies, looked at every second.
+
+    ZeroMQ signals once that a message has come. Where a cell prints into an output widget,
+    nbclient sends the widget's state over this very socket while it waits for the reply,
+    and a send that comes just after the reply takes the signal away: the reply then lies
+    there unseen until the time for the cell is over.
+    """
+
+    EVERY_SECONDS = 1.0
+
+    async def get_msg(self, timeout: float | None = None) -> dict:
+        """Return the next message.
+
+        Args:
+            timeout: seconds to wait for it; None: for ever.
+
+        Raises:
+            queue.Empty: none came in time.
+        """
+        left = float("inf") if timeout is None else timeout
+        while left > self.EVERY_SECONDS:
+            began = time.monotonic()
+            try:
+                return await super().get_msg(self.EVERY_SECONDS)
+            except queue.Empty:
+                left -= time.monotonic() - began
+        return await super().get_msg(max(left, 0))
+
+
+class Client(AsyncKernelClient):
+    """A client of a kernel that misses no reply."""
+
+    shell_channel_class = Replies
+
+
+class Manager(AsyncKernelManager):
+    """A manager of a kernel whose client is :class:`Client`."""
+
+    client_factory = Client
+
+
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
     """Run every cell in a folder, in place; a cell that raises ends it."""
     NotebookClient(
         notebook,
+        kernel_manager_class=Manager,
         timeout=LONGEST_CELL_SECONDS,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},

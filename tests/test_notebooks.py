@@ -1,20 +1,25 @@
 """Every notebook runs without a front end, solved and unsolved, and reads as the others do."""
 
+import asyncio
 import importlib.util
 import itertools
 import json
 import os
+import queue
 import re
 import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
+import zmq.asyncio
+from jupyter_client.session import Session
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
@@ -117,6 +122,53 @@ def test_runs_at_the_smoke_scale(path, smoke_runs):
         for name in course.checked(solved.source):
             assert f"{name}: right, " in printed(solved), printed(solved)
             assert f"{name}: nothing here yet" in printed(empty), printed(empty)
+
+
+async def reply_that_a_send_hides(timeout: float, replies: bool = True) -> tuple[dict, float]:
+    """Wait for a reply; when it has come, and before the loop sees it, send something.
+
+    Returns the reply and the seconds that it lay there.
+    """
+    session, context = Session(key=b"of this test"), zmq.asyncio.Context()
+    kernel, socket = zmq.Context(context).socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    socket.connect(f"tcp://127.0.0.1:{kernel.bind_to_random_port('tcp://127.0.0.1')}")
+    channel = build.Replies(socket, session, asyncio.get_running_loop())
+    try:
+        channel.send(session.msg("execute_request"))
+        asked_by, *_ = kernel.recv_multipart()
+        waits = asyncio.create_task(channel.get_msg(timeout=timeout))
+        await asyncio.sleep(0.1)
+        if replies:
+            session.send(kernel, "execute_reply", ident=asked_by)
+        time.sleep(0.2)
+        channel.send(session.msg("comm_msg"))
+        came = time.monotonic()
+        return await waits, time.monotonic() - came
+    finally:
+        kernel.close(0)
+        socket.close(0)
+        context.term()
+
+
+def test_a_reply_is_seen_where_a_widget_sends_its_state_meanwhile():
+    reply, seconds = asyncio.run(reply_that_a_send_hides(timeout=20))
+    assert reply["header"]["msg_type"] == "execute_reply"
+    assert seconds < 10
+    with pytest.raises(queue.Empty):
+        asyncio.run(reply_that_a_send_hides(timeout=1.5, replies=False))
+
+
+def test_replies_are_looked_at_in_this_way_wherever_a_notebook_is_run(tmp_path, monkeypatch):
+    cell = nbformat.v4.new_code_cell("6 * 7")
+    read_one, read = build.Replies.get_msg, []
+
+    async def get_msg(channel, timeout=None):
+        read.append(await read_one(channel, timeout))
+        return read[-1]
+
+    monkeypatch.setattr(build.Replies, "get_msg", get_msg)
+    build.execute(nbformat.v4.new_notebook(cells=[cell]), tmp_path)
+    assert "execute_reply" in [reply["header"]["msg_type"] for reply in read]
 
 
 # -- what is committed -----------------------------------------------------------------

@@ -21,10 +21,9 @@ __all__ = ["measure"]
 ROOT = Path(__file__).parents[2]
 RUN = """
 import sys, nbformat
-from nbclient import NotebookClient
-notebook = nbformat.read(sys.argv[1], as_version=4)
-NotebookClient(notebook, timeout=900, kernel_name="python3",
-               resources={"metadata": {"path": sys.argv[2]}}).execute()
+sys.path.insert(0, sys.argv[2])
+import build
+build.execute(nbformat.read(sys.argv[1], as_version=4), ".")
 """
 
 
@@ -34,7 +33,7 @@ def measure() -> list[Row]:
     jobs = {"make demo": [sys.executable, "-m", "budgetlab.demo"]}
     for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         name = f"notebook {notebook.stem}, {scale}"
-        jobs[name] = [sys.executable, "-c", RUN, str(notebook), "."]
+        jobs[name] = [sys.executable, "-c", RUN, str(notebook), str(notebook.parent)]
     rows = []
     for turn, (name, command) in enumerate(jobs.items()):
         ways = {"": "1", ", memory given back": "0"}
