@@ -5,6 +5,7 @@ import datetime
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -325,6 +326,26 @@ def test_a_clock_that_goes_back_takes_no_seconds_off_the_bill(config, monkeypatc
         steps += 1
         assert row["seconds"] >= 0
     assert (np.diff(run.record.epochs["seconds"]) >= 0).all()
+
+
+# A record that is removed
+
+
+@pytest.mark.parametrize("part", [".", "record.json", "samples.zarr"])
+def test_a_record_that_is_removed_while_it_is_trained_does_not_come_back(config, part):
+    run = Run(config)
+    epochs = iter(run)
+    next(epochs)
+    removed = run.writer.path / part
+    shutil.rmtree(removed) if removed.is_dir() else removed.unlink()
+    left = sorted(run.writer.path.iterdir()) if part != "." else []
+    with pytest.raises(RunError, match=r"or a part of it, was removed .*: start the run again"):
+        next(epochs)
+    assert run.writer.path.exists() == (part != ".")
+    if part == "samples.zarr":
+        assert not removed.exists()
+        assert sorted(run.writer.path.iterdir()) == left
+        assert open_record(run.writer.path).status == "failed"
 
 
 # The GPU

@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from same_results import same_results
+from waiting import until
 
 import budgetlab as bl
 from budgetlab.errors import InputError, RunError
@@ -33,13 +33,6 @@ def cluster(tmp_path: Path) -> Iterator[Any]:
         n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path)
     ) as cluster:
         yield cluster
-
-
-def until(happened: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def whole(config: Any, tmp_path: Path, **settings: object) -> Path:

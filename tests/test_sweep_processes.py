@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from same_results import same_results
+from waiting import until
 
 import budgetlab as bl
 from budgetlab.config import RunConfig
@@ -54,13 +54,6 @@ def answer(process: subprocess.Popen) -> dict:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     return json.loads(out)
-
-
-def until(happened: Callable[[], object], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def epochs_of(run: RunConfig) -> int:

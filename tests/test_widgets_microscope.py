@@ -1,15 +1,20 @@
 """The microscope: what is known, what would be drawn, and the controls over both."""
 
+import shutil
+import time
+
 import numpy as np
 import pytest
 import torch
+from waiting import until
 
 import budgetlab as bl
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.replay import Replay
 from budgetlab.samplers import keep_probability
 from budgetlab.widgets import ProbabilityMicroscope
+from budgetlab.widgets import microscope as microscope_module
 from budgetlab.widgets.chances import chances, recorded_chances, supported
 from budgetlab.widgets.microscope_picture import describe_chances
 
@@ -223,6 +228,88 @@ def test_a_growing_record_is_read_again(config):
     microscope.reload_button.click()
     assert (microscope.epoch.box.max, microscope.epoch.value) == (3, 3)
     assert not microscope.status.is_problem
+
+
+@pytest.fixture
+def live(config, monkeypatch):
+    """Return a run of five epochs that goes on where it is asked to, and its microscope."""
+    monkeypatch.setattr(microscope_module, "FOLLOW_SECONDS", 0.05)
+    run = bl.Run(config.replace(method="p-SGD", epochs=5))
+    epochs = iter(run)
+    next(epochs)
+    microscope = ProbabilityMicroscope(run.record)
+    yield epochs, microscope
+    microscope.follower.pause()
+    epochs.close()
+
+
+def test_a_run_that_trains_is_followed_to_its_end(live):
+    epochs, microscope = live
+    shown = []
+    microscope.epoch.on_change(lambda: shown.append(microscope.epoch.value))
+    microscope.method.value = "c-SGD"
+    assert microscope.follower.button.description == "Follow"
+    microscope.follower.button.click()
+    assert microscope.follower.button.description == "Stop following"
+    for epoch in (2, 3, 4, 5):
+        time.sleep(0.2)
+        assert microscope.follower.playing
+        next(epochs)
+        until(lambda epoch=epoch: f"Epoch {epoch}: c-SGD" in microscope.status.text)
+        assert f"Epoch {epoch}" in microscope.picture.panel.alt
+    assert next(epochs, None) is None
+    until(lambda: not microscope.follower.playing)
+    assert shown == [2, 3, 4, 5]
+    assert microscope.follower.button.description == "Follow"
+    assert "This run has ended" in microscope.status.text
+    known = microscope.replay.before(5)
+    assert np.array_equal(microscope.chances.q, chances(known, microscope.config.replace(
+        method="c-SGD", weights="none")).q)  # fmt: skip
+
+
+def test_whoever_asks_for_an_epoch_is_left_there(live):
+    epochs, microscope = live
+    microscope.follower.play()
+    next(epochs)
+    until(lambda: microscope.epoch.value == 2)
+    microscope.epoch.value = 1
+    assert not microscope.follower.playing
+    next(epochs)
+    time.sleep(0.3)
+    assert (microscope.epoch.value, microscope.epoch.box.max) == (1, 2)
+    assert "Epoch 1" in microscope.status.text
+
+
+def test_other_controls_do_not_stop_it(live):
+    epochs, microscope = live
+    microscope.follower.play()
+    microscope.method.value = "p-SGD"
+    microscope.smoothing.value = 0.5
+    next(epochs)
+    until(lambda: "Epoch 2" in microscope.status.text)
+    assert "smoothing 0.5" in microscope.status.text
+    assert microscope.follower.playing
+
+
+def test_nobody_follows_a_run_that_has_ended(microscope):
+    for _ in range(2):
+        microscope.follower.button.click()
+        until(lambda: not microscope.follower.playing)
+        assert microscope.status.text.count("This run has ended: no epoch will follow.") == 1
+    assert not microscope.status.is_problem
+
+
+def test_a_record_that_vanishes_ends_the_following(live):
+    epochs, microscope = live
+    before = microscope.picture.panel.value
+    microscope.follower.play()
+    shutil.rmtree(microscope.record.path)
+    until(lambda: not microscope.follower.playing)
+    assert microscope.status.is_problem
+    assert str(microscope.record.path) in microscope.status.text
+    assert microscope.picture.panel.value == before
+    with pytest.raises(RunError, match="was removed"):
+        next(epochs)
 
 
 def test_the_first_epoch_of_selective_backprop_has_no_record(train):

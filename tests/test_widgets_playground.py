@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from waiting import until
 
 import budgetlab as bl
 from budgetlab.data.points import PROBLEMS
@@ -32,14 +33,6 @@ def make(tmp_path, data_root):
     for one in made:
         one.stop()
         assert one.wait(WAIT)
-
-
-def until(true):
-    """Wait for what another thread does."""
-    end = time.monotonic() + WAIT
-    while not true() and time.monotonic() < end:
-        time.sleep(0.005)
-    assert true()
 
 
 # ---- what is kept ----

@@ -32,7 +32,10 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
-__all__ = ["InUse", "hold", "hold_record", "holder", "is_held", "lock_of"]
+__all__ = ["LOCKS", "InUse", "hold", "hold_record", "holder", "is_held", "lock_of"]
+
+LOCKS = fcntl is not None
+"""Whether this system has such locks."""
 
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
 

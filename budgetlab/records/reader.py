@@ -15,6 +15,7 @@ from budgetlab.errors import InputError
 from budgetlab.memory import require_memory
 from budgetlab.records.description import complaint
 from budgetlab.records.format import EPOCH_COLUMNS, FORMAT, SAMPLE_ARRAYS
+from budgetlab.records.lock import LOCKS, is_held, lock_of
 from budgetlab.records.safety import (
     DAMAGED_ARCHIVE,
     check_arrays,
@@ -59,6 +60,11 @@ class Record:
     def status(self) -> str:
         """running, finished, stopped or failed."""
         return self.about["status"]
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a run adds to it now; where the system has no locks, whether it says so."""
+        return is_held(lock_of(self.path)) if LOCKS else self.status == "running"
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -122,9 +122,17 @@ class RecordWriter:
             Values for the columns :data:`EPOCH_COLUMNS`.
         arrays
             Values ``[N]`` for :data:`SAMPLE_ARRAYS`; the missing ones stay empty.
+
+        Raises
+        ------
+        OSError
+            If the record was removed, in whole or in part, or the disk is full.
         """
         import zarr
 
+        # An array that is open would make its folder again, and nothing else in it.
+        for part in ("record.json", "samples.zarr/zarr.json"):
+            (self.path / part).stat()
         position = len(self.epochs)
         if {"p_y", "loss"} <= arrays.keys():
             arrays = arrays | {"p_y": without_implied(arrays["p_y"], arrays["loss"])}

@@ -91,6 +91,12 @@ def device_failed(error: BaseException, config: RunConfig, path: Path, epochs: i
 
 def not_written(error: OSError, path: Path, epochs: int) -> str:
     """Say why a record cannot be written, and when to go on."""
+    missing = error.filename if isinstance(error, FileNotFoundError) else None
+    if missing is not None and Path(missing).is_relative_to(path):
+        return (
+            f"the record '{path}', or a part of it, was removed while it was being trained: "
+            "start the run again, and leave its folder in place"
+        )
     when = "there is room" if error.errno in NO_ROOM else "it can be written again"
     reason = error.strerror or type(error).__name__
     return (

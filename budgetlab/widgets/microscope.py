@@ -2,6 +2,7 @@
 
 import html
 import math
+import threading
 from pathlib import Path
 
 import ipywidgets as W
@@ -18,11 +19,14 @@ from budgetlab.widgets.microscope_picture import (
     MicroscopePicture,
     describe_chances,
 )
+from budgetlab.widgets.pace import Pace
+from budgetlab.widgets.player import Player
 from budgetlab.widgets.status import StatusLine
 
 __all__ = ["ProbabilityMicroscope"]
 
 RECORDED = "as recorded"
+FOLLOW_SECONDS = 1.0
 
 
 class ProbabilityMicroscope(W.VBox):
@@ -38,12 +42,15 @@ class ProbabilityMicroscope(W.VBox):
     ----------
     record
         A record, or the folder of one. It may belong to a run that still trains, such as
-        ``bench.records[-1]``: "Read again" then goes to its newest epoch.
+        ``bench.records[-1]``: "Read again" then goes to its newest epoch, and "Follow" to
+        each new one, until the run ends or another epoch is asked for.
 
     Attributes
     ----------
     method, smoothing, temperature, beta, auto_beta, budget, epoch, view
         The controls; set their ``value``.
+    follower
+        Follows a run that still trains: ``play()``, ``pause()`` and ``playing``.
     chances, numbers
         What is shown: :class:`~budgetlab.widgets.chances.Chances`, and the same summed up.
 
@@ -66,6 +73,10 @@ class ProbabilityMicroscope(W.VBox):
         self.chances: Chances | None = None
         self.numbers: dict[str, float] = {}
         self._history: tuple[int, History] | None = None
+        self._pace = Pace(shortest=FOLLOW_SECONDS)
+        # What follows a run reads and draws in a thread of its own.
+        self._turn = threading.RLock()
+        self._reader: int | None = None
         self._build_controls()
         self.status = StatusLine()
         self.table = W.HTML(layout=W.Layout(min_height="6em"))
@@ -74,7 +85,7 @@ class ProbabilityMicroscope(W.VBox):
             [
                 row(self.method, self.epoch, self.budget),
                 row(self.smoothing, self.temperature, self.view),
-                row(self.beta, self.auto_beta, self.reload_button),
+                row(self.beta, self.auto_beta, self.reload_button, self.follower.button),
                 self.picture.panel,
                 self.table,
                 self.status,
@@ -107,6 +118,11 @@ class ProbabilityMicroscope(W.VBox):
         self.reload_button = button(
             "Read again", self.reload, "bl-reload", "Read what the run has added to its record"
         )
+        self.follower = Player(
+            self._follow, self._follow, FOLLOW_SECONDS, says=("Follow", "Stop following"),
+            marker="bl-follow", hint="Go to each new epoch of a run that still trains",
+        )  # fmt: skip
+        self.epoch.on_change(self._leave)
         for number in (self.epoch, self.budget, self.smoothing, self.temperature, self.beta):
             number.on_change(self.update)
         for control in (self.method, self.view, self.auto_beta):
@@ -114,16 +130,48 @@ class ProbabilityMicroscope(W.VBox):
 
     def reload(self) -> None:
         """Read the record again, which may have grown, and go to its last epoch."""
-        with self.status.catching():
-            self.record = open_record(self.record.path)
-            self.replay = Replay(self.record)
-            self._history = None
-            self.epoch.limit(1, self.replay.epochs)
-            self.epoch.value = self.replay.epochs
-            self.update()
+        with self._turn, self.status.catching():
+            self._read(open_record(self.record.path))
+
+    def _read(self, record: Record) -> None:
+        replay = Replay(record)
+        self.record, self.replay, self._history = record, replay, None
+        self._reader = threading.get_ident()
+        try:
+            self.epoch.limit(1, replay.epochs)
+            self.epoch.value = replay.epochs
+        finally:
+            self._reader = None
+        self.update()
+
+    def _follow(self) -> bool:
+        """Go to the newest epoch, if there is a new one; False where no more will come."""
+        with self._turn, self.status.catching():
+            record = open_record(self.record.path)
+            # Asked before the epochs are read: what is written last is not missed.
+            training = record.is_training
+            if len(record.epochs) > self.replay.epochs:
+                with self._pace.working():
+                    self._read(record)
+                self.follower.seconds = self._pace.pause
+            if not training and not self.status.is_problem:
+                self.status.say(f"{self._say()} This run has ended: no epoch will follow.")
+            return training
+        return False
+
+    def _leave(self) -> None:
+        """Stop following where somebody else asks for an epoch."""
+        if self._reader != threading.get_ident():
+            self.follower.pause()
 
     def update(self) -> None:
         """Show what the controls ask for; what cannot be is said in the status line."""
+        with self._turn:
+            # Once it has read, and not for each end of the slider that it moves.
+            if self._reader is None:
+                self._update()
+
+    def _update(self) -> None:
         method = self.method.value
         unscored = method in (RECORDED, "SGD", "RS2", "selective-backprop")
         self.smoothing.disabled = self.temperature.disabled = unscored

@@ -30,9 +30,13 @@ class Pace:
         """Whether it is time; the first picture always is."""
         if self.ended is None:
             return True
-        least = WITHIN_EPOCH if within_epoch else self.shortest
-        pause = max(least, (30 if within_epoch else 15) * self.took)
+        pause = max(WITHIN_EPOCH, 30 * self.took) if within_epoch else self.pause
         return time.perf_counter() - self.ended >= pause
+
+    @property
+    def pause(self) -> float:
+        """Seconds from the end of one picture to the next."""
+        return max(self.shortest, 15 * self.took)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:

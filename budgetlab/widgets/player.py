@@ -22,20 +22,33 @@ class Player:
         Goes on by one; False where there is nothing left. Both are called in a thread.
     seconds
         Pause between two steps.
+    says
+        What the button says while it rests, and while it goes on.
+    marker, hint
+        CSS class of the button, and what it does in words.
 
     Attributes
     ----------
     button
-        Says what a click will do: Play or Pause.
+        Says what a click will do.
     seconds
         May be changed while it plays.
     """
 
-    def __init__(self, first: Callable[[], None], step: Callable[[], bool], seconds: float):
-        self.first, self.step, self.seconds = first, step, seconds
+    def __init__(
+        self,
+        first: Callable[[], object],
+        step: Callable[[], bool],
+        seconds: float,
+        *,
+        says: tuple[str, str] = ("Play", "Pause"),
+        marker: str = "bl-play",
+        hint: str = "Go through the epochs",
+    ):
+        self.first, self.step, self.seconds, self.says = first, step, seconds, says
         self._lock = threading.Lock()
         self._paused: threading.Event | None = None
-        self.button = button("Play", self.toggle, "bl-play", "Go through the epochs")
+        self.button = button(says[0], self.toggle, marker, hint)
 
     @property
     def playing(self) -> bool:
@@ -68,7 +81,7 @@ class Player:
                 self._say()
 
     def _say(self) -> None:
-        self.button.description = "Pause" if self.playing else "Play"
+        self.button.description = self.says[self.playing]
 
     def _go(self, paused: threading.Event) -> None:
         try:
