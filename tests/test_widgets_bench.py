@@ -1,18 +1,20 @@
 """The bench: the button and its twin, stopping, going on, and what goes wrong."""
 
+import shutil
 import threading
 import time
 
 import numpy as np
 import pytest
 import torch
+from waiting import until
 
 import budgetlab as bl
 from budgetlab.analysis import AXES
 from budgetlab.errors import InputError, RunError
 from budgetlab.records import open_record
 from budgetlab.training import Run, load_data
-from budgetlab.widgets import TrainingBench
+from budgetlab.widgets import ProbabilityMicroscope, TrainingBench
 from budgetlab.widgets.bench_runs import runs_table
 from budgetlab.widgets.explain import explain
 from budgetlab.widgets.live import minutes, standing_of_record, standing_of_run
@@ -58,10 +60,7 @@ def slow(forget_methods):
 
 def begun(bench):
     """Wait for the first step."""
-    end = time.monotonic() + WAIT
-    while not bench.bar.value and time.monotonic() < end:
-        time.sleep(0.005)
-    assert bench.bar.value > 0
+    until(lambda: bench.bar.value > 0)
 
 
 def same(a, b):
@@ -368,11 +367,26 @@ def test_a_run_that_trains_is_not_copied(make, slow):
     bench.shelf.path.value = "anywhere"
     bench.train()
     begun(bench)
-    until_live = time.monotonic() + WAIT
-    while bench.shelf._live is None and time.monotonic() < until_live:
-        time.sleep(0.005)
+    until(lambda: bench.shelf._live is not None)
     bench.shelf.save_button.click()
     assert "a run is training" in bench.status.text
+
+
+def test_the_record_of_a_run_that_trains_holds_what_is_written_by_now(make, slow):
+    bench = make(method="slow", epochs=30, budget=1.0)
+    bench.train()
+    begun(bench)
+    (early,) = bench.records
+    done = len(early.epochs)
+    until(lambda: len(bench.records[-1].epochs) > done + 1)
+    assert bench.records[-1].status == "running"
+    microscope = ProbabilityMicroscope(early)
+    assert microscope.replay.epochs > done
+    bench.stop()
+    assert bench.wait(WAIT)
+    assert bench.records[-1].status == "stopped"
+    shutil.rmtree(early.path)
+    assert [record.path for record in bench.records] == [early.path]
 
 
 def test_more_runs_than_colours_shows_the_last(make, train):

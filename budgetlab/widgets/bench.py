@@ -1,5 +1,6 @@
 """Train and watch: choose, start, stop, go on, and lay runs over each other."""
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -110,8 +111,8 @@ class TrainingBench(W.VBox):
 
     @property
     def records(self) -> list[Record]:
-        """The runs so far."""
-        return self.shelf.records
+        """The runs so far, with what has been written of them by now."""
+        return [_as_it_stands(record) for record in self.shelf.records]
 
     # ---- what the buttons do ----
 
@@ -294,6 +295,12 @@ class TrainingBench(W.VBox):
     def _set_training(self, training: bool) -> None:
         self.train_button.disabled = self.resume_button.disabled = training
         self.stop_button.disabled = not training
+
+
+def _as_it_stands(record: Record) -> Record:
+    with contextlib.suppress(InputError):  # removed since
+        return record if record.status == "finished" else open_record(record.path)
+    return record
 
 
 def _some(records: Any) -> bool:

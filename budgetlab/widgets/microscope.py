@@ -67,7 +67,8 @@ class ProbabilityMicroscope(W.VBox):
     """
 
     def __init__(self, record: Record | Path | str):
-        self.record = record if isinstance(record, Record) else open_record(record)
+        # Opened anew: a record that was opened as its run began knows no epoch.
+        self.record = open_record(record.path if isinstance(record, Record) else record)
         self.config = RunConfig.from_dict(self.record.config)
         self.replay = Replay(self.record)
         self.chances: Chances | None = None

@@ -59,6 +59,10 @@ bench = bl.widgets.TrainingBench(
 )
 bench
 """,
+    "follow": """
+followed = bl.widgets.ProbabilityMicroscope(bench.records[-1])
+followed
+""",
     "images": """
 pair = [
     bl.train(dataset="digits", method=m, epochs=2, label_noise=0.1, progress=False, **QUICK)

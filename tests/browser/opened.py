@@ -192,6 +192,12 @@ class Opened(Tab):
         else:
             self.page.evaluate("() => { jupyterapp.commands.execute('notebook:run-cell') }")
 
+    def scroll_to(self, number: int) -> None:
+        """Bring a cell to the top of the window: one that is far from it is not in the page."""
+        self.page.evaluate(
+            "number => jupyterapp.shell.currentWidget.content.scrollToItem(number, 'start')", number
+        )
+
     def errors(self) -> list[str]:
         """Errors that cells show."""
         return self.page.evaluate(ERRORS)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from opened import ERRORS
 from same_results import same_results
+from waiting import until
 
 from budgetlab.records import open_record
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.timeout(900)
 ALL = ("imports", "broken", "bench", "twin", "images", "microscope", "playground", "atlas",
        "explorer")  # fmt: skip
 WIDGETS = (".bl-bench", ".bl-microscope", ".bl-playground", ".bl-atlas", ".bl-explorer")
-BENCH_CELL, TWIN_CELL = 2, 3
+BENCH_CELL, TWIN_CELL, FOLLOW_CELL = 2, 3, 4
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,8 @@ def everything(all_opened, shot):
 
 @pytest.fixture(scope="module")
 def bench_opened(open_notebook):
-    """A notebook of a bench whose run lasts until it is let go, and of its twin."""
-    opened = open_notebook("bench", "imports", "held", "held bench", "twin")
+    """A notebook of a bench whose run lasts until it is let go, of its twin and a microscope."""
+    opened = open_notebook("bench", "imports", "held", "held bench", "twin", "follow")
     yield opened
     opened.end()
 
@@ -272,6 +273,27 @@ def test_train_watch_stop_resume(bench):
     record = open_record(path)
     assert record.status == "finished"
     assert len(record.epochs) == 15  # full passes, until half of 30 epochs is spent
+    assert bench.errors() == []
+
+
+def test_the_microscope_follows_a_run(bench):
+    path, picture = begin(bench), ".bl-microscope .bl-fig img"
+    until(lambda: len(open_record(path).epochs))
+    bench.run_cell(FOLLOW_CELL)
+    bench.scroll_to(FOLLOW_CELL)
+    bench.choose(".bl-microscope .bl-method", "p-SGD")
+    bench.wait_for_alt(picture, "Epoch 1: p-SGD")
+    seen = bench.watch(".bl-microscope .bl-fig")
+    follow = bench.find(".bl-microscope .bl-follow")
+    follow.click()
+    bench.page.get_by_role("button", name="Stop following").wait_for()
+    let_go(bench)
+    bench.wait_for_alt(picture, "Epoch 15: p-SGD")
+    bench.wait_for_status(".bl-microscope", "This run has ended")
+    assert follow.inner_text() == "Follow"
+    found = seen()
+    assert len(found["heights"]) == 1
+    assert found["blank"] == 0
     assert bench.errors() == []
 
 
