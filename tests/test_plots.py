@@ -1,6 +1,7 @@
 """What is drawn: artists and their data, not pixels."""
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -360,3 +361,46 @@ def test_the_gallery_shows_every_plot_with_its_call(folder, tmp_path):
     for name in set(plots.__all__) - {"alt_text"}:
         assert f"bl.plots.{name}(" in text
     assert text.count("<img") == len(gallery.CALLS)
+
+
+# ---- where the legend is put ----
+
+
+def named_lines(ax, heights):
+    for number, height in enumerate(heights):
+        ax.plot(np.arange(20), height, label=f"line {number}")
+    return style.finish(ax, x="epoch", legend=True, text="Lines.")
+
+
+def hidden(ax):
+    """Lines that run through the legend, once everything is laid out."""
+    ax.figure.draw_without_rendering()
+    box = ax.get_legend().get_window_extent()
+    paths = [line.get_path().transformed(ax.transData) for line in ax.lines]
+    return [path for path in paths if path.intersects_bbox(box, filled=False)]
+
+
+def is_beside(ax):
+    ax.figure.draw_without_rendering()
+    return ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
+
+
+def test_a_legend_stays_within_the_axes_where_it_hides_nothing():
+    ax = named_lines(style.axes(None), [np.linspace(0, end, 20) for end in (1, 2)])
+    assert not is_beside(ax)
+    assert not hidden(ax)
+
+
+def test_a_legend_that_would_hide_a_line_goes_beside_and_stays_in_the_picture():
+    zigzag = [np.arange(20) % 2 * top for top in (1.0, 0.9, 0.8)]
+    ax = named_lines(style.axes(None), zigzag)
+    assert is_beside(ax)
+    assert not hidden(ax)
+    assert ax.get_legend().get_window_extent().x1 <= ax.figure.bbox.x1
+
+
+def test_a_legend_never_reaches_into_a_neighbour():
+    zigzag = [np.arange(20) % 2 * top for top in (1.0, 0.9, 0.8)]
+    axes = plt.subplots(1, 2, layout="constrained")[1]
+    assert not is_beside(named_lines(axes[0], zigzag))
+    assert not is_beside(named_lines(plt.subplots()[1], zigzag))

@@ -132,13 +132,33 @@ def finish(
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(INK)
     if legend and ax.get_legend_handles_labels()[0]:
-        many = len(ax.get_legend_handles_labels()[1]) > 5
-        beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if many else {"loc": "best"}
-        # Where no place is free, the entries stay readable on what they cover.
-        ax.legend(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=9,
-                  labelcolor=INK, handlelength=3, **beside)  # fmt: skip
+        _add_legend(ax)
     describe(ax, text)
     return ax
+
+
+def _add_legend(ax: "Axes") -> None:
+    """Put the legend where it hides no line, or beside the axes where there is no such place."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    # Where no place is free, the entries stay readable on what they cover.
+    look = dict(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=9, labelcolor=INK,
+                handlelength=3)  # fmt: skip
+    beside = dict(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if len(ax.get_legend_handles_labels()[1]) > 5:
+        ax.legend(**look, **beside)
+        return
+    legend = ax.legend(**look, loc="best")
+    figure = ax.figure.get_figure(root=True)
+    # Only where there is room for it: axes of their own, which a layout makes narrower.
+    alone = figure.axes == [ax] and isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
+    if alone:
+        figure.draw_without_rendering()
+        box = legend.get_window_extent()
+        lines = [line for line in ax.lines if line.get_transform() == ax.transData]
+        paths = [line.get_path().transformed(line.get_transform()) for line in lines]
+        if any(path.intersects_bbox(box, filled=False) for path in paths):
+            ax.legend(**look, **beside)
 
 
 def describe(ax: "Axes", text: str) -> None:
