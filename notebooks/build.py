@@ -143,6 +143,8 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
+        # In how many pieces a text comes depends on when it was sent.
+        coalesce_streams=True,
     ).execute()
 
 

@@ -81,7 +81,7 @@ def rows(accuracy: dict[str, list[float]], budgets: tuple[float, ...] = (0.1, 0.
                          "budget": budget, "budget_unit": unit, "seed": seed,
                          "other_settings": "weights=unbiased" if weights else "lr=0.1",
                          "test_accuracy": value - (0.1 if unit == "flops" else 0.0),
-                         "hardware": "a processor", "torch": "2"}
+                         "looked_samples": 0, "hardware": "a processor", "torch": "2"}
                     )  # fmt: skip
     return pd.DataFrame(made)
 
@@ -158,6 +158,15 @@ def test_the_page_names_who_is_better_and_who_is_worse(tmp_path):
     at_flops = said.split("standard, at equal flops")[1]
     assert "`top-k` can be called better" not in at_flops
     assert (tmp_path / "images/league.png").stat().st_size > 10_000
+
+
+def test_when_grad_norm_began_to_choose_is_said():
+    table = rows({**CLEAR, "grad-norm": list(0.6 + NOISE)})
+    assert "choosing pays,\nwhich it never did here.\n" in standings.page(table)
+    one = (table.method == "grad-norm") & (table.seed == 3) & (table.budget == 0.3)
+    table.loc[one, "looked_samples"] = 640
+    said = "\nwhich it did in 2 of 20 runs here (shapes, standard, budget 0.3).\n"
+    assert said in standings.page(table)
 
 
 def test_what_was_left_out_is_listed():
