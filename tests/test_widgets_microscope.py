@@ -299,6 +299,19 @@ def test_nobody_follows_a_run_that_has_ended(microscope):
     assert not microscope.status.is_problem
 
 
+def test_a_run_that_was_killed_is_not_waited_for(train):
+    record = train(method="p-SGD").record
+    about = record.path / "record.json"
+    # What a killed run leaves says that it trains; nobody holds its lock.
+    about.write_text(about.read_text().replace('"status": "finished"', '"status": "running"'))
+    assert bl.open_record(record.path).status == "running"
+    assert not bl.open_record(record.path).is_training
+    microscope = ProbabilityMicroscope(record)
+    microscope.follower.play()
+    until(lambda: not microscope.follower.playing)
+    assert "This run has ended" in microscope.status.text
+
+
 def test_a_record_that_vanishes_ends_the_following(live):
     epochs, microscope = live
     before = microscope.picture.panel.value

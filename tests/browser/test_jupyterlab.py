@@ -282,7 +282,7 @@ def test_the_microscope_follows_a_run(bench):
     bench.run_cell(FOLLOW_CELL)
     bench.scroll_to(FOLLOW_CELL)
     bench.choose(".bl-microscope .bl-method", "p-SGD")
-    bench.wait_for_alt(picture, "Epoch 1: p-SGD")
+    bench.wait_for_alt(picture, ": p-SGD at budget")
     seen = bench.watch(".bl-microscope .bl-fig")
     follow = bench.find(".bl-microscope .bl-follow")
     follow.click()
