@@ -158,6 +158,8 @@ def test_a_reply_is_seen_where_a_widget_sends_its_state_meanwhile():
         asyncio.run(reply_that_a_send_hides(timeout=1.5, replies=False))
 
 
+# What Jupyter warns of, as where its parts are of different ages, is not ours.
+@pytest.mark.filterwarnings("default")
 def test_replies_are_looked_at_in_this_way_wherever_a_notebook_is_run(tmp_path, monkeypatch):
     cell = nbformat.v4.new_code_cell("6 * 7")
     read_one, read = build.Replies.get_msg, []
