@@ -118,6 +118,15 @@ def test_every_control_at_its_ends_leaves_a_usable_atlas(atlas):
         control.value = control.options[0][1] if isinstance(option, tuple) else control.options[0]
 
 
+def test_there_are_as_many_pages_as_the_chosen_fill(atlas):
+    atlas.only_images.value = False
+    for label in (EVERY_CLASS, 1):
+        atlas.label.value = label
+        pages = -(-len(atlas.chosen) // len(atlas.sheet.tiles))
+        assert (atlas.page.box.min, atlas.page.box.max) == (1, max(pages, 1))
+    assert len(atlas.frame) > len(atlas.chosen)
+
+
 def test_one_class_and_all_again(atlas):
     assert atlas.label.label == "all classes"
     everybody = len(atlas.chosen)

@@ -12,6 +12,7 @@ from waiting import until
 import budgetlab as bl
 from budgetlab.analysis import AXES
 from budgetlab.errors import InputError, RunError
+from budgetlab.plots import style
 from budgetlab.records import open_record
 from budgetlab.training import Run, load_data
 from budgetlab.widgets import ProbabilityMicroscope, TrainingBench
@@ -277,6 +278,50 @@ def test_every_control_explains_itself_and_every_end_is_usable(make):
     assert bench.controls.config == bench.controls.base
 
 
+def test_each_control_explains_itself_when_it_is_changed(make):
+    bench = make()
+    other = {
+        "dataset": "digits", "method": "c-SGD", "augmentation": "mixup", "model": "mlp",
+        "budget": 0.25, "budget_unit": "flops", "epochs": 7, "label_noise": 0.2, "seed": 5,
+    }  # fmt: skip
+    assert set(other) == set(bench.controls.by_name)
+    for name, value in other.items():
+        control = bench.controls.by_name[name]
+        bench.explanation.say("of another control")
+        control.value = value if control.value != value else "small"
+        assert bench.explanation.text == explain(name, bench.controls.config), name
+
+
+def test_only_data_that_can_be_trained_on_is_offered(make):
+    offered = make().controls.by_name["dataset"].options
+    assert {"points", "shapes", "digits", "cifar10"} <= set(offered)
+    assert not any("PATH" in name for name in offered)
+
+
+def test_the_picture_shows_losses_and_probabilities_of_the_last_run(make):
+    bench = make(method="p-SGD")
+    record = bench.fit()
+    losses, probabilities = bench.shelf.picture._bars
+    counts, edges, _ = losses.stairs.get_data()
+    known = standing_of_record(record).losses
+    known = known[~np.isnan(known)]
+    assert counts.sum() == len(known)
+    assert edges[-1] == pytest.approx(1.02 * np.quantile(known, 0.995), rel=1e-3)
+    assert losses.axes.get_xlabel() == "last known loss (nats), p-SGD, epoch 3"
+    assert probabilities.stairs.get_data().values.sum() == 128
+    assert probabilities.axes.get_xlabel() == "times that of a uniform draw"
+    assert losses.text.get_text() == probabilities.text.get_text() == ""
+    bench.shelf.runs.value = ()
+    assert losses.text.get_text() == probabilities.text.get_text() == "no epoch yet"
+    bench.controls.by_name["method"].value = "unif-SGD"
+    bench.fit()
+    assert losses.text.get_text() == ""
+    lines = bench.shelf.picture._curves[0].lines[:2]
+    bench.shelf.runs.value = [path for _, path in bench.shelf.runs.options]
+    for line, look in zip(lines, style.looks(["p-SGD", "unif-SGD"]).values(), strict=True):
+        assert (line.get_color(), line.get_marker()) == (look.colour, look.marker)
+
+
 def test_runs_are_collected_overlaid_and_switched(make):
     bench = make(method="p-SGD")
     bench.fit()
@@ -451,8 +496,10 @@ def test_sentences_of_settings(config):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(-1, "0 s"), (8.4, "8 s"), (200, "3 min 20 s"), (3900, "1 h 5 min")]
-)
+    ("seconds", "said"),
+    [(-1, "0 s"), (8.4, "8 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"),
+     (3599.4, "59 min 59 s"), (3600, "1 h 0 min"), (3900, "1 h 5 min")],
+)  # fmt: skip
 def test_times_in_words(seconds, said):
     assert minutes(seconds) == said
 

@@ -7,6 +7,7 @@ import torch
 from budgetlab import augment
 from budgetlab.errors import InputError
 from budgetlab.widgets import AugmentationExplorer
+from budgetlab.widgets.explorer import MIXING
 from budgetlab.widgets.mixtures import augmented
 
 
@@ -86,11 +87,24 @@ def test_every_control_at_its_ends(digits):
         assert explorer.credit.value.count("<tr>") == 7
 
 
+def test_the_credit_is_that_of_the_augmentation_that_is_chosen(digits):
+    explorer = AugmentationExplorer(digits)
+    said = {}
+    for name in explorer.detail.options:
+        explorer.detail.value = name
+        said[name] = explorer.credit.value
+    assert len({said[name] for name in MIXING}) == len(MIXING)
+    # The others leave each image its own credit.
+    assert {said[name] for name in set(said) - set(MIXING)} == {said["none"]}
+    assert said["none"] not in {said[name] for name in MIXING}
+
+
 def test_the_widget_shows_what_the_function_gives(digits):
     explorer = AugmentationExplorer(digits.train)
     explorer.first.value, explorer.seed.value, explorer.alpha.value = 4, 9, 1.0
     by_hand = augmented(digits.train, list(range(4, 10)), "ricap", seed=9, alpha=1.0)
     assert [one.parts for one in explorer.mixtures["ricap"]] == [one.parts for one in by_hand]
+    assert explorer.status.text.startswith("Samples 4 to 9 as one batch, draw 9: ")
     sample, share = next(iter(by_hand[0].parts.items()))
     assert f"{100 * share:.0f}% #{sample} " in explorer.credit.value
     explorer.again.click()

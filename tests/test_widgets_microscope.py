@@ -203,6 +203,37 @@ def test_a_budget_that_is_too_small_is_said_and_the_picture_stays(microscope):
     assert not microscope.status.is_problem
 
 
+def test_the_axes_say_what_they_show(microscope):
+    left, middle, _ = microscope.picture.axes
+    for axes, name in ((left, "times that of a uniform draw"), (middle, "chance in this epoch")):
+        microscope.view.value = "histogram"
+        assert (axes.get_xlabel(), axes.get_ylabel()) == (name, "samples")
+        assert axes.get_xlim()[1] < 100
+        microscope.view.value = "ranked curve"
+        assert axes.get_xlabel() == "samples, highest first (%)"
+        assert (axes.get_ylabel(), axes.get_xlim()) == (name, (0, 100))
+
+
+@pytest.mark.parametrize(("given", "budget", "beta"), [("auto", 0.5, 1), ("auto", 0.25, 3),
+                                                       (2.5, 0.5, 2.5)])  # fmt: skip
+def test_beta_begins_as_the_run_had_it(train, given, budget, beta):
+    run = train(method="selective-backprop", sb_beta=given, budget=budget, epochs=8)
+    microscope = ProbabilityMicroscope(run.record)
+    assert microscope.beta.value == pytest.approx(beta)
+    assert microscope.auto_beta.value == (given == "auto")
+
+
+def test_a_filter_that_still_trains_is_read_as_one(config):
+    run = bl.Run(config.replace(method="selective-backprop", epochs=8))
+    epochs = iter(run)
+    for _ in range(3):
+        next(epochs)
+    microscope = ProbabilityMicroscope(run.record)
+    kept = run.record.samples["probability"][2].to_numpy()
+    assert microscope.chances.inclusion == pytest.approx(kept, rel=1e-6)
+    epochs.close()
+
+
 def test_controls_that_change_nothing_are_off(microscope):
     assert microscope.smoothing.disabled
     assert microscope.temperature.disabled

@@ -107,3 +107,10 @@ def test_what_goes_wrong_is_said():
     assert status.text.startswith("KeyError")
     status.say("done")
     assert not status.is_problem
+
+
+def test_a_status_line_begins_with_what_it_is_given():
+    line = StatusLine("Ready.")
+    assert (line.text, line.is_problem) == ("Ready.", False)
+    assert ">Ready.</div>" in line.value
+    assert "bl-status" in line._dom_classes

@@ -1,5 +1,6 @@
 """The playground: what is kept of each epoch, and the two runs side by side."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -51,6 +52,9 @@ def test_the_grid_lies_row_by_row_over_all_points(load_once):
     assert grid[GRID, 1] > grid[0, 1]
     with pytest.raises(InputError, match="holds no points"):
         grid_of(load_once("digits", limit=64).train)
+    three = torch.cat([samples.x, samples.x[:, :1]], 1)
+    with pytest.raises(InputError, match="holds no points"):
+        grid_of(dataclasses.replace(samples, x=three))
 
 
 def test_a_frame_holds_what_the_network_says_and_who_was_picked(config):

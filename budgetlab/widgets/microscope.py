@@ -198,7 +198,7 @@ class ProbabilityMicroscope(W.VBox):
         if self.method.value == RECORDED:
             data = self.record.samples["probability"]
             probability = data[self.epoch.value - 1].to_numpy()
-            return recorded_chances(probability, self._kind(), self.config)
+            return recorded_chances(probability, self.record.probability_kind, self.config)
         config = self.config.replace(
             method=self.method.value,
             budget=self.budget.value,
@@ -209,11 +209,6 @@ class ProbabilityMicroscope(W.VBox):
             weights="none",
         )
         return chances(history, config)
-
-    def _kind(self) -> str:
-        # A run that still trains has not summed itself up.
-        unsummed = not self.record.summary and self.config.method == "selective-backprop"
-        return "keep" if unsummed else self.record.probability_kind
 
     def _say(self) -> str:
         if self.method.value == RECORDED:
