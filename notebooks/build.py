@@ -106,11 +106,15 @@ class Replies(AsyncZMQSocketChannel):
     async def get_msg(self, timeout: float | None = None) -> dict:
         """Return the next message.
 
-        Args:
-            timeout: seconds to wait for it; None: for ever.
+        Parameters
+        ----------
+        timeout
+            Seconds to wait for it; None: for ever.
 
-        Raises:
-            queue.Empty: none came in time.
+        Raises
+        ------
+        queue.Empty
+            If none came in time.
         """
         left = float("inf") if timeout is None else timeout
         while left > self.EVERY_SECONDS:

@@ -391,6 +391,13 @@ def test_a_legend_stays_within_the_axes_where_it_hides_nothing():
     assert not hidden(ax)
 
 
+def test_a_line_across_the_axes_may_be_covered():
+    ax = style.axes(None)
+    for height in np.linspace(0.4, 1, 13):
+        ax.axhline(height)
+    assert not is_beside(named_lines(ax, [np.full(20, 0.1), np.full(20, 0.2)]))
+
+
 def test_a_legend_that_would_hide_a_line_goes_beside_and_stays_in_the_picture():
     zigzag = [np.arange(20) % 2 * top for top in (1.0, 0.9, 0.8)]
     ax = named_lines(style.axes(None), zigzag)
