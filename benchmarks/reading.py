@@ -49,10 +49,10 @@ SELECT = "result = list(analysis.selection(analysis.load({path!r})[0]).shape)"
 def write_large(out: Path, samples: int, epochs: int) -> Path:
     """Write one record with a full history; three in ten samples are trained on an epoch."""
     rng = np.random.default_rng(0)
-    tags = pd.DataFrame({"label": rng.integers(0, 10, samples)})
+    metadata = pd.DataFrame({"label": rng.integers(0, 10, samples)})
     config = RunConfig(out=str(out), epochs=epochs)
     data = {"name": "synthetic", "fingerprint": "0", "classes": list("abcdefghij")}
-    writer = RecordWriter.create(config, tags=tags, data=data, hardware={})
+    writer = RecordWriter.create(config, metadata=metadata, data=data, hardware={})
     for epoch in range(1, epochs + 1):
         seen = rng.random(samples) < 0.3
         margin = rng.normal(3 * epoch / epochs, 2, samples)
@@ -74,7 +74,7 @@ def write_large(out: Path, samples: int, epochs: int) -> Path:
 def write_many(out: Path, runs: int) -> Path:
     """Write summaries of many runs: 4 methods, 5 budgets, as many seeds as it takes."""
     template = RecordWriter.create(
-        RunConfig(out=str(out)), tags=pd.DataFrame({"label": [0]}), data={}, hardware={}
+        RunConfig(out=str(out)), metadata=pd.DataFrame({"label": [0]}), data={}, hardware={}
     )
     about = json.loads((template.path / "record.json").read_text())
     methods, budgets = ("unif-SGD", "SGD", "p-SGD", "c-SGD"), (0.1, 0.2, 0.3, 0.5, 1.0)

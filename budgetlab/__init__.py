@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "models",
         "own_loop",
         "plots",
+        "presets",
         "records",
         "report",
         "samplers",
@@ -33,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "analysis": ["compare", "summaries"],
         "config": ["RunConfig"],
-        "data": ["Samples", "Splits"],
+        "data": ["Dataset", "Splits"],
         "errors": ["InputError", "RunError"],
         "history": ["History"],
         "own_loop": ["BudgetSampler"],

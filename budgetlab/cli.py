@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error. Exit code 0: d
 1: a run failed; 2: bad input; 130: interrupted, the record can be resumed.
 """
 
+import argparse
 import contextlib
 import errno
 import io
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-LISTS = ("datasets", "models", "methods", "augmentations", "schedules")
+LISTS = ("datasets", "models", "methods", "augmentations", "schedules", "presets")
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Train:
     """Train once within a budget and write a record."""
 
     config: Annotated[RunConfig, arg(name="")]
+    preset: str = ""
+    """Settings that belong together, by name: scale-model or paper; those given win over it."""
     json: bool = False
     """Print one JSON object on standard output."""
 
@@ -78,6 +81,8 @@ class Sweep:
     """
 
     grid: Annotated[Any, arg(name="", constructor=Lists)] = field(default_factory=Lists)
+    preset: str = ""
+    """Settings that belong together, by name: scale-model or paper; those given win over it."""
     workers: int = 1
     """Processes of this machine to train in; they share its cores and GPUs."""
     scheduler: str = ""
@@ -193,7 +198,7 @@ class List:
     """List the names that an option takes."""
 
     what: Positional[str]
-    """datasets, models, methods, augmentations or schedules."""
+    """datasets, models, methods, augmentations, schedules or presets."""
     json: bool = False
     """Print one JSON object on standard output."""
 
@@ -212,11 +217,12 @@ class List:
 def _described(what: str) -> dict[str, str]:
     if what not in LISTS:
         raise unknown("list", what, LISTS)
-    from budgetlab import augment, budget, data, models, samplers
+    from budgetlab import augment, budget, data, models, presets, samplers
 
     if what == "schedules":
         return {name: text for name, (text, _) in budget.SCHEDULES.items()}
-    modules = {"datasets": data, "models": models, "methods": samplers, "augmentations": augment}
+    modules = {"datasets": data, "models": models, "methods": samplers, "augmentations": augment,
+               "presets": presets}  # fmt: skip
     return modules[what].describe()
 
 
@@ -327,8 +333,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 Command = Train | Resume | Sweep | Compare | Report | List
 
 
+def _with_preset(arguments: list[str]) -> list[str]:
+    """Add what a preset sets and the command line does not."""
+    from budgetlab import presets
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset")
+    try:
+        name = parser.parse_known_args(arguments)[0].preset
+    except argparse.ArgumentError:
+        name = None
+    if not name:
+        return arguments
+    there = {word.partition("=")[0].replace("_", "-") for word in arguments}
+    added = {f"--{k.replace('_', '-')}": str(v) for k, v in presets.settings(name).items()}
+    return [*arguments, *(w for flag, v in added.items() if flag not in there for w in (flag, v))]
+
+
 def _parse(arguments: list[str]) -> Command | None:
     """Read the command; None where only help was asked for."""
+    arguments = _with_preset(arguments)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -353,7 +377,7 @@ def _one_line(box: str, arguments: list[str]) -> str:
     text = " ".join(itertools.takewhile(lambda line: not _is_rule(line), lines))
     text = text or "the command cannot be read"
     flags = [f"--{name.replace('_', '-')}" for name in RunConfig.__dataclass_fields__]
-    own = ("json", "baseline", "workers", "scheduler", "retry", "plan", "help")
+    own = ("preset", "json", "baseline", "workers", "scheduler", "retry", "plan", "help")
     known = [*flags, *(f"--{name}" for name in own)]
     commands = [command.__name__.lower() for command in get_args(Command)]
     given = [word.partition("=")[0] for word in arguments if word.startswith("--")]

@@ -15,8 +15,10 @@ __all__ = [
     "BUDGET_UNITS",
     "CREDITS",
     "FIDELITIES",
+    "HORIZONS",
     "NOISE_KINDS",
     "PRECISIONS",
+    "REDUNDANCY_KINDS",
     "WEIGHTS",
     "RunConfig",
 ]
@@ -28,6 +30,8 @@ FIDELITIES = ("default", "published")
 NOISE_KINDS = ("symmetric", "pair", "instance")
 PRECISIONS = ("auto", "float32", "bfloat16")
 WEIGHTS = ("none", "unbiased")
+REDUNDANCY_KINDS = ("exact", "varied")
+HORIZONS = ("budget", "full")
 
 # Fields that say where to read and write, not what is computed.
 PLACES = ("data_root", "out")
@@ -36,6 +40,7 @@ PLACES = ("data_root", "out")
 # keeps the id it had before. Such a default must never change.
 ADDED = (
     "averaging",
+    "copies",
     "evaluate_every",
     "grad_norm_threshold",
     "holdout_fraction",
@@ -44,11 +49,18 @@ ADDED = (
     "proxy_model",
     "proxy_share",
     "prune_fraction",
+    "redundancy",
+    "redundancy_kind",
+    "schedule_horizon",
     "smoothing",
     "subset_fraction",
-    "temperature",
+    "power",
     "weights",
 )
+
+# What records written before version 0.2 call a field. Ids are made of the old names, so that
+# a run keeps its id.
+RENAMED = {"temperature": "power"}
 
 # Numbers that may also be left to the kit, as "auto".
 AUTOMATIC = ("prune_fraction", "sb_beta", "subset_fraction")
@@ -92,6 +104,8 @@ class RunConfig:
     """L2 penalty on all weights."""
     schedule: str = "linear"
     """Learning rate over the progress of the budget."""
+    schedule_horizon: str = "budget"
+    """What the schedule runs over: the budget, or the full run, which a budget cuts short."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """Progress at which the step schedule divides the rate by ten."""
     alpha: float = 0.3
@@ -106,7 +120,7 @@ class RunConfig:
     """Selective backprop: score again every n-th epoch."""
     smoothing: float = 1.0
     """Methods that draw by a score: times the mean score added to each; large is uniform."""
-    temperature: float = 1.0
+    power: float = 1.0
     """Methods that draw by a score, grad-norm: power of it; 0 is uniform, large is greedy."""
     weights: str = "none"
     """Methods that draw by a score: unbiased divides each loss by its chance of being drawn."""
@@ -138,6 +152,12 @@ class RunConfig:
     """symmetric: any other class; pair: the next class; instance: what looks alike."""
     imbalance: float = 1.0
     """Size of the most frequent training class over the least frequent, at least 1."""
+    redundancy: float = 0.0
+    """Share of the training set that are copies of few of its images, in [0, 1)."""
+    copies: int = 15
+    """How many of these copies there are of each image that is copied."""
+    redundancy_kind: str = "exact"
+    """exact: the same values; varied: moved by a pixel or so, brighter or darker."""
     val_fraction: float = 0.0
     """Share of the training set held out for validation, in [0, 1)."""
     evaluate_every: int = 1
@@ -167,6 +187,8 @@ class RunConfig:
         _one_of("kind of label noise", self.noise_kind, NOISE_KINDS)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("kind of weights", self.weights, WEIGHTS)
+        _one_of("kind of redundancy", self.redundancy_kind, REDUNDANCY_KINDS)
+        _one_of("horizon of the schedule", self.schedule_horizon, HORIZONS)
         inside = _Range(self)
         inside("budget", 0, 1, open_low=True)
         inside("epochs", 1, 100_000)
@@ -181,7 +203,7 @@ class RunConfig:
             inside("sb_beta", 0, 1e6)
         inside("sb_staleness", 1, 100_000)
         inside("smoothing", 0, 1e6)
-        inside("temperature", 0, 100)
+        inside("power", 0, 100)
         inside("keep_fraction", 0, 1, open_low=True)
         inside("presample", 1, 1000)
         inside("grad_norm_threshold", 0, 1e6)
@@ -193,6 +215,8 @@ class RunConfig:
         inside("holdout_fraction", 0, 1, open_low=True, open_high=True)
         inside("label_noise", 0, 1, open_high=True)
         inside("imbalance", 1, 1e6)
+        inside("redundancy", 0, 1, open_high=True)
+        inside("copies", 1, 10**9)
         inside("val_fraction", 0, 1, open_high=True)
         inside("evaluate_every", 0, 100_000)
         inside("limit", 0, 10**12)
@@ -213,8 +237,9 @@ class RunConfig:
         field of :data:`ADDED` that is at its default.
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        before = {new: old for old, new in RENAMED.items()}
         fields = {
-            key: value
+            before.get(key, key): value
             for key, value in self.to_dict().items()
             if key not in PLACES and not (key in ADDED and value == defaults[key])
         }
@@ -245,6 +270,7 @@ class RunConfig:
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
         """Build from plain values; a field that does not exist is an error."""
         known = [field.name for field in dataclasses.fields(cls)]
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
         for name in values:
             if name not in known:
                 raise unknown("setting", name, known)

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from budgetlab import own_models
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["SmallConvNet", "WideResNet", "about", "build", "choose", "describe", "names"]
+__all__ = [
+    "CompactConvNet",
+    "SmallConvNet",
+    "WideResNet",
+    "about",
+    "build",
+    "choose",
+    "describe",
+    "names",
+]
 
 
 class SmallConvNet(nn.Module):
@@ -42,6 +51,39 @@ class SmallConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
+        return self.classifier(self.features(x).mean(dim=(2, 3)))
+
+
+class CompactConvNet(nn.Module):
+    """Space-to-depth by 2, then 3x3 convolutions of widths 32, 64, 128, the first two pooled.
+
+    Each 2x2 block of pixels becomes one of four times the channels, so that no convolution
+    runs at full size; every convolution is followed by batch norm and ReLU. Global average
+    pooling and one linear layer close it. About 97,000 weights and 3.2 million multiply-adds
+    at 32x32x3 and 10 classes: half of those of a network without space-to-depth that is as
+    accurate, and enough to learn 1,000 images by heart.
+    """
+
+    def __init__(self, channels: int, classes: int, widths: tuple[int, ...] = (32, 64, 128)):
+        super().__init__()
+        layers: list[nn.Module] = []
+        width_in = 4 * channels
+        for number, width in enumerate(widths):
+            layers.append(nn.Conv2d(width_in, width, 3, padding=1, bias=False))
+            if number < 2:
+                # Before the norm, which then has a quarter of the values to go through.
+                layers.append(nn.MaxPool2d(2))
+            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            width_in = width
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(width_in, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
+        height, width = x.shape[2:]
+        if height % 2 or width % 2:
+            x = F.pad(x, (0, width % 2, 0, height % 2))
+        x = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
         return self.classifier(self.features(x).mean(dim=(2, 3)))
 
 
@@ -153,6 +195,10 @@ IMAGE_MODELS: dict[str, tuple[str, Callable[[int, int], nn.Module]]] = {
     "tiny": (
         "three convolutions, widths 16-32-64: a proxy for rho-loss",
         lambda channels, classes: SmallConvNet(channels, classes, (16, 32, 64)),
+    ),
+    "compact": (
+        "space-to-depth, then convolutions of widths 32-64-128: the scale model's",
+        CompactConvNet,
     ),
     "resnet8": ("He et al. 2016, widths 16-32-64, one block a stage", NarrowResNet),
     "resnet18": (

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler as TorchSampler
+from torch.utils.data import default_collate
 
 from budgetlab import samplers, seeds
 from budgetlab.budget import Budget, Costs, Ledger, model_costs, schedule, steps_per_epoch
@@ -165,7 +166,7 @@ class BudgetSampler(TorchSampler[list[int]]):
 
     def __init__(
         self,
-        data: Dataset | int,
+        data: TorchDataset | int,
         *,
         model: nn.Module | None = None,
         proxy: ProxyRun | None = None,

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STREAMS", "numpy_generator", "stream_seed", "torch_generator"]
 
-STREAMS = ("data", "imbalance", "split", "noise", "init", "order", "augmentation", "proxy")
+STREAMS = ("data", "imbalance", "split", "noise", "init", "order", "augmentation", "proxy",
+           "test", "redundancy")  # fmt: skip
 
 
 def stream_seed(seed: int, stream: str) -> int:

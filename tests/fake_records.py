@@ -29,10 +29,10 @@ def write_run(
     """Simulate one run; ``gain`` is added to its accuracy."""
     config = RunConfig(out=str(out), epochs=epochs, batch_size=10, **settings)
     rng = np.random.default_rng(config.seed)
-    tags = make_tags(size)
+    metadata = make_tags(size)
     writer = RecordWriter.create(
         config,
-        tags=tags,
+        metadata=metadata,
         data={"name": config.dataset, "fingerprint": fingerprint, "train": size, "test": 100,
               "val": 0, "classes": ["circle", "square", "<b>star</b>", "ring"],
               "shape": [3, 8, 8], "skipped": []},
@@ -45,7 +45,7 @@ def write_run(
         q = draw_distribution(config.method, counts, error)
         looked = size if config.method == "selective-backprop" else 0
         picked = rng.choice(size, drawn, replace=False, p=q)
-        arrays = simulate_visit(tags, picked, epoch / epochs, rng)
+        arrays = simulate_visit(metadata, picked, epoch / epochs, rng)
         error[picked] = 1 - arrays["p_y"][picked]
         counts[picked] += 1
         totals["steps"] += drawn // config.batch_size
@@ -64,7 +64,7 @@ def write_run(
             "test_accuracy": accuracy + gain,
         }
         writer.append_epoch(row, arrays | {"probability": q})
-    writer.save_thumbnails(*draw_thumbnails(counts, tags))
+    writer.save_thumbnails(*draw_thumbnails(counts, metadata))
     summary = {"method": config.method, "augmentation": config.augmentation, "epochs": epochs,
                "dataset": config.dataset, "budget": config.budget, "seed": config.seed,
                "status": status, "probability_kind": "draw"} | row  # fmt: skip
@@ -99,12 +99,12 @@ def draw_distribution(method: str, counts: np.ndarray, error: np.ndarray) -> np.
 
 
 def simulate_visit(
-    tags: pd.DataFrame, picked: np.ndarray, progress: float, rng: np.random.Generator
+    metadata: pd.DataFrame, picked: np.ndarray, progress: float, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """What the picked samples look like at this progress; NaN elsewhere."""
-    size = len(tags)
-    margin = 6 * (progress + 0.25 - tags["difficulty"].to_numpy()) + rng.normal(0, 1, size)
-    margin = np.where(tags["is_noisy"], margin - 4, margin)
+    size = len(metadata)
+    margin = 6 * (progress + 0.25 - metadata["difficulty"].to_numpy()) + rng.normal(0, 1, size)
+    margin = np.where(metadata["is_noisy"], margin - 4, margin)
     p_y = 1 / (1 + np.exp(-margin))
     seen = np.zeros(size, bool)
     seen[picked] = True
@@ -118,11 +118,11 @@ def simulate_visit(
     }
 
 
-def draw_thumbnails(counts: np.ndarray, tags: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def draw_thumbnails(counts: np.ndarray, metadata: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Images of the eight least and eight most trained, grey by difficulty."""
     order = np.argsort(counts, kind="stable")
     indices = np.concatenate([order[:8], order[-8:]])
-    shade = (255 * tags["difficulty"].to_numpy()[indices]).astype(np.uint8)
+    shade = (255 * metadata["difficulty"].to_numpy()[indices]).astype(np.uint8)
     return indices, np.broadcast_to(shade[:, None, None, None], (16, 8, 8, 3)).copy()
 
 
@@ -132,7 +132,7 @@ def write_arrays(out: Path, arrays: dict[str, np.ndarray], labels: list[int]) ->
     config = RunConfig(out=str(out), epochs=epochs)
     writer = RecordWriter.create(
         config,
-        tags=pd.DataFrame({"label": labels}),
+        metadata=pd.DataFrame({"label": labels}),
         data={"name": "shapes", "fingerprint": "tiny", "classes": ["a", "b"]},
         hardware={},
     )

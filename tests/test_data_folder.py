@@ -46,7 +46,7 @@ def test_without_a_test_folder_a_fifth_of_each_class_is_held_out(pets, tmp_path)
     # Label, picture and position belong together: red cats first, then blue dogs.
     for split in (data.train, data.test):
         assert ((split.x[:, 0, 0, 0] == 200) == (split.y == 0)).all()
-        numbers = split.tags["index"].to_numpy() % 10
+        numbers = split.metadata["index"].to_numpy() % 10
         assert (split.x[:, 1, 5, 5].numpy() == numbers).all()
     assert data.skipped == ()
     assert read(pets, tmp_path, seed=1).fingerprint != data.fingerprint
@@ -73,7 +73,7 @@ def test_second_load_decodes_nothing_and_a_change_decodes_again(pets, tmp_path, 
         patch.setattr(folder_module, "decode_all", None)
         again = read(pets, tmp_path)
         assert again.fingerprint == first.fingerprint
-        assert again.train.tags.equals(first.train.tags)
+        assert again.train.metadata.equals(first.train.metadata)
     picture(pets / "cat" / "3.png", (201, 99, 0))
     assert read(pets, tmp_path).fingerprint != first.fingerprint
     # A changed folder replaces its cache.
@@ -236,11 +236,11 @@ def test_mini_imagenet_pools_shuffles_and_cuts(tmp_path):
     assert (len(data.train), len(data.test)) == (10, 2)
     assert data.train.sample_shape == (3, 84, 84)
     assert data.train.mean == (0.4728, 0.4487, 0.4031)
-    index = np.concatenate([data.train.tags["index"], data.test.tags["index"]])
+    index = np.concatenate([data.train.metadata["index"], data.test.metadata["index"]])
     assert sorted(index) == list(range(12))
     assert index.tolist() != list(range(12))
     for split in (data.train, data.test):
-        index = split.tags["index"].to_numpy()
+        index = split.metadata["index"].to_numpy()
         assert (split.y.numpy() == index % 3).all()
         assert (abs(split.x[:, 0, 40, 40].numpy() - 20.0 * index) < 4).all()
     # The cut is the same whatever the seed.

@@ -53,7 +53,7 @@ def test_without_a_test_set_a_fifth_is_held_out(tmp_path):
     assert torch.bincount(data.train.y).tolist() == [8, 8]
     assert torch.bincount(data.test.y).tolist() == [2, 2]
     assert data.train.classes == ("even", "odd")
-    index = data.test.tags["index"].to_numpy()
+    index = data.test.metadata["index"].to_numpy()
     assert (data.test.x[:, 0].numpy() == x[index]).all()
 
 

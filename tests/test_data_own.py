@@ -39,29 +39,29 @@ def pixels(shape=(3, 8, 9), seed=0):
 )
 def test_the_same_pixels_whatever_they_come_as(give):
     images = [pixels(seed=n) for n in range(4)]
-    samples = bl.Samples.from_dataset(Listed([(give(a), n % 2) for n, a in enumerate(images)]))
+    samples = bl.Dataset.from_dataset(Listed([(give(a), n % 2) for n, a in enumerate(images)]))
     assert samples.x.dtype == torch.uint8
     assert np.array_equal(samples.x.numpy(), np.stack(images))
     assert samples.y.tolist() == [0, 1, 0, 1]
-    assert samples.tags["index"].tolist() == [0, 1, 2, 3]
+    assert samples.metadata["index"].tolist() == [0, 1, 2, 3]
     assert not samples.flip
 
 
 def test_grey_images_features_and_names():
-    grey = bl.Samples.from_dataset(Listed([(pixels((8, 8)), np.int64(1)), (pixels((8, 8)), 0)]))
+    grey = bl.Dataset.from_dataset(Listed([(pixels((8, 8)), np.int64(1)), (pixels((8, 8)), 0)]))
     assert grey.sample_shape == (1, 8, 8)
     assert grey.classes == ("0", "1")
     features = TensorDataset(torch.randn(5, 2), torch.arange(5) % 3)
-    assert bl.Samples.from_dataset(features, classes=["a", "b", "c"]).classes == ("a", "b", "c")
+    assert bl.Dataset.from_dataset(features, classes=["a", "b", "c"]).classes == ("a", "b", "c")
     named = Listed([(pixels(), 0), (pixels(), 1)], classes=["cat", "dog", "owl"])
-    assert bl.Samples.from_dataset(named).classes == ("cat", "dog", "owl")
-    part = bl.Samples.from_dataset(Subset(named, [1]))
+    assert bl.Dataset.from_dataset(named).classes == ("cat", "dog", "owl")
+    part = bl.Dataset.from_dataset(Subset(named, [1]))
     assert part.classes == ("cat", "dog", "owl")
     assert part.y.tolist() == [1]
 
 
 def test_normalised_samples_have_mean_zero_and_deviation_one():
-    samples = bl.Samples.from_dataset(Listed([(pixels(seed=n), 0) for n in range(20)]))
+    samples = bl.Dataset.from_dataset(Listed([(pixels(seed=n), 0) for n in range(20)]))
     x = samples.normalised().double()
     assert x.mean((0, 2, 3)).abs().max() < 1e-5
     assert (x.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
@@ -93,7 +93,7 @@ def test_normalised_is_what_the_network_is_trained_on(config):
 )
 def test_what_cannot_be_used_is_named(dataset, message):
     with pytest.raises(InputError, match=message):
-        bl.Samples.from_dataset(dataset)
+        bl.Dataset.from_dataset(dataset)
 
 
 def test_twins_are_found_by_their_values():
@@ -107,7 +107,7 @@ def test_own_splits_train_and_hold_out_a_fifth(config):
     assert len(splits.test) == round(len(samples) / 5)
     both = torch.cat([splits.train.x, splits.test.x])
     assert len(both) == len(samples)
-    held, kept = (set(part.tags["index"]) for part in (splits.test, splits.train))
+    held, kept = (set(part.metadata["index"]) for part in (splits.test, splits.train))
     assert not held & kept
     run = bl.Run(config.replace(dataset="mine", limit=0, epochs=1, budget=0.1), splits=splits)
     assert len(list(run)) == 1

@@ -211,8 +211,8 @@ def test_a_record_holds_the_same_moment_as_the_run_at_its_end(moment):
 
 def test_a_part_of_the_samples_keeps_what_is_known_of_them(moment):
     part = Moment.of_run(moment.run, limit=30)
-    rows = part.samples.tags["index"].tolist()
-    everybody = moment.samples.tags["index"].tolist()
+    rows = part.samples.metadata["index"].tolist()
+    everybody = moment.samples.metadata["index"].tolist()
     places = [everybody.index(row) for row in rows]
     ours, theirs = part.history.error, moment.history.error[places]
     assert torch.equal(ours.nan_to_num(-1), theirs.nan_to_num(-1))

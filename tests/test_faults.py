@@ -20,7 +20,7 @@ from same_results import same_results
 
 from budgetlab import cli
 from budgetlab.config import RunConfig
-from budgetlab.data import Samples
+from budgetlab.data import Dataset
 from budgetlab.errors import RunError
 from budgetlab.records import open_record
 from budgetlab.training import Run, faults, load_data
@@ -230,7 +230,7 @@ def test_memory_that_really_runs_out_on_the_processor(tmp_path, data_root):
 
 
 def test_data_that_does_not_fit_from_the_start(config, monkeypatch, capsys):
-    monkeypatch.setattr(Samples, "to", lambda *_, **__: fail(SAID["gpu"]))
+    monkeypatch.setattr(Dataset, "to", lambda *_, **__: fail(SAID["gpu"]))
     assert cli.main(flags(config)) == 1
     said = capsys.readouterr()
     assert said.out == ""
@@ -375,7 +375,7 @@ def test_a_gpu_that_vanishes(failed, monkeypatch, said):
 
 def test_a_gpu_that_does_not_answer_from_the_start(config, monkeypatch, capsys):
     error = RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
-    monkeypatch.setattr(Samples, "to", lambda *_, **__: fail(error))
+    monkeypatch.setattr(Dataset, "to", lambda *_, **__: fail(error))
     assert cli.main(flags(config)) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "does not answer (CUDA error: all CUDA-capable" in last

@@ -12,7 +12,7 @@ import budgetlab as bl
 PACKAGE = Path(__file__).parent.parent / "budgetlab"
 
 FLOORS = (
-    {"errors", "config", "seeds", "memory", "records"},
+    {"errors", "config", "presets", "seeds", "memory", "records"},
     {"data", "models", "augment", "history", "budget", "devices", "own_models"},
     {"samplers"},
     {"training", "analysis", "own_loop"},
@@ -20,7 +20,17 @@ FLOORS = (
     {"report", "cli", "demo", "widgets", "course"},
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-READING = {"errors", "config", "seeds", "memory", "records", "analysis", "plots", "report"}
+READING = {
+    "errors",
+    "config",
+    "presets",
+    "seeds",
+    "memory",
+    "records",
+    "analysis",
+    "plots",
+    "report",
+}
 # From the floor itself, or from a floor below, and still not allowed: the reading wing
 # meets the training wing at the records only.
 BOTH = {"replay", "estimators", "sweep", "cli", "demo", "widgets", "course"}

@@ -242,13 +242,13 @@ def test_temperature_leads_from_uniform_to_greedy():
     norms = torch.rand(24, generator=torch.Generator().manual_seed(5)) * 0.5 + 0.1
     norms[7] = 0.9
     shares = []
-    for temperature in (0, 1, 4, 40):
-        sampler, eye, hits = on(size=24, temperature=temperature), Eye(norms), 0.0
+    for power in (0, 1, 4, 40):
+        sampler, eye, hits = on(size=24, power=power), Eye(norms), 0.0
         for _ in range(100):
             sampler.average_gain = 50.0
             (batch,) = one_pass(sampler, eye)
             hits += (batch.indices == 7).float().mean().item() / 100
-            if temperature == 0:
+            if power == 0:
                 assert batch.weights.tolist() == pytest.approx([1.0] * BATCH)
         shares.append(hits)
     assert shares[0] == pytest.approx(1 / 24, abs=0.03)

@@ -157,7 +157,7 @@ def test_rho_loss_avoids_wrong_labels_and_top_k_seeks_them(config):
         run = Run(digits.replace(method=method))
         for _ in run:
             pass
-        noisy = torch.tensor(run.splits.train.tags.is_noisy.to_numpy())
+        noisy = torch.tensor(run.splits.train.metadata.is_noisy.to_numpy())
         times = run.history.times_trained.float()
         shares[method] = (times[noisy].sum() / times.sum()).item()
     # A uniform draw would be at 0.2.

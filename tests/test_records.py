@@ -25,13 +25,13 @@ SIZE = 5
 
 
 def new_writer(out: Path, **settings: object) -> RecordWriter:
-    tags = pd.DataFrame(
+    metadata = pd.DataFrame(
         {"label": np.arange(SIZE), "difficulty": np.linspace(0, 1, SIZE),
          "is_noisy": np.zeros(SIZE, bool), "note": list("abcde")}
     )  # fmt: skip
     return RecordWriter.create(
         RunConfig(out=str(out), **{"epochs": 2} | settings),
-        tags=tags,
+        metadata=metadata,
         data={"name": "shapes", "fingerprint": "f00d", "classes": ["a", "b"]},
         hardware={"device": "cpu"},
     )

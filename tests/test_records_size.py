@@ -12,10 +12,10 @@ CLASSES = 10
 
 
 def new_writer(out, size: int, epochs: int) -> RecordWriter:
-    tags = pd.DataFrame({"label": np.arange(size) % CLASSES})
+    metadata = pd.DataFrame({"label": np.arange(size) % CLASSES})
     data = {"name": "shapes", "fingerprint": "f00d", "classes": list("abcdefghij")}
     config = RunConfig(out=str(out), epochs=epochs, budget=1.0)
-    return RecordWriter.create(config, tags=tags, data=data, hardware={})
+    return RecordWriter.create(config, metadata=metadata, data=data, hardware={})
 
 
 def visit(size: int, seed: int, learned: float) -> dict[str, np.ndarray]:

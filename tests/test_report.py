@@ -21,17 +21,17 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.text = [], ""
+        self.metadata, self.text = [], ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
+        self.metadata.append((tag, dict(attrs)))
 
     def handle_data(self, data):
         self.text += data
 
     def all(self, name):
-        return [attributes for tag, attributes in self.tags if tag == name]
+        return [attributes for tag, attributes in self.metadata if tag == name]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def text(folder):
 
 def test_the_page_needs_nothing_from_outside(text):
     page = Page(text)
-    for tag, attributes in page.tags:
+    for tag, attributes in page.metadata:
         assert tag not in ("script", "iframe", "object", "embed")
         for name in ("src", "href"):
             value = attributes.get(name, "#")
@@ -84,7 +84,7 @@ def test_the_page_holds_what_was_asked_for(text, folder):
 
 def test_every_label_has_its_input(text):
     page = Page(text)
-    ids = {attributes.get("id") for _, attributes in page.tags}
+    ids = {attributes.get("id") for _, attributes in page.metadata}
     assert {label["for"] for label in page.all("label")} <= ids
     assert {link["href"][1:] for link in page.all("a")} <= ids
 
@@ -118,7 +118,7 @@ def test_names_are_escaped(tmp_path):
     text = report.write(record, tmp_path / "r.html").read_text()
     assert "<script" not in text
     assert not [image for image in Page(text).all("img") if image["src"] == "x"]
-    assert "onerror" not in {name for _, attributes in Page(text).tags for name in attributes}
+    assert "onerror" not in {name for _, attributes in Page(text).metadata for name in attributes}
 
 
 def test_a_single_run_makes_a_page_and_claims_nothing(tmp_path):
@@ -156,7 +156,7 @@ def test_a_record_without_one_epoch_says_so(tmp_path):
     from budgetlab.records import RecordWriter
 
     writer = RecordWriter.create(
-        RunConfig(out=str(tmp_path)), tags=pd.DataFrame({"label": [0]}), data={}, hardware={}
+        RunConfig(out=str(tmp_path)), metadata=pd.DataFrame({"label": [0]}), data={}, hardware={}
     )
     with pytest.raises(InputError, match="holds a finished epoch"):
         report.write(Record(writer.path), tmp_path / "r.html")

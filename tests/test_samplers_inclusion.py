@@ -33,7 +33,7 @@ def skewed(size: int, seed: int = 0) -> torch.Tensor:
     return smooth(torch.rand(size, generator=generator(seed)) ** 3)
 
 
-# ---- smoothing and temperature ----
+# ---- smoothing and power ----
 
 
 def test_smoothing_by_hand():
@@ -73,8 +73,8 @@ def test_a_high_temperature_without_smoothing_draws_the_highest_scores():
 
 @settings(max_examples=40)
 @given(SCORES, st.floats(0, 5), st.floats(0, 5))
-def test_any_smoothing_and_temperature_keeps_the_order(scores, strength, temperature):
-    q = smooth(torch.tensor(scores), strength, temperature)
+def test_any_smoothing_and_temperature_keeps_the_order(scores, strength, power):
+    q = smooth(torch.tensor(scores), strength, power)
     assert float(q.sum()) == pytest.approx(1)
     assert (q[torch.tensor(scores).argsort()].diff() >= -1e-15).all()
     assert float(q.min()) >= strength / (1 + strength) / len(scores) - 1e-12
@@ -89,13 +89,13 @@ def test_between_the_ends_the_preference_grows_steadily():
 
 
 @pytest.mark.parametrize(
-    ("strength", "temperature", "named"),
+    ("strength", "power", "named"),
     [(-0.1, 1, "smoothing"), (float("nan"), 1, "smoothing"), (float("inf"), 1, "smoothing"),
-     (1, -1, "temperature"), (1, 101, "temperature"), (1, float("nan"), "temperature")],
+     (1, -1, "power"), (1, 101, "power"), (1, float("nan"), "power")],
 )  # fmt: skip
-def test_what_is_out_of_range_is_refused(strength, temperature, named):
+def test_what_is_out_of_range_is_refused(strength, power, named):
     with pytest.raises(InputError, match=f"{named} .* is not allowed: give a number"):
-        smooth(torch.ones(3), strength, temperature)
+        smooth(torch.ones(3), strength, power)
 
 
 # ---- inclusion ----

@@ -138,7 +138,7 @@ def test_every_control_at_its_ends_leaves_a_picture(microscope):
     methods = [value for _, value in microscope.method.options]
     for method, view in zip(methods, 10 * microscope.view.options, strict=False):
         microscope.method.value, microscope.view.value = method, view
-        strengths = microscope.smoothing, microscope.temperature, microscope.beta
+        strengths = microscope.smoothing, microscope.power, microscope.beta
         for number in (microscope.epoch, *strengths):
             for end in (number.box.min, number.box.max):
                 number.value = end
@@ -150,10 +150,10 @@ def test_every_control_at_its_ends_leaves_a_picture(microscope):
 def test_the_widget_shows_what_the_functions_give(microscope):
     microscope.method.value = "c-SGD"
     microscope.smoothing.value = 0.25
-    microscope.temperature.value = 2
+    microscope.power.value = 2
     microscope.budget.value = 0.75
     microscope.epoch.value = 3
-    changed = {"budget": 0.75, "smoothing": 0.25, "temperature": 2.0}
+    changed = {"budget": 0.75, "smoothing": 0.25, "power": 2.0}
     config = microscope.config.replace(method="c-SGD", **changed)
     by_hand = chances(microscope.replay.before(3), config)
     assert np.array_equal(microscope.chances.q, by_hand.q)
@@ -176,18 +176,18 @@ def test_temperature_goes_from_uniform_to_greedy(microscope):
     microscope.method.value, microscope.smoothing.value = "p-SGD", 0
     sizes = []
     for power in (0.0, 1.0, 5.0):
-        microscope.temperature.value = power
+        microscope.power.value = power
         sizes.append(microscope.numbers["effective_samples"])
     assert sizes[0] == pytest.approx(128)
     assert sizes[0] > sizes[1] > sizes[2]
-    assert "temperature 5" in microscope.status.text
+    assert "power 5" in microscope.status.text
 
 
 def test_a_run_with_a_temperature_of_its_own_is_shown_with_it(train):
-    run = train(method="p-SGD", epochs=4, temperature=2.5)
+    run = train(method="p-SGD", epochs=4, power=2.5)
     microscope = ProbabilityMicroscope(run.record)
     recorded = microscope.chances.q
-    assert microscope.temperature.value == 2.5
+    assert microscope.power.value == 2.5
     microscope.method.value = "p-SGD"
     assert microscope.chances.q == pytest.approx(recorded, rel=0.02)
 
@@ -236,11 +236,11 @@ def test_a_filter_that_still_trains_is_read_as_one(config):
 
 def test_controls_that_change_nothing_are_off(microscope):
     assert microscope.smoothing.disabled
-    assert microscope.temperature.disabled
+    assert microscope.power.disabled
     assert microscope.budget.disabled
     microscope.method.value = "p-SGD"
     assert not microscope.smoothing.disabled
-    assert not microscope.temperature.disabled
+    assert not microscope.power.disabled
     assert microscope.beta.disabled
     microscope.method.value = "selective-backprop"
     assert microscope.smoothing.disabled

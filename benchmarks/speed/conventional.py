@@ -12,12 +12,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
 from benchmarks.speed.measure import wait_for
 from budgetlab import models
-from budgetlab.data import Samples
+from budgetlab.data import Dataset
 
 __all__ = ["ConventionalLoop"]
 
@@ -25,10 +26,10 @@ WORKERS = 2
 PREFETCH = 2
 
 
-class _Images(Dataset):
+class _Images(TorchDataset):
     """As torchvision's CIFAR10 hands them out, with the number of the sample."""
 
-    def __init__(self, samples: Samples):
+    def __init__(self, samples: Dataset):
         self.images = samples.x.permute(0, 2, 3, 1).contiguous().numpy()
         self.labels = samples.y.tolist()
         side = self.images.shape[1]
@@ -64,7 +65,7 @@ class ConventionalLoop:
         Images a step.
     """
 
-    def __init__(self, samples: Samples, model: str, device: torch.device, batch_size: int = 128):
+    def __init__(self, samples: Dataset, model: str, device: torch.device, batch_size: int = 128):
         self.device = device
         self.network = models.build(model, samples.sample_shape, len(samples.classes)).to(device)
         self.optimiser = torch.optim.SGD(

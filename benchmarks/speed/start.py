@@ -106,9 +106,9 @@ def _say(program: str, *arguments: str) -> str:
 
 
 def _small_record(out: Path) -> str:
-    tags = pd.DataFrame({"label": range(1000)})
+    metadata = pd.DataFrame({"label": range(1000)})
     data = {"name": "noise", "fingerprint": "0", "classes": ["a", "b"]}
-    writer = RecordWriter.create(RunConfig(out=str(out)), tags=tags, data=data, hardware={})
+    writer = RecordWriter.create(RunConfig(out=str(out)), metadata=metadata, data=data, hardware={})
     writer.append_epoch({"epoch": 1}, {})
     writer.set_status("finished")
     return str(writer.path)

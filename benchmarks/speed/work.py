@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.speed.measure import wait_for
 from budgetlab.config import RunConfig
-from budgetlab.data import Samples
+from budgetlab.data import Dataset
 from budgetlab.data.samples import make_samples
 from budgetlab.devices import choose_device, choose_precision
 from budgetlab.records import RecordWriter
@@ -23,7 +23,7 @@ BATCH = 128
 CLASSES = tuple("abcdefghij")
 
 
-def random_images(count: int, side: int = 32) -> Samples:
+def random_images(count: int, side: int = 32) -> Dataset:
     """Images of noise: what they show does not change how long they take."""
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8))
@@ -32,7 +32,7 @@ def random_images(count: int, side: int = 32) -> Samples:
     return make_samples(x, labels, CLASSES, mean=half, std=half, flip=True)
 
 
-def make_loop(samples: Samples, model: str, device: str = "auto", **settings: object) -> Loop:
+def make_loop(samples: Dataset, model: str, device: str = "auto", **settings: object) -> Loop:
     """The loop of a run that never ends, at a learning rate that trains but never diverges."""
     chosen = choose_device(device)
     usual = {"lr": 1e-3, "schedule": "constant", "batch_size": BATCH, "method": "unif-SGD",
@@ -76,11 +76,11 @@ def scratch() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="budgetlab-bench-")
 
 
-def writer_for(loop: Loop, out: Path, samples: Samples) -> RecordWriter:
+def writer_for(loop: Loop, out: Path, samples: Dataset) -> RecordWriter:
     """A record for what a loop does."""
     return RecordWriter.create(
         loop.config.replace(out=str(out), epochs=200),
-        tags=samples.tags.assign(label=samples.y.numpy()),
+        metadata=samples.metadata.assign(label=samples.y.numpy()),
         data={"name": "noise", "fingerprint": "0", "classes": list(samples.classes)},
         hardware={},
     )

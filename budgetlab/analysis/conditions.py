@@ -30,7 +30,7 @@ METHODS = ("unif-SGD", "SGD", "p-SGD", "c-SGD", "selective-backprop", "top-k", "
 # model that "auto" became does.
 NOT_CONDITIONS = ("data_root", "out", "device")
 
-METHOD_FIELDS = ("sb_beta", "sb_staleness", "averaging", "smoothing", "temperature", "weights",
+METHOD_FIELDS = ("sb_beta", "sb_staleness", "averaging", "smoothing", "power", "weights",
                  "keep_fraction", "presample", "grad_norm_threshold", "prune_fraction",
                  "subset_fraction", "proxy_share", "proxy_model", "holdout_fraction", "credit",
                  "fidelity")  # fmt: skip
@@ -85,7 +85,17 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
 
 def data_columns(frame: pd.DataFrame) -> list[str]:
     """Settings that change the data of a run."""
-    names = ("label_noise", "noise_kind", "imbalance", "val_fraction", "limit", "data_seed")
+    names = (
+        "label_noise",
+        "noise_kind",
+        "imbalance",
+        "redundancy",
+        "copies",
+        "redundancy_kind",
+        "val_fraction",
+        "limit",
+        "data_seed",
+    )
     return [name for name in names if name in frame]
 
 

@@ -60,7 +60,7 @@ def triage(
     DataFrame
         One row a sample, index ``sample``, most in need of a look first: ``rank`` from 1,
         ``verdict``, ``index`` (position in the source, for ``Subset``), ``label``,
-        ``name`` and ``copy_of`` where known, the measures, and the tags of the data.
+        ``name`` and ``copy_of`` where known, the measures, and the metadata of the data.
 
     Raises
     ------

@@ -86,7 +86,7 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
     -------
     DataFrame
         One row a sample, index ``sample`` from 0. First what is known of the sample
-        (``label`` and tags), then:
+        (``label`` and metadata), then:
 
         ``times_trained``
             Times in a training batch.

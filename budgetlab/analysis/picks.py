@@ -179,8 +179,8 @@ def picks_by(record: Record, column: str = "difficulty", *, groups: int = 10) ->
         If the record does not know the column, or ``groups`` is out of its range.
     """
     data = record.samples
-    tags = [str(n) for n in data if data[n].dims == ("sample",) and n not in SAMPLE_ARRAYS]
-    numbers = sorted(name for name in tags if np.issubdtype(data[name].dtype, np.number))
+    metadata = [str(n) for n in data if data[n].dims == ("sample",) and n not in SAMPLE_ARRAYS]
+    numbers = sorted(name for name in metadata if np.issubdtype(data[name].dtype, np.number))
     if column not in numbers:
         raise unknown("column", column, numbers)
     size = data.sizes["sample"]

@@ -2,6 +2,6 @@
 
 from budgetlab.data.load import describe, load
 from budgetlab.data.own import duplicates
-from budgetlab.data.samples import Samples, Splits
+from budgetlab.data.samples import Dataset, Splits
 
-__all__ = ["Samples", "Splits", "describe", "duplicates", "load"]
+__all__ = ["Dataset", "Splits", "describe", "duplicates", "load"]

@@ -60,7 +60,7 @@ def npz(path: str, seed: int, **_: Any) -> Source:
     made = []
     for images, labels, rows in ((x, y, index), (x_test, y_test, index_test)):
         made.append(make_samples(images, labels, classes, mean=mean, std=std, flip=True))
-        made[-1].tags["index"] = rows
+        made[-1].metadata["index"] = rows
     return Source(made[0], made[1])
 
 

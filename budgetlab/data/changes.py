@@ -8,7 +8,15 @@ import numpy as np
 
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["NOISE_KINDS", "annotator", "imbalanced", "noisy_labels", "stratified"]
+__all__ = [
+    "NOISE_KINDS",
+    "annotator",
+    "imbalanced",
+    "noisy_labels",
+    "redundant",
+    "stratified",
+    "varied",
+]
 
 NOISE_KINDS = ("symmetric", "pair", "instance")
 
@@ -87,6 +95,85 @@ def imbalanced(y: np.ndarray, ratio: float, generator: np.random.Generator) -> n
         for label, size in zip(labels, keep, strict=True)
     ]
     return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def redundant(
+    y: np.ndarray, share: float, copies: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Choose which samples become copies of few others, every class at its share.
+
+    ``round(share * N)`` samples are replaced. Each takes the place of a copy of a sample of its
+    own class, so that the number of samples and of each class stays. A class of which ``m``
+    samples are replaced has ``round(m / copies)`` of its other samples copied, at least one,
+    each as often as the others or once more.
+
+    Parameters
+    ----------
+    y
+        Labels ``[N]``.
+    share
+        Share of the samples that are copies, in [0, 1).
+    copies
+        Copies of each image that is copied, at least 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 ``[N]``: position of the sample whose values each one takes; its own, if it is
+        not replaced.
+
+    Raises
+    ------
+    InputError
+        If the share leaves a class without a sample to copy.
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"redundancy {share} is not allowed: give a share in [0, 1)")
+    if copies < 1 or copies != int(copies):
+        raise InputError(f"copies {copies} is not allowed: give a whole number of 1 or more")
+    source = np.arange(len(y), dtype=np.int64)
+    replaced = stratified(y, round(share * len(y)), generator)
+    for label in np.unique(y[replaced]):
+        gone = replaced[y[replaced] == label]
+        kept = np.setdiff1d(np.flatnonzero(y == label), gone)
+        if not len(kept):
+            raise InputError(
+                f"redundancy {share:g} leaves class {label} without a sample to copy: give a "
+                "smaller share, or more samples"
+            )
+        count = min(len(kept), max(1, round(len(gone) / copies)))
+        originals = generator.permutation(kept)[:count]
+        source[gone] = originals[np.arange(len(gone)) % count]
+    return source
+
+
+def varied(x: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Change images slightly: moved by up to a pixel each way, up to a tenth brighter or darker.
+
+    Parameters
+    ----------
+    x
+        uint8 ``[N, C, H, W]``, or float ``[N, features]``, of which each value moves by up to
+        a hundredth of the spread of its feature.
+
+    Returns
+    -------
+    numpy.ndarray
+        Changed copies, of the same shape and type.
+    """
+    if x.ndim != 4:
+        moved = generator.uniform(-0.01, 0.01, x.shape) * x.std(axis=0)
+        return (x + moved).astype(x.dtype)
+    right, down = generator.integers(-1, 2, (2, len(x)))
+    brightness = generator.uniform(0.9, 1.1, len(x))
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    height, width = x.shape[2:]
+    changed = np.empty_like(x)
+    for number, image in enumerate(padded):
+        top, left = 1 + down[number], 1 + right[number]
+        part = image[:, top : top + height, left : left + width] * brightness[number]
+        changed[number] = np.clip(np.rint(part), 0, 255)
+    return changed
 
 
 def noisy_labels(

@@ -94,7 +94,7 @@ def _assemble(
         made[part] = make_samples(
             decoded.x[chosen], y[chosen], classes, mean=mean, std=std, flip=True
         )
-        made[part].tags["index"] = decoded.kept[chosen]
+        made[part].metadata["index"] = decoded.kept[chosen]
     return Source(made["train"], made["test"], made.get("val"), skipped)
 
 
@@ -132,7 +132,7 @@ def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> So
     made = []
     for rows in (in_order[:first], in_order[first:]):
         made.append(make_samples(decoded.x[rows], y[rows], classes, mean=mean, std=std, flip=True))
-        made[-1].tags["index"] = decoded.kept[rows]
+        made[-1].metadata["index"] = decoded.kept[rows]
     return Source(made[0], made[1], skipped=decoded.skipped)
 
 

@@ -9,11 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from budgetlab.config import REDUNDANCY_KINDS
 from budgetlab.data.arrays import npz
-from budgetlab.data.changes import NOISE_KINDS, imbalanced, noisy_labels, stratified
+from budgetlab.data.changes import (
+    NOISE_KINDS,
+    imbalanced,
+    noisy_labels,
+    redundant,
+    stratified,
+    varied,
+)
 from budgetlab.data.folder import folder, mini_imagenet
 from budgetlab.data.points import PROBLEMS
-from budgetlab.data.samples import Samples, Splits, fingerprint
+from budgetlab.data.samples import Dataset, Splits, fingerprint
 from budgetlab.data.sources import Source, digits, points, shapes
 from budgetlab.data.torchvision_sets import cifar10, cifar100, svhn
 from budgetlab.errors import InputError, unknown
@@ -22,7 +30,7 @@ from budgetlab.seeds import numpy_generator
 __all__ = ["describe", "load"]
 
 NAMES: dict[str, tuple[str, Callable[..., Source]]] = {
-    "shapes": ("32x32 RGB, 10 drawn shapes of known difficulty (10,000 + 2,500)", shapes),
+    "shapes": ("32x32 RGB, 10 drawn shapes of known difficulty (10,000 + 10,000)", shapes),
     "points": ("2-D: the same as points:moons", partial(points, "moons")),
     **{
         f"points:{problem}": (
@@ -62,6 +70,9 @@ def load(
     label_noise: float = 0.0,
     noise_kind: str = "symmetric",
     imbalance: float = 1.0,
+    redundancy: float = 0.0,
+    copies: int = 15,
+    redundancy_kind: str = "exact",
     size: int | None = None,
     download: bool = True,
     keep: bool = True,
@@ -69,10 +80,11 @@ def load(
 ) -> Splits:
     """Load a data set, and change its training set as asked.
 
-    The order is: source, imbalance, limit, validation split, label noise. So
+    The order is: source, imbalance, limit, validation split, copies, label noise. So
     ``limit`` counts what is left of an imbalanced set, validation samples come
-    out of the limit, and noise touches the training labels only: validation
-    and test labels are always the true ones. The test set is never changed.
+    out of the limit, copies may get other labels than their originals, and noise
+    touches the training labels only: validation and test labels are always the true
+    ones. The test set is never changed.
 
     Parameters
     ----------
@@ -96,6 +108,14 @@ def load(
     imbalance
         Size of the most frequent class over the least frequent, at least 1;
         sizes in between fall exponentially.
+    redundancy
+        Share of the training set that are copies of few of its images, in [0, 1). The number
+        of samples stays; the metadata has ``copy_of``, the position of the original in the
+        training set, which for a sample that is no copy is its own.
+    copies
+        Copies of each image that is copied: 0.75 of 2,000 samples are 15 copies each of 100.
+    redundancy_kind
+        ``exact``, or ``varied``: moved by up to a pixel, up to a tenth brighter or darker.
     size
         Side of the images of ``folder:``, in pixels; None picks it from the data.
     download
@@ -122,6 +142,7 @@ def load(
     )
     train = _fewer(source.train, imbalance, limit, seed)
     train, val = _split(train, val_fraction, seed) if val_fraction else (train, source.val)
+    train = _repeat(train, redundancy, copies, redundancy_kind, seed)
     train = _mislabel(train, label_noise, noise_kind, seed)
     return Splits(
         name, train, val, source.test, fingerprint(train, source.test), tuple(source.skipped)
@@ -161,7 +182,7 @@ def _check(
         raise InputError(f"size {size} is not allowed: give 8 to 1024 pixels, or leave it out")
 
 
-def _fewer(train: Samples, imbalance: float, limit: int, seed: int) -> Samples:
+def _fewer(train: Dataset, imbalance: float, limit: int, seed: int) -> Dataset:
     """Apply the imbalance, then the limit, each with draws of its own."""
     y = train.y.numpy()
     kept = imbalanced(y, imbalance, numpy_generator(seed, "imbalance"))
@@ -175,7 +196,7 @@ def _fewer(train: Samples, imbalance: float, limit: int, seed: int) -> Samples:
     return train if len(kept) == len(train) else train.select(kept)
 
 
-def _split(train: Samples, fraction: float, seed: int) -> tuple[Samples, Samples]:
+def _split(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """Hold a share of the training set out."""
     count = round(fraction * len(train))
     if not 0 < count < len(train):
@@ -188,12 +209,29 @@ def _split(train: Samples, fraction: float, seed: int) -> tuple[Samples, Samples
     return train.select(rest), train.select(held)
 
 
-def _mislabel(train: Samples, rate: float, kind: str, seed: int) -> Samples:
-    """Change labels, and say in the tags which."""
+def _repeat(train: Dataset, share: float, copies: int, kind: str, seed: int) -> Dataset:
+    """Put copies of few samples in the place of others, and say in the metadata of which."""
+    if kind not in REDUNDANCY_KINDS:
+        raise unknown("kind of redundancy", kind, REDUNDANCY_KINDS)
+    if not share:
+        return train
+    generator = numpy_generator(seed, "redundancy")
+    source = redundant(train.y.numpy(), share, copies, generator)
+    repeated = train.select(source)
+    if kind == "varied":
+        is_copy = source != np.arange(len(source))
+        x = repeated.x.numpy().copy()
+        x[is_copy] = varied(x[is_copy], generator)
+        repeated = replace(repeated, x=torch.from_numpy(x))
+    return replace(repeated, metadata=repeated.metadata.assign(copy_of=source))
+
+
+def _mislabel(train: Dataset, rate: float, kind: str, seed: int) -> Dataset:
+    """Change labels, and say in the metadata which."""
     if not rate:
         return train
     y = train.y.numpy()
     generator = numpy_generator(seed, "noise")
     given = noisy_labels(y, len(train.classes), rate, kind, generator, train.x.numpy())
-    tags = train.tags.assign(true_label=y, is_noisy=given != y)
-    return replace(train, y=torch.from_numpy(given), tags=tags)
+    metadata = train.metadata.assign(true_label=y, is_noisy=given != y)
+    return replace(train, y=torch.from_numpy(given), metadata=metadata)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset as TorchDataset
 
 from budgetlab.errors import InputError
 from budgetlab.memory import require_memory
@@ -15,7 +15,7 @@ __all__ = ["duplicates", "read_dataset"]
 
 
 def read_dataset(
-    dataset: Dataset, classes: Sequence[str] | None = None
+    dataset: TorchDataset, classes: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Read every item of a map-style data set once.
 

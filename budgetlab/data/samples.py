@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset as TorchDataset
 
 from budgetlab.data.changes import stratified
 from budgetlab.data.own import read_dataset
 from budgetlab.errors import InputError
 from budgetlab.seeds import numpy_generator
 
-__all__ = ["Samples", "Splits", "channel_statistics", "fingerprint", "make_samples"]
+__all__ = ["Dataset", "Splits", "channel_statistics", "fingerprint", "make_samples"]
 
 
 @dataclass(frozen=True)
-class Samples:
+class Dataset:
     """Samples of one split, kept whole in memory.
 
     Attributes
@@ -30,7 +30,7 @@ class Samples:
         The label that is trained on, int64 ``[N]``.
     classes
         Name of each class; a label is a position in it.
-    tags
+    metadata
         One row a sample. Always ``index`` (position in the source, before any
         limit or split), ``true_label`` and ``is_noisy``. Drawn data adds
         ``difficulty`` in [0, 1], ``is_ambiguous``, and ``other_label`` (the second
@@ -44,7 +44,7 @@ class Samples:
     x: Tensor
     y: Tensor
     classes: tuple[str, ...]
-    tags: pd.DataFrame
+    metadata: pd.DataFrame
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool
@@ -59,8 +59,8 @@ class Samples:
 
     @classmethod
     def from_dataset(
-        cls, dataset: Dataset, *, classes: Sequence[str] | None = None, flip: bool = False
-    ) -> "Samples":
+        cls, dataset: TorchDataset, *, classes: Sequence[str] | None = None, flip: bool = False
+    ) -> "Dataset":
         """Read any torch data set once and hold it whole.
 
         Parameters
@@ -76,7 +76,7 @@ class Samples:
 
         Returns
         -------
-        Samples
+        Dataset
             In the order of the data set: the tag ``index`` is what
             ``torch.utils.data.Subset`` takes. Mean and standard deviation are those of
             these samples.
@@ -93,15 +93,15 @@ class Samples:
         mean, std = (torch.tensor(v, device=x.device).view(shape) for v in (self.mean, self.std))
         return (x / (255.0 if is_image else 1.0) - mean) / std
 
-    def select(self, indices: Tensor | np.ndarray | Sequence[int]) -> "Samples":
+    def select(self, indices: Tensor | np.ndarray | Sequence[int]) -> "Dataset":
         """Return the samples at these positions, in this order."""
         positions = torch.as_tensor(indices, dtype=torch.int64)
         here = positions.to(self.x.device)
-        tags = self.tags.iloc[positions.cpu().numpy()].reset_index(drop=True)
-        return replace(self, x=self.x[here], y=self.y[here], tags=tags)
+        metadata = self.metadata.iloc[positions.cpu().numpy()].reset_index(drop=True)
+        return replace(self, x=self.x[here], y=self.y[here], metadata=metadata)
 
-    def to(self, device: torch.device | str) -> "Samples":
-        """Return the same samples with ``x`` and ``y`` on a device; tags stay where they are."""
+    def to(self, device: torch.device | str) -> "Dataset":
+        """Return the same samples with ``x`` and ``y`` on a device; metadata stays where it is."""
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
 
@@ -123,9 +123,9 @@ class Splits:
     """
 
     name: str
-    train: Samples
-    val: Samples | None
-    test: Samples
+    train: Dataset
+    val: Dataset | None
+    test: Dataset
     fingerprint: str
     skipped: tuple[str, ...] = ()
 
@@ -137,10 +137,10 @@ class Splits:
     @classmethod
     def of(
         cls,
-        train: Samples,
-        test: Samples | None = None,
+        train: Dataset,
+        test: Dataset | None = None,
         *,
-        val: Samples | None = None,
+        val: Dataset | None = None,
         name: str = "own",
         seed: int = 0,
     ) -> "Splits":
@@ -193,9 +193,9 @@ def make_samples(
     mean: Sequence[float],
     std: Sequence[float],
     flip: bool,
-    tags: pd.DataFrame | None = None,
-) -> Samples:
-    """Put arrays together as samples whose labels are all true, with the tags all data has."""
+    metadata: pd.DataFrame | None = None,
+) -> Dataset:
+    """Put arrays together as samples whose labels are all true, with the metadata all data has."""
     labels = torch.as_tensor(y, dtype=torch.int64)
     known = pd.DataFrame(
         {
@@ -204,11 +204,11 @@ def make_samples(
             "is_noisy": np.zeros(len(labels), dtype=bool),
         }
     )
-    if tags is not None:
-        known = pd.concat([known, tags], axis=1)
+    if metadata is not None:
+        known = pd.concat([known, metadata], axis=1)
     names = tuple(str(name) for name in classes)
     statistics = tuple(map(float, mean)), tuple(map(float, std))
-    return Samples(torch.as_tensor(x), labels, names, known, *statistics, flip)
+    return Dataset(torch.as_tensor(x), labels, names, known, *statistics, flip)
 
 
 def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -240,7 +240,7 @@ def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
     return tuple(means), tuple(spreads)
 
 
-def fingerprint(*splits: Samples) -> str:
+def fingerprint(*splits: Dataset) -> str:
     """Sixteen hex digits of the SHA-256 of ``x`` and ``y`` of the splits, in their order."""
     digest = hashlib.sha256()
     for samples in splits:

@@ -12,26 +12,28 @@ from budgetlab.data import points as points_problem
 from budgetlab.data import shapes as shapes_drawing
 from budgetlab.data.cache import read_cache, write_cache
 from budgetlab.data.changes import stratified
-from budgetlab.data.samples import Samples, channel_statistics, make_samples
+from budgetlab.data.samples import Dataset, channel_statistics, make_samples
 from budgetlab.seeds import numpy_generator
 
 __all__ = ["Source", "digits", "points", "shapes", "split_off_test"]
 
 TEST_SHARE = 0.2
 
-SHAPES_TRAIN, SHAPES_TEST = 10_000, 2_500
+SHAPES_TRAIN, SHAPES_TEST = 10_000, 10_000
+# The test images of the first version, which records made then were evaluated on.
+SHAPES_TEST_BEFORE = 2_500
 POINTS_TRAIN, POINTS_TEST = 1_000, 1_000
 # Part of the cache's name: to be raised whenever other pictures come out.
-SHAPES_VERSION = 1
+SHAPES_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Source:
     """What a data set is before the training set is changed."""
 
-    train: Samples
-    test: Samples
-    val: Samples | None = None
+    train: Dataset
+    test: Dataset
+    val: Dataset | None = None
     skipped: Sequence[str] = ()
 
 
@@ -40,12 +42,14 @@ def shapes(root: Path, seed: int, keep: bool = True, **_: Any) -> Source:
     cache = root / "shapes" / f"shapes-v{SHAPES_VERSION}-seed{seed}.npz"
     arrays = read_cache(cache, ("x", "y", "difficulty", "other_label"))
     if arrays is None:
-        drawn = shapes_drawing.draw(SHAPES_TEST + SHAPES_TRAIN, numpy_generator(seed, "data"))
+        # Test images drawn later come first, so that those before and the training images stay.
+        parts = (
+            shapes_drawing.draw(SHAPES_TEST - SHAPES_TEST_BEFORE, numpy_generator(seed, "test")),
+            shapes_drawing.draw(SHAPES_TEST_BEFORE + SHAPES_TRAIN, numpy_generator(seed, "data")),
+        )
         arrays = {
-            "x": drawn.x,
-            "y": drawn.y,
-            "difficulty": drawn.difficulty,
-            "other_label": drawn.other_label,
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("x", "y", "difficulty", "other_label")
         }
         if keep:
             write_cache(cache, arrays)
@@ -87,9 +91,9 @@ def split_off_test(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.setdiff1d(np.arange(len(y)), held), held
 
 
-def _reindexed(samples: Samples, index: np.ndarray) -> Samples:
+def _reindexed(samples: Dataset, index: np.ndarray) -> Dataset:
     """Set the positions in the source."""
-    samples.tags["index"] = index
+    samples.metadata["index"] = index
     return samples
 
 
@@ -101,7 +105,7 @@ def _known(
     splits = []
     for part in (slice(test, None), slice(0, test)):
         other = arrays["other_label"][part]
-        tags = pd.DataFrame(
+        metadata = pd.DataFrame(
             {
                 "difficulty": arrays["difficulty"][part],
                 "is_ambiguous": other >= 0,
@@ -109,6 +113,6 @@ def _known(
             }
         )
         x, y = arrays["x"][part].copy(), arrays["y"][part]
-        splits.append(make_samples(x, y, classes, mean=mean, std=std, flip=flip, tags=tags))
+        splits.append(make_samples(x, y, classes, mean=mean, std=std, flip=flip, metadata=metadata))
     train, held_out = splits
     return Source(train, held_out)

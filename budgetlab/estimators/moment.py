@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from budgetlab import models, samplers, seeds
 from budgetlab.config import RunConfig
-from budgetlab.data import Samples, Splits
+from budgetlab.data import Dataset, Splits
 from budgetlab.errors import InputError
 from budgetlab.estimators.gradients import SampleGradients, sample_gradients
 from budgetlab.estimators.quality import (
@@ -62,7 +62,7 @@ class Moment:
     def __init__(
         self,
         network: nn.Module,
-        samples: Samples,
+        samples: Dataset,
         history: History,
         config: RunConfig,
         *,

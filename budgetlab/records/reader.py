@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from budgetlab.config import RENAMED
 from budgetlab.errors import InputError
 from budgetlab.memory import require_memory
 from budgetlab.records.description import complaint
@@ -54,7 +55,7 @@ class Record:
     @property
     def config(self) -> dict[str, Any]:
         """The settings of the run; see :class:`budgetlab.RunConfig`."""
-        return self.about["config"]
+        return {RENAMED.get(k, k): v for k, v in self.about["config"].items()}
 
     @property
     def status(self) -> str:
@@ -113,7 +114,7 @@ class Record:
         """Per-sample history, dims epoch x sample, read lazily.
 
         Arrays :data:`budgetlab.records.SAMPLE_ARRAYS` plus what is known of each
-        sample: ``label`` and the tags of the data set, dims ``sample``. The
+        sample: ``label`` and the metadata of the data set, dims ``sample``. The
         coordinate ``epoch`` counts from 1, ``sample`` from 0.
         """
         path = self.path / "samples.zarr"

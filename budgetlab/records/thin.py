@@ -161,10 +161,10 @@ def _write_arrays(
             dimension_names=("epoch", "sample"),
             attributes={"description": meaning},
         )
-    tags = {str(name): data[name].to_numpy()[kept] for name in data if data[name].ndim == 1}
+    metadata = {str(name): data[name].to_numpy()[kept] for name in data if data[name].ndim == 1}
     if len(kept) < data.sizes["sample"]:
-        tags.setdefault("recorded_as", kept)
-    for name, values in tags.items():
+        metadata.setdefault("recorded_as", kept)
+    for name, values in metadata.items():
         group.create_array(name, data=values, dimension_names=("sample",))
 
 

@@ -52,7 +52,7 @@ class RecordWriter:
         cls,
         config: RunConfig,
         *,
-        tags: pd.DataFrame,
+        metadata: pd.DataFrame,
         data: dict[str, Any],
         hardware: dict[str, Any],
     ) -> "RecordWriter":
@@ -63,7 +63,7 @@ class RecordWriter:
         config
             The run. Its :attr:`~RunConfig.folder_name` names the folder; where that
             is taken, a number is put behind it, so that nothing is overwritten.
-        tags
+        metadata
             One row a training sample; column ``label`` and what else is known.
         data
             ``name``, ``fingerprint``, ``classes``, counts: kept as they are.
@@ -94,7 +94,7 @@ class RecordWriter:
         }
         writer = cls(path, about, [])
         try:
-            writer._create_arrays(tags, config)
+            writer._create_arrays(metadata, config)
             writer._save_about()
         except BaseException as error:
             # Half a record would be found, and said to be damaged, by whoever reads the folder.
@@ -172,11 +172,11 @@ class RecordWriter:
         text = json.dumps(plain(self.about), indent=1, allow_nan=False)
         write_atomically(self.path / "record.json", text.encode())
 
-    def _create_arrays(self, tags: pd.DataFrame, config: RunConfig) -> None:
+    def _create_arrays(self, metadata: pd.DataFrame, config: RunConfig) -> None:
         import zarr
 
         group = zarr.create_group(self.path / "samples.zarr", overwrite=True)
-        count = len(tags)
+        count = len(metadata)
         # Where epochs are short, time counts; where all samples are seen, room does.
         level = 7 if config.budget > LARGE_BUDGET else 3
         for name, (dtype, missing, meaning) in SAMPLE_ARRAYS.items():
@@ -190,7 +190,7 @@ class RecordWriter:
                 dimension_names=("epoch", "sample"),
                 attributes={"description": meaning},
             )
-        for name, column in tags.items():
+        for name, column in metadata.items():
             values = column.to_numpy()
             if values.dtype.kind not in "biuf":
                 continue

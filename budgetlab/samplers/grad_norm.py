@@ -53,7 +53,7 @@ class GradientNorm(Sampler):
     The bound is ``G = ||softmax - onehot||_2``. Of ``presample * B`` candidates from a
     shuffled pass, ``B`` are drawn with replacement by ``g = G / sum(G)``, and the loss of
     each is weighted by ``1 / (presample * B * g)``: the mean gradient of the batch is, in
-    expectation, that of the candidates. ``temperature`` is a power of ``G``.
+    expectation, that of the candidates. ``power`` is a power of ``G``.
 
     This is done while the moving average (0.9, from 0) of :func:`gain` is above
     ``grad_norm_threshold``; before that, batches are uniform, and the gain is estimated from
@@ -112,7 +112,7 @@ class GradientNorm(Sampler):
 
     @property
     def _power(self) -> float:
-        return self.setup.config.temperature
+        return self.setup.config.power
 
     def _update(self, norms: Tensor) -> None:
         if len(norms):

@@ -20,11 +20,11 @@ from budgetlab.samplers.races import draw_without_replacement
 __all__ = ["ScoreSampler", "replace_unseen", "smooth"]
 
 
-def smooth(scores: Tensor, strength: float = 1.0, temperature: float = 1.0) -> Tensor:
+def smooth(scores: Tensor, strength: float = 1.0, power: float = 1.0) -> Tensor:
     """Turn scores into sampling probabilities, from uniform to greedy.
 
     ``q_i = (s_i + c mean(s)) / sum_j (s_j + c mean(s))`` with ``s`` the scores to the
-    power of the temperature, and ``c`` the strength. The paper has ``c = 1`` and no power,
+    power of the power, and ``c`` the strength. The paper has ``c = 1`` and no power,
     so that ``q_i >= 1 / (2 N)``.
 
     Parameters
@@ -34,7 +34,7 @@ def smooth(scores: Tensor, strength: float = 1.0, temperature: float = 1.0) -> T
     strength
         At least 0, finite: 0 leaves the scores as they are, a large one is uniform. At
         least ``c / (1 + c)`` of the uniform probability is left to everybody.
-    temperature
+    power
         In [0, 100]: 0 is uniform, 1 leaves the scores as they are, a large one draws the
         highest scores only, if nothing is smoothed.
 
@@ -46,17 +46,17 @@ def smooth(scores: Tensor, strength: float = 1.0, temperature: float = 1.0) -> T
     Raises
     ------
     InputError
-        If strength or temperature is out of its range.
+        If strength or power is out of its range.
     """
     if not 0 <= strength < math.inf:
         raise InputError(f"smoothing {strength} is not allowed: give a number of at least 0")
-    if not 0 <= temperature <= 100:
-        raise InputError(f"temperature {temperature} is not allowed: give a number in [0, 100]")
+    if not 0 <= power <= 100:
+        raise InputError(f"power {power} is not allowed: give a number in [0, 100]")
     scores = scores.double()
     # Sums of huge scores must not overflow; only their proportions count.
     scores = scores / scores.max().clamp(min=torch.finfo(torch.float64).tiny)
-    if temperature != 1:
-        scores = scores**temperature
+    if power != 1:
+        scores = scores**power
     raised = scores + strength * scores.mean()
     total = raised.sum()
     return torch.where(total > 0, raised / total, 1 / len(scores))
@@ -81,7 +81,7 @@ class ScoreSampler(Sampler):
     """Draw more often what scores higher; subclasses implement :meth:`score`.
 
     Each epoch draws ``floor(N b)`` samples without replacement from the smoothed
-    scores, see :func:`smooth`; ``smoothing`` and ``temperature`` of the run lead from
+    scores, see :func:`smooth`; ``smoothing`` and ``power`` of the run lead from
     uniform to greedy. The first epoch is uniform. With ``weights="unbiased"`` every loss
     is weighted by :func:`~budgetlab.samplers.inclusion.unbiased_weights`.
     """
@@ -140,7 +140,7 @@ class ScoreSampler(Sampler):
     def smooth(self, scores: Tensor) -> Tensor:
         """Return ``q`` of scores ``[N]``, as strongly smoothed as the run asks for."""
         config = self.setup.config
-        return smooth(scores, config.smoothing, config.temperature)
+        return smooth(scores, config.smoothing, config.power)
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Draw, then yield the draw batch by batch."""

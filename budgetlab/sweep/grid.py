@@ -24,7 +24,9 @@ UNKNOWN_SIZE = 10_000
 LOOK = 1 / 3
 
 
-def product(grid: Grid | None = None, **settings: Any) -> list[RunConfig]:
+def product(
+    grid: Grid | None = None, base: Mapping[str, Any] | None = None, **settings: Any
+) -> list[RunConfig]:
     """List every combination of settings, each run once.
 
     Parameters
@@ -32,6 +34,8 @@ def product(grid: Grid | None = None, **settings: Any) -> list[RunConfig]:
     grid
         Settings by name, each one value or several; a :class:`budgetlab.RunConfig`; or a
         list of these, whose runs come one after the other.
+    base
+        Settings that hold where neither ``grid`` nor ``settings`` gives them.
     **settings
         Fields of :class:`budgetlab.RunConfig`, each one value or several, that hold for
         all of ``grid``.
@@ -56,7 +60,8 @@ def product(grid: Grid | None = None, **settings: Any) -> list[RunConfig]:
     parts = [grid] if grid is None or isinstance(grid, Mapping | RunConfig) else list(grid)
     if not parts:
         raise InputError("the list of runs is empty: give at least one")
-    runs = [run for part in parts for run in _combinations(_settings(part) | settings)]
+    base = dict(base or {})
+    runs = [run for part in parts for run in _combinations(base | _settings(part) | settings)]
     # The same run asked for twice is one run.
     unique = {(run.out, run.id): run for run in runs}
     first_seen: dict[tuple, int] = {}
@@ -146,7 +151,7 @@ def with_known_names(runs: Iterable[RunConfig]) -> list[RunConfig]:
 def data_key(run: RunConfig) -> tuple:
     """Everything that decides the data of a run; runs that share it share the data."""
     names = ("dataset", "data_root", "data_seed", "limit", "val_fraction", "label_noise",
-             "noise_kind", "imbalance")  # fmt: skip
+             "noise_kind", "imbalance", "redundancy", "copies", "redundancy_kind")  # fmt: skip
     return tuple(getattr(run, name) for name in names)
 
 

@@ -10,6 +10,7 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from budgetlab import presets
 from budgetlab.errors import InputError
 from budgetlab.sweep.executors import (
     InProcess,
@@ -38,6 +39,7 @@ def sweep(
     workers: int = 1,
     scheduler: str = "",
     retry: bool = False,
+    preset: str | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> "Sweep":
@@ -59,6 +61,9 @@ def sweep(
         Address of a Dask scheduler, such as ``tcp://host:8786``.
     retry
         Try failed runs again.
+    preset
+        Name of settings that belong together, such as ``scale-model``; those that are
+        given win over it.
     progress
         Show a bar with an estimate of the time left.
     **settings
@@ -82,7 +87,7 @@ def sweep(
     """
     return Sweep(
         grid, executor=executor, workers=workers, scheduler=scheduler, retry=retry,
-        progress=progress, **settings,
+        preset=preset, progress=progress, **settings,
     )  # fmt: skip
 
 
@@ -103,11 +108,13 @@ class Sweep:
         workers: int = 1,
         scheduler: str = "",
         retry: bool = False,
+        preset: str | None = None,
         progress: bool = True,
         **settings: Any,
     ):
         _check_places(executor, workers, scheduler)
-        self.runs = with_known_names(product(grid, **settings))
+        base = presets.settings(preset) if preset else {}
+        self.runs = with_known_names(product(grid, base, **settings))
         if executor is not None or scheduler:
             # Another machine, or process, may have another current folder.
             self.runs = [

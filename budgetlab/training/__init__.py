@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from tqdm.auto import tqdm
 
+from budgetlab import presets
 from budgetlab.config import RunConfig
 from budgetlab.data import Splits
 from budgetlab.records import Record
@@ -20,6 +21,7 @@ def train(
     *,
     splits: Splits | None = None,
     model: str | nn.Module | Callable[[], nn.Module] | None = None,
+    preset: str | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Record:
@@ -34,6 +36,9 @@ def train(
         taken for ``dataset`` where none is given.
     model
         Name of a network, or one of your own, as :class:`Run` takes it.
+    preset
+        Name of settings that belong together, such as ``scale-model``; those that are
+        given win over it.
     progress
         Show a bar and what was chosen.
     **settings
@@ -48,7 +53,8 @@ def train(
         settings["model"], model = model, None
     if splits is not None and config is None:
         settings.setdefault("dataset", splits.name)
-    settings = (config.to_dict() if config else {}) | settings
+    chosen = presets.settings(preset) if preset else {}
+    settings = (config.to_dict() if config else {}) | chosen | settings
     run = Run(RunConfig.from_dict(settings), splits=splits, model=model)
     return finish(run, progress=progress)
 

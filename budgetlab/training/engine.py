@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from budgetlab import augment, models, seeds
 from budgetlab.budget import Costs, model_costs
 from budgetlab.config import RunConfig
-from budgetlab.data import Samples
+from budgetlab.data import Dataset
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, Measures, assign_credit, measure
 from budgetlab.samplers.base import Batch, Look, View
@@ -72,7 +72,7 @@ class Engine:
         self,
         config: RunConfig,
         model_name: str,
-        samples: Samples,
+        samples: Dataset,
         device: torch.device,
         precision: torch.dtype,
     ):
@@ -210,7 +210,7 @@ class Engine:
         seen = measure(logits.detach()[credit.rows], self.samples.y[credit.samples])
         return Outcome(losses.detach().mean(), credit, seen)
 
-    def evaluate(self, samples: Samples) -> tuple[float, float]:
+    def evaluate(self, samples: Dataset) -> tuple[float, float]:
         """Mean cross-entropy and accuracy on samples that are on the device, as they are."""
         self.network.eval()
         loss = torch.zeros((), device=self.device)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from budgetlab.config import RunConfig
-from budgetlab.data import Samples
+from budgetlab.data import Dataset
 from budgetlab.errors import RunError
 from budgetlab.samplers import Batch
 from budgetlab.training.engine import Engine
@@ -106,7 +106,7 @@ def not_written(error: OSError, path: Path, epochs: int) -> str:
 
 
 @contextlib.contextmanager
-def at_the_start(config: RunConfig, train: Samples, device: torch.device) -> Iterator[None]:
+def at_the_start(config: RunConfig, train: Dataset, device: torch.device) -> Iterator[None]:
     """Say in a sentence that data and network do not fit, or that there is no working GPU."""
     try:
         yield

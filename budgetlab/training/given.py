@@ -1,6 +1,7 @@
 """What is given to a run beside its config: data, and a network of one's own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -8,9 +9,19 @@ from torch import nn
 from budgetlab import data, own_models
 from budgetlab.config import RunConfig
 from budgetlab.data import Splits
+from budgetlab.data.samples import fingerprint
+from budgetlab.data.sources import SHAPES_TEST_BEFORE
 from budgetlab.errors import InputError
 
-__all__ = ["load_again", "load_data", "named", "require_model", "require_same", "require_untouched"]
+__all__ = [
+    "as_recorded",
+    "load_again",
+    "load_data",
+    "named",
+    "require_model",
+    "require_same",
+    "require_untouched",
+]
 
 
 def load_data(config: RunConfig, progress: bool = True, keep: bool = True) -> Splits:
@@ -27,6 +38,9 @@ def load_data(config: RunConfig, progress: bool = True, keep: bool = True) -> Sp
         label_noise=config.label_noise,
         noise_kind=config.noise_kind,
         imbalance=config.imbalance,
+        redundancy=config.redundancy,
+        copies=config.copies,
+        redundancy_kind=config.redundancy_kind,
         progress=progress,
         download=keep,
         keep=keep,
@@ -49,6 +63,17 @@ def load_again(path: Path | str, config: RunConfig, data_root: Path | str | None
     return load_data(config.replace(data_root=str(data_root)))
 
 
+def as_recorded(splits: Splits, dataset: str, test_size: int) -> Splits:
+    """Return data with the test images that a record of an earlier version was tested on.
+
+    ``shapes`` had 2,500 of them, which are the last of those it has now.
+    """
+    if dataset != "shapes" or test_size != SHAPES_TEST_BEFORE:
+        return splits
+    test = splits.test.select(range(len(splits.test) - test_size, len(splits.test)))
+    return replace(splits, test=test, fingerprint=fingerprint(splits.train, test))
+
+
 def _has_name(dataset: str) -> bool:
     """Whether a data set can be loaded by its name."""
     known = data.describe()
@@ -60,7 +85,7 @@ def require_untouched(config: RunConfig) -> None:
     if _has_name(config.dataset):
         return
     defaults = RunConfig()
-    for name in ("limit", "label_noise", "imbalance", "val_fraction"):
+    for name in ("limit", "label_noise", "imbalance", "redundancy", "val_fraction"):
         if getattr(config, name) != getattr(defaults, name):
             raise InputError(
                 f"{name.replace('_', '-')} {getattr(config, name):g} is not applied to data that "

@@ -12,7 +12,7 @@ import torch
 from budgetlab import models, samplers, seeds
 from budgetlab.budget import Budget, Ledger, schedule, steps_per_epoch
 from budgetlab.config import RunConfig
-from budgetlab.data import Samples
+from budgetlab.data import Dataset
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.training.clock import Clock
@@ -54,11 +54,11 @@ class Loop:
     def __init__(
         self,
         config: RunConfig,
-        train: Samples,
+        train: Dataset,
         device: torch.device,
         precision: torch.dtype,
         *,
-        val: Samples | None = None,
+        val: Dataset | None = None,
     ):
         size = len(train)
         self.config = config
@@ -110,7 +110,7 @@ class Loop:
             )
 
     def _time_plain_step(
-        self, train: Samples, precision: torch.dtype, repeats: int = 12, warm_up: int = 4
+        self, train: Dataset, precision: torch.dtype, repeats: int = 12, warm_up: int = 4
     ) -> float:
         """Median seconds of a uniform step, on a copy that is thrown away."""
         engine = Engine(self.config, self.model_name, train, self.device, precision)
@@ -203,6 +203,8 @@ class Loop:
     def _learning_rate(self, batch_size: int) -> float:
         progress = self.sampler.progress(self.budget.progress(self.ledger, batch_size))
         config = self.config
+        if config.schedule_horizon == "full":
+            progress *= config.budget
         return schedule(config.schedule, progress, config.lr, config.milestones)
 
     def _look(self, indices: torch.Tensor) -> samplers.Look:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from budgetlab import models, seeds
 from budgetlab.budget import Budget, Costs, Ledger, model_costs, schedule
-from budgetlab.data import Samples
+from budgetlab.data import Dataset
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History, measure
 from budgetlab.samplers.base import Batch
@@ -46,7 +46,7 @@ class ProxyTrainer:
         self,
         engine: Engine,
         model_name: str,
-        val: Samples | None,
+        val: Dataset | None,
         precision: torch.dtype,
         ledger: Ledger,
         budget: Budget,
@@ -114,7 +114,7 @@ class ProxyTrainer:
     def _limit(self) -> float:
         return self.engine.config.proxy_share * self.budget.limit
 
-    def _samples(self, plan: ProxyPlan) -> Samples:
+    def _samples(self, plan: ProxyPlan) -> Dataset:
         if isinstance(plan.samples, Tensor):
             return self.engine.samples.select(plan.samples)
         if plan.samples == "training":

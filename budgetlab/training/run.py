@@ -130,7 +130,7 @@ class Run:
         train, test, val = self.splits.train, self.splits.test, self.splits.val
         return RecordWriter.create(
             self.config,
-            tags=train.tags.assign(label=train.y.cpu().numpy()),
+            metadata=train.metadata.assign(label=train.y.cpu().numpy()),
             data={
                 "name": self.config.dataset_name,
                 "fingerprint": self.splits.fingerprint,
@@ -189,6 +189,7 @@ class Run:
         run.on_step = on_step
         run.splits = splits if splits is not None else given.load_again(path, run.config, data_root)
         data, val = record.about["data"], run.splits.val_fingerprint
+        run.splits = given.as_recorded(run.splits, run.config.dataset, data.get("test", 0))
         # Older records do not say which samples they were validated on.
         if (run.splits.fingerprint, val) != (
             data.get("fingerprint"),

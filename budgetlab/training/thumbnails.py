@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from budgetlab.data import Samples
+from budgetlab.data import Dataset
 from budgetlab.history import History
 
 __all__ = ["pick_thumbnails"]
@@ -14,7 +14,7 @@ LARGEST_SIDE = 64
 
 
 def pick_thumbnails(
-    samples: Samples, history: History, per_end: int = PER_END
+    samples: Dataset, history: History, per_end: int = PER_END
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Pick the samples at both ends of two rankings: times trained, and mean loss.
 

@@ -6,7 +6,7 @@ import ipywidgets as W
 
 from budgetlab import augment
 from budgetlab.config import CREDITS
-from budgetlab.data import Samples, Splits
+from budgetlab.data import Dataset, Splits
 from budgetlab.errors import InputError
 from budgetlab.widgets.controls import Number, button, choice, row
 from budgetlab.widgets.mixtures import Mixture, augmented
@@ -50,7 +50,7 @@ class AugmentationExplorer(W.VBox):
     >>> explorer.detail.value = "ricap"  # doctest: +SKIP
     """
 
-    def __init__(self, data: Splits | Samples):
+    def __init__(self, data: Splits | Dataset):
         self.samples = data.train if isinstance(data, Splits) else data
         if len(self.samples) < COUNT:
             raise InputError(f"{len(self.samples)} samples are too few: give at least {COUNT}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from budgetlab.data import Samples
+from budgetlab.data import Dataset
 from budgetlab.errors import InputError
 from budgetlab.plots.points import extent_of
 from budgetlab.training import Run
@@ -46,7 +46,7 @@ class Frame:
     steps: int
 
 
-def grid_of(samples: Samples) -> tuple[torch.Tensor, tuple[float, float, float, float]]:
+def grid_of(samples: Dataset) -> tuple[torch.Tensor, tuple[float, float, float, float]]:
     """Lay a grid over points.
 
     Returns

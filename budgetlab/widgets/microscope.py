@@ -47,7 +47,7 @@ class ProbabilityMicroscope(W.VBox):
 
     Attributes
     ----------
-    method, smoothing, temperature, beta, auto_beta, budget, epoch, view
+    method, smoothing, power, beta, auto_beta, budget, epoch, view
         The controls; set their ``value``.
     follower
         Follows a run that still trains: ``play()``, ``pause()`` and ``playing``.
@@ -85,7 +85,7 @@ class ProbabilityMicroscope(W.VBox):
         super().__init__(
             [
                 row(self.method, self.epoch, self.budget),
-                row(self.smoothing, self.temperature, self.view),
+                row(self.smoothing, self.power, self.view),
                 row(self.beta, self.auto_beta, self.reload_button, self.follower.button),
                 self.picture.panel,
                 self.table,
@@ -105,9 +105,7 @@ class ProbabilityMicroscope(W.VBox):
         self.smoothing = Number(
             "Smoothing", min(self.config.smoothing, 10.0), 0.0, 10.0, 0.05, "bl-smoothing"
         )
-        self.temperature = Number(
-            "Temperature", min(self.config.temperature, 5.0), 0.0, 5.0, 0.05, "bl-temperature"
-        )
+        self.power = Number("Power", min(self.config.power, 5.0), 0.0, 5.0, 0.05, "bl-power")
         given = self.config.sb_beta
         beta = 1 / self.config.budget - 1 if given == "auto" else float(given)
         self.beta = Number("Beta", min(beta, 20.0), 0.0, 20.0, 0.1, "bl-beta")
@@ -124,7 +122,7 @@ class ProbabilityMicroscope(W.VBox):
             marker="bl-follow", hint="Go to each new epoch of a run that still trains",
         )  # fmt: skip
         self.epoch.on_change(self._leave)
-        for number in (self.epoch, self.budget, self.smoothing, self.temperature, self.beta):
+        for number in (self.epoch, self.budget, self.smoothing, self.power, self.beta):
             number.on_change(self.update)
         for control in (self.method, self.view, self.auto_beta):
             control.observe(lambda _: self.update(), "value")
@@ -175,7 +173,7 @@ class ProbabilityMicroscope(W.VBox):
     def _update(self) -> None:
         method = self.method.value
         unscored = method in (RECORDED, "SGD", "RS2", "selective-backprop")
-        self.smoothing.disabled = self.temperature.disabled = unscored
+        self.smoothing.disabled = self.power.disabled = unscored
         self.auto_beta.disabled = method != "selective-backprop"
         self.beta.disabled = self.auto_beta.disabled or self.auto_beta.value
         self.budget.disabled = method == RECORDED
@@ -204,7 +202,7 @@ class ProbabilityMicroscope(W.VBox):
             budget=self.budget.value,
             sb_beta="auto" if self.auto_beta.value else self.beta.value,
             smoothing=self.smoothing.value,
-            temperature=self.temperature.value,
+            power=self.power.value,
             # It changes no chance, and not every method can be asked for it.
             weights="none",
         )
@@ -220,7 +218,7 @@ class ProbabilityMicroscope(W.VBox):
                 who += f", beta {beta:.3g}"
             elif not self.smoothing.disabled:
                 who += f", smoothing {self.smoothing.value:g}"
-                who += f", temperature {self.temperature.value:g}"
+                who += f", power {self.power.value:g}"
             who += f", with what the run ({self.config.method}) knew"
         assert self.chances is not None
         return f"Epoch {self.epoch.value}: {who}. Chance of being drawn: {self.chances.how}."

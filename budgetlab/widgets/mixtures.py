@@ -8,7 +8,7 @@ import torch
 
 from budgetlab import augment
 from budgetlab.config import CREDITS
-from budgetlab.data import Samples
+from budgetlab.data import Dataset
 from budgetlab.errors import InputError
 from budgetlab.history import assign_credit
 
@@ -36,7 +36,7 @@ class Mixture:
 
 
 def augmented(
-    samples: Samples, indices: list[int], name: str, *, seed: int = 0, **options: Any
+    samples: Dataset, indices: list[int], name: str, *, seed: int = 0, **options: Any
 ) -> list[Mixture]:
     """Augment some samples as one batch.
 
