@@ -190,7 +190,7 @@ def test_redundancy_repeats_few_images_and_keeps_the_number_of_samples(share):
     assert is_copy.sum() == round(1000 * share)
     assert torch.equal(torch.bincount(train.y), torch.bincount(plain.train.y))
     # Each copy is its original, which is no copy itself, and those not copied are as before.
-    assert torch.equal(train.x, plain.train.x[source])
+    assert torch.equal(train.x, plain.train.x[torch.tensor(source)])
     assert not is_copy[source].any()
     times = np.bincount(source[is_copy])
     assert abs(np.median(times[times > 0]) - 15) <= 5
@@ -201,10 +201,10 @@ def test_varied_copies_differ_a_little_from_their_original():
     train = load("digits", limit=500, redundancy=0.5, redundancy_kind="varied").train
     source = train.metadata["copy_of"].to_numpy()
     is_copy = source != np.arange(500)
-    same = (train.x == train.x[source]).flatten(1).all(1).numpy()
+    same = (train.x == train.x[torch.tensor(source)]).flatten(1).all(1).numpy()
     assert same[~is_copy].all()
     assert same[is_copy].mean() < 0.2
-    own, other = train.x[is_copy].float(), train.x[source[is_copy]].float()
+    own, other = train.x[is_copy].float(), train.x[torch.tensor(source[is_copy])].float()
     strangers = other[torch.randperm(len(other), generator=torch.Generator().manual_seed(0))]
     assert (own - other).abs().mean() < 0.8 * (own - strangers).abs().mean()
 
