@@ -1,0 +1,1 @@
+"""What makes the results that the kit publishes: plans stated beforehand, tables, pages."""

@@ -1,0 +1,70 @@
+"""Run the planned experiments of the scale model, resumably, on as many cores as there are.
+
+    python -m experiments [--datasets shapes folder:PATH] [--parts a b c d e f map]
+                          [--seeds 0 1 2 ...] [--workers 2] [--minutes M] [--plan]
+
+The table is ``experiments/results/scale_model.csv``; a run that has its row is not trained
+again. ``python -m experiments.pages`` turns it into the pages and figures under docs/.
+"""
+
+import argparse
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from budgetlab.config import RunConfig
+from experiments import plans
+from experiments.tables import RESULTS, key, read, sit
+
+PARTS = (*plans.FINDINGS, "map")
+# Seeds are finished five by five, the longest trainings last in each five.
+ROUND = 5
+
+
+def ordered(parts: Sequence[str], datasets: Sequence[str], seeds: Sequence[int], **common: object):
+    """List the runs, the most wanted first: all findings and the map of few seeds, then more."""
+    found: list[RunConfig] = []
+    for start in range(0, len(seeds), ROUND):
+        some = seeds[start : start + ROUND]
+        short, long = [], []
+        for part, seed, dataset in itertools.product(parts, some, datasets):
+            for run in plans.runs(part, dataset, seed, **common):
+                (long if run.epochs * run.budget > 100 else short).append(run)
+        found += [*short, *sorted(long, key=lambda run: run.epochs)]
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train for as long as asked; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", nargs="+", default=["shapes"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--plan", action="store_true", help="say what is missing; train nothing")
+    parser.add_argument("--data-root", default="data")
+    parser.add_argument("--out", default="runs/experiments", help="folder of records under way")
+    parser.add_argument("--keep", type=Path, help="folder for the records of the map's unif-SGD")
+    parser.add_argument("--table", type=Path, default=RESULTS / "scale_model.csv")
+    given = parser.parse_args(arguments)
+    plan = ordered(
+        given.parts, given.datasets, given.seeds, data_root=given.data_root, out=given.out
+    )
+
+    def keep(run: RunConfig) -> Path | None:
+        wanted = run.method == "unif-SGD" or run.seed == 0
+        return given.keep if wanted and run.epochs == 100 else None
+
+    if not given.plan:
+        sit(plan, given.table, workers=given.workers, minutes=given.minutes, keep=keep)
+    known = set(read(given.table)["key"])
+    unique = {key(run) for run in plan}
+    print(f"{len(unique & known)} of {len(unique)} runs are in {given.table.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

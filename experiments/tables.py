@@ -1,0 +1,169 @@
+"""Results that add up over many sittings: train what a table does not hold yet.
+
+A table is a CSV file with one row a run. A run that has its row is never trained again, and a
+row is written as soon as its run ends, so that a sitting can be cut off at any moment. Runs go
+side by side in processes that stay alive, one thread each.
+"""
+
+import dataclasses
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+import torch
+
+from budgetlab import analysis
+from budgetlab.config import RunConfig
+from budgetlab.data import Splits
+from budgetlab.records import Record, write_atomically
+from budgetlab.training import Run, load_data
+from experiments.plans import entry
+
+__all__ = ["RESULTS", "key", "provenance", "read", "row_of", "sit"]
+
+RESULTS = Path(__file__).parent / "results"
+
+# Where a run was computed does not make it another run.
+ELSEWHERE = ("device", "precision", "evaluate_every", "data_root", "out")
+SETTINGS = ("method", "augmentation", "budget", "budget_unit", "epochs", "credit", "smoothing",
+            "averaging", "weights", "schedule", "schedule_horizon", "redundancy", "imbalance",
+            "label_noise", "seed", "data_seed")  # fmt: skip
+MEASURED = ("test_accuracy", "test_loss", "steps", "trained_samples", "looked_samples", "flops",
+            "seconds", "precision", "hardware")  # fmt: skip
+
+
+def key(config: RunConfig) -> str:
+    """Ten hex digits of what is computed, wherever it is and wherever the data lies."""
+    defaults = {name: RunConfig.__dataclass_fields__[name].default for name in ELSEWHERE}
+    name = config.dataset_name
+    # A name of its own, so that folder:here/x and folder:there/x are the same data.
+    dataset = name if name == config.dataset else f"folder:{name}"
+    return config.replace(**defaults, dataset=dataset).id
+
+
+def row_of(config: RunConfig, record: Record) -> dict[str, Any]:
+    """Return the row of a finished run: what it was, what it reached, what it cost."""
+    summary = analysis.summaries([record]).iloc[0]
+    counts = record.samples["times_trained"].sum("epoch").values
+    about = record.about
+    return {
+        "key": key(config),
+        "dataset": config.dataset_name,
+        "entry": entry(config),
+        "train_size": int(about["data"]["train"]),
+        "model": str(summary["model"]),
+        **{name: getattr(config, name) for name in SETTINGS},
+        **{name: summary[name] for name in MEASURED},
+        "train_accuracy": float(record.epochs["train_accuracy"].iloc[-1]),
+        "entropy": analysis.entropy(counts),
+        "coverage": analysis.coverage(counts),
+        "threads": about["hardware"].get("threads"),
+        "torch": about.get("versions", {}).get("torch", ""),
+    }
+
+
+@lru_cache(maxsize=4)
+def _load(data: RunConfig) -> Splits:
+    return load_data(data, progress=False)
+
+
+def _data_of(config: RunConfig) -> RunConfig:
+    """A config that is the same for all runs on the same data."""
+    names = ("dataset", "data_root", "data_seed", "limit", "val_fraction", "label_noise",
+             "noise_kind", "imbalance", "redundancy", "copies", "redundancy_kind")  # fmt: skip
+    return RunConfig(**{name: getattr(config, name) for name in names})
+
+
+def _train(config: RunConfig, kept: Path | None) -> dict[str, Any]:
+    """Train one run in one thread; its row, or what went wrong."""
+    torch.set_num_threads(1)
+    try:
+        run = Run(config, splits=_load(_data_of(config)))
+        for _ in run:
+            pass
+        row = row_of(config, run.record)
+    except Exception as error:
+        # One run that fails does not end a sitting of hours.
+        return {"key": key(config), "failed": f"{type(error).__name__}: {error}"}
+    if kept is None:
+        shutil.rmtree(run.writer.path)
+    else:
+        kept.mkdir(parents=True, exist_ok=True)
+        shutil.move(run.writer.path, kept / run.writer.path.name)
+    return row
+
+
+def read(table: Path) -> pd.DataFrame:
+    """Open a table; an empty one where there is none yet."""
+    if not table.is_file():
+        return pd.DataFrame({"key": pd.Series(dtype=str)})
+    return pd.read_csv(table, dtype={"key": str})
+
+
+def provenance(frame: pd.DataFrame) -> str:
+    """Say how many runs a table holds, and on what they were computed."""
+    named = {name: ", ".join(sorted(frame[name].astype(str).unique()))
+             for name in ("hardware", "precision", "threads", "torch")}  # fmt: skip
+    return (
+        f"{len(frame):,} runs; {named['hardware']}, {named['threads']} thread a run, "
+        f"{named['precision']}, torch {named['torch']}"
+    )
+
+
+def sit(
+    plan: Iterable[RunConfig],
+    table: Path,
+    *,
+    workers: int = 1,
+    minutes: float = float("inf"),
+    keep: Callable[[RunConfig], Path | None] = lambda config: None,
+) -> pd.DataFrame:
+    """Train the runs of a plan that have no row yet, for some minutes; return the table.
+
+    Parameters
+    ----------
+    plan
+        Runs, the most wanted first.
+    table
+        CSV file, made if it is not there.
+    workers
+        Runs side by side, each in a process of its own with one thread.
+    minutes
+        No run is begun after this.
+    keep
+        Folder to keep the record of a run in; None removes it.
+    """
+    end = time.monotonic() + 60 * minutes
+    frame = read(table)
+    known = set(frame["key"])
+    missing = {key(config): config for config in plan if key(config) not in known}
+    table.parent.mkdir(parents=True, exist_ok=True)
+    jobs = (
+        joblib.delayed(_train)(config, keep(config))
+        for config in missing.values()
+        if time.monotonic() < end
+    )
+    rows = frame.to_dict("records")
+    parallel = joblib.Parallel(
+        workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers
+    )
+    for done, row in enumerate(parallel(jobs), 1):
+        if "failed" in row:
+            print(f"{row['key']} failed: {row['failed']}", file=sys.stderr)
+            continue
+        rows.append(row)
+        text = pd.DataFrame(rows).to_csv(index=False, float_format="%.6g")
+        write_atomically(table, text.encode())
+        print(f"{done} of {len(missing)}: {row['dataset']} {row['entry']}", file=sys.stderr)
+    return read(table)
+
+
+def fields_of(config: RunConfig) -> dict[str, Any]:
+    """Plain settings of a run, for a plan that is printed."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
