@@ -1,6 +1,6 @@
 """Run the planned experiments of the scale model, resumably, on as many cores as there are.
 
-    python -m experiments [--datasets shapes folder:PATH] [--parts a b c d e f map]
+    python -m experiments [--datasets shapes folder:PATH] [--parts a b c d e f map league grid]
                           [--seeds 0 1 2 ...] [--workers 2] [--minutes M] [--plan]
 
 The table is ``experiments/results/scale_model.csv``; a run that has its row is not trained
@@ -18,36 +18,48 @@ from budgetlab.config import RunConfig
 from experiments import plans
 from experiments.tables import RESULTS, key, read, sit
 
-PARTS = (*plans.FINDINGS, "map")
 # Seeds are finished five by five, the longest trainings last in each five.
 ROUND = 5
 
 
 def ordered(parts: Sequence[str], datasets: Sequence[str], seeds: Sequence[int], **common: object):
-    """List the runs, the most wanted first: all findings and the map of few seeds, then more."""
+    """List the runs, the most wanted first: everything for a few seeds, then for more.
+
+    Within a round of seeds the findings come first, then the map, then the rest, and within
+    each the runs on the same data are together, so that it is loaded once.
+    """
     found: list[RunConfig] = []
     for start in range(0, len(seeds), ROUND):
         some = seeds[start : start + ROUND]
-        short, long = [], []
-        for part, seed, dataset in itertools.product(parts, some, datasets):
+        stages: dict[int, list[RunConfig]] = {}
+        for seed, dataset, part in itertools.product(some, datasets, parts):
             for run in plans.runs(part, dataset, seed, **common):
-                (long if run.epochs * run.budget > 100 else short).append(run)
-        found += [*short, *sorted(long, key=lambda run: run.epochs)]
+                stages.setdefault(_stage(part, run), []).append(run)
+        found += itertools.chain.from_iterable(runs for _, runs in sorted(stages.items()))
     return found
+
+
+def _stage(part: str, run: RunConfig) -> int:
+    """Findings, then those three times as long, the map, the longest, the rest."""
+    if part in plans.FINDINGS:
+        return {300: 1, 1000: 3}.get(run.epochs, 0)
+    return 2 if part == "map" else 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train for as long as asked; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", default=["shapes"])
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=plans.PARTS, default=list(plans.PARTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--plan", action="store_true", help="say what is missing; train nothing")
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--out", default="runs/experiments", help="folder of records under way")
-    parser.add_argument("--keep", type=Path, help="folder for the records of the map's unif-SGD")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for records that are kept: seed 0, and every unif-SGD"
+    )
     parser.add_argument("--table", type=Path, default=RESULTS / "scale_model.csv")
     given = parser.parse_args(arguments)
     plan = ordered(

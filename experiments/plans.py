@@ -1,7 +1,8 @@
-"""What is compared, written down before it is run: the findings (a) to (f), and the map.
+"""What is compared, written down before it is run: findings (a) to (f), the map, the league.
 
-Every run is the preset ``scale-model`` but for what is named here. Seed ``s`` also draws the
-training images (``data_seed = s``), so that an interval over seeds speaks of other images too.
+Every run is a preset (``scale-model``, or ``paper`` on a GPU) but for what is named here. In the
+scale model seed ``s`` also draws the training images (``data_seed = s``), so that an interval
+over seeds speaks of other images too.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 from budgetlab import presets
 from budgetlab.config import RunConfig
 
-__all__ = ["ENTRIES", "FINDINGS", "LENGTHS", "MAP", "entry", "runs"]
+__all__ = ["ENTRIES", "FINDINGS", "LENGTHS", "PARTS", "entry", "runs"]
 
 BUDGETS = (0.2, 0.3)
 LENGTHS = (10, 30, 100, 300, 1000)
@@ -33,6 +34,7 @@ FINDINGS: dict[str, list[Setting]] = {
     # (c) Augmentations against the length of training: the crossing curve.
     "c": [
         *({"augmentation": a, "budget": 0.3, "epochs": e} for e in LENGTHS for a in AUGMENTATIONS),
+        *({"method": "p-SGD", "augmentation": a, "budget": 0.3} for a in AUGMENTATIONS),
         *({"augmentation": a, "budget": 1.0} for a in ("none", "standard", "ricap")),
     ],
     # (d) Whose credit under RICAP: p-SGD with the three rules.
@@ -78,6 +80,24 @@ MAP: list[Setting] = [
 ]
 
 
+# Every other method of the kit, at equal iterations and, where it looks or scores, at equal flops.
+ONLY_TRAIN = ("loss", "infobatch", "rs2", "curriculum")
+LOOK_OR_SCORE = ("top-k", "rho-loss", "grad-norm", "el2n-pruned", "forgetting-pruned")
+LEAGUE: list[Setting] = [
+    *({"method": m, "budget": b} for b in BUDGETS for m in (*ONLY_TRAIN, *LOOK_OR_SCORE)),
+    *({"method": m, "budget": b, **FLOPS} for b in BUDGETS for m in LOOK_OR_SCORE),
+]
+# The paper's methods under each augmentation; unif-SGD and p-SGD are in (c).
+GRID: list[Setting] = [
+    {"method": m, "augmentation": a, "budget": 0.3}
+    for m in ("SGD", "c-SGD", "selective-backprop")
+    for a in AUGMENTATIONS
+    if a != "standard"
+]
+PARTS = FINDINGS | {"map": MAP, "league": LEAGUE, "grid": GRID}
+"""Settings of every part, by its name."""
+
+
 def entry(config: RunConfig) -> str:
     """Name a run of the map as :data:`ENTRIES` does; the method's name for any other."""
     for name, settings in reversed(ENTRIES.items()):
@@ -86,9 +106,20 @@ def entry(config: RunConfig) -> str:
     return config.method
 
 
-def runs(part: str, dataset: str, seed: int, **common: Any) -> Iterator[RunConfig]:
-    """Configs of one part for one seed: a letter of :data:`FINDINGS`, or ``map``."""
-    base = {"method": "unif-SGD", "augmentation": "standard"} | presets.settings("scale-model")
-    base |= {"dataset": dataset, "seed": seed, "data_seed": seed} | common
-    for settings in MAP if part == "map" else FINDINGS[part]:
-        yield RunConfig(**(base | settings))
+def runs(
+    part: str, dataset: str, seed: int, preset: str = "scale-model", **common: Any
+) -> Iterator[RunConfig]:
+    """Configs of one of :data:`PARTS` for one seed.
+
+    At the preset ``paper`` all images are trained on, and lengths other than its own are left
+    out.
+    """
+    base = {"method": "unif-SGD", "augmentation": "standard"} | presets.settings(preset)
+    base |= {"dataset": dataset, "seed": seed} | common
+    at_scale = preset == "scale-model"
+    if at_scale:
+        base["data_seed"] = seed
+    for settings in PARTS[part]:
+        if at_scale or settings.get("epochs", 100) == 100:
+            kept = {name: value for name, value in settings.items() if at_scale or name != "epochs"}
+            yield RunConfig(**(base | kept))

@@ -5,7 +5,6 @@ row is written as soon as its run ends, so that a sitting can be cut off at any 
 side by side in processes that stay alive, one thread each.
 """
 
-import dataclasses
 import shutil
 import sys
 import time
@@ -162,8 +161,3 @@ def sit(
         write_atomically(table, text.encode())
         print(f"{done} of {len(missing)}: {row['dataset']} {row['entry']}", file=sys.stderr)
     return read(table)
-
-
-def fields_of(config: RunConfig) -> dict[str, Any]:
-    """Plain settings of a run, for a plan that is printed."""
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}

@@ -1,9 +1,9 @@
 """What each departure of the published code from its paper changes, measured.
 
-    python benchmarks/departures.py [--seeds 0 1 2] [--epochs 12] [--out FOLDER]
+    python -m experiments.departures [--seeds 0 1 2] [--epochs 12] [--out FOLDER]
 
 Trains pairs of runs that differ in one departure only, on the built-in ``shapes`` with the
-small network, and writes ``benchmarks/results/departures.csv``. Finished runs in FOLDER are
+small network, and writes ``experiments/results/departures.csv``. Finished runs in FOLDER are
 kept and not trained again.
 """
 
@@ -65,6 +65,7 @@ def measure(record: Record) -> dict[str, float]:
 
 
 def main() -> int:
+    """Train the pairs and write the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=12)

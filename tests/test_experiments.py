@@ -1,0 +1,87 @@
+"""Plans, the table they fill, and what a sitting leaves when it is cut off."""
+
+import collections
+
+import pandas as pd
+import pytest
+
+from budgetlab import presets
+from experiments import plans, tables
+from experiments.__main__ import main, ordered
+
+
+def test_every_part_is_paired_with_uniform_draws_on_the_same_data():
+    for part in plans.FINDINGS:
+        if part in ("a", "d", "e"):
+            continue
+        methods = {run.method for run in plans.runs(part, "digits", 0)}
+        assert "unif-SGD" in methods, part
+    cells = collections.defaultdict(set)
+    for run in plans.runs("map", "digits", 3):
+        cells[run.redundancy, run.imbalance, run.label_noise].add(plans.entry(run))
+    assert len(cells) == 4 * 4 + 2 * 4
+    assert all(found == set(plans.ENTRIES) for found in cells.values())
+
+
+def test_a_seed_draws_its_own_images_and_the_presets_hold():
+    for part in plans.PARTS:
+        for run in plans.runs(part, "digits", 7):
+            assert run.seed == run.data_seed == 7
+            assert run.limit == presets.settings("scale-model")["limit"]
+    paper = list(plans.runs("c", "cifar10", 1, preset="paper"))
+    assert {run.epochs for run in paper} == {200}
+    assert {(run.model, run.limit, run.data_seed) for run in paper} == {("resnet18", 0, 0)}
+
+
+def test_seeds_come_in_rounds_and_findings_first():
+    plan = ordered(["b", "map"], ["digits"], range(10))
+    first = [run.seed for run in plan[: len(plan) // 2]]
+    assert set(first) == set(range(5))
+    keys = [tables.key(run) for run in plan]
+    assert keys[0] in {tables.key(run) for run in plans.runs("b", "digits", 0)}
+
+
+def test_the_key_of_a_run_does_not_depend_on_where_it_is():
+    (one, two) = (
+        next(plans.runs("b", f"folder:{place}/images", 0, data_root=root))
+        for place, root in (("here", "data"), ("/there", "elsewhere"))
+    )
+    assert tables.key(one) == tables.key(two)
+    assert tables.key(one) != tables.key(one.replace(seed=1))
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Three runs of a second in place of the plan."""
+    short = {"epochs": 6, "limit": 128, "batch_size": 16, "model": "tiny"}
+    monkeypatch.setitem(presets.PRESETS, "scale-model", ("short", short))
+    settings = [{"method": m, "budget": 0.5} for m in ("unif-SGD", "p-SGD", "selective-backprop")]
+    monkeypatch.setitem(plans.PARTS, "b", settings)
+
+
+def test_a_sitting_adds_up_and_trains_nothing_twice(tiny, tmp_path, monkeypatch, capsys):
+    table = tmp_path / "table.csv"
+    given = ["--datasets", "digits", "--parts", "b", "--workers", "1", "--table", str(table),
+             "--out", str(tmp_path / "runs"), "--data-root", str(tmp_path)]  # fmt: skip
+    assert main([*given, "--seeds", "0", "--keep", str(tmp_path / "kept")]) == 0
+    rows = pd.read_csv(table)
+    assert sorted(rows["method"]) == ["p-SGD", "selective-backprop", "unif-SGD"]
+    assert rows["test_accuracy"].between(0.05, 1).all()
+    assert (rows["looked_samples"] > 0).equals(rows["method"] == "selective-backprop")
+    # Only runs of full length are worth keeping.
+    assert not (tmp_path / "kept").exists()
+    trained = []
+    monkeypatch.setattr(tables, "_train", lambda run, kept: trained.append(run) or {})
+    assert main([*given, "--seeds", "0", "--plan"]) == 0
+    assert "3 of 3 runs" in capsys.readouterr().out
+    main([*given, "--seeds", "0"])
+    assert not trained
+
+
+def test_a_run_that_fails_does_not_end_the_sitting(tiny, tmp_path, capsys):
+    plans.PARTS["b"].insert(0, {"method": "p-SGD", "budget": 0.001})
+    table = tmp_path / "table.csv"
+    main(["--datasets", "digits", "--parts", "b", "--workers", "1", "--seeds", "0",
+          "--table", str(table), "--out", str(tmp_path), "--data-root", str(tmp_path)])  # fmt: skip
+    assert "less than one batch" in capsys.readouterr().err
+    assert len(pd.read_csv(table)) == 3
