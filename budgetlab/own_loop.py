@@ -23,6 +23,7 @@ from torch.utils.data import Sampler as TorchSampler
 from torch.utils.data import default_collate
 
 from budgetlab import samplers, seeds
+from budgetlab.augment import AugmentedBatch
 from budgetlab.budget import Budget, Costs, Ledger, model_costs, schedule, steps_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
@@ -208,7 +209,7 @@ class BudgetSampler(TorchSampler[list[int]]):
 
     def _build(self, size: int) -> samplers.Sampler:
         generator = seeds.torch_generator(self.config.seed, "order")
-        setup = samplers.Setup(
+        context = samplers.SamplerContext(
             size,
             self.config,
             generator,
@@ -218,7 +219,7 @@ class BudgetSampler(TorchSampler[list[int]]):
             spent=lambda: self.budget.share_spent(self.ledger),
             train_proxy=self._found_by_proxy,
         )
-        sampler = samplers.build(self.config.method, setup)
+        sampler = samplers.build(self.config.method, context)
         if sampler.proxy is not None and self._proxy is None:
             raise InputError(
                 f"method '{self.config.method}' needs what another network has found: give "
@@ -304,7 +305,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         waiting.clear()
         self._handed_out, history._reported, self._complete = 0, 0, False
 
-    def _look(self, indices: Tensor) -> samplers.Look:
+    def _look(self, indices: Tensor) -> samplers.ForwardResult:
         if self.model is None or self.data is None:
             raise InputError(
                 f"method '{self.config.method}' looks at samples before it chooses: give the data "
@@ -325,8 +326,8 @@ class BudgetSampler(TorchSampler[list[int]]):
         seen = measure(logits, labels)
         own = indices[:, None]
         # The loop gathers the samples itself: their numbers stand for the images.
-        view = samplers.View(own.float(), own, torch.ones(len(indices), 1))
-        return samplers.Look(seen.loss, logits.softmax(1), labels, view, seen.el2n)
+        augmented = AugmentedBatch(own.float(), own, torch.ones(len(indices), 1))
+        return samplers.ForwardResult(seen.loss, logits.softmax(1), labels, augmented, seen.el2n)
 
     def _collate(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         items = default_collate([tuple(self.data[number])[:2] for number in indices])  # type: ignore[index]

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, History, Measures
-from budgetlab.samplers import Look, ProxyRun, Setup, View, build
+from budgetlab.samplers import ForwardResult, ProxyRun, SamplerContext, build
 from budgetlab.samplers.grad_norm import gain
 
 SIZE, BATCH = 320, 8
@@ -20,18 +21,20 @@ class Eye:
         self.error_norms = losses if error_norms is None else error_norms
         self.looked: list[torch.Tensor] = []
 
-    def __call__(self, indices: torch.Tensor) -> Look:
+    def __call__(self, indices: torch.Tensor) -> ForwardResult:
         self.looked.append(indices)
         # The image of a sample holds its number and the look, so that a test recognises it.
         images = torch.stack([indices.float(), torch.full((len(indices),), len(self.looked))], 1)
-        view = View(images, indices[:, None], torch.ones(len(indices), 1))
+        augmented = AugmentedBatch(images, indices[:, None], torch.ones(len(indices), 1))
         empty = torch.empty(len(indices), 2)
-        return Look(self.losses[indices], empty, indices * 0, view, self.error_norms[indices])
+        return ForwardResult(
+            self.losses[indices], empty, indices * 0, augmented, self.error_norms[indices]
+        )
 
 
 def make(method: str, *, size: int = SIZE, seed: int = 1, train_proxy=None, val=0, **options):
     config = RunConfig(**{"batch_size": BATCH, "budget": 0.5, "method": method} | options)
-    setup = Setup(size, config, torch.Generator().manual_seed(seed), torch.device("cpu"),
+    setup = SamplerContext(size, config, torch.Generator().manual_seed(seed), torch.device("cpu"),
                   validation_size=val, train_proxy=train_proxy)  # fmt: skip
     return build(method, setup)
 
@@ -51,7 +54,7 @@ def test_the_highest_losses_of_each_set_of_candidates_are_trained_on():
     for looked, batch in zip(eye.looked, batches, strict=True):
         best = looked[eye.losses[looked].argsort(descending=True)[:BATCH]]
         assert sorted(batch.indices.tolist()) == sorted(best.tolist())
-        assert batch.view.images[:, 0].tolist() == batch.indices.tolist()
+        assert batch.augmented.images[:, 0].tolist() == batch.indices.tolist()
         assert batch.weights is None
 
 
@@ -124,8 +127,12 @@ def test_under_mixing_the_irreducible_loss_is_that_of_the_parts():
     irreducible = torch.tensor([0.0, 1.0, 4.0] + [0.0] * (SIZE - 3))
     sampler = make("rho-loss", train_proxy=knows(irreducible), val=50)
     sampler.irreducible = irreducible
-    view = View(torch.zeros(1, 2), torch.tensor([[1, 2]]), torch.tensor([[0.25, 0.75]]))
-    seen = Look(torch.tensor([9.0]), torch.empty(1, 2), torch.tensor([0]), view, torch.ones(1))
+    augmented = AugmentedBatch(
+        torch.zeros(1, 2), torch.tensor([[1, 2]]), torch.tensor([[0.25, 0.75]])
+    )
+    seen = ForwardResult(
+        torch.tensor([9.0]), torch.empty(1, 2), torch.tensor([0]), augmented, torch.ones(1)
+    )
     assert sampler.value(seen).tolist() == pytest.approx([9 - (0.25 * 1 + 0.75 * 4)])
 
 
@@ -234,7 +241,7 @@ def test_the_weighted_mean_of_a_batch_is_unbiased_and_the_plain_one_is_not():
 
 def test_what_was_looked_at_is_what_is_trained_on():
     (batch, *_) = one_pass(on(), Eye(torch.rand(SIZE) + 0.1))
-    assert batch.view.images[:, 0].tolist() == batch.indices.tolist()
+    assert batch.augmented.images[:, 0].tolist() == batch.indices.tolist()
     assert len(batch.indices) == len(batch.weights) == BATCH
 
 
@@ -269,7 +276,7 @@ def test_it_switches_itself_on_where_norms_differ_and_looks_only_then(equal):
     switched_at = None
     averages = [0.0]
     for step, batch in enumerate(sampler.batches(1, history, eye)):
-        if batch.view is not None and switched_at is None:
+        if batch.augmented is not None and switched_at is None:
             switched_at = step
             assert averages[-1] > 4 / 3
         if switched_at is None:
@@ -296,7 +303,7 @@ def test_it_is_on_above_the_threshold_and_not_at_it():
 def test_it_switches_off_again():
     sampler, eye = on(grad_norm_threshold=2.0), Eye(torch.full((SIZE,), 0.3))
     sampler.average_gain = 2.2
-    kinds = [b.view is not None for b in one_pass(sampler, eye)]
+    kinds = [b.augmented is not None for b in one_pass(sampler, eye)]
     # 2.2, 2.08, then 1.97: two batches by importance.
     assert kinds[:3] == [True, True, False]
 

@@ -7,7 +7,7 @@ import torch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, History, Measures
-from budgetlab.samplers import ProxyRun, Setup, build
+from budgetlab.samplers import ProxyRun, SamplerContext, build
 from budgetlab.samplers.infobatch import solve_prune_fraction
 
 SIZE, BATCH = 200, 10
@@ -29,7 +29,7 @@ def history_of(losses: torch.Tensor, unseen: torch.Tensor | None = None) -> Hist
 
 def make(method, *, size=SIZE, seed=1, spent=0.0, train_proxy=None, **options):
     config = RunConfig(**{"batch_size": BATCH, "budget": 0.5, "method": method} | options)
-    setup = Setup(size, config, torch.Generator().manual_seed(seed), torch.device("cpu"),
+    setup = SamplerContext(size, config, torch.Generator().manual_seed(seed), torch.device("cpu"),
                   spent=lambda: spent, train_proxy=train_proxy)  # fmt: skip
     return build(method, setup)
 

@@ -182,12 +182,12 @@ def test_error_norms_count_all_labels_of_a_mixed_image(config):
     y = run.splits.train.y
     for row in range(16):
         target = torch.zeros(10)
-        shown = zip(seen.view.samples[row], seen.view.weights[row], strict=True)
+        shown = zip(seen.augmented.sources[row], seen.augmented.weights[row], strict=True)
         for sample, weight in shown:
             target[y[sample]] += weight
         expected = (seen.probabilities[row] - target).norm()
         assert seen.error_norms[row].item() == pytest.approx(expected.item(), abs=1e-5)
-    assert ((seen.view.weights > 0).sum(1) == 2).any()
+    assert ((seen.augmented.weights > 0).sum(1) == 2).any()
 
 
 # What is refused, before anything is written

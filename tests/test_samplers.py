@@ -15,7 +15,13 @@ from budgetlab import samplers
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, History, Measures, measure
-from budgetlab.samplers import Batch, Setup, draw_without_replacement, replace_unseen, smooth
+from budgetlab.samplers import (
+    Batch,
+    SamplerContext,
+    draw_without_replacement,
+    replace_unseen,
+    smooth,
+)
 
 DRAW_AHEAD = ("unif-SGD", "p-SGD", "c-SGD", "rs2")
 
@@ -23,7 +29,7 @@ DRAW_AHEAD = ("unif-SGD", "p-SGD", "c-SGD", "rs2")
 def make(method: str, size: int = 40, seed: int = 0, **settings: object) -> samplers.Sampler:
     config = RunConfig(method=method, **{"batch_size": 2, "budget": 0.5} | settings)
     generator = torch.Generator().manual_seed(seed)
-    return samplers.build(method, Setup(size, config, generator, torch.device("cpu")))
+    return samplers.build(method, SamplerContext(size, config, generator, torch.device("cpu")))
 
 
 def seen_with(p_y: list[float], unseen: tuple[int, ...] = ()) -> History:
@@ -77,7 +83,7 @@ def test_every_batch_is_full_and_no_sample_comes_twice(method, size, batch, budg
     assert 0 <= indices.min() <= indices.max() < size
     if method != "rs2":
         assert len(indices.unique()) == len(indices)
-    assert all(one.weights is None and one.view is None for one in batches)
+    assert all(one.weights is None and one.augmented is None for one in batches)
 
 
 @pytest.mark.parametrize("method", ["SGD", *DRAW_AHEAD])

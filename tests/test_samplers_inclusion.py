@@ -12,7 +12,7 @@ from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, History, Measures
 from budgetlab.samplers import (
-    Setup,
+    SamplerContext,
     build,
     draw_without_replacement,
     inclusion_probability,
@@ -210,6 +210,33 @@ def test_weight_zero_shares_what_the_others_leave():
     assert inclusion_probability(q, 3).tolist() == pytest.approx([1, 1, 0.5, 0.5])
 
 
+# ---- large draws ----
+
+
+def test_the_same_seed_gives_the_same_draw_with_any_number_of_threads():
+    weights = torch.rand(50_000, generator=torch.Generator().manual_seed(0))
+    threads = torch.get_num_threads()
+    draws = []
+    try:
+        for number in (1, 2, 2):
+            torch.set_num_threads(number)
+            generator = torch.Generator().manual_seed(5)
+            draws.append(draw_without_replacement(weights, 9000, generator))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(draws[0], draws[1])
+    assert torch.equal(draws[1], draws[2])
+
+
+@pytest.mark.parametrize("count", [0, 1, 18_000, 19_999, 20_000])
+def test_weight_zero_comes_last_in_a_large_draw(count):
+    weights = torch.ones(20_000)
+    weights[:5000] = 0
+    drawn = draw_without_replacement(weights, count, torch.Generator().manual_seed(0))
+    assert len(drawn.unique()) == count
+    assert (drawn < 5000).sum().item() == max(0, count - 15_000)
+
+
 # ---- unbiased ----
 
 
@@ -228,7 +255,7 @@ def estimates(method: str, weights: str, values: torch.Tensor, draws: int) -> to
     """Mean of (weighted) values of the first batch of many draws, ``[draws, ...]``."""
     size = len(values)
     config = RunConfig(method=method, weights=weights, budget=0.3, batch_size=10)
-    sampler = build(method, Setup(size, config, generator(7), torch.device("cpu")))
+    sampler = build(method, SamplerContext(size, config, generator(7), torch.device("cpu")))
     history, found = known_history(size), []
     for _ in range(draws):
         batch = next(iter(sampler.batches(2, history, None)))
@@ -267,7 +294,7 @@ def test_the_weights_are_one_on_average_and_one_where_all_are_equal():
 
 def test_every_batch_comes_with_the_weights_of_its_samples():
     config = RunConfig(method="p-SGD", weights="unbiased", budget=0.5, batch_size=5)
-    sampler = build("p-SGD", Setup(40, config, generator(3), torch.device("cpu")))
+    sampler = build("p-SGD", SamplerContext(40, config, generator(3), torch.device("cpu")))
     batches = list(sampler.batches(2, known_history(40), None))
     expected = unbiased_weights(sampler.probability, 20)
     assert len(batches) == 4
@@ -278,7 +305,7 @@ def test_every_batch_comes_with_the_weights_of_its_samples():
 def test_weights_change_nothing_of_who_is_drawn():
     def drawn(weights):
         config = RunConfig(method="p-SGD", weights=weights, budget=0.5, batch_size=5)
-        sampler = build("p-SGD", Setup(40, config, generator(3), torch.device("cpu")))
+        sampler = build("p-SGD", SamplerContext(40, config, generator(3), torch.device("cpu")))
         return [b.indices.tolist() for b in sampler.batches(2, known_history(40), None)]
 
     assert drawn("none") == drawn("unbiased")
@@ -290,16 +317,16 @@ def test_weights_change_nothing_of_who_is_drawn():
 def test_methods_that_leave_some_out_refuse_weights(method):
     config = RunConfig(method=method, weights="unbiased", budget=0.5, batch_size=5)
     with pytest.raises(InputError, match=f"weights 'unbiased' do not exist for method '{method}'"):
-        build(method, Setup(200, config, generator(), torch.device("cpu")))
+        build(method, SamplerContext(200, config, generator(), torch.device("cpu")))
 
 
 @pytest.mark.parametrize("method", ["SGD", "rs2", "grad-norm", "infobatch"])
 def test_methods_that_are_fair_already_take_it(method):
     config = RunConfig(method=method, weights="unbiased", budget=0.5, batch_size=5)
-    build(method, Setup(200, config, generator(), torch.device("cpu")))
+    build(method, SamplerContext(200, config, generator(), torch.device("cpu")))
 
 
 def test_weights_without_any_smoothing_are_refused():
     config = RunConfig(method="p-SGD", weights="unbiased", smoothing=0, budget=0.5, batch_size=5)
     with pytest.raises(InputError, match="give a smoothing above 0"):
-        build("p-SGD", Setup(200, config, generator(), torch.device("cpu")))
+        build("p-SGD", SamplerContext(200, config, generator(), torch.device("cpu")))

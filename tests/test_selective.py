@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.history import History
-from budgetlab.samplers import Batch, Look, SelectiveBackprop, Setup, View, keep_probability
+from budgetlab.samplers import (
+    Batch,
+    ForwardResult,
+    SamplerContext,
+    SelectiveBackprop,
+    keep_probability,
+)
 from budgetlab.training import Run, train
 
 SIZE, BATCH = 640, 32
@@ -19,13 +26,13 @@ class Eye:
         self.losses = losses
         self.looked: list[torch.Tensor] = []
 
-    def __call__(self, indices: torch.Tensor) -> Look:
+    def __call__(self, indices: torch.Tensor) -> ForwardResult:
         self.looked.append(indices)
         # The image of a sample holds its number and the pass, so that a test can recognise it.
         images = torch.stack([indices.float(), torch.full((len(indices),), len(self.looked))], 1)
-        view = View(images, indices[:, None], torch.ones(len(indices), 1))
+        augmented = AugmentedBatch(images, indices[:, None], torch.ones(len(indices), 1))
         losses = self.losses[indices]
-        return Look(losses, torch.empty(len(indices), 2), indices * 0, view, losses)
+        return ForwardResult(losses, torch.empty(len(indices), 2), indices * 0, augmented, losses)
 
 
 def make(**settings) -> SelectiveBackprop:
@@ -33,7 +40,7 @@ def make(**settings) -> SelectiveBackprop:
         **{"batch_size": BATCH, "budget": 0.25, "method": "selective-backprop"} | settings
     )
     generator = torch.Generator().manual_seed(1)
-    return SelectiveBackprop(Setup(SIZE, config, generator, torch.device("cpu")))
+    return SelectiveBackprop(SamplerContext(SIZE, config, generator, torch.device("cpu")))
 
 
 def passes(sampler: SelectiveBackprop, eye: Eye, epochs: range) -> list[Batch]:
@@ -108,8 +115,8 @@ def test_inverting_the_losses_inverts_what_is_trained_on():
 def test_what_was_scored_is_what_is_trained_on():
     eye = Eye(torch.rand(SIZE))
     for batch in passes(make(), eye, range(2, 4)):
-        assert batch.view.images[:, 0].tolist() == batch.indices.tolist()
-        assert batch.view.samples[:, 0].tolist() == batch.indices.tolist()
+        assert batch.augmented.images[:, 0].tolist() == batch.indices.tolist()
+        assert batch.augmented.sources[:, 0].tolist() == batch.indices.tolist()
         assert len(batch.indices) == BATCH
 
 

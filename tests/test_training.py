@@ -277,7 +277,7 @@ def test_a_method_that_looks_is_charged(forget_methods, train):
             for candidates in self.shuffled().split(2 * self.batch_size):
                 seen = look(candidates)
                 best = seen.losses.topk(self.batch_size).indices
-                yield Batch(candidates[best], view=seen.view.rows(best))
+                yield Batch(candidates[best], augmented=seen.augmented.rows(best))
 
     by_steps = train(method="look first", budget_unit="iterations")
     assert by_steps.ledger.totals() | {"seconds": 0} == {

@@ -61,7 +61,7 @@ def _parts(loop: Loop, out: Path, samples: Any, epochs: int = 4) -> dict[str, li
     batch = Batch(torch.randperm(SAMPLES, device=device)[:BATCH])
     engine, steps = loop.engine, int(SAMPLES * BUDGET) // BATCH
     logits = torch.randn(BATCH, 10, device=device)
-    view = engine.view(batch.indices)
+    shown = engine.augment(batch.indices)
 
     def draw() -> None:
         for _ in loop.sampler.batches(2, loop.history, loop._look):
@@ -70,7 +70,7 @@ def _parts(loop: Loop, out: Path, samples: Any, epochs: int = 4) -> dict[str, li
     def learn() -> None:
         for _ in range(steps):
             credit = history.assign_credit(
-                engine.credit_rule, batch.indices, view.samples, view.weights
+                engine.credit_rule, batch.indices, shown.sources, shown.weights
             )
             labels = samples.y.to(device)[credit.samples]
             seen = history.measure(logits[credit.rows], labels)
@@ -123,7 +123,7 @@ def _selective_backprop(samples: Any, rounds: int = 3, size: int = 8192) -> list
         engine.network.eval()
         with torch.no_grad():
             for _ in range(10):
-                engine.logits(engine.view(indices).images)
+                engine.logits(engine.augment(indices).images)
 
     def step() -> None:
         for _ in range(10):

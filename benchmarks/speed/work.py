@@ -44,10 +44,10 @@ def make_loop(samples: Dataset, model: str, device: str = "auto", **settings: ob
 def bare_step(loop: Loop, indices: torch.Tensor) -> None:
     """Forward, backward and update on a batch; nothing is learned about the samples."""
     engine = loop.engine
-    view = engine.view(indices)
+    shown = engine.augment(indices)
     engine.network.train()
-    logits = engine.logits(view.images)
-    engine._cross_entropy(logits, view).mean().backward()
+    logits = engine.logits(shown.images)
+    engine._cross_entropy(logits, shown).mean().backward()
     engine.optimiser.step()
     engine.optimiser.zero_grad(set_to_none=True)
 

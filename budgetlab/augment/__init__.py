@@ -1,13 +1,13 @@
 """Augmentations of a whole batch at once, on its device, each image its own draw.
 
 ``build(name)`` gives a function from a uint8 batch and a generator to
-:class:`Augmented`: the images, and which batch rows each is made of. Under every
+:class:`AugmentedBatch`: the images, and which batch rows each is made of. Under every
 object lies a pure function whose randomness is an argument.
 """
 
 from collections.abc import Callable
 
-from budgetlab.augment.augmented import Augmentation, Augmented, unmixed
+from budgetlab.augment.augmented import Augmentation, AugmentedBatch, unmixed
 from budgetlab.augment.crop import Identity, Standard, crop_and_flip
 from budgetlab.augment.erase import Cutout, cutout
 from budgetlab.augment.mixing import CutMix, Mixup, Ricap, cutmix, mixup, ricap
@@ -17,7 +17,7 @@ from budgetlab.errors import InputError, unknown
 __all__ = [
     "OPERATIONS",
     "Augmentation",
-    "Augmented",
+    "AugmentedBatch",
     "CutMix",
     "Cutout",
     "Identity",

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from budgetlab.errors import InputError
 
-__all__ = ["Augmentation", "Augmented", "check_images", "unmixed"]
+__all__ = ["Augmentation", "AugmentedBatch", "check_images", "unmixed"]
 
 
 @dataclass(frozen=True)
-class Augmented:
-    """An augmented batch, and which batch rows each image is made of.
+class AugmentedBatch:
+    """Images as the network sees them, and what each is made of.
 
     The loss of row ``r`` is ``sum_k weights[r, k] * loss(output[r], y[sources[r, k]])``.
 
@@ -21,9 +21,10 @@ class Augmented:
     ----------
     images
         ``[B, C, H, W]``, uint8, or float32 on the same 0..255 scale where values
-        were blended; in the memory format of the images given.
+        were blended, in the memory format of the images given; or ``[B, 2]`` points.
     sources
-        int64 ``[B, K]``: positions in the given batch, in [0, B).
+        int64 ``[B, K]``: an augmentation gives rows of its batch, in [0, B), and
+        :meth:`of_samples` turns them into numbers of samples of the training set.
     weights
         float32 ``[B, K]``: the share of each source, in [0, 1]; a row sums to 1.
     """
@@ -37,13 +38,30 @@ class Augmented:
         """Whether an image may hold more than one sample."""
         return self.sources.shape[1] > 1
 
+    def of_samples(self, indices: Tensor) -> "AugmentedBatch":
+        """Name the sources by the samples, int64 ``[B]``, that the batch was made of."""
+        return AugmentedBatch(self.images, indices[self.sources], self.weights)
+
+    def rows(self, rows: Tensor | slice) -> "AugmentedBatch":
+        """Return some of the rows, int64 ``[M]`` or a slice."""
+        return AugmentedBatch(self.images[rows], self.sources[rows], self.weights[rows])
+
+    @staticmethod
+    def join(batches: "list[AugmentedBatch]") -> "AugmentedBatch":
+        """Return the rows of several batches, one below the other."""
+        return AugmentedBatch(
+            torch.cat([batch.images for batch in batches]),
+            torch.cat([batch.sources for batch in batches]),
+            torch.cat([batch.weights for batch in batches]),
+        )
+
 
 class Augmentation(Protocol):
     """A function from a batch to an augmented batch, with a name."""
 
     name: str
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Augmented:
+    def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Augment uint8 ``[B, C, H, W]``; the generator is on the device of the images."""
         ...
 
@@ -59,10 +77,10 @@ def check_images(images: Tensor, name: str) -> None:
         )
 
 
-def unmixed(images: Tensor) -> Augmented:
+def unmixed(images: Tensor) -> AugmentedBatch:
     """Wrap a batch in which row ``r`` is still sample ``r`` alone."""
     rows = len(images)
-    return Augmented(
+    return AugmentedBatch(
         images,
         torch.arange(rows, device=images.device).unsqueeze(1),
         torch.ones(rows, 1, device=images.device),

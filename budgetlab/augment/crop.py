@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgetlab.augment.augmented import Augmented, check_images, unmixed
+from budgetlab.augment.augmented import AugmentedBatch, check_images, unmixed
 from budgetlab.augment.windows import cut_windows
 
 __all__ = ["Identity", "Standard", "crop_and_flip"]
@@ -48,7 +48,7 @@ class Identity:
 
     name = "none"
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Augmented:
+    def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Wrap ``images``, which are not copied."""
         check_images(images, self.name)
         return unmixed(images)
@@ -85,7 +85,7 @@ class Standard:
         heads = torch.rand(count, generator=generator, device=device) < (0.5 if self.flip else 0.0)
         return crop_and_flip(images, corner[0], corner[1], heads, padding)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Augmented:
+    def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Augment uint8 ``[B, C, H, W]`` to the same shape."""
         check_images(images, self.name)
         return unmixed(self.crop(images, generator))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from budgetlab.augment.augmented import Augmented, check_images, unmixed
+from budgetlab.augment.augmented import AugmentedBatch, check_images, unmixed
 from budgetlab.augment.crop import Standard
 from budgetlab.augment.windows import box_mask
 
@@ -57,7 +57,7 @@ class Cutout:
         self.flip = flip
         self.standard = Standard(flip)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Augmented:
+    def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Crop, flip and hide a box of uint8 ``[B, C, H, W]``."""
         check_images(images, self.name)
         count, _, height, width = images.shape

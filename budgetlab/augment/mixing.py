@@ -7,7 +7,7 @@ that draws them. The objects crop and flip first (:class:`Standard`), as the pap
 import torch
 from torch import Tensor
 
-from budgetlab.augment.augmented import Augmented, check_images
+from budgetlab.augment.augmented import AugmentedBatch, check_images
 from budgetlab.augment.beta import symmetric_beta
 from budgetlab.augment.crop import Standard
 from budgetlab.augment.windows import box_mask, cut_windows, take
@@ -15,15 +15,15 @@ from budgetlab.augment.windows import box_mask, cut_windows, take
 __all__ = ["CutMix", "Mixup", "Ricap", "cutmix", "mixup", "ricap"]
 
 
-def with_partner(images: Tensor, partner: Tensor, own: Tensor) -> Augmented:
+def with_partner(images: Tensor, partner: Tensor, own: Tensor) -> AugmentedBatch:
     """Label ``images`` as ``own`` (``[]`` or ``[B]``) the row itself, else its partner."""
     rows = torch.arange(len(partner), device=partner.device)
     own = own.to(torch.float32).expand(len(partner))
     weights = torch.stack((own, 1 - own), dim=1)
-    return Augmented(images, torch.stack((rows, partner), dim=1), weights)
+    return AugmentedBatch(images, torch.stack((rows, partner), dim=1), weights)
 
 
-def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> Augmented:
+def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> AugmentedBatch:
     """Blend each image with its partner: ``lam * x[r] + (1 - lam) * x[partner[r]]``.
 
     Zhang et al., *mixup: Beyond Empirical Risk Minimization* (ICLR 2018), eq. 1.
@@ -39,7 +39,7 @@ def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> Augmented:
 
     Returns
     -------
-    Augmented
+    AugmentedBatch
         float32 images; sources ``(r, partner[r])``, weights ``(lam, 1 - lam)``.
     """
     values = images.to(torch.float32)
@@ -50,7 +50,7 @@ def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> Augmented:
 
 def cutmix(
     images: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], partner: Tensor
-) -> Augmented:
+) -> AugmentedBatch:
     """Paste a box of the partner, at the same place, into each image.
 
     Yun et al., *CutMix* (ICCV 2019), section 3. The weight of the row itself is
@@ -68,7 +68,7 @@ def cutmix(
 
     Returns
     -------
-    Augmented
+    AugmentedBatch
         Sources ``(r, partner[r])``.
     """
     height, width = images.shape[2:]
@@ -85,7 +85,7 @@ def ricap(
     sources: Tensor,
     top: Tensor,
     left: Tensor,
-) -> Augmented:
+) -> AugmentedBatch:
     """Patch each image together from crops of four, around a boundary point.
 
     Takahashi et al., *RICAP: Random Image Cropping and Patching* (ACML 2018),
@@ -105,7 +105,7 @@ def ricap(
 
     Returns
     -------
-    Augmented
+    AugmentedBatch
         The weights are the four shares of the area.
     """
     count, _, height, width = images.shape
@@ -124,7 +124,7 @@ def ricap(
     on_left = torch.arange(width, device=images.device).view(1, 1, 1, -1) < w.view(-1, 1, 1, 1)
     patched = torch.where(on_left, half(0, 2, torch.zeros_like(w)), half(1, 3, w))
     areas = torch.cat((h * w, h * (width - w), (height - h) * w, (height - h) * (width - w)), 1)
-    return Augmented(patched, sources, areas / (height * width))
+    return AugmentedBatch(patched, sources, areas / (height * width))
 
 
 class Mixing:
@@ -159,11 +159,11 @@ class Mixing:
         count = len(images) if self.per_image else 1
         return symmetric_beta(self.alpha, (number, count), generator, images.device)
 
-    def mix(self, images: Tensor, generator: torch.Generator) -> Augmented:
+    def mix(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Draw and mix a batch that has been cropped and flipped already."""
         raise NotImplementedError
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Augmented:
+    def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Crop, flip and mix uint8 ``[B, C, H, W]``."""
         check_images(images, self.name)
         return self.mix(self.standard.crop(images, generator), generator)
@@ -185,7 +185,7 @@ class Mixup(Mixing):
 
     name = "mixup"
 
-    def mix(self, images: Tensor, generator: torch.Generator) -> Augmented:
+    def mix(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Draw and mix a batch that has been cropped and flipped already."""
         lam = self.proportions(images, generator)[0]
         if self.fidelity == "default":
@@ -203,7 +203,7 @@ class CutMix(Mixing):
 
     name = "cutmix"
 
-    def mix(self, images: Tensor, generator: torch.Generator) -> Augmented:
+    def mix(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Draw and mix a batch that has been cropped and flipped already."""
         count, _, height, width = images.shape
         side = (1 - self.proportions(images, generator)[0]).sqrt()
@@ -228,7 +228,7 @@ class Ricap(Mixing):
 
     name = "ricap"
 
-    def mix(self, images: Tensor, generator: torch.Generator) -> Augmented:
+    def mix(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Draw and mix a batch that has been cropped and flipped already."""
         count, _, height, width = images.shape
         device = images.device

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from budgetlab.augment import tone
-from budgetlab.augment.augmented import Augmented, check_images, unmixed
+from budgetlab.augment.augmented import AugmentedBatch, check_images, unmixed
 from budgetlab.augment.crop import Standard
 from budgetlab.augment.geometry import WARPS, pixel_map, warp
 from budgetlab.augment.windows import box_mask, is_interleaved
@@ -268,7 +268,7 @@ class RandAugment:
         self.n, self.m, self.flip, self.fidelity = n, m, flip, fidelity
         self.standard = Standard(flip)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Augmented:
+    def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Augment uint8 ``[B, C, H, W]`` to the same shape."""
         check_images(images, self.name)
         shape, device = (self.n, len(images)), images.device

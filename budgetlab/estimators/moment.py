@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from budgetlab import models, samplers, seeds
+from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset, Splits
 from budgetlab.errors import InputError
@@ -297,8 +298,8 @@ class Moment:
         self, method: str, generator: torch.Generator, settings: dict[str, Any]
     ) -> samplers.Sampler:
         config = self.config.replace(method=method, **settings)
-        setup = samplers.Setup(len(self.samples), config, generator, torch.device("cpu"))
-        return samplers.build(method, setup)
+        context = samplers.SamplerContext(len(self.samples), config, generator, torch.device("cpu"))
+        return samplers.build(method, context)
 
     def _estimates(self, sampler: samplers.Sampler, draws: int) -> Tensor:
         vectors = self.gradients.vectors
@@ -317,19 +318,19 @@ class Moment:
                 found.append(rows.mean(0))
             if len(found) == before:
                 raise InputError(
-                    f"method '{sampler.setup.config.method}' drew no full batch of "
+                    f"method '{sampler.context.config.method}' drew no full batch of "
                     f"{sampler.batch_size} from {len(self.samples)} samples: lower batch_size"
                 )
         return torch.stack(found[:draws])
 
-    def _look(self, indices: Tensor) -> samplers.Look:
+    def _look(self, indices: Tensor) -> samplers.ForwardResult:
         """What a look would say; the images themselves are not needed."""
         probabilities = self.logits[indices].softmax(1)
         own = indices[:, None]
-        view = samplers.View(own.float(), own, torch.ones(len(indices), 1))
+        augmented = AugmentedBatch(own.float(), own, torch.ones(len(indices), 1))
         now = self.measures
-        return samplers.Look(
-            now.loss[indices], probabilities, self.samples.y[indices], view, now.el2n[indices]
+        return samplers.ForwardResult(
+            now.loss[indices], probabilities, self.samples.y[indices], augmented, now.el2n[indices]
         )
 
 

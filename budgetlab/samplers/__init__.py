@@ -11,10 +11,17 @@ Write your own from a score in two lines::
         return 1 - history.confidence
 """
 
-from budgetlab.samplers.base import Batch, Look, Looker, Sampler, Setup, View
+from budgetlab.samplers.base import (
+    AugmentedBatch,
+    Batch,
+    ForwardResult,
+    Looker,
+    Sampler,
+    SamplerContext,
+)
 from budgetlab.samplers.core_sets import EL2NPruned, ForgettingPruned, RandomSubset
 from budgetlab.samplers.curriculum import Curriculum
-from budgetlab.samplers.draw_ahead import (
+from budgetlab.samplers.epoch_sampling import (
     RS2,
     SGD,
     ConfidenceSGD,
@@ -23,30 +30,31 @@ from budgetlab.samplers.draw_ahead import (
     UniformSGD,
 )
 from budgetlab.samplers.grad_norm import GradientNorm
-from budgetlab.samplers.inclusion import (
-    inclusion_probability,
-    simulated_inclusion,
-    unbiased_weights,
-)
 from budgetlab.samplers.infobatch import InfoBatch
 from budgetlab.samplers.proxy import ProxyPlan, ProxyRun
-from budgetlab.samplers.races import draw_without_replacement
 from budgetlab.samplers.registry import build, canonical, describe, lookup, names, sampler
 from budgetlab.samplers.scores import ScoreSampler, replace_unseen, smooth
 from budgetlab.samplers.selective import SelectiveBackprop, keep_probability
 from budgetlab.samplers.top_k import RhoLoss, TopK
+from budgetlab.samplers.weighted_sampling import (
+    draw_without_replacement,
+    inclusion_probability,
+    simulated_inclusion,
+    unbiased_weights,
+)
 
 __all__ = [
     "RS2",
     "SGD",
+    "AugmentedBatch",
     "Batch",
     "ConfidenceSGD",
     "Curriculum",
     "EL2NPruned",
     "ForgettingPruned",
+    "ForwardResult",
     "GradientNorm",
     "InfoBatch",
-    "Look",
     "Looker",
     "LossSGD",
     "ProbabilitySGD",
@@ -55,12 +63,11 @@ __all__ = [
     "RandomSubset",
     "RhoLoss",
     "Sampler",
+    "SamplerContext",
     "ScoreSampler",
     "SelectiveBackprop",
-    "Setup",
     "TopK",
     "UniformSGD",
-    "View",
     "build",
     "canonical",
     "describe",

@@ -7,44 +7,13 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import History
 from budgetlab.samplers.proxy import ProxyPlan, ProxyRun, TrainProxy
 
-__all__ = ["Batch", "Look", "Looker", "Sampler", "Setup", "View"]
-
-
-@dataclass(frozen=True)
-class View:
-    """Images as the network sees them, and what they are made of.
-
-    Attributes
-    ----------
-    images
-        ``[B, C, H, W]`` on the 0 to 255 scale after augmentation, or ``[B, 2]`` points.
-    samples
-        int64 ``[B, K]``: numbers of the samples that each row shows.
-    weights
-        float32 ``[B, K]``: their shares; a row sums to one.
-    """
-
-    images: Tensor
-    samples: Tensor
-    weights: Tensor
-
-    def rows(self, rows: Tensor | slice) -> "View":
-        """Return some of the rows, int64 ``[M]`` or a slice."""
-        return View(self.images[rows], self.samples[rows], self.weights[rows])
-
-    @staticmethod
-    def join(views: list["View"]) -> "View":
-        """Return the rows of several views, one below the other."""
-        return View(
-            torch.cat([view.images for view in views]),
-            torch.cat([view.samples for view in views]),
-            torch.cat([view.weights for view in views]),
-        )
+__all__ = ["Batch", "ForwardResult", "Looker", "Sampler", "SamplerContext"]
 
 
 @dataclass(frozen=True)
@@ -57,14 +26,14 @@ class Batch:
         int64 ``[B]``: sample drawn for each row.
     weights
         float32 ``[B]``: factor on each row's loss; None for 1.
-    view
-        What was looked at, so that what was scored is what is trained on; None to
+    augmented
+        The images that were scored, so that exactly they are trained on; None to
         augment afresh.
     """
 
     indices: Tensor
     weights: Tensor | None = None
-    view: View | None = None
+    augmented: AugmentedBatch | None = None
 
     def __post_init__(self) -> None:
         if self.indices.dtype != torch.int64 or self.indices.ndim != 1:
@@ -81,8 +50,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a forward without gradient, in evaluation mode, says of samples.
+class ForwardResult:
+    """What a forward pass without gradient, in evaluation mode, says of samples.
 
     Attributes
     ----------
@@ -92,8 +61,8 @@ class Look:
         float32 ``[B, C]``: softmax.
     labels
         int64 ``[B]``: label of the sample drawn for each row.
-    view
-        The augmented images that were looked at.
+    augmented
+        The images that were run through the network.
     error_norms
         float32 ``[B]``: ``||softmax - target||_2``, mixed labels included. The norm of the
         gradient by the logits, which bounds that by all weights up to a constant
@@ -103,20 +72,20 @@ class Look:
     losses: Tensor
     probabilities: Tensor
     labels: Tensor
-    view: View
+    augmented: AugmentedBatch
     error_norms: Tensor
 
 
 class Looker(Protocol):
     """The only way to see samples before training on them; charged to the ledger."""
 
-    def __call__(self, indices: Tensor) -> Look:
+    def __call__(self, indices: Tensor) -> ForwardResult:
         """Look at the samples int64 ``[B]``."""
         ...
 
 
 @dataclass(frozen=True)
-class Setup:
+class SamplerContext:
     """What a sampler is told about the run.
 
     Attributes
@@ -181,20 +150,21 @@ class Sampler:
     """``draw``: probability sums to one over the samples; ``keep``: that of being
     trained on once looked at."""
 
-    def __init__(self, setup: Setup):
-        self.setup = setup
-        self.size = setup.size
-        self.batch_size = setup.config.batch_size
-        self.generator = setup.generator
-        self.device = setup.device
+    def __init__(self, context: SamplerContext):
+        self.context = context
+        self.size = context.size
+        self.batch_size = context.config.batch_size
+        self.generator = context.generator
+        self.device = context.device
         self.probability: Tensor | None = None
-        self.budget = setup.config.budget
+        self.budget = context.config.budget
         self.last_epoch: int | None = None
         self.looks_before_step = 0
         self.proxy: ProxyPlan | None = None
-        if setup.config.weights == "unbiased" and self.weighting == "refused":
+        config = context.config
+        if config.weights == "unbiased" and self.weighting == "refused":
             raise InputError(
-                f"weights 'unbiased' do not exist for method '{setup.config.method}', which gives "
+                f"weights 'unbiased' do not exist for method '{config.method}', which gives "
                 "some samples no chance or an unknown one: give none, or a method that draws by "
                 "a score, such as p-SGD"
             )
@@ -218,12 +188,12 @@ class Sampler:
         InputError
             If there is nobody to train it, as in a training loop of your own.
         """
-        if self.proxy is None or self.setup.train_proxy is None:
+        if self.proxy is None or self.context.train_proxy is None:
             raise InputError(
-                f"method '{self.setup.config.method}' trains another network first, which only a "
+                f"method '{self.context.config.method}' trains another network first, which only a "
                 "run of the kit can do: use bl.train, or choose another method"
             )
-        return self.setup.train_proxy(self.proxy, self.generator)
+        return self.context.train_proxy(self.proxy, self.generator)
 
     def shuffled(self) -> Tensor:
         """Return all samples in random order, int64 ``[N]``."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.errors import InputError
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Looker, Sampler, Setup
+from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
 from budgetlab.samplers.proxy import ProxyPlan
 from budgetlab.samplers.registry import sampler
 from budgetlab.samplers.scores import replace_unseen
@@ -27,9 +27,9 @@ class RandomSubset(Sampler):
 
     STATE = ("subset",)
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
-        config = setup.config
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        config = context.config
         steps_per_epoch(self.size, config.budget, self.batch_size)
         given = config.subset_fraction
         share = config.budget if given == "auto" else float(given)
@@ -64,8 +64,8 @@ class Pruned(RandomSubset):
     it never saw count as the hardest it saw; among equals the choice is random.
     """
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
         self.proxy = ProxyPlan("training", small=False, losses=False)
 
     def score(self, history: History) -> Tensor:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Looker, Sampler, Setup
-from budgetlab.samplers.races import draw_without_replacement
+from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
 from budgetlab.samplers.registry import sampler
+from budgetlab.samplers.weighted_sampling import draw_without_replacement
 
 __all__ = ["Curriculum"]
 
@@ -26,18 +26,18 @@ class Curriculum(Sampler):
     stands in the middle, and among equals the choice is random.
     """
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
-        budget = setup.config.budget
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        budget = context.config.budget
         self.draws = samples_per_epoch(self.size, budget)
         steps_per_epoch(self.size, budget, self.batch_size)
 
     def easiest(self, history: History) -> Tensor:
         """Return the samples to draw from, int64 ``[M]``."""
-        budget, error = self.setup.config.budget, history.error
+        budget, error = self.context.config.budget, history.error
         if not bool(history.seen.any()):
             return torch.arange(self.size, device=self.device)
-        share = budget + (1 - budget) * self.setup.spent()
+        share = budget + (1 - budget) * self.context.spent()
         count = max(samples_per_epoch(self.size, share), self.draws)
         error = torch.where(history.seen, error, error.nanmedian())
         shuffled = self.shuffled()

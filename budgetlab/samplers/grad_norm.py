@@ -12,7 +12,7 @@ from torch import Tensor
 from budgetlab.budget import steps_per_epoch
 from budgetlab.errors import InputError
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Looker, Sampler, Setup
+from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
 from budgetlab.samplers.registry import sampler
 
 __all__ = ["GradientNorm", "gain"]
@@ -66,9 +66,9 @@ class GradientNorm(Sampler):
     probability: Tensor
     probability_kind = "keep"
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
-        config = setup.config
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        config = context.config
         steps_per_epoch(self.size, config.budget, self.batch_size)
         self.candidates = config.presample * self.batch_size
         if self.candidates > self.size:
@@ -82,7 +82,7 @@ class GradientNorm(Sampler):
     @property
     def is_on(self) -> bool:
         """Whether the next batch is chosen by importance."""
-        return self.average_gain > self.setup.config.grad_norm_threshold
+        return self.average_gain > self.context.config.grad_norm_threshold
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Yield the batches of one pass; while switched on it is used up faster."""
@@ -108,11 +108,11 @@ class GradientNorm(Sampler):
         drawn = torch.multinomial(g, self.batch_size, True, generator=self.generator)
         self.probability[candidates] = (1 - (1 - g) ** self.batch_size).float()
         weights = 1 / (len(candidates) * g[drawn])
-        return Batch(candidates[drawn], weights.float(), seen.view.rows(drawn))
+        return Batch(candidates[drawn], weights.float(), seen.augmented.rows(drawn))
 
     @property
     def _power(self) -> float:
-        return self.setup.config.power
+        return self.context.config.power
 
     def _update(self, norms: Tensor) -> None:
         if len(norms):

@@ -10,7 +10,7 @@ import torch
 
 from budgetlab.budget import steps_per_epoch
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Looker, Sampler, Setup
+from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
 from budgetlab.samplers.registry import sampler
 
 __all__ = ["InfoBatch", "solve_prune_fraction"]
@@ -67,9 +67,9 @@ class InfoBatch(Sampler):
     weighting = "own"
     probability_kind = "keep"
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
-        steps_per_epoch(self.size, setup.config.budget, self.batch_size)
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        steps_per_epoch(self.size, context.config.budget, self.batch_size)
         self.prune_fraction = 0.0
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
@@ -90,8 +90,8 @@ class InfoBatch(Sampler):
             yield Batch(indices, weights[indices])
 
     def _fraction(self, well_learned: float) -> float:
-        config = self.setup.config
-        if self.setup.spent() >= LAST_PART:
+        config = self.context.config
+        if self.context.spent() >= LAST_PART:
             return 0.0
         if config.prune_fraction == "auto":
             return solve_prune_fraction(config.budget, config.epochs, well_learned)

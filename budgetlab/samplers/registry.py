@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from budgetlab.errors import InputError, unknown
-from budgetlab.samplers.base import Sampler, Setup
+from budgetlab.samplers.base import Sampler, SamplerContext
 from budgetlab.samplers.scores import ScoreSampler
 
 __all__ = ["build", "canonical", "describe", "lookup", "names", "sampler"]
@@ -105,7 +105,7 @@ def lookup(name: str) -> type[Sampler]:
     return _REGISTRY[canonical(name)][1]
 
 
-def build(name: str, setup: Setup) -> Sampler:
+def build(name: str, context: SamplerContext) -> Sampler:
     """Make the sampler of a method.
 
     Raises
@@ -113,4 +113,4 @@ def build(name: str, setup: Setup) -> Sampler:
     InputError
         If the name is unknown, or the budget does not fit the method.
     """
-    return lookup(name)(setup)
+    return lookup(name)(context)

@@ -13,9 +13,8 @@ from torch import Tensor
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.errors import InputError
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Looker, Sampler, Setup
-from budgetlab.samplers.inclusion import unbiased_weights
-from budgetlab.samplers.races import draw_without_replacement
+from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
+from budgetlab.samplers.weighted_sampling import draw_without_replacement, unbiased_weights
 
 __all__ = ["ScoreSampler", "replace_unseen", "smooth"]
 
@@ -83,15 +82,15 @@ class ScoreSampler(Sampler):
     Each epoch draws ``floor(N b)`` samples without replacement from the smoothed
     scores, see :func:`smooth`; ``smoothing`` and ``power`` of the run lead from
     uniform to greedy. The first epoch is uniform. With ``weights="unbiased"`` every loss
-    is weighted by :func:`~budgetlab.samplers.inclusion.unbiased_weights`.
+    is weighted by :func:`~budgetlab.samplers.weighted_sampling.unbiased_weights`.
     """
 
     unseen = "highest"
     weighting = "offered"
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
-        config = setup.config
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        config = context.config
         self.draws = samples_per_epoch(self.size, config.budget)
         steps_per_epoch(self.size, config.budget, self.batch_size)
         self.unbiased = config.weights == "unbiased"
@@ -139,7 +138,7 @@ class ScoreSampler(Sampler):
 
     def smooth(self, scores: Tensor) -> Tensor:
         """Return ``q`` of scores ``[N]``, as strongly smoothed as the run asks for."""
-        config = self.setup.config
+        config = self.context.config
         return smooth(scores, config.smoothing, config.power)
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from budgetlab.augment import AugmentedBatch
 from budgetlab.budget import steps_per_epoch
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Looker, Sampler, Setup, View
+from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
 from budgetlab.samplers.registry import sampler
 
 __all__ = ["SelectiveBackprop", "keep_probability"]
@@ -61,9 +62,9 @@ class SelectiveBackprop(Sampler):
     probability: Tensor
     probability_kind = "keep"
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
-        config = setup.config
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        config = context.config
         self.published = config.fidelity == "published"
         if config.sb_beta != "auto":
             self.beta = float(config.sb_beta)
@@ -80,7 +81,7 @@ class SelectiveBackprop(Sampler):
         """Share of the schedule; in the published code, of the candidates."""
         if not self.published:
             return spent
-        last = self.setup.config.epochs * self.steps_of_pass - 1
+        last = self.context.config.epochs * self.steps_of_pass - 1
         return min(self._candidate_batches / max(last, 1), 1.0)
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
@@ -91,25 +92,25 @@ class SelectiveBackprop(Sampler):
             return
         self._candidate_batches = (epoch - 1) * self.steps_of_pass
         first_scored = 1 if self.published else 2
-        looking = (epoch - first_scored) % self.setup.config.sb_staleness == 0
+        looking = (epoch - first_scored) % self.context.config.sb_staleness == 0
         queue = _Queue(self.batch_size)
         for candidates in self.shuffled().split(self.batch_size):
             self._candidate_batches += 1
-            view = self._score(candidates, look) if looking else None
+            augmented = self._score(candidates, look) if looking else None
             keep = self.probability[candidates].nan_to_num(nan=1.0)
             if epoch == 1:
                 keep = torch.ones_like(keep)
             chance = torch.rand(len(keep), generator=self.generator, device=self.device)
             # The only wait for the device: one number a batch of candidates.
             kept = (chance < keep).nonzero()[:, 0]
-            queue.add(candidates[kept], None if view is None else view.rows(kept))
+            queue.add(candidates[kept], None if augmented is None else augmented.rows(kept))
             yield from queue.full_batches()
 
-    def _score(self, candidates: Tensor, look: Looker) -> View:
+    def _score(self, candidates: Tensor, look: Looker) -> AugmentedBatch:
         seen = look(candidates)
         self.past = torch.cat([self.past, seen.losses])[-HISTORY:]
         self.probability[candidates] = keep_probability(seen.losses, self.past, self.beta)
-        return seen.view
+        return seen.augmented
 
 
 class _Queue:
@@ -118,23 +119,23 @@ class _Queue:
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
         self.indices: list[Tensor] = []
-        self.views: list[View] = []
+        self.augmented: list[AugmentedBatch] = []
         self.length = 0
 
-    def add(self, indices: Tensor, view: View | None) -> None:
+    def add(self, indices: Tensor, augmented: AugmentedBatch | None) -> None:
         """Put samples, and what was looked at of them, at the end."""
         self.indices.append(indices)
-        if view is not None:
-            self.views.append(view)
+        if augmented is not None:
+            self.augmented.append(augmented)
         self.length += len(indices)
 
     def full_batches(self) -> Iterator[Batch]:
         """Take off as many full batches as there are."""
         while self.length >= self.batch_size:
             indices = torch.cat(self.indices)
-            view = View.join(self.views) if self.views else None
+            joined = AugmentedBatch.join(self.augmented) if self.augmented else None
             now, later = slice(self.batch_size), slice(self.batch_size, None)
             self.indices, self.length = [indices[later]], self.length - self.batch_size
-            if view is not None:
-                self.views = [view.rows(later)]
-            yield Batch(indices[now], view=None if view is None else view.rows(now))
+            if joined is not None:
+                self.augmented = [joined.rows(later)]
+            yield Batch(indices[now], augmented=None if joined is None else joined.rows(now))

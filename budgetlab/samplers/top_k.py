@@ -13,7 +13,7 @@ from torch import Tensor
 from budgetlab.budget import steps_per_epoch
 from budgetlab.errors import InputError
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Look, Looker, Sampler, Setup
+from budgetlab.samplers.base import Batch, ForwardResult, Looker, Sampler, SamplerContext
 from budgetlab.samplers.proxy import ProxyPlan
 from budgetlab.samplers.registry import sampler
 
@@ -34,25 +34,25 @@ class TopK(Sampler):
     probability: Tensor
     probability_kind = "keep"
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
-        config = setup.config
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        config = context.config
         steps_per_epoch(self.size, config.budget, self.batch_size)
         self.pool = torch.arange(self.size, device=self.device)
         self.probability = torch.full((self.size,), torch.nan, device=self.device)
         self._set_candidates()
 
     def _set_candidates(self) -> None:
-        wanted = round(self.batch_size / self.setup.config.keep_fraction)
+        wanted = round(self.batch_size / self.context.config.keep_fraction)
         self.candidates = min(wanted, len(self.pool))
         if self.candidates < self.batch_size:
             raise InputError(
-                f"method '{self.setup.config.method}' chooses among {self.candidates:,} samples, "
+                f"method '{self.context.config.method}' chooses among {self.candidates:,} samples, "
                 f"less than one batch of {self.batch_size}: lower --batch-size"
             )
         self.looks_before_step = self.candidates if self.candidates > self.batch_size else 0
 
-    def value(self, seen: Look) -> Tensor:
+    def value(self, seen: ForwardResult) -> Tensor:
         """Return how much each candidate is worth training on, ``[M]``: its loss."""
         return seen.losses
 
@@ -71,7 +71,7 @@ class TopK(Sampler):
             best = self.value(seen).topk(self.batch_size, sorted=False).indices
             self.probability[candidates] = 0.0
             self.probability[candidates[best]] = 1.0
-            yield Batch(candidates[best], view=seen.view.rows(best))
+            yield Batch(candidates[best], augmented=seen.augmented.rows(best))
 
 
 @sampler("rho-loss")
@@ -90,16 +90,16 @@ class RhoLoss(TopK):
 
     STATE = ("probability", "pool", "irreducible")
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
         self.irreducible: Tensor | None = None
-        if setup.validation_size:
+        if context.validation_size:
             self.proxy = ProxyPlan("validation", small=True, losses=True)
             return
-        held_out = round(setup.config.holdout_fraction * self.size)
+        held_out = round(context.config.holdout_fraction * self.size)
         if not 0 < held_out < self.size:
             raise InputError(
-                f"holdout-fraction {setup.config.holdout_fraction:g} of {self.size:,} samples "
+                f"holdout-fraction {context.config.holdout_fraction:g} of {self.size:,} samples "
                 "leaves one part empty: give another share, or a validation split by "
                 "--val-fraction"
             )
@@ -108,11 +108,11 @@ class RhoLoss(TopK):
         self.proxy = ProxyPlan(shuffled[:held_out].sort().values, small=True, losses=True)
         self._set_candidates()
 
-    def value(self, seen: Look) -> Tensor:
+    def value(self, seen: ForwardResult) -> Tensor:
         """Return the loss less the irreducible loss, ``[M]``."""
         assert self.irreducible is not None
-        parts = self.irreducible[seen.view.samples]
-        return seen.losses - (seen.view.weights * parts).sum(1)
+        parts = self.irreducible[seen.augmented.sources]
+        return seen.losses - (seen.augmented.weights * parts).sum(1)
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Train the small network if that was not done yet, then choose as top-k does."""

@@ -1,4 +1,4 @@
-"""One network on one device: views, looks, steps and evaluation.
+"""One network on one device: augmentation, forward passes, steps and evaluation.
 
 Knows nothing of epochs, records or methods.
 """
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from budgetlab import augment, models, seeds
+from budgetlab.augment import Augmentation, AugmentedBatch
 from budgetlab.budget import Costs, model_costs
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, Measures, assign_credit, measure
-from budgetlab.samplers.base import Batch, Look, View
+from budgetlab.samplers.base import Batch, ForwardResult
 from budgetlab.training.allocation import keep_freed_memory
 from budgetlab.training.graphs import GraphedNetwork, graph_if_it_pays
 
@@ -112,7 +113,7 @@ class Engine:
         self._augment = self._build_augmentation(samples.flip)
         self.generator = seeds.torch_generator(config.seed, "augmentation", device)
 
-    def _build_augmentation(self, flip: bool) -> augment.Augmentation | None:
+    def _build_augmentation(self, flip: bool) -> Augmentation | None:
         if not self.is_image:
             return None
         return augment.build(
@@ -155,36 +156,37 @@ class Engine:
         with self.autocast():
             return self.network(inputs).float()
 
-    def view(self, indices: Tensor) -> View:
+    def augment(self, indices: Tensor) -> AugmentedBatch:
         """Gather samples int64 ``[B]`` and augment them, each with a draw of its own."""
         gathered = self.samples.x.index_select(0, indices)
         if self._augment is None:
             ones = torch.ones(len(indices), 1, device=self.device)
-            return View(gathered, indices[:, None], ones)
-        augmented = self._augment(gathered, self.generator)
-        return View(augmented.images, indices[augmented.sources], augmented.weights)
+            return AugmentedBatch(gathered, indices[:, None], ones)
+        return self._augment(gathered, self.generator).of_samples(indices)
 
-    def look(self, indices: Tensor) -> Look:
+    def look(self, indices: Tensor) -> ForwardResult:
         """Forward in evaluation mode without a gradient."""
-        view = self.view(indices)
+        augmented = self.augment(indices)
         self.network.eval()
         with torch.no_grad():
-            logits = self.logits(view.images)
-            losses = self._cross_entropy(logits, view)
+            logits = self.logits(augmented.images)
+            losses = self._cross_entropy(logits, augmented)
             probabilities = logits.softmax(1)
-            error_norms = self._error_norms(probabilities, view)
-        return Look(losses, probabilities, self.samples.y[indices], view, error_norms)
+            error_norms = self._error_norms(probabilities, augmented)
+        return ForwardResult(losses, probabilities, self.samples.y[indices], augmented, error_norms)
 
-    def _error_norms(self, probabilities: Tensor, view: View) -> Tensor:
+    def _error_norms(self, probabilities: Tensor, augmented: AugmentedBatch) -> Tensor:
         """``||softmax - target||_2`` of each row, ``[B]``; a target has several labels."""
         targets = torch.zeros_like(probabilities)
-        targets.scatter_add_(1, self.samples.y[view.samples], view.weights.to(targets.dtype))
+        targets.scatter_add_(
+            1, self.samples.y[augmented.sources], augmented.weights.to(targets.dtype)
+        )
         return (probabilities - targets).norm(dim=1)
 
-    def _cross_entropy(self, logits: Tensor, view: View) -> Tensor:
+    def _cross_entropy(self, logits: Tensor, augmented: AugmentedBatch) -> Tensor:
         """Cross-entropy ``[B]`` of each row: its parts, by their shares."""
-        parts = -logits.log_softmax(1).gather(1, self.samples.y[view.samples])
-        return (view.weights * parts).sum(1)
+        parts = -logits.log_softmax(1).gather(1, self.samples.y[augmented.sources])
+        return (augmented.weights * parts).sum(1)
 
     def step(self, batch: Batch, lr: float) -> Outcome:
         """Train on a batch; nothing is copied to the host.
@@ -198,15 +200,15 @@ class Engine:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        view = batch.view or self.view(batch.indices)
+        shown = batch.augmented or self.augment(batch.indices)
         self.network.train()
-        logits = self._training_logits(view.images)
-        losses = self._cross_entropy(logits, view)
+        logits = self._training_logits(shown.images)
+        losses = self._cross_entropy(logits, shown)
         objective = losses if batch.weights is None else losses * batch.weights
         objective.mean().backward()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        credit = assign_credit(self.credit_rule, batch.indices, view.samples, view.weights)
+        credit = assign_credit(self.credit_rule, batch.indices, shown.sources, shown.weights)
         seen = measure(logits.detach()[credit.rows], self.samples.y[credit.samples])
         return Outcome(losses.detach().mean(), credit, seen)
 

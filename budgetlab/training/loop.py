@@ -84,7 +84,7 @@ class Loop:
         self._require_affordable()
 
     def _build_sampler(self, size: int, validation_size: int) -> samplers.Sampler:
-        setup = samplers.Setup(
+        context = samplers.SamplerContext(
             size,
             self.config,
             seeds.torch_generator(self.config.seed, "order", self.device),
@@ -93,7 +93,7 @@ class Loop:
             spent=lambda: self.budget.progress(self.ledger, 0),
             train_proxy=self._train_proxy,
         )
-        return samplers.build(self.config.method, setup)
+        return samplers.build(self.config.method, context)
 
     def _require_affordable(self) -> None:
         """Refuse a method whose first step would not fit, before anything is written."""
@@ -207,7 +207,7 @@ class Loop:
             progress *= config.budget
         return schedule(config.schedule, progress, config.lr, config.milestones)
 
-    def _look(self, indices: torch.Tensor) -> samplers.Look:
+    def _look(self, indices: torch.Tensor) -> samplers.ForwardResult:
         if not self.budget.allows(self.ledger, looked=len(indices)):
             raise _BudgetSpent
         self.ledger.charge_look(len(indices))

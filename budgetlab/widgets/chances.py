@@ -174,5 +174,7 @@ def _kept(method: SelectiveBackprop, history: History) -> Chances:
 
 def _build(name: str, size: int, config: RunConfig) -> samplers.Sampler:
     generator = torch.Generator().manual_seed(0)
-    setup = samplers.Setup(size, config.replace(method=name), generator, torch.device("cpu"))
-    return samplers.build(name, setup)
+    context = samplers.SamplerContext(
+        size, config.replace(method=name), generator, torch.device("cpu")
+    )
+    return samplers.build(name, context)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from budgetlab.budget import steps_per_epoch
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Looker, Sampler, Setup
+from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
 from budgetlab.samplers.registry import sampler
 from budgetlab.samplers.scores import ScoreSampler, replace_unseen
 
@@ -29,10 +29,10 @@ class SGD(Sampler):
 
     weighting = "own"
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
         self.steps_of_pass = steps_per_epoch(self.size, 1.0, self.batch_size)
-        self.published = setup.config.fidelity == "published"
+        self.published = context.config.fidelity == "published"
         if self.published:
             self.budget = 1.0
         self._epoch, self._step = 1, 0
@@ -41,7 +41,7 @@ class SGD(Sampler):
         """Share of the schedule; in the published code it saw-tooths."""
         if not self.published:
             return spent
-        config = self.setup.config
+        config = self.context.config
         counted = int(self.size * config.budget / self.batch_size)
         ahead = (self._epoch - 1) * counted + self._step
         if self._step == 0 and self._epoch > 1:
@@ -73,7 +73,7 @@ class ProbabilitySGD(ScoreSampler):
 
     def score(self, history: History) -> Tensor:
         """Score ``m_i``, the lifetime mean of ``1 - p_y`` or its last value."""
-        return error_of(self.setup.config.averaging, history)
+        return error_of(self.context.config.averaging, history)
 
 
 @sampler("c-SGD")
@@ -87,14 +87,14 @@ class ConfidenceSGD(ScoreSampler):
 
     def score(self, history: History) -> Tensor:
         """Score ``m_i (1 - m_i)``."""
-        error = error_of(self.setup.config.averaging, history)
-        if self.setup.config.fidelity == "published":
+        error = error_of(self.context.config.averaging, history)
+        if self.context.config.fidelity == "published":
             error = replace_unseen(error, history.seen)
         return error * (1 - error)
 
     def probabilities(self, history: History) -> Tensor:
         """Return ``q``; under the published rule the unseen keep their own score."""
-        if self.setup.config.fidelity == "published":
+        if self.context.config.fidelity == "published":
             return self.smooth(self.score(history))
         return super().probabilities(history)
 
@@ -124,9 +124,9 @@ class RS2(Sampler):
     STATE = ("left",)
     weighting = "own"
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
-        budget = setup.config.budget
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        budget = context.config.budget
         self.draws = steps_per_epoch(self.size, budget, self.batch_size) * self.batch_size
         self.left = torch.empty(0, dtype=torch.int64, device=self.device)
 

@@ -1,8 +1,9 @@
-"""How surely is a sample among those drawn without replacement, and what is it worth then?
+"""Weighted draws without replacement, and how surely each sample is in one.
 
-A draw of ``n`` with weights ``q`` is an exponential race (see
-:mod:`budgetlab.samplers.races`): sample ``i`` arrives at ``e_i / q_i``, the first ``n``
-are taken. Its inclusion probabilities have no closed form; here are the two ways to them.
+A draw is an exponential race: sample ``i`` arrives at ``e_i / q_i`` with ``e_i`` standard
+exponential, and the first ``count`` to arrive are drawn (Efraimidis & Spirakis, *Weighted
+random sampling with a reservoir*, 2006). The set has the same distribution as drawing one
+by one. Its inclusion probabilities have no closed form; here are the two ways to them.
 """
 
 import torch
@@ -10,16 +11,56 @@ from torch import Tensor
 
 from budgetlab.errors import InputError
 
-__all__ = ["inclusion_probability", "simulated_inclusion", "unbiased_weights"]
+__all__ = [
+    "draw_without_replacement",
+    "inclusion_probability",
+    "simulated_inclusion",
+    "unbiased_weights",
+]
 
+# Weights below this count as zero: such a sample comes last, never first.
 SMALLEST_WEIGHT = 1e-290
 MOST_STEPS = 200
 
 
-def _check(q: Tensor, count: int) -> None:
-    size = len(q)
+def _check(size: int, count: int) -> None:
     if not 0 <= count <= size:
         raise InputError(f"{count:,} of {size:,} samples cannot be drawn: draw at most {size:,}")
+
+
+def draw_without_replacement(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw different indices, each time in proportion to the weights that are left.
+
+    Time and memory are linear in ``N``.
+
+    Parameters
+    ----------
+    weights
+        ``[N]``, finite and >= 0; they need not sum to one. Indices of weight zero
+        are drawn only when all others are.
+    count
+        How many to draw, at most ``N``.
+    generator
+        On the device of ``weights``.
+
+    Returns
+    -------
+    Tensor
+        int64 ``[count]``, in random order.
+
+    Raises
+    ------
+    InputError
+        If ``count`` is larger than ``N``.
+    """
+    _check(len(weights), count)
+    # float64: with float32, ties among ten million keys would favour low indices.
+    arrival = torch.empty(len(weights), dtype=torch.float64, device=weights.device)
+    arrival.exponential_(generator=generator).div_(weights.double().clamp(min=SMALLEST_WEIGHT))
+    drawn = arrival.topk(count, largest=False, sorted=False).indices
+    # The likely ones may stand in front; a batch must be a random part of the draw.
+    order = torch.randperm(count, generator=generator, device=weights.device)
+    return drawn.index_select(0, order)
 
 
 def inclusion_probability(q: Tensor, count: int) -> Tensor:
@@ -51,7 +92,7 @@ def inclusion_probability(q: Tensor, count: int) -> Tensor:
     InputError
         If ``count`` is larger than ``N``.
     """
-    _check(q, count)
+    _check(len(q), count)
     size = len(q)
     q = q.double()
     positive = q > 0
@@ -103,7 +144,7 @@ def simulated_inclusion(
     InputError
         If ``count`` is larger than ``N``.
     """
-    _check(q, count)
+    _check(len(q), count)
     size = len(q)
     total = torch.zeros(size, dtype=torch.float64, device=q.device)
     if count in (0, size):
