@@ -14,12 +14,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from budgetlab import presets
 from budgetlab.config import RunConfig
 from experiments import plans
 from experiments.tables import RESULTS, key, read, sit
 
 # Seeds are finished five by five, the longest trainings last in each five.
 ROUND = 5
+TABLES = {"scale-model": "scale_model.csv", "paper": "paper.csv"}
 
 
 def ordered(parts: Sequence[str], datasets: Sequence[str], seeds: Sequence[int], **common: object):
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train for as long as asked; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", default=["shapes"])
+    parser.add_argument("--preset", choices=list(presets.PRESETS), default="scale-model")
     parser.add_argument("--parts", nargs="+", choices=plans.PARTS, default=list(plans.PARTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -60,21 +63,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--keep", type=Path, help="folder for records that are kept: seed 0, and every unif-SGD"
     )
-    parser.add_argument("--table", type=Path, default=RESULTS / "scale_model.csv")
+    parser.add_argument("--table", type=Path, help="CSV file; one in experiments/results")
     given = parser.parse_args(arguments)
+    table = given.table or RESULTS / TABLES[given.preset]
     plan = ordered(
-        given.parts, given.datasets, given.seeds, data_root=given.data_root, out=given.out
-    )
+        given.parts, given.datasets, given.seeds, preset=given.preset,
+        data_root=given.data_root, out=given.out,
+    )  # fmt: skip
 
     def keep(run: RunConfig) -> Path | None:
         wanted = run.method == "unif-SGD" or run.seed == 0
         return given.keep if wanted and run.epochs == 100 else None
 
     if not given.plan:
-        sit(plan, given.table, workers=given.workers, minutes=given.minutes, keep=keep)
-    known = set(read(given.table)["key"])
+        sit(plan, table, workers=given.workers, minutes=given.minutes, keep=keep)
+    known = set(read(table)["key"])
     unique = {key(run) for run in plan}
-    print(f"{len(unique & known)} of {len(unique)} runs are in {given.table.name}")
+    print(f"{len(unique & known)} of {len(unique)} runs are in {table.name}")
     return 0
 
 

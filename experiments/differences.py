@@ -1,0 +1,109 @@
+"""What a table of runs says: rows by their settings, and paired differences with verdicts."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from budgetlab.analysis.statistics import (
+    MARGIN,
+    holm,
+    mean_interval,
+    paired_difference,
+    sentence,
+    settled_by,
+    verdict,
+)
+
+__all__ = ["against", "averages", "select"]
+
+# What a run of a plan has where nothing else is said.
+USUAL = {"method": "unif-SGD", "augmentation": "standard", "budget": 0.3,
+         "budget_unit": "iterations", "credit": "dominant", "smoothing": 1.0,
+         "averaging": "lifetime", "weights": "none", "schedule": "linear",
+         "schedule_horizon": "budget", "redundancy": 0.0, "imbalance": 1.0,
+         "label_noise": 0.0}  # fmt: skip
+
+
+def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
+    """Rows that have these values, and the usual ones in every setting not named in ``free``."""
+    lengths = {"epochs": 100} if (rows.get("epochs", pd.Series()) == 100).any() else {}
+    wanted = {**USUAL, **lengths, **values}
+    for name, value in wanted.items():
+        if name not in free:
+            rows = rows[rows[name] == value]
+    return rows
+
+
+def averages(rows: pd.DataFrame, by: Sequence[str], metric: str = "test_accuracy") -> pd.DataFrame:
+    """One row a condition: n, mean, spread (ddof 1) and the interval of the mean."""
+    found = []
+    for key, group in rows.groupby(list(by), sort=False):
+        values = group[metric].to_numpy(float)
+        low, high = mean_interval(values)
+        spread = group[metric].std(ddof=1)
+        found.append(dict(zip(by, key, strict=True)) | {
+            "n": len(values), "mean": values.mean(), "spread": spread,
+            "ci_low": low, "ci_high": high,
+        })  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def against(
+    rows: pd.DataFrame,
+    name: str,
+    baseline: object,
+    by: Sequence[str] = ("dataset",),
+    *,
+    metric: str = "test_accuracy",
+    margin: float | None = MARGIN,
+) -> pd.DataFrame:
+    """Compare each value of a column with one of them, seed by seed.
+
+    Parameters
+    ----------
+    rows
+        One row a run, each condition and seed once.
+    name
+        Column that holds what is compared, such as ``entry`` or ``augmentation``.
+    baseline
+        Its value that the others are compared with.
+    by
+        Columns in which both must agree.
+    metric, margin
+        As in :func:`budgetlab.compare`.
+
+    Returns
+    -------
+    DataFrame
+        One row a comparison, with ``n`` (pairs), ``mean``, ``difference``, ``ci_low``,
+        ``ci_high``, ``p``, ``p_corrected`` (Holm over all rows), ``verdict`` and ``sentence``.
+    """
+    found = []
+    for key, group in rows.groupby(list(by), sort=False):
+        wide = group.pivot_table(index="seed", columns=name, values=metric)
+        if baseline not in wide:
+            continue
+        for value in wide.columns.drop(baseline):
+            both = wide[[value, baseline]].dropna()
+            result = paired_difference(both[value], both[baseline], margin=margin)
+            found.append(dict(zip(by, key, strict=True)) | {name: value} | vars(result) | {
+                "method": value, "baseline": baseline, "n": result.pairs,
+                "mean": wide[value].mean(), "baseline_mean": both[baseline].mean(),
+                "pair_spread": result.spread, "dropped": 0, "spread": wide[value].std(ddof=1),
+                "baseline_spread": wide[baseline].std(ddof=1),
+            })  # fmt: skip
+    table = pd.DataFrame(found)
+    if table.empty:
+        return table
+    table["p_corrected"] = holm(table["p"])
+    table["p_equivalent"] = holm(table["p_equivalent"])
+    records = table.to_dict("records")
+    table["verdict"] = [verdict(row, metric) for row in records]
+    table["seeds_to_settle"] = [
+        settled_by(row | {"verdict": said}, margin)
+        for row, said in zip(records, table["verdict"], strict=True)
+    ]
+    shown = [column for column in by if table[column].nunique() > 1]
+    table["sentence"] = [
+        sentence(row, metric, margin=margin, shown=shown) for row in table.to_dict("records")
+    ]
+    return table
