@@ -23,9 +23,9 @@ METHODS = ("unif-SGD", "SGD", "p-SGD", "c-SGD", "selective-backprop")
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
 FEWEST = 3
 
-HOW = """Every run is the preset `scale-model`: 1,000 training images, a network of 97,000 weights that
-learns them by heart, up to 100 epochs at full budget, batches of 32, rate 0.05 falling linearly to
-zero, weight decay 5e-4; test accuracy on 10,000 images after the last epoch. Data sets: `shapes`,
+HOW = """Every run is the preset `scale-model`: 1,000 training images, a network of 97,000 weights
+that learns them by heart, 100 epochs at full budget where no other length is named, batches of 32,
+rate 0.05 falling linearly to zero, weight decay 5e-4; test accuracy on 10,000 images after the last epoch. Data sets: `shapes`,
 drawn by code, and `cifar10-jpeg`, CIFAR-10 stored as JPEG. A seed draws the training images, the
 first weights, the order and the augmentation, so intervals speak of other images too. Differences
 are in percentage points, paired by seed, with 95% intervals (Student's t); *better* and *worse* are
@@ -58,8 +58,10 @@ def levels(rows: pd.DataFrame, name: str, by: str, metric: str = "test_accuracy"
     if metric == "test_accuracy":
         table["cell"] = table.apply(level, axis=1)
     else:
-        table["cell"] = [f"{m:.3f} ± {s:.3f} (n = {n})" if n > 1 else f"{m:.3f} (n = 1)"
-                         for m, s, n in zip(table["mean"], table["spread"], table["n"], strict=True)]  # fmt: skip
+        table["cell"] = [
+            f"{row.mean_:.3f} ± {row.spread:.3f} (n = {row.n})"
+            for row in table.rename(columns={"mean": "mean_"}).itertuples()
+        ]
     column = table["dataset"] + f", {by.replace('_', ' ')} " + table[by].astype(str)
     wide = table.assign(column=column).pivot(index=name, columns="column", values="cell")
     order = [value for value in dict.fromkeys(table[name]) if value in wide.index]
