@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       train, compare and write a page with figures (two to three minutes)"
+	@echo "make demo       train, compare and write a page with figures (two minutes at most)"
 	@echo "make test       run all tests"
 	@echo "make lab        open JupyterLab at the first notebook"
 	@echo "make app        open the training bench and the playground as pages for a lecture room"
@@ -28,11 +28,29 @@ help:
 	@echo "make newest     run the tests on PYTHON=python3.13 and the newest packages"
 	@echo "make clean      remove $(VENV) and what demo and tests wrote"
 
-$(VENV)/.installed: pyproject.toml
+# What each command needs and no more: the package alone, with its pages, or with all that tests use.
+# pip says hundreds of lines: they go into a file, and its end is shown where something fails.
+LOG := build/install.log
+EXTRA_app := [app]
+EXTRA_test := [test]
+# TORCH_INDEX: an index that offers the processor-only build of PyTorch (README, Installation).
+TORCH_INDEX ?=
+PIP = $(BIN)/python -m pip install --disable-pip-version-check
+
+$(VENV)/.python: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("budgetlab needs Python 3.11 or newer, and $(PYTHON) is %d.%d: choose another, such as make demo PYTHON=python3.12" % v)'
-	@echo "Installing into $(VENV): about 6 GB with PyTorch, some minutes on a fast line."
+	@echo "1. A virtual environment in $(VENV)."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on $(CONSTRAINT) -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-test: $(VENV)/.installed%: $(VENV)/.python
+	@mkdir -p build
+	@if [ -n "$(TORCH_INDEX)" ]; then \
+		echo "2. PyTorch from the index you gave, about 1 GB (what pip says goes into $(LOG))."; \
+		$(PIP) torch torchvision --index-url "$(TORCH_INDEX)" > $(LOG) 2>&1 || { tail -20 $(LOG); exit 1; }; \
+	fi
+	@echo "3. budgetlab and what it needs: some minutes on a fast line, about 6 GB where it brings PyTorch for GPUs (what pip says goes into $(LOG))."
+	@$(PIP) $(CONSTRAINT) -e '.$(EXTRA$(subst -,_,$*))' >> $(LOG) 2>&1 || { tail -20 $(LOG); exit 1; }
 	@touch $@
 	@echo "Installed."
 
@@ -45,22 +63,22 @@ gallery: demo
 # Two at a time; then, with the machine to themselves, what is timed in a browser.
 WORKERS ?= 2
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore=tests/browser
 	@$(BIN)/python -m pytest tests/browser
 
 # What is checked beyond that, and what was found: docs/quality.md.
 FUZZ_SECONDS ?= 60
 
-soak: $(VENV)/.installed
+soak: $(VENV)/.installed-test
 	@BUDGETLAB_SOAK=1 $(BIN)/python -m pytest tests/test_killed.py tests/test_sweep_soak.py
 
-coverage: $(VENV)/.installed
+coverage: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:build/coverage
 
 # In a copy: the changes must never be seen by anybody else.
 # All take hours. A part: make mutants MUTANTS="--sample 60 history samplers/races".
-mutants: $(VENV)/.installed
+mutants: $(VENV)/.installed-test
 	@rm -rf build/mutants && mkdir -p build/mutants && cp -r budgetlab tests pyproject.toml README.md build/mutants
 	@$(BIN)/python -c 'import mutmut' 2> /dev/null || $(BIN)/python -m pip install -q mutmut==3.8.1
 	@echo "Making the mutants, and noting which test reaches what: some minutes."
@@ -68,10 +86,10 @@ mutants: $(VENV)/.installed
 	@cd build/mutants && OMP_NUM_THREADS=1 $(abspath $(BIN))/python tests/mutants.py $(MUTANTS)
 	@cd build/mutants && $(abspath $(BIN))/mutmut results | grep survived || true
 
-fuzz: $(VENV)/.installed
+fuzz: $(VENV)/.installed-test
 	@$(BIN)/python tests/fuzz.py --seconds $(FUZZ_SECONDS)
 
-lowest: $(VENV)/.installed
+lowest: $(VENV)/.installed-test
 	@mkdir -p build && $(BIN)/python tests/lowest.py > build/lowest.txt
 	@$(MAKE) --no-print-directory test VENV=.venv-lowest CONSTRAINT='-c build/lowest.txt'
 
@@ -88,26 +106,26 @@ lab: $(VENV)/.installed
 	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb --ip=$(IP) --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 
 # Where Notebook 7 is installed, its part for JupyterLab does not fit into Voila's pages.
-app: $(VENV)/.installed
+app: $(VENV)/.installed-app
 	@JUPYTER_PATH=notebooks $(BIN)/python -m voila notebooks/app --template=offline \
 		--VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension \
 		--VoilaConfiguration.extension_denylist=@jupyter/nbgrader \
 		--Voila.ip=$(IP) --port=$(PORT) --Voila.auto_token=True
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed-test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-test
 	@$(BIN)/python -m benchmarks.speed
 	@$(BIN)/python benchmarks/reading.py
 
-notebooks: $(VENV)/.installed
+notebooks: $(VENV)/.installed-test
 	@$(BIN)/python notebooks/build.py
 
-course: $(VENV)/.installed
+course: $(VENV)/.installed-test
 	@$(BIN)/python notebooks/course.py
 
-docs: $(VENV)/.installed
+docs: $(VENV)/.installed-test
 	@$(BIN)/python docs/book.py
 
 clean:
