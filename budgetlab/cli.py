@@ -153,7 +153,7 @@ class Compare:
 
     records: Positional[tuple[Path, ...]]
     """Records, or folders that hold some."""
-    baseline: tuple[str, ...] = ("unif-SGD", "SGD")
+    baseline: tuple[str, ...] = ("unif-SGD",)
     """Methods that the others are compared with."""
     out: Path | None = None
     """Also write the table to a file: .csv, .md or .tex."""

@@ -118,7 +118,7 @@ def build(folder: Path, out: Path) -> Path:
 
     mpl.use("Agg")
     methods = [run.config["method"] for run in analysis.load(folder)]
-    method = next((m for m in methods if m not in analysis.BASELINES), methods[0])
+    method = next((m for m in methods if m not in ("unif-SGD", "SGD")), methods[0])
     setup = SETUP.format(folder=str(folder), method=method)
     names = {"bl": budgetlab, "pd": pd}
     exec(setup, names)

@@ -16,7 +16,7 @@ from scipy import stats
 
 from budgetlab import analysis
 from budgetlab.analysis import RecordWarning
-from budgetlab.analysis.sentences import sentence
+from budgetlab.analysis.statistics import sentence
 from budgetlab.errors import InputError
 
 
@@ -195,33 +195,33 @@ def test_paired_interval_and_p_by_hand():
     # d = 1, 2, 3: mean 2, s = 1, t(2, 0.975) = 4.302653, half width 4.302653 / sqrt(3).
     assert result.pairs == 3
     assert result.difference == pytest.approx(2)
-    assert result.low == pytest.approx(2 - 2.484138, abs=1e-6)
-    assert result.high == pytest.approx(2 + 2.484138, abs=1e-6)
+    assert result.ci_low == pytest.approx(2 - 2.484138, abs=1e-6)
+    assert result.ci_high == pytest.approx(2 + 2.484138, abs=1e-6)
     assert result.p == pytest.approx(0.0741799, abs=1e-6)
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.integers(2, 8), st.integers(0, 10**6))
+@given(st.integers(3, 8), st.integers(0, 10**6))
 def test_paired_difference_is_the_paired_t_test_of_scipy(n, seed):
     a, b = np.random.default_rng(seed).normal(size=(2, n))
     ours, theirs = analysis.paired_difference(a, b), stats.ttest_rel(a, b)
     interval = theirs.confidence_interval(0.95)
     assert ours.p == pytest.approx(theirs.pvalue)
-    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high))
+    assert (ours.ci_low, ours.ci_high) == pytest.approx((interval.low, interval.high))
 
 
 def test_one_pair_and_equal_differences_have_no_interval():
     for ours, theirs in (([0.5], [0.4]), ([0.5, 0.7], [0.4, 0.6])):
         result = analysis.paired_difference(np.array(ours), np.array(theirs))
         assert result.difference == pytest.approx(0.1)
-        assert math.isnan(result.low)
+        assert math.isnan(result.ci_low)
         assert math.isnan(result.p)
 
 
 def test_without_a_pair_there_is_no_difference():
     result = analysis.paired_difference(np.array([]), np.array([]))
     assert result.pairs == 0
-    assert np.isnan([result.difference, result.low, result.high, result.p]).all()
+    assert np.isnan([result.difference, result.ci_low, result.ci_high, result.p]).all()
 
 
 def test_rows_follow_the_order_of_the_methods():
@@ -250,43 +250,71 @@ def test_comparison_pairs_by_seed_and_says_how_many_had_no_partner():
     assert row["difference"] == pytest.approx(0.02)
     assert row["ci_low"] == pytest.approx(0.02 - 0.02484138)
     assert row["spread"] == pytest.approx(np.std([0.1, 0.73, 0.51, 0.62], ddof=1))
+    assert row["verdict"] == "undecided"
     assert row["sentence"] == (
-        "no difference can be claimed at n = 3: p-SGD against unif-SGD is +2.00 points "
-        "(95% CI -0.48 to +4.48, corrected p = 0.074); 2 runs without a partner left out."
+        "undecided at n = 3: p-SGD against unif-SGD is +2.00 percentage points (95% CI -0.48 to "
+        "+4.48, corrected p = 0.074), +1.00 to +3.00 pair by pair: above it in all 3; about 5 "
+        "seeds might settle it; 2 runs without a partner left out."
     )
 
 
 def test_a_large_difference_is_claimed_and_its_sign_is_said():
     rows = [("unif-SGD", s, 0.5 + 0.01 * s, {}) for s in range(4)]
     worse = [("p-SGD", s, 0.4 + 0.011 * s, {}) for s in range(4)]
-    text = analysis.compare(summary_frame(rows + worse)).set_index("method").loc["p-SGD"]
-    assert text["sentence"].startswith("p-SGD is worse than unif-SGD: -9.85 points (95% CI")
-    assert "n = 4 pairs" in text["sentence"]
+    row = analysis.compare(summary_frame(rows + worse)).set_index("method").loc["p-SGD"]
+    assert row["verdict"] == "worse"
+    assert row["sentence"].startswith(
+        "p-SGD is worse than unif-SGD: -9.85 percentage points (95% CI"
+    )
+    assert "n = 4 pairs" in row["sentence"]
+
+
+ROW = {"method": "p-SGD", "baseline": "unif-SGD", "pairs": 5, "dropped": 0, "difference": -0.2,
+       "lowest": -0.3, "highest": 0.1, "above": 1, "ci_low": -0.3, "ci_high": -0.1, "p": 0.001,
+       "p_corrected": 0.001, "p_equivalent": 1.0, "spread": 0.1, "baseline_spread": 0.1,
+       "seeds_to_settle": math.nan, "verdict": "worse"}  # fmt: skip
 
 
 def test_less_loss_is_better():
-    row = {"method": "p-SGD", "baseline": "unif-SGD", "pairs": 5, "dropped": 0, "p": 0.001,
-           "difference": -0.2, "ci_low": -0.3, "ci_high": -0.1, "p_corrected": 0.001}  # fmt: skip
-    assert "p-SGD is better than unif-SGD" in sentence(row, "test_loss")
-    assert "p-SGD is worse than unif-SGD" in sentence(row, "test_accuracy")
+    assert analysis.statistics.verdict(ROW, "test_loss") == "better"
+    assert analysis.statistics.verdict(ROW, "test_accuracy") == "worse"
+    # At the level itself nothing is claimed.
+    assert analysis.statistics.verdict(ROW | {"p_corrected": 0.05}) == "undecided"
+    assert analysis.statistics.verdict(ROW | {"p_corrected": 0.05}, alpha=0.06) == "worse"
+    equal = ROW | {"p_corrected": 0.5, "p_equivalent": 0.049}
+    assert analysis.statistics.verdict(equal) == "equivalent"
+    assert analysis.statistics.verdict(equal | {"p_equivalent": 0.05}) == "undecided"
+    assert analysis.statistics.verdict(ROW | {"pairs": 0}) == ""
 
 
 def test_sentences_word_for_word():
-    row = {"method": "p-SGD", "baseline": "unif-SGD", "pairs": 5, "dropped": 1, "p": 0.04,
-           "difference": -0.25, "ci_low": -0.5, "ci_high": -0.125,
-           "p_corrected": 0.0005}  # fmt: skip
-    assert sentence(row, "test_loss") == (
+    row = ROW | {"difference": -0.25, "ci_low": -0.5, "ci_high": -0.125, "p_corrected": 0.0005,
+                 "dropped": 1}  # fmt: skip
+    assert sentence(row | {"verdict": "better"}, "test_loss", margin=None) == (
         "p-SGD is better than unif-SGD: -0.25 in test loss (95% CI -0.5 to -0.125, corrected "
         "p < 0.001, n = 5 pairs); 1 run without a partner left out."
     )
-    # At the level itself nothing is claimed, and what correcting took away is said.
-    said = sentence(row | {"p_corrected": 0.05})
-    assert said.startswith("no difference can be claimed at n = 5, as several comparisons were "
-                           "made: p-SGD against unif-SGD is -25.00 points")  # fmt: skip
-    assert "corrected p = 0.050" in said
-    said = sentence(row | {"p": 0.06, "p_corrected": 0.06})
-    assert said.startswith("no difference can be claimed at n = 5: p-SGD")
-    assert "corrected p = 0.001," in sentence(row | {"p_corrected": 0.001})
+    # A difference that is there and does not matter is said to be small.
+    small = ROW | {"difference": -0.003, "ci_low": -0.005, "ci_high": -0.001, "p_equivalent": 0.01}
+    assert sentence(small) == (
+        "p-SGD is worse than unif-SGD: -0.30 percentage points (95% CI -0.50 to -0.10, corrected "
+        "p = 0.001, n = 5 pairs); the difference is smaller than 1 percentage point."
+    )
+    assert sentence(small | {"verdict": "equivalent"}, margin=0.02) == (
+        "p-SGD and unif-SGD are equivalent within 2 percentage points: -0.30 percentage points "
+        "(95% CI -0.50 to -0.10, corrected p = 0.010 of two one-sided tests, n = 5 pairs)."
+    )
+    # What correcting took away, how the pairs lie, which method varies: all are said.
+    open_ = ROW | {"p_corrected": 0.06, "verdict": "undecided", "spread": 0.4}
+    assert sentence(open_ | {"seeds_to_settle": 12.0}) == (
+        "undecided at n = 5: p-SGD against unif-SGD is -20.00 percentage points (95% CI -30.00 to "
+        "-10.00, corrected p = 0.060 only because several comparisons were made), -30.00 to "
+        "+10.00 pair by pair: above it in 1 of 5; runs of p-SGD vary 4 times as much as those of "
+        "the other; about 12 seeds might settle it."
+    )
+    assert "vary 5 times" in sentence(open_ | {"spread": 0.02})
+    assert "runs of unif-SGD" in sentence(open_ | {"spread": 0.02})
+    assert "vary" not in sentence(open_ | {"spread": 0.2})
 
 
 def test_a_single_seed_gives_no_spread_and_no_interval():
@@ -294,7 +322,120 @@ def test_a_single_seed_gives_no_spread_and_no_interval():
     row = analysis.compare(frame).set_index("method").loc["p-SGD"]
     assert math.isnan(row["spread"])
     assert math.isnan(row["ci_low"])
-    assert row["sentence"].startswith("no difference can be claimed at n = 1: p-SGD")
+    assert row["sentence"].startswith(
+        "undecided at n = 1: p-SGD against unif-SGD is +10.00 percentage points in a single pair"
+    )
+
+
+def test_two_seeds_show_two_numbers_and_no_interval():
+    """59 points in two pairs have an interval from -313 to +194 by Student: it says nothing."""
+    frame = summary_frame(
+        [("unif-SGD", s, 0.9, {}) for s in range(2)]
+        + [("top-k", 0, 0.5, {}), ("top-k", 1, 0.11, {})]
+    )
+    table = analysis.compare(frame)
+    row = table.set_index("method").loc["top-k"]
+    assert row["difference"] == pytest.approx(-0.595)
+    assert row[["ci_low", "ci_high", "p", "p_equivalent"]].isna().all()
+    assert row["sentence"].startswith(
+        "undecided at n = 2: top-k against unif-SGD is -79.00 and -40.00 percentage points in the "
+        "two pairs, too few for an interval: below it in both; about "
+    )
+    assert "-79.00, -40.00" in analysis.table(table)
+
+
+@pytest.mark.parametrize(
+    ("gains", "margin", "said"),
+    [
+        ([0.001, -0.002, 0.001, 0.002, -0.001, 0.0], None, "equivalent"),
+        ([0.001, -0.002, 0.001, 0.002, -0.001, 0.0], 0.001, "undecided"),
+        ([0.021, 0.019, 0.022, 0.018, 0.02, 0.021], None, "better"),
+        ([-0.021, -0.019, -0.022, -0.018, -0.02, -0.021], None, "worse"),
+        ([0.05, -0.05, 0.04, -0.03, 0.0, 0.01], None, "undecided"),
+    ],
+)
+def test_verdicts(gains, margin, said):
+    rows = [("unif-SGD", s, 0.5, {}) for s in range(6)]
+    rows += [("a", s, 0.5 + gain, {}) for s, gain in enumerate(gains)]
+    row = analysis.compare(summary_frame(rows), margin=margin).set_index("method").loc["a"]
+    assert row["verdict"] == said
+    assert said in row["sentence"]
+    assert math.isnan(row["seeds_to_settle"]) == (said != "undecided")
+
+
+def test_equivalence_is_two_one_sided_tests_as_statsmodels_has_them():
+    from statsmodels.stats.weightstats import ttost_paired
+
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(0.5, 0.01, (2, 12))
+    ours = analysis.paired_difference(a, b, margin=0.01)
+    assert ours.p_equivalent == pytest.approx(ttost_paired(a, b, -0.01, 0.01)[0])
+    # The same as a 90% interval that lies within the margin.
+    wide = analysis.paired_difference(a, b, 0.9)
+    inside = wide.ci_low > -0.01 and wide.ci_high < 0.01
+    assert inside == (ours.p_equivalent < 0.05)
+
+
+def test_a_loss_has_no_margin_unless_one_is_given():
+    rows = [(m, s, 0.5, {"test_loss": 1 + 0.001 * s * (m == "a")}) for m in ("unif-SGD", "a")
+            for s in range(4)]  # fmt: skip
+    frame = summary_frame(rows)
+    assert analysis.compare(frame, metric="test_loss")["p_equivalent"].isna().all()
+    row = analysis.compare(frame, metric="test_loss", margin=0.1).set_index("method").loc["a"]
+    assert row["verdict"] == "equivalent"
+    with pytest.raises(InputError, match=r"margin 0 is not allowed: give a number above 0"):
+        analysis.compare(frame, margin=0)
+
+
+def test_seeds_needed_gives_the_power_it_says():
+    """By simulation, and at three pairs where the normal approximation would be far off."""
+    rng = np.random.default_rng(0)
+    for difference, margin in ((1.0, None), (3.2, None), (0.2, 1.5)):
+        found = analysis.seeds_needed(difference, 1.0, margin=margin)
+        d = rng.normal(difference, 1, (20_000, found.seeds))
+        error = d.std(1, ddof=1) / np.sqrt(found.seeds)
+        if margin is None:
+            p = 2 * stats.t.sf(np.abs(d.mean(1)) / error, found.seeds - 1)
+        else:
+            p = stats.t.sf((margin - np.abs(d.mean(1))) / error, found.seeds - 1)
+        assert found.power >= 0.8
+        assert (p < 0.05).mean() == pytest.approx(found.power, abs=0.015)
+    assert analysis.seeds_needed(1.0, 1.0).seeds == 10  # as in any table of the paired t test
+    assert analysis.seeds_needed(100.0, 1.0).seeds == 3
+    assert analysis.seeds_needed(1e-4, 1.0) == (10_000, pytest.approx(0.05, abs=0.01))
+    assert analysis.seeds_needed(1.0, 1.0, power=0.9).seeds == 13
+    assert analysis.seeds_needed(1.0, 1.0, alpha=0.01).seeds > 10
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"power": 1.0}, "power 1.0 is not allowed"),
+        ({"alpha": 0}, "alpha 0 is not allowed"),
+        ({"spread": 0.0}, r"spread 0.0 is not allowed: give a standard deviation above 0"),
+        ({"difference": 0.0}, "cannot be found by any number of seeds"),
+        ({"margin": 0.005}, r"difference 0.01 is not within the margin 0.005"),
+    ],
+)
+def test_seeds_needed_refuses_what_has_no_answer(given, match):
+    with pytest.raises(InputError, match=match):
+        analysis.seeds_needed(**({"difference": 0.01, "spread": 0.01} | given))
+
+
+def test_a_comparison_shows_itself_and_stays_a_frame():
+    rows = [(m, s, 0.5 + s / 100 * (m == "a<b"), {}) for m in ("unif-SGD", "a<b")
+            for s in range(3)]  # fmt: skip
+    table = analysis.compare(summary_frame(rows))
+    shown = table._repr_html_()
+    assert "a&lt;b" in shown
+    assert "a<b" not in shown
+    assert shown.count("<li>") == 1
+    assert "undecided at n = 3" in repr(table)
+    part = table[table["method"] != "unif-SGD"]
+    assert isinstance(part, pd.DataFrame)
+    assert part.metric == "test_accuracy"
+    assert "unif-SGD" in repr(part)
+    assert "sentence" not in repr(table[["method", "n"]])
 
 
 def test_holm_correction_by_hand():
@@ -311,7 +452,8 @@ def test_holm_correction_by_hand():
 def test_both_baselines_are_compared_with_and_no_pair_is_tested_twice():
     rows = [(m, s, 0.5 + 0.1 * i + 0.01 * s * i, {}) for s in range(3)
             for i, m in enumerate(("unif-SGD", "SGD", "p-SGD"))]  # fmt: skip
-    table = analysis.compare(summary_frame(rows))
+    assert set(analysis.compare(summary_frame(rows))["baseline"]) == {"unif-SGD"}
+    table = analysis.compare(summary_frame(rows), ["unif-SGD", "SGD"])
     tested = {
         tuple(row) for row in table.loc[table["pairs"] > 0, ["method", "baseline"]].to_numpy()
     }
@@ -481,14 +623,16 @@ def curve_frame(runs):
 
 
 def test_curves_meet_on_one_axis_without_extrapolation():
-    frame = curve_frame([([10, 20, 40], [0.1, 0.2, 0.6]), ([0, 30], [0.0, 0.3])])
+    frame = curve_frame(
+        [([10, 20, 40], [0.1, 0.2, 0.6]), ([0, 30], [0.0, 0.3]), ([0, 40], [0.05, 0.45])]
+    )
     curve = analysis.curves(frame, points=3)
-    # Common part 10 to 30. First run: 0.1, 0.2, 0.4; second: 0.1, 0.2, 0.3.
+    # Common part 10 to 30. The runs there: 0.1, 0.2, 0.4; 0.1, 0.2, 0.3; 0.15, 0.25, 0.35.
     np.testing.assert_allclose(curve["cost"], [10, 20, 30])
-    np.testing.assert_allclose(curve["mean"], [0.1, 0.2, 0.35])
-    half = 12.7062047 * np.std([0.4, 0.3], ddof=1) / np.sqrt(2)
-    assert curve["high"].iloc[-1] == pytest.approx(0.35 + half)
-    assert set(curve["n"]) == {2}
+    np.testing.assert_allclose(curve["mean"], [0.35 / 3, 0.65 / 3, 0.35])
+    half = 4.30265273 * np.std([0.4, 0.3, 0.35], ddof=1) / np.sqrt(3)
+    assert curve["ci_high"].iloc[-1] == pytest.approx(0.35 + half)
+    assert set(curve["n"]) == {3}
 
 
 def test_all_conditions_can_be_read_at_the_same_costs():
@@ -501,18 +645,18 @@ def test_all_conditions_can_be_read_at_the_same_costs():
 
 def test_a_single_run_has_no_band():
     curve = analysis.curves(curve_frame([([1, 2], [0.1, 0.2])]))
-    assert curve["low"].isna().all()
+    assert curve["ci_low"].isna().all()
     assert curve["spread"].isna().all()
 
 
 def test_curves_know_what_they_are_of():
     frame = curve_frame([([0, 2], [0.1, 0.2]), ([0, 2], [0.3, 0.4])])
     curve = analysis.curves(frame, confidence=0.9)
-    assert curve.attrs == {"cost": "steps", "value": "test_accuracy", "confidence": 0.9}
+    assert (curve.metric, curve.cost_name, curve.confidence) == ("test_accuracy", "steps", 0.9)
     np.testing.assert_allclose(curve["spread"], np.std([0.1, 0.3], ddof=1))
     nothing = analysis.curves(frame.assign(test_accuracy=math.nan))
-    assert list(nothing) == [*analysis.condition_columns(frame), "cost", "mean", "spread", "low",
-                             "high", "n"]  # fmt: skip
+    assert list(nothing) == [*analysis.condition_columns(frame), "cost", "mean", "spread", "ci_low",
+                             "ci_high", "n"]  # fmt: skip
 
 
 def test_a_curve_leaves_out_what_is_not_finished_where_something_is():
@@ -545,13 +689,13 @@ def test_frontier_by_hand():
 
 def test_the_frontier_has_intervals_and_leaves_out_what_has_no_result():
     rows = [("a", 0, 0.5, {"flops": 1.0}), ("a", 1, 0.7, {"flops": 3.0}),
-            ("b", 0, math.nan, {"flops": 9.0})]  # fmt: skip
+            ("a", 2, 0.6, {"flops": 2.0}), ("b", 0, math.nan, {"flops": 9.0})]  # fmt: skip
     found = analysis.frontier(summary_frame(rows))
     assert list(found["method"]) == ["a"]
     row = found.iloc[0]
-    assert (row["cost"], row["n"]) == (2.0, 2)
-    half = 12.7062047 * np.std([0.5, 0.7], ddof=1) / math.sqrt(2)
-    assert (row["low"], row["high"]) == pytest.approx((0.6 - half, 0.6 + half))
+    assert (row["cost"], row["n"]) == (2.0, 3)
+    half = 4.30265273 * np.std([0.5, 0.7, 0.6], ddof=1) / math.sqrt(3)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((0.6 - half, 0.6 + half))
 
 
 def test_cost_to_reach_is_that_of_the_first_epoch_there():
@@ -588,7 +732,8 @@ def test_the_table_holds_numbers_and_sentences():
     text = analysis.table(compared())
     row = next(line for line in text.splitlines() if line.startswith("shapes") and "p_SGD" in line)
     # d = 10, 10, 12 points: mean 10.67, half width 4.302653 * 1.1547 / sqrt(3) = 2.87.
-    assert row.split()[-7:] == ["unif-SGD", "3", "+10.67", "+7.80", "to", "+13.54", "0.004"]
+    said = ["unif-SGD", "3", "+10.67", "+7.80", "to", "+13.54", "0.004", "better"]
+    assert row.split()[-8:] == said
     assert "61.67 ± 2.08" in row
     assert "- p_SGD & co is better than unif-SGD" in text
 
@@ -609,7 +754,7 @@ def test_the_table_line_by_line():
     table = analysis.compare(
         summary_frame(
             [(m, s, 0.5 + s * (m == "p-SGD") / 100, {"budget": b, "flops": 3e9, "seconds": 1.25})
-             for m in ("unif-SGD", "p-SGD") for s in range(2) for b in (0.2, 1.0)]
+             for m in ("unif-SGD", "p-SGD") for s in range(3) for b in (0.2, 1.0)]
         ), "unif-SGD",
     ).drop(columns="sentence")  # fmt: skip
     table[["flops", "steps"]] = [3e9, 1234.0]
@@ -623,7 +768,7 @@ def test_the_table_line_by_line():
     assert rows[1].index("p-SGD") == heading.index("method")  # to the left
     assert all("1,234" in row and "3.00e+09" in row for row in rows)
     assert "pairs" in heading.split()
-    assert rows[1].split()[-1] == "1.000"  # two tests at p = 0.5
+    assert rows[1].split()[-2:] == ["0.451", "undecided"]  # t = 1.73: 2 x 0.2254
 
 
 def test_losses_are_no_percentages():

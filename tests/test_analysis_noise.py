@@ -1,5 +1,6 @@
 """Wrong labels against a known truth, by hand and on simulated runs."""
 
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from fake_records import write_arrays, write_run
 
 from budgetlab import analysis, plots
 from budgetlab.errors import InputError
+from budgetlab.records import open_record
 
 
 def frame(loss, wrong, **more):
@@ -129,13 +131,43 @@ def test_what_wrong_labels_cost(noisy):
 def test_the_interval_of_a_cost_is_of_the_pairs(tmp_path):
     runs = [
         write_run(tmp_path, method="p-SGD", seed=seed, label_noise=noise, budget=0.5, gain=gain)
-        for seed, lost in ((0, -0.10), (1, -0.14))
+        for seed, lost in ((0, -0.10), (1, -0.14), (2, -0.12))
         for noise, gain in ((0.0, 0.0), (0.1, lost))
     ]
     row = analysis.noise_cost(runs, confidence=0.8).set_index("label_noise").loc[0.1]
-    half = 3.0776835 * np.std([0.10, 0.14], ddof=1) / math.sqrt(2)  # Student's t, one degree
+    half = 1.8856181 * 0.02 / math.sqrt(3)  # Student's t, two degrees of freedom
     assert row["cost"] == pytest.approx(0.12)
-    assert (row["cost_low"], row["cost_high"]) == pytest.approx((0.12 - half, 0.12 + half))
+    assert (row["cost_ci_low"], row["cost_ci_high"]) == pytest.approx((0.12 - half, 0.12 + half))
+
+
+def test_a_cost_is_of_runs_that_differ_in_nothing_but_the_noise(tmp_path):
+    """Another learning rate is another run; the order in which they are given says nothing."""
+    runs = [
+        write_run(tmp_path, method="p-SGD", lr=lr, label_noise=noise, budget=0.5, gain=gain)
+        for lr, better in ((0.1, 0.0), (0.2, 0.05))
+        for noise, gain in ((0.0, better), (0.1, better - 10 * lr / 100))
+    ]
+    for order in (runs, runs[::-1]):
+        table = analysis.noise_cost(order)
+        noisy_rows = table[table["label_noise"] > 0].set_index("lr")
+        assert noisy_rows.loc[0.1, "cost"] == pytest.approx(0.01)
+        assert noisy_rows.loc[0.2, "cost"] == pytest.approx(0.02)
+
+
+def test_of_repeated_runs_the_latest_counts_in_any_order(tmp_path):
+    runs = [
+        write_run(tmp_path / str(n), method="p-SGD", label_noise=noise, budget=0.5, gain=gain)
+        for n, (noise, gain) in enumerate(((0.0, -0.3), (0.0, 0.0), (0.1, -0.1)))
+    ]
+    about = [json.loads((run.path / "record.json").read_text()) for run in runs]
+    for number, (run, old) in enumerate(zip(runs, about, strict=True)):
+        text = json.dumps(old | {"updated": f"20{20 + number}-01-01T00:00:00"})
+        (run.path / "record.json").write_text(text)
+    runs = [open_record(run.path) for run in runs]
+    for order in (runs, runs[::-1]):
+        with pytest.warns(analysis.RecordWarning, match="1 runs repeat"):
+            table = analysis.noise_cost(order).set_index("label_noise")
+        assert table.loc[0.1, "cost"] == pytest.approx(0.1)
 
 
 def test_learned_by_heart_is_that_of_the_last_visit(tmp_path):

@@ -59,7 +59,7 @@ def test_records_will_do_and_what_was_averaged_is_kept(tmp_path):
         write_run(tmp_path, method="p-SGD", budget=0.2, seed=seed)
     table = analysis.results(tmp_path, cost="seconds")
     assert table["n"].tolist() == [2]
-    assert table.attrs == {"metric": "test_accuracy", "cost": "seconds"}
+    assert (table.metric, table.cost_name) == ("test_accuracy", "seconds")
 
 
 def test_replicates_may_differ_in_more_than_the_seed(frame):

@@ -84,7 +84,7 @@ def test_blocks_of_epochs_change_nothing(tiny, monkeypatch):
 def test_every_direction_of_hard_agrees_with_the_difficulty_that_was_drawn(run, name):
     frame = analysis.measures(run)
     found = analysis.agreement(analysis.hardness(frame)[name], frame["difficulty"])
-    assert found["spearman_low"] > 0.15
+    assert found["spearman_ci_low"] > 0.15
 
 
 def test_a_sample_never_learned_is_the_hardest_and_one_never_seen_is_unknown(tiny):
@@ -117,10 +117,10 @@ def test_agreement_by_hand():
     assert found["spearman"] == pytest.approx(1 - 48 / 720)
     z = math.atanh(1 - 48 / 720)
     half = 1.959964 * math.sqrt((1 + (1 - 48 / 720) ** 2 / 2) / 6)
-    assert found["spearman_low"] == pytest.approx(math.tanh(z - half), abs=1e-6)
+    assert found["spearman_ci_low"] == pytest.approx(math.tanh(z - half), abs=1e-6)
     # The top two are {8, 9} and {7, 8} by number: one in common.
     assert (found["top"], found["overlap"]) == (2, 0.5)
-    assert found["overlap_low"] == pytest.approx(0.0945, abs=1e-4)  # Wilson, 1 of 2
+    assert found["overlap_ci_low"] == pytest.approx(0.0945, abs=1e-4)  # Wilson, 1 of 2
     assert found["overlap_by_chance"] == pytest.approx(2 / 9)
 
 
@@ -130,7 +130,7 @@ def test_the_interval_of_spearman_covers_what_it_should():
     for _ in range(400):
         x, y = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 60).T
         found = analysis.agreement(pd.Series(x), pd.Series(y))
-        hits += found["spearman_low"] <= truth <= found["spearman_high"]
+        hits += found["spearman_ci_low"] <= truth <= found["spearman_ci_high"]
     assert 0.92 <= hits / 400 <= 0.98
 
 
@@ -176,7 +176,7 @@ def test_by_default_all_that_say_how_hard_a_sample_is_are_compared(run):
 def test_runs_on_the_same_data_agree_and_others_are_refused(tmp_path, run):
     other = write_run(tmp_path, method="unif-SGD", budget=0.5, epochs=20, seed=5)
     table = analysis.run_agreement([run, other], "aum")
-    assert table["spearman_low"].iloc[0] > 0.5
+    assert table["spearman_ci_low"].iloc[0] > 0.5
     wider = analysis.run_agreement([run, other], "aum", top=0.5)
     assert wider["top"].item() == round(0.5 * wider["n"].item()) > table["top"].item()
     assert (wider["a"].item(), wider["b"].item()) == (str(run.path), str(other.path))

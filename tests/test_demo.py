@@ -33,7 +33,7 @@ def test_prints_a_table_and_writes_a_page(out, small, capsys):
     for method in ("SGD", "unif-SGD", "p-SGD", "c-SGD"):
         assert re.search(rf"^shapes +{method} .* 20% +2 ", printed, re.MULTILINE)
     assert re.search(r"^shapes +unif-SGD .* 100% +2 ", printed, re.MULTILINE)
-    assert "no difference can be claimed at n = 2" in printed
+    assert "undecided at n = 2" in printed
 
     page = (out / "index.html").read_text()
     images = re.findall(r"<img\b[^>]*>", page)

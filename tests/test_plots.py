@@ -161,8 +161,8 @@ def test_frontier_marks_each_condition(folder, ax):
     expected = sorted(zip(frame["cost"], 100 * frame["mean"], strict=True))
     np.testing.assert_allclose(drawn, expected)
     low, high = ax.get_ylim()
-    assert low < 100 * frame["low"].min()
-    assert high > 100 * frame["high"].max()
+    assert low < 100 * frame["ci_low"].min()
+    assert high > 100 * frame["ci_high"].max()
 
 
 def test_differences_draw_the_intervals(folder, ax):

@@ -4,7 +4,7 @@
 >>> print(bl.analysis.table(bl.analysis.compare("runs")))  # doctest: +SKIP
 """
 
-from budgetlab.analysis.comparison import BASELINES, compare, mean_interval, paired_difference
+from budgetlab.analysis.comparison import BASELINE, compare, results
 from budgetlab.analysis.conditions import condition_columns, label, varying
 from budgetlab.analysis.distributions import (
     calibration,
@@ -23,7 +23,6 @@ from budgetlab.analysis.noise import (
     noise_cost,
     noisy_picks,
 )
-from budgetlab.analysis.outcomes import results
 from budgetlab.analysis.own_data import VERDICTS, export_indices, indices, triage
 from budgetlab.analysis.per_sample import HARD, MEANINGS, hardness, measures
 from budgetlab.analysis.picks import (
@@ -37,15 +36,31 @@ from budgetlab.analysis.picks import (
     selection,
 )
 from budgetlab.analysis.ranks import agreement, measure_agreement, run_agreement
-from budgetlab.analysis.tables import export, latex, markdown, readable, table
+from budgetlab.analysis.statistics import (
+    COMPARISON_VERDICTS,
+    mean_interval,
+    paired_difference,
+    seeds_needed,
+)
+from budgetlab.analysis.tables import (
+    ConditionTable,
+    export,
+    html,
+    latex,
+    markdown,
+    readable,
+    table,
+)
 
 __all__ = [
     "AXES",
-    "BASELINES",
+    "BASELINE",
+    "COMPARISON_VERDICTS",
     "COSTS",
     "HARD",
     "MEANINGS",
     "VERDICTS",
+    "ConditionTable",
     "RecordWarning",
     "agreement",
     "calibration",
@@ -68,6 +83,7 @@ __all__ = [
     "gini",
     "grand",
     "hardness",
+    "html",
     "indices",
     "label",
     "latex",
@@ -87,6 +103,7 @@ __all__ = [
     "results",
     "run_agreement",
     "sample_life",
+    "seeds_needed",
     "selection",
     "summaries",
     "table",

@@ -1,12 +1,10 @@
-"""Paired comparison of conditions against baselines, with a sentence that can be defended."""
+"""What each condition reached, at what cost, and how it stands against a baseline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from budgetlab.analysis.conditions import (
     METHOD_FIELDS,
@@ -15,88 +13,45 @@ from budgetlab.analysis.conditions import (
     require,
     varying,
 )
-from budgetlab.analysis.frames import Records, summaries
-from budgetlab.analysis.sentences import sentence
+from budgetlab.analysis.frames import COSTS, Records, summaries
+from budgetlab.analysis.statistics import (
+    MARGIN,
+    Paired,
+    holm,
+    paired_difference,
+    sentence,
+    settled_by,
+    verdict,
+)
+from budgetlab.analysis.tables import ConditionTable
 from budgetlab.analysis.usable import usable, warn_of_other_data
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["BASELINES", "Paired", "compare", "mean_interval", "paired_difference"]
+__all__ = ["BASELINE", "compare", "results"]
 
-BASELINES = ("unif-SGD", "SGD")
-"""What every method has to beat: a uniform draw, and the same steps in plain short training."""
+BASELINE = "unif-SGD"
+"""What every method has to beat: the same number of steps with uniform draws."""
 
-ALPHA = 0.05
+FULL = (BASELINE, "SGD")
+"""Methods whose run at budget 1 is the full run, in order of preference."""
 
+COLUMNS = ("n", "mean", "spread", "cost_vs_full", "baseline", "pairs", "dropped", "difference",
+           "lowest", "highest", "ci_low", "ci_high", "p", "p_corrected", "p_equivalent", "verdict",
+           "seeds_to_settle", "sentence")  # fmt: skip
 
-@dataclass(frozen=True)
-class Paired:
-    """A paired difference; NaN where it cannot be had."""
-
-    pairs: int
-    difference: float
-    low: float
-    high: float
-    p: float
-
-
-def paired_difference(ours: np.ndarray, baseline: np.ndarray, confidence: float = 0.95) -> Paired:
-    """Compare pairs by Student's t on their differences.
-
-    Parameters
-    ----------
-    ours, baseline
-        Float ``[n]``, pair by pair.
-    confidence
-        Of the two-sided interval, in (0, 1).
-
-    Returns
-    -------
-    Paired
-        Mean of ``ours - baseline``, its interval ``d ± t(n-1) s / sqrt(n)`` and the
-        two-sided p. Interval and p are NaN with fewer than two pairs, and where all
-        differences are equal: no spread is seen, so none can be estimated.
-    """
-    d = np.asarray(ours, float) - np.asarray(baseline, float)
-    n = len(d)
-    if n == 0:
-        return Paired(0, *[float("nan")] * 4)
-    mean = float(d.mean())
-    # Differences that are equal but for rounding count as equal.
-    if n == 1 or np.ptp(d) <= 1e-12 * max(1.0, float(np.abs(d).max())):
-        return Paired(n, mean, *[float("nan")] * 3)
-    error = d.std(ddof=1) / np.sqrt(n)
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * error
-    p = 2 * stats.t.sf(abs(mean) / error, n - 1)
-    return Paired(n, mean, mean - half, mean + half, float(p))
-
-
-def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of a mean; NaN with fewer than two values.
-
-    Parameters
-    ----------
-    values
-        Float ``[n]``.
-    confidence
-        In (0, 1).
-    """
-    values = np.asarray(values, float)
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * error
-    return float(values.mean() - half), float(values.mean() + half)
+Groups = dict[tuple, pd.DataFrame]
 
 
 def compare(
     records: Records | pd.DataFrame,
-    baseline: str | Sequence[str] = BASELINES,
+    baseline: str | Sequence[str] = BASELINE,
     *,
     metric: str = "test_accuracy",
     cost: str = "flops",
     confidence: float = 0.95,
+    margin: float | None = None,
     over: Sequence[str] = ("seed",),
-) -> pd.DataFrame:
+) -> ConditionTable:
     """Compare every condition with one or more baselines, seed by seed.
 
     Runs that differ only in ``over`` are replicates of one condition. A run is paired
@@ -116,60 +71,64 @@ def compare(
     cost
         Column of costs in which ``cost_vs_full`` is measured.
     confidence
-        Of the intervals, in (0, 1).
+        Of the intervals, in (0, 1); the tests are at ``alpha = 1 - confidence``.
+    margin
+        Differences within ± this count as equivalent, in the unit of the metric. By
+        default one percentage point of an accuracy (0.01); no default for other metrics,
+        of which nothing is then called equivalent.
     over
         Settings over which runs are replicates, by which they are paired.
 
     Returns
     -------
-    DataFrame
-        One row a condition and baseline: the condition, ``n``, ``mean``, ``spread``
-        (standard deviation, ddof 1; NaN at n = 1), ``cost_vs_full`` (cost of a run over
-        that of a baseline at budget 1; NaN without one), ``baseline``,
-        ``pairs``, ``dropped`` (runs without a partner), ``difference``, ``ci_low``,
-        ``ci_high``, ``p`` (paired t test), ``p_corrected`` (Holm, over all rows) and
-        ``sentence``.
+    ConditionTable
+        A DataFrame that shows itself as a table with sentences. One row a condition and
+        baseline: the condition, ``n``, ``mean``, ``spread`` (standard deviation, ddof 1;
+        NaN at n = 1), ``cost_vs_full`` (cost of a run over that of the full run: unif-SGD,
+        else SGD, at budget 1; NaN without one), ``baseline``, ``pairs``, ``dropped`` (runs
+        without a partner), ``difference``, ``lowest`` and ``highest`` (of the pairs),
+        ``ci_low``, ``ci_high``, ``p`` (paired t test), ``p_corrected`` (Holm, over all
+        rows), ``p_equivalent`` (two one-sided tests, corrected in the same way),
+        ``verdict`` (one of :data:`budgetlab.analysis.COMPARISON_VERDICTS`),
+        ``seeds_to_settle`` (pairs that give a power of 80% if difference and spread are as
+        seen, where undecided) and ``sentence``. Fewer than three pairs have no interval.
 
     Raises
     ------
     InputError
-        If no run is finished, or a baseline is none of the methods compared.
+        If no run is finished, a baseline is none of the methods compared, or
+        ``confidence`` or ``margin`` is out of its range.
     """
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
     require(frame, ["dataset", "method", "augmentation", "budget", *over, metric, cost])
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not allowed: give a number in (0, 1)")
+    if margin is None and metric.endswith("accuracy"):
+        margin = MARGIN
+    if margin is not None and not margin > 0:
+        raise InputError(f"margin {margin} is not allowed: give a number above 0")
     frame = usable(frame, metric, over)
     keys = condition_columns(frame, over)
     warn_of_other_data(frame, keys)
-    # A setting that one record lacks has to match in another that lacks it: NaN never would.
-    lacking = [name for name in keys if frame[name].isna().any()]
-    frame = frame.assign(**{n: frame[n].astype(object).fillna("not recorded") for n in lacking})
     wanted = _baselines(baseline, frame)
-    groups = {
-        key: group.set_index(list(over)).sort_index()
-        for key, group in frame.groupby(keys, sort=False, dropna=False)
-    }
+    groups = _conditions(frame, keys, over)
     rows = []
     for key, group in groups.items():
         values = group[metric].to_numpy(float)
         about = dict(zip(keys, key, strict=True)) | {
             "n": len(values),
             "mean": values.mean(),
-            "spread": values.std(ddof=1) if len(values) > 1 else np.nan,
-            "cost_vs_full": _cost_vs_full(key, keys, group, groups, wanted, cost),
+            "spread": _spread(values),
+            "cost_vs_full": _cost_vs_full(key, keys, group, groups, cost),
         }
         rows += [
-            about | _against(name, key, keys, groups, metric, confidence)
+            about | _against(name, key, keys, groups, metric, confidence, margin)
             for name in _opponents(about["method"], wanted)
         ]
-    table = pd.DataFrame(rows)
-    table["p_corrected"] = _holm(table["p"])
-    shown = varying(table, [name for name in keys if name not in ("method", *METHOD_FIELDS)])
-    table["sentence"] = [
-        sentence(row, metric, confidence, ALPHA, shown) for row in table.to_dict("records")
-    ]
-    table.attrs = {"metric": metric, "confidence": confidence, "cost": cost}
+    table = _concluded(pd.DataFrame(rows), keys, metric, confidence, margin)
+    table = ConditionTable(table[[*keys, *COLUMNS]]).of(
+        keys, metric=metric, cost_name=cost, confidence=confidence
+    )
     methods = {name: place for place, name in enumerate(method_order(table["method"]))}
     return table.sort_values(
         ["dataset", "augmentation", "budget", "method"],
@@ -179,11 +138,90 @@ def compare(
     )
 
 
+def _concluded(
+    table: pd.DataFrame, keys: list[str], metric: str, confidence: float, margin: float | None
+) -> pd.DataFrame:
+    """Add what follows from all rows together: corrected p, verdicts, sentences."""
+    alpha = 1 - confidence
+    table["p_corrected"] = holm(table["p"])
+    table["p_equivalent"] = holm(table["p_equivalent"])
+    table["verdict"] = [verdict(row, metric, alpha) for row in table.to_dict("records")]
+    rows = table.to_dict("records")
+    table["seeds_to_settle"] = [settled_by(row, margin, alpha) for row in rows]
+    shown = varying(table, [name for name in keys if name not in ("method", *METHOD_FIELDS)])
+    table["sentence"] = [
+        sentence(row, metric, confidence, margin, shown) for row in table.to_dict("records")
+    ]
+    return table
+
+
+def results(
+    records: Records | pd.DataFrame,
+    *,
+    metric: str = "test_accuracy",
+    cost: str = "flops",
+    over: Sequence[str] = ("seed",),
+) -> ConditionTable:
+    """Average the runs of each condition: one row for each, in the order of appearance.
+
+    Parameters
+    ----------
+    records
+        As for :func:`budgetlab.analysis.load`, or a frame as from
+        :func:`budgetlab.analysis.summaries`.
+    metric
+        Column to average.
+    cost
+        Column in which ``cost_vs_full`` is measured.
+    over
+        Settings over which runs are replicates.
+
+    Returns
+    -------
+    ConditionTable
+        The condition, ``n``, ``mean``, ``spread`` (standard deviation, ddof 1; NaN at
+        n = 1), the mean of every cost, and ``cost_vs_full`` as in :func:`compare`.
+    """
+    frame = records if isinstance(records, pd.DataFrame) else summaries(records)
+    require(frame, ["dataset", "method", "budget", metric, *COSTS])
+    keys = condition_columns(frame, over)
+    groups = _conditions(frame, keys, over)
+    rows = []
+    for key, group in groups.items():
+        values = group[metric].dropna().to_numpy(float)
+        rows.append(
+            dict(zip(keys, key, strict=True))
+            | {
+                "n": len(values),
+                "mean": values.mean() if len(values) else np.nan,
+                "spread": _spread(values),
+            }
+            | group[list(COSTS)].mean().to_dict()
+            | {"cost_vs_full": _cost_vs_full(key, keys, group, groups, cost)}
+        )
+    return ConditionTable(rows).of(keys, metric=metric, cost_name=cost)
+
+
+def _conditions(frame: pd.DataFrame, keys: list[str], over: Sequence[str]) -> Groups:
+    """The runs of each condition, indexed by what tells replicates apart."""
+    # A setting that one record lacks has to match in another that lacks it: NaN never would.
+    lacking = [name for name in keys if frame[name].isna().any()]
+    frame = frame.assign(**{n: frame[n].astype(object).fillna("not recorded") for n in lacking})
+    return {
+        key: group.set_index([name for name in over if name in frame]).sort_index()
+        for key, group in frame.groupby(keys, sort=False, dropna=False)
+    }
+
+
+def _spread(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
 def _baselines(baseline: str | Sequence[str], frame: pd.DataFrame) -> list[str]:
     methods = list(dict.fromkeys(frame["method"]))
     asked = [baseline] if isinstance(baseline, str) else list(baseline)
     for name in asked:
-        if name not in methods and name not in BASELINES:
+        if name not in methods and name not in FULL:
             raise unknown("baseline", name, methods)
     present = [name for name in asked if name in methods]
     return present or asked[:1]
@@ -197,14 +235,19 @@ def _opponents(method: str, baselines: list[str]) -> list[str]:
 
 
 def _find(
-    method: str, key: tuple, keys: list[str], groups: dict[tuple, pd.DataFrame], **changes: object
+    method: str,
+    key: tuple,
+    keys: list[str],
+    groups: Groups,
+    ignore: Sequence[str] = (),
+    **changes: object,
 ) -> pd.DataFrame | None:
     """Runs of a method in the same condition; settings that other methods read may differ."""
     wanted = dict(zip(keys, key, strict=True)) | {"method": method} | changes
     exact = groups.get(tuple(wanted.values()))
     if exact is not None:
         return exact
-    loose = [name for name in keys if name not in METHOD_FIELDS]
+    loose = [name for name in keys if name not in (*METHOD_FIELDS, *ignore)]
     near = [
         group
         for other, group in groups.items()
@@ -217,50 +260,31 @@ def _against(
     method: str,
     key: tuple,
     keys: list[str],
-    groups: dict[tuple, pd.DataFrame],
+    groups: Groups,
     metric: str,
     confidence: float,
+    margin: float | None,
 ) -> dict[str, object]:
     ours, theirs = groups[key], _find(method, key, keys, groups)
     itself = key[keys.index("method")] == method
-    if theirs is None or itself:
-        result, dropped = Paired(0, *[float("nan")] * 4), 0 if itself else len(ours)
-    else:
+    result, dropped, spread = Paired(), 0 if itself else len(ours), float("nan")
+    if theirs is not None and not itself:
         common = ours.index.intersection(theirs.index)
-        result = paired_difference(
-            ours.loc[common, metric].to_numpy(), theirs.loc[common, metric].to_numpy(), confidence
-        )
+        first, second = (g.loc[common, metric].to_numpy(float) for g in (ours, theirs))
+        result = paired_difference(first, second, confidence, margin)
         dropped = len(ours) + len(theirs) - 2 * len(common)
-    return {
-        "baseline": method,
-        "pairs": result.pairs,
-        "dropped": dropped,
-        "difference": result.difference,
-        "ci_low": result.low,
-        "ci_high": result.high,
-        "p": result.p,
-    }
+        spread = _spread(second)
+    found = asdict(result)
+    found["pair_spread"] = found.pop("spread")
+    return {"baseline": method, "dropped": dropped, "baseline_spread": spread} | found
 
 
 def _cost_vs_full(
-    key: tuple,
-    keys: list[str],
-    group: pd.DataFrame,
-    groups: dict[tuple, pd.DataFrame],
-    baselines: list[str],
-    cost: str,
+    key: tuple, keys: list[str], group: pd.DataFrame, groups: Groups, cost: str
 ) -> float:
-    for method in (*baselines, *BASELINES):
-        full = _find(method, key, keys, groups, budget=1.0)
+    """Mean cost over that of the full run in the same setting, whatever the budget counts."""
+    for method in FULL:
+        full = _find(method, key, keys, groups, ignore=("budget_unit",), budget=1.0)
         if full is not None and full[cost].mean() > 0:
             return float(group[cost].mean() / full[cost].mean())
     return float("nan")
-
-
-def _holm(p: pd.Series) -> pd.Series:
-    """Correct for many tests (Holm 1979); NaN stays and does not count as a test."""
-    corrected = pd.Series(np.nan, index=p.index, dtype=float)
-    tested = p.notna()
-    if tested.any():
-        corrected[tested] = multipletests(p[tested], method="holm")[1]
-    return corrected

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.comparison import mean_interval
 from budgetlab.analysis.conditions import condition_columns, require
 from budgetlab.analysis.frames import COSTS, Records, epochs, summaries
+from budgetlab.analysis.statistics import mean_interval
+from budgetlab.analysis.tables import ConditionTable
 from budgetlab.errors import unknown
 
 __all__ = ["AXES", "cost_to_reach", "curves", "frontier"]
@@ -26,7 +27,7 @@ def curves(
     axis: Sequence[float] | None = None,
     confidence: float = 0.95,
     over: Sequence[str] = ("seed",),
-) -> pd.DataFrame:
+) -> ConditionTable:
     """Average the learning curves of each condition on a common cost axis.
 
     Each run is interpolated linearly between its epochs. A condition starts where the
@@ -57,7 +58,8 @@ def curves(
     -------
     DataFrame
         The condition, ``cost``, ``mean``, ``spread`` (standard deviation, ddof 1),
-        ``low``, ``high`` (interval of the mean), ``n``; NaN where n = 1 allows none.
+        ``ci_low``, ``ci_high`` (interval of the mean), ``n``; NaN where too few runs allow
+        none: one for a deviation, two for an interval.
     """
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
     if cost not in AXES:
@@ -87,13 +89,13 @@ def curves(
         bands = bands.reshape(-1, 2)
         spread = heights.std(0, ddof=1) if len(runs) > 1 else np.full(len(at), np.nan)
         part = {"cost": at, "mean": heights.mean(0), "spread": spread}
-        part |= {"low": bands[:, 0], "high": bands[:, 1]}
+        part |= {"ci_low": bands[:, 0], "ci_high": bands[:, 1]}
         parts.append(pd.DataFrame(dict(zip(keys, key, strict=True)) | part | {"n": len(runs)}))
     if not parts:
-        return pd.DataFrame(columns=[*keys, "cost", "mean", "spread", "low", "high", "n"])
-    result = pd.concat(parts, ignore_index=True)
-    result.attrs = {"cost": cost, "value": value, "confidence": confidence}
-    return result
+        nothing = [*keys, "cost", "mean", "spread", "ci_low", "ci_high", "n"]
+        parts = [pd.DataFrame(columns=nothing)]
+    result = ConditionTable(pd.concat(parts, ignore_index=True))
+    return result.of(keys, metric=value, cost_name=cost, confidence=confidence)
 
 
 def frontier(
@@ -103,7 +105,7 @@ def frontier(
     *,
     over: Sequence[str] = ("seed",),
     confidence: float = 0.95,
-) -> pd.DataFrame:
+) -> ConditionTable:
     """Mean cost and result of each condition, and which ones no other beats.
 
     Parameters
@@ -119,7 +121,7 @@ def frontier(
     Returns
     -------
     DataFrame
-        The condition, ``cost``, ``mean``, ``low``, ``high``, ``n`` and
+        The condition, ``cost``, ``mean``, ``ci_low``, ``ci_high``, ``n`` and
         ``on_frontier``: within its data set, no other condition costs at most as much
         and reaches more, or costs less and reaches as much.
     """
@@ -135,8 +137,8 @@ def frontier(
         low, high = mean_interval(group[value].to_numpy(), confidence)
         about = dict(zip(keys, key, strict=True))
         middle = {"cost": group[cost].mean(), "mean": group[value].mean()}
-        rows.append(about | middle | {"low": low, "high": high, "n": len(group)})
-    result = pd.DataFrame(rows, columns=[*keys, "cost", "mean", "low", "high", "n"])
+        rows.append(about | middle | {"ci_low": low, "ci_high": high, "n": len(group)})
+    result = pd.DataFrame(rows, columns=[*keys, "cost", "mean", "ci_low", "ci_high", "n"])
     sign = 1 if value.endswith("accuracy") else -1
     result["on_frontier"] = [
         not (
@@ -147,8 +149,8 @@ def frontier(
         ).any()
         for _, row in result.iterrows()
     ]
-    result.attrs = {"cost": cost, "value": value, "confidence": confidence}
-    return result.sort_values("cost", kind="stable", ignore_index=True)
+    result = result.sort_values("cost", kind="stable", ignore_index=True)
+    return ConditionTable(result).of(keys, metric=value, cost_name=cost, confidence=confidence)
 
 
 def cost_to_reach(

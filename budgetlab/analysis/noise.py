@@ -9,11 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.comparison import mean_interval
+from budgetlab.analysis.conditions import condition_columns, varying
 from budgetlab.analysis.frames import Records, load, summaries
 from budgetlab.analysis.per_sample import hardness, measures
 from budgetlab.analysis.picks import selection
 from budgetlab.analysis.ranks import top_share
+from budgetlab.analysis.statistics import mean_interval
+from budgetlab.analysis.usable import usable
 from budgetlab.errors import InputError
 from budgetlab.records import Record
 
@@ -214,14 +216,17 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
     ----------
     records
         Runs with label noise and, for the cost, runs without that differ in nothing else.
+        Runs that are not finished, and all but the latest of those that repeat each
+        other, are left out with a warning.
 
     Returns
     -------
     DataFrame
-        One row a method, budget, kind and share of noise: ``n`` runs; ``accuracy`` on
+        One row a method, budget, kind and share of noise, and any other setting that
+        differs: ``n`` runs; ``accuracy`` on
         test data (true labels); ``cost`` in accuracy against the run of the same seed
-        without noise, ``pairs`` of them, and its interval ``cost_low`` to ``cost_high``
-        (Student's t; NaN for a single pair); ``picked``, the share of wrong labels among
+        without noise, ``pairs`` of them, and its interval ``cost_ci_low`` to ``cost_ci_high``
+        (Student's t; NaN for fewer than three pairs); ``picked``, the share of wrong labels among
         all samples trained on over their share of the data; ``learned``, the share of
         samples with a wrong label that were classified as that label at their last
         visit. Rows without noise have a cost of 0 and no ``picked``.
@@ -230,25 +235,29 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
     frame = summaries(runs).assign(
         **pd.DataFrame([_picked_and_learned(run) for run in runs]).to_dict("series")
     )
+    frame = usable(frame, "test_accuracy", ("seed",))
     frame["noise_kind"] = frame["noise_kind"].where(frame["label_noise"] > 0, "none")
-    keys = ["dataset", "model", "method", "augmentation", "budget", "budget_unit", "epochs"]
-    clean = frame[frame["label_noise"] == 0].set_index([*keys, "seed"])["test_accuracy"]
+    noise = ["noise_kind", "label_noise"]
+    # All that makes another run, but the noise and the labels that it changes.
+    same = [name for name in condition_columns(frame) if name not in (*noise, "fingerprint")]
+    text = frame[[*same, "seed"]].astype(str)  # NaN, not recorded, has to match itself
+    frame["partner"] = list(text.itertuples(index=False, name=None))
+    clean = frame[frame["label_noise"] == 0].set_index("partner")["test_accuracy"]
+    shown = [name for name in varying(frame, same) if name not in ("method", "budget")]
     rows = []
-    for group, part in frame.groupby([*keys, "noise_kind", "label_noise"], sort=False):
-        own = dict(zip([*keys, "noise_kind", "label_noise"], group, strict=True))
-        same = [(*(own[key] for key in keys), seed) for seed in part["seed"]]
-        base = clean[~clean.index.duplicated()].reindex(pd.MultiIndex.from_tuples(same))
-        cost = (base.to_numpy() - part["test_accuracy"].to_numpy())[base.notna().to_numpy()]
+    for group, part in frame.groupby([*same, *noise], sort=False, dropna=False):
+        own = dict(zip([*same, *noise], group, strict=True))
+        cost = (part["partner"].map(clean) - part["test_accuracy"]).dropna().to_numpy()
         low, high = mean_interval(cost, confidence)
         rows.append(
-            {name: own[name] for name in ("method", "budget", "noise_kind", "label_noise")}
+            {name: own[name] for name in ("method", "budget", *noise, *shown)}
             | {
                 "n": len(part),
                 "accuracy": part["test_accuracy"].mean(),
                 "cost": float(cost.mean()) if len(cost) else np.nan,
                 "pairs": len(cost),
-                "cost_low": low,
-                "cost_high": high,
+                "cost_ci_low": low,
+                "cost_ci_high": high,
                 "picked": part["picked"].mean(),
                 "learned": part["learned"].mean(),
             }

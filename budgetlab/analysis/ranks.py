@@ -34,10 +34,10 @@ def agreement(
     Returns
     -------
     dict
-        ``n``; ``spearman`` with ``spearman_low`` and ``spearman_high`` (Fisher's z with
+        ``n``; ``spearman`` with ``spearman_ci_low`` and ``spearman_ci_high`` (Fisher's z with
         the standard error of Bonett & Wright 2000, equation 6); ``top`` (size of the
         top); ``overlap`` (share of one top that is also in the other; equal values
-        share the last places evenly) with ``overlap_low`` and ``overlap_high`` (Wilson
+        share the last places evenly) with ``overlap_ci_low`` and ``overlap_ci_high`` (Wilson
         interval, as if the places were independent) and ``overlap_by_chance``.
     """
     if not 0 < top < 1:
@@ -53,12 +53,12 @@ def agreement(
     return {
         "n": n,
         "spearman": rho,
-        "spearman_low": rho_low,
-        "spearman_high": rho_high,
+        "spearman_ci_low": rho_low,
+        "spearman_ci_high": rho_high,
         "top": size,
         "overlap": overlap,
-        "overlap_low": float(low),
-        "overlap_high": float(high),
+        "overlap_ci_low": float(low),
+        "overlap_ci_high": float(high),
         "overlap_by_chance": size / n,
     }
 

@@ -1,36 +1,92 @@
-"""Frames as tables: for the terminal, CSV, Markdown and LaTeX."""
+"""Frames as tables: for the terminal, a notebook, CSV, Markdown and LaTeX."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from budgetlab.analysis.conditions import condition_columns
 from budgetlab.analysis.frames import COSTS
-from budgetlab.analysis.sentences import amount
+from budgetlab.analysis.statistics import amount
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import write_atomically
 
-__all__ = ["export", "latex", "markdown", "readable", "table"]
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+__all__ = ["ConditionTable", "export", "html", "keys_of", "latex", "markdown", "readable",
+           "table"]  # fmt: skip
 
 SUFFIXES = (".csv", ".md", ".tex")
 HEADINGS = {"steps": "steps", "trained_samples": "trained", "looked_samples": "looked at",
             "flops": "flops", "seconds": "seconds"}  # fmt: skip
 
 
-def readable(frame: pd.DataFrame) -> pd.DataFrame:
+class ConditionTable(pd.DataFrame):
+    """A DataFrame of conditions that shows itself as the table a paper would print.
+
+    ``condition_keys`` names the columns that make a condition, ``metric`` and ``cost_name`` what
+    was averaged and counted, ``confidence`` that of its intervals. Everything else is as
+    in pandas; a part of it that lacks columns shows itself as pandas does.
+    """
+
+    _metadata = ["condition_keys", "metric", "cost_name", "confidence"]  # noqa: RUF012 (pandas' own)
+    condition_keys: tuple[str, ...] = ()
+    metric: str = "test_accuracy"
+    cost_name: str = "flops"
+    confidence: float = 0.95
+
+    @property
+    def _constructor(self) -> type["ConditionTable"]:
+        return ConditionTable
+
+    def of(self, keys: Sequence[str], **about: object) -> "ConditionTable":
+        """Say what the columns are; returns the table itself."""
+        self.condition_keys = tuple(keys)
+        for name, value in about.items():
+            setattr(self, name, value)
+        return self
+
+    def _complete(self) -> bool:
+        return {"n", "mean", "spread", "cost_vs_full", *self.condition_keys} <= set(self.columns)
+
+    def __repr__(self) -> str:
+        return table(self) if self._complete() else super().__repr__()
+
+    def _repr_html_(self) -> str | None:
+        return html(self) if self._complete() else super()._repr_html_()
+
+
+def keys_of(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> list[str]:
+    """Columns that make a condition: those given, those a table knows, or the settings in it."""
+    known = keys if keys is not None else getattr(frame, "condition_keys", None)
+    return [name for name in known or condition_columns(frame, ()) if name in frame]
+
+
+def readable(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.DataFrame:
     """Turn a frame into text cells under plain headings.
 
     A frame from :func:`budgetlab.analysis.compare` or
     :func:`budgetlab.analysis.results` becomes the table that a paper shows: accuracies
-    and differences in percent points, budgets in percent, costs as means.
+    and differences in percentage points, budgets in percent, costs as means.
+
+    Parameters
+    ----------
+    frame
+        Any frame.
+    keys
+        Columns that make a condition; by default those that the table knows, or the
+        settings of a run that it holds.
     """
     if not {"n", "mean", "spread"} <= set(frame):
-        return frame.map(_cell)
-    metric = frame.attrs.get("metric", "test_accuracy")
-    confidence = frame.attrs.get("confidence", 0.95)
+        return pd.DataFrame(frame).map(_cell)
+    metric = getattr(frame, "metric", "test_accuracy")
+    confidence = getattr(frame, "confidence", 0.95)
     percent = metric.endswith("accuracy")
     name = metric.replace("_", " ") + (" %" if percent else "")
     columns: dict[str, list[str]] = {}
-    for key in frame.columns[: list(frame.columns).index("n")]:
+    for key in keys_of(frame, keys):
         if key == "budget_unit" and (frame[key] == "iterations").all():
             continue
         cells = frame[key]
@@ -45,25 +101,25 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         columns["cost of full"] = [_percent(value) for value in frame["cost_vs_full"]]
     if "pairs" not in frame or not frame["pairs"].any():
         return pd.DataFrame(columns)
-    columns["against"] = [
-        "(baseline)" if method == baseline else str(baseline)
-        for method, baseline in zip(frame["method"], frame["baseline"], strict=True)
-    ]
     rows = frame.to_dict("records")
+    columns["against"] = [
+        "(baseline)" if row["method"] == row["baseline"] else str(row["baseline"]) for row in rows
+    ]
     columns["pairs"] = [str(row["pairs"]) if row["pairs"] else "" for row in rows]
-    columns["difference"] = [_signed(row["difference"], metric) for row in rows]
+    columns["difference"] = [_difference(row, metric) for row in rows]
     columns[f"{100 * confidence:g}% CI"] = [
         "" if pd.isna(row["ci_low"])
         else f"{amount(row['ci_low'], metric)} to {amount(row['ci_high'], metric)}"
         for row in rows
     ]  # fmt: skip
     columns["p (Holm)"] = [_p(row["p_corrected"]) for row in rows]
+    columns["verdict"] = [str(row["verdict"]) for row in rows]
     return pd.DataFrame(columns)
 
 
-def table(frame: pd.DataFrame) -> str:
+def table(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
     """Write a frame for the terminal; a comparison is followed by its sentences."""
-    cells = readable(frame)
+    cells = readable(frame, keys)
     headings = [str(name) for name in cells.columns]
     columns = [[heading, *cells[name]] for heading, name in zip(headings, cells, strict=True)]
     numeric = [is_numeric(column[1:]) for column in columns]
@@ -76,30 +132,52 @@ def table(frame: pd.DataFrame) -> str:
         for line in zip(*columns, strict=True)
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    if "sentence" in frame:
-        said = frame.loc[frame["method"] != frame["baseline"], "sentence"]
-        lines += ["", *(f"- {text}" for text in said)] if len(said) else []
-    return "\n".join(lines)
+    said = _sentences(frame)
+    return "\n".join(lines + [""] * bool(said) + [f"- {text}" for text in said])
 
 
-def markdown(frame: pd.DataFrame) -> str:
+def _sentences(frame: pd.DataFrame) -> list[str]:
+    """What a comparison says of each condition but the baseline."""
+    if not {"sentence", "method", "baseline"} <= set(frame):
+        return []
+    return list(frame.loc[frame["method"] != frame["baseline"], "sentence"])
+
+
+def _styled(frame: pd.DataFrame, keys: Sequence[str] | None) -> tuple["Styler", list[bool]]:
+    """The readable cells for pandas' own writers, and which columns hold numbers."""
+    cells = readable(frame, keys)
+    return cells.style.hide(axis="index"), [is_numeric(cells[name].tolist()) for name in cells]
+
+
+def html(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
+    """Write a frame as an HTML table; a comparison is followed by its sentences."""
+    from markupsafe import escape
+
+    styler, numeric = _styled(frame, keys)
+    right = [name for name, yes in zip(styler.columns, numeric, strict=True) if yes]
+    styler = styler.format(escape="html").format_index(escape="html", axis=1)
+    styler = styler.set_properties(subset=right, **{"text-align": "right"})
+    said = "".join(f"<li>{escape(text)}</li>" for text in _sentences(frame))
+    return styler.to_html() + (f"<ul>{said}</ul>" if said else "")
+
+
+def markdown(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
     """Write a frame as a Markdown table."""
-    cells = readable(frame)
+    cells = readable(frame, keys)
     rows = [list(cells.columns), ["---"] * cells.shape[1], *cells.to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(map(_escape_markdown, row))} |" for row in rows) + "\n"
 
 
-def latex(frame: pd.DataFrame) -> str:
+def latex(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
     """Write a frame as a LaTeX ``tabular`` (booktabs)."""
-    cells = readable(frame)
-    alignment = "".join("r" if is_numeric(cells[name].tolist()) else "l" for name in cells)
-    lines = [[_escape_latex(cell) for cell in row] for row in cells.to_numpy().tolist()]
-    heading = [_escape_latex(name) for name in cells.columns]
-    body = "\n".join(f"{' & '.join(row)} \\\\" for row in lines)
-    return (
-        f"\\begin{{tabular}}{{{alignment}}}\n\\toprule\n{' & '.join(heading)} \\\\\n\\midrule\n"
-        f"{body}\n\\bottomrule\n\\end{{tabular}}\n"
-    )
+    styler, numeric = _styled(frame, keys)
+
+    def symbols(cell: str) -> str:
+        return cell.replace("±", r"$\pm$").replace("<", "$<$").replace(">", "$>$")
+
+    styler = styler.format(symbols, escape="latex").format_index(escape="latex", axis=1)
+    alignment = "".join("r" if yes else "l" for yes in numeric)
+    return styler.to_latex(hrules=True, column_format=alignment)
 
 
 def export(frame: pd.DataFrame, path: Path | str) -> Path:
@@ -142,8 +220,11 @@ def _amount_spent(value: float, cost: str) -> str:
     return {"flops": f"{value:.2e}", "seconds": f"{value:.1f}"}.get(cost, f"{value:,.0f}")
 
 
-def _signed(value: float, metric: str) -> str:
-    return "" if pd.isna(value) else amount(value, metric)
+def _difference(row: Mapping[str, Any], metric: str) -> str:
+    """The mean of the pairs; of two pairs, both."""
+    if row["pairs"] == 2 and row["lowest"] != row["highest"]:
+        return f"{amount(row['lowest'], metric)}, {amount(row['highest'], metric)}"
+    return "" if pd.isna(row["difference"]) else amount(row["difference"], metric)
 
 
 def _percent(value: float) -> str:
@@ -161,11 +242,3 @@ def is_numeric(cells: list[str]) -> bool:
 
 def _escape_markdown(text: str) -> str:
     return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-
-
-def _escape_latex(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-        "±": r"$\pm$", "<": r"$<$", ">": r"$>$",
-    } | {c: f"\\{c}" for c in "&%$#_{}"}  # fmt: skip
-    return "".join(special.get(character, character) for character in str(text))

@@ -1,5 +1,6 @@
 """What a smaller budget costs: results over the budget, and how much of the data was seen."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from budgetlab.analysis import results, selection, summaries, varying
 from budgetlab.analysis.conditions import condition_columns, label, require
 from budgetlab.analysis.frames import Records, load
+from budgetlab.analysis.tables import keys_of
 from budgetlab.plots import style
 from budgetlab.plots.learning import named_groups
 
@@ -18,7 +20,11 @@ __all__ = ["budget_curves", "coverage"]
 
 
 def budget_curves(
-    data: Records | pd.DataFrame, *, value: str = "test_accuracy", ax: "Axes | None" = None
+    data: Records | pd.DataFrame,
+    *,
+    value: str = "test_accuracy",
+    keys: Sequence[str] | None = None,
+    ax: "Axes | None" = None,
 ) -> "Axes":
     """What does a larger budget buy? Mean of each condition over the budget, ± deviation.
 
@@ -29,15 +35,18 @@ def budget_curves(
         :func:`budgetlab.analysis.summaries` or :func:`budgetlab.analysis.results`.
     value
         What was reached: ``test_accuracy`` or ``test_loss``.
+    keys
+        Columns that make a condition, in a frame of your own; by default the settings of a
+        run that it holds.
     ax
         Where to draw; a new figure by default.
     """
     if isinstance(data, pd.DataFrame) and "mean" in data:
-        frame, value = data, data.attrs.get("metric", value)
+        frame, value = data, getattr(data, "metric", value)
     else:
         frame = results(data, metric=value)
     require(frame, ["method", "budget", "mean", "spread", "n"], "a frame of results")
-    keys = [name for name in frame.columns[: list(frame.columns).index("n")] if name != "budget"]
+    keys = [name for name in keys_of(frame, keys) if name != "budget"]
     groups, drawn = named_groups(frame, keys)
     ax, scale, said = style.axes(ax), style.fraction(value), []
     for place, (name, group) in enumerate(groups.items()):

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import compare, curves, summaries, varying
+from budgetlab.analysis import BASELINE, compare, curves, summaries, varying
 from budgetlab.analysis import frontier as find_frontier
 from budgetlab.analysis.conditions import condition_columns, label, method_order, require
 from budgetlab.analysis.frames import Records
+from budgetlab.analysis.tables import keys_of
 from budgetlab.plots import style
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def learning_curves(
     *,
     cost: str = "steps",
     value: str = "test_accuracy",
+    keys: Sequence[str] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """Who learns fastest for what it costs? Mean of each condition, ± standard deviation.
@@ -39,16 +41,19 @@ def learning_curves(
         What the curves go over: one of :data:`budgetlab.analysis.AXES`.
     value
         What is followed, such as ``test_accuracy``.
+    keys
+        Columns that make a condition, in a frame of your own; by default the settings of a
+        run that it holds.
     ax
         Where to draw; a new figure by default.
     """
     if isinstance(data, pd.DataFrame) and "mean" in data:
         frame = data
-        cost, value = frame.attrs.get("cost", cost), frame.attrs.get("value", value)
+        cost, value = getattr(frame, "cost_name", cost), getattr(frame, "metric", value)
     else:
         frame = curves(data, cost, value)
     require(frame, ["cost", "mean", "spread", "n"], "a frame of learning curves")
-    keys = list(frame.columns[: list(frame.columns).index("cost")])
+    keys = keys_of(frame, keys)
     ax = style.axes(ax)
     scale = style.fraction(value)
     groups, drawn = named_groups(frame, keys)
@@ -82,6 +87,7 @@ def frontier(
     *,
     cost: str = "flops",
     value: str = "test_accuracy",
+    keys: Sequence[str] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """What does accuracy cost? Each condition, and the line that no condition beats.
@@ -95,6 +101,9 @@ def frontier(
         One of :data:`budgetlab.analysis.COSTS`.
     value
         What was reached.
+    keys
+        Columns that make a condition, in a frame of your own; by default the settings of a
+        run that it holds.
     ax
         Where to draw; a new figure by default.
     """
@@ -102,11 +111,11 @@ def frontier(
         frame = data
     else:
         frame = find_frontier(data, cost, value)
-    require(frame, ["method", "cost", "mean", "low", "high", "n", "on_frontier"])
-    cost, value = frame.attrs.get("cost", cost), frame.attrs.get("value", value)
+    require(frame, ["method", "cost", "mean", "ci_low", "ci_high", "n", "on_frontier"])
+    cost, value = getattr(frame, "cost_name", cost), getattr(frame, "metric", value)
     ax = style.axes(ax)
     scale = style.fraction(value)
-    keys = [name for name in frame.columns[: list(frame.columns).index("cost")] if name != "budget"]
+    keys = [name for name in keys_of(frame, keys) if name != "budget"]
     groups, drawn = named_groups(frame, keys)
     aside = _sideways(frame)
     for name, group in groups.items():
@@ -114,7 +123,8 @@ def frontier(
         entry: str | None = style.literal(name)
         for place, row in group.iterrows():
             middle, x = scale * row["mean"], row["cost"]
-            ends = [scale * row["low"], scale * row["high"]] if row["n"] > 1 else [middle, middle]
+            bounds = [scale * row["ci_low"], scale * row["ci_high"]]
+            ends = bounds if np.isfinite(bounds).all() else [middle, middle]
             shift = _shifted(ax, aside[place])
             ax.plot([x, x], ends, color=look.colour, linewidth=1.5, transform=shift)
             ax.plot([x], [middle], color=look.colour, marker=look.marker, markersize=7,
@@ -145,7 +155,8 @@ def frontier(
 def differences(
     data: Records | pd.DataFrame,
     *,
-    baseline: str | Sequence[str] = "unif-SGD",
+    baseline: str | Sequence[str] = BASELINE,
+    keys: Sequence[str] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """Is it better than the baseline? Paired differences with their intervals.
@@ -156,6 +167,9 @@ def differences(
         Records, or a frame as from :func:`budgetlab.analysis.compare`.
     baseline
         Used where records are given.
+    keys
+        Columns that make a condition, in a frame of your own; by default the settings of a
+        run that it holds.
     ax
         Where to draw; a new figure by default.
     """
@@ -164,8 +178,9 @@ def differences(
     else:
         frame = compare(data, baseline)
     require(frame, ["method", "baseline", "pairs", "difference", "ci_low", "ci_high", "n"])
-    metric = frame.attrs.get("metric", "test_accuracy")
-    keys = [*frame.columns[: list(frame.columns).index("n")], "baseline"]
+    metric = getattr(frame, "metric", "test_accuracy")
+    confidence = getattr(frame, "confidence", 0.95)
+    keys = [*keys_of(frame, keys), "baseline"]
     frame = frame[frame["pairs"] > 0].reset_index(drop=True)
     ax = style.axes(ax, (6.4, 1.2 + 0.32 * max(len(frame), 2)))
     scale = style.fraction(metric)
@@ -184,11 +199,11 @@ def differences(
     ax.axvline(0, color=style.INK, linewidth=1)
     ax.set_yticks(range(len(frame)), names)
     ax.set_ylim(len(frame) - 0.5, -0.5)
-    unit = "points" if metric.endswith("accuracy") else "nats"
+    unit = "percentage points" if metric.endswith("accuracy") else "nats"
     text = " ".join(map(style.capital, frame["sentence"])) if "sentence" in frame else ""
     return style.finish(
         ax,
-        x=f"difference in {metric.replace('_', ' ')} ({unit}), 95% CI",
+        x=f"difference in {metric.replace('_', ' ')} ({unit}), {100 * confidence:g}% CI",
         text=f"Paired differences, {len(frame)} comparisons. {text}",
     )
 

@@ -11,7 +11,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from budgetlab import analysis
-from budgetlab.analysis.comparison import ALPHA
 from budgetlab.analysis.conditions import method_order
 from budgetlab.analysis.frames import Records
 from budgetlab.analysis.tables import is_numeric
@@ -106,7 +105,7 @@ def _content(records: Records) -> dict[str, Any]:
         "overview": _overview(frame),
         "facts": _facts(runs, frame),
         "table_cells": None if compared is None else _cells(_without_constants(compared)),
-        "verdict": _verdict(findings),
+        "verdict": _verdict(compared),
         "findings": findings[:SHOWN_FINDINGS],
         "more_findings": findings[SHOWN_FINDINGS:],
         "why_not": why_not,
@@ -165,25 +164,26 @@ def _size(group: pd.DataFrame) -> str:
 def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
     """Sentences on differences: those that can be claimed first."""
     rows = compared[compared["pairs"] > 0]
-    claimed = rows["p_corrected"] < ALPHA
+    claimed = rows["verdict"] != "undecided"
     kinds = [("claimed", rows[claimed]), ("open", rows[~claimed])]
     return [
         {"kind": kind, "text": capital(text)} for kind, part in kinds for text in part["sentence"]
     ]
 
 
-def _verdict(findings: list[dict[str, str]]) -> str:
+def _verdict(compared: pd.DataFrame | None) -> str:
     """The answer in one sentence."""
-    if not findings:
+    counts = {} if compared is None else compared["verdict"].value_counts().to_dict()
+    counts.pop("", None)
+    if not counts:
         return (
             "Nothing can be compared yet: there is no run of another method with the same "
-            f"settings and seed. Train {' or '.join(analysis.BASELINES)} as a baseline."
+            f"settings and seed. Train {analysis.BASELINE} as a baseline."
         )
-    claimed = sum(finding["kind"] == "claimed" for finding in findings)
-    compared = _many(len(findings), "comparison")
-    if not claimed:
-        return f"None of {compared} shows a difference that can be claimed with these seeds."
-    return f"{claimed} of {compared} {'show' if claimed > 1 else 'shows'} a difference."
+    found = _join(
+        f"{counts[name]} {name}" for name in analysis.COMPARISON_VERDICTS if counts.get(name)
+    )
+    return f"Of {_many(sum(counts.values()), 'comparison')} with {analysis.BASELINE}: {found}."
 
 
 def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, Record]:

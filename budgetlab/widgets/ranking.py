@@ -117,7 +117,7 @@ def agreement_sentence(frame: pd.DataFrame) -> str:
     if np.isnan(rank):
         return "One of the runs trained on all samples equally often: no ranks to compare."
     # The overlap of the tops says little here: counts are few numbers, and most are ties.
-    low, high = found["spearman_low"], found["spearman_high"]
+    low, high = found["spearman_ci_low"], found["spearman_ci_high"]
     return (
         f"Rank correlation of the times trained: {rank:.2f} (95% CI {low:.2f} to {high:.2f}, "
         f"n = {found['n']:,})."
