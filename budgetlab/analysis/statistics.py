@@ -325,9 +325,8 @@ def _undecided(row: Mapping[str, Any], metric: str, confidence: float) -> str:
     if pairs == 1:
         return f"{_size(row['difference'], metric)} in a single pair, and one pair has no interval"
     if isnan(row["p"]) and (pairs > 2 or row["lowest"] == row["highest"]):
-        return (
-            f"{_size(row['difference'], metric)} in every pair, so that no spread can be estimated"
-        )
+        size = _size(row["difference"], metric)
+        return f"{size} in every pair, so that no spread can be estimated"
     low, high = amount(row["lowest"], metric), amount(row["highest"], metric)
     if pairs == 2:
         return f"{low} and {high}{unit} in the two pairs, too few for an interval{_sides(row)}"
@@ -354,9 +353,9 @@ def _unequal(row: Mapping[str, Any]) -> str:
     ours, theirs = row.get("spread", np.nan), row.get("baseline_spread", np.nan)
     if not (ours > 0 and theirs > 0) or 1 / 3 < ours / theirs < 3:
         return ""
-    name, ratio = (
-        (row["method"], ours / theirs) if ours > theirs else (row["baseline"], theirs / ours)
-    )
+    name, ratio = row["method"], ours / theirs
+    if ratio < 1:
+        name, ratio = row["baseline"], 1 / ratio
     return f"; runs of {name} vary {ratio:.0f} times as much as those of the other"
 
 
@@ -381,9 +380,8 @@ def _size(value: float | None, metric: str, sign: bool = True) -> str:
 
 
 def _unit(metric: str) -> str:
-    return (
-        " percentage points" if metric.endswith("accuracy") else f" in {metric.replace('_', ' ')}"
-    )
+    accuracy = metric.endswith("accuracy")
+    return " percentage points" if accuracy else f" in {metric.replace('_', ' ')}"
 
 
 def _interval(row: Mapping[str, Any], metric: str, confidence: float) -> str:
