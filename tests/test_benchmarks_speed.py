@@ -1,6 +1,7 @@
 """The measurements themselves: order, ratios, targets, and the comparison with the baseline."""
 
 import dataclasses
+import os
 import sys
 
 import numpy as np
@@ -8,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.speed import jobs, regression, step, work
-from benchmarks.speed.apart import ApartLoop
-from benchmarks.speed.conventional import ConventionalLoop
+from benchmarks.speed import __main__ as bench
+from benchmarks.speed import measure, sharing, step, waiting
+from benchmarks.speed.conventional import ApartLoop, ConventionalLoop
 from benchmarks.speed.measure import Row, alternate, compared, row
 
 
@@ -40,38 +41,55 @@ def test_a_row_says_median_spread_and_whether_the_target_is_met():
     assert row("part", "what", [3.0], "ms").met is None
 
 
-def table(value: float, unit: str = "ratio", threads: int = 2) -> pd.DataFrame:
-    one = Row("step", "small: times as fast as the usual loop", value, 1, 1, 8, unit)
+WHAT = "small: times as fast as the usual loop"
+
+
+def table(
+    value: float, unit: str = "ratio", threads: int = 2, what: str = WHAT, target: str = ""
+) -> pd.DataFrame:
+    one = Row("step", what, value, 1, 1, 8, unit, target)
     about = {"threads": threads, "device": "cpu", "machine": "here"}
     return pd.DataFrame([dataclasses.asdict(one) | about])
 
 
 def test_a_ratio_that_fell_is_said():
-    said = regression.slower(table(3.9), table(5.0))
+    said = bench.slower(table(3.9), table(5.0))
     assert said == ["step, small: times as fast as the usual loop: 3.90, and 5.00 in the baseline"]
-    assert regression.slower(table(4.8), table(5.0)) == []
-    assert regression.slower(table(9.0), table(5.0)) == []
+    assert bench.slower(table(4.8), table(5.0)) == []
+    assert bench.slower(table(9.0), table(5.0)) == []
 
 
 def test_seconds_and_other_numbers_of_threads_are_not_compared():
-    assert regression.slower(table(1.0, unit="ms"), table(5.0, unit="ms")) == []
-    assert regression.slower(table(1.0, threads=1), table(5.0)) == []
+    assert bench.slower(table(1.0, unit="ms"), table(5.0, unit="ms")) == []
+    assert bench.slower(table(1.0, threads=1), table(5.0)) == []
+
+
+def test_a_target_says_in_which_direction_a_ratio_is_worse():
+    def fell(now, before, target, unit="ratio"):
+        tables = [table(value, unit, what="sharing", target=target) for value in (now, before)]
+        return bool(bench.slower(*tables))
+
+    assert fell(3.0, 2.0, "<= 2.2")
+    assert not fell(1.5, 2.0, "<= 2.2")
+    assert fell(0.7, 0.95, ">= 0.85", "share")
+    assert not fell(0.95, 0.7, ">= 0.85", "share")
+    assert not fell(3.0, 2.0, "")
 
 
 def test_another_machine_is_no_failure(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(regression, "BASELINE", tmp_path / "baseline.csv")
-    assert regression.warn(table(1.0)) is False
-    table(5.0).to_csv(regression.BASELINE, index=False)
-    assert regression.warn(table(1.0)) is True
-    table(5.0).assign(machine="there").to_csv(regression.BASELINE, index=False)
-    assert regression.warn(table(1.0)) is False
+    monkeypatch.setattr(bench, "BASELINE", tmp_path / "baseline.csv")
+    assert bench.warn(table(1.0)) is False
+    table(5.0).to_csv(bench.BASELINE, index=False)
+    assert bench.warn(table(1.0)) is True
+    table(5.0).assign(machine="there").to_csv(bench.BASELINE, index=False)
+    assert bench.warn(table(1.0)) is False
     assert "another machine" in capsys.readouterr().err
 
 
-def test_the_usual_loop_trains_and_keeps_the_mean_error_of_each_sample(monkeypatch):
-    monkeypatch.setattr("benchmarks.speed.conventional.WORKERS", 0)
+def test_the_usual_loop_trains_and_keeps_the_mean_error_of_each_sample():
     torch.manual_seed(0)
-    loop = ConventionalLoop(work.random_images(32), "small", torch.device("cpu"), batch_size=16)
+    images = measure.random_images(32)
+    loop = ConventionalLoop(images, "small", torch.device("cpu"), batch_size=16, workers=0)
     before = [p.clone() for p in loop.network.parameters()]
     for _ in range(3):
         loop.step()
@@ -84,10 +102,10 @@ def test_the_usual_loop_trains_and_keeps_the_mean_error_of_each_sample(monkeypat
 
 
 def test_our_loop_takes_the_steps_it_is_timed_for():
-    loop = work.make_loop(work.random_images(256), "small", device="cpu")
-    assert 0 < work.epoch_seconds(loop) < 60
+    loop = measure.make_loop(measure.random_images(256), "small", device="cpu")
+    assert 0 < measure.epoch_seconds(loop) < 60
     assert loop.ledger.steps == 2
-    assert work.epoch_seconds(loop) > 0
+    assert measure.epoch_seconds(loop) > 0
     assert loop.ledger.steps == 4
 
 
@@ -97,27 +115,88 @@ def test_a_usual_loop_that_dies_is_said():
         loop.timed(1)
 
 
-def test_a_step_is_compared_with_the_usual_loop_and_a_matrix_product(monkeypatch):
-    monkeypatch.setattr(work, "BATCH", 8)
-    monkeypatch.setattr(step, "BATCH", 8)
-    rows = step._of_network("small", 1, 1, "5", torch.device("cpu"))
-    assert all(each.value > 0 for each in rows)
-    by_name = {each.what: each.value for each in rows}
-    reached, possible = by_name["small: rate"], by_name["small: matrix product"]
-    assert by_name["small: share of a matrix product"] == pytest.approx(reached / possible)
-    slow, quick = by_name["small: usual loop"], by_name["small: ours"]
-    assert by_name["small: times as fast as the usual loop"] == pytest.approx(slow / quick)
+def by_name(rows):
+    rows = list(rows)
+    assert all(each.value > 0 for each in rows if not each.what.endswith(("importance", "in use")))
+    return {each.what: each.value for each in rows}
 
 
-def test_a_job_is_run_in_its_own_environment_and_beside_the_records():
-    code = "import os; assert os.environ['ANSWER'] == '42'; assert os.listdir('records')"
-    right = jobs._timed("job", [sys.executable, "-c", code], {"ANSWER": "42"})
+def test_a_step_is_compared_with_the_usual_loop_and_a_matrix_product():
+    found = by_name(step.step({"small": (1, 1, "5")}, batch=8, core=(4, 1)))
+    for name in ("small", "compact on one core, with importance and recording"):
+        reached, possible = found[f"{name}: rate"], found[f"{name}: matrix product"]
+        assert found[f"{name}: share of a matrix product"] == pytest.approx(reached / possible)
+        slow, quick = found[f"{name}: usual loop"], found[f"{name}: ours"]
+        ratio = found[f"{name}: times as fast as the usual loop"]
+        assert ratio == pytest.approx(slow / quick)
+
+
+def test_what_is_measured_on_a_gpu_can_be_measured_without_one(monkeypatch):
+    monkeypatch.delenv(step.SWITCH, raising=False)
+    cpu = torch.device("cpu")
+    found = by_name(step.on_gpu("tiny", 8, cpu, "0.3", steps=2, usual_steps=1, rounds=2, side=32))
+    assert found["tiny, batch 8: graph in use"] == 0
+    assert found["tiny, batch 8: importance"] > -1
+    assert "tiny, batch 8: share of the peak (MFU)" not in found
+    assert step.SWITCH not in os.environ
+
+
+def test_the_figures_of_sharing_a_machine_are_ratios_within_one_run(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    found = by_name(sharing.sharing(**bench.TOY["sharing"]))
+    assert found["2 processes: share of linear"] > 0
+    assert found["one busy neighbour: times as long"] > 0
+
+
+def test_one_core_has_no_second_process(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(sharing, "_beside_a_neighbour", lambda *_: [])
+    assert list(sharing.sharing(**bench.TOY["sharing"])) == []
+
+
+def test_the_demo_is_timed_and_compared_with_its_steps():
+    code = (
+        "import budgetlab as bl; bl.train(dataset='digits', data_root='data', epochs=1, "
+        "batch_size=16, limit=64, budget=1.0, model='tiny', out='demo/runs', progress=False)"
+    )
+    whole, ratio = waiting.demo([sys.executable, "-c", code])
+    assert whole.target == "<= 120"
+    assert whole.value > 0
+    assert ratio.value > 1  # a start takes longer than four steps
+
+
+@pytest.mark.parametrize("part", ["start", "drawing", "augmenting", "recording", "importance"])
+def test_each_part_keeps_its_table(part, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "BASELINE", tmp_path / "baseline.csv")
+    assert bench.main([part, "--toy", "--out", str(tmp_path)]) == 0
+    kept = pd.read_csv(tmp_path / f"{part}.csv")
+    assert set(kept["part"]) == {part}
+    assert (kept["value"] > 0).all()
+    assert kept.loc[0, "what"] in capsys.readouterr().out
+
+
+def test_what_was_measured_before_a_part_ended_early_is_kept(tmp_path, monkeypatch):
+    def broken():
+        yield row("broken", "first", [1.0], "s")
+        raise RuntimeError
+
+    monkeypatch.setitem(bench.PARTS, "broken", broken)
+    with pytest.raises(RuntimeError):
+        bench.main(["broken", "--out", str(tmp_path)])
+    assert list(pd.read_csv(tmp_path / "broken.csv")["what"]) == ["first"]
+
+
+def test_a_job_is_run_in_its_own_environment_and_folder(tmp_path):
+    (tmp_path / "here").touch()
+    code = "import os; assert os.environ['ANSWER'] == '42'; assert os.listdir() == ['here']"
+    right = waiting._timed("job", [sys.executable, "-c", code], {"ANSWER": "42"}, tmp_path)
     assert (right.what, right.unit) == ("job", "s")
     assert right.value > 0
 
 
-def test_a_job_that_fails_has_no_time(capsys):
-    failed = jobs._timed("job", [sys.executable, "-c", "raise ValueError('no')"], {})
+def test_a_job_that_fails_has_no_time(tmp_path, capsys):
+    code = "raise ValueError('no')"
+    failed = waiting._timed("job", [sys.executable, "-c", code], {}, tmp_path)
     assert np.isnan(failed.value)
     assert "job failed: ValueError: no" in capsys.readouterr().err
 
@@ -125,12 +204,13 @@ def test_a_job_that_fails_has_no_time(capsys):
 def test_each_job_is_run_both_ways_in_turns(monkeypatch):
     asked = []
 
-    def timed(name, command, environment):
-        asked.append((name, environment[jobs.SWITCH]))
+    def timed(name, command, environment, folder):
+        assert any((folder / "records").iterdir())
+        asked.append((name, environment[waiting.SWITCH]))
         return row("jobs", name, [1.0], "s")
 
-    monkeypatch.setattr(jobs, "_timed", timed)
-    rows = jobs.measure()
+    monkeypatch.setattr(waiting, "_timed", timed)
+    rows = waiting.jobs()
     assert len(rows) == 2 * len({name.split(",")[0] for name, _ in asked}) >= 34
     assert [kept for _, kept in asked[:4]] == ["1", "0", "0", "1"]
     assert all(name.endswith("memory given back") == (kept == "0") for name, kept in asked)

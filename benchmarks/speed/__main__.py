@@ -2,56 +2,90 @@
 
 import argparse
 import dataclasses
-import importlib
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 import budgetlab
-from benchmarks.speed import regression
+from benchmarks.speed import operations, overhead, sharing, step, waiting
 from benchmarks.speed.measure import Row
 from budgetlab.devices import choose_device, choose_precision, describe_hardware
+from budgetlab.records import write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results" / "speed"
-PARTS = ("start", "drawing", "augmenting", "recording", "memory", "importance", "step")
-EXTRA = ("jobs",)
+BASELINE = RESULTS / "baseline.csv"
+# Ratios taken side by side vary by a few per cent from run to run.
+ALLOWED = 0.85
+
+PARTS: dict[str, Callable[..., Iterable[Row]]] = {
+    "start": waiting.start,
+    "drawing": operations.drawing,
+    "augmenting": operations.augmenting,
+    "recording": overhead.recording,
+    "memory": overhead.memory,
+    "importance": overhead.importance,
+    "step": step.step,
+    "sharing": sharing.sharing,
+    "demo": waiting.demo,
+    "jobs": waiting.jobs,
+}
+ASKED_FOR = ("jobs",)
+# Sizes at which a part takes seconds: to try the commands, not to measure.
+TOY: dict[str, dict[str, Any]] = {
+    "start": {"repeats": 1},
+    "drawing": {"sizes": {100: 2, 1000: 2, 10_000: 2}},
+    "augmenting": {"rounds": 1},
+    "recording": {"count": 512, "rounds": 1},
+    "memory": {"epochs": 4, "dataset": "digits", "model": "tiny"},
+    "importance": {"count": 2048, "rounds": 2},
+    "step": {"cpu": {"tiny": (1, 1, "5")}, "batch": 8, "core": (4, 1)},
+    "sharing": {"rounds": 1, "epochs": 1, "dataset": "digits", "limit": 64, "model": "tiny"},
+}
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts; 1 where a ratio fell below the baseline of this machine."""
     parser = argparse.ArgumentParser(description=__doc__)
-    names = ", ".join(PARTS + EXTRA)
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help=f"of {names}; all but jobs if none"
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all but jobs if none"
     )
     parser.add_argument("--threads", type=int, help="of the CPU; torch's choice if not given")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables")
     parser.add_argument("--set-baseline", action="store_true", help="keep this run as baseline")
-    given = parser.parse_args()
-    unknown = [part for part in given.parts if part not in PARTS + EXTRA]
+    parser.add_argument("--toy", action="store_true", help="at sizes that take seconds")
+    given = parser.parse_args(arguments)
+    unknown = [part for part in given.parts if part not in PARTS]
     if unknown:
-        parser.error(f"unknown part '{unknown[0]}': choose of {names}")
+        parser.error(f"unknown part '{unknown[0]}': choose of {', '.join(PARTS)}")
+    if given.toy and (given.out == RESULTS or given.set_baseline):
+        parser.error("--toy measures nothing worth keeping: give another --out, and no baseline")
     if given.threads:
         torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
-    tables = []
-    for part in given.parts or PARTS:
-        begun = time.perf_counter()
-        rows = importlib.import_module(f"benchmarks.speed.{part}").measure()
-        show(part, rows, time.perf_counter() - begun)
-        table = as_table(rows)
-        table.to_csv(given.out / f"{part}.csv", index=False)
-        tables.append(table)
+    parts = given.parts or [part for part in PARTS if part not in ASKED_FOR]
+    tables = [run(part, given.out, TOY.get(part, {}) if given.toy else {}) for part in parts]
     everything = pd.concat(tables, ignore_index=True)
-    slower = regression.warn(everything)
+    fell = warn(everything)
     if given.set_baseline:
-        everything.to_csv(regression.BASELINE, index=False)
-    return int(slower)
+        everything.to_csv(BASELINE, index=False)
+    return int(fell)
+
+
+def run(part: str, out: Path, sizes: dict[str, Any]) -> pd.DataFrame:
+    """Measure one part; what is measured is in its table as soon as it is, and is printed."""
+    begun, rows = time.perf_counter(), []
+    for each in PARTS[part](**sizes):
+        rows.append(each)
+        write_atomically(out / f"{part}.csv", as_table(rows).to_csv(index=False).encode())
+    show(part, rows, time.perf_counter() - begun)
+    return as_table(rows)
 
 
 def show(part: str, rows: list[Row], seconds: float) -> None:
@@ -90,6 +124,54 @@ def as_table(rows: list[Row]) -> pd.DataFrame:
         "date": time.strftime("%Y-%m-%d"),
     }
     return pd.DataFrame([dataclasses.asdict(each) | {"met": each.met} | about for each in rows])
+
+
+def slower(now: pd.DataFrame, baseline: pd.DataFrame) -> list[str]:
+    """Say which ratios became worse than in the baseline.
+
+    Only ratios and shares taken within one run count: how many times as fast as the usual way,
+    and those that have a target, which says whether more or less is better. Seconds would
+    compare one day, or one machine, with another.
+
+    Parameters
+    ----------
+    now, baseline
+        Tables of :class:`~benchmarks.speed.measure.Row`, with a column ``threads``.
+
+    Returns
+    -------
+    list of str
+        One sentence each.
+    """
+    keys = ["part", "what", "threads", "device"]
+    both = now.merge(baseline, on=keys, suffixes=("", "_before"))
+    target = both["target"].fillna("").astype(str)
+    less_is_better = target.str.startswith("<=")
+    counts = both["what"].str.contains("times as fast") | (target != "")
+    counts &= both["unit"].isin(["ratio", "share"])
+    became = (both["value"] / both["value_before"]) ** np.where(less_is_better, -1, 1)
+    return [
+        f"{each.part}, {each.what}: {each.value:.2f}, and {each.value_before:.2f} in the baseline"
+        for each in both[counts & (became < ALLOWED)].itertuples()
+    ]
+
+
+def warn(now: pd.DataFrame) -> bool:
+    """Compare with the committed baseline and say so; True where something is slower."""
+    if not BASELINE.is_file():
+        print("no baseline to compare with: --set-baseline keeps this run as one")
+        return False
+    baseline = pd.read_csv(BASELINE)
+    same = set(baseline["machine"]) & set(now["machine"])
+    sentences = slower(now, baseline)
+    for sentence in sentences:
+        print(f"slower: {sentence}", file=sys.stderr)
+    if sentences and not same:
+        print("the baseline is of another machine, so this may be the machine", file=sys.stderr)
+        return False
+    if not sentences:
+        print(f"no ratio fell below {ALLOWED:.0%} of the baseline")
+    return bool(sentences)
 
 
 if __name__ == "__main__":

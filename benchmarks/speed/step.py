@@ -1,36 +1,76 @@
-"""A training step against the usual loop's, and against what the processor can do."""
+"""A training step against the usual loop's, and against what the device can do."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
-from benchmarks.speed.apart import ApartLoop
-from benchmarks.speed.measure import Row, alternate, compared, row
-from benchmarks.speed.work import BATCH, epoch_seconds, make_loop, matrix_product, random_images
+from benchmarks.speed.conventional import ApartLoop
+from benchmarks.speed.measure import (
+    BATCH,
+    Row,
+    alternate,
+    bare_step,
+    compared,
+    epoch_seconds,
+    make_loop,
+    matrix_product,
+    random_images,
+    row,
+    scratch,
+    writer_for,
+)
 from budgetlab.devices import choose_device
+from budgetlab.training.graphs import SWITCH
+from budgetlab.training.loop import Loop
 
-__all__ = ["measure"]
+__all__ = ["step"]
 
 # Steps timed at a time, and rounds: about a minute for each network on two cores.
 CPU = {"small": (16, 8, "5"), "resnet18": (2, 4, "3")}
-GPU = {"small": (200, 8, "10"), "resnet18": (60, 8, "10")}
+# On a GPU: batch size, and the share of a matrix product that is aimed at with ResNet-18.
+GPU = {128: "0.3", 512: "0.45"}
+GPU_NETWORKS = ("resnet18", "small", "compact")
+# Operations a second in bfloat16, dense, by the maker's data sheet; other H100s have fewer.
+PEAK = {"H100 80GB HBM3": 989e12, "H200": 989e12, "A100": 312e12}
 
 
-def measure() -> list[Row]:
-    """Time the small network and ResNet-18 on CIFAR-sized images, whole loops at batch 128."""
+def step(
+    cpu: dict[str, tuple[int, int, str]] = CPU,
+    *,
+    batch: int = BATCH,
+    core: tuple[int, int] = (8, 8),
+) -> Iterator[Row]:
+    """Time whole loops on CIFAR-sized images, recording and importance beside.
+
+    Parameters
+    ----------
+    cpu
+        On a CPU: by network, steps timed at a time, rounds, and the target.
+    batch
+        Images a step there.
+    core
+        Batches of 32 an epoch and rounds of the compact network on one core.
+    """
     device = choose_device("auto")
-    rows = []
-    for model, (steps, rounds, target) in (GPU if device.type == "cuda" else CPU).items():
-        rows += _of_network(model, steps, rounds, target, device)
     if device.type == "cuda":
-        rows += _large_batch(device)
-    return rows
+        for batch_size, share in GPU.items():
+            for model in GPU_NETWORKS:
+                yield from on_gpu(model, batch_size, device, share)
+        return
+    for model, (steps, rounds, target) in cpu.items():
+        yield from _of_network(model, steps, rounds, target, device, batch)
+    yield from _on_one_core(*core)
 
 
 def _of_network(
-    model: str, steps: int, rounds: int, target: str, device: torch.device
+    model: str, steps: int, rounds: int, target: str, device: torch.device, batch: int
 ) -> list[Row]:
-    loop = make_loop(random_images(BATCH * steps), model)
+    loop = make_loop(random_images(batch * steps), model, batch_size=batch)
     product, operations = matrix_product(device, loop.engine.precision)
-    with ApartLoop(BATCH * steps, model, device, BATCH) as usual:
+    with ApartLoop(batch * steps, model, device, batch) as usual:
         seconds = alternate(
             {
                 "usual": lambda: usual.timed(steps),
@@ -40,35 +80,152 @@ def _of_network(
             rounds,
             device,
         )
-    ratio = compared(seconds["usual"], seconds["ours"])
-    flops = BATCH * loop.engine.costs.forward_backward
-    reached = [flops / s for s in seconds["ours"]]
+    flops = batch * loop.engine.costs.forward_backward
+    return _rows(model, seconds, batch, flops, operations, f">= {target}", ">= 0.7")
+
+
+def _rows(
+    name: str, seconds: dict[str, list[float]], batch: int, flops: float, operations: float,
+    times: str = "", share: str = "",
+) -> list[Row]:  # fmt: skip
+    """What a loop reaches, beside the usual one and a matrix product timed in the same rounds."""
+    ours, usual = seconds["ours"], seconds["usual"]
+    reached = [flops / s for s in ours]
     possible = [operations / s for s in seconds["product"]]
-    share = compared(reached, possible)
-    wanted = "0.3" if device.type == "cuda" else "0.7"
-    rate = [BATCH / s for s in seconds["ours"]]
+    ratio, part = compared(usual, ours), compared(reached, possible)
     return [
-        row("step", f"{model}: ours", [1000 * s for s in seconds["ours"]], "ms"),
-        row("step", f"{model}: usual loop", [1000 * s for s in seconds["usual"]], "ms"),
-        row("step", f"{model}: times as fast as the usual loop", ratio, "ratio", f">= {target}"),
-        row("step", f"{model}: images", rate, "1/s"),
-        row("step", f"{model}: rate", [f / 1e9 for f in reached], "GFLOP/s"),
-        row("step", f"{model}: matrix product", [f / 1e9 for f in possible], "GFLOP/s"),
-        row("step", f"{model}: share of a matrix product", share, "share", f">= {wanted}"),
+        row("step", f"{name}: ours", [1000 * s for s in ours], "ms"),
+        row("step", f"{name}: usual loop", [1000 * s for s in usual], "ms"),
+        row("step", f"{name}: times as fast as the usual loop", ratio, "ratio", times),
+        row("step", f"{name}: images", [batch / s for s in ours], "1/s"),
+        row("step", f"{name}: rate", [f / 1e9 for f in reached], "GFLOP/s"),
+        row("step", f"{name}: matrix product", [f / 1e9 for f in possible], "GFLOP/s"),
+        row("step", f"{name}: share of a matrix product", part, "share", share),
     ]
 
 
-def _large_batch(device: torch.device) -> list[Row]:
-    """ResNet-18 at batch 512, on a GPU."""
-    samples = random_images(512 * 20)
-    loop = make_loop(samples, "resnet18", batch_size=512)
-    product, operations = matrix_product(device, loop.engine.precision, side=4096)
-    work = {"ours": lambda: epoch_seconds(loop), "product": product}
-    seconds = alternate(work, 8, device)
-    flops = 512 * loop.engine.costs.forward_backward
-    reached = [flops / s for s in seconds["ours"]]
-    share = compared(reached, [operations / s for s in seconds["product"]])
-    return [
-        row("step", "resnet18, batch 512: images", [512 / s for s in seconds["ours"]], "1/s"),
-        row("step", "resnet18, batch 512: share of a matrix product", share, "share", ">= 0.45"),
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _on_one_core(steps: int, rounds: int, batch: int = 32) -> list[Row]:
+    """The scale model's network as it is trained there, against the usual loop on the same core.
+
+    An epoch is p-SGD's, with all that it learns of the samples and its part of the record. The
+    usual loop loads its images in its own process: in workers they would take another core.
+    """
+    device = torch.device("cpu")
+    samples = random_images(batch * steps)
+    with _threads(1), scratch() as folder, ApartLoop(
+        len(samples), "compact", device, batch, workers=0
+    ) as usual:  # fmt: skip
+        loop = make_loop(samples, "compact", "cpu", method="p-SGD", batch_size=batch)
+        writer = writer_for(loop, Path(folder), samples)
+
+        def epoch() -> None:
+            loop.train_epoch(loop.history.epoch + 1)
+            writer.append_epoch({"epoch": loop.history.epoch}, loop.epoch_arrays())
+
+        product, operations = matrix_product(device, loop.engine.precision)
+        work = {"usual": lambda: usual.timed(steps), "ours": epoch, "product": product}
+        seconds = alternate(work, rounds)
+    seconds["ours"] = [s / steps for s in seconds["ours"]]
+    flops = batch * loop.engine.costs.forward_backward
+    name = "compact on one core, with importance and recording"
+    return _rows(name, seconds, batch, flops, operations, ">= 4", ">= 0.75")
+
+
+def on_gpu(
+    model: str,
+    batch: int,
+    device: torch.device,
+    share: str = "",
+    *,
+    steps: int = 40,
+    usual_steps: int = 8,
+    rounds: int = 5,
+    side: int = 4096,
+) -> list[Row]:
+    """Whole loops of p-SGD with graphs and without, the usual loop, a bare step, a product.
+
+    Parameters
+    ----------
+    share
+        Of a matrix product, aimed at with ResNet-18.
+    steps, usual_steps, rounds
+        Steps timed at a time, of ours and of the usual loop, and how often.
+    side
+        Rows of the square matrices of the product.
+    """
+    samples = random_images(batch * steps)
+    # At the rate of a budget of 1 all samples are drawn, so that every epoch has all steps.
+    graphed = make_loop(samples, model, device.type, batch_size=batch, method="p-SGD")
+    epoch_seconds(graphed)
+    plain = _without_graphs(samples, model, device.type, batch)
+    indices = torch.arange(batch, device=device)
+    product, operations = matrix_product(device, graphed.engine.precision, side=side)
+
+    def bare() -> None:
+        for _ in range(steps):
+            bare_step(graphed, indices)
+
+    with ApartLoop(max(usual_steps, 4) * batch, model, device, batch) as usual:
+        seconds = alternate(
+            {
+                "usual": lambda: usual.timed(usual_steps),
+                "ours": lambda: epoch_seconds(graphed),
+                "plain": lambda: epoch_seconds(plain),
+                "bare": bare,
+                "product": product,
+            },
+            rounds,
+            device,
+        )
+    seconds["bare"] = [s / steps for s in seconds["bare"]]
+    flops = batch * graphed.engine.costs.forward_backward
+    name = f"{model}, batch {batch}"
+    important = model == "resnet18"
+    rows = _rows(name, seconds, batch, flops, operations,
+                 ">= 10" if important and batch == BATCH else "",
+                 f">= {share}" if important and share else "")  # fmt: skip
+    added = [ours / bare - 1 for ours, bare in zip(seconds["ours"], seconds["bare"], strict=True)]
+    gain = compared(seconds["plain"], seconds["ours"])
+    rows += [
+        row("step", f"{name}: ours without graphs", [1000 * s for s in seconds["plain"]], "ms"),
+        row("step", f"{name}: gain by graphs", gain, "ratio"),
+        row("step", f"{name}: graph in use", [float(graphed.engine._graph is not None)], "0 or 1"),
+        row("step", f"{name}: bare step", [1000 * s for s in seconds["bare"]], "ms"),
+        row("step", f"{name}: importance", added, "of a step", "<= 0.02" if important else ""),
     ]
+    return rows + _of_the_peak(name, device, [flops / s for s in seconds["ours"]])
+
+
+def _without_graphs(samples: object, model: str, device: str, batch: int) -> Loop:
+    """A loop that found graphs turned off at its first step, when it decides."""
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "0"
+    try:
+        loop = make_loop(samples, model, device, batch_size=batch, method="p-SGD")
+        epoch_seconds(loop)
+    finally:
+        del os.environ[SWITCH]
+        if before is not None:
+            os.environ[SWITCH] = before
+    return loop
+
+
+def _of_the_peak(name: str, device: torch.device, reached: list[float]) -> list[Row]:
+    """Model FLOPs utilisation: the share of what the maker's data sheet promises."""
+    if device.type != "cuda":
+        return []
+    card = torch.cuda.get_device_name(device)
+    peak = next((flops for known, flops in PEAK.items() if known in card), None)
+    if peak is None:
+        return []
+    return [row("step", f"{name}: share of the peak (MFU)", [f / peak for f in reached], "share")]

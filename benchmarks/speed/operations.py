@@ -1,16 +1,84 @@
-"""Images a second of each augmentation, against torchvision's image by image and a step."""
+"""Single operations beside a library's: draws and numpy's, augmentations and torchvision's."""
 
+import resource
+import sys
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from benchmarks.speed.measure import Row, alternate, compared, row
-from benchmarks.speed.work import BATCH, bare_step, make_loop, random_images
+from benchmarks.speed.measure import (
+    BATCH,
+    Row,
+    alternate,
+    bare_step,
+    compared,
+    make_loop,
+    random_images,
+    row,
+)
 from budgetlab import augment
 from budgetlab.devices import choose_device
+from budgetlab.samplers import draw_without_replacement
+from budgetlab.training.allocation import keep_freed_memory
 
-__all__ = ["measure"]
+__all__ = ["augmenting", "drawing"]
+
+SIZES = {10**4: 60, 10**5: 20, 10**6: 8, 10**7: 3}
+SHARE = 0.3
+
+
+def drawing(sizes: dict[int, int] = SIZES) -> list[Row]:
+    """Draw 30% of N by weights like those of p-SGD: rounds by N."""
+    device = choose_device("auto")
+    if device.type == "cpu":
+        keep_freed_memory()  # as every run does; numpy gains by it too
+    generator = torch.Generator(device).manual_seed(0)
+    rng = np.random.default_rng(0)
+    rows, ours, grown = [], {}, {}
+    for size, rounds in sizes.items():
+        scores = rng.beta(0.5, 1.0, size)
+        q = (scores + scores.mean()) / (2 * scores.sum())
+        q /= q.sum()
+        weights, count = torch.from_numpy(q).to(device), int(SHARE * size)
+        before = _peak_bytes()
+        draw_without_replacement(weights, count, generator)
+        grown[size] = max(_peak_bytes() - before, 1)
+
+        def draw(weights=weights, count=count) -> object:
+            return draw_without_replacement(weights, count, generator)
+
+        def choose(size=size, count=count, q=q) -> object:
+            return rng.choice(size, count, replace=False, p=q)
+
+        # numpy takes seconds at ten million: once is enough to see it.
+        seconds = alternate({"ours": draw, "numpy": choose}, rounds, device)
+        ours[size] = min(seconds["ours"])
+        target = ">= 3" if size == 10**6 else ""
+        ratio = compared(seconds["numpy"], seconds["ours"])
+        rows += [
+            row("drawing", f"N = {size:,}: ours", [1000 * s for s in seconds["ours"]], "ms"),
+            row("drawing", f"N = {size:,}: numpy", [1000 * s for s in seconds["numpy"]], "ms"),
+            row("drawing", f"N = {size:,}: times as fast as numpy", ratio, "ratio", target),
+        ]
+    rows.append(row("drawing", "time: slope of log time over log N", [_slope(ours)], "slope"))
+    largest = max(sizes)
+    rows.append(row("drawing", f"N = {largest:,}: memory of a draw",
+                    [grown[largest] / largest], "bytes an index", "<= 64"))  # fmt: skip
+    return rows
+
+
+def _slope(by_size: dict[int, float]) -> float:
+    """1 where a thing grows as N, 2 where it grows as its square; the smallest N left out."""
+    sizes = sorted(by_size)[1:]
+    return float(np.polyfit(np.log(sizes), np.log([by_size[size] for size in sizes]), 1)[0])
+
+
+def _peak_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
 
 SIDE, CLASSES = 32, 10
 
@@ -18,7 +86,7 @@ SIDE, CLASSES = 32, 10
 STEPS = {"cpu": ("small", "<= 0.2"), "cuda": ("resnet18", "<= 0.03")}
 
 
-def measure(rounds: int = 8) -> list[Row]:
+def augmenting(rounds: int = 8) -> list[Row]:
     """Augment a batch of 128 images of 32x32, on the CPU and on a GPU if there is one."""
     devices = [torch.device("cpu")]
     if choose_device("auto").type == "cuda":

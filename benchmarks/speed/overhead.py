@@ -1,0 +1,242 @@
+"""What the kit adds to a bare step: the time of importance, the bytes and memory of recording."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.speed.measure import (
+    BATCH,
+    Row,
+    alternate,
+    bare_step,
+    compared,
+    make_loop,
+    random_images,
+    row,
+    scratch,
+    writer_for,
+)
+from budgetlab import history
+from budgetlab.samplers import Batch
+from budgetlab.training.loop import Loop
+
+__all__ = ["importance", "memory", "recording"]
+
+SAMPLES = 50_000
+EPOCHS = 200
+BUDGET = 0.3
+METHODS = ("unif-SGD", "p-SGD", "c-SGD")
+
+
+def importance(count: int = SAMPLES, rounds: int = 20) -> list[Row]:
+    """Time each part on its own, as an epoch of 50,000 samples at 30% budget does it."""
+    samples = random_images(count)
+    steps = int(count * BUDGET) // BATCH
+    step = _bare_step(samples, rounds)
+    rows = [row("importance", "bare step", [1000 * s for s in step], "ms")]
+    for method in METHODS:
+        loop = make_loop(samples, "auto", method=method, budget=BUDGET)
+        on_gpu = loop.device.type == "cuda"
+        with scratch() as folder:
+            parts = _parts(loop, Path(folder), samples)
+        for name, values in parts.items():
+            shares = [value / steps / sorted(step)[len(step) // 2] for value in values]
+            rows.append(row("importance", f"{method}: {name}", shares, "of a step"))
+        total = [sum(values) / steps / sorted(step)[len(step) // 2]
+                 for values in zip(*parts.values(), strict=True)]  # fmt: skip
+        limit = "<= 0.02" if on_gpu else "<= 0.05"
+        rows.append(row("importance", f"{method}: all together", total, "of a step", limit))
+    return rows + _selective_backprop(samples, size=min(count, 8192))
+
+
+def _bare_step(samples: Any, rounds: int) -> list[float]:
+    loop = make_loop(samples, "auto")
+    indices = torch.arange(BATCH, device=loop.device)
+    return alternate({"bare": lambda: bare_step(loop, indices)}, rounds, loop.device, 3)["bare"]
+
+
+def _parts(loop: Loop, out: Path, samples: Any, epochs: int = 4) -> dict[str, list[float]]:
+    """Seconds of an epoch that go into each part."""
+    device = loop.device
+    loop.train_epoch(1, on_step=_stop_after(loop, 3))
+    writer = writer_for(loop, out, samples)
+    batch = Batch(torch.randperm(len(samples), device=device)[:BATCH])
+    engine, steps = loop.engine, int(len(samples) * BUDGET) // BATCH
+    logits = torch.randn(BATCH, 10, device=device)
+    shown = engine.augment(batch.indices)
+
+    def draw() -> None:
+        for _ in loop.sampler.batches(2, loop.history, loop._look):
+            pass
+
+    def learn() -> None:
+        for _ in range(steps):
+            credit = history.assign_credit(
+                engine.credit_rule, batch.indices, shown.sources, shown.weights
+            )
+            labels = samples.y.to(device)[credit.samples]
+            seen = history.measure(logits[credit.rows], labels)
+            loop.history.count(batch.indices)
+            loop.history.update(credit, seen)
+
+    def charge() -> None:
+        for _ in range(steps):
+            loop.budget.allows(loop.ledger, trained=BATCH)
+            loop._learning_rate(BATCH)
+            loop.ledger.charge_step(BATCH)
+
+    def record() -> None:
+        writer.append_epoch({"epoch": len(writer.epochs) + 1}, loop.epoch_arrays())
+
+    work = {"sampling": draw, "history": learn, "ledger": charge, "recording": record}
+    return alternate(work, epochs, device)
+
+
+def _stop_after(loop: Loop, steps: int) -> Any:
+    """End an epoch early, by spending the budget."""
+    limit = loop.budget.limit
+
+    def on_step() -> None:
+        done = loop.ledger.steps >= steps
+        loop.budget.limit = float(loop.ledger.steps) if done else limit
+
+    return on_step
+
+
+def _selective_backprop(samples: Any, rounds: int = 3, size: int = 8192) -> list[Row]:
+    """A whole epoch of it against its forwards and steps alone, as many as it made."""
+    small = samples.select(range(size))
+    loop = make_loop(small, "auto", method="selective-backprop", budget=BUDGET)
+    loop.train_epoch(1)
+    counts: list[tuple[int, int]] = []
+    indices = torch.arange(BATCH, device=loop.device)
+
+    def ours() -> float:
+        ledger = loop.ledger
+        before = ledger.steps, ledger.looked_samples
+        begun = time.perf_counter()
+        loop.train_epoch(loop.history.epoch + 1)
+        took = time.perf_counter() - begun
+        counts.append((ledger.steps - before[0], (ledger.looked_samples - before[1]) // BATCH))
+        return took
+
+    def look() -> None:
+        engine = loop.engine
+        engine.network.eval()
+        with torch.no_grad():
+            for _ in range(10):
+                engine.logits(engine.augment(indices).images)
+
+    def step() -> None:
+        for _ in range(10):
+            bare_step(loop, indices)
+
+    seconds = alternate({"ours": ours, "look": look, "step": step}, rounds, loop.device, 1)
+    bare = [
+        (steps * step + looks * look) / 10
+        for (steps, looks), step, look in zip(
+            counts[1:], seconds["step"], seconds["look"], strict=True
+        )
+    ]
+    ratio = compared(seconds["ours"], bare)
+    return [row("importance", "selective-backprop over its bare passes", ratio, "ratio", "<= 1.1")]
+
+
+def recording(count: int = SAMPLES, rounds: int = 6) -> list[Row]:
+    """Record epochs in which a share of the samples was trained on, and in which all were."""
+    samples = random_images(count)
+    rows = []
+    for budget, target in ((0.3, ""), (1.0, "<= 60")):
+        loop = make_loop(samples, "small", device="cpu", method="p-SGD", budget=budget)
+        with scratch() as folder:
+            writer = writer_for(loop, Path(folder), samples)
+            sizes = [_bytes_in(writer.path)]
+
+            def record(loop=loop, writer=writer, sizes=sizes, budget=budget) -> float:
+                _pretend_epoch(loop, budget)
+                clock = alternate(
+                    {
+                        "write": lambda: writer.append_epoch(
+                            {"epoch": len(writer.epochs) + 1}, loop.epoch_arrays()
+                        )
+                    },
+                    1,
+                    warm_up=0,
+                )
+                sizes.append(_bytes_in(writer.path))
+                return clock["write"][0]  # fmt: skip
+
+            seconds = alternate({"record": record}, rounds)["record"]
+        megabytes = [size / 1e6 for size in np.diff(sizes)]
+        whole = [sizes[0] / 1e6 + EPOCHS * size for size in megabytes]
+        name = f"budget {budget:g}"
+        rows += [
+            row("recording", f"{name}: an epoch", seconds, "s"),
+            row("recording", f"{name}: an epoch", megabytes, "MB"),
+            row("recording", f"{name}: history of {EPOCHS} epochs", whole, "MB", target),
+        ]
+    return rows
+
+
+def _pretend_epoch(loop, budget: float) -> None:
+    """Let the history see logits like those of a network half way, and draw for the next epoch."""
+    loop.history.start_epoch(loop.history.epoch + 1)
+    draws = loop.sampler.batches(loop.history.epoch, loop.history, loop._look)
+    drawn = torch.cat([batch.indices for batch in draws])
+    labels = loop.engine.samples.y[drawn]
+    logits = 1.5 * torch.randn(len(drawn), 10)
+    strength = 3 + 2 * torch.randn(len(drawn), 1)
+    logits.scatter_add_(1, labels[:, None], strength)
+    batch = Batch(drawn)
+    ones = torch.ones(len(drawn))
+    credit = history.Credit(torch.arange(len(drawn)), batch.indices, ones)
+    loop.history.count(drawn)
+    loop.history.update(credit, history.measure(logits, labels))
+
+
+def _bytes_in(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+# Memory after every epoch, and the highest at the end.
+TRAIN = """
+import json, resource, sys
+import torch
+import budgetlab as bl
+from budgetlab.training import Run
+unit = 1 if sys.platform == "darwin" else 1024
+on_gpu = torch.cuda.is_available()
+settings = json.loads(sys.argv[1])
+run = Run(bl.RunConfig(**settings))
+after = []
+for row in run:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    after.append(torch.cuda.max_memory_allocated() if on_gpu else peak)
+print(json.dumps({"after": after, "on_gpu": on_gpu}))
+"""
+
+
+def memory(epochs: int = 12, **settings: Any) -> list[Row]:
+    """Train the default network of the device on ``shapes``, and watch the peak by epoch."""
+    with scratch() as folder:
+        settings = {"dataset": "shapes", "method": "p-SGD", "budget": 0.2, "epochs": epochs,
+                    "data_root": f"{folder}/data", "out": f"{folder}/runs"} | settings  # fmt: skip
+        command = [sys.executable, "-c", TRAIN, json.dumps(settings)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    after = told["after"]
+    where = "GPU memory" if told["on_gpu"] else "memory"
+    growth = (after[-1] - after[len(after) // 3]) / 1e6 / (len(after) - len(after) // 3 - 1)
+    return [
+        row("memory", f"peak {where} of a run with recording", [after[-1] / 1e6], "MB"),
+        row("memory", "growth of the peak an epoch, after the first third", [growth], "MB",
+            "<= 1"),
+    ]  # fmt: skip
