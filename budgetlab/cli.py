@@ -217,11 +217,11 @@ class List:
 def _described(what: str) -> dict[str, str]:
     if what not in LISTS:
         raise unknown("list", what, LISTS)
-    from budgetlab import augment, budget, data, models, presets, samplers
+    from budgetlab import augment, budget, data, methods, models, presets
 
     if what == "schedules":
         return {name: text for name, (text, _) in budget.SCHEDULES.items()}
-    modules = {"datasets": data, "models": models, "methods": samplers, "augmentations": augment,
+    modules = {"datasets": data, "models": models, "methods": methods, "augmentations": augment,
                "presets": presets}  # fmt: skip
     return modules[what].describe()
 

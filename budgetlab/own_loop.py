@@ -28,7 +28,7 @@ from budgetlab.budget import Budget, Costs, Ledger, model_costs, schedule, steps
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import Credit, History, measure
-from budgetlab.samplers.proxy import ProxyPlan, ProxyRun
+from budgetlab.samplers.base import ProxyPlan, ProxyRun
 
 __all__ = ["BudgetSampler", "LoopHistory"]
 

@@ -15,10 +15,9 @@ import hypothesis
 import pytest
 import torch
 
-from budgetlab import data, samplers
+from budgetlab import data, methods, samplers
 from budgetlab.config import RunConfig
 from budgetlab.data import Splits
-from budgetlab.samplers import registry
 from budgetlab.training import Run
 
 torch.set_num_threads(1)
@@ -75,7 +74,7 @@ def train(config: RunConfig) -> Callable[..., Run]:
 @pytest.fixture
 def forget_methods() -> object:
     """Take methods that a test registers off the list again."""
-    before = dict(registry._REGISTRY)
+    before = dict(methods._table)
     yield samplers
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(before)
+    methods._table.clear()
+    methods._table.update(before)

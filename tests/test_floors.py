@@ -12,7 +12,7 @@ import budgetlab as bl
 PACKAGE = Path(__file__).parent.parent / "budgetlab"
 
 FLOORS = (
-    {"errors", "config", "presets", "seeds", "memory", "records"},
+    {"errors", "config", "presets", "seeds", "memory", "methods", "records"},
     {"data", "models", "augment", "history", "budget", "devices", "own_models"},
     {"samplers"},
     {"training", "analysis", "own_loop"},
@@ -26,6 +26,7 @@ READING = {
     "presets",
     "seeds",
     "memory",
+    "methods",
     "records",
     "analysis",
     "plots",

@@ -8,7 +8,7 @@ from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, History, Measures
 from budgetlab.samplers import ForwardResult, ProxyRun, SamplerContext, build
-from budgetlab.samplers.grad_norm import gain
+from budgetlab.samplers.candidates import gain
 
 SIZE, BATCH = 320, 8
 

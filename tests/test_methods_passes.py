@@ -8,7 +8,7 @@ from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, History, Measures
 from budgetlab.samplers import ProxyRun, SamplerContext, build
-from budgetlab.samplers.infobatch import solve_prune_fraction
+from budgetlab.samplers.dynamic_pruning import solve_prune_fraction
 
 SIZE, BATCH = 200, 10
 

@@ -11,9 +11,9 @@ from budgetlab.samplers import (
     Batch,
     ForwardResult,
     SamplerContext,
-    SelectiveBackprop,
     keep_probability,
 )
+from budgetlab.samplers.candidates import SelectiveBackprop
 from budgetlab.training import Run, train
 
 SIZE, BATCH = 640, 32

@@ -7,9 +7,9 @@ import pandas as pd
 
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
+from budgetlab.methods import OPTIONS, ordered
 
 __all__ = [
-    "METHODS",
     "METHOD_FIELDS",
     "condition_columns",
     "data_columns",
@@ -21,20 +21,11 @@ __all__ = [
 
 SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
 
-METHODS = ("unif-SGD", "SGD", "p-SGD", "c-SGD", "selective-backprop", "top-k", "rho-loss",
-           "grad-norm", "infobatch", "rs2", "loss", "random-subset", "el2n-pruned",
-           "forgetting-pruned", "curriculum")  # fmt: skip
-"""The built-in methods in the order in which tables and figures show them."""
-
 # Where a run lies, and the device it ran on, do not make another condition; the
 # model that "auto" became does.
 NOT_CONDITIONS = ("data_root", "out", "device")
 
-METHOD_FIELDS = ("sb_beta", "sb_staleness", "averaging", "smoothing", "power", "weights",
-                 "keep_fraction", "presample", "grad_norm_threshold", "prune_fraction",
-                 "subset_fraction", "proxy_share", "proxy_model", "holdout_fraction", "credit",
-                 "fidelity")  # fmt: skip
-"""Settings that one method reads and another ignores."""
+METHOD_FIELDS = OPTIONS
 
 
 def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this frame") -> None:
@@ -101,8 +92,7 @@ def data_columns(frame: pd.DataFrame) -> list[str]:
 
 def method_order(methods: Iterable[str]) -> list[str]:
     """Sort methods: the built-in ones in their usual order, then others as they come."""
-    names = list(dict.fromkeys(methods))
-    return sorted(names, key=lambda m: METHODS.index(m) if m in METHODS else len(METHODS))
+    return ordered(methods)
 
 
 def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:

@@ -258,7 +258,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
 
 def named_groups(
     frame: pd.DataFrame, keys: Sequence[str]
-) -> tuple[dict[str, pd.DataFrame], dict[str, style.Look]]:
+) -> tuple[dict[str, pd.DataFrame], dict[str, style.LineStyle]]:
     """Split a frame by its conditions, each named by what tells it from the others."""
     shown = varying(frame, keys) or ["method"]
     groups, parts = {}, {}

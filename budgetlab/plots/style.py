@@ -2,31 +2,23 @@
 
 import weakref
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from budgetlab import methods
 from budgetlab.analysis import AXES, COSTS, MEANINGS, label, varying
-from budgetlab.analysis.conditions import METHODS
+from budgetlab.methods import COLOURS, LINES, LineStyle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Look", "alt_text", "axes", "axis_name", "capital", "condition_looks", "describe",
+__all__ = ["LineStyle", "alt_text", "axes", "axis_name", "capital", "condition_looks", "describe",
            "finish", "fraction", "keep_possible", "line_labels", "literal", "looks",
            "new_figure"]  # fmt: skip
 
-# Okabe & Ito (2008) without yellow, which is unreadable on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, FAINT = "#222222", "#d9d9d9"
-
-# A method looks the same in every figure, whatever it stands beside.
-LOOKS = ("unif-SGD", "p-SGD", "c-SGD", "SGD", "selective-backprop", "top-k", "rho-loss",
-         "grad-norm", "infobatch", "rs2")  # fmt: skip
 
 NAMES = {
     "test_accuracy": "test accuracy (%)",
@@ -42,33 +34,23 @@ NAMES = {
 _descriptions: "weakref.WeakKeyDictionary[Axes, str]" = weakref.WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class Look:
-    """How one thing is drawn: never told apart by colour alone."""
-
-    colour: str
-    line: Any
-    marker: str
-
-
-def looks(values: Sequence[Hashable]) -> dict[Hashable, Look]:
-    """Give each value a look of its own; the built-in methods always have theirs."""
-    result: dict[Hashable, Look] = {}
-    known = [value for value in values if value in LOOKS[: len(COLOURS)]]
-    taken = {LOOKS.index(value) for value in known}
-    free = [i for i in range(len(COLOURS)) if i not in taken]
-    for value in dict.fromkeys(values):
-        place = LOOKS.index(value) if value in known else (free.pop(0) if free else len(result))
-        # A second round of colours comes with other lines and markers.
-        shift = 0 if value in known else place // len(COLOURS)
-        number = place % len(COLOURS)
-        result[value] = Look(
-            COLOURS[number], LINES[(number + shift) % len(LINES)], MARKERS[(number + shift) % 7]
-        )
-    return result
+def looks(values: Sequence[Hashable]) -> dict[Hashable, LineStyle]:
+    """Give each value a style of its own; a method of the table always has its own."""
+    values = list(dict.fromkeys(values))
+    entries = {value: methods.known(value) for value in values}
+    result = {value: entry.style for value, entry in entries.items() if entry and entry.style}
+    taken = {COLOURS.index(s.colour) for s in result.values() if s.colour in COLOURS}
+    # A second round of colours comes with other lines and markers.
+    free = [place for place in range(len(COLOURS)) if place not in taken]
+    free += [place for place in range(len(COLOURS), 49) if methods.style(place) not in
+             result.values()]  # fmt: skip
+    for value in values:
+        if value not in result:
+            result[value] = methods.style(free.pop(0) if free else len(result))
+    return {value: result[value] for value in values}
 
 
-def condition_looks(names: dict[str, tuple[str, str]]) -> dict[str, Look]:
+def condition_looks(names: dict[str, tuple[str, str]]) -> dict[str, LineStyle]:
     """Give conditions looks: colour and marker say the method, the line says the rest.
 
     Parameters
@@ -76,15 +58,15 @@ def condition_looks(names: dict[str, tuple[str, str]]) -> dict[str, Look]:
     names
         For each name in a legend, its method and what else tells it from the others.
     """
-    methods = looks([method for method, _ in names.values()])
+    styles = looks([method for method, _ in names.values()])
     rests = looks([rest for _, rest in names.values()])
     if len(rests) == 1:
-        return {name: methods[method] for name, (method, _) in names.items()}
-    if len(methods) == 1:
+        return {name: styles[method] for name, (method, _) in names.items()}
+    if len(styles) == 1:
         return {name: rests[rest] for name, (_, rest) in names.items()}
     order = list(rests)
     return {
-        name: Look(methods[m].colour, LINES[order.index(r) % len(LINES)], methods[m].marker)
+        name: LineStyle(styles[m].colour, LINES[order.index(r) % len(LINES)], styles[m].marker)
         for name, (m, r) in names.items()
     }
 
@@ -182,7 +164,7 @@ def literal(name: object) -> str:
 
 def capital(text: str) -> str:
     """Begin a sentence with a capital letter; methods keep their names."""
-    return text if text.startswith(METHODS) else text[:1].upper() + text[1:]
+    return text if text.startswith(tuple(methods.names())) else text[:1].upper() + text[1:]
 
 
 def axis_name(column: str) -> str:

@@ -9,33 +9,26 @@ Write your own from a score in two lines::
     @bl.sampler("mine")
     def score(history):
         return 1 - history.confidence
+
+What the kit knows of each method beside its code is its entry in
+:mod:`budgetlab.methods`; ``lookup("p-SGD")`` gives the class.
 """
 
+from budgetlab.augment import AugmentedBatch
+from budgetlab.methods import canonical, describe, names
 from budgetlab.samplers.base import (
-    AugmentedBatch,
     Batch,
+    Forecast,
     ForwardResult,
     Looker,
+    ProxyPlan,
+    ProxyRun,
     Sampler,
     SamplerContext,
 )
-from budgetlab.samplers.core_sets import EL2NPruned, ForgettingPruned, RandomSubset
-from budgetlab.samplers.curriculum import Curriculum
-from budgetlab.samplers.epoch_sampling import (
-    RS2,
-    SGD,
-    ConfidenceSGD,
-    LossSGD,
-    ProbabilitySGD,
-    UniformSGD,
-)
-from budgetlab.samplers.grad_norm import GradientNorm
-from budgetlab.samplers.infobatch import InfoBatch
-from budgetlab.samplers.proxy import ProxyPlan, ProxyRun
-from budgetlab.samplers.registry import build, canonical, describe, lookup, names, sampler
+from budgetlab.samplers.candidates import keep_probability
+from budgetlab.samplers.registry import build, lookup, sampler
 from budgetlab.samplers.scores import ScoreSampler, replace_unseen, smooth
-from budgetlab.samplers.selective import SelectiveBackprop, keep_probability
-from budgetlab.samplers.top_k import RhoLoss, TopK
 from budgetlab.samplers.weighted_sampling import (
     draw_without_replacement,
     inclusion_probability,
@@ -44,30 +37,16 @@ from budgetlab.samplers.weighted_sampling import (
 )
 
 __all__ = [
-    "RS2",
-    "SGD",
     "AugmentedBatch",
     "Batch",
-    "ConfidenceSGD",
-    "Curriculum",
-    "EL2NPruned",
-    "ForgettingPruned",
+    "Forecast",
     "ForwardResult",
-    "GradientNorm",
-    "InfoBatch",
     "Looker",
-    "LossSGD",
-    "ProbabilitySGD",
     "ProxyPlan",
     "ProxyRun",
-    "RandomSubset",
-    "RhoLoss",
     "Sampler",
     "SamplerContext",
     "ScoreSampler",
-    "SelectiveBackprop",
-    "TopK",
-    "UniformSGD",
     "build",
     "canonical",
     "describe",

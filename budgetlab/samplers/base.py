@@ -7,13 +7,23 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from budgetlab import methods
 from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import History
-from budgetlab.samplers.proxy import ProxyPlan, ProxyRun, TrainProxy
 
-__all__ = ["Batch", "ForwardResult", "Looker", "Sampler", "SamplerContext"]
+__all__ = [
+    "Batch",
+    "Forecast",
+    "ForwardResult",
+    "Looker",
+    "ProxyPlan",
+    "ProxyRun",
+    "Sampler",
+    "SamplerContext",
+    "TrainProxy",
+]
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,80 @@ class Looker(Protocol):
 
 
 @dataclass(frozen=True)
+class ProxyPlan:
+    """Which network to train, on what, and what to find out with it.
+
+    It may spend ``config.proxy_share`` of the limit of the run, in the run's own unit.
+
+    Attributes
+    ----------
+    samples
+        What to train on: ``training``, ``validation``, or training samples int64 ``[M]``.
+    small
+        What ``proxy_model="auto"`` means: a network smaller than that of the run, or
+        the same one.
+    losses
+        Whether to run all training samples through it in the end.
+    trajectory
+        Whether its history is a :class:`~budgetlab.history.Trajectory`.
+    """
+
+    samples: Tensor | Literal["training", "validation"]
+    small: bool
+    losses: bool
+    trajectory: bool = False
+
+
+@dataclass(frozen=True)
+class ProxyRun:
+    """What came of it.
+
+    Attributes
+    ----------
+    history
+        Of the samples trained on, in the order of the plan.
+    losses
+        float32 ``[N]``: cross-entropy of every training sample, not augmented, in
+        evaluation mode; None where they were not asked for.
+    """
+
+    history: History
+    losses: Tensor | None
+
+
+class TrainProxy(Protocol):
+    """Trains another network; every step and every forward is charged to the ledger."""
+
+    def __call__(self, plan: ProxyPlan, generator: torch.Generator) -> ProxyRun:
+        """Train, with a random order from ``generator``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a method will do in its next epoch, as far as a history can say it.
+
+    Attributes
+    ----------
+    q
+        float64 ``[N]``, sums to one: shares of the draw; for a method that keeps candidates,
+        shares of what it is expected to keep.
+    how
+        How the chances come about, as a sentence goes on.
+    inclusion
+        float64 ``[N]``, in [0, 1]: chance of being trained on in this epoch. None where
+        ``draws`` samples are drawn by ``q`` without replacement, which has no closed form.
+    draws
+        How many are drawn.
+    """
+
+    q: Tensor
+    how: str = ""
+    inclusion: Tensor | None = None
+    draws: int = 0
+
+
+@dataclass(frozen=True)
 class SamplerContext:
     """What a sampler is told about the run.
 
@@ -126,8 +210,7 @@ class Sampler:
     probability
         ``[N]`` for the record, or None.
     budget
-        Share of the full run that the limit allows: that of the config, unless the
-        published code ignores it.
+        Share of the full run that the limit allows, as the entry of the method says.
     last_epoch
         Stop after this epoch even if the budget is not spent; None for no such end.
     looks_before_step
@@ -146,9 +229,6 @@ class Sampler:
     weighting: Literal["refused", "own", "offered"] = "refused"
     """What ``weights="unbiased"`` means. ``offered``: the method makes them. ``own``: its
     mean gradient is unbiased without. ``refused``: it cannot be."""
-    probability_kind = "draw"
-    """``draw``: probability sums to one over the samples; ``keep``: that of being
-    trained on once looked at."""
 
     def __init__(self, context: SamplerContext):
         self.context = context
@@ -157,7 +237,7 @@ class Sampler:
         self.generator = context.generator
         self.device = context.device
         self.probability: Tensor | None = None
-        self.budget = context.config.budget
+        self.budget = methods.find(context.config.method).share(context.config)
         self.last_epoch: int | None = None
         self.looks_before_step = 0
         self.proxy: ProxyPlan | None = None
@@ -168,6 +248,11 @@ class Sampler:
                 "some samples no chance or an unknown one: give none, or a method that draws by "
                 "a score, such as p-SGD"
             )
+
+    @property
+    def probability_kind(self) -> str:
+        """``draw`` or ``keep``, see :attr:`budgetlab.Method.probability`."""
+        return methods.find(self.context.config.method).probability
 
     def progress(self, spent: float) -> float:
         """Progress of the learning rate schedule, from the share of the budget spent."""
@@ -180,13 +265,20 @@ class Sampler:
         """
         raise NotImplementedError
 
+    def forecast(self, history: History) -> Forecast:
+        """Foresee the next epoch from what is known as it begins.
+
+        Methods that decide by what they see within the epoch cannot, and leave this out.
+        """
+        raise NotImplementedError
+
     def run_proxy(self) -> ProxyRun:
         """Train the network that :attr:`proxy` plans; charged to the ledger.
 
         Raises
         ------
         InputError
-            If there is nobody to train it, as in a training loop of your own.
+            If nothing can train it, as in a training loop of your own.
         """
         if self.proxy is None or self.context.train_proxy is None:
             raise InputError(

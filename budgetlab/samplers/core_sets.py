@@ -8,15 +8,12 @@ from torch import Tensor
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.errors import InputError
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
-from budgetlab.samplers.proxy import ProxyPlan
-from budgetlab.samplers.registry import sampler
+from budgetlab.samplers.base import Batch, Looker, ProxyPlan, Sampler, SamplerContext
 from budgetlab.samplers.scores import replace_unseen
 
 __all__ = ["EL2NPruned", "ForgettingPruned", "RandomSubset"]
 
 
-@sampler("random-subset")
 class RandomSubset(Sampler):
     """A random part of the training set, drawn once: the baseline of every core set.
 
@@ -81,7 +78,6 @@ class Pruned(RandomSubset):
         return shuffled[ranked[: self.count]]
 
 
-@sampler("el2n-pruned")
 class EL2NPruned(Pruned):
     """The part that a short scoring run gets most wrong, kept for good: EL2N.
 
@@ -94,7 +90,6 @@ class EL2NPruned(Pruned):
         return history.el2n
 
 
-@sampler("forgetting-pruned")
 class ForgettingPruned(Pruned):
     """The part that a short scoring run forgets most often or never learns, kept for good.
 

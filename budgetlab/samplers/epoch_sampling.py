@@ -9,16 +9,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from budgetlab.budget import steps_per_epoch
+from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
-from budgetlab.samplers.registry import sampler
+from budgetlab.samplers.base import Batch, Forecast, Looker, Sampler, SamplerContext
 from budgetlab.samplers.scores import ScoreSampler, replace_unseen
+from budgetlab.samplers.weighted_sampling import draw_without_replacement
 
-__all__ = ["RS2", "SGD", "ConfidenceSGD", "LossSGD", "ProbabilitySGD", "UniformSGD"]
+__all__ = [
+    "RS2", "SGD", "ConfidenceSGD", "Curriculum", "LossSGD", "ProbabilitySGD", "UniformSGD",
+]  # fmt: skip
 
 
-@sampler("SGD")
 class SGD(Sampler):
     """Short schedule: full passes over the shuffled set until the budget is spent.
 
@@ -33,8 +34,6 @@ class SGD(Sampler):
         super().__init__(context)
         self.steps_of_pass = steps_per_epoch(self.size, 1.0, self.batch_size)
         self.published = context.config.fidelity == "published"
-        if self.published:
-            self.budget = 1.0
         self._epoch, self._step = 1, 0
 
     def progress(self, spent: float) -> float:
@@ -57,17 +56,21 @@ class SGD(Sampler):
             self._step = step
             yield Batch(indices)
 
+    def forecast(self, history: History) -> Forecast:
+        """Every sample, once."""
+        every = torch.ones(self.size, dtype=torch.float64, device=self.device)
+        how = "every sample comes once in a pass; analytic"
+        return Forecast(every / self.size, how, every)
 
-@sampler("unif-SGD")
+
 class UniformSGD(ScoreSampler):
     """A new uniform draw of the budget every epoch."""
 
     def score(self, history: History) -> Tensor:
-        """Score everybody 1."""
+        """Score every sample 1."""
         return torch.ones(self.size, device=self.device)
 
 
-@sampler("p-SGD")
 class ProbabilitySGD(ScoreSampler):
     """More of what the network gets wrong: score is the mean of 1 - p_y."""
 
@@ -76,7 +79,6 @@ class ProbabilitySGD(ScoreSampler):
         return error_of(self.context.config.averaging, history)
 
 
-@sampler("c-SGD")
 class ConfidenceSGD(ScoreSampler):
     """More of what the network is unsure of: score is m (1 - m), m the mean of 1 - p_y.
 
@@ -99,7 +101,6 @@ class ConfidenceSGD(ScoreSampler):
         return super().probabilities(history)
 
 
-@sampler("loss")
 class LossSGD(ScoreSampler):
     """More of what costs most: score is the loss at the last visit.
 
@@ -113,7 +114,6 @@ class LossSGD(ScoreSampler):
         return history.last_loss
 
 
-@sampler("rs2")
 class RS2(Sampler):
     """Consecutive parts of one permutation, so that all are seen equally often.
 
@@ -136,6 +136,50 @@ class RS2(Sampler):
         while len(self.left) < self.draws:
             self.left = torch.cat([self.left, self.shuffled()])
         drawn, self.left = self.left[: self.draws], self.left[self.draws :]
+        for indices in self.full_batches(drawn):
+            yield Batch(indices)
+
+    def forecast(self, history: History) -> Forecast:
+        """The same chance for all."""
+        every = torch.ones(self.size, dtype=torch.float64, device=self.device)
+        how = f"parts of one permutation: {self.draws:,} of {self.size:,}; analytic"
+        return Forecast(every / self.size, how, every * self.draws / self.size)
+
+
+class Curriculum(Sampler):
+    """Easy to hard: draws uniformly from the easiest part of the data, which grows.
+
+    Easy is a low mean of ``1 - p_y``, from the run itself: a self-paced curriculum (Bengio
+    et al., *Curriculum Learning*, ICML 2009; Kumar et al., *Self-Paced Learning*, NeurIPS
+    2010) with a linear pacing function (Hacohen & Weinshall, ICML 2019). At progress ``p``
+    the part is ``b + (1 - b) p`` of the samples, so that it begins with those that one
+    epoch takes and ends with all. The first epoch is uniform; later, a sample never seen
+    stands in the middle, and among equals the choice is random.
+    """
+
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        budget = context.config.budget
+        self.draws = samples_per_epoch(self.size, budget)
+        steps_per_epoch(self.size, budget, self.batch_size)
+
+    def easiest(self, history: History) -> Tensor:
+        """Return the samples to draw from, int64 ``[M]``."""
+        budget, error = self.context.config.budget, history.error
+        if not bool(history.seen.any()):
+            return torch.arange(self.size, device=self.device)
+        share = budget + (1 - budget) * self.context.spent()
+        count = max(samples_per_epoch(self.size, share), self.draws)
+        error = torch.where(history.seen, error, error.nanmedian())
+        shuffled = self.shuffled()
+        return shuffled[error[shuffled].argsort(stable=True)[:count]]
+
+    def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
+        """Draw from the easiest, then yield the draw batch by batch."""
+        easiest = self.easiest(history)
+        self.probability = torch.zeros(self.size, device=self.device)
+        self.probability[easiest] = 1 / len(easiest)
+        drawn = draw_without_replacement(self.probability, self.draws, self.generator)
         for indices in self.full_batches(drawn):
             yield Batch(indices)
 

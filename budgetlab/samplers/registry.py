@@ -1,34 +1,35 @@
-"""The list of methods, and how to add one."""
+"""From the name of a method to its code, and how to add a method of your own."""
 
+import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from budgetlab import methods
 from budgetlab.errors import InputError, unknown
+from budgetlab.methods import Method
 from budgetlab.samplers.base import Sampler, SamplerContext
 from budgetlab.samplers.scores import ScoreSampler
 
-__all__ = ["build", "canonical", "describe", "lookup", "names", "sampler"]
+__all__ = ["build", "lookup", "sampler"]
 
-_REGISTRY: dict[str, tuple[str, type[Sampler]]] = {}
-
-# As the course meets them; your own come after.
-ORDER = ("SGD", "unif-SGD", "rs2", "p-SGD", "c-SGD", "loss", "selective-backprop", "top-k",
-         "rho-loss", "grad-norm", "infobatch", "random-subset", "el2n-pruned",
-         "forgetting-pruned", "curriculum")  # fmt: skip
+# Methods that were registered; the code of those that come with the kit is where they say.
+_registered: dict[str, type[Sampler]] = {}
 
 
-def sampler(name: str, *, unseen: str = "highest") -> Callable[[Any], Any]:
-    """Register a method under a name, so that ``method=name`` runs it.
+def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], Any]:
+    """Register a method, so that ``method=name`` runs it and every list and figure knows it.
 
     Decorates a :class:`Sampler` class, or a function from a
-    :class:`~budgetlab.history.History` to scores ``[N]`` >= 0. From scores a draw-ahead
-    method is made: smoothed, drawn without replacement once an epoch.
+    :class:`~budgetlab.history.History` to scores ``[N]`` >= 0. From scores a method is made
+    that draws once an epoch, without replacement, by the smoothed scores.
 
     Parameters
     ----------
     name
-        What ``--method`` takes. A name taken again is replaced, so that a cell can
-        be run twice; the built-in names are kept.
+        What ``--method`` takes, or a :class:`budgetlab.Method`, which also says how figures
+        draw it, what it costs and which settings it reads. A name taken again is replaced,
+        so that a cell can be run twice; the built-in names are kept.
     unseen
         For functions. ``highest``: a sample never seen takes the highest score among
         the seen ones, and the first epoch is uniform. ``score``: the function's own
@@ -40,58 +41,37 @@ def sampler(name: str, *, unseen: str = "highest") -> Callable[[Any], Any]:
         If the name is missing or one of the kit's own, ``unseen`` is neither of the
         two, or what is decorated is neither a function nor a :class:`Sampler`.
     """
-    if not isinstance(name, str):
+    if not isinstance(name, str | Method):
         raise InputError('give the method a name: @bl.sampler("mine")')
     if unseen not in ("highest", "score"):
         raise unknown("rule for the unseen", unseen, ("highest", "score"))
+    entry = name if isinstance(name, Method) else None
+    key = entry.name if entry else str(name)
 
     def register(made: Any) -> Any:
-        taken = _REGISTRY.get(name)
-        if taken and taken[1].__module__.startswith("budgetlab.") and not _is_ours(made):
-            raise InputError(f"method '{name}' is built in: choose another name")
+        listed = methods.known(key)
+        if listed is not None and listed.where:
+            raise InputError(f"method '{key}' is built in: choose another name")
         if not (issubclass(made, Sampler) if isinstance(made, type) else callable(made)):
             raise InputError(
-                f"'{name}' cannot be {made!r}: a method is a function of the history, or a "
+                f"'{key}' cannot be {made!r}: a method is a function of the history, or a "
                 "Sampler class"
             )
         if not isinstance(made, type):
             made = ScoreSampler.from_function(made, unseen)
-        text = ((made.__doc__ or "").strip() or "your own").splitlines()[0].rstrip(".")
-        _REGISTRY[name] = (text, made)
+        _registered[key] = made
+        methods.add(entry or _entry_of(key, made))
         return made
 
     return register
 
 
-def _is_ours(made: Any) -> bool:
-    return getattr(made, "__module__", "").startswith("budgetlab.")
-
-
-def names() -> list[str]:
-    """Names that ``--method`` takes."""
-    place = {name: number for number, name in enumerate(ORDER)}
-    return sorted(_REGISTRY, key=lambda name: place.get(name, len(ORDER)))
-
-
-def describe() -> dict[str, str]:
-    """One line on each method, by name."""
-    return {name: _REGISTRY[name][0] for name in names()}
-
-
-def canonical(name: str) -> str:
-    """Return the name of a method as it is registered, whatever the case it is given in.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    by_lower = {known.lower(): known for known in _REGISTRY}
-    if name in _REGISTRY:
-        return name
-    if name.lower() not in by_lower:
-        raise unknown("method", name, names())
-    return by_lower[name.lower()]
+def _entry_of(name: str, made: type[Sampler]) -> Method:
+    """What a class by itself says of a method."""
+    text = ((made.__doc__ or "").strip() or "Your own").splitlines()[0].rstrip(".")
+    entry = Method(name, text, fields=methods.DRAW if issubclass(made, ScoreSampler) else ())
+    kind = made.probability_kind
+    return replace(entry, probability=kind) if isinstance(kind, str) else entry
 
 
 def lookup(name: str) -> type[Sampler]:
@@ -102,7 +82,11 @@ def lookup(name: str) -> type[Sampler]:
     InputError
         If there is none of that name.
     """
-    return _REGISTRY[canonical(name)][1]
+    entry = methods.find(name)
+    if not entry.where:
+        return _registered[entry.name]
+    module, _, made = entry.where.partition(":")
+    return getattr(importlib.import_module(module, "budgetlab.samplers"), made)
 
 
 def build(name: str, context: SamplerContext) -> Sampler:

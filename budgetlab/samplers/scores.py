@@ -13,7 +13,7 @@ from torch import Tensor
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.errors import InputError
 from budgetlab.history import History
-from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
+from budgetlab.samplers.base import Batch, Forecast, Looker, Sampler, SamplerContext
 from budgetlab.samplers.weighted_sampling import draw_without_replacement, unbiased_weights
 
 __all__ = ["ScoreSampler", "replace_unseen", "smooth"]
@@ -148,3 +148,7 @@ class ScoreSampler(Sampler):
         weights = unbiased_weights(self.probability, self.draws) if self.unbiased else None
         for indices in self.full_batches(drawn):
             yield Batch(indices, None if weights is None else weights[indices])
+
+    def forecast(self, history: History) -> Forecast:
+        """Foresee the draw: its probabilities, and how many are drawn."""
+        return Forecast(self.probabilities(history), draws=self.draws)

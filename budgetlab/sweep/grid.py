@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from budgetlab import methods
 from budgetlab.config import PLACES, RunConfig
 from budgetlab.errors import InputError, unknown
 
@@ -125,7 +126,7 @@ def with_known_names(runs: Iterable[RunConfig]) -> list[RunConfig]:
     InputError
         Names the value, the allowed ones and the nearest match.
     """
-    from budgetlab import augment, data, models, samplers
+    from budgetlab import augment, data, models
     from budgetlab.budget import SCHEDULES
 
     known = {
@@ -140,10 +141,10 @@ def with_known_names(runs: Iterable[RunConfig]) -> list[RunConfig]:
             own = field == "dataset" and name.startswith(("folder:", "npz:"))
             if name not in allowed and not own:
                 raise unknown(field, name, allowed)
-    methods = {name: samplers.canonical(name) for name in {run.method for run in runs}}
+    canonical = {name: methods.canonical(name) for name in {run.method for run in runs}}
     # A name in another case is the same run, and must not have another id.
     return list(dict.fromkeys(
-        run if methods[run.method] == run.method else run.replace(method=methods[run.method])
+        run if canonical[run.method] == run.method else run.replace(method=canonical[run.method])
         for run in runs
     ))  # fmt: skip
 
@@ -165,22 +166,13 @@ def train_size(run: RunConfig) -> int:
 def planned_cost(run: RunConfig) -> float:
     """About how long a run takes, in samples trained on.
 
-    ``budget * epochs * samples * (1 + looking)``. Looking counts where it comes on top of
+    ``share * epochs * samples * (1 + looking)``, with the share of the full run that the
+    method spends. Looking counts where it comes on top of
     the budget, which is so when it is counted in iterations.
     """
-    looking = LOOK * _candidates(run) if run.budget_unit == "iterations" else 0.0
-    return run.budget * run.epochs * train_size(run) * (1 + looking)
-
-
-def _candidates(run: RunConfig) -> float:
-    """About how many samples a method looks at for each one that it trains on."""
-    if run.method == "selective-backprop":
-        beta = 1 / run.budget - 1 if run.sb_beta == "auto" else float(run.sb_beta)
-        return (1 + beta) / run.sb_staleness
-    if run.method in ("top-k", "rho-loss"):
-        return 1 / run.keep_fraction if run.keep_fraction < 1 else 0.0
-    # Whether grad-norm switches itself on is not known before.
-    return float(run.presample) if run.method == "grad-norm" else 0.0
+    method = methods.find(run.method)
+    looking = LOOK * method.candidates(run) if run.budget_unit == "iterations" else 0.0
+    return method.share(run) * run.epochs * train_size(run) * (1 + looking)
 
 
 def names(runs: list[RunConfig]) -> list[str]:

@@ -12,8 +12,7 @@ from budgetlab.budget import Budget, Costs, Ledger, model_costs, schedule
 from budgetlab.data import Dataset
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History, measure
-from budgetlab.samplers.base import Batch
-from budgetlab.samplers.proxy import ProxyPlan, ProxyRun
+from budgetlab.samplers.base import Batch, ProxyPlan, ProxyRun
 from budgetlab.training.engine import EVALUATION_BATCH, Engine
 
 __all__ = ["ProxyTrainer"]

@@ -1,4 +1,4 @@
-"""Whom would a method train on next, and how surely? Functions of a history."""
+"""Which samples would a method train on next, and how surely? Functions of a history."""
 
 from dataclasses import dataclass, replace
 
@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from budgetlab import samplers
+from budgetlab import methods, samplers
 from budgetlab.budget import samples_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import History
-from budgetlab.samplers import RS2, SGD, ScoreSampler, SelectiveBackprop, simulated_inclusion
+from budgetlab.samplers import simulated_inclusion
+from budgetlab.samplers.candidates import KEPT
 
 __all__ = ["Chances", "chances", "recorded_chances", "supported"]
 
-PAST = 1024
 # Simulated draws: so many at least, and in small data, where few are drawn and the sum of
 # their chances scatters by 1 / sqrt(drawn) from race to race, as many as take no time.
 RACES, ARRIVALS, WORK = 16, 25_000, 500_000
@@ -50,16 +50,11 @@ def supported() -> list[str]:
     Others decide by what they see within the epoch; of those, only what was recorded
     can be shown.
     """
-    return [name for name in samplers.names() if _can_be_foreseen(name)]
+    return [name for name in methods.names() if _can_be_foreseen(name)]
 
 
 def _can_be_foreseen(name: str) -> bool:
-    try:
-        method = _build(name, 1, RunConfig(budget=1.0, batch_size=1))
-    except InputError:
-        # It needs more than a history, such as data held out.
-        return False
-    return isinstance(method, ScoreSampler | SGD | RS2 | SelectiveBackprop)
+    return samplers.lookup(name).forecast is not samplers.Sampler.forecast
 
 
 def chances(
@@ -85,24 +80,17 @@ def chances(
     InputError
         If the method cannot be foreseen, or a value is out of its range.
     """
-    size = history.size
-    method = _build(config.method, size, config)
-    if isinstance(method, SelectiveBackprop):
-        return _kept(method, history)
-    if isinstance(method, SGD):
-        everybody = np.ones(size)
-        how = "every sample comes once in a pass; analytic"
-        return Chances(everybody / size, everybody, how, True)
-    if isinstance(method, RS2):
-        share = method.draws / size
-        how = f"parts of one permutation: {method.draws:,} of {size:,}; analytic"
-        return Chances(np.full(size, 1 / size), np.full(size, share), how, True)
-    if isinstance(method, ScoreSampler):
-        return _drawn(method.probabilities(history), method.draws, seed)
-    raise InputError(
-        f"method '{config.method}' decides by what it sees within the epoch, so that it cannot "
-        f"be foreseen: choose one of {', '.join(supported())}, or what was recorded"
-    )
+    if not _can_be_foreseen(config.method):
+        raise InputError(
+            f"method '{config.method}' decides by what it sees within the epoch, so that it cannot "
+            f"be foreseen: choose one of {', '.join(supported())}, or what was recorded"
+        )
+    generator = torch.Generator().manual_seed(0)
+    context = samplers.SamplerContext(history.size, config, generator, torch.device("cpu"))
+    forecast = samplers.build(config.method, context).forecast(history)
+    if forecast.inclusion is None:
+        return _drawn(forecast.q, forecast.draws, seed)
+    return Chances(forecast.q.numpy(), forecast.inclusion.numpy(), forecast.how, True)
 
 
 def recorded_chances(
@@ -132,7 +120,8 @@ def recorded_chances(
     values = np.where(known, probability, 0).astype(np.float64)
     if kind == "keep":
         return Chances(values / max(values.sum(), 1e-300), values, KEPT, True)
-    if config.method in ("SGD", "RS2"):
+    method = methods.known(config.method)
+    if method is not None and method.family == "passes":
         return chances(History(len(values)), config)
     count = samples_per_epoch(len(values), config.budget)
     read = _drawn(torch.from_numpy(values / values.sum()), count, seed)
@@ -140,9 +129,6 @@ def recorded_chances(
         return read
     how = f"as if {count:,} were drawn ahead, which this method may not do; {read.how}"
     return replace(read, how=how, analytic=False)
-
-
-KEPT = "the chance of being kept is the inclusion probability; analytic"
 
 
 def _drawn(q: Tensor, count: int, seed: int) -> Chances:
@@ -155,26 +141,3 @@ def _drawn(q: Tensor, count: int, seed: int) -> Chances:
     inclusion = simulated_inclusion(q, count, generator, races).numpy()
     how = f"{count:,} of {size:,} without replacement: no closed form, {races} simulated draws"
     return Chances(q.numpy(), inclusion, how, False)
-
-
-def _kept(method: SelectiveBackprop, history: History) -> Chances:
-    """Foresee selective backprop: the last known loss stands for that of the look."""
-    losses = history.last_loss
-    seen = losses[~losses.isnan()].sort().values
-    if not len(seen):
-        everybody = np.ones(history.size)
-        how = "the first epoch trains on everything; analytic"
-        return Chances(everybody / history.size, everybody, how, True)
-    places = torch.linspace(0, len(seen) - 1, min(PAST, len(seen))).round().long()
-    keep = samplers.keep_probability(losses, seen[places], method.beta).double()
-    keep[losses.isnan()] = 1.0
-    values = keep.numpy()
-    return Chances(values / max(values.sum(), 1e-300), values, KEPT, True)
-
-
-def _build(name: str, size: int, config: RunConfig) -> samplers.Sampler:
-    generator = torch.Generator().manual_seed(0)
-    context = samplers.SamplerContext(
-        size, config.replace(method=name), generator, torch.device("cpu")
-    )
-    return samplers.build(name, context)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ipywidgets as W
 
+from budgetlab import methods
 from budgetlab.config import RunConfig
 from budgetlab.history import History
 from budgetlab.records import Record, open_record
@@ -172,9 +173,10 @@ class ProbabilityMicroscope(W.VBox):
 
     def _update(self) -> None:
         method = self.method.value
-        unscored = method in (RECORDED, "SGD", "RS2", "selective-backprop")
-        self.smoothing.disabled = self.power.disabled = unscored
-        self.auto_beta.disabled = method != "selective-backprop"
+        reads = () if method == RECORDED else methods.find(method).fields
+        self.smoothing.disabled = "smoothing" not in reads
+        self.power.disabled = "power" not in reads
+        self.auto_beta.disabled = "sb_beta" not in reads
         self.beta.disabled = self.auto_beta.disabled or self.auto_beta.value
         self.budget.disabled = method == RECORDED
         with self.status.catching():
@@ -213,7 +215,7 @@ class ProbabilityMicroscope(W.VBox):
             who = f"{self.config.method} as recorded, budget {self.config.budget:g}"
         else:
             who = f"{self.method.value} at budget {self.budget.value:g}"
-            if self.method.value == "selective-backprop":
+            if not self.auto_beta.disabled:
                 beta = 1 / self.budget.value - 1 if self.auto_beta.value else self.beta.value
                 who += f", beta {beta:.3g}"
             elif not self.smoothing.disabled:

@@ -11,7 +11,6 @@ import torch
 from budgetlab.budget import steps_per_epoch
 from budgetlab.history import History
 from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
-from budgetlab.samplers.registry import sampler
 
 __all__ = ["InfoBatch", "solve_prune_fraction"]
 
@@ -49,7 +48,6 @@ def solve_prune_fraction(budget: float, epochs: int, well_learned: float) -> flo
     return min(max((1 - kept) / well_learned, 0.0), LARGEST_FRACTION)
 
 
-@sampler("infobatch")
 class InfoBatch(Sampler):
     """Leaves out part of the samples with a loss below the mean, weights the others of them up.
 
@@ -65,7 +63,6 @@ class InfoBatch(Sampler):
 
     STATE = ("prune_fraction",)
     weighting = "own"
-    probability_kind = "keep"
 
     def __init__(self, context: SamplerContext):
         super().__init__(context)

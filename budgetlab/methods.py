@@ -1,0 +1,252 @@
+"""Every method, in one table that opens without torch.
+
+A method is a class in a file of :mod:`budgetlab.samplers` and an entry here: lists, figures,
+forecasts, widgets and the documentation read the entry.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from budgetlab.config import RunConfig
+from budgetlab.errors import unknown
+
+__all__ = [
+    "COLOURS",
+    "LINES",
+    "MARKERS",
+    "OPTIONS",
+    "LineStyle",
+    "Method",
+    "add",
+    "canonical",
+    "describe",
+    "find",
+    "known",
+    "markdown",
+    "names",
+    "ordered",
+    "style",
+]
+
+# Okabe & Ito (2008) without yellow, which is unreadable on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """How one thing is drawn: never told apart by colour alone."""
+
+    colour: str
+    line: Any
+    marker: str
+
+
+def style(place: int) -> LineStyle:
+    """Style number ``place`` of 49: after seven, colours come with other lines and markers."""
+    number, shift = place % 7, place // 7 % 7
+    return LineStyle(COLOURS[number], LINES[(number + shift) % 7], MARKERS[(number + shift) % 7])
+
+
+@dataclass(frozen=True)
+class Method:
+    """What the rest of the kit must know of a method.
+
+    Attributes
+    ----------
+    name
+        What ``method=`` takes.
+    about
+        What it trains on, in one line.
+    family
+        ``passes`` (every sample equally often), ``draw`` (by a score, once an epoch),
+        ``candidates`` (chosen after a forward pass), ``pruning`` (some are left out of each
+        epoch), ``core set`` (a part for good), or other.
+    where
+        Module and class of its code: ``.module:Class`` within :mod:`budgetlab.samplers`, else
+        ``module:Class``; empty for what a decorator registers.
+    fields
+        Settings of :class:`budgetlab.RunConfig` that it reads beyond those that all do.
+    style
+        How figures draw it; None for the first style that is free.
+    candidates
+        From a run to how many samples it looks at for each one it trains on.
+    share
+        From a run to the share of the full run that it spends: its budget, unless it ignores that.
+    probability
+        What it records for each sample: ``draw``, which sums to one over the samples, or
+        ``keep``, the chance of being trained on once it is a candidate.
+    cost, loss_weights, source
+        For the table of the documentation: what it costs beyond its steps, the factors on its
+        losses, where it is from.
+    paper
+        Whether Arazo et al. (BMVC 2021) have it.
+    """
+
+    name: str
+    about: str = "Your own"
+    family: str = "other"
+    where: str = ""
+    fields: tuple[str, ...] = ()
+    style: LineStyle | None = None
+    candidates: Callable[[RunConfig], float] = lambda run: 0.0
+    share: Callable[[RunConfig], float] = lambda run: run.budget
+    probability: Literal["draw", "keep"] = "draw"
+    cost: str = "nothing"
+    loss_weights: str = "1"
+    source: str = ""
+    paper: bool = False
+
+
+def _full_if_published(run: RunConfig) -> float:
+    return 1.0 if run.fidelity == "published" else run.budget
+
+
+def _of_selective_backprop(run: RunConfig) -> float:
+    beta = 1 / run.budget - 1 if run.sb_beta == "auto" else float(run.sb_beta)
+    return (1 + beta) / run.sb_staleness
+
+
+def _of_top_k(run: RunConfig) -> float:
+    return 1 / run.keep_fraction if run.keep_fraction < 1 else 0.0
+
+
+DRAW = ("smoothing", "power", "weights")
+LEARNED = (*DRAW, "averaging", "credit", "fidelity")
+PRUNED = ("subset_fraction", "proxy_share", "proxy_model")
+ARAZO = "Arazo et al., BMVC 2021"
+SCORING_RUN = "a scoring run"
+
+BUILT_IN = (
+    Method("unif-SGD", "a new uniform draw of *bN* each epoch",
+           family="draw", where=".epoch_sampling:UniformSGD",
+           source=ARAZO, paper=True, style=style(0)),
+    Method("SGD", "full shuffled passes until the budget is spent",
+           family="passes", where=".epoch_sampling:SGD",
+           fields=("fidelity",), share=_full_if_published, paper=True, style=style(3)),
+    Method("p-SGD", "draws *bN* by *m*, the mean of 1 − *p*",
+           family="draw", where=".epoch_sampling:ProbabilitySGD",
+           fields=LEARNED, loss_weights="1, or unbiased", source=ARAZO, paper=True,
+           style=style(1)),
+    Method("c-SGD", "draws *bN* by *m* (1 − *m*)",
+           family="draw", where=".epoch_sampling:ConfidenceSGD",
+           fields=LEARNED, loss_weights="1, or unbiased", source=ARAZO, paper=True,
+           style=style(2)),
+    Method("selective-backprop", "keeps a candidate with probability (percentile of its loss)^β",
+           family="candidates", where=".candidates:SelectiveBackprop",
+           fields=("sb_beta", "sb_staleness", "fidelity"),
+           candidates=_of_selective_backprop, share=_full_if_published, probability="keep",
+           cost="a forward pass of every candidate", source="Jiang et al., 2019", paper=True,
+           style=style(4)),
+    Method("top-k", "the *B* highest losses of *B* / keep-fraction candidates",
+           family="candidates", where=".candidates:TopK",
+           fields=("keep_fraction",), candidates=_of_top_k, probability="keep",
+           cost="a forward pass of every candidate: ten for each sample trained on",
+           source="Loshchilov & Hutter, 2015", style=style(5)),
+    Method("rho-loss", "the *B* highest *L* − *L*_IL of the candidates; *L*_IL is the loss of a "
+           "small network trained on held-out data",
+           family="candidates", where=".candidates:RhoLoss",
+           fields=("keep_fraction", "proxy_share", "proxy_model", "holdout_fraction"),
+           candidates=_of_top_k, probability="keep",
+           cost="the same; that network; one pass of all samples through it",
+           source="Mindermann et al., ICML 2022", style=style(6)),
+    # Whether it switches itself on is not known beforehand.
+    Method("grad-norm", "draws *B* of 3*B* candidates by *G* = ‖softmax − onehot‖, while that "
+           "reduces the variance enough", family="candidates", where=".candidates:GradientNorm",
+           fields=("presample", "grad_norm_threshold", "power"),
+           candidates=lambda run: float(run.presample), probability="keep",
+           cost="a forward pass of every candidate, while it is on",
+           loss_weights="1 / (3*B* *g*), *g* = *G* / Σ*G*",
+           source="Katharopoulos & Fleuret, ICML 2018", style=style(7)),
+    Method("infobatch", "all but a random share *r* of those with a loss below the mean; from "
+           "progress 0.875 on, all",
+           family="pruning", where=".dynamic_pruning:InfoBatch",
+           fields=("prune_fraction", "credit"), probability="keep",
+           loss_weights="1 / (1 − *r*) for those below the mean",
+           source="Qin et al., ICLR 2024", style=style(8)),
+    Method("rs2", "consecutive parts of one permutation: all equally often",
+           family="passes", where=".epoch_sampling:RS2",
+           source="Okanovic et al., ICLR 2024", style=style(9)),
+    Method("loss", "draws *bN* by the last loss", family="draw", where=".epoch_sampling:LossSGD",
+           fields=(*DRAW, "credit"), loss_weights="1, or unbiased",
+           source="Katharopoulos & Fleuret, ICML 2018", style=style(10)),
+    Method("random-subset", "one random part, drawn once",
+           family="core set", where=".core_sets:RandomSubset",
+           fields=("subset_fraction",), style=style(11)),
+    Method("el2n-pruned", "the part that a short scoring run gets most wrong",
+           family="core set", where=".core_sets:EL2NPruned", fields=PRUNED, cost=SCORING_RUN,
+           source="Paul et al., NeurIPS 2021", style=style(12)),
+    Method("forgetting-pruned", "the part that a short scoring run forgets most often or never "
+           "learns",
+           family="core set", where=".core_sets:ForgettingPruned", fields=PRUNED, cost=SCORING_RUN,
+           source="Toneva et al., ICLR 2019", style=style(13)),
+    Method("curriculum", "a uniform draw of *bN* from the easiest *b* + (1 − *b*) · progress of "
+           "the samples", family="other", where=".epoch_sampling:Curriculum", fields=("credit",),
+           source="Bengio et al., ICML 2009; Hacohen & Weinshall, ICML 2019", style=style(14)),
+)  # fmt: skip
+
+_table: dict[str, Method] = {method.name: method for method in BUILT_IN}
+
+OPTIONS = tuple(dict.fromkeys(field for method in BUILT_IN for field in method.fields))
+"""Settings that one method reads and another ignores."""
+
+
+def add(method: Method) -> None:
+    """Put a method on the list, at its end; a name taken again is replaced."""
+    _table[method.name] = method
+
+
+def names() -> list[str]:
+    """Names of all methods in the order in which lists and figures show them: your own last."""
+    return list(_table)
+
+
+def describe() -> dict[str, str]:
+    """One line on each method, by name."""
+    return {name: method.about.replace("*", "") for name, method in _table.items()}
+
+
+def known(name: object) -> Method | None:
+    """The entry of a method, or None where there is none of exactly this name."""
+    return _table.get(name) if isinstance(name, str) else None
+
+
+def canonical(name: str) -> str:
+    """Return the name of a method as it is listed, whatever the case it is given in.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    by_lower = {listed.lower(): listed for listed in _table}
+    if name in _table:
+        return name
+    if name.lower() not in by_lower:
+        raise unknown("method", name, names())
+    return by_lower[name.lower()]
+
+
+def find(name: str) -> Method:
+    """Return the entry of a method; raises as :func:`canonical` does."""
+    return _table[canonical(name)]
+
+
+def ordered(some: Iterable[str]) -> list[str]:
+    """Sort names of methods: those of the table in its order, then others as they come."""
+    place = {name: number for number, name in enumerate(_table)}
+    return sorted(dict.fromkeys(some), key=lambda name: place.get(name, len(place)))
+
+
+def markdown() -> str:
+    """The table of ``docs/methods.md``."""
+    head = ("Method", "What it trains on", "What it costs beyond its steps", "Loss weights",
+            "Options", "Source")  # fmt: skip
+    rows = [head, ("---",) * len(head)]
+    for method in _table.values():
+        options = ", ".join(field.replace("_", "-") for field in method.fields)
+        rows.append((f"`{method.name}`", method.about, method.cost, method.loss_weights, options,
+                     method.source))  # fmt: skip
+    return "".join(f"| {' | '.join(row)} |\n".replace("|  |", "| |") for row in rows)

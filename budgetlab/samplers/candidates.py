@@ -1,0 +1,370 @@
+"""Methods that run candidates through the network first, and train on some of them.
+
+Selective backprop: Jiang et al., *Accelerating Deep Learning by Focusing on the Biggest
+Losers*, 2019 (arXiv 1910.00762). Top-k: Loshchilov & Hutter, *Online Batch Selection for
+Faster Training of Neural Networks*, 2015. RHO-LOSS: Mindermann et al., *Prioritized Training
+on Points that are Learnable, Worth Learning, and Not Yet Learnt*, ICML 2022. Gradient-norm
+bound: Katharopoulos & Fleuret, *Not All Samples Are Created Equal: Deep Learning with
+Importance Sampling*, ICML 2018, algorithm 1.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from budgetlab.augment import AugmentedBatch
+from budgetlab.budget import steps_per_epoch
+from budgetlab.errors import InputError
+from budgetlab.history import History
+from budgetlab.samplers.base import (
+    Batch,
+    Forecast,
+    ForwardResult,
+    Looker,
+    ProxyPlan,
+    Sampler,
+    SamplerContext,
+)
+
+__all__ = [
+    "KEPT",
+    "GradientNorm",
+    "RhoLoss",
+    "SelectiveBackprop",
+    "TopK",
+    "gain",
+    "keep_probability",
+]
+
+HISTORY = 1024
+PUBLISHED_BETA = 3.0
+DECAY = 0.9
+KEPT = "the chance of being kept is the inclusion probability; analytic"
+
+
+def keep_probability(losses: Tensor, past: Tensor, beta: float) -> Tensor:
+    """Probability of training on samples with these losses.
+
+    ``P = (share of past losses strictly below) ** beta`` (Jiang et al. 2019, section 3).
+    For losses that follow the past ones, ``1 / (beta + 1)`` of them are kept on average.
+
+    Parameters
+    ----------
+    losses
+        float32 ``[B]``.
+    past
+        float32 ``[H]``; NaN where there is none yet.
+    beta
+        Selectivity, >= 0; 0 keeps all.
+    """
+    below = (past[None, :] < losses[:, None]).sum(1)
+    return (below / (~past.isnan()).sum().clamp(min=1)) ** beta
+
+
+class SelectiveBackprop(Sampler):
+    """Looks at every candidate and keeps it with a probability that grows with its loss.
+
+    Candidates come from a shuffled pass, batch by batch. Each batch is looked at (in
+    evaluation mode, charged), its losses join the last 1,024, and each sample is kept
+    with :func:`keep_probability`. Those kept wait until a full batch of them can be
+    trained on, exactly as they were looked at; an incomplete rest is dropped at the end
+    of the pass. The first epoch trains on everything without looking.
+
+    ``sb_beta="auto"`` is ``1 / budget - 1``, which keeps the share ``budget``.
+    ``sb_staleness=n`` looks only every n-th epoch and uses the old probabilities in
+    between.
+
+    With ``fidelity="published"`` the budget is ignored (full run, beta 3), the first
+    epoch is looked at too, and the learning rate advances with the candidates.
+    """
+
+    STATE = ("past", "probability")
+    probability: Tensor
+
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        config = context.config
+        self.published = config.fidelity == "published"
+        if config.sb_beta != "auto":
+            self.beta = float(config.sb_beta)
+        else:
+            self.beta = PUBLISHED_BETA if self.published else 1 / config.budget - 1
+        if self.published:
+            self.last_epoch = config.epochs
+        self.steps_of_pass = steps_per_epoch(self.size, 1.0, self.batch_size)
+        self.past = torch.full((HISTORY,), torch.nan, device=self.device)
+        self.probability = torch.full((self.size,), torch.nan, device=self.device)
+        self._candidate_batches = 0
+
+    def progress(self, spent: float) -> float:
+        """Share of the schedule; in the published code, of the candidates."""
+        if not self.published:
+            return spent
+        last = self.context.config.epochs * self.steps_of_pass - 1
+        return min(self._candidate_batches / max(last, 1), 1.0)
+
+    def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
+        """Yield what is kept of one pass over the candidates."""
+        if epoch == 1 and not self.published:
+            for indices in self.full_batches(self.shuffled()):
+                yield Batch(indices)
+            return
+        self._candidate_batches = (epoch - 1) * self.steps_of_pass
+        first_scored = 1 if self.published else 2
+        looking = (epoch - first_scored) % self.context.config.sb_staleness == 0
+        queue = _Queue(self.batch_size)
+        for candidates in self.shuffled().split(self.batch_size):
+            self._candidate_batches += 1
+            augmented = self._score(candidates, look) if looking else None
+            keep = self.probability[candidates].nan_to_num(nan=1.0)
+            if epoch == 1:
+                keep = torch.ones_like(keep)
+            chance = torch.rand(len(keep), generator=self.generator, device=self.device)
+            # The only wait for the device: one number a batch of candidates.
+            kept = (chance < keep).nonzero()[:, 0]
+            queue.add(candidates[kept], None if augmented is None else augmented.rows(kept))
+            yield from queue.full_batches()
+
+    def forecast(self, history: History) -> Forecast:
+        """Chances of being kept, with the last known loss in place of that of the forward pass."""
+        losses = history.last_loss
+        seen = losses[~losses.isnan()].sort().values
+        if not len(seen):
+            everything = torch.ones(self.size, dtype=torch.float64, device=self.device)
+            how = "the first epoch trains on everything; analytic"
+            return Forecast(everything / self.size, how, everything)
+        places = torch.linspace(0, len(seen) - 1, min(HISTORY, len(seen))).round().long()
+        keep = keep_probability(losses, seen[places.to(seen.device)], self.beta).double()
+        keep[losses.isnan()] = 1.0
+        return Forecast(keep / keep.sum().clamp(min=1e-300), KEPT, keep)
+
+    def _score(self, candidates: Tensor, look: Looker) -> AugmentedBatch:
+        seen = look(candidates)
+        self.past = torch.cat([self.past, seen.losses])[-HISTORY:]
+        self.probability[candidates] = keep_probability(seen.losses, self.past, self.beta)
+        return seen.augmented
+
+
+class _Queue:
+    """Samples that were kept, until there are enough for a batch."""
+
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
+        self.indices: list[Tensor] = []
+        self.augmented: list[AugmentedBatch] = []
+        self.length = 0
+
+    def add(self, indices: Tensor, augmented: AugmentedBatch | None) -> None:
+        """Put samples, and what was looked at of them, at the end."""
+        self.indices.append(indices)
+        if augmented is not None:
+            self.augmented.append(augmented)
+        self.length += len(indices)
+
+    def full_batches(self) -> Iterator[Batch]:
+        """Take off as many full batches as there are."""
+        while self.length >= self.batch_size:
+            indices = torch.cat(self.indices)
+            joined = AugmentedBatch.join(self.augmented) if self.augmented else None
+            now, later = slice(self.batch_size), slice(self.batch_size, None)
+            self.indices, self.length = [indices[later]], self.length - self.batch_size
+            if joined is not None:
+                self.augmented = [joined.rows(later)]
+            yield Batch(indices[now], augmented=None if joined is None else joined.rows(now))
+
+
+class TopK(Sampler):
+    """Looks at ten candidates for each sample and trains on those with the highest loss.
+
+    Candidates come from a shuffled pass, ``batch_size / keep_fraction`` at a time (or all
+    there are, if that is more). They are looked at, which is charged, and the full batch of
+    the highest :meth:`value` is trained on, exactly as it was looked at. An incomplete rest
+    of a pass is dropped. ``keep_fraction=1`` is a uniform pass, and does not look.
+    """
+
+    STATE: tuple[str, ...] = ("probability",)
+    probability: Tensor
+
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        config = context.config
+        steps_per_epoch(self.size, config.budget, self.batch_size)
+        self.pool = torch.arange(self.size, device=self.device)
+        self.probability = torch.full((self.size,), torch.nan, device=self.device)
+        self._set_candidates()
+
+    def _set_candidates(self) -> None:
+        wanted = round(self.batch_size / self.context.config.keep_fraction)
+        self.candidates = min(wanted, len(self.pool))
+        if self.candidates < self.batch_size:
+            raise InputError(
+                f"method '{self.context.config.method}' chooses among {self.candidates:,} samples, "
+                f"less than one batch of {self.batch_size}: lower --batch-size"
+            )
+        self.looks_before_step = self.candidates if self.candidates > self.batch_size else 0
+
+    def value(self, seen: ForwardResult) -> Tensor:
+        """Return how much each candidate is worth training on, ``[M]``: its loss."""
+        return seen.losses
+
+    def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
+        """Yield the best of every set of candidates of one pass."""
+        self.probability.fill_(torch.nan)
+        order = torch.randperm(len(self.pool), generator=self.generator, device=self.device)
+        shuffled = self.pool[order]
+        for start in range(0, len(shuffled) - self.candidates + 1, self.candidates):
+            candidates = shuffled[start : start + self.candidates]
+            if not self.looks_before_step:
+                self.probability[candidates] = 1.0
+                yield Batch(candidates)
+                continue
+            seen = look(candidates)
+            best = self.value(seen).topk(self.batch_size, sorted=False).indices
+            self.probability[candidates] = 0.0
+            self.probability[candidates[best]] = 1.0
+            yield Batch(candidates[best], augmented=seen.augmented.rows(best))
+
+
+class RhoLoss(TopK):
+    """As top-k, by the loss beyond that of a small network trained on held-out data.
+
+    What that network gets wrong too, such as a wrong label, is not worth learning
+    (Mindermann et al. 2022, equation 3): the value is ``L - L_IL``, the loss less the
+    *irreducible* loss. Under mixing ``L_IL`` is that of the parts, by their shares.
+
+    The small network is trained first, on the validation split; where there is none, on
+    ``holdout_fraction`` of the training set, which the run then does not train on. Training
+    it, and running all training samples through it once, costs at most ``proxy_share`` of
+    the budget. The test set is never used.
+    """
+
+    STATE = ("probability", "pool", "irreducible")
+
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        self.irreducible: Tensor | None = None
+        if context.validation_size:
+            self.proxy = ProxyPlan("validation", small=True, losses=True)
+            return
+        held_out = round(context.config.holdout_fraction * self.size)
+        if not 0 < held_out < self.size:
+            raise InputError(
+                f"holdout-fraction {context.config.holdout_fraction:g} of {self.size:,} samples "
+                "leaves one part empty: give another share, or a validation split by "
+                "--val-fraction"
+            )
+        shuffled = self.shuffled()
+        self.pool = shuffled[held_out:].sort().values
+        self.proxy = ProxyPlan(shuffled[:held_out].sort().values, small=True, losses=True)
+        self._set_candidates()
+
+    def value(self, seen: ForwardResult) -> Tensor:
+        """Return the loss less the irreducible loss, ``[M]``."""
+        assert self.irreducible is not None
+        parts = self.irreducible[seen.augmented.sources]
+        return seen.losses - (seen.augmented.weights * parts).sum(1)
+
+    def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
+        """Train the small network if that was not done yet, then choose as top-k does."""
+        if self.irreducible is None:
+            self.irreducible = self.run_proxy().losses
+        yield from super().batches(epoch, history, look)
+
+
+def gain(norms: Tensor) -> Tensor:
+    """Factor by which a uniform batch would have to grow to vary as little.
+
+    ``tau = (1 - sum((g - 1/n)^2) / sum(g^2)) ** -0.5`` with ``g = norms / sum(norms)``
+    (equation 26 of the paper), which is ``sqrt(n sum(g^2))``.
+
+    Parameters
+    ----------
+    norms
+        ``[n]``, >= 0. All zero counts as uniform.
+
+    Returns
+    -------
+    Tensor
+        Scalar, from 1 (all the same) to ``sqrt(n)`` (all but one are zero).
+    """
+    g = shares(norms)
+    return (len(g) * (g * g).sum()).sqrt()
+
+
+def shares(norms: Tensor) -> Tensor:
+    """Return ``[n]`` norms as a distribution; uniform where all are zero."""
+    total = norms.sum()
+    return torch.where(total > 0, norms / total.clamp(min=1e-30), 1 / len(norms))
+
+
+class GradientNorm(Sampler):
+    """Looks at three candidates for each sample, draws by a gradient bound, weights by 1/p.
+
+    The bound is ``G = ||softmax - onehot||_2``. Of ``presample * B`` candidates from a
+    shuffled pass, ``B`` are drawn with replacement by ``g = G / sum(G)``, and the loss of
+    each is weighted by ``1 / (presample * B * g)``: the mean gradient of the batch is, in
+    expectation, that of the candidates. ``power`` is a power of ``G``.
+
+    This is done while the moving average (0.9, from 0) of :func:`gain` is above
+    ``grad_norm_threshold``; before that, batches are uniform, and the gain is estimated from
+    the losses of training itself, which costs nothing. Three candidates looked at cost about
+    one step on them, so that the choice pays off in flops above a gain of 2.
+    """
+
+    STATE = ("average_gain", "probability")
+    weighting = "own"
+    probability: Tensor
+
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        config = context.config
+        steps_per_epoch(self.size, config.budget, self.batch_size)
+        self.candidates = config.presample * self.batch_size
+        if self.candidates > self.size:
+            raise InputError(
+                f"method 'grad-norm' looks at {config.presample} x {self.batch_size} candidates, "
+                f"more than the {self.size:,} samples there are: lower --batch-size or --presample"
+            )
+        self.average_gain = 0.0
+        self.probability = torch.full((self.size,), torch.nan, device=self.device)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the next batch is chosen by importance."""
+        return self.average_gain > self.context.config.grad_norm_threshold
+
+    def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
+        """Yield the batches of one pass; while switched on it is used up faster."""
+        self.probability.fill_(torch.nan)
+        left = self.shuffled()
+        while len(left) >= (needed := self.candidates if self.is_on else self.batch_size):
+            candidates, left = left[:needed], left[needed:]
+            if self.is_on:
+                yield self._choose(candidates, look)
+            else:
+                self.probability[candidates] = 1.0
+                yield Batch(candidates)
+                # By now the batch was trained on, and the history knows its outcome.
+                norms = history.last_el2n[candidates]
+                self._update(norms[~norms.isnan()])
+
+    def _choose(self, candidates: Tensor, look: Looker) -> Batch:
+        seen = look(candidates)
+        norms = seen.error_norms.double()
+        self._update(norms)
+        # A power of what is near zero must not become zero: its weight would be infinite.
+        g = shares((norms / norms.max().clamp(min=1e-30)).clamp(min=1e-6) ** self._power)
+        drawn = torch.multinomial(g, self.batch_size, True, generator=self.generator)
+        self.probability[candidates] = (1 - (1 - g) ** self.batch_size).float()
+        weights = 1 / (len(candidates) * g[drawn])
+        return Batch(candidates[drawn], weights.float(), seen.augmented.rows(drawn))
+
+    @property
+    def _power(self) -> float:
+        return self.context.config.power
+
+    def _update(self, norms: Tensor) -> None:
+        if len(norms):
+            now = gain(norms.double() ** self._power).item()
+            self.average_gain = DECAY * self.average_gain + (1 - DECAY) * now
