@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +129,26 @@ def test_stopping_after_every_epoch_changes_nothing(config):
         assert next(iter(run))["epoch"] == epoch
     record = go(Run.resume(path))
     assert differences(go(Run(config)), record) == []
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_run_that_keeps_its_state_rarely_resumes_from_the_last_one(config, killed):
+    config = config.replace(epochs=6)
+    whole = go(Run(config))
+    run = Run(config)
+    run.state_seconds = 1000.0
+    epochs = iter(run)
+    for _ in range(4):
+        next(epochs)
+    rows = len(run.writer.epochs)
+    path = run.writer.path
+    if killed:  # the first epoch's state is all there is
+        path = shutil.copytree(path, path.with_name("killed"))
+    else:
+        epochs.close()
+    resumed = Run.resume(path)
+    assert (resumed.epoch, rows) == (1 if killed else 4, 4)
+    assert differences(whole, go(resumed)) == []
 
 
 def test_images_resume_too(config):

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,20 @@ class Run:
         Called after every step with the run, to show progress. It must not touch
         the training.
 
+    Attributes
+    ----------
+    state_seconds
+        Seconds between two states that resuming goes on from; 0 keeps one after every epoch.
+        Where an epoch takes less time than writing all weights, a run that is killed may
+        rather lose so much; one that is stopped between two epochs keeps its last.
+
     Raises
     ------
     InputError
         If a name is unknown, the data cannot be read, or the parts do not fit.
     """
+
+    state_seconds: float = 0.0
 
     def __init__(
         self,
@@ -104,6 +114,7 @@ class Run:
                 if samples is not None
             }
         self._consistent = True
+        self._state_saved, self._state_epoch = -math.inf, 0
 
     @property
     def notes(self) -> list[str]:
@@ -202,7 +213,7 @@ class Run:
         if model is not None:
             given.require_same(path, run.config.model, given.named(model, run.splits))
         run._build()
-        run.epoch = state.load(run.loop, record.path / "state.pt")
+        run.epoch = run._state_epoch = state.load(run.loop, record.path / "state.pt")
         run.writer = RecordWriter.reopen(record.path, run.epoch)
         return run
 
@@ -283,6 +294,8 @@ class Run:
     def _end(self, status: str, message: str) -> None:
         # A full disk must not hide the reason, which the caller raises.
         with contextlib.suppress(OSError):
+            if self._consistent and self._state_epoch < self.epoch:
+                self._save_state(self.epoch)
             self.writer.set_status(status, message, self.summary(status))
 
     def _show_step(self) -> None:
@@ -300,10 +313,15 @@ class Run:
                 self.loop.engine.evaluate(samples) if evaluated else (math.nan, math.nan)
             )
         self.writer.append_epoch(row, self.loop.epoch_arrays())
-        self.writer.save_state(state.save(self.loop, number))
+        if time.monotonic() - self._state_saved >= self.state_seconds or self.loop.finished:
+            self._save_state(number)
         self.epoch = number
         self._consistent = True
         return row
+
+    def _save_state(self, epoch: int) -> None:
+        self.writer.save_state(state.save(self.loop, epoch))
+        self._state_saved, self._state_epoch = time.monotonic(), epoch
 
     def _finish(self) -> None:
         self.writer.save_model(state.save_weights(self.loop.engine.network))
