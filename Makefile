@@ -55,7 +55,7 @@ $(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-test: $(VENV)/.inst
 	@echo "Installed."
 
 demo: $(VENV)/.installed
-	@$(BIN)/python -m budgetlab.demo
+	@$(BIN)/budgetlab demo
 
 gallery: demo
 	@$(BIN)/python docs/gallery.py demo/runs --out demo/gallery.html

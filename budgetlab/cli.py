@@ -214,6 +214,20 @@ class List:
         return DONE
 
 
+@dataclass
+class Demo:
+    """Train a dozen small networks on drawn images, print a table, write a page with figures."""
+
+    out: Path = Path("demo")
+    """Folder for records and page."""
+
+    def run(self) -> int:
+        """Show what the kit is for; returns the exit code."""
+        from budgetlab import demo
+
+        return demo.main(self.out)
+
+
 def _described(what: str) -> dict[str, str]:
     if what not in LISTS:
         raise unknown("list", what, LISTS)
@@ -330,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-Command = Train | Resume | Sweep | Compare | Report | List
+Command = Train | Resume | Sweep | Compare | Report | List | Demo
 
 
 def _with_preset(arguments: list[str]) -> list[str]:

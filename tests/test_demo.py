@@ -21,19 +21,22 @@ def out(tmp_path_factory) -> Path:
 @pytest.fixture
 def small(monkeypatch):
     plan = demo.configs
-    monkeypatch.setattr(demo, "configs", lambda out: plan(out, epochs=2, limit=700))
+    small = {"epochs": 2, "limit": 200, "batch_size": 16}
+    monkeypatch.setattr(demo, "configs", lambda out: plan(out, **small))
 
 
-def test_prints_a_table_and_writes_a_page(out, small, capsys):
+def test_prints_each_run_then_a_table_and_writes_a_page(out, small, capsys):
     assert demo.main(out) == 0
     printed = capsys.readouterr().out
+    for method, budget in demo.PLAN:
+        line = rf"^ *\d+ of 12  {method} +budget {budget:g} +seed 2 +\d+\.\d%$"
+        assert re.search(line, printed, re.MULTILINE)
     heading = next(line for line in printed.splitlines() if line.startswith("dataset"))
     for column in ("n", "test accuracy %", "steps", "trained", "seconds", "cost of full"):
         assert column in heading
-    for method in ("SGD", "unif-SGD", "p-SGD", "c-SGD"):
-        assert re.search(rf"^shapes +{method} .* 20% +2 ", printed, re.MULTILINE)
-    assert re.search(r"^shapes +unif-SGD .* 100% +2 ", printed, re.MULTILINE)
-    assert "undecided at n = 2" in printed
+    assert re.search(r"^shapes +random-subset .* 30% +3 ", printed, re.MULTILINE)
+    assert re.search(r"^shapes +unif-SGD .* 100% +3 ", printed, re.MULTILINE)
+    assert printed.count("against unif-SGD") + printed.count("than unif-SGD") >= 2
 
     page = (out / "index.html").read_text()
     images = re.findall(r"<img\b[^>]*>", page)
@@ -47,7 +50,7 @@ def test_prints_a_table_and_writes_a_page(out, small, capsys):
 def test_a_second_time_keeps_what_is_finished(out, small, capsys):
     before = find(out / "runs")
     assert demo.main(out) == 0
-    assert "10 of them are kept from before" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("kept from before") == 12
     assert find(out / "runs") == before
     assert all(open_record(path).status == "finished" for path in before)
 
