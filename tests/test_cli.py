@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from budgetlab import cli
+from budgetlab.cli import commands
 from budgetlab.records import open_record
 
 # What is printed about files that cannot be read is a warning first.
@@ -361,7 +362,7 @@ def test_report_writes_one_page(call, four, tmp_path):
     assert 'src="http' not in text
 
 
-@pytest.mark.parametrize("what", cli.LISTS)
+@pytest.mark.parametrize("what", commands.LISTS)
 def test_lists_are_names_and_lines(call, what):
     said = call("list", what, "--json")
     assert said.code == 0

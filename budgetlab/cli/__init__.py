@@ -1,0 +1,110 @@
+"""The command line: ``budgetlab train``, ``resume``, ``sweep``, ``compare``, ``report``, ``list``.
+
+Results go to standard output, everything else to standard error. Exit code 0: done;
+1: a run failed; 2: bad input; 130: interrupted, the record can be resumed.
+"""
+
+import argparse
+import contextlib
+import errno
+import io
+import itertools
+import sys
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import get_args
+
+import tyro
+
+from budgetlab.cli.commands import BAD_INPUT, DONE, FAILED, INTERRUPTED, Command, say
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError, RunError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: say(str(message))
+            command = _parse(arguments)
+            return command.run() if command is not None else DONE
+    except InputError as error:
+        say(str(error))
+        return BAD_INPUT
+    except RunError as error:
+        say(str(error))
+        return FAILED
+    except OSError as error:
+        where = f"'{error.filename}': " if error.filename else ""
+        say(f"{where}{error.strerror or error}")
+        return FAILED if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else BAD_INPUT
+    except MemoryError:
+        say("out of memory: use fewer samples, such as with --limit, or close other programs")
+        return FAILED
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+
+
+def _with_preset(arguments: list[str]) -> list[str]:
+    """Add what a preset sets and the command line does not."""
+    from budgetlab import presets
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset")
+    try:
+        name = parser.parse_known_args(arguments)[0].preset
+    except argparse.ArgumentError:
+        name = None
+    if not name:
+        return arguments
+    there = {word.partition("=")[0].replace("_", "-") for word in arguments}
+    added = {f"--{k.replace('_', '-')}": str(v) for k, v in presets.settings(name).items()}
+    return [*arguments, *(w for flag, v in added.items() if flag not in there for w in (flag, v))]
+
+
+def _parse(arguments: list[str]) -> Command | None:
+    """Read the command; None where only help was asked for."""
+    arguments = _with_preset(arguments)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                Command,
+                prog="budgetlab",
+                description="Budgeted training with importance sampling.",
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            return None
+        raise InputError(_one_line(complaint.getvalue(), arguments)) from None
+
+
+def _one_line(box: str, arguments: list[str]) -> str:
+    """Turn the parser's framed message into one sentence, with the nearest match."""
+    lines = [line.strip("│ \t") for line in box.splitlines()[1:]]
+    # A title, the message, and advice, with rules in between; only ASCII where need be.
+    lines = list(itertools.dropwhile(_is_rule, lines))
+    text = " ".join(itertools.takewhile(lambda line: not _is_rule(line), lines))
+    text = text or "the command cannot be read"
+    flags = [f"--{name.replace('_', '-')}" for name in RunConfig.__dataclass_fields__]
+    own = ("preset", "json", "baseline", "workers", "scheduler", "retry", "plan", "help")
+    known = [*flags, *(f"--{name}" for name in own)]
+    commands = [command.__name__.lower() for command in get_args(Command)]
+    given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    hints = [get_close_matches(word, known, n=1) for word in given if word not in known]
+    if arguments and arguments[0] not in commands:
+        hints.append(get_close_matches(arguments[0], commands, n=1))
+        text = f"unknown command '{arguments[0]}', choose one of {', '.join(commands)}"
+    near = [f"; did you mean {hint[0]}?" for hint in hints if hint]
+    return f"{text.split(' Perhaps')[0].rstrip('.')}{''.join(near)} (see budgetlab --help)"
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("─-╰╯ ")

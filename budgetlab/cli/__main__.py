@@ -1,0 +1,7 @@
+"""``python -m budgetlab.cli`` is ``budgetlab``."""
+
+import sys
+
+from budgetlab.cli import main
+
+sys.exit(main())
