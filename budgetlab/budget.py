@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgetlab.config import BUDGET_UNITS
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, known
 
 __all__ = [
     "SCHEDULES",
@@ -45,9 +45,12 @@ def steps_per_epoch(size: int, budget: float, batch_size: int) -> int:
     """
     drawn = samples_per_epoch(size, budget)
     if drawn < batch_size:
+        # A quarter of an epoch, and a power of two, as people choose them.
+        fitting = 2 ** max(1, int(math.log2(max(drawn, 8) / 4)))
+        remedy = f"--batch-size to {fitting}" if fitting <= drawn else "--batch-size"
         raise InputError(
-            f"budget {budget:g} of {size:,} samples is {drawn:,}, less than one batch of "
-            f"{batch_size}: raise the budget or lower the batch size"
+            f"budget {budget:g} of {size:,} samples is {drawn:,}, less than one batch "
+            f"of {batch_size}: lower {remedy}, or raise --budget"
         )
     return drawn // batch_size
 
@@ -195,8 +198,7 @@ class Budget:
         cls, unit: str, steps: int, batch_size: int, costs: Costs, step_seconds: float = 0.0
     ) -> "Budget":
         """Allow what ``steps`` plain steps cost; ``step_seconds`` is used for seconds."""
-        if unit not in BUDGET_UNITS:
-            raise unknown("budget unit", unit, BUDGET_UNITS)
+        unit = known("budget unit", unit, BUDGET_UNITS)
         limits = {
             "iterations": steps,
             "samples": steps * batch_size,
@@ -267,8 +269,7 @@ def schedule(name: str, progress: float, lr: float, milestones: Sequence[float] 
     InputError
         If the name is unknown.
     """
-    if name not in SCHEDULES:
-        raise unknown("schedule", name, SCHEDULES)
+    name = known("schedule", name, SCHEDULES)
     share = SCHEDULES[name][1](progress, milestones)
     floor = FINAL_LR if name in ("linear", "cosine") else 0.0
     return floor + (lr - floor) * share

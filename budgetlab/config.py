@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, known, unknown
 
 __all__ = [
     "AVERAGINGS",
     "BUDGET_UNITS",
     "CREDITS",
+    "DATA_FIELDS",
     "FIDELITIES",
     "HORIZONS",
     "NOISE_KINDS",
@@ -33,8 +34,69 @@ WEIGHTS = ("none", "unbiased")
 REDUNDANCY_KINDS = ("exact", "varied")
 HORIZONS = ("budget", "full")
 
+# Fields that take one of a few names, and what these are.
+CHOICES = {
+    "budget_unit": ("budget unit", BUDGET_UNITS),
+    "averaging": ("averaging", AVERAGINGS),
+    "credit": ("credit rule", CREDITS),
+    "fidelity": ("fidelity", FIDELITIES),
+    "noise_kind": ("kind of label noise", NOISE_KINDS),
+    "precision": ("precision", PRECISIONS),
+    "weights": ("kind of weights", WEIGHTS),
+    "redundancy_kind": ("kind of redundancy", REDUNDANCY_KINDS),
+    "schedule_horizon": ("horizon of the schedule", HORIZONS),
+}
+
+# Fields that take a number: a round bracket leaves its end out.
+RANGES: dict[str, tuple[str, float, float]] = {
+    "budget": ("(]", 0, 1),
+    "epochs": ("[]", 1, 100_000),
+    "batch_size": ("[]", 1, 1_000_000),
+    "lr": ("(]", 0, 1e6),
+    "momentum": ("[)", 0, 1),
+    "weight_decay": ("[]", 0, 1e6),
+    "alpha": ("(]", 0, 1e6),
+    "randaugment_n": ("[]", 0, 16),
+    "randaugment_m": ("[]", 0, 30),
+    "sb_beta": ("[]", 0, 1e6),
+    "sb_staleness": ("[]", 1, 100_000),
+    "smoothing": ("[]", 0, 1e6),
+    "power": ("[]", 0, 100),
+    "keep_fraction": ("(]", 0, 1),
+    "presample": ("[]", 1, 1000),
+    "grad_norm_threshold": ("[]", 0, 1e6),
+    "prune_fraction": ("[)", 0, 1),
+    "subset_fraction": ("(]", 0, 1),
+    "proxy_share": ("()", 0, 1),
+    "holdout_fraction": ("()", 0, 1),
+    "label_noise": ("[)", 0, 1),
+    "imbalance": ("[]", 1, 1e6),
+    "redundancy": ("[)", 0, 1),
+    "copies": ("[]", 1, 10**9),
+    "val_fraction": ("[)", 0, 1),
+    "evaluate_every": ("[]", 0, 100_000),
+    "limit": ("[]", 0, 10**12),
+    "data_seed": ("[]", 0, 2**63 - 1),
+    "seed": ("[]", 0, 2**63 - 1),
+}
+
 # Fields that say where to read and write, not what is computed.
 PLACES = ("data_root", "out")
+
+# Fields that decide the data. Data that was loaded knows them (``Splits.settings``), and a run
+# on it records these and no others.
+DATA_FIELDS = (
+    "dataset",
+    "data_seed",
+    "limit",
+    "val_fraction",
+    "label_noise",
+    "noise_kind",
+    "imbalance",
+    "redundancy",
+    "copies",
+    "redundancy_kind",
+)
 
 # Fields that came later, with defaults that change nothing: a run that does not use them
 # keeps the id it had before. Such a default must never change.
@@ -180,48 +242,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
-        _one_of("budget unit", self.budget_unit, BUDGET_UNITS)
-        _one_of("averaging", self.averaging, AVERAGINGS)
-        _one_of("credit rule", self.credit, CREDITS)
-        _one_of("fidelity", self.fidelity, FIDELITIES)
-        _one_of("kind of label noise", self.noise_kind, NOISE_KINDS)
-        _one_of("precision", self.precision, PRECISIONS)
-        _one_of("kind of weights", self.weights, WEIGHTS)
-        _one_of("kind of redundancy", self.redundancy_kind, REDUNDANCY_KINDS)
-        _one_of("horizon of the schedule", self.schedule_horizon, HORIZONS)
-        inside = _Range(self)
-        inside("budget", 0, 1, open_low=True)
-        inside("epochs", 1, 100_000)
-        inside("batch_size", 1, 1_000_000)
-        inside("lr", 0, 1e6, open_low=True)
-        inside("momentum", 0, 1, open_high=True)
-        inside("weight_decay", 0, 1e6)
-        inside("alpha", 0, 1e6, open_low=True)
-        inside("randaugment_n", 0, 16)
-        inside("randaugment_m", 0, 30)
-        if self.sb_beta != "auto":
-            inside("sb_beta", 0, 1e6)
-        inside("sb_staleness", 1, 100_000)
-        inside("smoothing", 0, 1e6)
-        inside("power", 0, 100)
-        inside("keep_fraction", 0, 1, open_low=True)
-        inside("presample", 1, 1000)
-        inside("grad_norm_threshold", 0, 1e6)
-        if self.prune_fraction != "auto":
-            inside("prune_fraction", 0, 1, open_high=True)
-        if self.subset_fraction != "auto":
-            inside("subset_fraction", 0, 1, open_low=True)
-        inside("proxy_share", 0, 1, open_low=True, open_high=True)
-        inside("holdout_fraction", 0, 1, open_low=True, open_high=True)
-        inside("label_noise", 0, 1, open_high=True)
-        inside("imbalance", 1, 1e6)
-        inside("redundancy", 0, 1, open_high=True)
-        inside("copies", 1, 10**9)
-        inside("val_fraction", 0, 1, open_high=True)
-        inside("evaluate_every", 0, 100_000)
-        inside("limit", 0, 10**12)
-        inside("data_seed", 0, 2**63 - 1)
-        inside("seed", 0, 2**63 - 1)
+        for name, (what, allowed) in CHOICES.items():
+            object.__setattr__(self, name, known(what, getattr(self, name), allowed))
+        for name in RANGES:
+            _require_in_range(name, getattr(self, name))
         for milestone in self.milestones:
             if not 0 < milestone < 1:
                 raise InputError(
@@ -281,35 +305,17 @@ class RunConfig:
         return self.from_dict({**dataclasses.asdict(self), **changes})
 
 
-class _Range:
-    """Checks that numbers of a config lie in their ranges."""
-
-    def __init__(self, config: RunConfig):
-        self.config = config
-
-    def __call__(
-        self,
-        name: str,
-        low: float,
-        high: float,
-        *,
-        open_low: bool = False,
-        open_high: bool = False,
-    ) -> None:
-        value = getattr(self.config, name)
-        above = value > low if open_low else value >= low
-        below = value < high if open_high else value <= high
-        if not (math.isfinite(value) and above and below):
-            left, right = "(" if open_low else "[", ")" if open_high else "]"
-            flag = name.replace("_", "-")
-            raise InputError(
-                f"{flag} {value} is not allowed: give a number in {left}{low:g}, {high:g}{right}"
-            )
-
-
-def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise unknown(what, value, allowed)
+def _require_in_range(name: str, value: Any) -> None:
+    brackets, low, high = RANGES[name]
+    if value == "auto" and name in AUTOMATIC:
+        return
+    above = value > low if brackets[0] == "(" else value >= low
+    below = value < high if brackets[1] == ")" else value <= high
+    if not (math.isfinite(value) and above and below):
+        raise InputError(
+            f"{name.replace('_', '-')} {value} is not allowed: give a number in "
+            f"{brackets[0]}{low:g}, {high:g}{brackets[1]}"
+        )
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["InputError", "RunError", "one_line", "unknown"]
+__all__ = ["InputError", "RunError", "known", "one_line", "unknown"]
 
 
 def one_line(text: object, most: int | None = None) -> str:
@@ -35,6 +35,32 @@ class RunError(RuntimeError):
     The record holds everything up to the last whole epoch and stays readable.
     The command line prints the message and exits with 1.
     """
+
+
+def known(what: str, value: object, allowed: Iterable[str]) -> str:
+    """Return a name as it is written among the allowed ones, whatever its case.
+
+    Parameters
+    ----------
+    what
+        What the name stands for, such as ``"method"``.
+    value
+        What was given.
+    allowed
+        The names that exist, in the order in which to show them.
+
+    Raises
+    ------
+    InputError
+        If there is no such name; names the nearest one.
+    """
+    names = list(allowed)
+    if value in names:
+        return str(value)
+    by_lower = {name.lower(): name for name in names}
+    if str(value).lower() not in by_lower:
+        raise unknown(what, value, names)
+    return by_lower[str(value).lower()]
 
 
 def unknown(what: str, value: object, allowed: Iterable[str]) -> InputError:

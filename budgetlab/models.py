@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from budgetlab import own_models
-from budgetlab.errors import InputError, unknown
+from budgetlab import custom_models
+from budgetlab.errors import InputError, known
 
 __all__ = [
     "CompactConvNet",
@@ -219,15 +219,15 @@ def names() -> list[str]:
 
 def describe() -> dict[str, str]:
     """One line on each model, by name."""
-    known = {name: text for name, (text, _) in (IMAGE_MODELS | POINT_MODELS).items()}
-    return {"auto": "mlp for points; small on a CPU, resnet18 on a GPU for images"} | known
+    auto = {"auto": "mlp for points; small on a CPU, resnet18 on a GPU for images"}
+    return auto | {name: text for name, (text, _) in (IMAGE_MODELS | POINT_MODELS).items()}
 
 
 def about(name: str) -> dict[str, str | int]:
     """Return what a record says of a model: its name; of your own also class and size."""
-    if not own_models.is_own(name):
+    if not custom_models.is_own(name):
         return {"model": name}
-    own = own_models.lookup(name)
+    own = custom_models.lookup(name)
     return {"model": name, "model_class": own.class_name, "model_parameters": own.parameters}
 
 
@@ -253,10 +253,9 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
     InputError
         If the name is unknown or the model cannot take the data.
     """
-    if own_models.is_own(name):
-        return own_models.lookup(name).name
-    if name not in names():
-        raise unknown("model", name, names())
+    if custom_models.is_own(name):
+        return custom_models.lookup(name).name
+    name = known("model", name, names())
     is_image = len(sample_shape) == 3
     if name == "auto":
         if not is_image:
@@ -287,13 +286,13 @@ def build(name: str, sample_shape: tuple[int, ...], classes: int, seed: int = 0)
     torch.nn.Module
         In float32 on the CPU.
     """
-    if own_models.is_own(name):
-        return own_models.lookup(name).make(seed)
+    if custom_models.is_own(name):
+        return custom_models.lookup(name).make(seed)
     _, make = (IMAGE_MODELS | POINT_MODELS)[choose(name, sample_shape, "cpu")]
     if len(sample_shape) == 3 and min(sample_shape[1:]) < 8:
         height, width = sample_shape[1:]
         raise InputError(f"images of {height}x{width} are too small: at least 8x8 is needed")
-    with own_models.BORROWED, torch.random.fork_rng(devices=[]):
+    with custom_models.BORROWED, torch.random.fork_rng(devices=[]):
         # torch.manual_seed would set the state of every GPU too, and nothing puts that back.
         torch.default_generator.manual_seed(seed)
         return make(sample_shape[0], classes)

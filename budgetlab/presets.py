@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgetlab.errors import unknown
+from budgetlab.errors import known
 
 __all__ = ["PRESETS", "describe", "settings"]
 
@@ -48,10 +48,7 @@ def settings(name: str) -> dict[str, Any]:
     InputError
         If there is no such preset.
     """
-    by_name = {known.lower(): known for known in PRESETS}
-    if name.lower() not in by_name:
-        raise unknown("preset", name, list(PRESETS))
-    return dict(PRESETS[by_name[name.lower()]][1])
+    return dict(PRESETS[known("preset", name, PRESETS)][1])
 
 
 def describe() -> dict[str, str]:

@@ -24,7 +24,7 @@ class Classifier(lightning.LightningModule):
         self.network = nn.Sequential(
             nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)
         )
-        self.history: bl.own_loop.LoopHistory  # set from the sampler
+        self.history: bl.custom_loop.LoopHistory  # set from the sampler
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""

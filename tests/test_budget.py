@@ -47,8 +47,8 @@ def test_less_than_one_batch_is_refused():
     with pytest.raises(InputError) as error:
         steps_per_epoch(1000, 0.1, 128)
     assert str(error.value) == (
-        "budget 0.1 of 1,000 samples is 100, less than one batch of 128: raise the budget or "
-        "lower the batch size"
+        "budget 0.1 of 1,000 samples is 100, less than one batch of 128: lower "
+        "--batch-size to 16, or raise --budget"
     )
 
 

@@ -1,18 +1,23 @@
 """What a run may be, what its errors say, and what its id depends on."""
 
+import ast
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import jedi
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgetlab.config import PLACES, RunConfig
-from budgetlab.errors import InputError, unknown
+import budgetlab as bl
+from budgetlab.config import CHOICES, PLACES, RunConfig
+from budgetlab.errors import InputError, known, unknown
+from budgetlab.settings import Settings
 
 
 def test_the_defaults_are_the_recipe_of_the_paper():
@@ -164,6 +169,55 @@ def test_a_data_set_has_a_short_name(dataset, name):
 def test_a_wrong_name_meets_its_nearest(given_name, near):
     error = unknown("method", given_name, ["SGD", "p-SGD", "RS2"])
     assert f"unknown method '{given_name}': did you mean '{near}'? choose one of" in str(error)
+
+
+@pytest.mark.parametrize("name", [name for name in CHOICES])
+def test_names_of_choices_are_matched_in_any_case(name):
+    _, allowed = CHOICES[name]
+    for value in allowed:
+        config = RunConfig(**{name: value.upper()})
+        assert getattr(config, name) == value
+        assert config.id == RunConfig(**{name: value}).id
+
+
+def test_a_name_keeps_its_case_where_two_differ_in_it_alone():
+    assert known("method", "mine", ["Mine", "mine"]) == "mine"
+
+
+def test_the_typed_settings_are_the_fields():
+    # Method and model are arguments of their own.
+    fields = {f.name: f.type for f in dataclasses.fields(RunConfig)}
+    assert Settings.__annotations__ == {
+        name: kind for name, kind in fields.items() if name not in ("method", "model")
+    }
+
+
+@pytest.mark.parametrize("call", [bl.train, bl.BudgetSampler])
+def test_a_call_shows_every_setting(call):
+    shown = inspect.signature(call).parameters
+    for field in dataclasses.fields(RunConfig):
+        if field.name not in ("method", "model"):
+            assert (shown[field.name].default, shown[field.name].kind) == (
+                field.default,
+                inspect.Parameter.KEYWORD_ONLY,
+            )
+    assert {"method", "model"} < set(shown)
+    assert "settings" not in shown
+    offered = {done.name for done in jedi.Interpreter("call(", [{"call": call}]).complete()}
+    assert {"budget=", "credit=", "label_noise=", "method="} <= offered
+
+
+def test_names_of_the_package_resolve_and_editors_know_them():
+    stub = ast.parse((Path(bl.__file__).parent / "__init__.pyi").read_text())
+    names = {
+        alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert names == set(bl.__all__)
+    for name in (*names, "training", "history"):
+        assert getattr(bl, name) is not None
+    modules = {p.stem for p in Path(bl.__file__).parent.glob("*") if p.suffix != ".pyi"}
+    private = {"__init__", "__pycache__", "py", "cli", "demo", "memory", "settings", "sweep"}
+    assert modules - private <= names
 
 
 def test_a_name_like_no_other_gets_the_list_alone():

@@ -12,10 +12,10 @@ import budgetlab as bl
 PACKAGE = Path(__file__).parent.parent / "budgetlab"
 
 FLOORS = (
-    {"errors", "config", "presets", "seeds", "memory", "methods", "records"},
-    {"data", "models", "augment", "history", "budget", "devices", "own_models"},
+    {"errors", "config", "settings", "presets", "seeds", "memory", "methods", "records"},
+    {"data", "models", "augment", "history", "budget", "devices", "custom_models"},
     {"samplers"},
-    {"training", "analysis", "own_loop"},
+    {"training", "analysis", "custom_loop"},
     {"sweep", "plots", "replay", "estimators"},
     {"report", "cli", "demo", "widgets", "course"},
 )
@@ -23,6 +23,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 READING = {
     "errors",
     "config",
+    "settings",
     "presets",
     "seeds",
     "memory",

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -456,6 +457,87 @@ def test_data_can_be_shared_by_runs(config):
     shared = go(Run(config, splits=splits))
     assert isinstance(splits, Splits)
     assert differences(shared, go(Run(config))) == []
+
+
+def test_a_method_comes_first_and_names_are_matched_in_any_case(config, data_root):
+    settings = config.to_dict() | {"dataset": "Points", "augmentation": "NONE", "model": "MLP"}
+    del settings["method"]
+    record = bl.train("P-sgd", progress=False, **settings | {"schedule": "Linear"})
+    assert {n: record.config[n] for n in ("method", "dataset", "augmentation", "model")} == {
+        "method": "p-SGD", "dataset": "points", "augmentation": "none", "model": "mlp"
+    }  # fmt: skip
+    with pytest.raises(InputError, match="did you mean 'p-SGD'"):
+        bl.train("p-SDG")
+    with pytest.raises(InputError, match="unknown setting 'metod': did you mean 'method'"):
+        bl.train(metod="p-SGD")
+    with pytest.raises(InputError, match="'int' is no method: give the name of one"):
+        bl.train(3)
+
+
+# A run never records what it did not apply
+
+NOISY = {"limit": 200, "label_noise": 0.25, "data_seed": 3}
+
+
+@pytest.fixture
+def noisy(data_root):
+    return bl.data.load("points", root=data_root, limit=200, label_noise=0.25, seed=3)
+
+
+def small(config):
+    return {"epochs": 1, "batch_size": 16, "out": config.out, "progress": False}
+
+
+def test_a_run_on_loaded_data_records_how_it_was_loaded(config, noisy, data_root):
+    record = bl.train(splits=noisy, preset="scale-model", **small(config), model="mlp")
+    assert {name: record.config[name] for name in NOISY} == NOISY
+    assert record.config["dataset"] == "points"
+    # So the data is found again, too.
+    assert record.config["data_root"] == str(data_root)
+    assert Run.resume(record.path).splits.fingerprint == noisy.fingerprint
+    again = bl.train(bl.RunConfig(**NOISY, dataset="POINTS"), splits=noisy, **small(config))
+    assert {name: again.config[name] for name in NOISY} == NOISY
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"label_noise": 0.3}, "label-noise 0.3 .* which is 0.25"),
+        ({"label_noise": 0.0}, "label-noise 0.0 .* which is 0.25"),
+        ({"limit": 100}, "limit 100 .* which is 200"),
+        ({"dataset": "shapes"}, "dataset shapes .* which is points"),
+        ({"data_seed": 0}, "data-seed 0 .* which is 3"),
+        ({"noise_kind": "pair"}, "noise-kind pair .* which is symmetric"),
+    ],
+)
+def test_settings_that_loaded_data_does_not_have_are_refused(other, said, config, noisy):
+    with pytest.raises(InputError, match=said):
+        bl.train(splits=noisy, **small(config), **other)
+    assert not Path(config.out).exists()
+
+
+def test_data_of_ones_own_is_never_recorded_as_a_named_data_set(config, noisy):
+    own = bl.Splits.of(noisy.train, name="mine")
+    for first in (None, bl.RunConfig()):
+        record = bl.train(first, splits=own, **small(config))
+        assert (record.config["dataset"], record.config["label_noise"]) == ("mine", 0.0)
+    assert bl.train(splits=own, dataset="ours", **small(config)).config["dataset"] == "ours"
+    for wrong in ({"dataset": "CIFAR10"}, {"dataset": "shapes"}, {"data_seed": 3}, {"limit": 9}):
+        with pytest.raises(InputError, match="leave it out"):
+            bl.train(splits=own, **small(config), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("budget", "size", "advice"),
+    [(0.2, 500, "lower --batch-size to 16, or raise --budget"), (0.1, 40, "to 2, or raise"),
+     (0.02, 50, "lower --batch-size, or raise --budget")],
+)  # fmt: skip
+def test_a_budget_below_one_batch_names_a_batch_size_that_works(config, budget, size, advice):
+    with pytest.raises(InputError, match=advice) as error:
+        Run(config.replace(budget=budget, limit=size, batch_size=128))
+    size_that_works = re.search(r"--batch-size to (\d+)", str(error.value))
+    if size_that_works:
+        Run(config.replace(budget=budget, limit=size, batch_size=int(size_that_works[1])))
 
 
 # What goes wrong

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import pandas as pd
 
-from budgetlab.config import RunConfig
+from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.errors import InputError
 from budgetlab.methods import OPTIONS, ordered
 
@@ -76,18 +76,7 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
 
 def data_columns(frame: pd.DataFrame) -> list[str]:
     """Settings that change the data of a run."""
-    names = (
-        "label_noise",
-        "noise_kind",
-        "imbalance",
-        "redundancy",
-        "copies",
-        "redundancy_kind",
-        "val_fraction",
-        "limit",
-        "data_seed",
-    )
-    return [name for name in names if name in frame]
+    return [name for name in DATA_FIELDS if name != "dataset" and name in frame]
 
 
 def method_order(methods: Iterable[str]) -> list[str]:

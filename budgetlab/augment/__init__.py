@@ -12,7 +12,7 @@ from budgetlab.augment.crop import Identity, Standard, crop_and_flip
 from budgetlab.augment.erase import Cutout, cutout
 from budgetlab.augment.mixing import CutMix, Mixup, Ricap, cutmix, mixup, ricap
 from budgetlab.augment.policy import OPERATIONS, RandAugment, level, randaugment
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, known
 
 __all__ = [
     "OPERATIONS",
@@ -96,10 +96,8 @@ def build(
     InputError
         If a name is unknown or a value is out of its range.
     """
-    if name not in names():
-        raise unknown("augmentation", name, names())
-    if fidelity not in ("default", "published"):
-        raise unknown("fidelity", fidelity, ("default", "published"))
+    name = known("augmentation", name, names())
+    fidelity = known("fidelity", fidelity, ("default", "published"))
     if not 0 < alpha < float("inf"):
         raise InputError(
             f"alpha {alpha} is not above 0: give a positive number, such as 0.3, "

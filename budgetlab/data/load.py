@@ -24,10 +24,10 @@ from budgetlab.data.points import PROBLEMS
 from budgetlab.data.samples import Dataset, Splits, fingerprint
 from budgetlab.data.sources import Source, digits, points, shapes
 from budgetlab.data.torchvision_sets import cifar10, cifar100, svhn
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, known
 from budgetlab.seeds import numpy_generator
 
-__all__ = ["describe", "load"]
+__all__ = ["canonical", "describe", "load"]
 
 NAMES: dict[str, tuple[str, Callable[..., Source]]] = {
     "shapes": ("32x32 RGB, 10 drawn shapes of known difficulty (10,000 + 10,000)", shapes),
@@ -136,7 +136,23 @@ def load(
     InputError
         If a name or value is not allowed, or data is missing or cannot be read.
     """
-    _check(seed, limit, val_fraction, label_noise, noise_kind, size)
+    name = canonical(name)
+    noise_kind = known("kind of label noise", noise_kind, NOISE_KINDS)
+    redundancy_kind = known("kind of redundancy", redundancy_kind, REDUNDANCY_KINDS)
+    asked = {
+        "dataset": name,
+        "data_root": str(root),
+        "data_seed": seed,
+        "limit": limit,
+        "val_fraction": val_fraction,
+        "label_noise": label_noise,
+        "noise_kind": noise_kind,
+        "imbalance": imbalance,
+        "redundancy": redundancy,
+        "copies": copies,
+        "redundancy_kind": redundancy_kind,
+    }
+    _check(seed, limit, val_fraction, label_noise, size)
     source = _source(name)(
         root=Path(root), seed=seed, size=size, download=download, keep=keep, progress=progress
     )
@@ -145,20 +161,38 @@ def load(
     train = _repeat(train, redundancy, copies, redundancy_kind, seed)
     train = _mislabel(train, label_noise, noise_kind, seed)
     return Splits(
-        name, train, val, source.test, fingerprint(train, source.test), tuple(source.skipped)
+        name,
+        train,
+        val,
+        source.test,
+        fingerprint(train, source.test),
+        tuple(source.skipped),
+        asked,
     )
+
+
+def canonical(name: str) -> str:
+    """Return a name as :func:`describe` writes it, whatever its case; a path stays as it is.
+
+    Raises
+    ------
+    InputError
+        If there is no such data set.
+    """
+    kind, colon, path = name.partition(":")
+    if not (colon and kind.lower() in OWN):
+        return known("dataset", name, describe())
+    if not path:
+        raise InputError(f"'{name}' has no path: write {kind.lower()}:PATH")
+    return f"{kind.lower()}:{path}"
 
 
 def _source(name: str) -> Callable[..., Source]:
     """The function that loads a data set."""
     if name in NAMES:
         return NAMES[name][1]
-    kind, colon, path = name.partition(":")
-    if colon and kind in OWN:
-        if not path:
-            raise InputError(f"'{name}' has no path: write {kind}:PATH")
-        return partial(OWN[kind][1], path)
-    raise unknown("dataset", name, describe())
+    kind, _, path = name.partition(":")
+    return partial(OWN[kind][1], path)
 
 
 def _check(
@@ -166,7 +200,6 @@ def _check(
     limit: int,
     val_fraction: float,
     label_noise: float,
-    noise_kind: str,
     size: int | None,
 ) -> None:
     """Refuse values out of range before anything is read."""
@@ -176,8 +209,6 @@ def _check(
     for what, share in (("val_fraction", val_fraction), ("label_noise", label_noise)):
         if not (math.isfinite(share) and 0 <= share < 1):
             raise InputError(f"{what} {share} is not allowed: give a share in [0, 1)")
-    if noise_kind not in NOISE_KINDS:
-        raise unknown("kind of label noise", noise_kind, NOISE_KINDS)
     if size is not None and not 8 <= size <= 1024:
         raise InputError(f"size {size} is not allowed: give 8 to 1024 pixels, or leave it out")
 
@@ -211,8 +242,6 @@ def _split(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset
 
 def _repeat(train: Dataset, share: float, copies: int, kind: str, seed: int) -> Dataset:
     """Put copies of few samples in the place of others, and say in the metadata of which."""
-    if kind not in REDUNDANCY_KINDS:
-        raise unknown("kind of redundancy", kind, REDUNDANCY_KINDS)
     if not share:
         return train
     generator = numpy_generator(seed, "redundancy")

@@ -1,8 +1,9 @@
 """What a data set is once loaded: tensors, labels, and what is known of each sample."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,10 @@ class Splits:
         validation split, on which nothing is trained, has its own (``val_fingerprint``).
     skipped
         One entry a file that could not be read: its name and the reason.
+    settings
+        What :func:`budgetlab.data.load` was asked for, by the names of
+        :class:`budgetlab.RunConfig`; empty for data that was put together otherwise. A run
+        on this data records these.
     """
 
     name: str
@@ -128,6 +133,7 @@ class Splits:
     test: Dataset
     fingerprint: str
     skipped: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def val_fingerprint(self) -> str:

@@ -29,7 +29,7 @@ from budgetlab.history import History, Measures, measure
 from budgetlab.records import Record, open_record
 from budgetlab.replay import Replay
 from budgetlab.training import Run
-from budgetlab.training.given import load_again, named, require_model, require_same
+from budgetlab.training.inputs import load_again, named, require_model, require_same
 
 __all__ = ["Moment"]
 

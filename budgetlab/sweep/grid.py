@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from budgetlab import methods
-from budgetlab.config import PLACES, RunConfig
+from budgetlab.config import DATA_FIELDS, PLACES, RunConfig
 from budgetlab.errors import InputError, unknown
 
 __all__ = ["Grid", "data_key", "names", "planned_cost", "product", "train_size",
@@ -117,7 +117,7 @@ def _is_several(value: Any) -> bool:
 
 
 def with_known_names(runs: Iterable[RunConfig]) -> list[RunConfig]:
-    """Return the runs with methods named as they are registered, each run once.
+    """Return the runs with all names as they are registered, each run once.
 
     Names that do not exist are refused here, before anything is trained.
 
@@ -126,34 +126,15 @@ def with_known_names(runs: Iterable[RunConfig]) -> list[RunConfig]:
     InputError
         Names the value, the allowed ones and the nearest match.
     """
-    from budgetlab import augment, data, models
-    from budgetlab.budget import SCHEDULES
+    from budgetlab.training.inputs import with_known_names as known
 
-    known = {
-        "dataset": data.describe(),
-        "augmentation": augment.names(),
-        "schedule": list(SCHEDULES),
-        "model": models.names(),
-    }
-    runs = list(runs)
-    for field, allowed in known.items():
-        for name in dict.fromkeys(getattr(run, field) for run in runs):
-            own = field == "dataset" and name.startswith(("folder:", "npz:"))
-            if name not in allowed and not own:
-                raise unknown(field, name, allowed)
-    canonical = {name: methods.canonical(name) for name in {run.method for run in runs}}
     # A name in another case is the same run, and must not have another id.
-    return list(dict.fromkeys(
-        run if canonical[run.method] == run.method else run.replace(method=canonical[run.method])
-        for run in runs
-    ))  # fmt: skip
+    return list(dict.fromkeys(known(run) for run in runs))
 
 
 def data_key(run: RunConfig) -> tuple:
     """Everything that decides the data of a run; runs that share it share the data."""
-    names = ("dataset", "data_root", "data_seed", "limit", "val_fraction", "label_noise",
-             "noise_kind", "imbalance", "redundancy", "copies", "redundancy_kind")  # fmt: skip
-    return tuple(getattr(run, name) for name in names)
+    return tuple(getattr(run, name) for name in ("data_root", *DATA_FIELDS))
 
 
 def train_size(run: RunConfig) -> int:

@@ -2,61 +2,80 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 from tqdm.auto import tqdm
 
 from budgetlab import presets
-from budgetlab.config import RunConfig
+from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
+from budgetlab.errors import InputError
 from budgetlab.records import Record
+from budgetlab.settings import Settings, takes_settings
 from budgetlab.training.run import Run, load_data
 
 __all__ = ["Run", "load_data", "train"]
 
 
+@takes_settings
 def train(
-    config: RunConfig | None = None,
+    method: str | RunConfig | None = None,
     *,
     splits: Splits | None = None,
     model: str | nn.Module | Callable[[], nn.Module] | None = None,
     preset: str | None = None,
     progress: bool = True,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Record:
     """Train to the end of the budget and return the record.
 
     Parameters
     ----------
-    config
-        The run; alternatively give its fields by name.
+    method
+        Sampling method by name, as ``budgetlab list methods`` shows them; or a whole run, a
+        :class:`budgetlab.RunConfig`, of which other settings change what they name.
     splits
-        Data already loaded, such as your own by :meth:`budgetlab.Splits.of`; its name is
-        taken for ``dataset`` where none is given.
+        Data already loaded, or your own by :meth:`budgetlab.Splits.of`. The run records how
+        it was loaded; settings that say otherwise are refused.
     model
         Name of a network, or one of your own, as :class:`Run` takes it.
     preset
         Name of settings that belong together, such as ``scale-model``; those that are
-        given win over it.
+        given win over it, and so does data that is given.
     progress
         Show a bar and what was chosen.
     **settings
-        Fields of :class:`budgetlab.RunConfig`; they change ``config`` where both are given.
+        Fields of :class:`budgetlab.RunConfig`, which says what each of them is.
+
+    Raises
+    ------
+    InputError
+        If a name or value is not allowed, data is missing, or the parts do not fit.
+    RunError
+        If training had started and could not go on; the record says why.
 
     Examples
     --------
-    >>> record = bl.train(method="p-SGD", budget=0.2, epochs=10)  # doctest: +SKIP
+    >>> record = bl.train("p-SGD", budget=0.2, epochs=10)  # doctest: +SKIP
     >>> record.summary["test_accuracy"]  # doctest: +SKIP
     """
+    given: dict[str, Any] = dict(settings)
+    if isinstance(method, str):
+        given["method"] = method
+    elif not isinstance(method, RunConfig | None):
+        raise InputError(
+            f"'{type(method).__name__}' is no method: give the name of one, such as 'p-SGD', or "
+            "a RunConfig; data goes into splits= and a network into model="
+        )
     if isinstance(model, str):
-        settings["model"], model = model, None
-    if splits is not None and config is None:
-        settings.setdefault("dataset", splits.name)
+        given["model"], model = model, None
+    base = method.to_dict() if isinstance(method, RunConfig) else {}
     chosen = presets.settings(preset) if preset else {}
-    settings = (config.to_dict() if config else {}) | chosen | settings
-    run = Run(RunConfig.from_dict(settings), splits=splits, model=model)
-    return finish(run, progress=progress)
+    if splits is not None:
+        chosen = {name: value for name, value in chosen.items() if name not in DATA_FIELDS}
+    config = RunConfig.from_dict(base | chosen | given)
+    return finish(Run(config, splits=splits, model=model, asked=given), progress=progress)
 
 
 def finish(run: Run, *, progress: bool = True) -> Record:

@@ -3,22 +3,22 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from budgetlab import augment, models, own_models, samplers
-from budgetlab.budget import SCHEDULES, Budget, Ledger
+from budgetlab import models
+from budgetlab.budget import Budget, Ledger
 from budgetlab.config import PRECISIONS, RunConfig
 from budgetlab.data import Splits
 from budgetlab.devices import choose_device, choose_precision, describe_hardware
-from budgetlab.errors import InputError, RunError, unknown
+from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.records import Record, RecordWriter, open_record
-from budgetlab.training import faults, given, state
-from budgetlab.training.given import load_data
+from budgetlab.training import failures, inputs, state
+from budgetlab.training.inputs import load_data
 from budgetlab.training.loop import Loop
 from budgetlab.training.thumbnails import pick_thumbnails
 from budgetlab.training.turn import Turn, alone
@@ -38,7 +38,7 @@ class Run:
     config
         What to run.
     splits
-        Data already loaded for this config; loaded if not given.
+        Data already loaded for this config; loaded if not inputs.
     model
         A network of your own: a module, which is copied and stays as it is, or a
         function without arguments that makes one. It takes normalised float samples
@@ -46,6 +46,9 @@ class Run:
     on_step
         Called after every step with the run, to show progress. It must not touch
         the training.
+    asked
+        Names of the settings that were asked for, where some are at their default: given
+        data that was loaded with another value is refused then, too.
 
     Attributes
     ----------
@@ -69,34 +72,22 @@ class Run:
         splits: Splits | None = None,
         model: nn.Module | Callable[[], nn.Module] | None = None,
         on_step: Callable[["Run"], None] | None = None,
+        asked: Collection[str] = (),
     ):
-        if splits is not None:
-            given.require_untouched(config)
-        if model is not None:
-            splits = splits if splits is not None else load_data(config)
-            config = config.replace(model=given.named(model, splits))
-        config = self._with_known_names(config)
+        # What can be refused without the data is refused before it is loaded.
+        named = config if model is None else config.replace(model="auto")
+        config = inputs.with_known_names(named, own_data=splits is not None)
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
+        config, self.splits = inputs.resolve(config, splits, asked)
+        if model is not None:
+            config = config.replace(model=inputs.named(model, self.splits))
         self.config = config
         self.on_step = on_step
-        self.splits = splits if splits is not None else load_data(config)
         self._build()
         self.writer = self._create_record()
         self._turn = Turn(self.writer.path)
         self.epoch = 0
-
-    @staticmethod
-    def _with_known_names(config: RunConfig) -> RunConfig:
-        known = {
-            "augmentation": (config.augmentation, augment.names()),
-            "schedule": (config.schedule, list(SCHEDULES)),
-            "model": (config.model, models.names()),
-        }
-        for what, (name, allowed) in known.items():
-            if name not in allowed and not own_models.is_own(name):
-                raise unknown(what, name, allowed)
-        return config.replace(method=samplers.canonical(config.method))
 
     def _build(self) -> None:
         config, train = self.config, self.splits.train
@@ -106,7 +97,7 @@ class Run:
                 "holds points: choose standard or none"
             )
         held_out = {"test": self.splits.test, "val": self.splits.val}
-        with faults.at_the_start(config, train, self.device):
+        with failures.at_the_start(config, train, self.device):
             self.loop = Loop(config, train, self.device, self.precision, val=self.splits.val)
             self.held_out = {
                 name: samples.to(self.device)
@@ -189,8 +180,8 @@ class Run:
         if record.status != "finished":
             # Written to from now on: no part of it may be damaged, or lie anywhere else.
             record.require_whole()
-        run.config = run._with_known_names(RunConfig.from_dict(record.config))
-        given.require_model(path, run.config.model, model)
+        run.config = inputs.with_known_names(RunConfig.from_dict(record.config), own_data=True)
+        inputs.require_model(path, run.config.model, model)
         run.device = choose_device(run.config.device)
         # What the hardware here would choose could be another format than the record's.
         recorded = record.about.get("hardware", {}).get("precision", run.config.precision)
@@ -198,9 +189,10 @@ class Run:
             recorded = run.config.precision
         run.precision = choose_precision(recorded, run.device)
         run.on_step = on_step
-        run.splits = splits if splits is not None else given.load_again(path, run.config, data_root)
-        data, val = record.about["data"], run.splits.val_fingerprint
-        run.splits = given.as_recorded(run.splits, run.config.dataset, data.get("test", 0))
+        if splits is None:
+            splits = inputs.load_again(path, run.config, data_root)
+        data, val = record.about["data"], splits.val_fingerprint
+        run.splits = inputs.as_recorded(splits, run.config.dataset, data.get("test", 0))
         # Older records do not say which samples they were validated on.
         if (run.splits.fingerprint, val) != (
             data.get("fingerprint"),
@@ -211,7 +203,7 @@ class Run:
                 "restore the data, or start a new run"
             )
         if model is not None:
-            given.require_same(path, run.config.model, given.named(model, run.splits))
+            inputs.require_same(path, run.config.model, inputs.named(model, run.splits))
         run._build()
         run.epoch = run._state_epoch = state.load(run.loop, record.path / "state.pt")
         run.writer = RecordWriter.reopen(record.path, run.epoch)
@@ -280,16 +272,16 @@ class Run:
 
     def _in_a_sentence(self, error: BaseException) -> str | None:
         """What went wrong, if it is one of the things that do."""
-        if faults.no_memory(error):
-            return faults.out_of_memory(error, self.loop.engine, self.loop.model_name)
-        if faults.device_lost(error):
-            return faults.device_failed(
+        if failures.no_memory(error):
+            return failures.out_of_memory(error, self.loop.engine, self.loop.model_name)
+        if failures.device_lost(error):
+            return failures.device_failed(
                 error, self.config, self.writer.path, len(self.writer.epochs)
             )
         return self._not_written(error) if isinstance(error, OSError) else None
 
     def _not_written(self, error: OSError) -> str:
-        return faults.not_written(error, self.writer.path, len(self.writer.epochs))
+        return failures.not_written(error, self.writer.path, len(self.writer.epochs))
 
     def _end(self, status: str, message: str) -> None:
         # A full disk must not hide the reason, which the caller raises.

@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as W
 
 from budgetlab.analysis import load
-from budgetlab.config import RunConfig
+from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
 from budgetlab.errors import InputError, RunError
 from budgetlab.records import Record, open_record
@@ -25,8 +25,7 @@ from budgetlab.widgets.status import StatusLine
 
 __all__ = ["TrainingBench"]
 
-DATA_SETTINGS = ("dataset", "data_root", "data_seed", "limit", "val_fraction", "label_noise",
-                 "noise_kind", "imbalance")  # fmt: skip
+DATA_SETTINGS = ("data_root", *DATA_FIELDS)
 
 
 class TrainingBench(W.VBox):

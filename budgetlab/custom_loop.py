@@ -14,7 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,12 @@ from budgetlab.budget import Budget, Costs, Ledger, model_costs, schedule, steps
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import Credit, History, measure
+<<<<<<< HEAD:budgetlab/own_loop.py
 from budgetlab.samplers.base import ProxyPlan, ProxyRun
+=======
+from budgetlab.samplers.proxy import ProxyPlan, ProxyRun
+from budgetlab.settings import Settings, takes_settings
+>>>>>>> b04608e (A run records the data it was trained on: settings of loaded data are taken over, others are refused; method first, typed and completed settings, names in any case; custom_loop, custom_models, failures, inputs):budgetlab/custom_loop.py
 
 __all__ = ["BudgetSampler", "LoopHistory"]
 
@@ -135,6 +140,8 @@ class BudgetSampler(TorchSampler[list[int]]):
     data
         Map-style data set with items ``(sample, label)``, or only the number of samples
         for a method that does not look.
+    method
+        Sampling method by name.
     model
         The network that is trained, for methods that look at samples first and for a
         budget in ``flops``. Looks run it in evaluation mode without a gradient on what
@@ -145,7 +152,7 @@ class BudgetSampler(TorchSampler[list[int]]):
     config
         The run; alternatively its fields by name.
     **settings
-        Fields of :class:`budgetlab.RunConfig`: ``method``, ``budget``, ``budget_unit``,
+        Fields of :class:`budgetlab.RunConfig`: ``budget``, ``budget_unit``,
         ``epochs``, ``batch_size``, ``seed`` and the options of the method are read.
 
     Attributes
@@ -165,16 +172,19 @@ class BudgetSampler(TorchSampler[list[int]]):
         While iterating, if a method chooses nothing in a whole epoch.
     """
 
+    @takes_settings
     def __init__(
         self,
         data: TorchDataset | int,
+        method: str | None = None,
         *,
         model: nn.Module | None = None,
         proxy: ProxyRun | None = None,
         config: RunConfig | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ):
-        config = RunConfig.from_dict((config.to_dict() if config else {}) | settings)
+        given = settings if method is None else {**settings, "method": method}
+        config = RunConfig.from_dict((config.to_dict() if config else {}) | given)
         self.config = config.replace(method=samplers.canonical(config.method))
         self.data = None if isinstance(data, int) else data
         size = data if isinstance(data, int) else len(data)  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ def test_the_record_says_what_it_was(config):
     name = record.config["model"]
     assert name.startswith("own:TwoLayers-")
     assert record.summary["model"] == record.about["hardware"]["model"] == name
-    assert record.about["hardware"]["model_class"].endswith("test_own_models.TwoLayers")
+    assert record.about["hardware"]["model_class"].endswith("test_custom_models.TwoLayers")
     assert record.about["hardware"]["model_parameters"] == 2 * 8 + 8 + 8 * 2 + 2
     assert bl.analysis.summaries(record)["model"].item() == name
 

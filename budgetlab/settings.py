@@ -1,0 +1,86 @@
+"""The fields of :class:`budgetlab.RunConfig` as keyword arguments: typed, shown and completed."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict, TypeVar
+
+from budgetlab.config import RunConfig
+
+__all__ = ["Settings", "takes_settings"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Settings(TypedDict, total=False):
+    """What ``**settings`` takes, for editors and type checkers.
+
+    A test compares it with :class:`budgetlab.RunConfig`, which says what each field is. Method
+    and model are arguments of their own.
+    """
+
+    dataset: str
+    augmentation: str
+    budget: float
+    budget_unit: str
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    schedule_horizon: str
+    milestones: tuple[float, ...]
+    alpha: float
+    randaugment_n: int
+    randaugment_m: int
+    sb_beta: float | Literal["auto"]
+    sb_staleness: int
+    smoothing: float
+    power: float
+    weights: str
+    keep_fraction: float
+    presample: int
+    grad_norm_threshold: float
+    prune_fraction: float | Literal["auto"]
+    subset_fraction: float | Literal["auto"]
+    proxy_share: float
+    proxy_model: str
+    holdout_fraction: float
+    averaging: str
+    credit: str
+    fidelity: str
+    label_noise: float
+    noise_kind: str
+    imbalance: float
+    redundancy: float
+    copies: int
+    redundancy_kind: str
+    val_fraction: float
+    evaluate_every: int
+    limit: int
+    data_seed: int
+    seed: int
+    device: str
+    precision: str
+    data_root: str
+    out: str
+
+
+def takes_settings(function: Function) -> Function:
+    """Show the fields of :class:`RunConfig` in the signature of what takes ``**settings``.
+
+    Notebooks complete names from it and show the defaults; nothing else changes.
+    """
+    own = inspect.signature(function)
+    named = [part for part in own.parameters.values() if part.kind is not part.VAR_KEYWORD]
+    taken = {part.name for part in named}
+    fields = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
+        )
+        for field in dataclasses.fields(RunConfig)
+        if field.name not in taken
+    ]
+    function.__signature__ = own.replace(parameters=[*named, *fields])  # type: ignore[attr-defined]
+    return function
