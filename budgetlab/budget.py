@@ -2,13 +2,14 @@
 
 import copy
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils import flop_counter
 
 from budgetlab.config import BUDGET_UNITS
 from budgetlab.errors import InputError, known
@@ -50,7 +51,7 @@ def steps_per_epoch(size: int, budget: float, batch_size: int) -> int:
         remedy = f"--batch-size to {fitting}" if fitting <= drawn else "--batch-size"
         raise InputError(
             f"budget {budget:g} of {size:,} samples is {drawn:,}, less than one batch "
-            f"of {batch_size}: lower {remedy}, or raise --budget"
+            f"of {batch_size}: lower {remedy}, or raise the budget"
         )
     return drawn // batch_size
 
@@ -66,23 +67,26 @@ class Costs:
 def model_costs(model: nn.Module, sample_shape: tuple[int, ...]) -> Costs:
     """Count the operations of a model with torch's FlopCounterMode.
 
-    Matrix products and convolutions are counted, element-wise work is not.
-    Nothing is computed: the count runs on shapes alone, unless a network asks for values
-    on its way; then it is run on one sample of zeros.
+    Matrix products and convolutions are counted, element-wise work is not. One sample of
+    zeros is run through a copy.
     """
-    try:
-        return _count(model, torch.empty(1, *sample_shape, device="meta"))
-    except (RuntimeError, NotImplementedError):
-        return _count(model, torch.zeros(1, *sample_shape))
+    # On torch's meta device nothing would be computed, and its first use imports the compiler.
+    return _count(copy.deepcopy(model).cpu().eval(), torch.zeros(1, *sample_shape))
+
+
+# The counter is kept out of what torch.compile makes, by an import that takes longer than
+# an epoch of the small network; nothing is compiled here.
+flop_counter._FlopCounterMode.__torch_dispatch__ = inspect.unwrap(  # type: ignore[method-assign]
+    flop_counter._FlopCounterMode.__torch_dispatch__
+)
 
 
 def _count(model: nn.Module, sample: torch.Tensor) -> Costs:
-    shadow = copy.deepcopy(model).to(sample.device).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shadow(sample)
+    with flop_counter.FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(sample)
     forward = counter.get_total_flops()
-    with FlopCounterMode(display=False) as counter:
-        shadow(sample).sum().backward()
+    with flop_counter.FlopCounterMode(display=False) as counter:
+        model(sample).sum().backward()
     return Costs(forward, counter.get_total_flops())
 
 

@@ -529,8 +529,8 @@ def test_data_of_ones_own_is_never_recorded_as_a_named_data_set(config, noisy):
 
 @pytest.mark.parametrize(
     ("budget", "size", "advice"),
-    [(0.2, 500, "lower --batch-size to 16, or raise --budget"), (0.1, 40, "to 2, or raise"),
-     (0.02, 50, "lower --batch-size, or raise --budget")],
+    [(0.2, 500, "lower --batch-size to 16, or raise the budget"), (0.1, 40, "to 2, or raise"),
+     (0.02, 50, "lower --batch-size, or raise the budget")],
 )  # fmt: skip
 def test_a_budget_below_one_batch_names_a_batch_size_that_works(config, budget, size, advice):
     with pytest.raises(InputError, match=advice) as error:

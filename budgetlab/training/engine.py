@@ -5,6 +5,7 @@ Knows nothing of epochs, records or methods.
 
 import contextlib
 import copy
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,20 @@ def _require_single(model_name: str, network: nn.Module, shape: tuple[int, ...])
         ) from None
 
 
+class _PlainSGD(torch.optim.SGD):
+    """SGD without what torch wraps it in for ``torch.compile``.
+
+    The first call of a wrapper imports the compiler, for longer than the small network
+    needs for its first steps.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
 class Engine:
     """Network, optimiser and training samples, all on the device.
 
@@ -91,7 +106,7 @@ class Engine:
             _require_single(model_name, network, shape)
         memory = torch.channels_last if self.is_image else torch.preserve_format
         self.network: nn.Module = network.to(device).to(memory_format=memory)
-        self.optimiser = torch.optim.SGD(
+        self.optimiser = _PlainSGD(
             self.network.parameters(),
             lr=config.lr,
             momentum=config.momentum,
