@@ -11,7 +11,14 @@ reading records never loads torch::
 The names are those of ``__init__.pyi``, where editors find them too.
 """
 
+import os
+
 import lazy_loader
+
+# A thread that waits for the others must not spin: with one other busy process, that makes
+# training several times slower. Read when torch is loaded; whoever sets one of them knows why.
+if not {"OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT"} & set(os.environ):
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 __version__ = "0.1.0"
 

@@ -1,15 +1,42 @@
-"""Which device and number format to train with."""
+"""The machine a run trains on: device, number format, threads, memory and clock."""
 
+import contextlib
+import ctypes
+import functools
 import os
 import platform
 import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from budgetlab.errors import InputError
 
-__all__ = ["choose_device", "choose_precision", "describe_hardware"]
+__all__ = [
+    "Clock",
+    "choose_device",
+    "choose_precision",
+    "describe_hardware",
+    "fastest_threads",
+    "keep_freed_memory",
+    "threads_to_choose",
+    "using_threads",
+]
+
+SWITCH = "BUDGETLAB_KEEP_MEMORY"
+# Numbers and limits of mallopt, from malloc.h and its manual page.
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
+KEPT = 2**30
+# The largest block that may lie on the heap: glibc allows no more.
+LARGEST = 32 * 2**20
+
+# Twice as many threads must save at least a tenth: they are taken from whatever else runs.
+WORTH = 0.9
+# A step that takes longer is timed once.
+SLOW_STEP = 0.5
+THREADS_AT_IMPORT = torch.get_num_threads()
 
 
 def choose_device(name: str) -> torch.device:
@@ -55,7 +82,9 @@ def _processor(*fields: str) -> str:
     return next((text.strip() for name, _, text in said if name.strip() in fields), "")
 
 
-def describe_hardware(device: torch.device, precision: torch.dtype) -> dict[str, str | int]:
+def describe_hardware(
+    device: torch.device, precision: torch.dtype, threads: int | None = None
+) -> dict[str, str | int]:
     """Return what a record says about the machine."""
     on_gpu = device.type == "cuda"
     return {
@@ -64,6 +93,138 @@ def describe_hardware(device: torch.device, precision: torch.dtype) -> dict[str,
         if on_gpu
         else (_processor("model name") or platform.processor()),
         "precision": str(precision).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "cpu_count": os.cpu_count() or 0,
     }
+
+
+def threads_to_choose() -> int:
+    """How many threads may be tried; 1 where the user has said how many there shall be.
+
+    They have said so by ``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``, or by
+    ``torch.set_num_threads`` with another number than torch starts with.
+    """
+    now = torch.get_num_threads()
+    cores = os.cpu_count() or 1
+    with contextlib.suppress(AttributeError):  # not on every system
+        cores = len(os.sched_getaffinity(0))
+    # By library, torch starts with one thread for each core, or each pair of hyperthreads.
+    started_with = (cores, cores // 2, os.cpu_count())
+    said = os.environ.get("OMP_NUM_THREADS") or os.environ.get("MKL_NUM_THREADS")
+    return 1 if said or now != THREADS_AT_IMPORT or now not in started_with else now
+
+
+@contextlib.contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def fastest_threads(step: Callable[[], object], most: int) -> int:
+    """Number of threads with which a step is fastest now, trying 1, 2, 4 and so on.
+
+    More are taken where they save a tenth of the time; where something else keeps the
+    cores busy, one is often fastest.
+
+    Parameters
+    ----------
+    step
+        Does what is to be timed.
+    most
+        Try no more than these.
+    """
+    best, seconds = 1, _seconds(step, 1)
+    while best < most:
+        more = min(2 * best, most)
+        then = _seconds(step, more)
+        if then > WORTH * seconds:
+            break
+        best, seconds = more, then
+    return best
+
+
+def _seconds(step: Callable[[], object], threads: int) -> float:
+    """Least of some timed steps, after one that warms up."""
+    taken: list[float] = []
+    with using_threads(threads):
+        while len(taken) < 4 and not (taken and taken[0] > SLOW_STEP):
+            began = time.perf_counter()
+            step()
+            taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Ask the C library to keep up to 1 GiB of freed memory in this process, once.
+
+    That of Linux (glibc) gives blocks of more than 128 kB back as soon as they are freed, so
+    that every step asks for its activations again and the system clears each page of them
+    again: for the small network a tenth to a third of the time of a step. What is computed
+    does not change.
+
+    The environment variable ``BUDGETLAB_KEEP_MEMORY=0`` leaves all as it is.
+
+    Returns
+    -------
+    bool
+        Whether it does so: False where another C library is in use, or where it was
+        turned off.
+    """
+    if os.environ.get(SWITCH) == "0":
+        return False
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # no such function: not glibc
+        return False
+    # One heap for all threads, for the others' heaps are of 64 MiB and too small.
+    options = {ARENA_MAX: 1, MMAP_THRESHOLD: LARGEST, TRIM_THRESHOLD: KEPT}
+    return all([set_option(name, value) == 1 for name, value in options.items()])
+
+
+class Clock:
+    """Measures stretches of training; what lies between them is not counted.
+
+    On a GPU the work runs behind the program, so events on the device are used and
+    read once at the end of a stretch. ``waiting=True`` waits for the device at every
+    reading instead, which a budget in seconds needs.
+    """
+
+    def __init__(self, device: torch.device, waiting: bool = False):
+        self.on_gpu = device.type == "cuda"
+        self.waiting = waiting
+        self._begun = 0.0
+        self._event: torch.cuda.Event | None = None
+
+    def start(self) -> None:
+        """Begin a stretch."""
+        if self.on_gpu and not self.waiting:
+            self._event = torch.cuda.Event(enable_timing=True)
+            self._event.record()
+        self._begun = time.perf_counter()
+
+    def read(self) -> float | None:
+        """Seconds since the start, or None where reading would stall the device."""
+        if self.on_gpu and not self.waiting:
+            return None
+        return self.stop() if self.on_gpu else time.perf_counter() - self._begun
+
+    def skip(self, seconds: float) -> None:
+        """Leave out what was not training, such as drawing a picture of it."""
+        self._begun += seconds
+
+    def stop(self) -> float:
+        """Seconds of the stretch; waits until the device has finished it."""
+        if self._event is not None:
+            end = torch.cuda.Event(enable_timing=True)
+            end.record()
+            end.synchronize()
+            return self._event.elapsed_time(end) / 1000
+        if self.on_gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter() - self._begun

@@ -16,10 +16,10 @@ from budgetlab.augment import Augmentation, AugmentedBatch
 from budgetlab.budget import Costs, model_costs
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
+from budgetlab.devices import keep_freed_memory
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, Measures, assign_credit, measure
 from budgetlab.samplers.base import Batch, ForwardResult
-from budgetlab.training.allocation import keep_freed_memory
 from budgetlab.training.graphs import GraphedNetwork, graph_if_it_pays
 
 __all__ = ["Engine", "Outcome"]

@@ -13,13 +13,17 @@ from budgetlab import models, samplers, seeds
 from budgetlab.budget import Budget, Ledger, schedule, steps_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
+from budgetlab.devices import Clock, fastest_threads, threads_to_choose, using_threads
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
-from budgetlab.training.clock import Clock
 from budgetlab.training.engine import Engine
 from budgetlab.training.proxy import ProxyTrainer
 
 __all__ = ["Loop"]
+
+
+# Threads that were fastest, by what was trained: the same run again is the same bit for bit.
+_THREADS: dict[tuple, int] = {}
 
 
 class _BudgetSpent(Exception):
@@ -39,6 +43,9 @@ class Loop:
         Where to train and in which format.
     val
         Validation samples, for methods that train another network on them.
+    threads
+        Of the processor; the number with which a step is fastest now where none is given
+        and the user has not said.
 
     Attributes
     ----------
@@ -59,6 +66,7 @@ class Loop:
         precision: torch.dtype,
         *,
         val: Dataset | None = None,
+        threads: int | None = None,
     ):
         size = len(train)
         self.config = config
@@ -70,8 +78,9 @@ class Loop:
         self._seconds_before = 0.0
         self.sampler = self._build_sampler(size, 0 if val is None else len(val))
         steps = config.epochs * steps_per_epoch(size, self.sampler.budget, config.batch_size)
+        self.threads = threads or self._choose_threads()
         in_seconds = config.budget_unit == "seconds"
-        step_seconds = self._time_plain_step(train, precision) if in_seconds else 0.0
+        step_seconds = self._time_plain_step() if in_seconds else 0.0
         self.budget = Budget.of_steps(
             config.budget_unit, steps, config.batch_size, self.engine.costs, step_seconds
         )
@@ -109,18 +118,40 @@ class Loop:
                 "raise --budget or --epochs, or let it look at fewer"
             )
 
-    def _time_plain_step(
-        self, train: Dataset, precision: torch.dtype, repeats: int = 12, warm_up: int = 4
-    ) -> float:
-        """Median seconds of a uniform step, on a copy that is thrown away."""
-        engine = Engine(self.config, self.model_name, train, self.device, precision)
-        indices = torch.arange(self.config.batch_size, device=self.device)
-        clock = Clock(self.device, waiting=True)
+    def _choose_threads(self) -> int:
+        """Threads for a step of this kind, tried once in a process."""
+        most = threads_to_choose()
+        if self.device.type != "cpu" or most == 1:
+            return torch.get_num_threads()
+        config, shape = self.config, self.engine.samples.sample_shape
+        kind = (self.model_name, shape, config.batch_size, config.augmentation, most)
+        if kind not in _THREADS:
+            # A few rows show it as well as many.
+            _THREADS[kind] = fastest_threads(self._trial(min(config.batch_size, 32)), most)
+        return _THREADS[kind]
+
+    def _trial(self, batch_size: int) -> Callable[[], object]:
+        """A uniform step on a copy that is thrown away."""
+        own = self.engine
+        engine = Engine(self.config, self.model_name, own.samples, self.device, own.precision)
+        indices = torch.arange(batch_size, device=self.device)
+
+        def step() -> None:
+            # A network of one's own may draw from torch's global generator.
+            with torch.random.fork_rng(devices=[]):
+                engine.step(samplers.Batch(indices), lr=0.0)
+
+        return step
+
+    def _time_plain_step(self, repeats: int = 12, warm_up: int = 4) -> float:
+        """Median seconds of a uniform step."""
+        step, clock = self._trial(self.config.batch_size), Clock(self.device, waiting=True)
         seconds = []
-        for _ in range(repeats):
-            clock.start()
-            engine.step(samplers.Batch(indices), lr=0.0)
-            seconds.append(clock.stop())
+        with using_threads(self.threads):
+            for _ in range(repeats):
+                clock.start()
+                step()
+                seconds.append(clock.stop())
         return float(np.median(seconds[warm_up:]))
 
     @property

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from pathlib import Path
@@ -13,7 +14,12 @@ from budgetlab import models
 from budgetlab.budget import Budget, Ledger
 from budgetlab.config import PRECISIONS, RunConfig
 from budgetlab.data import Splits
-from budgetlab.devices import choose_device, choose_precision, describe_hardware
+from budgetlab.devices import (
+    choose_device,
+    choose_precision,
+    describe_hardware,
+    using_threads,
+)
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.records import Record, RecordWriter, open_record
@@ -89,7 +95,7 @@ class Run:
         self._turn = Turn(self.writer.path)
         self.epoch = 0
 
-    def _build(self) -> None:
+    def _build(self, threads: int | None = None) -> None:
         config, train = self.config, self.splits.train
         if len(train.sample_shape) != 3 and config.augmentation not in ("none", "standard"):
             raise InputError(
@@ -98,7 +104,14 @@ class Run:
             )
         held_out = {"test": self.splits.test, "val": self.splits.val}
         with failures.at_the_start(config, train, self.device):
-            self.loop = Loop(config, train, self.device, self.precision, val=self.splits.val)
+            self.loop = Loop(
+                config,
+                train,
+                self.device,
+                self.precision,
+                val=self.splits.val,
+                threads=threads,
+            )
             self.held_out = {
                 name: samples.to(self.device)
                 for name, samples in held_out.items()
@@ -110,7 +123,10 @@ class Run:
     @property
     def notes(self) -> list[str]:
         """Sentences on what was chosen and what was passed over."""
-        config, hardware = self.config, describe_hardware(self.device, self.precision)
+        config, hardware = (
+            self.config,
+            describe_hardware(self.device, self.precision, self.loop.threads),
+        )
         notes = [
             f"{config.method} on {config.dataset_name}: {len(self.splits.train):,} samples, "
             f"model {self.loop.model_name}, {hardware['precision']} on {self.device}, "
@@ -144,7 +160,7 @@ class Run:
                 "val": len(val) if val is not None else 0,
                 "skipped": list(self.splits.skipped),
             },
-            hardware=describe_hardware(self.device, self.precision)
+            hardware=describe_hardware(self.device, self.precision, self.loop.threads)
             | models.about(self.loop.model_name),
         )
 
@@ -160,8 +176,8 @@ class Run:
     ) -> "Run":
         """Go on with a run from the last whole epoch of its record.
 
-        On the CPU the result is bit for bit that of a run never interrupted, with
-        the same number of threads. A finished run has no epochs left. A network of
+        On the CPU the result is bit for bit that of a run never interrupted: it goes on
+        with as many threads as it began with. A finished run has no epochs left. A network of
         your own has to be given again with ``model=``. The data is read where the record
         says, and nothing is written there; give ``data_root`` to have it elsewhere, or
         downloaded.
@@ -204,7 +220,7 @@ class Run:
             )
         if model is not None:
             inputs.require_same(path, run.config.model, inputs.named(model, run.splits))
-        run._build()
+        run._build(_recorded_threads(record))
         run.epoch = run._state_epoch = state.load(run.loop, record.path / "state.pt")
         run.writer = RecordWriter.reopen(record.path, run.epoch)
         return run
@@ -255,7 +271,9 @@ class Run:
         try:
             self.writer.set_status("running", summary=self.summary("running"))
             while not self.loop.finished:
-                yield self._train_epoch()
+                with using_threads(self.loop.threads):
+                    row = self._train_epoch()
+                yield row
             self._finish()
         except (KeyboardInterrupt, GeneratorExit):
             self._end("stopped", "interrupted; resume to go on")
@@ -348,6 +366,12 @@ class Run:
             "probability_kind": self.loop.sampler.probability_kind,
             "status": status or self.writer.about["status"],
         }
+
+
+def _recorded_threads(record: Record) -> int | None:
+    """How many threads a run began with: the last bits of its sums depend on them."""
+    threads = record.about.get("hardware", {}).get("threads")
+    return threads if isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1) else None
 
 
 def _known(value: float | None) -> float | None:

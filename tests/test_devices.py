@@ -1,0 +1,181 @@
+"""The machine: memory of a step is kept for the next, and threads are those that pay."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import budgetlab as bl
+from budgetlab import devices
+from budgetlab.records import open_record
+from budgetlab.training import Run, loop
+
+# Straight from the C library: what torch keeps in between decides by luck whether the blocks of
+# the last step can be given back (with torch 2.6 they mostly cannot).
+COUNT = """
+import ctypes, resource
+from budgetlab.devices import keep_freed_memory
+
+c = ctypes.CDLL(None)
+c.malloc.restype = ctypes.c_void_p
+BLOCK = ctypes.c_size_t(2**24)
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+kept = keep_freed_memory()
+def like_a_step():
+    held = [ctypes.c_void_p(c.malloc(BLOCK)) for _ in range(8)]
+    for block in held:
+        c.memset(block, 1, BLOCK)
+    for block in held:
+        c.free(block)
+
+like_a_step()
+before = faults()
+for _ in range(10):
+    like_a_step()
+print(kept, faults() - before)
+"""
+
+
+def glibc() -> bool:
+    try:
+        return bool(ctypes.CDLL(None).mallopt)
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
+def counted(**environment: str) -> tuple[str, int]:
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT], env=os.environ | environment, capture_output=True,
+        text=True, check=True, timeout=120,
+    )  # fmt: skip
+    kept, faults = done.stdout.split()
+    return kept, int(faults)
+
+
+@pytest.mark.skipif(not glibc(), reason="only glibc can be told to keep memory")
+def test_freed_memory_is_used_again_without_asking_the_system():
+    without, with_it = counted(BUDGETLAB_KEEP_MEMORY="0"), counted()
+    assert (without[0], with_it[0]) == ("False", "True")
+    # Ten times 128 MiB, in pages of 4 kB or of 2 MB.
+    assert without[1] >= 10 * 64
+    assert with_it[1] < without[1] / 10
+
+
+@pytest.mark.parametrize("missing", [AttributeError, OSError, TypeError])
+def test_another_c_library_is_left_as_it_is(monkeypatch, missing):
+    def no_library(_: None) -> None:
+        raise missing
+
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
+    assert devices.keep_freed_memory.__wrapped__() is False
+
+
+# Threads
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "best"),
+    [
+        ({1: 8, 2: 4.4, 4: 2.5, 8: 2}, 8, 8),  # alone on the machine
+        ({1: 8, 2: 4.4, 4: 4.2, 8: 2}, 8, 2),  # two more save next to nothing
+        ({1: 4, 2: 7}, 2, 1),  # a core is busy
+        ({1: 6, 2: 4, 3: 2}, 3, 3),  # three cores
+        ({1: 1}, 1, 1),
+    ],
+)
+def test_threads_are_those_with_which_a_step_is_fastest(monkeypatch, seconds, most, best):
+    clock = [0.0]
+
+    def step():
+        clock[0] += seconds[torch.get_num_threads()] / 100
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    assert devices.fastest_threads(step, most) == best
+    assert torch.get_num_threads() == 1
+
+
+def test_a_slow_step_is_tried_once(monkeypatch):
+    clock, steps = [0.0], []
+
+    def step():
+        steps.append(torch.get_num_threads())
+        clock[0] += 3.0
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    assert devices.fastest_threads(step, 2) == 1
+    assert steps == [1, 2]
+
+
+def told(code: str, **environment: str) -> object:
+    clean = {name: value for name, value in os.environ.items() if "MP_" not in name}
+    done = subprocess.run([sys.executable, "-c", code], env=clean | environment, text=True,
+                          capture_output=True, check=True, timeout=120)  # fmt: skip
+    return json.loads(done.stdout)
+
+
+CHOICE = "import budgetlab.devices as d, torch; {}; print(d.threads_to_choose())"
+
+
+def test_a_number_of_threads_that_the_user_gave_is_left_alone():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert told(CHOICE.format("0")) in (cores, cores // 2, os.cpu_count())
+    assert told(CHOICE.format("0"), OMP_NUM_THREADS=str(cores)) == 1
+    assert told(CHOICE.format(f"torch.set_num_threads({cores + 1})")) == 1
+
+
+WAITING = """
+import os, json, budgetlab
+print(json.dumps([os.environ.get("OMP_WAIT_POLICY"), os.environ.get("KMP_BLOCKTIME")]))
+"""
+
+
+def test_threads_do_not_spin_unless_the_user_wants_it():
+    assert told(WAITING) == ["PASSIVE", "0"]
+    assert told(WAITING, OMP_WAIT_POLICY="ACTIVE") == ["ACTIVE", None]
+
+
+def test_the_choice_is_recorded_kept_on_resuming_and_left_to_the_run(config, monkeypatch):
+    chosen = min(2, os.cpu_count())
+    monkeypatch.setattr(loop, "threads_to_choose", lambda: 2)
+    monkeypatch.setattr(loop, "fastest_threads", lambda step, most: (step() and 0) or chosen)
+    monkeypatch.setattr(loop, "_THREADS", {})
+    seen = []
+    run = Run(config, on_step=lambda run: seen.append(torch.get_num_threads()))
+    first = iter(run)
+    next(first)
+    assert torch.get_num_threads() == 1
+    first.close()
+    record = open_record(run.writer.path)
+    assert record.about["hardware"]["threads"] == chosen
+    # Whatever would be chosen now.
+    monkeypatch.setattr(loop, "fastest_threads", lambda step, most: 1)
+    loop._THREADS.clear()
+    resumed = Run.resume(record.path, on_step=run.on_step)
+    for _ in resumed:
+        pass
+    assert set(seen) == {chosen}
+    assert torch.get_num_threads() == 1
+
+
+def test_trying_threads_changes_no_result(config, monkeypatch, tmp_path):
+    def after(out):
+        record = bl.train(config, out=str(tmp_path / out), progress=False)
+        return record.path.joinpath("model.safetensors").read_bytes()
+
+    plain = after("plain")
+    tried = []
+    monkeypatch.setattr(loop, "threads_to_choose", lambda: 2)
+    monkeypatch.setattr(loop, "_THREADS", {})
+    monkeypatch.setattr(
+        loop, "fastest_threads", lambda step, most: tried.extend([step(), step()]) or 1
+    )
+    assert after("tried") == plain
+    assert len(tried) == 2
