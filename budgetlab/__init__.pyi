@@ -36,6 +36,8 @@ from . import (
 )
 from . import (
     methods as methods,
+)
+from . import (
     models as models,
 )
 from . import (
@@ -76,7 +78,6 @@ from .errors import RunError as RunError
 from .history import History as History
 from .methods import Method as Method
 from .records import Record as Record
-from .methods import Method as Method
 from .records import open_record as open_record
 from .samplers import Batch as Batch
 from .samplers import Sampler as Sampler

@@ -28,12 +28,8 @@ from budgetlab.budget import Budget, Costs, Ledger, model_costs, schedule, steps
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import Credit, History, measure
-<<<<<<< HEAD:budgetlab/own_loop.py
 from budgetlab.samplers.base import ProxyPlan, ProxyRun
-=======
-from budgetlab.samplers.proxy import ProxyPlan, ProxyRun
 from budgetlab.settings import Settings, takes_settings
->>>>>>> b04608e (A run records the data it was trained on: settings of loaded data are taken over, others are refused; method first, typed and completed settings, names in any case; custom_loop, custom_models, failures, inputs):budgetlab/custom_loop.py
 
 __all__ = ["BudgetSampler", "LoopHistory"]
 

@@ -92,11 +92,11 @@ def counted(model: nn.Module) -> tuple[Costs, list[torch.Tensor]]:
     return model_costs(model, (4,)), given
 
 
-def test_counting_computes_and_prints_nothing(capsys):
+def test_counting_takes_one_sample_and_prints_nothing(capsys):
     costs, given = counted(nn.Linear(4, 3))
     assert costs == Costs(24, 48)
     assert capsys.readouterr().out == ""
-    assert {(one.device.type, tuple(one.shape)) for one in given} == {("meta", (1, 4))}
+    assert {(one.device.type, tuple(one.shape)) for one in given} == {("cpu", (1, 4))}
 
 
 class AsksForAValue(nn.Module):

@@ -19,9 +19,8 @@ from benchmarks.speed.measure import (
     row,
 )
 from budgetlab import augment
-from budgetlab.devices import choose_device
+from budgetlab.devices import choose_device, keep_freed_memory
 from budgetlab.samplers import draw_without_replacement
-from budgetlab.training.allocation import keep_freed_memory
 
 __all__ = ["augmenting", "drawing"]
 

@@ -27,8 +27,8 @@ from benchmarks.speed.measure import (
     scratch,
 )
 from budgetlab.config import RunConfig
+from budgetlab.devices import SWITCH
 from budgetlab.records import RecordWriter, find, open_record
-from budgetlab.training.allocation import SWITCH
 
 __all__ = ["demo", "jobs", "start"]
 
@@ -70,13 +70,11 @@ def reached(name):
 reached("python")
 import torch
 reached("import torch")
-import torch._dynamo  # which every optimiser and the counting of operations ask for
-reached("import torch._dynamo")
 from budgetlab import cli
 from budgetlab.training import Run
-from budgetlab.training import loop, run
+from budgetlab.training import inputs, loop, run
 reached("import budgetlab")
-step, load, build = loop.Loop._step, run.load_data, run.Run._build
+step, load, build = loop.Loop._step, inputs.load_data, run.Run._build
 def first(self, batch, lr):
     reached("record")
     result = step(self, batch, lr)
@@ -91,7 +89,7 @@ def loaded(*arguments, **options):
 def built(self):
     build(self)
     reached("network and loop")
-loop.Loop._step, run.load_data, run.Run._build = first, loaded, built
+loop.Loop._step, inputs.load_data, run.Run._build = first, loaded, built
 cli.main(sys.argv[1:])
 """
 
