@@ -2,8 +2,8 @@
 
 import errno
 import os
-import shutil
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
