@@ -25,6 +25,8 @@ CALLS = [
     ("Who learns fastest for what it costs?", 'bl.plots.learning_curves(runs, cost="steps")'),
     ("What does accuracy cost?", 'bl.plots.frontier(runs, cost="flops")'),
     ("Is it better than the baseline?", 'bl.plots.differences(runs, baseline="unif-SGD")'),
+    ("When does it pay?", "bl.plots.importance_map(cells)"),
+    ("How long must a training be for variety to pay?", "bl.plots.crossing(lengths)"),
     ("What does a larger budget buy?", "bl.plots.budget_curves(runs)"),
     ("Where did the budget go?", "bl.plots.cost_ledger(runs)"),
     ("How do the losses spread?", "bl.plots.loss_distribution(record)"),
@@ -97,7 +99,17 @@ sample = int(bl.analysis.ranked_counts(record)["sample"].iloc[0])
 estimates = pd.DataFrame({{
     "name": ["uniform", "loss", "uniform", "loss"], "weights": "unbiased", "bias2": 0.0,
     "steps": [10, 10, 200, 200], "variance": [4.0, 3.0, 2.0, 1.0],
-    "variance_ratio": [1.0, 0.75, 1.0, 0.5]}})"""
+    "variance_ratio": [1.0, 0.75, 1.0, 0.5]}})
+# The shape of a table of comparisons, and of accuracies over the length; made up as well.
+cells = pd.DataFrame({{
+    "method": "p-SGD", "redundancy": [0, 0, 0.9, 0.9], "label_noise": [0, 0.4, 0, 0.4],
+    "difference": [0.001, -0.01, 0.02, 0.004], "ci_low": [-0.004, -0.013, 0.015, -0.02],
+    "ci_high": [0.006, -0.007, 0.025, 0.028], "n": 5,
+    "verdict": ["equivalent", "worse", "better", "undecided"]}})
+lengths = pd.DataFrame({{
+    "epochs": [10, 100, 10, 100], "augmentation": ["none", "none", "ricap", "ricap"],
+    "mean": [0.5, 0.6, 0.4, 0.65], "ci_low": [0.49, 0.59, 0.38, 0.64],
+    "ci_high": [0.51, 0.61, 0.42, 0.66], "n": 5}})"""
 
 
 def draw(question: str, call: str, names: dict) -> dict[str, str]:

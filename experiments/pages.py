@@ -287,7 +287,7 @@ def figures(rows: pd.DataFrame, folder: Path) -> None:
         plt.close(figure)
     table = map_table(rows)
     if not table.empty:
-        figure = plots.importance_map(table.rename(columns={"entry": "method"})).figure
+        figure = plots.importance_map(table).figure
         figure.savefig(folder / "map.png", dpi=110, bbox_inches="tight")
         plt.close(figure)
 

@@ -47,7 +47,19 @@ ESTIMATES = pd.DataFrame(
      "variance_ratio": [1.0, 0.75, 1.0, 0.5]}
 )  # fmt: skip
 
+CELLS = pd.DataFrame(
+    {"method": ["p-SGD", "p-SGD"], "redundancy": [0, 0.9], "label_noise": [0, 0],
+     "difference": [0.001, 0.02], "ci_low": [-0.004, 0.015], "ci_high": [0.006, 0.025], "n": 5,
+     "verdict": ["equivalent", "better"]}
+)  # fmt: skip
+LENGTHS = pd.DataFrame(
+    {"epochs": [10, 100], "augmentation": "none", "mean": [0.5, 0.6], "ci_low": [0.4, 0.5],
+     "ci_high": [0.6, 0.7], "n": 3}
+)  # fmt: skip
+
 CALLS = {
+    "importance_map": lambda folder, record, ax: plots.importance_map(CELLS, ax=ax),
+    "crossing": lambda folder, record, ax: plots.crossing(LENGTHS, ax=ax),
     "detection_curve": lambda folder, record, ax: plots.detection_curve(record, ax=ax),
     "noisy_picks": lambda folder, record, ax: plots.noisy_picks(folder, ax=ax),
     "gradient_errors": lambda folder, record, ax: plots.gradient_errors(ESTIMATES, ax=ax),

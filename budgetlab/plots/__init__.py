@@ -15,6 +15,7 @@ from budgetlab.plots.groups import (
 )
 from budgetlab.plots.images import image_grid, image_rows
 from budgetlab.plots.learning import cost_ledger, differences, frontier, learning_curves
+from budgetlab.plots.maps import crossing, importance_map
 from budgetlab.plots.noise import detection_curve, noisy_picks
 from budgetlab.plots.points import points_map
 from budgetlab.plots.samples import (
@@ -34,6 +35,7 @@ __all__ = [
     "cost_ledger",
     "coverage",
     "credit_calibration",
+    "crossing",
     "detection_curve",
     "differences",
     "flagged_share",
@@ -42,6 +44,7 @@ __all__ = [
     "gradient_quality",
     "image_grid",
     "image_rows",
+    "importance_map",
     "learning_curves",
     "loss_distribution",
     "measure_vs_measure",

@@ -1,8 +1,8 @@
 """One style for every plot: colour-blind safe, opaque white, described in words."""
 
 import weakref
-from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["LineStyle", "alt_text", "axes", "axis_name", "capital", "condition_looks", "describe",
-           "finish", "fraction", "keep_possible", "line_labels", "literal", "looks",
-           "new_figure"]  # fmt: skip
+           "finish", "fraction", "keep_possible", "line_kws", "line_labels", "literal",
+           "looks", "new_figure"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
+AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
 
 NAMES = {
     "test_accuracy": "test accuracy (%)",
@@ -35,10 +36,11 @@ _descriptions: "weakref.WeakKeyDictionary[Axes, str]" = weakref.WeakKeyDictionar
 
 
 def looks(values: Sequence[Hashable]) -> dict[Hashable, LineStyle]:
-    """Give each value a style of its own; a method of the table always has its own."""
+    """Give each value a style of its own; methods and augmentations always have theirs."""
     values = list(dict.fromkeys(values))
     entries = {value: methods.known(value) for value in values}
     result = {value: entry.style for value, entry in entries.items() if entry and entry.style}
+    result |= {v: methods.style(AUGMENTATIONS.index(v)) for v in values if v in AUGMENTATIONS}
     taken = {COLOURS.index(s.colour) for s in result.values() if s.colour in COLOURS}
     # A second round of colours comes with other lines and markers.
     free = [place for place in range(len(COLOURS)) if place not in taken]
@@ -48,6 +50,14 @@ def looks(values: Sequence[Hashable]) -> dict[Hashable, LineStyle]:
         if value not in result:
             result[value] = methods.style(free.pop(0) if free else len(result))
     return {value: result[value] for value in values}
+
+
+def line_kws(
+    look: LineStyle, changes: Mapping[str, Any] | None = None, **usual: Any
+) -> dict[str, Any]:
+    """Arguments for ``Axes.plot``; what a caller changes goes before what is usual."""
+    own = {"color": look.colour, "linestyle": look.line, "marker": look.marker, "markersize": 5}
+    return own | usual | dict(changes or {})
 
 
 def condition_looks(names: dict[str, tuple[str, str]]) -> dict[str, LineStyle]:
