@@ -55,6 +55,8 @@ def interval(row: pd.Series) -> str:
 def levels(rows: pd.DataFrame, name: str, by: str, metric: str = "test_accuracy") -> str:
     """Write a table of averages: a row a value of ``name``, a column a data set and ``by``."""
     table = averages(rows, ["dataset", by, name], metric)
+    if table.empty:
+        return ""
     if metric == "test_accuracy":
         table["cell"] = table.apply(level, axis=1)
     else:

@@ -1,0 +1,107 @@
+"""The pages say what the table holds, and no more."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import card, pages, plans, tables
+from experiments.differences import USUAL, against, averages, select
+
+
+def rows_of(part: str, gains: dict[str, float], seeds: int = 5, dataset: str = "shapes"):
+    """Make rows of a part whose accuracy is 0.5, plus what its entry gains, plus a seed's own."""
+    rng = np.random.default_rng(0)
+    level = rng.normal(0, 0.02, seeds)
+    rows = []
+    for seed in range(seeds):
+        for run in plans.runs(part, dataset, seed):
+            gain = gains.get(plans.entry(run), 0.0)
+            rows.append({
+                "key": tables.key(run), "dataset": dataset, "entry": plans.entry(run),
+                **{name: getattr(run, name) for name in tables.SETTINGS},
+                "test_accuracy": 0.5 + level[seed] + gain + rng.normal(0, 0.001),
+                "entropy": 6.9, "hardware": "a machine", "precision": "float32", "threads": 1,
+                "torch": "2.14",
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+EMPTY = pd.DataFrame(columns=list(rows_of("a", {}, 1)))
+
+
+def test_the_usual_settings_are_those_of_a_run_that_says_nothing():
+    run = next(plans.runs("b", "shapes", 0)).replace(budget=0.3)
+    assert {name: getattr(run, name) for name in USUAL} == USUAL
+
+
+def test_a_gain_is_found_where_it_was_put_and_nowhere_else():
+    gains = {"p-SGD": 0.02, "c-SGD": -0.03}
+    table = pages.map_table(rows_of("map", gains)).set_index("entry")
+    assert set(table.loc["p-SGD", "verdict"]) == {"better"}
+    assert set(table.loc["c-SGD", "verdict"]) == {"worse"}
+    # Among so many cells one may be called by chance.
+    assert (table.loc["loss", "verdict"] == "equivalent").sum() >= 22
+    assert table.loc["p-SGD", "difference"].to_numpy() == pytest.approx(0.02, abs=0.003)
+    assert "unif-SGD" not in table.index
+    assert len(table) == 24 * (len(plans.ENTRIES) - 1)
+
+
+def test_cells_with_too_few_seeds_stay_out_of_the_map():
+    assert pages.map_table(rows_of("map", {}, seeds=pages.FEWEST - 1)).empty
+
+
+def test_pairs_are_of_the_same_seed():
+    rows = rows_of("a", {}, 4)
+    base = rows.assign(method="unif-SGD", test_accuracy=[0.1, 0.1, 0.5, 0.5] * 2)
+    base["seed"] = rows["seed"]
+    rows["test_accuracy"] = base["test_accuracy"] + 0.01
+    shuffled = pd.concat([rows, base]).sample(frac=1, random_state=1)
+    table = against(shuffled, "method", "unif-SGD", ["budget"])
+    assert table["difference"].to_numpy() == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("letter", list(pages.SECTIONS))
+def test_every_finding_has_its_section(letter):
+    rows = pd.concat([rows_of(part, {"random-subset": -0.1}, 3) for part in plans.FINDINGS])
+    rows = rows.drop_duplicates("key")
+    text = pages.findings(rows)
+    assert f"## ({letter})" in text
+    assert "Not run yet" not in text
+    assert text.count("random-subset (budget 20%) is worse than unif-SGD") == 1
+
+
+def test_what_has_not_been_run_is_said_to_be_missing():
+    text = pages.findings(rows_of("b", {}, 3))
+    assert "Not run yet" in text.split("## (d)")[1].split("## (e)")[0]
+    assert "Not run yet" in pages.importance_map(EMPTY)
+    assert pages.league(EMPTY).count("Not run yet") == 3
+
+
+def test_the_card_says_what_was_published_and_what_was_run():
+    rows = pd.concat([rows_of(p, {"random-subset": -0.1}, 4, "cifar10-jpeg") for p in "abcde"])
+    rows = rows.drop_duplicates("key")
+    text = card.page({"paper": EMPTY, "small": rows})
+    assert text.count("not run yet") >= sum(len(claim.lines) for claim in card.CLAIMS)
+    assert "fixed subset, budget 0.3 is worse than unif-SGD, budget 0.3: -" in text
+    entropy = next(claim for claim in card.CLAIMS if claim.metric == "entropy")
+    lines = card.card(entropy, {"paper": EMPTY, "small": rows}).set_index("condition")
+    assert lines.loc["unif-SGD", "published"] == "no number"
+    assert lines.loc["p-SGD with RICAP", "published"] == "10.81"
+
+
+def test_lines_of_the_card_are_read_off_once():
+    for claim in card.CLAIMS:
+        settings = [tuple(sorted((USUAL | own).items())) for own in claim.lines.values()]
+        assert len(set(settings)) == len(settings), claim.title
+        assert set(claim.numbers) <= set(claim.lines)
+        assert set(itertools.chain.from_iterable(claim.pairs)) <= set(claim.lines)
+
+
+def test_averages_say_n_and_spread():
+    rows = rows_of("d", {}, 3)
+    table = averages(select(rows, "credit", method="p-SGD", augmentation="ricap"), ["credit"])
+    assert table["n"].tolist() == [3, 3, 3]
+    assert (table["ci_low"] < table["mean"]).all()
+    assert (table["mean"] < table["ci_high"]).all()
