@@ -60,8 +60,60 @@ def test_each_measure_by_hand(tiny, name):
     np.testing.assert_allclose(analysis.measures(tiny)[name], EXPECTED[name], atol=1e-12)
 
 
+def test_el2n_is_the_mean_of_the_history_over_all_visits(tmp_path):
+    """The same name means the same thing in a history and in a frame of measures."""
+    from torch import from_numpy, ones, tensor
+
+    from budgetlab.history import Credit, History, Measures
+
+    record = write_run(tmp_path, size=40, epochs=14, budget=0.5)
+    history = History(40)
+    for epoch in range(14):
+        row = record.samples.isel(epoch=epoch)
+        seen = np.flatnonzero(row["correct"].to_numpy() >= 0)
+        names = ("loss", "p_y", "correct", "margin", "el2n")
+        arrays = [row[n].to_numpy().astype(np.float32)[seen] for n in names]
+        credit = Credit(tensor(range(len(seen))), tensor(seen), ones(len(seen)))
+        history.update(credit, Measures(*map(from_numpy, arrays)))
+    frame = analysis.measures(record)
+    np.testing.assert_allclose(frame["el2n"], history.el2n, rtol=1e-5)
+    assert (frame["el2n_early"] - frame["el2n"]).abs().max() > 0.01
+
+
+def test_how_learning_went_by_hand(tmp_path):
+    right = np.array(
+        #     early late unst forg never unseen lapse
+        [[0,    0,   1,   1,   0,   -1,   1],
+         [1,    0,   0,   0,   0,   -1,   0],
+         [1,   -1,   1,   1,   0,   -1,   1],
+         [-1,   0,   0,  -1,  -1,   -1,   1],
+         [1,    1,   1,   0,   0,   -1,   1],
+         [1,    1,   1,   0,   0,   -1,   1]]
+    )  # fmt: skip
+    nothing = np.where(right >= 0, 0.5, np.nan)
+    arrays = {name: nothing for name in ("loss", "p_y", "margin", "el2n")}
+    arrays |= {"correct": right, "times_trained": (right >= 0).astype(int)}
+    frame = analysis.measures(write_arrays(tmp_path, arrays, [0] * 7))
+    assert frame["learning"].tolist() == [
+        "early", "late", "unstable", "forgotten", "never", "not seen", "early"
+    ]  # fmt: skip
+    assert frame["learned_for_good"].tolist() == pytest.approx(
+        [2, 5, 5, math.inf, math.inf, math.nan, 3], nan_ok=True
+    )
+    assert set(frame["learning"]) | {"late"} == set(analysis.LEARNING)
+
+
+def test_every_measure_is_described(tiny):
+    table = analysis.described().set_index("measure")
+    found = analysis.hardness(analysis.measures(tiny))
+    assert set(found) <= set(table.index)
+    assert table.loc["aum", "hard"] == "low"
+    assert table.loc["variability", "hard"] == ""
+    assert table["meaning"].str.len().min() > 5
+
+
 def test_el2n_takes_the_early_visits_only(tiny):
-    early = analysis.measures(tiny, el2n_epochs=2)["el2n"]
+    early = analysis.measures(tiny, el2n_epochs=2)["el2n_early"]
     np.testing.assert_allclose(early, [0.5, 0.875, NAN, 0.5])
 
 
@@ -304,9 +356,9 @@ def test_one_epoch_knows_only_what_was_known_before(tiny):
 def test_epochs_count_from_either_end(tiny):
     for number in (1, 2, 3, 4):
         frame = analysis.one_epoch(tiny, number)
-        assert frame.attrs["epoch"] == number
+        assert (frame["epoch"] == number).all()
         pd.testing.assert_frame_equal(frame, analysis.one_epoch(tiny, number - 5))
-    assert analysis.one_epoch(tiny).attrs["epoch"] == 4
+    assert (analysis.one_epoch(tiny)["epoch"] == 4).all()
 
 
 def test_sample_life(tiny):

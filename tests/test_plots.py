@@ -143,6 +143,30 @@ def test_the_cost_axis_can_be_switched(folder, ax):
     assert ax.lines[0].get_xdata()[-1] == 60 * 3000 * 6
 
 
+def test_the_order_of_columns_says_nothing(folder, ax):
+    frame = pd.DataFrame(analysis.curves(folder, points=5))
+    plots.learning_curves(frame[["cost", *frame.columns.drop("cost")]], ax=ax)
+    assert {line.get_label().split(" (")[0] for line in ax.lines} == {
+        "unif-SGD", "p-SGD", "selective-backprop"
+    }  # fmt: skip
+    for name in ("differences", "budget_curves", "frontier"):
+        made = {"differences": analysis.compare, "budget_curves": analysis.results,
+                "frontier": analysis.frontier}[name](folder)  # fmt: skip
+        plain = pd.DataFrame(made)
+        turned = getattr(plots, name)(plain[plain.columns[::-1]])
+        assert plots.alt_text(turned) == plots.alt_text(getattr(plots, name)(made))
+    with pytest.raises(InputError, match="say with keys= which of them make a condition"):
+        plots.learning_curves(frame[["cost", "mean", "spread", "n"]], ax=ax)
+    own = frame[["cost", "mean", "spread", "n"]].assign(method="mine", rule=frame["method"])
+    plots.learning_curves(own, keys=["method", "rule"], ax=ax)
+    assert "rule p-SGD" in plots.alt_text(ax)
+
+
+def test_the_confidence_of_an_interval_is_the_one_that_is_named(folder, ax):
+    plots.differences(analysis.compare(folder, confidence=0.5), ax=ax)
+    assert ax.get_xlabel().endswith("50% CI")
+
+
 def test_nothing_is_told_apart_by_colour_alone(folder, ax):
     plots.learning_curves(folder, ax=ax)
     assert len({line.get_marker() for line in ax.lines}) == 3
@@ -243,6 +267,16 @@ def test_the_chance_of_being_kept_is_shown_as_it_is(record, ax):
     plots.sampling_probability(keeps, ax=ax)
     assert ax.get_ylabel() == "chance of being kept"
     assert ax.lines[0].get_ydata()[0] == pytest.approx(1 / 200, rel=0.01)
+    # A frame of it says the same as the record.
+    frame = analysis.quantiles(keeps, "probability", (0.05, 0.25, 0.5, 0.75, 0.95))
+    again = plots.sampling_probability(frame)
+    assert plots.alt_text(again) == plots.alt_text(ax)
+    assert again.get_ylabel() == "chance of being kept"
+    of_frame = plots.probability_vs_loss(analysis.one_epoch(keeps, 4))
+    of_record = plots.probability_vs_loss(keeps, epoch=4)
+    assert of_frame.get_ylabel() == of_record.get_ylabel() == "chance of being kept"
+    np.testing.assert_allclose(points(of_frame), points(of_record))
+    assert points(of_frame)[:, 1].max() <= 1
 
 
 def test_no_probabilities_is_said(ax):

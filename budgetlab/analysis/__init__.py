@@ -24,7 +24,7 @@ from budgetlab.analysis.noise import (
     noisy_picks,
 )
 from budgetlab.analysis.own_data import VERDICTS, export_indices, indices, triage
-from budgetlab.analysis.per_sample import HARD, MEANINGS, hardness, measures
+from budgetlab.analysis.per_sample import HARD, LEARNING, MEANINGS, described, hardness, measures
 from budgetlab.analysis.picks import (
     class_share,
     coverage,
@@ -58,6 +58,7 @@ __all__ = [
     "COMPARISON_VERDICTS",
     "COSTS",
     "HARD",
+    "LEARNING",
     "MEANINGS",
     "VERDICTS",
     "ConditionTable",
@@ -71,6 +72,7 @@ __all__ = [
     "coverage",
     "credit_by_reference",
     "curves",
+    "described",
     "detection",
     "detection_curve",
     "detection_over_time",

@@ -36,8 +36,9 @@ def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -
     Returns
     -------
     DataFrame
-        Index ``epoch``; one column a level; ``n`` samples that had a value. Epochs
-        without any are left out.
+        Index ``epoch``; one column a level; ``n`` samples that had a value; for
+        ``probability`` also ``kind``, what it is the probability of: ``draw`` or ``keep``.
+        Epochs without any are left out.
     """
     if array not in SAMPLE_ARRAYS:
         raise unknown("array", array, SAMPLE_ARRAYS)
@@ -49,6 +50,8 @@ def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -
                 cut = dict(zip(levels, np.quantile(known, levels), strict=True))
                 rows[first + offset] = cut | {"n": len(known)}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*levels, "n"])
+    if array == "probability":
+        frame["kind"] = record.probability_kind
     return frame.rename_axis("epoch")
 
 
@@ -65,7 +68,8 @@ def one_epoch(record: Record, epoch: int = -1) -> pd.DataFrame:
     DataFrame
         Index ``sample``; :data:`budgetlab.records.SAMPLE_ARRAYS`, and ``last_loss``: the
         loss at the last visit in an earlier epoch, which is what a method could know
-        when it drew (NaN before the first visit).
+        when it drew (NaN before the first visit); ``kind``, what ``probability`` is of:
+        ``draw`` or ``keep``; and ``epoch``, its number.
     """
     data = record.samples
     number = _epoch_number(record, epoch)
@@ -76,9 +80,8 @@ def one_epoch(record: Record, epoch: int = -1) -> pd.DataFrame:
             for values in block["loss"]:
                 np.copyto(last, values, where=~np.isnan(values))
     columns = {name: arrays[name].to_numpy() for name in SAMPLE_ARRAYS}
-    frame = pd.DataFrame(columns | {"last_loss": last}).rename_axis("sample")
-    frame.attrs = {"epoch": number}
-    return frame
+    columns |= {"last_loss": last, "kind": record.probability_kind, "epoch": number}
+    return pd.DataFrame(columns).rename_axis("sample")
 
 
 def sample_life(record: Record, sample: int) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import SAMPLE_ARRAYS, Record
 
-__all__ = ["HARD", "MEANINGS", "hardness", "measures", "read_blocks"]
+__all__ = ["HARD", "LEARNING", "MEANINGS", "described", "hardness", "measures", "read_blocks"]
 
 HARD = {
     "times_trained": 0,
@@ -24,7 +24,9 @@ HARD = {
     "forgetting": 1,
     "aum": -1,
     "el2n": 1,
+    "el2n_early": 1,
     "first_learned": 1,
+    "learned_for_good": 1,
     "grand": 1,
 }
 """Direction of each measure: 1 where a high value is hard, -1 where a low one is,
@@ -39,11 +41,23 @@ MEANINGS = {
     "correctness": "share of visits classified right",
     "forgetting": "forgetting events",
     "aum": "area under the margin (mean margin)",
-    "el2n": "EL2N: length of the error vector, early epochs",
+    "el2n": "mean length of the error vector",
+    "el2n_early": "EL2N: mean length of the error vector, early epochs",
     "first_learned": "first epoch classified right",
+    "learned_for_good": "epoch from which it was always classified right",
     "grand": "GraNd: norm of the gradient",
 }
 """What each measure is, as axes say it."""
+
+LEARNING = {
+    "early": "right from a visit in the first half of the epochs on, with at most one lapse before",
+    "late": "right from a visit in the second half of the epochs on, with at most one lapse before",
+    "unstable": "right at the last visit, after two lapses or more",
+    "forgotten": "right at some visit and wrong at the last",
+    "never": "wrong at every visit",
+    "not seen": "never trained on",
+}
+"""How the learning of a sample went. A lapse is a wrong visit right after a right one."""
 
 BLOCK = 4_000_000  # values of one array held at a time
 
@@ -80,7 +94,7 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
     epochs
         Use only the first so many epochs; all by default.
     el2n_epochs
-        EL2N is the mean over the visits in the first so many epochs.
+        ``el2n_early`` is the mean over the visits in the first so many epochs.
 
     Returns
     -------
@@ -103,12 +117,16 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
         ``aum``
             Mean over the visits of the logit of the label less the highest other one
             (Pleiss et al. 2020).
-        ``el2n``
-            Mean of ``||softmax - onehot||_2`` over early visits (Paul et al. 2021).
-        ``first_learned``
-            Epoch of the first visit classified right; infinite for never.
+        ``el2n``, ``el2n_early``
+            Mean of ``||softmax - onehot||_2`` over all visits, as ``History.el2n``, and
+            over early ones, which is the EL2N of Paul et al. (2021).
+        ``first_learned``, ``learned_for_good``
+            Epoch of the first visit classified right, and of the first of those after
+            which no visit was wrong; infinite for never.
+        ``learning``
+            How its learning went, in a word: one of :data:`LEARNING`.
 
-        All but the two counts are NaN for a sample never visited. :data:`HARD` says
+        All but the two counts and ``learning`` are NaN for a sample never visited. :data:`HARD` says
         which direction is hard.
 
     Raises
@@ -148,6 +166,9 @@ class _Sums:
         self.was_right = np.zeros(size, bool)
         self.last_loss = np.full(size, np.nan, np.float32)
         self.first_learned = np.full(size, np.inf)
+        self.right_since = np.full(size, np.inf)
+        self.epoch = 0
+        self.el2n_early = np.zeros(size)
         self.loss, self.p_y, self.p_y_squared, self.margin, self.el2n = np.zeros((5, size))
 
     def add(self, epoch: int, row: dict[str, np.ndarray], early: bool) -> None:
@@ -156,17 +177,20 @@ class _Sums:
         right = row["correct"] == 1
         self.times_trained += row["times_trained"]
         self.visits += seen
-        for name in ("loss", "p_y", "margin"):
+        for name in ("loss", "p_y", "margin", "el2n"):
             total = getattr(self, name)
             np.add(total, row[name], out=total, where=seen)
         p_y = row["p_y"].astype(np.float64)
         np.add(self.p_y_squared, p_y * p_y, out=self.p_y_squared, where=seen)
         if early:
-            np.add(self.el2n, row["el2n"], out=self.el2n, where=seen)
+            np.add(self.el2n_early, row["el2n"], out=self.el2n_early, where=seen)
             self.early_visits += seen
         np.copyto(self.last_loss, row["loss"], where=seen)
         self.forgotten += self.was_right & seen & ~right
+        np.copyto(self.right_since, np.inf, where=seen & ~right)
+        np.copyto(self.right_since, epoch, where=right & ~self.was_right)
         np.copyto(self.was_right, right, where=seen)
+        self.epoch = epoch
         self.first_learned[right & (self.right == 0)] = epoch
         self.right += right
 
@@ -187,9 +211,23 @@ class _Sums:
                 "correctness": self.right / self.visits,
                 "forgetting": np.where(self.right > 0, self.forgotten, never_right),
                 "aum": self.margin / self.visits,
-                "el2n": self.el2n / self.early_visits,
+                "el2n": self.el2n / self.visits,
+                "el2n_early": self.el2n_early / self.early_visits,
                 "first_learned": np.where(self.right > 0, self.first_learned, never_right),
+                "learned_for_good": np.where(never_seen, np.nan, self.right_since),
+                "learning": self._learning(),
             }
+
+    def _learning(self) -> np.ndarray:
+        """The first of :data:`LEARNING` that holds, from the strongest statement to the weakest."""
+        cases = {
+            "not seen": self.visits == 0,
+            "never": self.right == 0,
+            "forgotten": ~self.was_right,
+            "unstable": self.forgotten > 1,
+            "early": self.right_since <= self.epoch / 2,
+        }
+        return np.select(list(cases.values()), list(cases), "late")
 
 
 def hardness(frame: pd.DataFrame) -> pd.DataFrame:
@@ -212,6 +250,21 @@ def hardness(frame: pd.DataFrame) -> pd.DataFrame:
             f"{', '.join(name for name, sign in HARD.items() if sign)}"
         )
     return pd.DataFrame({name: HARD[name] * frame[name] for name in names}, index=frame.index)
+
+
+def described() -> pd.DataFrame:
+    """Every measure with what it is and which values are hard: what ``list measures`` says.
+
+    Returns
+    -------
+    DataFrame
+        ``measure``, ``meaning``, and ``hard``: ``high``, ``low``, or empty where it says
+        something else. GraNd needs the model: :func:`budgetlab.analysis.grand`.
+    """
+    side = {1: "high", -1: "low", 0: ""}
+    return pd.DataFrame(
+        {"measure": name, "meaning": MEANINGS[name], "hard": side[HARD[name]]} for name in MEANINGS
+    )
 
 
 def check_measure(frame: pd.DataFrame, name: str) -> None:

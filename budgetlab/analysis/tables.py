@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from budgetlab.analysis.conditions import condition_columns
+from budgetlab.analysis.conditions import condition_columns, require
 from budgetlab.analysis.frames import COSTS
 from budgetlab.analysis.statistics import amount
 from budgetlab.errors import InputError, unknown
@@ -60,8 +60,17 @@ class ConditionTable(pd.DataFrame):
 
 def keys_of(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> list[str]:
     """Columns that make a condition: those given, those a table knows, or the settings in it."""
-    known = keys if keys is not None else getattr(frame, "condition_keys", None)
-    return [name for name in known or condition_columns(frame, ()) if name in frame]
+    if keys is not None:
+        require(frame, keys)
+        return list(keys)
+    known = getattr(frame, "condition_keys", None) or condition_columns(frame, ())
+    found = [name for name in known if name in frame]
+    if not found:
+        raise InputError(
+            f"none of the columns {', '.join(map(str, frame.columns))} is a setting of a run: say "
+            "with keys= which of them make a condition"
+        )
+    return found
 
 
 def readable(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.DataFrame:

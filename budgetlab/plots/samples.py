@@ -58,12 +58,12 @@ def sampling_probability(data: Record | pd.DataFrame, *, ax: "Axes | None" = Non
     ----------
     data
         A record, or a frame as from :func:`budgetlab.analysis.quantiles` of
-        ``probability``.
+        ``probability``; its column ``kind`` says what the probability is of.
     ax
         Where to draw; a new figure by default.
     """
-    keeps = isinstance(data, Record) and data.probability_kind == "keep"
     frame = quantiles(data, "probability", LEVELS) if isinstance(data, Record) else data
+    keeps = _keeps(frame)
     ax = style.axes(ax)
     if frame.empty:
         text = "This method draws by no probabilities."
@@ -84,6 +84,11 @@ def sampling_probability(data: Record | pd.DataFrame, *, ax: "Axes | None" = Non
         text=f"Sampling probabilities over {len(frame)} epochs as quantiles. In the last epoch "
         f"nine in ten samples lie between {last[0.05]:.3g} and {last[0.95]:.3g}{unit}.",
     )
+
+
+def _keeps(frame: pd.DataFrame) -> bool:
+    """A chance of being kept is shown as it is; one of a draw, times the number of samples."""
+    return "kind" in frame and (frame["kind"] == "keep").any()
 
 
 def _fan(ax: "Axes", frame: pd.DataFrame, colour: str) -> None:
@@ -111,11 +116,11 @@ def probability_vs_loss(
     ax
         Where to draw; a new figure by default.
     """
-    kind = data.probability_kind if isinstance(data, Record) else "draw"
     frame = one_epoch(data, epoch) if isinstance(data, Record) else data
+    keeps = _keeps(frame)
     require(frame, ["last_loss", "probability", "times_trained"], "a frame of one epoch")
-    number = frame.attrs.get("epoch", epoch)
-    factor = 1 if kind == "keep" else int(frame["probability"].notna().sum())
+    number = int(frame["epoch"].iloc[0]) if "epoch" in frame and len(frame) else epoch
+    factor = 1 if keeps else int(frame["probability"].notna().sum())
     known = frame.dropna(subset=["last_loss", "probability"])
     ax = style.axes(ax)
     trained = known["times_trained"] > 0
@@ -131,7 +136,7 @@ def probability_vs_loss(
     return style.finish(
         ax,
         x=f"loss at the last visit before epoch {number} (nats)",
-        y="chance of being kept" if kind == "keep" else "probability, times that of a uniform draw",
+        y="chance of being kept" if keeps else "probability, times that of a uniform draw",
         legend=True,
         text=f"Sampling probability in epoch {number} against the loss known before it, "
         f"{len(known):,} samples seen so far. {relation}.",

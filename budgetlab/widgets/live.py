@@ -56,7 +56,7 @@ def standing_of_record(record: Record) -> Standing | None:
     last = one_epoch(record)
     probability = last["probability"].to_numpy()
     return Standing(
-        epoch=int(last.attrs["epoch"]),
+        epoch=int(last["epoch"].iloc[0]),
         losses=last["loss"].fillna(last["last_loss"]).to_numpy(),
         probability=None if np.isnan(probability).all() else probability,
         kind=record.probability_kind,
