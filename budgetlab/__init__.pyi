@@ -32,6 +32,12 @@ from . import (
     estimators as estimators,
 )
 from . import (
+    explore as explore,
+)
+from . import (
+    forecast as forecast,
+)
+from . import (
     history as history,
 )
 from . import (
@@ -48,9 +54,6 @@ from . import (
 )
 from . import (
     records as records,
-)
-from . import (
-    replay as replay,
 )
 from . import (
     report as report,

@@ -16,7 +16,8 @@ FLOORS = (
     {"data", "models", "augment", "history", "budget", "devices", "custom_models"},
     {"samplers"},
     {"training", "analysis", "custom_loop"},
-    {"sweep", "plots", "replay", "estimators"},
+    {"sweep", "plots", "forecast", "estimators"},
+    {"explore"},
     {"report", "cli", "demo", "widgets", "course"},
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -35,7 +36,7 @@ READING = {
 }
 # From the floor itself, or from a floor below, and still not allowed: the reading wing
 # meets the training wing at the records only.
-BOTH = {"replay", "estimators", "sweep", "cli", "demo", "widgets", "course"}
+BOTH = {"forecast", "explore", "estimators", "sweep", "cli", "demo", "widgets", "course"}
 TRAINING = set(FLOOR) - READING - BOTH
 # GraNd needs gradients; the one function that computes it imports torch when called.
 LAZY_TORCH = {"analysis"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from budgetlab.widgets.chances import chances, supported
 
 import budgetlab as bl
 from budgetlab import methods, samplers
@@ -19,7 +20,6 @@ from budgetlab.plots import style
 from budgetlab.samplers import SamplerContext
 from budgetlab.sweep.grid import planned_cost
 from budgetlab.widgets.bench_controls import RunControls
-from budgetlab.widgets.chances import chances, supported
 from budgetlab.widgets.explain import explain
 
 CODE = '''

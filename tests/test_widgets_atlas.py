@@ -8,10 +8,17 @@ from fake_records import write_run
 import budgetlab as bl
 from budgetlab.analysis import MEANINGS, measures
 from budgetlab.errors import InputError
+from budgetlab.explore.ranking import (
+    DIFFERENCE,
+    agreement_sentence,
+    beside,
+    groups_of,
+    images_of,
+    picture_of_point,
+    ranking,
+)
 from budgetlab.widgets import SampleAtlas
 from budgetlab.widgets.atlas import EVERY_CLASS
-from budgetlab.widgets.ranking import DIFFERENCE, agreement_sentence, beside, groups_of, ranking
-from budgetlab.widgets.tiles import images_of, picture_of_point
 
 FRAME = pd.DataFrame(
     {

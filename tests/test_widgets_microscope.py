@@ -1,6 +1,5 @@
 """The microscope: what is known, what would be drawn, and the controls over both."""
 
-import shutil
 import time
 
 import numpy as np
@@ -10,13 +9,11 @@ from waiting import until
 
 import budgetlab as bl
 from budgetlab.errors import InputError, RunError
+from budgetlab.forecast import Replay, forecast, in_numbers, recorded_forecast, supported
 from budgetlab.history import History
-from budgetlab.replay import Replay
 from budgetlab.samplers import keep_probability
 from budgetlab.widgets import ProbabilityMicroscope
 from budgetlab.widgets import microscope as microscope_module
-from budgetlab.widgets.chances import chances, recorded_chances, supported
-from budgetlab.widgets.microscope_picture import describe_chances
 
 # ---- what was known ----
 
@@ -52,7 +49,7 @@ def test_what_is_foreseen_is_what_the_run_recorded(train, method):
     run = train(method=method, epochs=5)
     replay, config = Replay(run.record), run.config
     for epoch in range(1, replay.epochs + 1):
-        foreseen = chances(replay.before(epoch), config)
+        foreseen = forecast(replay.before(epoch), config)
         recorded = run.record.samples["probability"][epoch - 1].to_numpy()
         assert foreseen.q == pytest.approx(recorded, rel=0.02), epoch
         assert foreseen.q.sum() == pytest.approx(1)
@@ -61,14 +58,14 @@ def test_what_is_foreseen_is_what_the_run_recorded(train, method):
 def test_uniform_is_analytic_and_the_others_are_simulated(train):
     run = train(method="unif-SGD")
     replay = Replay(run.record)
-    uniform = chances(replay.before(2), run.config)
+    uniform = forecast(replay.before(2), run.config)
     assert uniform.analytic
     assert set(uniform.inclusion) == {0.5}
-    guided = chances(replay.before(2), run.config.replace(method="p-SGD"))
+    guided = forecast(replay.before(2), run.config.replace(method="p-SGD"))
     assert not guided.analytic
     assert "simulated" in guided.how
     assert guided.inclusion.sum() == pytest.approx(64, rel=0.02)
-    passes = chances(replay.before(2), run.config.replace(method="SGD"))
+    passes = forecast(replay.before(2), run.config.replace(method="SGD"))
     assert set(passes.inclusion) == {1.0}
 
 
@@ -78,20 +75,20 @@ def test_high_loss_is_kept_by_selective_backprop(train):
     history = replay.before(replay.epochs + 1)
     assert history.seen.all()
     config = run.config.replace(method="selective-backprop", sb_beta=2.0)
-    kept = chances(history, config)
+    kept = forecast(history, config)
     losses = history.last_loss
     expected = keep_probability(losses, losses, 2.0).numpy()
     # 128 samples are fewer than the 1,024 losses of the method's memory: all of them count.
     assert kept.inclusion == pytest.approx(expected)
     assert kept.analytic
-    first = chances(History(128), config)
+    first = forecast(History(128), config)
     assert set(first.inclusion) == {1.0}
 
 
 def test_beta_from_the_budget_keeps_about_the_budget(train):
     history = Replay(train(method="unif-SGD", epochs=8).record).before(9)
     config = bl.RunConfig(method="selective-backprop", budget=0.25, batch_size=16)
-    assert chances(history, config).inclusion.mean() == pytest.approx(0.25, abs=0.02)
+    assert forecast(history, config).inclusion.mean() == pytest.approx(0.25, abs=0.02)
 
 
 def test_a_method_of_ones_own_can_be_foreseen(train, forget_methods):
@@ -105,19 +102,54 @@ def test_a_method_of_ones_own_can_be_foreseen(train, forget_methods):
     history = History(4)
     history._sums[:, 0] = 1
     config = run.config.replace(method="odd", batch_size=2)
-    assert chances(history, config).q.tolist() == pytest.approx([1 / 8, 3 / 8, 1 / 8, 3 / 8])
+    assert forecast(history, config).q.tolist() == pytest.approx([1 / 8, 3 / 8, 1 / 8, 3 / 8])
     sharp = config.replace(smoothing=0)
-    assert chances(history, sharp).q.tolist() == pytest.approx([0, 0.5, 0, 0.5])
+    assert forecast(history, sharp).q.tolist() == pytest.approx([0, 0.5, 0, 0.5])
 
 
 def test_nothing_recorded_is_said(config):
     with pytest.raises(InputError, match="no probabilities"):
-        recorded_chances(np.full(8, np.nan), "keep", config)
+        recorded_forecast(np.full(8, np.nan), "keep", config)
+
+
+def test_what_rs2_recorded_is_read_as_what_it_does(train):
+    run = train(method="rs2")
+    recorded = run.record.samples["probability"][0].to_numpy()
+    found = recorded_forecast(recorded, "draw", run.config)
+    assert found.analytic
+    assert found.how.startswith("parts of one permutation")
+    assert set(found.inclusion) == {0.5}
+
+
+def test_controls_that_say_nothing_are_off(train):
+    microscope = ProbabilityMicroscope(train(method="p-SGD").record)
+    for method in ("rs2", "SGD", "selective-backprop", "as recorded"):
+        microscope.method.value = method
+        assert microscope.smoothing.disabled, method
+        assert microscope.power.disabled, method
+    microscope.method.value = "c-SGD"
+    assert not microscope.smoothing.disabled
+    assert not microscope.power.disabled
+
+
+def test_a_method_that_no_sample_alone_allows_breaks_nothing(train, forget_methods):
+    @bl.sampler("many")
+    class Many(bl.Sampler):
+        def __init__(self, context):
+            super().__init__(context)
+            if self.size < 10:
+                raise ValueError("ten at least")
+
+        def batches(self, epoch, history, forward):
+            yield from ()
+
+    assert "many" not in supported()
+    assert "p-SGD" in supported()
 
 
 def test_numbers_of_a_draw_by_hand(config):
-    found = describe_chances(
-        chances(History(128), config), visited=np.arange(128) < 32
+    found = in_numbers(
+        forecast(History(128), config), visited=np.arange(128) < 32
     )  # half of 128 drawn uniformly
     assert found["entropy"] == pytest.approx(np.log(128))
     assert found["effective_samples"] == pytest.approx(128)
@@ -155,7 +187,7 @@ def test_the_widget_shows_what_the_functions_give(microscope):
     microscope.epoch.value = 3
     changed = {"budget": 0.75, "smoothing": 0.25, "power": 2.0}
     config = microscope.config.replace(method="c-SGD", **changed)
-    by_hand = chances(microscope.replay.before(3), config)
+    by_hand = forecast(microscope.replay.before(3), config)
     assert np.array_equal(microscope.chances.q, by_hand.q)
     assert np.array_equal(microscope.chances.inclusion, by_hand.inclusion)
     assert f"{microscope.numbers['effective_samples']:,.0f} of 128" in microscope.table.value
@@ -294,7 +326,7 @@ def test_a_run_that_trains_is_followed_to_its_end(live):
     assert microscope.follower.button.description == "Follow"
     assert "This run has ended" in microscope.status.text
     known = microscope.replay.before(5)
-    assert np.array_equal(microscope.chances.q, chances(known, microscope.config.replace(
+    assert np.array_equal(microscope.chances.q, forecast(known, microscope.config.replace(
         method="c-SGD", weights="none")).q)  # fmt: skip
 
 
@@ -347,7 +379,8 @@ def test_a_record_that_vanishes_ends_the_following(live):
     epochs, microscope = live
     before = microscope.picture.panel.value
     microscope.follower.play()
-    shutil.rmtree(microscope.record.path)
+    # At once: half a record would be one whose run has ended.
+    microscope.record.path.rename(microscope.record.path.with_name("gone"))
     until(lambda: not microscope.follower.playing)
     assert microscope.status.is_problem
     assert str(microscope.record.path) in microscope.status.text

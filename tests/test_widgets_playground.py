@@ -11,9 +11,9 @@ from waiting import until
 import budgetlab as bl
 from budgetlab.data.points import PROBLEMS
 from budgetlab.errors import InputError, RunError
+from budgetlab.explore.points import GRID, frame_of, grid_of
 from budgetlab.training import Run
 from budgetlab.widgets import SamplerPlayground
-from budgetlab.widgets.frames import GRID, frame_of, grid_of
 from budgetlab.widgets.playground import SPEEDS
 
 WAIT = 60

@@ -25,9 +25,9 @@ from budgetlab.estimators.quality import (
     possible_gain,
     with_replacement,
 )
+from budgetlab.forecast import Replay
 from budgetlab.history import History, Measures, measure
 from budgetlab.records import Record, open_record
-from budgetlab.replay import Replay
 from budgetlab.training import Run
 from budgetlab.training.inputs import load_again, named, require_model, require_same
 
@@ -119,7 +119,7 @@ class Moment:
         """Take the end of a finished run: the weights that its record keeps.
 
         What was known of each sample is read from the record, which keeps one visit an
-        epoch (:class:`budgetlab.replay.Replay`).
+        epoch (:class:`budgetlab.forecast.Replay`).
 
         Parameters
         ----------

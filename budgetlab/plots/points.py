@@ -48,7 +48,7 @@ def points_map(
     surface
         Two grids ``[G, G]`` over :func:`extent_of` the points, first row lowest: the
         predicted class and its probability, such as ``winner`` and ``sure`` of
-        :class:`budgetlab.widgets.frames.Frame`.
+        :class:`budgetlab.explore.points.Frame`.
     numbered
         Points to mark, by their number.
     title

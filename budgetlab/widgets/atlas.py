@@ -14,12 +14,19 @@ from budgetlab import plots
 from budgetlab.analysis import MEANINGS, measures, sample_life
 from budgetlab.analysis.conditions import label as short_name
 from budgetlab.errors import InputError
+from budgetlab.explore.ranking import (
+    DIFFERENCE,
+    agreement_sentence,
+    beside,
+    groups_of,
+    images_of,
+    ranking,
+)
 from budgetlab.records import Record, open_record, write_atomically
 from budgetlab.widgets.controls import LABEL, Number, button, choice, row
 from budgetlab.widgets.panel import PicturePanel, data_uri, few_ticks, fixed_figure, image_tag
-from budgetlab.widgets.ranking import DIFFERENCE, agreement_sentence, beside, groups_of, ranking
 from budgetlab.widgets.status import StatusLine
-from budgetlab.widgets.tiles import TileSheet, images_of
+from budgetlab.widgets.tiles import TileSheet
 
 if TYPE_CHECKING:
     from budgetlab.data import Splits

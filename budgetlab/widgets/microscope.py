@@ -9,16 +9,21 @@ import ipywidgets as W
 
 from budgetlab import methods
 from budgetlab.config import RunConfig
+from budgetlab.forecast import (
+    ExpectedDraw,
+    Replay,
+    forecast,
+    in_numbers,
+    recorded_forecast,
+    supported,
+)
 from budgetlab.history import History
 from budgetlab.records import Record, open_record
-from budgetlab.replay import Replay
-from budgetlab.widgets.chances import Chances, chances, recorded_chances, supported
 from budgetlab.widgets.controls import Number, button, choice, row
 from budgetlab.widgets.microscope_picture import (
     HISTOGRAM,
     RANKED,
     MicroscopePicture,
-    describe_chances,
 )
 from budgetlab.widgets.pace import Pace
 from budgetlab.widgets.player import Player
@@ -53,7 +58,7 @@ class ProbabilityMicroscope(W.VBox):
     follower
         Follows a run that still trains: ``play()``, ``pause()`` and ``playing``.
     chances, numbers
-        What is shown: :class:`~budgetlab.widgets.chances.Chances`, and the same summed up.
+        What is shown: :class:`~budgetlab.forecast.ExpectedDraw`, and the same summed up.
 
     Raises
     ------
@@ -72,7 +77,7 @@ class ProbabilityMicroscope(W.VBox):
         self.record = open_record(record.path if isinstance(record, Record) else record)
         self.config = RunConfig.from_dict(self.record.config)
         self.replay = Replay(self.record)
-        self.chances: Chances | None = None
+        self.chances: ExpectedDraw | None = None
         self.numbers: dict[str, float] = {}
         self._history: tuple[int, History] | None = None
         self._pace = Pace(shortest=FOLLOW_SECONDS)
@@ -182,7 +187,7 @@ class ProbabilityMicroscope(W.VBox):
         with self.status.catching():
             history = self._before(self.epoch.value)
             self.chances = self._find_chances(history)
-            self.numbers = describe_chances(self.chances, history.seen.numpy())
+            self.numbers = in_numbers(self.chances, history.seen.numpy())
             self.table.value = self._table()
             text = self._say()
             losses = history.last_loss.numpy()
@@ -194,11 +199,11 @@ class ProbabilityMicroscope(W.VBox):
             self._history = epoch, self.replay.before(epoch)
         return self._history[1]
 
-    def _find_chances(self, history: History) -> Chances:
+    def _find_chances(self, history: History) -> ExpectedDraw:
         if self.method.value == RECORDED:
             data = self.record.samples["probability"]
             probability = data[self.epoch.value - 1].to_numpy()
-            return recorded_chances(probability, self.record.probability_kind, self.config)
+            return recorded_forecast(probability, self.record.probability_kind, self.config)
         config = self.config.replace(
             method=self.method.value,
             budget=self.budget.value,
@@ -208,7 +213,7 @@ class ProbabilityMicroscope(W.VBox):
             # It changes no chance, and not every method can be asked for it.
             weights="none",
         )
-        return chances(history, config)
+        return forecast(history, config)
 
     def _say(self) -> str:
         if self.method.value == RECORDED:

@@ -2,50 +2,19 @@
 
 import numpy as np
 
-from budgetlab.analysis import coverage, effective_sample_size, entropy
+from budgetlab.forecast import ExpectedDraw
 from budgetlab.plots import style
-from budgetlab.widgets.chances import Chances
 from budgetlab.widgets.panel import PicturePanel, few_ticks, fixed_figure
 
-__all__ = ["MicroscopePicture", "describe_chances"]
+__all__ = ["MicroscopePicture"]
 
 RANKED, HISTOGRAM = "ranked curve", "histogram"
 BINS = 40
 CURVE_POINTS = 400
 
 
-def describe_chances(chances: Chances, visited: np.ndarray) -> dict[str, float]:
-    """Sum a draw up in numbers.
-
-    Parameters
-    ----------
-    chances
-        Of one epoch.
-    visited
-        bool ``[N]``: trained on in an earlier epoch.
-
-    Returns
-    -------
-    dict
-        ``entropy`` (nats, at most ``ln N``) and ``effective_samples`` (1 to N) of ``q``;
-        ``lowest`` and ``highest`` inclusion; ``expected`` number of samples;
-        ``coverage``, the share of samples trained on before, and ``coverage_after``,
-        what it is expected to be after this epoch.
-    """
-    q, inclusion = chances.q, chances.inclusion
-    return {
-        "entropy": entropy(q),
-        "effective_samples": effective_sample_size(q),
-        "lowest": float(inclusion.min()),
-        "highest": float(inclusion.max()),
-        "expected": float(inclusion.sum()),
-        "coverage": coverage(visited),
-        "coverage_after": float(np.where(visited, 1.0, inclusion).mean()),
-    }
-
-
 class MicroscopePicture:
-    """Draws :class:`Chances` beside the losses they come from.
+    """Draws :class:`ExpectedDraw` beside the losses they come from.
 
     Left: ``q`` relative to a uniform draw. Middle: chance of being drawn in this epoch.
     Right: losses known before the epoch, of all samples and of those that are drawn.
@@ -73,7 +42,7 @@ class MicroscopePicture:
         right.set_ylabel("samples")
         right.legend(frameon=False, fontsize=9, loc="upper right", labelcolor=style.INK)
 
-    def draw(self, chances: Chances, losses: np.ndarray, view: str, text: str) -> None:
+    def draw(self, chances: ExpectedDraw, losses: np.ndarray, view: str, text: str) -> None:
         """Show a draw.
 
         Parameters

@@ -9,9 +9,9 @@ from budgetlab import samplers
 from budgetlab.config import RunConfig
 from budgetlab.data.points import PROBLEMS
 from budgetlab.errors import RunError
+from budgetlab.explore.points import Frame, frame_of, grid_of
 from budgetlab.training import Run, load_data
 from budgetlab.widgets.controls import LABEL, Number, button, choice, row
-from budgetlab.widgets.frames import Frame, frame_of, grid_of
 from budgetlab.widgets.pace import Pace
 from budgetlab.widgets.player import Player
 from budgetlab.widgets.playground_picture import AS_COLOUR, AS_SIZE, PlaygroundPicture
@@ -47,7 +47,7 @@ class SamplerPlayground(W.VBox):
     problem, left, right, budget, epochs, seed, epoch, way
         The controls; set their ``value``.
     frames
-        What was kept, by side: lists of :class:`~budgetlab.widgets.frames.Frame`.
+        What was kept, by side: lists of :class:`~budgetlab.explore.points.Frame`.
 
     Examples
     --------

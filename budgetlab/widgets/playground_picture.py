@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.colors import to_rgb
 
+from budgetlab.explore.points import GRID, Frame
 from budgetlab.plots import style
 from budgetlab.plots.points import CLASSES, SHAPES, USUAL, sizes, surface_colours
-from budgetlab.widgets.frames import GRID, Frame
 from budgetlab.widgets.panel import PicturePanel, few_ticks, fixed_figure
 
 if TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""Which samples come first, among which? Functions of frames of measures."""
+"""Which samples come first, among which, and what they look like: functions of measures."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -8,7 +11,11 @@ from budgetlab.analysis.per_sample import check_measure
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import Record
 
-__all__ = ["DIFFERENCE", "GROUPS", "agreement_sentence", "beside", "groups_of", "ranking"]
+if TYPE_CHECKING:
+    from budgetlab.data import Splits
+
+__all__ = ["DIFFERENCE", "GROUPS", "agreement_sentence", "beside", "groups_of", "images_of",
+           "picture_of_point", "ranking"]  # fmt: skip
 
 GROUPS = {
     "all": ("", True),
@@ -122,3 +129,68 @@ def agreement_sentence(frame: pd.DataFrame) -> str:
         f"Rank correlation of the times trained: {rank:.2f} (95% CI {low:.2f} to {high:.2f}, "
         f"n = {found['n']:,})."
     )
+
+
+def images_of(record: Record, splits: "Splits | None") -> Mapping[int, np.ndarray]:
+    """Find the images of the training samples of a record, by sample number.
+
+    Parameters
+    ----------
+    record
+        Its own thumbnails are used without ``splits``; they are some samples only.
+    splits
+        The data set of the record.
+
+    Raises
+    ------
+    InputError
+        If the data set is not that of the record.
+    """
+    if splits is None:
+        return record.thumbnails
+    if splits.fingerprint != record.fingerprint:
+        raise InputError(
+            f"these splits are not what '{record.path}' was trained on: load the data with the "
+            "settings of the record"
+        )
+    return _Images(splits.train.x.cpu().numpy())
+
+
+class _Images(Mapping):
+    """Images of samples, made when asked for."""
+
+    def __init__(self, x: np.ndarray):
+        self.x = x
+
+    def __getitem__(self, sample: int) -> np.ndarray:
+        if not 0 <= sample < len(self.x):
+            raise KeyError(sample)
+        if self.x.ndim == 2:
+            return picture_of_point(self.x, sample)
+        return self.x[sample].transpose(1, 2, 0)
+
+    def __iter__(self):
+        return iter(range(len(self.x)))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def picture_of_point(x: np.ndarray, sample: int, side: int = 42) -> np.ndarray:
+    """Draw where a point lies among all: uint8 ``[side, side, 3]``, all grey, it in orange.
+
+    Parameters
+    ----------
+    x
+        Points ``[N, 2]``.
+    sample
+        Its row.
+    """
+    low, high = x.min(axis=0), x.max(axis=0)
+    span = np.where(high > low, high - low, 1)
+    places = ((x - low) / span * (side - 5) + 2).round().astype(int)
+    picture = np.full((side, side, 3), 255, np.uint8)
+    picture[side - 1 - places[:, 1], places[:, 0]] = 200
+    column, row = places[sample, 0], side - 1 - places[sample, 1]
+    picture[row - 2 : row + 3, column - 2 : column + 3] = (213, 94, 0)
+    return picture

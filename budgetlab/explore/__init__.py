@@ -1,0 +1,24 @@
+"""Charts that answer without a kernel: sliders, brush and hover, computed in the page.
+
+Each function takes records or frames and returns an :class:`Explorable`: JupyterLab draws it
+on opening a notebook, before anything has run, and a saved page needs no network. ``twin`` of a
+chart gives the numbers that it shows, computed in Python.
+
+>>> chart = bl.explore.probabilities(record)  # doctest: +SKIP
+>>> chart.save("probabilities.html")  # doctest: +SKIP
+>>> chart.twin(smoothing=0.1)["effective_samples"]  # doctest: +SKIP
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "chart": ["Explorable"],
+        "draws": ["probabilities"],
+        "points": ["Frame", "PointRun", "frame_of", "grid_of", "playground", "watch"],
+        "runs": ["crossing", "importance_map", "learning"],
+        "ranking": ["images_of", "ranking"],
+        "samples": ["atlas"],
+    },
+)

@@ -1,0 +1,264 @@
+"""A chart as plain data: how it displays itself, is saved, and goes into a page."""
+
+import base64
+import copy
+import html
+import io
+import json
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from budgetlab.errors import InputError
+from budgetlab.plots import style
+from budgetlab.records import write_atomically
+
+__all__ = ["Explorable", "checkbox", "compact", "looks_of",
+           "records_of", "select", "slider", "specification", "words"]  # fmt: skip
+
+# JupyterLab knows versions 3 to 5 and shows nothing for a newer one.
+VEGA_LITE = "5.20"
+SCHEMAS = {
+    "vega-lite": "https://vega.github.io/schema/vega-lite/v5.json",
+    "vega": "https://vega.github.io/schema/vega/v5.json",
+}
+SHARPNESS = 1.5
+SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond",
+           "v": "triangle-down", "P": "cross", "X": "triangle-left"}  # fmt: skip
+LOOK = {
+    "font": "DejaVu Sans, Helvetica, Arial, sans-serif",
+    "axis": {"labelColor": style.INK, "titleColor": style.INK, "gridColor": "#e5e5e5",
+             "domainColor": "#888888", "tickColor": "#888888", "titleFontWeight": "normal"},
+    "title": {"anchor": "start", "color": style.INK, "fontSize": 13, "fontWeight": 600,
+              "subtitleColor": style.INK, "subtitleFontSize": 11},
+    "legend": {"labelColor": style.INK, "titleColor": style.INK, "labelLimit": 260},
+    "view": {"stroke": "transparent"},
+}  # fmt: skip
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width">
+<link rel="icon" href="data:,">
+<style>
+body {{ margin: 1.5rem; font-family: "DejaVu Sans", Helvetica, Arial, sans-serif; color: #222 }}
+{style}</style></head>
+<body><main><h1 style="font-size:1.2rem">{title}</h1>
+{fragment}
+</main><script>{script}</script></body></html>
+"""
+STYLE = """.bl-explorable { overflow-x: auto; background: white; color: #222; max-width: 100% }
+.bl-explorable .vega-bindings { margin-top: 0.6rem; display: grid; gap: 0.3rem 1.5rem;
+  grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); max-width: 46rem }
+.bl-explorable .vega-bind label { display: flex; gap: 0.5rem; align-items: center }
+.bl-explorable .vega-bind-name { min-width: 7.5rem }
+.bl-explorable img { max-width: 100%; height: auto }
+"""
+# The picture stays where scripts are off, or fail; the view is kept for whoever asks for it.
+SCRIPT = """
+(async () => {
+  for (const place of document.querySelectorAll('.bl-explorable')) {
+    const spec = JSON.parse(place.querySelector('script').textContent);
+    const stage = place.querySelector('.bl-stage');
+    const made = await vegaEmbed(stage, spec, {actions: false, renderer: 'canvas'});
+    place.view = made.view;
+    place.dataset.drawn = 'yes';
+  }
+})();
+"""
+
+
+class Explorable:
+    """A chart with its data in it, which displays itself and needs no kernel to answer.
+
+    Attributes
+    ----------
+    spec
+        The specification, plain JSON: `Vega-Lite <https://vega.github.io/vega-lite>`_ version 5,
+        or Vega version 5 where something moves by itself. Change it, or open it with
+        ``altair.Chart.from_dict``.
+    kind
+        ``vega-lite`` or ``vega``.
+    alt
+        What it shows, in words.
+    twin
+        The numbers of the chart, computed in Python: takes what its controls say by keyword,
+        each with the value that the chart begins with.
+    title
+        Of a page that it is saved as.
+    """
+
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        alt: str,
+        twin: Callable[..., Any],
+        *,
+        title: str,
+        kind: str = "vega-lite",
+    ):
+        self.spec, self.alt, self.twin, self.title, self.kind = spec, alt, twin, title, kind
+
+    def __repr__(self) -> str:
+        return f"Explorable({self.title!r}, {len(self.to_json()) / 1e3:.0f} kB)"
+
+    @property
+    def mime(self) -> str:
+        """The type under which a notebook stores it."""
+        return "application/vnd.vegalite.v5+json" if self.kind == "vega-lite" else (
+            "application/vnd.vega.v5+json"
+        )  # fmt: skip
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        # The image is for readers that cannot draw the chart, such as a page of GitHub.
+        image = base64.b64encode(self.to_png()).decode()
+        return {self.mime: self.spec, "image/png": image, "text/plain": self.alt}
+
+    def with_values(self, **values: Any) -> "Explorable":
+        """Return the same chart with controls that begin at other values.
+
+        Raises
+        ------
+        InputError
+            If it has no such control.
+        """
+        spec = copy.deepcopy(self.spec)
+        params = spec.get("params", spec.get("signals", []))
+        known = {param["name"]: param for param in params if "bind" in param}
+        for name, value in values.items():
+            if name not in known:
+                raise InputError(
+                    f"this chart has no control '{name}': it has {', '.join(known) or 'none'}"
+                )
+            known[name]["value"] = value
+        return Explorable(spec, self.alt, self.twin, title=self.title, kind=self.kind)
+
+    def to_json(self) -> str:
+        """Return the specification as text."""
+        return json.dumps(self.spec, separators=(",", ":"))
+
+    def to_png(self, scale: float = SHARPNESS) -> bytes:
+        """Draw it as it is before anybody moves a control: the bytes of a PNG."""
+        import vl_convert
+
+        if self.kind == "vega":
+            drawn = vl_convert.vega_to_png(self.to_json(), scale=scale)
+        else:
+            drawn = vl_convert.vegalite_to_png(self.to_json(), vl_version=VEGA_LITE, scale=scale)
+        # Packed again: a third of the size, in a notebook that keeps it.
+        file = io.BytesIO()
+        Image.open(io.BytesIO(drawn)).convert("RGB").save(file, "PNG", optimize=True)
+        return file.getvalue()
+
+    def to_html(self) -> str:
+        """Return a part of a page: the chart, and its picture where scripts are off.
+
+        The page has to hold :func:`script` once, after all charts.
+        """
+        image = base64.b64encode(self.to_png()).decode()
+        # "</script>" inside of a label must not end the element.
+        data = self.to_json().replace("<", "\\u003c")
+        return (
+            f'<div class="bl-explorable"><div class="bl-stage" tabindex="-1"><img '
+            f'alt="{html.escape(self.alt)}" src="data:image/png;base64,{image}"></div>'
+            f'<script type="application/json">{data}</script></div>'
+        )
+
+    def save(self, path: Path | str) -> Path:
+        """Write it as one page that needs no network and no other file.
+
+        Raises
+        ------
+        InputError
+            If the name does not end in ``.html``, or the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".html":
+            raise InputError(f"file '{path}' does not end in .html: give such a name")
+        page = PAGE.format(
+            title=html.escape(self.title), style=STYLE, fragment=self.to_html(), script=script()
+        )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, page.encode())
+        except OSError as error:
+            raise InputError(
+                f"file '{path}' cannot be written ({error.strerror}): give another name"
+            ) from None
+        return path
+
+
+def script() -> str:
+    """Return the script that draws all charts of a page: Vega and what it needs, 0.9 MB."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle(SCRIPT, vl_version=VEGA_LITE)
+
+
+def specification(title: Any, alt: str, **parts: Any) -> dict[str, Any]:
+    """Return a Vega-Lite specification in the style of the kit: opaque, readable on any theme."""
+    return {
+        "$schema": SCHEMAS["vega-lite"],
+        "background": "white",
+        "padding": 8,
+        "title": title,
+        "description": alt,
+        "config": LOOK,
+        "usermeta": {"embedOptions": {"actions": False}},
+        **parts,
+    }
+
+
+def slider(
+    name: str, label: str, value: float, low: float, high: float, step: float
+) -> dict[str, Any]:
+    """A number that a slider below the chart sets."""
+    bind = {"input": "range", "min": low, "max": high, "step": step, "name": f"{label} "}
+    return {"name": name, "value": value, "bind": bind}
+
+
+def select(name: str, label: str, options: Mapping[str, Any], value: Any = None) -> dict[str, Any]:
+    """A choice from a list below the chart, of values by the text that stands for each."""
+    chosen = next(iter(options.values())) if value is None else value
+    bind = {"input": "select", "options": list(options.values()), "labels": list(options),
+            "name": f"{label} "}  # fmt: skip
+    return {"name": name, "value": chosen, "bind": bind}
+
+
+def checkbox(name: str, label: str, value: bool) -> dict[str, Any]:
+    """Something to switch on and off below the chart."""
+    return {"name": name, "value": value, "bind": {"input": "checkbox", "name": f"{label} "}}
+
+
+def compact(values: Iterable[float], digits: int = 4) -> list[float | None]:
+    """Round to so many digits that count; what is not finite becomes None, as JSON has it."""
+    given = np.asarray(list(values), float)
+    rounded = (float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in given)
+    return [int(v) if v is not None and v == int(v) else v for v in rounded]
+
+
+def words(expression: str, **look: Any) -> dict[str, Any]:
+    """A line of text in the chart, written anew as its controls move."""
+    mark = {"type": "text", "align": "left", "baseline": "top", "fontSize": 12, "x": 0, "y": 0,
+            "color": style.INK, "aria": False}  # fmt: skip
+    return {"mark": mark | look | {"text": {"expr": expression}}}
+
+
+def looks_of(names: Sequence[Hashable], field: str, **legend: Any) -> dict[str, dict[str, Any]]:
+    """Encode a field by colour and shape as every figure does: a method always has its own."""
+    looks = style.looks(list(names))
+    ranges = {"color": [look.colour for look in looks.values()],
+              "shape": [SYMBOLS[look.marker] for look in looks.values()]}  # fmt: skip
+    return {
+        channel: {"field": field, "type": "nominal", "title": None,
+                  "scale": {"domain": list(looks), "range": values},
+                  "legend": {"symbolOpacity": 1, **legend}}
+        for channel, values in ranges.items()
+    }  # fmt: skip
+
+
+def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a frame as JSON has them: plain numbers, None for what is missing."""
+    return json.loads(frame.to_json(orient="records", double_precision=6))

@@ -1,0 +1,284 @@
+"""Which samples would be drawn, and how surely? Smoothing, power, budget and epoch to slide."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from budgetlab.analysis import effective_sample_size, entropy
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError
+from budgetlab.explore.chart import Explorable, compact, slider, specification, words
+from budgetlab.methods import COLOURS
+from budgetlab.records import Record, open_record
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["probabilities"]
+
+MOST_VALUES = 60_000  # of each kind, so that a chart stays under 1 MB
+# From the solution for equal weights, Newton's steps on the logarithm of what is left come from
+# below and never overshoot. So many bring the number drawn to within a millionth; only without
+# any smoothing, at powers above 2 and budgets near 1, some percent may be missing.
+NEWTON_STEPS = 8
+
+
+def probabilities(
+    record: Record | Path | str,
+    *,
+    method: str | None = None,
+    samples: int = 2_000,
+    seed: int = 0,
+) -> Explorable:
+    """Smoothing, power, budget and epoch as sliders: the draw that a method would make.
+
+    The scores are those that the method gives to what the run knew as the epoch began. From
+    them the page computes ``q`` (:func:`budgetlab.samplers.smooth`), the chance of being drawn,
+    entropy and effective sample size. The chance has no closed form for draws without
+    replacement; it is that of Rosén (1972),
+    :func:`~budgetlab.samplers.weighted_sampling.inclusion_probability`, to 0.3% for 300 of 1,000.
+
+    Parameters
+    ----------
+    record
+        A record, or the folder of one.
+    method
+        One that draws ahead by scores, such as ``p-SGD``. By default that of the run, or
+        p-SGD where the run's has no scores.
+    samples
+        At most so many, chosen at random; shares and scores are then those among the chosen.
+    seed
+        Of that choice.
+
+    Returns
+    -------
+    Explorable
+        Its twin takes ``smoothing``, ``power``, ``budget`` and ``epoch`` and returns a dict of
+        ``q``, ``inclusion`` and ``losses`` ``[N]`` and ``entropy`` (nats),
+        ``effective_samples``, ``draws``, ``lowest`` and ``highest``.
+
+    Raises
+    ------
+    InputError
+        If the method has no scores, or the record no epoch.
+    """
+    record = record if isinstance(record, Record) else open_record(record)
+    known = _Scores(record, method, samples, seed)
+    config = record.config
+    start = {
+        "smoothing": min(float(config.get("smoothing", 1.0)), 5.0),
+        "power": min(float(config.get("power", 1.0)), 3.0),
+        "budget": float(np.clip(config["budget"], 0.05, 0.95)),
+        "epoch": int(known.epochs[-1]),
+    }
+    controls = [
+        slider("smoothing", "smoothing", start["smoothing"], 0, 5, 0.05),
+        slider("power", "power", start["power"], 0, 3, 0.05),
+        slider("budget", "budget", start["budget"], 0.05, 0.95, 0.05),
+        slider("epoch", "epoch", start["epoch"], int(known.epochs[0]), int(known.epochs[-1]), 1),
+    ]
+    size = len(known.chosen)
+    some = "" if size == known.size else f"; {size:,} of {known.size:,} samples, at random"
+    title = {"text": f"Which samples would {known.method} draw?",
+             "subtitle": f"With what {config['method']} knew{some}"}  # fmt: skip
+
+    def twin(**values: float) -> dict[str, Any]:
+        unknown = set(values) - set(start)
+        if unknown:
+            raise InputError(f"'{unknown.pop()}' is no control: give some of {', '.join(start)}")
+        return known.draw(**(start | values))
+
+    now = twin()
+    alt = (
+        f"Which samples {known.method} would draw in epoch {start['epoch']} at smoothing "
+        f"{start['smoothing']:g}, power {start['power']:g} and budget {start['budget']:g}: "
+        f"{now['draws']:,} of {size:,}, each with a chance of {now['lowest']:.3f} to "
+        f"{now['highest']:.3f}; effective sample size {now['effective_samples']:,.0f}, entropy "
+        f"{now['entropy']:.3f} nats. Four sliders change this."
+    )
+    spec = specification(
+        title, alt, params=controls, data={"values": known.rows()}, transform=_transforms(),
+        columns=2, spacing={"row": 14, "column": 24}, concat=_views(),
+    )  # fmt: skip
+    return Explorable(spec, alt, twin, title=title["text"])
+
+
+class _Scores:
+    """Scores and losses as some epochs began, rounded as they stand in the chart."""
+
+    def __init__(self, record: Record, method: str | None, samples: int, seed: int):
+        from budgetlab.forecast import Replay, scores_of
+
+        if samples < 2:
+            raise InputError(f"samples {samples} is not allowed: give at least 2")
+        replay = Replay(record)
+        config = RunConfig.from_dict(record.config)
+        self.method, score = scores_of(config, replay.size, method)
+        self.size = replay.size
+        everything = np.arange(self.size)
+        if self.size > samples:
+            everything = np.random.default_rng(seed).permutation(self.size)[:samples]
+        self.chosen = np.sort(everything)
+        count = max(1, min(replay.epochs, MOST_VALUES // len(self.chosen)))
+        # The first epoch has no scores yet; a longer run is shown at some of its epochs.
+        first = min(2, replay.epochs)
+        self.epochs = np.unique(np.linspace(first, replay.epochs, count).round().astype(int))
+        self.scores, self.losses = [], []
+        for epoch in self.epochs:
+            history = replay.before(int(epoch))
+            self.scores.append(compact(score(history)[self.chosen].tolist()))
+            self.losses.append(compact(history.last_loss[self.chosen].tolist()))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an epoch; each holds until the next."""
+        after = [*self.epochs[1:].tolist(), int(self.epochs[-1]) + 1]
+        columns = zip(self.epochs.tolist(), after, self.scores, self.losses, strict=True)
+        return [{"at": e, "until": u, "score": s, "loss": x} for e, u, s, x in columns]
+
+    def draw(self, smoothing: float, power: float, budget: float, epoch: float) -> dict[str, Any]:
+        """What the chart shows, from the functions that training uses."""
+        import torch
+
+        from budgetlab.samplers import smooth
+        from budgetlab.samplers.weighted_sampling import inclusion_probability
+
+        place = int(np.searchsorted(self.epochs, epoch, side="right")) - 1
+        if not place >= 0 or epoch > self.epochs[-1]:
+            raise InputError(
+                f"epoch {epoch:g} is not in this chart: give {self.epochs[0]} to {self.epochs[-1]}"
+            )
+        scores: torch.Tensor = torch.tensor(self.scores[place], dtype=torch.float64)
+        q = smooth(scores, smoothing, power)
+        draws = int(np.floor(round(len(q) * budget, 6)))
+        inclusion = inclusion_probability(q, draws).numpy()
+        return {
+            "q": q.numpy(),
+            "inclusion": inclusion,
+            "losses": np.array(self.losses[place], float),
+            "entropy": entropy(q.numpy()),
+            "effective_samples": effective_sample_size(q.numpy()),
+            "draws": draws,
+            "lowest": float(inclusion.min()),
+            "highest": float(inclusion.max()),
+        }
+
+
+def _transforms() -> list[dict[str, Any]]:
+    """The same mathematics for the page: scores to q, and q to the chance of being drawn."""
+
+    def total(operation: str, field: str, name: str) -> dict[str, Any]:
+        return {"joinaggregate": [{"op": operation, "field": field, "as": name}]}
+
+    def calculate(expression: str, name: str) -> dict[str, Any]:
+        return {"calculate": expression, "as": name}
+
+    steps: list[dict[str, Any]] = [
+        {"filter": "datum.at <= epoch && epoch < datum.until"},
+        {"flatten": ["score", "loss"]},
+        {"joinaggregate": [{"op": "max", "field": "score", "as": "top"},
+                           {"op": "count", "as": "n"}]},
+        calculate("pow(datum.top > 0 ? datum.score / datum.top : 0, power)", "raised"),
+        total("mean", "raised", "level"),
+        calculate("datum.raised + smoothing * datum.level", "weight"),
+        total("sum", "weight", "total"),
+        calculate("datum.total > 0 ? datum.weight / datum.total : 1 / datum.n", "q"),
+        calculate("datum.q > 0 ? 1 : 0", "possible"),
+        total("sum", "possible", "others"),
+        calculate("floor(round(datum.n * budget * 1e6) / 1e6)", "draws"),
+        calculate("-datum.others * log(max(1e-12, 1 - datum.draws / datum.others))", "t"),
+    ]  # fmt: skip
+    for _ in range(NEWTON_STEPS):
+        steps += [
+            calculate("datum.possible * exp(-datum.q * datum.t)", "left"),
+            calculate("datum.q * datum.left", "rate"),
+            {"joinaggregate": [{"op": "sum", "field": "left", "as": "missed"},
+                               {"op": "sum", "field": "rate", "as": "slope"}]},
+            calculate("datum.draws < datum.others ? datum.t + datum.missed / datum.slope * "
+                      "log(datum.missed / (datum.others - datum.draws)) : 0", "t"),
+        ]  # fmt: skip
+    return [
+        *steps,
+        calculate(
+            "datum.draws < datum.others ? 1 - exp(-datum.q * datum.t) : datum.q > 0 ? 1 : "
+            "(datum.draws - datum.others) / max(1, datum.n - datum.others)", "inclusion",
+        ),
+        calculate("datum.q * datum.n", "relative"),
+    ]  # fmt: skip
+
+
+def _views() -> list[dict[str, Any]]:
+    """Ranked q; chance against loss; losses of all and of the draw; the sums in words."""
+    blue, orange, green = COLOURS[0], COLOURS[1], COLOURS[2]
+    size = {"width": 280, "height": 180}
+    ranked = size | {
+        "title": "Probability q, highest first",
+        "transform": [
+            {"window": [{"op": "row_number", "as": "rank"}],
+             "sort": [{"field": "relative", "order": "descending"}]},
+            {"calculate": "100 * datum.rank / datum.n", "as": "percent"},
+        ],
+        "mark": {"type": "line", "color": green, "strokeWidth": 2, "aria": False},
+        "encoding": {
+            "x": {"field": "percent", "type": "quantitative", "title": "samples (%)",
+                  "scale": {"domain": [0, 100]}},
+            "y": {"field": "relative", "type": "quantitative", "scale": {"zero": True},
+                  "title": "times that of a uniform draw"},
+        },
+    }  # fmt: skip
+    against = size | {
+        "title": "Chance of being drawn",
+        "transform": [{"filter": "isValid(datum.loss)"}],
+        "mark": {"type": "point", "filled": True, "size": 9, "opacity": 0.35, "color": blue,
+                 "aria": False},
+        "encoding": {
+            "x": {"field": "loss", "type": "quantitative", "title": "last known loss (nats)"},
+            "y": {"field": "inclusion", "type": "quantitative", "scale": {"domain": [0, 1]},
+                  "title": "chance in this epoch"},
+        },
+    }  # fmt: skip
+    bins = {"field": "loss", "type": "quantitative", "bin": {"maxbins": 30},
+            "title": "last known loss (nats)"}  # fmt: skip
+    names = {"domain": ["all", "expected draw"], "range": ["#8a8a8a", orange]}
+    losses = size | {
+        "title": "Losses known before",
+        "transform": [
+            {"filter": "isValid(datum.loss)"},
+            {"calculate": "1", "as": "all"},
+            {"calculate": "datum.inclusion", "as": "expected draw"},
+            {"fold": ["all", "expected draw"], "as": ["which", "weight of one"]},
+        ],
+        "mark": {"type": "bar", "opacity": 0.75, "aria": False},
+        "encoding": {
+            "x": bins,
+            "y": {"aggregate": "sum", "field": "weight of one", "stack": None,
+                  "title": "samples"},
+            "color": {"field": "which", "type": "nominal", "scale": names,
+                      "legend": {"title": None, "orient": "bottom"}},
+        },
+    }  # fmt: skip
+    lines = [
+        "'Epoch ' + epoch + ', smoothing ' + format(smoothing, '.2f') + ', power ' "
+        "+ format(power, '.2f') + ', budget ' + format(budget, '.2f')",
+        "'Drawn: ' + format(datum.draws, ',') + ' of ' + format(datum.n, ',')",
+        "'Entropy of q: ' + format(datum.entropy, '.3f') + ' of ' + format(log(datum.n), '.3f')"
+        " + ' nats'",
+        "'Effective sample size: ' + format(datum.effective, ',.0f')",
+        "'Chance of being drawn: ' + format(datum.lowest, '.3f') + ' to '"
+        " + format(datum.highest, '.3f')",
+    ]
+    sums = size | {
+        "transform": [
+            {"calculate": "datum.q > 0 ? -datum.q * log(datum.q) : 0", "as": "surprise"},
+            {"calculate": "datum.q * datum.q", "as": "squared"},
+            {"aggregate": [{"op": "sum", "field": "surprise", "as": "entropy"},
+                           {"op": "sum", "field": "squared", "as": "squares"},
+                           {"op": "min", "field": "inclusion", "as": "lowest"},
+                           {"op": "max", "field": "inclusion", "as": "highest"},
+                           {"op": "max", "field": "draws", "as": "draws"},
+                           {"op": "count", "as": "n"}]},
+            {"calculate": "1 / datum.squares", "as": "effective"},
+        ],
+        "layer": [words(line, y=30 + 24 * row) for row, line in enumerate(lines)],
+    }  # fmt: skip
+    return [ranked, against, losses, sums]

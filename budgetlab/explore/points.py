@@ -1,0 +1,313 @@
+"""Two methods choose among points, epoch by epoch: what is kept of a run, and the chart."""
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError
+from budgetlab.explore.chart import (
+    SCHEMAS,
+    VEGA_LITE,
+    Explorable,
+    checkbox,
+    compact,
+    slider,
+    specification,
+    words,
+)
+from budgetlab.explore.samples import webp
+from budgetlab.plots.points import CLASSES, LARGEST, SMALLEST, USUAL, extent_of, surface_colours
+from budgetlab.records import Record, open_record
+
+if TYPE_CHECKING:
+    import torch
+
+    from budgetlab.data import Dataset, Splits
+    from budgetlab.training import Run
+
+__all__ = ["GRID", "Frame", "PointRun", "frame_of", "grid_of", "playground", "watch"]
+
+GRID = 60
+SIDE = 330  # pixels of one half
+SYMBOLS = ("circle", "square", "triangle-up")
+STEP = 450  # milliseconds of an epoch that plays
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What there is to see of a run after one of its epochs.
+
+    Attributes
+    ----------
+    winner
+        uint8 ``[60, 60]``: class that the network predicts at each place of the grid;
+        the first row has the lowest second feature.
+    sure
+        float32 ``[60, 60]``: its probability.
+    chance
+        float64 ``[N]``: of a draw, times that of a uniform one; of a filter method, the
+        chance of being kept. NaN where there is none.
+    picked, trained
+        int ``[N]``: times in a batch, in this epoch and so far.
+    accuracy
+        On the test set, 0 to 1.
+    steps
+        Optimiser steps so far.
+    """
+
+    winner: np.ndarray
+    sure: np.ndarray
+    chance: np.ndarray
+    picked: np.ndarray
+    trained: np.ndarray
+    accuracy: float
+    steps: int
+
+    def headline(self, name: str) -> str:
+        """What was reached by this epoch, in a line."""
+        never = 100 * float((self.trained == 0).mean())
+        return f"{name}: {100 * self.accuracy:.1f}%, {self.steps} steps, {never:.0f}% never drawn"
+
+
+@dataclass(frozen=True)
+class PointRun:
+    """A run on points, as it stood after each of its epochs.
+
+    Attributes
+    ----------
+    name
+        Its method, and what else to tell of it.
+    x, y
+        Points ``[N, 2]`` and labels ``[N]`` that it trains on.
+    frames
+        One an epoch.
+    """
+
+    name: str
+    x: np.ndarray = field(repr=False)
+    y: np.ndarray = field(repr=False)
+    frames: list[Frame] = field(default_factory=list, repr=False)
+
+
+def grid_of(samples: "Dataset") -> "tuple[torch.Tensor, tuple[float, float, float, float]]":
+    """Lay a grid over points.
+
+    Returns
+    -------
+    grid, extent
+        float32 ``[3600, 2]``, row by row from the lowest second feature; left, right,
+        bottom and top.
+
+    Raises
+    ------
+    InputError
+        If the samples are not points.
+    """
+    import torch
+
+    if samples.x.ndim != 2 or samples.x.shape[1] != 2:
+        raise InputError("this data set holds no points: choose points:moons or another of points")
+    left, right, bottom, top = extent_of(samples.x.cpu().numpy())
+    steps = (torch.arange(GRID) + 0.5) / GRID
+    across, up = left + steps * (right - left), bottom + steps * (top - bottom)
+    grid = torch.stack([across.repeat(GRID), up.repeat_interleave(GRID)], 1)
+    return grid, (left, right, bottom, top)
+
+
+def frame_of(run: "Run", grid: "torch.Tensor") -> Frame:
+    """Take a picture of a run on points between two epochs; the run stays as it is."""
+    import torch
+
+    engine, sampler, history = run.loop.engine, run.loop.sampler, run.history
+    engine.network.eval()  # every step sets it to training again
+    with torch.no_grad():
+        best = engine.logits(grid.to(engine.device)).softmax(1).max(1)
+    chance = np.full(history.size, np.nan)
+    if sampler.probability is not None:
+        factor = history.size if sampler.probability_kind == "draw" else 1
+        chance = factor * sampler.probability.double().cpu().numpy()
+    last = run.writer.epochs[-1]
+    return Frame(
+        winner=best.indices.reshape(GRID, GRID).byte().cpu().numpy(),
+        sure=best.values.reshape(GRID, GRID).cpu().numpy(),
+        chance=chance,
+        picked=history.times_trained_this_epoch.cpu().numpy().copy(),
+        trained=history.times_trained.cpu().numpy().copy(),
+        accuracy=float(last["test_accuracy"]),
+        steps=int(last["steps"]),
+    )
+
+
+def watch(run: RunConfig | Record | Path | str, splits: "Splits | None" = None) -> PointRun:
+    """Train on points, and keep what there is to see of each epoch; leaves no record.
+
+    Parameters
+    ----------
+    run
+        Settings of a run, or a record: it is trained again, which gives the same run.
+    splits
+        The data, if they are at hand.
+
+    Raises
+    ------
+    InputError
+        If the data are no points, or no longer those of the record.
+    """
+    from budgetlab.training import Run, load_data
+
+    record = None
+    if isinstance(run, RunConfig):
+        config = run
+    else:
+        record = run if isinstance(run, Record) else open_record(run)
+        config = RunConfig.from_dict(record.config)
+    splits = load_data(config, progress=False) if splits is None else splits
+    if record is not None and splits.fingerprint != record.fingerprint:
+        raise InputError(
+            f"the data of '{record.path}' have changed: train it anew, or give them as splits"
+        )
+    grid, _ = grid_of(splits.train)
+    kept = PointRun(config.method, splits.train.x.cpu().numpy(), splits.train.y.cpu().numpy())
+    with tempfile.TemporaryDirectory(prefix="budgetlab-") as folder:
+        trained = Run(config.replace(out=folder), splits=splits)
+        for _ in trained:
+            kept.frames.append(frame_of(trained, grid))
+    return kept
+
+
+def playground(
+    left: PointRun | Record | Path | str, right: PointRun | Record | Path | str
+) -> Explorable:
+    """Points, decision and picks of two methods side by side; play, or slide to an epoch.
+
+    The size of a point says how probable it was, a dark edge that it was drawn in this epoch;
+    behind the points lies the class that the network predicts, paler where it is less sure.
+
+    Parameters
+    ----------
+    left, right
+        Runs on the same points: as from :func:`watch`, ``runs`` of a
+        :class:`~budgetlab.widgets.SamplerPlayground`, or records, which are trained again.
+
+    Returns
+    -------
+    Explorable
+        Of kind ``vega``: it plays by itself. Its twin takes ``epoch`` and returns a frame of
+        ``run`` (left or right), ``x``, ``y``, ``label``, ``chance`` and ``picked``.
+
+    Raises
+    ------
+    InputError
+        If the two are not on the same points, or one holds no epoch.
+    """
+    runs = [one if isinstance(one, PointRun) else watch(one) for one in (left, right)]
+    for run in runs:
+        if not run.frames:
+            raise InputError(f"the run of {run.name} holds no epoch: train it first")
+    if runs[0].x.shape != runs[1].x.shape or not np.array_equal(runs[0].x, runs[1].x):
+        raise InputError("the two runs are not on the same points: give two on the same data")
+    x, y = runs[0].x, runs[0].y
+    last = max(len(run.frames) for run in runs)
+    rows = [_row(place, run, epoch) for place, run in enumerate(runs) for epoch in range(last)]
+
+    def twin(epoch: int = last) -> pd.DataFrame:
+        if not 1 <= epoch <= last:
+            raise InputError(f"epoch {epoch} is not in this chart: give 1 to {last}")
+        parts = []
+        for name, run in zip(("left", "right"), runs, strict=True):
+            frame = run.frames[min(epoch, len(run.frames)) - 1]
+            chance = np.nan_to_num(frame.chance, nan=1.0)
+            parts.append(pd.DataFrame({"run": name, "x": x[:, 0], "y": x[:, 1], "label": y,
+                                       "chance": chance, "picked": frame.picked}))  # fmt: skip
+        return pd.concat(parts, ignore_index=True)
+
+    said = [run.frames[-1].headline(run.name) for run in runs]
+    alt = (
+        f"{len(x):,} points and what two networks predict around them, over {last} epochs. "
+        f"At the end, {said[0]}; {said[1]}. The larger a point, the more probable it was; a dark "
+        "edge says that it was drawn."
+    )
+    where = [{"i": i + 1, "x": p[0], "y": p[1], "label": int(k)}
+             for i, (p, k) in enumerate(zip(map(compact, x), y, strict=True))]  # fmt: skip
+    title = "Two methods choose among the same points"
+    spec = specification(
+        {"text": {"expr": f"'{title}, epoch ' + epoch"}}, alt,
+        params=[checkbox("playing", "play", False), slider("epoch", "epoch", last, 1, last, 1)],
+        data={"values": rows}, transform=[{"filter": "datum.epoch == epoch"}], spacing=30,
+        hconcat=[_half(place, where, extent_of(x)) for place in (0, 1)],
+    )  # fmt: skip
+    return Explorable(_playing(spec, last), alt, twin, title=title, kind="vega")
+
+
+def _row(place: int, run: PointRun, epoch: int) -> dict[str, Any]:
+    """One epoch of one run, as the chart holds it; a shorter run stays at its last one."""
+    frame = run.frames[min(epoch, len(run.frames) - 1)]
+    surface = surface_colours(frame.winner, frame.sure)[::-1]
+    return {
+        "side": place,
+        "epoch": epoch + 1,
+        "headline": frame.headline(run.name),
+        "surface": webp(np.ascontiguousarray(surface), GRID, quality=92),
+        "chance": compact(np.nan_to_num(frame.chance, nan=1.0), 3),
+        "picked": frame.picked.astype(int).tolist(),
+    }
+
+
+def _half(
+    place: int, where: list[dict[str, Any]], extent: tuple[float, float, float, float]
+) -> dict[str, Any]:
+    left, right, bottom, top = extent
+    behind = {
+        "mark": {"type": "image", "width": SIDE, "height": SIDE, "aspect": False, "aria": False},
+        "encoding": {"x": {"value": SIDE / 2}, "y": {"value": SIDE / 2},
+                     "url": {"field": "surface", "type": "nominal"}},
+    }  # fmt: skip
+    axis = {"type": "quantitative", "title": None, "axis": {"grid": False, "tickCount": 5}}
+    points = {
+        "transform": [
+            {"flatten": ["chance", "picked"]},
+            {"window": [{"op": "row_number", "as": "i"}]},
+            {"lookup": "i", "from": {"data": {"values": where}, "key": "i",
+                                     "fields": ["x", "y", "label"]}},
+            {"calculate": f"2 * clamp({USUAL} * datum.chance * datum.chance, {SMALLEST}, "
+                          f"{LARGEST})", "as": "area"},
+        ],
+        "mark": {"type": "point", "filled": True, "opacity": 0.9, "strokeWidth": 1.1,
+                 "aria": False, "clip": True},
+        "encoding": {
+            "x": axis | {"field": "x", "scale": {"domain": [left, right], "nice": False}},
+            "y": axis | {"field": "y", "scale": {"domain": [bottom, top], "nice": False}},
+            "size": {"field": "area", "type": "quantitative", "scale": None},
+            "shape": {"field": "label", "type": "nominal", "legend": None,
+                      "scale": {"domain": [0, 1, 2], "range": list(SYMBOLS)}},
+            "color": {"field": "label", "type": "nominal", "legend": None,
+                      "scale": {"domain": [0, 1, 2], "range": list(CLASSES)}},
+            "stroke": {"condition": {"test": "datum.picked > 0", "value": "#111111"},
+                       "value": "#ffffff99"},
+            "tooltip": [{"field": "i", "title": "point"}, {"field": "label", "title": "class"},
+                        {"field": "chance", "title": "chance, times uniform"},
+                        {"field": "picked", "title": "times drawn"}],
+        },
+    }  # fmt: skip
+    headline = words("datum.headline", y=-18)
+    return {"width": SIDE, "height": SIDE, "transform": [{"filter": f"datum.side == {place}"}],
+            "layer": [behind, points, headline]}  # fmt: skip
+
+
+def _playing(spec: dict[str, Any], last: int) -> dict[str, Any]:
+    """Compile to Vega, which unlike Vega-Lite knows a clock, and let it move the epoch."""
+    import vl_convert
+
+    made = vl_convert.vegalite_to_vega(json.dumps(spec), vl_version=VEGA_LITE)
+    made["$schema"] = SCHEMAS["vega"]
+    made["description"] = spec["description"]
+    epoch = next(signal for signal in made["signals"] if signal["name"] == "epoch")
+    on = f"playing ? (epoch >= {last} ? 1 : epoch + 1) : epoch"
+    epoch["on"] = [{"events": {"type": "timer", "throttle": STEP}, "update": on}]
+    return made

@@ -1,0 +1,315 @@
+"""What would a method train on next? What a run knew, replayed from its record, and the answer.
+
+A record gives back the history of a run as any of its epochs began (:class:`Replay`); from a
+history follows what a method would do in the next epoch (:func:`forecast`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from budgetlab import methods, samplers
+from budgetlab.analysis import coverage, effective_sample_size, entropy
+from budgetlab.analysis.per_sample import read_blocks
+from budgetlab.budget import samples_per_epoch
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError
+from budgetlab.history import Credit, History, Measures
+from budgetlab.records import Record
+from budgetlab.samplers import ScoreSampler, simulated_inclusion
+from budgetlab.samplers.candidates import KEPT
+from budgetlab.samplers.scores import replace_unseen
+
+__all__ = ["ExpectedDraw", "Replay", "forecast", "has_scores", "in_numbers", "recorded_forecast",
+           "scores_of", "supported"]  # fmt: skip
+
+ARRAYS = ("loss", "p_y", "correct", "margin", "el2n", "times_trained")
+
+
+class Replay:
+    """The :class:`~budgetlab.history.History` of a run at the start of any of its epochs.
+
+    A record keeps one visit a sample and epoch, with values rounded to 0.2%, so the
+    history is that of the run up to this rounding. Under the credit rule ``weighted``,
+    shares of a visit count as whole ones.
+
+    Parameters
+    ----------
+    record
+        With per-sample arrays and at least one epoch.
+    memory
+        Bytes to hold at most. Where all epochs do not fit, some are kept and the others
+        are computed from the one before, when asked for.
+
+    Raises
+    ------
+    InputError
+        If the record holds no epoch.
+    """
+
+    def __init__(self, record: Record, memory: int = 256_000_000):
+        data = record.samples
+        self.record = record
+        self.epochs, self.size = data.sizes["epoch"], data.sizes["sample"]
+        if not self.epochs:
+            raise InputError(f"'{record.path}' holds no finished epoch: train for longer")
+        history = History(self.size)
+        state = _copy(history)
+        held = sum(v.nbytes for v in state.values() if isinstance(v, torch.Tensor))
+        self._stride = max(1, -(-self.epochs * held // memory))
+        self._states = {0: state}
+        for first, arrays in read_blocks(record, ARRAYS):
+            for offset in range(len(arrays["loss"])):
+                epoch = first + offset
+                _visit(history, epoch, {name: rows[offset] for name, rows in arrays.items()})
+                if epoch % self._stride == 0:
+                    self._states[epoch] = _copy(history)
+
+    def before(self, epoch: int) -> History:
+        """Return the history as epoch number ``epoch`` began: 1 to one after the last.
+
+        Raises
+        ------
+        InputError
+            If the epoch lies outside.
+        """
+        if not 1 <= epoch <= self.epochs + 1:
+            raise InputError(
+                f"epoch {epoch} does not exist in '{self.record.path}': "
+                f"give one from 1 to {self.epochs + 1}"
+            )
+        done = (epoch - 1) // self._stride * self._stride
+        history = History(self.size)
+        history.load_state_dict(self._states[done])
+        data = self.record.samples
+        for missing in range(done + 1, epoch):
+            _visit(history, missing, {n: data[n][missing - 1].to_numpy() for n in ARRAYS})
+        return history
+
+
+def _copy(history: History) -> dict:
+    return {
+        name: value.clone() if isinstance(value, torch.Tensor) else value
+        for name, value in history.state_dict().items()
+    }
+
+
+def _visit(history: History, epoch: int, arrays: dict) -> None:
+    """Add what a record keeps of one epoch."""
+    tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    samples = (tensors["correct"] >= 0).nonzero()[:, 0]
+    seen = {name: tensors[name][samples].float() for name in ARRAYS[:-1]}
+    history.start_epoch(epoch)
+    everything = torch.arange(history.size)
+    history.count(everything.repeat_interleave(tensors["times_trained"].long()))
+    credit = Credit(torch.arange(len(samples)), samples, torch.ones(len(samples)))
+    history.update(credit, Measures(**seen))
+
+
+# Simulated draws: so many at least, and in small data, where few are drawn and the sum of
+# their chances scatters by 1 / sqrt(drawn) from race to race, as many as take no time.
+RACES, ARRIVALS, WORK = 16, 25_000, 500_000
+
+
+@dataclass(frozen=True)
+class ExpectedDraw:
+    """What a method would do in one epoch.
+
+    Attributes
+    ----------
+    q
+        float64 ``[N]``, sums to one: shares of the draw; for a filter method, shares of
+        what it is expected to keep.
+    inclusion
+        float64 ``[N]``, in [0, 1]: chance of being drawn, or kept, in this epoch.
+    how
+        How the inclusion was found, as a sentence.
+    analytic
+        Whether it is exact; else it comes from a simulation.
+    """
+
+    q: np.ndarray
+    inclusion: np.ndarray
+    how: str
+    analytic: bool
+
+
+def supported() -> list[str]:
+    """Names of the methods whose next epoch can be foreseen from a history.
+
+    Others decide by what they see within the epoch; of those, only what was recorded
+    can be shown.
+    """
+    return [name for name in methods.names() if _can_be_foreseen(name)]
+
+
+def _can_be_foreseen(name: str) -> bool:
+    return samplers.lookup(name).forecast is not samplers.Sampler.forecast
+
+
+def has_scores(name: str) -> bool:
+    """Whether a method draws ahead by scores, so that smoothing and power say something."""
+    return issubclass(samplers.lookup(name), ScoreSampler)
+
+
+def scores_of(
+    config: RunConfig, size: int, method: str | None = None
+) -> tuple[str, Callable[[History], Tensor]]:
+    """Find the scores that a method gives before they are smoothed.
+
+    Parameters
+    ----------
+    config
+        Gives the options of the method.
+    size
+        Number of samples N.
+    method
+        By default that of ``config``, or p-SGD where that one has no scores.
+
+    Returns
+    -------
+    name, score
+        The method; and a function of a history that returns float64 ``[N]``, at least 0:
+        samples never seen have the highest score where the method gives them that.
+
+    Raises
+    ------
+    InputError
+        If the method has no scores.
+    """
+    name = methods.canonical(method or config.method)
+    if not has_scores(name):
+        if method is not None:
+            known = ", ".join(n for n in methods.names() if has_scores(n))
+            raise InputError(f"method '{method}' draws by no scores: choose one of {known}")
+        name = "p-SGD"
+    generator = torch.Generator().manual_seed(0)
+    config = config.replace(method=name, weights="none")
+    context = samplers.SamplerContext(size, config, generator, torch.device("cpu"))
+    sampler = samplers.build(name, context)
+    assert isinstance(sampler, ScoreSampler)
+
+    def score(history: History) -> Tensor:
+        found = sampler.score(history).double()
+        return replace_unseen(found, history.seen) if sampler.unseen == "highest" else found
+
+    return name, score
+
+
+def forecast(
+    history: History,
+    config: RunConfig,
+    *,
+    seed: int = 0,
+) -> ExpectedDraw:
+    """Foresee the next epoch of a method.
+
+    Parameters
+    ----------
+    history
+        What is known as the epoch begins.
+    config
+        Gives ``method``, ``budget``, ``batch_size`` and the options of the method, such as
+        ``smoothing`` or ``sb_beta``.
+    seed
+        Of the simulated draws; the same one gives the same result.
+
+    Raises
+    ------
+    InputError
+        If the method cannot be foreseen, or a value is out of its range.
+    """
+    if not _can_be_foreseen(config.method):
+        raise InputError(
+            f"method '{config.method}' decides by what it sees within the epoch, so that it cannot "
+            f"be foreseen: choose one of {', '.join(supported())}, or what was recorded"
+        )
+    generator = torch.Generator().manual_seed(0)
+    context = samplers.SamplerContext(history.size, config, generator, torch.device("cpu"))
+    found = samplers.build(config.method, context).forecast(history)
+    if found.inclusion is None:
+        return _drawn(found.q, found.draws, seed)
+    return ExpectedDraw(found.q.numpy(), found.inclusion.numpy(), found.how, True)
+
+
+def recorded_forecast(
+    probability: np.ndarray, kind: str, config: RunConfig, *, seed: int = 0
+) -> ExpectedDraw:
+    """Read the chances off the probabilities that a run recorded.
+
+    Parameters
+    ----------
+    probability
+        ``[N]``; NaN where none was recorded.
+    kind
+        ``draw`` or ``keep``, as :attr:`budgetlab.records.Record.probability_kind`.
+    config
+        Of the run: gives the number of draws.
+
+    Raises
+    ------
+    InputError
+        If nothing was recorded in this epoch.
+    """
+    known = ~np.isnan(probability)
+    if not known.any():
+        raise InputError(
+            "no probabilities were recorded in this epoch: choose another epoch, or a method"
+        )
+    values = np.where(known, probability, 0).astype(np.float64)
+    if kind == "keep":
+        return ExpectedDraw(values / max(values.sum(), 1e-300), values, KEPT, True)
+    method = methods.known(config.method)
+    if method is not None and method.family == "passes":
+        return forecast(History(len(values)), config)
+    count = samples_per_epoch(len(values), config.budget)
+    read = _drawn(torch.from_numpy(values / values.sum()), count, seed)
+    if config.method in supported():
+        return read
+    how = f"as if {count:,} were drawn ahead, which this method may not do; {read.how}"
+    return replace(read, how=how, analytic=False)
+
+
+def _drawn(q: Tensor, count: int, seed: int) -> ExpectedDraw:
+    size = len(q)
+    if float(q.max() - q.min()) <= 1e-12:
+        how = f"uniform: k / N = {count:,} / {size:,}; analytic"
+        return ExpectedDraw(q.numpy(), np.full(size, count / size), how, True)
+    generator = torch.Generator().manual_seed(seed)
+    races = max(RACES, min(ARRIVALS // max(count, 1), WORK // size))
+    inclusion = simulated_inclusion(q, count, generator, races).numpy()
+    how = f"{count:,} of {size:,} without replacement: no closed form, {races} simulated draws"
+    return ExpectedDraw(q.numpy(), inclusion, how, False)
+
+
+def in_numbers(draw: ExpectedDraw, visited: np.ndarray) -> dict[str, float]:
+    """Sum a draw up in numbers.
+
+    Parameters
+    ----------
+    draw
+        Of one epoch.
+    visited
+        bool ``[N]``: trained on in an earlier epoch.
+
+    Returns
+    -------
+    dict
+        ``entropy`` (nats, at most ``ln N``) and ``effective_samples`` (1 to N) of ``q``;
+        ``lowest`` and ``highest`` inclusion; ``expected`` number of samples;
+        ``coverage``, the share of samples trained on before, and ``coverage_after``,
+        what it is expected to be after this epoch.
+    """
+    q, inclusion = draw.q, draw.inclusion
+    return {
+        "entropy": entropy(q),
+        "effective_samples": effective_sample_size(q),
+        "lowest": float(inclusion.min()),
+        "highest": float(inclusion.max()),
+        "expected": float(inclusion.sum()),
+        "coverage": coverage(visited),
+        "coverage_after": float(np.where(visited, 1.0, inclusion).mean()),
+    }

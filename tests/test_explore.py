@@ -1,0 +1,373 @@
+"""Explorables: what a chart computes is what Python computes, at any position of its controls."""
+
+import json
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import vl_convert
+from fake_records import write_run
+
+import budgetlab as bl
+from budgetlab.errors import InputError
+from budgetlab.explore.chart import VEGA_LITE, compact
+from budgetlab.forecast import Replay, forecast, scores_of
+
+SPEC_LIMIT = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    return [write_run(out, method=method, seed=seed, budget=0.3, size=300)
+            for method in ("unif-SGD", "p-SGD") for seed in (0, 1)]  # fmt: skip
+
+
+def drawn(chart):
+    """All marks of a chart as Vega would put them on a page, group by group."""
+    if chart.kind == "vega":
+        scene = vl_convert.vega_to_scenegraph(chart.to_json())
+    else:
+        scene = vl_convert.vegalite_to_scenegraph(chart.to_json(), vl_version=VEGA_LITE)
+    found = []
+
+    def walk(mark):
+        for item in mark.get("items", []):
+            if mark.get("marktype") == "group":
+                for inner in item.get("items", []):
+                    walk(inner)
+            elif mark.get("role") == "mark":
+                found.append((mark["marktype"], item))
+
+    walk(scene["scenegraph"])
+    return found
+
+
+def texts(chart):
+    return [str(item.get("text", "")) for kind, item in drawn(chart) if kind == "text"]
+
+
+def computed(chart, *columns):
+    """Columns of the data of a chart after its transforms, at full precision."""
+    said = " + ' ' + ".join(f"toString(datum.{name})" for name in columns)
+    probe = {key: chart.spec[key] for key in ("$schema", "params", "data")}
+    probe["transform"] = [*chart.spec["transform"], {"calculate": said, "as": "said"}]
+    probe["mark"], probe["encoding"] = "text", {"text": {"field": "said"}}
+    shown = texts(bl.explore.Explorable(probe, "", dict, title="probe"))
+    return np.array([[float(part) for part in text.split()] for text in shown]).T
+
+
+# ---- probabilities ----
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "power", "budget", "epoch"),
+    [(1, 1, 0.3, 6), (0, 1, 0.5, 3), (0.05, 3, 0.05, 6), (0, 3, 0.95, 4), (5, 0, 0.95, 2),
+     (0, 0.05, 0.9, 5), (0.1, 2, 0.8, 6)],
+)  # fmt: skip
+def test_the_page_computes_what_python_computes(runs, smoothing, power, budget, epoch):
+    chart = bl.explore.probabilities(runs[2])
+    values = dict(smoothing=smoothing, power=power, budget=budget, epoch=epoch)
+    moved, twin = chart.with_values(**values), chart.twin(**values)
+    q, inclusion = computed(moved, "q", "inclusion")
+    assert q == pytest.approx(twin["q"], rel=1e-9, abs=1e-15)
+    assert inclusion == pytest.approx(twin["inclusion"], rel=1e-6, abs=1e-9)
+    assert inclusion.sum() == pytest.approx(twin["draws"], rel=1e-6)
+    said = texts(moved)
+    assert f"Entropy of q: {twin['entropy']:.3f} of {np.log(300):.3f} nats" in said
+    assert f"Effective sample size: {twin['effective_samples']:,.0f}" in said
+    assert f"Drawn: {twin['draws']} of 300" in said
+    assert f"Chance of being drawn: {twin['lowest']:.3f} to {twin['highest']:.3f}" in said
+
+
+def test_no_scores_at_all_are_a_uniform_draw(runs):
+    chart = bl.explore.probabilities(runs[2])
+    for row in chart.spec["data"]["values"]:
+        row["score"] = [0] * len(row["score"])
+    (q,) = computed(chart, "q")
+    assert q == pytest.approx(np.full(300, 1 / 300))
+
+
+def test_the_twin_is_what_the_method_would_do(runs):
+    record = runs[2]
+    twin = bl.explore.probabilities(record).twin(epoch=4)
+    config = bl.RunConfig.from_dict(record.config)
+    foreseen = forecast(Replay(record).before(4), config)
+    # The chart keeps four digits of a score; the chance is simulated there.
+    assert twin["q"] == pytest.approx(foreseen.q, rel=1e-3)
+    assert twin["inclusion"] == pytest.approx(foreseen.inclusion, rel=0.05)
+
+
+def test_a_long_record_of_many_samples_stays_small(tmp_path):
+    record = write_run(tmp_path, method="p-SGD", size=2_500, epochs=60, budget=0.3)
+    chart = bl.explore.probabilities(record)
+    assert len(chart.to_json()) < SPEC_LIMIT
+    assert "2,000 of 2,500 samples" in chart.spec["title"]["subtitle"]
+    epochs = [row["at"] for row in chart.spec["data"]["values"]]
+    assert epochs[0] == 2
+    assert epochs[-1] == 60
+    # Between two epochs that are kept, the one before holds.
+    between = (epochs[0] + epochs[1]) // 2
+    assert between not in epochs
+    (q,) = computed(chart.with_values(epoch=between), "q")
+    assert q == pytest.approx(chart.twin(epoch=between)["q"])
+
+
+def test_what_a_chart_of_probabilities_refuses(runs):
+    with pytest.raises(InputError, match="draws by no scores"):
+        bl.explore.probabilities(runs[0], method="top-k")
+    chart = bl.explore.probabilities(runs[0])
+    with pytest.raises(InputError, match="'smoothed' is no control"):
+        chart.twin(smoothed=1)
+    with pytest.raises(InputError, match="epoch 9 is not in this chart: give 2 to 6"):
+        chart.twin(epoch=9)
+    with pytest.raises(InputError, match="no control 'speed'"):
+        chart.with_values(speed=1)
+    with pytest.raises(InputError, match="samples 1"):
+        bl.explore.probabilities(runs[0], samples=1)
+
+
+def test_scores_of_a_method_without_any_are_those_of_p_sgd(runs):
+    config = bl.RunConfig(method="selective-backprop", batch_size=10)
+    name, score = scores_of(config, 300)
+    assert name == "p-SGD"
+    history = Replay(runs[2]).before(3)
+    assert not history.seen.all()
+    found = score(history)
+    assert (found[~history.seen] == found[history.seen].max()).all()
+
+
+# ---- atlas ----
+
+
+def test_the_atlas_selects_what_its_twin_selects(runs):
+    chart = bl.explore.atlas(runs[2], "mean_loss", "times_trained")
+    values = dict(label="square", x_low=0.2, x_high=2.0, y_low=2, y_high=5)
+    moved, twin = chart.with_values(**values), chart.twin(**values)
+    assert 5 < len(twin) < 100
+    (samples,) = computed(moved, "sample")
+    assert set(samples) == set(twin.index)
+    pictured = len(set(twin.index) & set(runs[2].thumbnails))
+    assert f"{len(twin)} selected, {pictured} with an image" in texts(moved)[-1]
+    images = [item for kind, item in drawn(moved) if kind == "image"]
+    assert len(images) == pictured
+    assert len(chart.twin()) == len(computed(chart, "sample")[0])
+
+
+def test_the_atlas_of_all_images_stays_small(tmp_path, load_once):
+    splits = load_once("shapes", limit=2_000)
+    images = splits.train.x.numpy()
+    assert len(images) == 2_000
+    record = write_run(tmp_path, size=2_000, budget=0.9, fingerprint=splits.fingerprint)
+    chart = bl.explore.atlas(record, splits=splits)
+    rows = chart.spec["data"]["values"]
+    assert len(chart.to_json()) < SPEC_LIMIT
+    assert sum(row["image"] is not None for row in rows) > 1_500
+    assert sum(item is not None for kind, item in drawn(chart) if kind == "image") == 24
+
+
+def test_what_an_atlas_refuses(runs, load_once):
+    with pytest.raises(InputError, match="measure"):
+        bl.explore.atlas(runs[0], "loss_mean")
+    with pytest.raises(InputError, match="not what"):
+        bl.explore.atlas(runs[0], splits=load_once("digits", limit=64))
+    chart = bl.explore.atlas(runs[0])
+    with pytest.raises(InputError, match="star"):
+        chart.twin(label="starr")
+    with pytest.raises(InputError, match="x_low"):
+        chart.twin(x_lo=1)
+
+
+# ---- learning ----
+
+
+def test_learning_shows_the_runs_over_any_cost(runs):
+    chart = bl.explore.learning(runs)
+    for values in ({}, {"cost": "flops"}, {"condition": "p-SGD", "seed": 1, "cost": "seconds"}):
+        twin = chart.twin(**values)
+        cost, value = computed(chart.with_values(**values), "cost", "value")
+        assert sorted(cost) == pytest.approx(sorted(twin["cost"]))
+        assert sorted(value) == pytest.approx(sorted(twin["value"]))
+    by_hand = bl.analysis.epochs(runs)
+    one = chart.twin(condition="p-SGD", seed=1, cost="flops")
+    rows = by_hand[(by_hand["method"] == "p-SGD") & (by_hand["seed"] == 1)]
+    assert one["cost"].tolist() == pytest.approx(rows["flops"].tolist())
+    assert one["value"].tolist() == pytest.approx((100 * rows["test_accuracy"]).tolist(), rel=1e-4)
+    points = [item for kind, item in drawn(chart) if kind == "symbol"]
+    assert len(points) == 24
+    assert "seconds of training" in texts(chart.with_values(cost="seconds"))
+    with pytest.raises(InputError, match="steps"):
+        bl.explore.learning(runs, cost="step")
+    with pytest.raises(InputError, match="flops"):
+        chart.twin(cost="flop")
+
+
+def test_a_method_has_its_own_colour_whatever_stands_beside(runs):
+    for some in (runs, runs[2:]):
+        chart = bl.explore.learning(some)
+        scale = chart.spec["layer"][1]["encoding"]["color"]["scale"]
+        colour = dict(zip(scale["domain"], scale["range"], strict=True))
+        assert next(c for name, c in colour.items() if "p-SGD" in name or "seed" in name) in (
+            bl.plots.style.looks(["p-SGD"])["p-SGD"].colour,
+        )
+
+
+# ---- maps ----
+
+
+def a_map(dial="redundancy"):
+    rows = [
+        {"dataset": d, "method": m, dial: r, "label_noise": noise, "difference": r - 2 * noise + k,
+         "ci_low": r - 2 * noise + k - 0.6, "ci_high": r - 2 * noise + k + 0.6, "n": 10,
+         "verdict": "helps" if r > noise else "equivalent"}
+        for k, (d, m) in enumerate([("shapes", "p-SGD"), ("shapes", "c-SGD"), ("cifar", "p-SGD")])
+        for r in (0.0, 0.5, 0.9)
+        for noise in (0.0, 0.4)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("dial", ["redundancy", "imbalance"])
+def test_the_map_shows_the_rows_chosen(dial):
+    chart = bl.explore.importance_map(a_map(dial))
+    for values in ({}, {"method": "c-SGD"}, {"dataset": "cifar"}):
+        twin = chart.twin(**values)
+        assert len(twin) == 6
+        difference, n = computed(chart.with_values(**values), "difference", "n")
+        assert difference.tolist() == pytest.approx(twin["difference"].tolist())
+        assert set(n) == {10}
+        shown = [text.replace("−", "-") for text in texts(chart.with_values(**values))]
+        assert {f"{v:+.1f}" for v in twin["difference"]} <= set(shown)
+    assert "0.9, label noise 0.4: 0.1 (-0.50 to +0.70, n = 10)" in chart.alt
+    with pytest.raises(InputError, match="p-SGD"):
+        chart.twin(method="p-SDG")
+
+
+def test_the_crossing_shows_the_rows_chosen():
+    frame = pd.DataFrame(
+        [{"dataset": d, "augmentation": a, "epochs": e, "mean": 45 + k + e / 50, "ci_low": low,
+          "ci_high": low + 9, "n": 3}
+         for d in ("shapes", "cifar") for k, a in enumerate(("none", "ricap"))
+         for e, low in ((30, 40.0), (100, np.nan), (300, 42.0))]
+    )  # fmt: skip
+    chart = bl.explore.crossing(frame)
+    mean, epochs = computed(chart.with_values(dataset="cifar"), "mean", "epochs")
+    twin = chart.twin(dataset="cifar")
+    assert sorted(mean) == pytest.approx(sorted(twin["mean"]))
+    assert sorted(epochs) == sorted(twin["epochs"])
+    assert "none with so few seeds" in chart.alt
+    assert len([1 for kind, _ in drawn(chart) if kind == "symbol"]) == 6
+
+
+@pytest.mark.parametrize("draw", [bl.explore.importance_map, bl.explore.crossing])
+def test_a_frame_without_its_columns_is_refused(draw):
+    with pytest.raises(InputError, match="lacks the column"):
+        draw(pd.DataFrame({"dataset": ["shapes"]}))
+    columns = [*a_map(), "augmentation", "epochs", "mean"]
+    with pytest.raises(InputError, match="no row"):
+        draw(pd.DataFrame(columns=columns))
+
+
+# ---- playground ----
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory, load_once, data_root):
+    config = bl.RunConfig(dataset="points", limit=128, epochs=4, batch_size=16, budget=0.5,
+                          device="cpu", precision="float32", data_root=str(data_root))  # fmt: skip
+    splits = load_once("points", limit=128)
+    return [bl.explore.watch(config.replace(method=m), splits) for m in ("unif-SGD", "p-SGD")]
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 4])
+def test_the_playground_draws_what_was_picked(watched, epoch):
+    chart = bl.explore.playground(*watched)
+    twin = chart.twin(epoch=epoch)
+    moved = chart.with_values(epoch=epoch)
+    points = [item for kind, item in drawn(moved) if kind == "symbol"]
+    assert len(points) == len(twin) == 256
+    dark = [point.get("stroke") == "#111111" for point in points]
+    assert dark == (twin["picked"] > 0).tolist()
+    expected = 2 * bl.plots.points.sizes(compact(twin["chance"], 3))
+    assert [point["size"] for point in points] == pytest.approx(expected.tolist())
+    assert [run.frames[epoch - 1].headline(run.name) for run in watched] == texts(moved)
+
+
+def test_the_playground_plays_by_a_clock(watched):
+    chart = bl.explore.playground(*watched)
+    signals = {signal["name"]: signal for signal in chart.spec["signals"]}
+    assert signals["epoch"]["on"][0]["events"]["type"] == "timer"
+    assert "playing" in signals["epoch"]["on"][0]["update"]
+    assert chart.mime == "application/vnd.vega.v5+json"
+
+
+def test_a_record_is_watched_by_training_it_again(train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = train(method="p-SGD")
+    watched = bl.explore.watch(run.record)
+    last = run.record.epochs.iloc[-1]
+    assert watched.frames[-1].accuracy == last["test_accuracy"]
+    assert watched.frames[-1].steps == last["steps"]
+    trained = run.record.samples["times_trained"].to_numpy()
+    assert (watched.frames[1].picked == trained[1]).all()
+    assert list(tmp_path.rglob("record.json")) == [run.record.path / "record.json"]
+
+
+def test_what_a_playground_refuses(watched, load_once, train):
+    with pytest.raises(InputError, match="no epoch"):
+        bl.explore.playground(watched[0], bl.explore.PointRun("p-SGD", watched[0].x, watched[0].y))
+    other = bl.explore.PointRun("p-SGD", watched[0].x[:9], watched[0].y[:9], watched[0].frames)
+    with pytest.raises(InputError, match="not on the same points"):
+        bl.explore.playground(watched[0], other)
+    with pytest.raises(InputError, match="epoch 5"):
+        bl.explore.playground(*watched).twin(epoch=5)
+    with pytest.raises(InputError, match="have changed"):
+        bl.explore.watch(train().record, load_once("points", limit=64))
+
+
+# ---- how a chart is stored ----
+
+
+def every_chart(runs, watched):
+    yield bl.explore.probabilities(runs[2])
+    yield bl.explore.atlas(runs[2])
+    yield bl.explore.learning(runs)
+    yield bl.explore.importance_map(a_map())
+    yield bl.explore.playground(*watched)
+
+
+def test_each_chart_is_stored_with_an_image_and_its_words(runs, watched):
+    for chart in every_chart(runs, watched):
+        bundle = chart._repr_mimebundle_()
+        assert set(bundle) == {chart.mime, "image/png", "text/plain"}
+        assert bundle["text/plain"] == chart.alt
+        assert chart.spec["description"] == chart.alt
+        output = nbformat.v4.new_output("display_data", bundle, metadata={})
+        nbformat.validate(output, ref="display_data", version=4, version_minor=5)
+        # Plain JSON: no NaN, which a browser would refuse.
+        json.loads(chart.to_json(), parse_constant=pytest.fail)
+        assert chart.title in repr(chart)
+
+
+def test_a_saved_page_needs_nothing_from_elsewhere(runs, tmp_path):
+    chart = bl.explore.learning(runs)
+    page = chart.save(tmp_path / "new" / "page.html").read_text()
+    assert "dataset.drawn" in page
+    assert chart.alt.split(";")[0] in page
+    assert "<script src" not in page
+    assert '<link rel="stylesheet' not in page
+    with pytest.raises(InputError, match=r"does not end in \.html"):
+        chart.save(tmp_path / "page.pdf")
+    with pytest.raises(InputError, match="cannot be written"):
+        chart.save(tmp_path / "new" / "page.html" / "page.html")
+
+
+def test_a_label_cannot_end_the_script(runs):
+    chart = bl.explore.atlas(runs[2])  # one of its classes is called <b>star</b>
+    assert "<b>star</b>" in chart.to_json()
+    assert "<b>star" not in chart.to_html()
+
+
+def test_numbers_are_short_and_finite():
+    assert compact([1 / 3, 2, np.nan, np.inf, 123456.0]) == [0.3333, 2, None, None, 123500]
