@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from budgetlab import memory
-from budgetlab.data import folder as folder_module
 from budgetlab.data import images, load
 from budgetlab.errors import InputError
 
@@ -70,7 +69,7 @@ def test_train_test_and_val_folders(tmp_path):
 def test_second_load_decodes_nothing_and_a_change_decodes_again(pets, tmp_path, monkeypatch):
     first = read(pets, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(folder_module, "decode_all", None)
+        patch.setattr(images, "decode", None)
         again = read(pets, tmp_path)
         assert again.fingerprint == first.fingerprint
         assert again.train.metadata.equals(first.train.metadata)
@@ -91,19 +90,22 @@ def test_an_unreadable_image_is_skipped_counted_and_reported(pets, tmp_path):
         assert "not an image" in data.skipped[1]
 
 
-def test_links_that_leave_the_folder_are_not_followed(pets, tmp_path):
-    picture(tmp_path / "outside" / "secret.png", (1, 2, 3))
-    (pets / "cat" / "out.png").symlink_to(tmp_path / "outside" / "secret.png")
-    (pets / "cat" / "in.png").symlink_to(pets / "cat" / "1.png")
-    (pets / "elsewhere").symlink_to(tmp_path / "outside")
+def test_links_are_followed_and_said_and_no_circle_is(pets, tmp_path):
+    """A subset is often made of links; a link back would be read for ever."""
+    picture(tmp_path / "outside" / "more.png", (1, 2, 3))
+    (pets / "cat" / "out.png").symlink_to(tmp_path / "outside" / "more.png")
+    (pets / "owl").symlink_to(tmp_path / "outside")
+    (pets / "dog" / "back").symlink_to(pets / "dog")
+    (pets / "dog" / "gone.png").symlink_to(pets / "nothing.png")
     with pytest.warns(UserWarning, match="2 of the files"):
         data = read(pets, tmp_path)
-    assert data.train.classes == ("cat", "dog")
-    assert len(data.train) + len(data.test) == 21
-    assert sorted(data.skipped) == [
-        "cat/out.png: a link that leaves the folder",
-        "elsewhere: a link to a folder",
-    ]
+    assert data.train.classes == ("cat", "dog", "owl")
+    assert len(data.train) + len(data.test) == 22
+    assert data.skipped == (
+        "dog/back: a link to a folder that is read already",
+        "dog/gone.png: a link to nothing",
+    )
+    assert "2 files are links, and were followed" in data.intake.odd
 
 
 def test_mixed_sizes_become_32_and_one_size_is_kept(tmp_path):
@@ -212,8 +214,9 @@ def test_what_cannot_be_a_data_set_is_refused(pets, tmp_path):
 def test_nothing_readable_is_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "bad" / name).mkdir(parents=True)
-        (tmp_path / "bad" / name / "x.png").write_text("no image")
-    with pytest.raises(InputError, match="none of the 2 images"):
+        for number in range(5):
+            (tmp_path / "bad" / name / f"{number}.png").write_text("no image")
+    with pytest.raises(InputError, match="none of the 10 images"):
         read(tmp_path / "bad", tmp_path)
 
 

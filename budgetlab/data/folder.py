@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from budgetlab.data.cache import read_cache, write_cache
-from budgetlab.data.images import Decoded, decode_all
-from budgetlab.data.listing import Listing, existing_folder, list_classes
-from budgetlab.data.samples import channel_statistics, make_samples
-from budgetlab.data.sources import Source, split_off_test
+from budgetlab.data.images import Decoded, printable, read_images
+from budgetlab.data.intake import Found
+from budgetlab.data.listing import SIDECARS, Tree, existing_folder, list_tree
+from budgetlab.data.samples import channel_statistics, keeps_label, make_samples
+from budgetlab.data.sources import Choose, Source, everything, split_off_test
 from budgetlab.errors import InputError
 
 __all__ = ["folder", "mini_imagenet"]
 
 MINI_IMAGENET_STATISTICS = (0.4728, 0.4487, 0.4031), (0.2744, 0.2663, 0.2806)
 MINI_IMAGENET_SIZE = 84
-# Raised whenever the same files would be decoded to other pixels.
-DECODER_VERSION = 1
+# What torchvision's ImageFolder reads.
+IMAGE_FOLDER = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 
 
 def folder(
@@ -33,14 +34,17 @@ def folder(
     size: int | None,
     progress: bool,
     keep: bool = True,
+    choose: Choose = everything,
     **_: Any,
 ) -> Source:
     """Images in one folder for each class, decoded once and cached under ``root``.
 
     The class folders lie in the folder itself, or in ``train/`` in it, with
-    ``test/`` and ``val/`` beside it if there are any. Without ``test/`` a fifth of
-    the training images is held out, every class at its share. Folders without
-    any image are passed over. A horizontal flip is taken to keep the label.
+    ``test/`` and ``val/`` beside it if there are any; :func:`budgetlab.data.listing.split_of`
+    says how these may be named. Without ``test/`` a fifth of the training images is held
+    out, every class at its share. Classes, files and ``index`` are in the order of
+    torchvision's ``ImageFolder``; the metadata has ``origin``, the path of each file in the
+    folder. Only files that are needed are decoded.
 
     Parameters
     ----------
@@ -48,54 +52,150 @@ def folder(
         The folder.
     size
         As in :func:`budgetlab.data.images.decode_all`.
+    choose
+        Picks samples of each split by their labels and origins before any is decoded.
     """
-    top = existing_folder(Path(path))
-    has_parts = (top / "train").is_dir()
-    parts = ["train", *(name for name in ("val", "test") if (top / name).is_dir())]
-    listings = {
-        part: list_classes(top, top / part if has_parts else top)
-        for part in (parts if has_parts else ["train"])
-    }
-    classes = _class_names(path, listings)
-    names = [name for listing in listings.values() for name in listing.names]
-    stamp = "".join(listing.stamp for listing in listings.values())
-    decoded = _decode_cached(top, names, stamp, root, size, progress, keep)
-    links = tuple(link for listing in listings.values() for link in listing.skipped)
-    skipped = links + decoded.skipped
+    top = existing_folder(Path(path).expanduser())
+    tree = list_tree(top)
+    classes = _class_names(top, tree)
+    listings = list(tree.listings.values())
+    names = [name for listing in listings for name in listing.names]
+    number = {name: k for k, name in enumerate(classes)}
+    y = np.array([number[one] for listing in listings for one in listing.labels])
+    sizes = [len(listing.names) for listing in listings]
+    part_of = np.repeat(np.arange(len(sizes)), sizes)
+    origins = np.array([printable(name) for name in names], dtype=object)
+    _require_most(top, tree, Counter())
+
+    def rows_of(usable: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Positions and labels of each split, of the files that can be used."""
+        parts = {part: usable[part_of[usable] == k] for k, part in enumerate(tree.listings)}
+        if "test" not in parts:
+            rest, held = split_off_test(y[parts["train"]], seed)
+            parts |= {"test": parts["train"][held], "train": parts["train"][rest]}
+        found = {}
+        for part, rows in parts.items():
+            if not len(rows):
+                raise InputError(f"'{path}' has no readable image for {part}: add some")
+            labels, kept = choose(part, y[rows], origins[rows], classes)
+            found[part] = rows[kept], labels
+        return found
+
+    def decoded_of(wanted: np.ndarray) -> Decoded:
+        return read_images(
+            top, names, wanted, stamp="".join(listing.stamp for listing in listings),
+            size=size, root=root, keep=keep, progress=progress,
+        )  # fmt: skip
+
+    rows = rows_of(np.arange(len(names)))
+    decoded = decoded_of(np.sort(np.concatenate([chosen for chosen, _ in rows.values()])))
+    if decoded.skipped:
+        # What is drawn is drawn among the readable, so that it does not depend on what was
+        # decoded before.
+        decoded = decoded_of(np.arange(len(names)))
+        bad = np.setdiff1d(np.arange(len(names)), decoded.kept)
+        _require_most(top, tree, Counter(zip(part_of[bad].tolist(), y[bad].tolist(), strict=True)))
+        rows = rows_of(decoded.kept)
+    skipped = tuple(one for listing in listings for one in listing.skipped) + decoded.skipped
     _warn(path, skipped)
-    label = {name: number for number, name in enumerate(classes)}
-    y = np.array([label[one] for part in listings.values() for one in part.labels])[decoded.kept]
-    ends = np.cumsum([len(listing.names) for listing in listings.values()])
-    part_of = np.searchsorted(ends, decoded.kept, side="right")
-    return _assemble(path, decoded, y, part_of, list(listings), classes, seed, skipped)
+    made = _assemble(decoded, rows, classes, origins)
+    # An offset within the split, as ImageFolder of that folder counts.
+    starts = dict(zip(tree.listings, np.cumsum([0, *sizes[:-1]]), strict=True))
+    for part, samples in made.items():
+        samples.metadata["index"] -= starts.get(part, 0)
+    return Source(
+        made["train"], made["test"], made.get("val"), skipped, chosen=True,
+        found=_found(tree, decoded, skipped),
+    )  # fmt: skip
 
 
 def _assemble(
-    path: str,
     decoded: Decoded,
-    y: np.ndarray,
-    part_of: np.ndarray,
-    parts: Sequence[str],
+    rows: dict[str, tuple[np.ndarray, np.ndarray]],
     classes: Sequence[str],
-    seed: int,
-    skipped: tuple[str, ...],
-) -> Source:
-    """Cut the decoded images into splits; positions count the files that were listed."""
-    rows = {part: np.flatnonzero(part_of == number) for number, part in enumerate(parts)}
-    if "test" not in rows:
-        rest, held = split_off_test(y[rows["train"]], seed)
-        rows["train"], rows["test"] = rows["train"][rest], rows["train"][held]
-    for part, chosen in rows.items():
-        if len(chosen) == 0:
-            raise InputError(f"'{path}' has no readable image for {part}: add some")
-    mean, std = channel_statistics(decoded.x[rows["train"]])
+    origins: np.ndarray,
+) -> dict:
+    """Cut the decoded images into splits; ``index`` counts the files that were listed."""
+    place = {part: np.searchsorted(decoded.kept, chosen) for part, (chosen, _) in rows.items()}
+    mean, std = channel_statistics(decoded.x[place["train"]])
+    flip = keeps_label(classes)
     made = {}
-    for part, chosen in rows.items():
+    for part, (chosen, labels) in rows.items():
+        known = pd.DataFrame({"origin": origins[chosen]})
         made[part] = make_samples(
-            decoded.x[chosen], y[chosen], classes, mean=mean, std=std, flip=True
+            decoded.x[place[part]], labels, classes, mean=mean, std=std, flip=flip,
+            metadata=known, index=chosen,
+        )  # fmt: skip
+    return made
+
+
+def _found(tree: Tree, decoded: Decoded, skipped: tuple[str, ...]) -> Found:
+    """What the summary says of the files."""
+    listings = tree.listings.values()
+    not_read = sum((sum(one.not_read.values(), Counter()) for one in listings), Counter())
+    odd = list(tree.odd)
+    links = sum(one.links for one in listings)
+    if links:
+        odd.append(f"{links:,} files are links, and were followed")
+    endings = {os.path.splitext(name)[1].lower() for one in listings for name in one.names}
+    if endings - IMAGE_FOLDER:
+        odd.append(
+            f"ImageFolder does not read {', '.join(sorted(endings - IMAGE_FOLDER))}: its positions "
+            "are others than index, so go by origin"
         )
-        made[part].metadata["index"] = decoded.kept[chosen]
-    return Source(made["train"], made["test"], made.get("val"), skipped)
+    labels = tree.listings["train"].labels
+    alike = [names for names in _alike(labels) if len(names) > 1]
+    odd += [f"classes {' and '.join(names)} differ in case or spaces only" for names in alike]
+    scale = f"fitted into {decoded.fit}x{decoded.fit}" if decoded.fit else "of their own size"
+    if decoded.bits:
+        scale += f"; grey levels of {decoded.bits} bits shown with 8, on one scale for all"
+    where = {part: f"{name}/" if name else "class folders" for part, name in tree.folders.items()}
+    where.setdefault("test", "a fifth of the training images, held out")
+    return Found(where, dict(not_read), skipped, scale, odd)
+
+
+def _alike(labels: Sequence[str]) -> list[list[str]]:
+    """Classes whose names are the same but for case and spaces."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(labels)):
+        groups.setdefault("".join(name.casefold().split()), []).append(name)
+    return list(groups.values())
+
+
+def _class_names(top: Path, tree: Tree) -> list[str]:
+    """Classes of the training images, sorted; the other splits may have no more."""
+    classes = sorted(set(tree.listings["train"].labels))
+    for part, listing in tree.listings.items():
+        for name in sorted(set(listing.labels) - set(classes)):
+            raise InputError(
+                f"class '{name}' of '{top}' is in {tree.folders[part]}/ and not in "
+                f"{tree.folders['train']}/: add images for training, or remove it"
+            )
+    return classes
+
+
+def _require_most(top: Path, tree: Tree, unreadable: Counter[tuple[int, int]]) -> None:
+    """Refuse a folder of which most files of a class cannot be read.
+
+    ``unreadable`` counts files that could not be decoded, by numbers of split and class.
+    """
+    classes = sorted(set(tree.listings["train"].labels))
+    for number, (part, listing) in enumerate(tree.listings.items()):
+        counts = Counter(listing.labels)
+        for name in sorted({*counts, *listing.not_read}):
+            others = {ending: count for ending, count in listing.not_read.get(name, {}).items()
+                      if ending not in SIDECARS}  # fmt: skip
+            bad = unreadable[number, classes.index(name)] if name in classes else 0
+            read = counts[name] - bad
+            missing = sum(others.values()) + bad
+            if missing > read and (read or others):
+                said = [f"{count} with {end}" for end, count in others.items()]
+                said += [f"{bad} damaged"] if bad else []
+                where = f"{tree.folders[part]}/{name}".lstrip("/")
+                raise InputError(
+                    f"most of '{where}' in '{top}' cannot be read: {missing} of {missing + read} "
+                    f"files ({', '.join(said)}); save them as PNG or JPEG, or remove them"
+                )
 
 
 def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> Source:
@@ -118,7 +218,10 @@ def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> So
     names = [f"images/{Path(name).name}" for name in table["filename"]]
     stamps = "\0".join(_stamp(top / name) for name in names)
     stamp = hashlib.sha256(stamps.encode()).hexdigest()
-    decoded = _decode_cached(top, names, stamp, root, MINI_IMAGENET_SIZE, progress, keep)
+    decoded = read_images(
+        top, names, np.arange(len(names)), stamp=stamp, size=MINI_IMAGENET_SIZE, root=root,
+        keep=keep, progress=progress,
+    )  # fmt: skip
     _warn(str(top), decoded.skipped)
     if len(decoded.kept) < 2:
         raise InputError(f"'{top}' has {len(decoded.kept)} readable images: put all into images/")
@@ -129,11 +232,15 @@ def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> So
     in_order = np.argsort(place)
     first = int((place < round(len(table) * 5 / 6)).sum())
     mean, std = MINI_IMAGENET_STATISTICS
-    made = []
-    for rows in (in_order[:first], in_order[first:]):
-        made.append(make_samples(decoded.x[rows], y[rows], classes, mean=mean, std=std, flip=True))
-        made[-1].metadata["index"] = decoded.kept[rows]
-    return Source(made[0], made[1], skipped=decoded.skipped)
+    train, test = (
+        make_samples(
+            decoded.x[rows], y[rows], classes, mean=mean, std=std, flip=True,
+            index=decoded.kept[rows],
+            metadata=pd.DataFrame({"origin": [names[k] for k in decoded.kept[rows]]}),
+        )
+        for rows in (in_order[:first], in_order[first:])
+    )  # fmt: skip
+    return Source(train, test, skipped=decoded.skipped)
 
 
 def _table(file: Path) -> pd.DataFrame:
@@ -163,54 +270,6 @@ def _stamp(file: Path) -> str:
     except OSError:
         return f"{file.name} missing"
     return f"{file.name} {status.st_size} {status.st_mtime_ns}"
-
-
-def _class_names(path: str, listings: dict[str, Listing]) -> list[str]:
-    """Classes of the training images, sorted; the other splits may have no more."""
-    classes = sorted(set(listings["train"].labels))
-    if not classes:
-        raise InputError(
-            f"'{path}' has no images in class folders: give a folder that holds one folder of "
-            "images for each class, or train/ and test/ with those inside"
-        )
-    if len(classes) == 1:
-        raise InputError(
-            f"'{path}' has one class only, '{classes[0]}': at least two folders of images are "
-            "needed"
-        )
-    for part, listing in listings.items():
-        for name in sorted(set(listing.labels) - set(classes)):
-            raise InputError(
-                f"class '{name}' of '{path}' is in {part}/ and not in train/: add images for "
-                "training, or remove it"
-            )
-    return classes
-
-
-def _decode_cached(
-    top: Path,
-    names: Sequence[str],
-    stamp: str,
-    root: Path,
-    size: int | None,
-    progress: bool,
-    keep: bool,
-) -> Decoded:
-    """Decode, or take the pixels of the last time if no file has changed since."""
-    key = hashlib.sha256(f"{DECODER_VERSION} {size} {stamp}".encode()).hexdigest()
-    # One cache for each folder and size: a changed folder replaces its own.
-    place = hashlib.sha256(f"{os.path.realpath(top)} {size}".encode()).hexdigest()[:8]
-    cache = root / "folders" / f"{top.resolve().name}-{place}.npz"
-    stored = read_cache(cache, ("key", "skipped", "kept", "x"), key=key)
-    if stored is not None:
-        return Decoded(stored["x"], stored["kept"], tuple(map(str, stored["skipped"])))
-    decoded = decode_all(top, names, size, progress)
-    if not keep:
-        return decoded
-    skipped = np.array(decoded.skipped, dtype=str)
-    arrays = {"key": np.array(key), "skipped": skipped, "kept": decoded.kept, "x": decoded.x}
-    write_cache(cache, arrays)
-    return decoded
 
 
 def _warn(path: str, skipped: Sequence[str]) -> None:

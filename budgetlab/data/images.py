@@ -1,23 +1,33 @@
 """Image files of any kind to one uint8 array, in parallel; the unreadable are left out."""
 
 import contextlib
+import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from budgetlab.data.cache import read_cache, write_cache
 from budgetlab.errors import InputError
 from budgetlab.memory import require_memory
 
-__all__ = ["DEFAULT_SIZE", "Decoded", "decode", "decode_all", "is_image_name", "printable"]
+__all__ = [
+    "DEFAULT_SIZE",
+    "Decoded",
+    "decode",
+    "decode_all",
+    "is_image_name",
+    "printable",
+    "read_images",
+]
 
 DEFAULT_SIZE = 32
 # Pictures that all have one size are kept as they are up to this side.
@@ -29,23 +39,33 @@ MOST_PIXELS = 64_000_000
 LARGE_PIXELS = 8_000_000
 # These run another program, or only name one that could read them.
 REFUSED_FORMATS = {"EPS", "WMF", "MPEG"}
+# The tag of EXIF data that says how an image is turned; from 5 on it lies on its side.
+ORIENTATION = 0x0112
+
+
+# Raised whenever the same files would be decoded to other pixels.
+DECODER_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Decoded:
     """``x`` uint8 ``[M, 3, H, W]``; ``kept`` the positions of the M files that could be
-    read; ``skipped`` one entry each for the others, name and reason."""
+    read; ``skipped`` one entry each for the others, name and reason; ``bits`` of the grey
+    levels of images that have more than 256 of them, else 0; ``fit`` the side of the square
+    that all were fitted into, None where they stayed as they are."""
 
     x: np.ndarray
     kept: np.ndarray
     skipped: tuple[str, ...]
+    bits: int = 0
+    fit: int | None = None
 
 
 _one_large = threading.Lock()
 
 
-class _OtherSize(Exception):
-    """An image is not of the size that all before it had."""
+class _Deep(Exception):
+    """An image has grey levels of more than 8 bits; the argument is the highest."""
 
 
 def printable(name: str) -> str:
@@ -67,12 +87,12 @@ def _endings() -> frozenset[str]:
     )
 
 
-def decode(path: Path, size: int | None) -> np.ndarray:
+def decode(path: Path, size: int | None, bits: int | None = 16) -> np.ndarray:
     """Read one image file.
 
     The orientation in its EXIF data is applied; of several frames the first is
-    taken; transparent parts show white; grey, palette and CMYK become RGB, 16
-    bit grey the upper 8 of them.
+    taken; transparent parts show white; grey, palette and CMYK become RGB. Of grey levels
+    of more than 8 bits the upper 8 of ``bits`` are kept.
 
     Parameters
     ----------
@@ -81,15 +101,16 @@ def decode(path: Path, size: int | None) -> np.ndarray:
     size
         The shorter side is resized to this, and the centre cut out; None keeps
         the image as it is.
+    bits
+        What deep grey levels are taken to have; a scale that is the same for all images of a
+        data set keeps them comparable. None refuses such an image.
 
     Returns
     -------
     numpy.ndarray
         uint8 ``[3, H, W]``.
     """
-    Image.init()
-    formats = [name for name in Image.OPEN if name not in REFUSED_FORMATS]
-    with Image.open(path, formats=formats) as image:
+    with _opened(path) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are too many")
         if size is not None:
@@ -97,10 +118,87 @@ def decode(path: Path, size: int | None) -> np.ndarray:
             image.draft(None, (2 * size, 2 * size))
         large = image.width * image.height > LARGE_PIXELS
         with _one_large if large else contextlib.nullcontext():
-            upright = _to_rgb(ImageOps.exif_transpose(image))
+            upright = _to_rgb(ImageOps.exif_transpose(image), bits)
             if size is not None:
                 upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
         return np.asarray(upright).transpose(2, 0, 1)
+
+
+def read_images(
+    top: Path,
+    names: Sequence[str],
+    wanted: np.ndarray,
+    *,
+    stamp: str,
+    size: int | None,
+    root: Path,
+    keep: bool,
+    progress: bool,
+) -> Decoded:
+    """Decode some of the files of a data set, or take the pixels of the last time.
+
+    What is decoded later is added to the cache. Size and scale are those of the whole data
+    set, so that an image looks the same whatever else is wanted.
+
+    Parameters
+    ----------
+    top, names
+        A folder, and all files of the data set relative to it.
+    wanted
+        Positions in ``names``, ascending.
+    stamp
+        Changes whenever one of the files does.
+    size
+        As in :func:`decode_all`.
+    root, keep
+        Where the cache lies, and whether it may be written.
+    """
+    key = hashlib.sha256(f"{size} {stamp}".encode()).hexdigest()
+    # One cache for each folder and size: a changed folder replaces its own.
+    own = f"{os.path.realpath(top)} {size} {DECODER_VERSION}"
+    place = hashlib.sha256(own.encode(errors="surrogateescape")).hexdigest()[:8]
+    cache = root / "folders" / f"{printable(top.resolve().name)}-{place}.npz"
+    stored = read_cache(cache, ("x", "kept", "bad", "skipped", "bits", "fit"), key=key)
+    if stored is None:
+        fit, shape = _target(top, names, size)
+        nothing = np.empty(0, np.int64)
+        stored = {"x": np.empty((0, 3, *shape), np.uint8), "kept": nothing, "bad": nothing,
+                  "skipped": np.empty(0, "U1"), "bits": np.array(0),
+                  "fit": np.array(fit or 0)}  # fmt: skip
+    fit, shape = int(stored["fit"]) or None, stored["x"].shape[2:]
+    known = np.concatenate([stored["kept"], stored["bad"]])
+    missing = np.setdiff1d(wanted, known)
+    if len(missing):
+        with _quiet_pillow():
+            new = _decode_to(top, names, missing, fit, shape, progress)
+            if new.bits and len(known) + len(missing) < len(names):
+                # The scale is that of all deep images there are.
+                missing = np.setdiff1d(np.arange(len(names)), known)
+                new = _decode_to(top, names, missing, fit, shape, progress)
+        stored |= _joined(stored, new, np.setdiff1d(missing, new.kept))
+        if keep:
+            write_cache(cache, stored | {"key": np.array(key)})
+    rows = np.isin(stored["kept"], wanted)
+    skipped = stored["skipped"][np.isin(stored["bad"], wanted)]
+    return Decoded(
+        stored["x"] if rows.all() else stored["x"][rows],
+        stored["kept"][rows],
+        tuple(map(str, skipped)),
+        int(stored["bits"]),
+        fit,
+    )
+
+
+def _joined(stored: dict[str, np.ndarray], new: Decoded, bad: np.ndarray) -> dict[str, np.ndarray]:
+    """Add newly decoded images to those there are, in the order of the files."""
+    kept = np.concatenate([stored["kept"], new.kept])
+    order = np.argsort(kept)
+    all_bad = np.concatenate([stored["bad"], bad])
+    bad_order = np.argsort(all_bad)
+    skipped = np.concatenate([stored["skipped"], np.array(new.skipped, dtype=str)])
+    x = np.concatenate([stored["x"], new.x])[order] if len(stored["kept"]) else new.x
+    return {"x": x, "kept": kept[order], "bad": all_bad[bad_order],
+            "skipped": skipped[bad_order], "bits": np.array(new.bits)}  # fmt: skip
 
 
 def decode_all(top: Path, names: Sequence[str], size: int | None, progress: bool) -> Decoded:
@@ -116,87 +214,138 @@ def decode_all(top: Path, names: Sequence[str], size: int | None, progress: bool
     progress
         Whether to show a bar on standard error.
     """
+    with _quiet_pillow():
+        fit, shape = _target(top, names, size)
+        return _decode_to(top, names, np.arange(len(names)), fit, shape, progress)
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
         # A picture so large that Pillow warns is refused.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         # Odd but harmless metadata is no news to the user.
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        shape = (size, size) if size else _common_size(top, names)
-        if size is None and shape is not None:
-            try:
-                return _decode_to(top, names, None, shape, progress)
-            except _OtherSize:
-                shape = None
-        size = size or DEFAULT_SIZE
-        return _decode_to(top, names, size, shape or (size, size), progress)
+        yield
 
 
 def _decode_to(
     top: Path,
     names: Sequence[str],
-    size: int | None,
+    positions: np.ndarray,
+    fit: int | None,
     shape: tuple[int, int],
     progress: bool,
 ) -> Decoded:
     """Decode with one thread a processor: Pillow lets go of the lock while it decodes."""
-    total = len(names) * 3 * shape[0] * shape[1]
-    require_memory(f"a set of {len(names)} images", total, "give a smaller size or fewer files")
-    x = np.empty((len(names), 3, *shape), np.uint8)
+    total = len(positions) * 3 * shape[0] * shape[1]
+    require_memory(f"a set of {len(positions)} images", total, "give a smaller size or fewer files")
+    x = np.empty((len(positions), 3, *shape), np.uint8)
+    bits: int | None = None
 
-    def read(position: int) -> str | None:
+    def read(row: int) -> str | int | None:
         try:
-            image = decode(top / names[position], size)
+            image = decode(top / names[positions[row]], fit, bits)
+            if image.shape[1:] != shape:
+                raise ValueError("not of the size that its header says")
         except MemoryError:
             raise
+        except _Deep as deep:
+            return int(deep.args[0])
         except Exception as reason:
             # Decoders raise a dozen types on damaged files; none may end the rest.
             return _reason(reason)
-        if image.shape != x.shape[1:]:
-            raise _OtherSize
-        x[position] = image
+        x[row] = image
         return None
 
+    with (
+        _threads() as pool,
+        tqdm(total=len(x), desc="reading images", disable=not progress, leave=False) as bar,
+    ):
+        said: list[str | int | None] = []
+        for one in pool.map(read, range(len(x))):
+            said.append(one)
+            bar.update()
+        deep = [row for row, one in enumerate(said) if isinstance(one, int)]
+        if deep:
+            bits = _bits(max(one for one in said if isinstance(one, int)))
+            for row, one in zip(deep, pool.map(read, deep), strict=True):
+                said[row] = one
+    kept = np.array([row for row, one in enumerate(said) if one is None], dtype=np.int64)
+    skipped = tuple(
+        printable(f"{names[positions[row]]}: {one}") for row, one in enumerate(said) if one
+    )
+    if len(kept) < len(x):
+        x = x[kept]
+    return Decoded(x, positions[kept], skipped, bits or 0, fit)
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         try:
-            bar = tqdm(total=len(names), desc="reading images", disable=not progress, leave=False)
-            problems: list[str | None] = []
-            with bar:
-                for problem in pool.map(read, range(len(names))):
-                    problems.append(problem)
-                    bar.update()
+            yield pool
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    kept = np.array([k for k, problem in enumerate(problems) if problem is None], dtype=np.int64)
-    skipped = tuple(
-        printable(f"{names[k]}: {why}") for k, why in enumerate(problems) if why is not None
-    )
-    return Decoded(x if len(kept) == len(x) else x[kept], kept, skipped)
 
 
-def _common_size(top: Path, names: Sequence[str]) -> tuple[int, int] | None:
-    """Height and width of the first image that can be read; None if it is a large one."""
-    for name in names:
-        try:
-            height, width = decode(top / name, None).shape[1:]
-        except Exception:
-            continue
-        return (height, width) if max(height, width) <= LARGEST_KEPT else None
-    raise InputError(
-        f"none of the {len(names)} images can be read: the first one is "
-        f"'{top / printable(names[0])}', open it in another program to see why"
-    )
+def _bits(highest: int) -> int:
+    """Bits of the grey levels of a data set, as cameras and scanners have them."""
+    return next((bits for bits in (8, 10, 12, 14, 16) if highest < 2**bits), highest.bit_length())
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _target(
+    top: Path, names: Sequence[str], size: int | None
+) -> tuple[int | None, tuple[int, int]]:
+    """Side of the square that all images are fitted into, None for none; height and width.
+
+    Without a size all stay as they are, if by their headers they have the same small size.
+    """
+    if size is not None:
+        return size, (size, size)
+    found: set[tuple[int, int]] = set()
+    with _quiet_pillow(), _threads() as pool:
+        for start in range(0, len(names), 1024):
+            part = names[start : start + 1024]
+            found |= {side for side in pool.map(partial(_size_of, top), part) if side is not None}
+            if len(found) > 1 or max(max(found, default=(0, 0))) > LARGEST_KEPT:
+                return DEFAULT_SIZE, (DEFAULT_SIZE, DEFAULT_SIZE)
+    if not found:
+        raise InputError(
+            f"none of the {len(names)} images can be read: the first one is "
+            f"'{top / printable(names[0])}', open it in another program to see why"
+        )
+    return None, found.pop()
+
+
+def _size_of(top: Path, name: str) -> tuple[int, int] | None:
+    """Height and width of an upright image by its header; None where that cannot be read."""
+    try:
+        with _opened(top / name) as image:
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception:
+        return None
+
+
+def _opened(path: Path) -> Image.Image:
+    Image.init()
+    formats = [name for name in Image.OPEN if name not in REFUSED_FORMATS]
+    return Image.open(path, formats=formats)
+
+
+def _to_rgb(image: Image.Image, bits: int | None) -> Image.Image:
     """Any mode to RGB."""
     if image.mode == "F":
         raise ValueError("pixels are floating point numbers")
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64)
-        # Pillow reads 16 bit files in a mode of 32 bits at times; 8 bits stay 8.
-        levels = levels // 256 if levels.max(initial=0) > 255 else levels
-        return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8)).convert("RGB")
+        if levels.min(initial=0) < 0:
+            raise ValueError("grey levels are negative")
+        if bits is None:
+            raise _Deep(levels.max(initial=0))
+        return Image.fromarray((levels >> max(0, bits - 8)).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")

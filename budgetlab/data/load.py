@@ -1,10 +1,11 @@
 """From a name to splits: which source, then what is done to its training set."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +20,21 @@ from budgetlab.data.changes import (
     stratified,
     varied,
 )
+from budgetlab.data.copies import counted, find_copies, without_copies
+from budgetlab.data.edits import Edits, origins_of
 from budgetlab.data.folder import folder, mini_imagenet
+from budgetlab.data.intake import Intake, say_once, take_in
 from budgetlab.data.points import PROBLEMS
 from budgetlab.data.samples import Dataset, Splits, fingerprint
-from budgetlab.data.sources import Source, digits, points, shapes
+from budgetlab.data.sources import Choose, Source, digits, points, shapes
 from budgetlab.data.torchvision_sets import cifar10, cifar100, svhn
 from budgetlab.errors import InputError, known
 from budgetlab.seeds import numpy_generator
 
-__all__ = ["canonical", "describe", "load"]
+__all__ = ["canonical", "describe", "inspect", "load"]
+
+FLIPS = ("auto", "yes", "no")
+DROPS = ("none", "exact", "near")
 
 NAMES: dict[str, tuple[str, Callable[..., Source]]] = {
     "shapes": ("32x32 RGB, 10 drawn shapes of known difficulty (10,000 + 10,000)", shapes),
@@ -74,17 +81,23 @@ def load(
     copies: int = 15,
     redundancy_kind: str = "exact",
     size: int | None = None,
+    flip: str = "auto",
+    drop_copies: str = "none",
+    edits: Edits | str | Path | None = None,
+    whole: bool = False,
     download: bool = True,
     keep: bool = True,
     progress: bool = True,
 ) -> Splits:
     """Load a data set, and change its training set as asked.
 
-    The order is: source, imbalance, limit, validation split, copies, label noise. So
+    The order is: source, held-out test images, edits, copies dropped, imbalance, limit,
+    validation split, planted copies, label noise. So
     ``limit`` counts what is left of an imbalanced set, validation samples come
     out of the limit, copies may get other labels than their originals, and noise
-    touches the training labels only: validation and test labels are always the true
-    ones. The test set is never changed.
+    touches the training labels only: validation and test labels are those of the source. The
+    test set is never changed, but by edits. What was found in data of one's own is said once
+    on standard error, and kept as :attr:`Splits.intake`.
 
     Parameters
     ----------
@@ -117,7 +130,20 @@ def load(
     redundancy_kind
         ``exact``, or ``varied``: moved by up to a pixel, up to a tenth brighter or darker.
     size
-        Side of the images of ``folder:``, in pixels; None picks it from the data.
+        Side of the images of ``folder:``, in pixels; None keeps images of one size of at
+        most 128 pixels a side as they are, and makes others 32.
+    flip
+        Whether the standard augmentation may mirror images: ``yes``, ``no``, or ``auto``, as
+        the data set says. For one's own data that is by the names of the classes: not where
+        they are letters or digits, or left and right.
+    drop_copies
+        Leave out training images that are copies of another one in training, validation or
+        test: ``none``, ``exact``, or ``near`` for both; see :func:`budgetlab.data.find_copies`.
+    edits
+        Samples to drop, relabel or mark, see :class:`budgetlab.data.Edits`; or their file.
+    whole
+        Decode all images of ``folder:``, where a limit leaves few, and take mean and deviation
+        of all of them, as versions before 0.2 did.
     download
         Whether missing files may be downloaded.
     keep
@@ -139,6 +165,8 @@ def load(
     name = canonical(name)
     noise_kind = known("kind of label noise", noise_kind, NOISE_KINDS)
     redundancy_kind = known("kind of redundancy", redundancy_kind, REDUNDANCY_KINDS)
+    flip = known("flip", flip, FLIPS)
+    drop_copies = known("kind of copies to drop", drop_copies, DROPS)
     asked = {
         "dataset": name,
         "data_root": str(root),
@@ -151,24 +179,61 @@ def load(
         "redundancy": redundancy,
         "copies": copies,
         "redundancy_kind": redundancy_kind,
+        "image_size": size or 0,
+        "flip": flip,
+        "drop_copies": drop_copies,
+        "edits": str(edits.path if isinstance(edits, Edits) else edits or ""),
     }
     _check(seed, limit, val_fraction, label_noise, size)
+    own = name.partition(":")[0] in OWN
+    edits = Edits(edits) if isinstance(edits, str | Path) and str(edits) else edits or None
+    # Copies are looked for among all samples, so that it does not depend on the limit which go.
+    first = not (whole or drop_copies != "none")
+    choose = _chooser(edits, partial(_kept, imbalance, limit, seed) if first and limit else None)
     source = _source(name)(
-        root=Path(root), seed=seed, size=size, download=download, keep=keep, progress=progress
+        root=Path(root).expanduser(), seed=seed, size=size, download=download, keep=keep,
+        progress=progress, choose=choose,
+    )  # fmt: skip
+    train, val, test = (
+        part if part is None or source.chosen else _chosen(part, choose, split)
+        for split, part in (("train", source.train), ("val", source.val), ("test", source.test))
     )
-    train = _fewer(source.train, imbalance, limit, seed)
-    train, val = _split(train, val_fraction, seed) if val_fraction else (train, source.val)
+    if edits is not None:
+        edits.require_met()
+        train, test = edits.noted(train), edits.noted(test)
+    odd: list[str] = []
+    if drop_copies != "none":
+        train = without_copies(train, val, test, near=drop_copies == "near", odd=odd)
+    if not (first and limit):
+        train = _fewer(train, imbalance, limit, seed)
+    if val_fraction and val is not None:
+        raise InputError(
+            f"val_fraction {val_fraction:g} is not needed, as '{name}' has a validation split: "
+            "leave it out, or take that split away"
+        )
+    if val_fraction:
+        train, val = _split(train, val_fraction, seed)
+    if flip != "auto":
+        train, val, test = (
+            None if part is None else replace(part, flip=flip == "yes")
+            for part in (train, val, test)
+        )
+    splits = Splits(name, train, val, test, "", tuple(source.skipped), asked)
+    found = counted(find_copies(splits)) if own else {}
     train = _repeat(train, redundancy, copies, redundancy_kind, seed)
     train = _mislabel(train, label_noise, noise_kind, seed)
-    return Splits(
-        name,
-        train,
-        val,
-        source.test,
-        fingerprint(train, source.test),
-        tuple(source.skipped),
-        asked,
-    )
+    intake = take_in(splits, source.found, found, odd)
+    splits = replace(splits, train=train, fingerprint=fingerprint(train, test), intake=intake)
+    if progress and own:
+        say_once(intake)
+    return splits
+
+
+def inspect(name: str, **options: Any) -> Intake:
+    """Load data and return the summary alone; the options are those of :func:`load`."""
+    intake = load(name, **({"progress": False} | options)).intake
+    assert intake is not None
+    return intake
 
 
 def canonical(name: str) -> str:
@@ -213,9 +278,39 @@ def _check(
         raise InputError(f"size {size} is not allowed: give 8 to 1024 pixels, or leave it out")
 
 
+def _chooser(edits: Edits | None, then: Callable[[np.ndarray], np.ndarray] | None) -> Choose:
+    """What picks samples before they are read: by edits, then the training samples by labels."""
+
+    def choose(
+        part: str, y: np.ndarray, origins: np.ndarray, classes: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        kept = np.arange(len(y))
+        if edits is not None:
+            y, kept = edits.choose(y, origins, classes)
+        if then is not None and part == "train":
+            fewer = then(y)
+            y, kept = y[fewer], kept[fewer]
+        return y, kept
+
+    return choose
+
+
+def _chosen(samples: Dataset, choose: Choose, part: str) -> Dataset:
+    """Pick samples of data that is read already."""
+    y, kept = choose(part, samples.y.numpy(), origins_of(samples), samples.classes)
+    if len(kept) == len(samples) and np.array_equal(y, samples.y.numpy()):
+        return samples
+    return replace(samples.select(kept), y=torch.from_numpy(np.array(y)))
+
+
 def _fewer(train: Dataset, imbalance: float, limit: int, seed: int) -> Dataset:
-    """Apply the imbalance, then the limit, each with draws of its own."""
-    y = train.y.numpy()
+    """Apply the imbalance, then the limit."""
+    kept = _kept(imbalance, limit, seed, train.y.numpy())
+    return train if len(kept) == len(train) else train.select(kept)
+
+
+def _kept(imbalance: float, limit: int, seed: int, y: np.ndarray) -> np.ndarray:
+    """Positions that imbalance and limit leave of labels ``[N]``, each with draws of its own."""
     kept = imbalanced(y, imbalance, numpy_generator(seed, "imbalance"))
     if limit > len(kept):
         raise InputError(
@@ -224,7 +319,7 @@ def _fewer(train: Dataset, imbalance: float, limit: int, seed: int) -> Dataset:
         )
     if limit:
         kept = kept[stratified(y[kept], limit, numpy_generator(seed, "data"))]
-    return train if len(kept) == len(train) else train.select(kept)
+    return kept
 
 
 def _split(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

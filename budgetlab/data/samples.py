@@ -1,6 +1,7 @@
 """What a data set is once loaded: tensors, labels, and what is known of each sample."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,11 +13,22 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from budgetlab.data.changes import stratified
-from budgetlab.data.own import read_dataset
+from budgetlab.data.encoding import encode_labels, read_dataset
+from budgetlab.data.intake import Intake
 from budgetlab.errors import InputError
 from budgetlab.seeds import numpy_generator
 
-__all__ = ["Dataset", "Splits", "channel_statistics", "fingerprint", "make_samples"]
+__all__ = [
+    "Dataset",
+    "Splits",
+    "channel_statistics",
+    "fingerprint",
+    "keeps_label",
+    "make_samples",
+    "with_truth",
+]
+
+DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 
 
 @dataclass(frozen=True)
@@ -32,10 +44,13 @@ class Dataset:
     classes
         Name of each class; a label is a position in it.
     metadata
-        One row a sample. Always ``index`` (position in the source, before any
-        limit or split), ``true_label`` and ``is_noisy``. Drawn data adds
-        ``difficulty`` in [0, 1], ``is_ambiguous``, and ``other_label`` (the second
-        class of an ambiguous sample, else -1).
+        One row a sample. Always ``index``, its position in the source, before any limit or
+        split. Of one's own data ``origin``, the path of the file or the place in an array.
+        ``true_label`` and ``is_noisy`` where the truth is known: of drawn data, of planted
+        noise, and where it was given; missing for a sample of which nobody knows, and without
+        a column where nobody knows of any. Drawn data adds ``difficulty`` in [0, 1],
+        ``is_ambiguous``, and ``other_label`` (the second class of an ambiguous sample, else
+        -1).
     mean, std
         Per channel, on the scale where 255 is 1; per feature for points.
     flip
@@ -53,6 +68,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.y)
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.sample_shape))
+        return f"Dataset({len(self):,} samples of {shape}, {len(self.classes)} classes)"
+
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one sample: ``(C, H, W)``, or ``(2,)`` for points."""
@@ -60,31 +79,42 @@ class Dataset:
 
     @classmethod
     def from_dataset(
-        cls, dataset: TorchDataset, *, classes: Sequence[str] | None = None, flip: bool = False
+        cls,
+        dataset: TorchDataset,
+        *,
+        classes: Sequence[str] | None = None,
+        flip: bool = False,
+        true_label: Sequence[int | str | None] | None = None,
     ) -> "Dataset":
         """Read any torch data set once and hold it whole.
 
         Parameters
         ----------
         dataset
-            Map-style, with items ``(sample, label)`` as
-            :func:`budgetlab.data.own.read_dataset` takes them: PIL images, uint8, or
+            Map-style, with items ``(sample, label)``, or dicts, as
+            :func:`budgetlab.data.encoding.read_dataset` takes them: PIL images, uint8, or
             floats in [0, 1]; all of one size, without augmentation or normalisation.
         classes
-            Names; by default ``dataset.classes``, else the numbers.
+            Names; by default ``dataset.classes``, else the labels that occur.
         flip
             Whether a horizontal flip keeps the label.
+        true_label
+            The right label of each sample, as a number or name of a class, where it is known
+            to you; None where it is not. Nothing trains on it: measures of wrong labels are
+            judged by it.
 
         Returns
         -------
         Dataset
-            In the order of the data set: the tag ``index`` is what
+            In the order of the data set: ``index`` in the metadata is what
             ``torch.utils.data.Subset`` takes. Mean and standard deviation are those of
             these samples.
         """
         x, y, names = read_dataset(dataset, classes)
         mean, std = channel_statistics(x)
-        return make_samples(x, y, names, mean=mean, std=std, flip=flip)
+        samples = make_samples(x, y, names, mean=mean, std=std, flip=flip)
+        samples.metadata["origin"] = [str(number) for number in range(len(y))]
+        return samples if true_label is None else with_truth(samples, true_label)
 
     def normalised(self, indices: Tensor | slice = slice(None)) -> Tensor:
         """Return samples as the network takes them: float32, mean 0, deviation 1 a channel."""
@@ -125,6 +155,8 @@ class Splits:
         What :func:`budgetlab.data.load` was asked for, by the names of
         :class:`budgetlab.RunConfig`; empty for data that was put together otherwise. A run
         on this data records these.
+    intake
+        Summary of what was found; None for parts that were put together by hand.
     """
 
     name: str
@@ -134,6 +166,15 @@ class Splits:
     fingerprint: str
     skipped: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    intake: Intake | None = None
+
+    def __repr__(self) -> str:
+        val = f" + {len(self.val):,} val" if self.val is not None else ""
+        shape = "x".join(map(str, self.train.sample_shape))
+        return (
+            f"Splits({self.name!r}: {len(self.train):,} train{val} + {len(self.test):,} test "
+            f"samples of {shape}, {len(self.train.classes)} classes)"
+        )
 
     @property
     def val_fingerprint(self) -> str:
@@ -175,6 +216,10 @@ class Splits:
             y = train.y.cpu().numpy()
             held = stratified(y, round(len(y) / 5), numpy_generator(seed, "split"))
             train, test = train.select(np.setdiff1d(np.arange(len(y)), held)), train.select(held)
+        test = _with_classes(test, train.classes)
+        val = None if val is None else _with_classes(val, train.classes)
+        if len(train.classes) < 2:
+            raise InputError(f"'{name}' has one class only, '{train.classes[0]}': give more")
         for part in (train, test, *([val] if val is not None else [])):
             if not len(part):
                 raise InputError(f"'{name}' has too few samples for training and testing: add some")
@@ -185,6 +230,14 @@ class Splits:
                     "give the same shape and classes= to all"
                 )
         return cls(name, train, val, test, fingerprint(train, test))
+
+
+def _with_classes(samples: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """Number the labels by other classes, if these are among them."""
+    if samples.classes == classes or not set(samples.classes) <= set(classes):
+        return samples
+    place = torch.tensor([classes.index(name) for name in samples.classes])
+    return replace(samples, y=place.to(samples.y.device)[samples.y], classes=classes)
 
 
 def _few(names: Sequence[str]) -> str:
@@ -200,21 +253,74 @@ def make_samples(
     std: Sequence[float],
     flip: bool,
     metadata: pd.DataFrame | None = None,
+    index: np.ndarray | None = None,
+    true: bool = False,
 ) -> Dataset:
-    """Put arrays together as samples whose labels are all true, with the metadata all data has."""
+    """Put arrays together as samples, with the metadata all data has.
+
+    ``index`` is their position in the source, by default from 0 on; ``true`` says that all
+    labels are known to be right.
+    """
     labels = torch.as_tensor(y, dtype=torch.int64)
-    known = pd.DataFrame(
-        {
-            "index": np.arange(len(labels), dtype=np.int64),
-            "true_label": labels.numpy().copy(),
-            "is_noisy": np.zeros(len(labels), dtype=bool),
-        }
-    )
+    known = pd.DataFrame({"index": np.arange(len(labels)) if index is None else np.array(index)})
+    if true:
+        known["true_label"] = labels.numpy().copy()
+        known["is_noisy"] = False
     if metadata is not None:
         known = pd.concat([known, metadata], axis=1)
     names = tuple(str(name) for name in classes)
     statistics = tuple(map(float, mean)), tuple(map(float, std))
     return Dataset(torch.as_tensor(x), labels, names, known, *statistics, flip)
+
+
+def with_truth(samples: Dataset, true_label: Sequence[int | str | None]) -> Dataset:
+    """Add what the right labels are, as far as it is known.
+
+    Parameters
+    ----------
+    samples
+        The samples, with the labels that are trained on.
+    true_label
+        Number or name of the right class of each, ``[N]``; None or NaN where nobody knows.
+
+    Raises
+    ------
+    InputError
+        If there is not one for each sample, or one is no class.
+    """
+    if len(true_label) != len(samples):
+        raise InputError(
+            f"true_label has {len(true_label)} entries for {len(samples)} samples: give one each"
+        )
+    given = pd.Series(list(true_label), dtype=object)
+    known = given.notna().to_numpy()
+    values = given[known].tolist()
+    if all(isinstance(value, str) for value in values):
+        encoded, _, _ = encode_labels({"true_label": values}, samples.classes, keep_all=True)
+    else:
+        encoded, _, _ = encode_labels({"true_label": np.array(values, float)}, samples.classes,
+                                      keep_all=True)  # fmt: skip
+    y = samples.y.cpu().numpy()
+    true = pd.array(np.zeros(len(y), np.int64), dtype="Int64")
+    true[:] = pd.NA
+    true[known] = encoded["true_label"]
+    wrong = true != y
+    columns = {"true_label": true, "is_noisy": wrong}
+    if known.all():
+        # What is known of all is as it is for drawn data.
+        columns = {"true_label": true.astype(np.int64), "is_noisy": wrong.astype(bool)}
+    return replace(samples, metadata=samples.metadata.assign(**columns))
+
+
+def keeps_label(classes: Sequence[str]) -> bool:
+    """Whether a mirrored image is probably still of its class, by the names of the classes.
+
+    Not where most are letters or digits, or where there is a left and a right.
+    """
+    names = [str(name).strip().lower() for name in classes]
+    signs = sum((len(name) == 1 and name.isalnum()) or name in DIGITS for name in names)
+    sides = any({"left", "right"} & set(re.findall(r"[a-z]+", name)) for name in names)
+    return not sides and 2 * signs <= len(names)
 
 
 def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

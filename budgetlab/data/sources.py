@@ -1,7 +1,7 @@
 """The data sets that need no file: drawn ones, and digits out of scikit-learn."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,15 @@ from budgetlab.data import points as points_problem
 from budgetlab.data import shapes as shapes_drawing
 from budgetlab.data.cache import read_cache, write_cache
 from budgetlab.data.changes import stratified
+from budgetlab.data.intake import Found
 from budgetlab.data.samples import Dataset, channel_statistics, make_samples
 from budgetlab.seeds import numpy_generator
 
-__all__ = ["Source", "digits", "points", "shapes", "split_off_test"]
+__all__ = ["Choose", "Source", "digits", "everything", "points", "shapes", "split_off_test"]
+
+# From the split, its labels [N], origins [N] and class names to new labels [M] and the
+# positions [M] of the samples that are kept.
+Choose = Callable[[str, np.ndarray, np.ndarray, Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 TEST_SHARE = 0.2
 
@@ -29,12 +34,24 @@ SHAPES_VERSION = 2
 
 @dataclass(frozen=True)
 class Source:
-    """What a data set is before the training set is changed."""
+    """What a data set is before the training set is changed.
+
+    ``chosen`` says that samples were picked already, before they were read.
+    """
 
     train: Dataset
     test: Dataset
     val: Dataset | None = None
     skipped: Sequence[str] = ()
+    chosen: bool = False
+    found: Found = field(default_factory=Found)
+
+
+def everything(
+    part: str, y: np.ndarray, origins: np.ndarray, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keep all samples with their labels."""
+    return y, np.arange(len(y))
 
 
 def shapes(root: Path, seed: int, keep: bool = True, **_: Any) -> Source:
@@ -79,7 +96,7 @@ def digits(seed: int, **_: Any) -> Source:
     mean, std = channel_statistics(x[rest])
     names = [str(digit) for digit in range(10)]
     train, test = (
-        _reindexed(make_samples(x[part], y[part], names, mean=mean, std=std, flip=False), part)
+        make_samples(x[part], y[part], names, mean=mean, std=std, flip=False, index=part)
         for part in (rest, held)
     )
     return Source(train, test)
@@ -89,12 +106,6 @@ def split_off_test(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions for training and, every class at its share, a fifth for testing."""
     held = stratified(y, round(TEST_SHARE * len(y)), numpy_generator(seed, "split"))
     return np.setdiff1d(np.arange(len(y)), held), held
-
-
-def _reindexed(samples: Dataset, index: np.ndarray) -> Dataset:
-    """Set the positions in the source."""
-    samples.metadata["index"] = index
-    return samples
 
 
 def _known(
@@ -113,6 +124,8 @@ def _known(
             }
         )
         x, y = arrays["x"][part].copy(), arrays["y"][part]
-        splits.append(make_samples(x, y, classes, mean=mean, std=std, flip=flip, metadata=metadata))
+        splits.append(
+            make_samples(x, y, classes, mean=mean, std=std, flip=flip, metadata=metadata, true=True)
+        )
     train, held_out = splits
     return Source(train, held_out)
