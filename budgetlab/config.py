@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
@@ -15,7 +16,9 @@ __all__ = [
     "BUDGET_UNITS",
     "CREDITS",
     "DATA_FIELDS",
+    "DROPS",
     "FIDELITIES",
+    "FLIPS",
     "HORIZONS",
     "NOISE_KINDS",
     "PRECISIONS",
@@ -33,6 +36,11 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 WEIGHTS = ("none", "unbiased")
 REDUNDANCY_KINDS = ("exact", "varied")
 HORIZONS = ("budget", "full")
+FLIPS = ("auto", "yes", "no")
+DROPS = ("none", "exact", "near")
+# What people call a folder of images whatever is in it: the folder around it says more.
+ANY_DATA = {"all", "data", "dataset", "datasets", "images", "imgs", "own", "photos", "pictures",
+            "raw", "train", "training", "x"}  # fmt: skip
 
 # Fields that take one of a few names, and what these are.
 CHOICES = {
@@ -44,6 +52,8 @@ CHOICES = {
     "precision": ("precision", PRECISIONS),
     "weights": ("kind of weights", WEIGHTS),
     "redundancy_kind": ("kind of redundancy", REDUNDANCY_KINDS),
+    "flip": ("flip", FLIPS),
+    "drop_copies": ("kind of copies to drop", DROPS),
     "schedule_horizon": ("horizon of the schedule", HORIZONS),
 }
 
@@ -81,7 +91,7 @@ RANGES: dict[str, tuple[str, float, float]] = {
 }
 
 # Fields that say where to read and write, not what is computed.
-PLACES = ("data_root", "out")
+PLACES = ("data_name", "data_root", "out")
 
 # Fields that decide the data. Data that was loaded knows them (``Splits.settings``), and a run
 # on it records these and no others.
@@ -96,6 +106,10 @@ DATA_FIELDS = (
     "redundancy",
     "copies",
     "redundancy_kind",
+    "image_size",
+    "flip",
+    "drop_copies",
+    "edits",
 )
 
 # Fields that came later, with defaults that change nothing: a run that does not use them
@@ -103,9 +117,14 @@ DATA_FIELDS = (
 ADDED = (
     "averaging",
     "copies",
+    "data_name",
+    "drop_copies",
+    "edits",
     "evaluate_every",
+    "flip",
     "grad_norm_threshold",
     "holdout_fraction",
+    "image_size",
     "keep_fraction",
     "presample",
     "proxy_model",
@@ -226,6 +245,16 @@ class RunConfig:
     """Evaluate on held-out data after every n-th epoch and the last one; 0 is only the last."""
     limit: int = 0
     """Use only this many training samples; 0 is all."""
+    image_size: int = 0
+    """Side of the images of folder:, in pixels; 0 keeps small ones as they are, others get 32."""
+    flip: str = "auto"
+    """Whether images may be mirrored: yes, no, or auto, as the data set and its classes say."""
+    drop_copies: str = "none"
+    """Training images left out as copies of others: none, exact, or near (which look the same)."""
+    edits: str = ""
+    """Table of samples to drop, relabel or mark, a CSV file; see budgetlab.data.Edits."""
+    data_name: str = ""
+    """What tables and records call the data; by default its folder or file."""
     data_seed: int = 0
     """Seed of the data: generation, limit, split, label noise."""
     seed: int = 0
@@ -246,6 +275,13 @@ class RunConfig:
             object.__setattr__(self, name, known(what, getattr(self, name), allowed))
         for name in RANGES:
             _require_in_range(name, getattr(self, name))
+        if self.image_size and not 8 <= self.image_size <= 1024:
+            raise InputError(
+                f"image-size {self.image_size} is not allowed: give 8 to 1024 pixels, or 0 for what "
+                "suits the images"
+            )
+        for name in ("data_root", "out"):
+            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         for milestone in self.milestones:
             if not 0 < milestone < 1:
                 raise InputError(
@@ -272,14 +308,24 @@ class RunConfig:
 
     @property
     def dataset_name(self) -> str:
-        """Short name for tables: the last part of the path of ``folder:`` and ``npz:``."""
+        """Short name for tables: the given one, or the last part of a path.
+
+        One that says nothing, such as ``images``, is told apart by the folder around it.
+        """
         kind, _, path = self.dataset.partition(":")
-        return PurePath(path).stem if kind in ("folder", "npz") and path else self.dataset
+        if self.data_name or kind not in ("folder", "npz") or not path:
+            return self.data_name or self.dataset
+        place = PurePath(path)
+        name = place.stem if kind == "npz" else place.name
+        around = place.parent.name if name.lower() in ANY_DATA else ""
+        return f"{around}/{name}" if around else name
 
     @property
     def folder_name(self) -> str:
         """Name of the record's folder: readable, and unique through the id."""
-        readable = f"{self.dataset_name}-{self.method}-{self.augmentation}-b{self.budget:g}"
+        kind, _, path = self.dataset.partition(":")
+        own = PurePath(path).stem if kind in ("folder", "npz") and path else self.dataset
+        readable = f"{self.data_name or own}-{self.method}-{self.augmentation}-b{self.budget:g}"
         safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in readable)
         # File systems count bytes, and a letter may take four.
         short = safe.encode()[:120].decode(errors="ignore")

@@ -287,7 +287,9 @@ def own(quick, images) -> list[object]:
 def test_own_images_are_trained_on(call, own):
     said = call(*own, "--json", "--augmentation", "none", "--epochs", 6, "--budget", 1)
     assert said.code == 0, said.err
-    assert (said.json["dataset"], said.json["model"]) == ("images", "small")
+    # "images" says nothing: the folder around it is named too.
+    assert said.json["dataset"].endswith("/images")
+    assert said.json["model"] == "small"
     assert said.json["test_accuracy"] == 1.0
 
 

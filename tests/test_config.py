@@ -100,7 +100,8 @@ OTHER_VALUES = {
     "smoothing": 0.5, "power": 2.0, "weights": "unbiased", "keep_fraction": 0.2,
     "presample": 4, "grad_norm_threshold": 2.0, "prune_fraction": 0.5, "subset_fraction": 0.5,
     "proxy_share": 0.3, "proxy_model": "mlp", "holdout_fraction": 0.2,
-    "data_root": "elsewhere", "out": "elsewhere",
+    "image_size": 64, "flip": "no", "drop_copies": "near", "edits": "edits.csv",
+    "data_name": "mine", "data_root": "elsewhere", "out": "elsewhere",
 }  # fmt: skip
 
 
@@ -157,10 +158,26 @@ def test_folder_names_say_what_was_run():
 @pytest.mark.parametrize(
     ("dataset", "name"),
     [("shapes", "shapes"), ("folder:/a/birds/", "birds"), ("npz:x/y.npz", "y"),
-     ("points:moons", "points:moons"), ("folder:", "folder:")],
+     ("points:moons", "points:moons"), ("folder:", "folder:"), ("folder:/a/birds.v2", "birds.v2"),
+     ("folder:/a/birds/Dataset", "birds/Dataset"), ("npz:flowers/train.npz", "flowers/train"),
+     ("folder:Dataset", "Dataset")],
 )  # fmt: skip
 def test_a_data_set_has_a_short_name(dataset, name):
     assert RunConfig(dataset=dataset).dataset_name == name
+
+
+def test_a_name_can_be_given_and_is_no_part_of_the_id():
+    named = RunConfig(dataset="folder:Dataset", data_name="birds")
+    assert named.dataset_name == "birds"
+    assert named.folder_name.startswith("birds-")
+    assert named.id == RunConfig(dataset="folder:Dataset").id
+
+
+def test_the_home_folder_is_meant_by_its_sign(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = RunConfig(out="~/runs", data_root="~")
+    assert config.out == str(tmp_path / "runs")
+    assert config.data_root == str(tmp_path)
 
 
 @pytest.mark.parametrize(

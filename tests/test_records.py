@@ -157,7 +157,7 @@ def test_tags_come_back_with_their_types(written):
     samples = open_record(written).samples
     assert samples["difficulty"].values.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert samples["is_noisy"].dtype == bool
-    assert "note" not in samples
+    assert samples["note"].values.tolist() == list("abcde")
 
 
 def test_numbers_in_the_table_stay_exactly_what_they_are(tmp_path):

@@ -95,6 +95,11 @@ def summaries(records: Records) -> pd.DataFrame:
     return frame[[*FIRST, *(name for name in frame if name not in FIRST)]]
 
 
+def _dataset_name(config: dict[str, Any]) -> str:
+    named = {name: str(config[name]) for name in ("dataset", "data_name") if config.get(name)}
+    return RunConfig(**named).dataset_name
+
+
 def _summary(record: Record) -> dict[str, Any]:
     summary, data, hardware = record.summary, record.about["data"], record.about.get("hardware", {})
     results = {name: summary.get(name) for name in RESULTS}
@@ -109,7 +114,7 @@ def _summary(record: Record) -> dict[str, Any]:
         | {
             "path": str(record.path),
             "status": record.status,
-            "dataset": RunConfig(dataset=str(config.get("dataset", "shapes"))).dataset_name,
+            "dataset": _dataset_name(config),
             "model": hardware.get("model") or config.get("model"),
             "precision": hardware.get("precision") or config.get("precision"),
         }

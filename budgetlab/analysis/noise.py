@@ -78,7 +78,7 @@ def _detect(frame: pd.DataFrame, names: Sequence[str] | None, what: str = "this 
         count = int(wrong.sum())
         if 0 < count < len(wrong):
             found = float((top_share(ranks, count) * wrong).sum())
-            total = int(frame["is_noisy"].astype(bool).sum())
+            total = int(frame["is_noisy"].sum())
             row |= {
                 "average_precision": float(average_precision_score(wrong, ranks)),
                 "roc_auc": float(roc_auc_score(wrong, ranks)),
@@ -101,6 +101,10 @@ def _ranked(
             f"{what} does not know which labels are wrong: give a run with label noise, or use "
             "triage for data of your own"
         )
+    told = frame["is_noisy"].notna()
+    if not told.any():
+        raise InputError(f"{what} does not know of any label whether it is wrong: give true_label=")
+    frame = frame[told]
     wrong = frame["is_noisy"].astype(bool).to_numpy()
     if not wrong.any() or wrong.all():
         some = "no" if not wrong.any() else "only"
@@ -267,7 +271,7 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
 
 def _picked_and_learned(record: Record) -> dict[str, float]:
     data = record.samples
-    wrong = data["is_noisy"].to_numpy().astype(bool) if "is_noisy" in data else np.zeros(0, bool)
+    wrong = data["is_noisy"].to_numpy() == 1 if "is_noisy" in data else np.zeros(0, bool)
     if not wrong.any():
         return {"picked": np.nan, "learned": np.nan}
     frame = measures(record)

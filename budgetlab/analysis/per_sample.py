@@ -149,7 +149,12 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
     }
     known = {"label": known.pop("label"), **known} if "label" in known else known
     index = pd.RangeIndex(data.sizes["sample"], name="sample")
-    return pd.DataFrame(known | sums.results(), index=index)
+    frame = pd.DataFrame(known | sums.results(), index=index)
+    # Written as numbers where the truth of some samples is not known.
+    for name, kind in (("is_noisy", "boolean"), ("true_label", "Int64")):
+        if name in frame and frame[name].dtype.kind == "f":
+            frame[name] = frame[name].astype(kind)
+    return frame
 
 
 class _Sums:

@@ -75,7 +75,8 @@ def selection(record: Record) -> pd.DataFrame:
         ``ambiguous_base``, and ``samples``.
     """
     data = record.samples
-    flags = {n: data[f].to_numpy().astype(bool) for f, n in FLAGS.items() if f in data}
+    # Where it is not known of a sample, it is not counted as one.
+    flags = {n: data[f].to_numpy() == 1 for f, n in FLAGS.items() if f in data}
     total = np.zeros(data.sizes["sample"], np.int64)
     draws = record.probability_kind == "draw"
     rows = []

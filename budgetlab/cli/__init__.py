@@ -1,15 +1,17 @@
-"""The command line: ``budgetlab train``, ``resume``, ``sweep``, ``compare``, ``report``, ``list``.
+"""The command line: ``budgetlab train``, ``sweep``, ``compare``, ``report``, ``inspect``, ``list``.
 
 Results go to standard output, everything else to standard error. Exit code 0: done;
 1: a run failed; 2: bad input; 130: interrupted, the record can be resumed.
 """
 
 import argparse
+import codecs
 import contextlib
 import errno
 import io
 import itertools
 import sys
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -27,6 +29,10 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that does not know a letter gets a plain one for it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: say(str(message))
@@ -48,6 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
+
+
+PLAIN = {"±": "+/-", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "≤": "<=", "≥": ">="}
+
+
+def _plain_letters(error: UnicodeError) -> tuple[str, int]:
+    """Write what a terminal's encoding lacks in ASCII: ± as +/-, é as e, others as their code."""
+    assert isinstance(error, UnicodeEncodeError)
+    shown = []
+    for letter in error.object[error.start : error.end]:
+        bare = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+        code = letter.encode("ascii", "backslashreplace").decode()
+        shown.append(PLAIN.get(letter) or bare or code)
+    return "".join(shown), error.end
+
+
+codecs.register_error("plain", _plain_letters)
 
 
 def _with_preset(arguments: list[str]) -> list[str]:

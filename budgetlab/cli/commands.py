@@ -183,6 +183,42 @@ class Report:
 
 
 @dataclass
+class Inspect:
+    """Load data and say what was found, without training: splits, classes, copies, oddities."""
+
+    dataset: Positional[str]
+    """folder:PATH, npz:PATH, or a built-in name."""
+    limit: int = 0
+    """Use only this many training samples; 0 is all."""
+    image_size: int = 0
+    """Side of the images of folder:, in pixels; 0 keeps small ones, and makes others 32."""
+    flip: str = "auto"
+    """Whether images may be mirrored: yes, no, or auto."""
+    drop_copies: str = "none"
+    """Training images left out as copies of others: none, exact or near."""
+    edits: str = ""
+    """Table of samples to drop, relabel or mark, a CSV file."""
+    data_root: Path = Path("data")
+    """Folder for downloads and caches."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run(self) -> int:
+        """Inspect; returns the exit code."""
+        from budgetlab import data
+
+        found = data.inspect(
+            self.dataset, limit=self.limit, size=self.image_size or None, flip=self.flip,
+            drop_copies=self.drop_copies, edits=self.edits, root=self.data_root,
+        )  # fmt: skip
+        if self.json:
+            _print_json(found.to_dict())
+        else:
+            print(found)
+        return DONE
+
+
+@dataclass
 class List:
     """List the names that an option takes."""
 
@@ -307,4 +343,4 @@ def say(message: str) -> None:
     print(f"budgetlab: {one_line(message)}", file=sys.stderr)
 
 
-Command = Train | Resume | Sweep | Compare | Report | List | Demo
+Command = Train | Resume | Sweep | Compare | Report | Inspect | List | Demo

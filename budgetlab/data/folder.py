@@ -146,8 +146,10 @@ def _found(tree: Tree, decoded: Decoded, skipped: tuple[str, ...]) -> Found:
     labels = tree.listings["train"].labels
     alike = [names for names in _alike(labels) if len(names) > 1]
     odd += [f"classes {' and '.join(names)} differ in case or spaces only" for names in alike]
-    scale = f"fitted into {decoded.fit}x{decoded.fit}" if decoded.fit else "of their own size"
-    if decoded.bits:
+    scale = "of their own size; image_size sets another"
+    if decoded.fit:
+        scale = f"resized to {decoded.fit} and cut to a square; image_size sets another size"
+    if decoded.bits > 8:
         scale += f"; grey levels of {decoded.bits} bits shown with 8, on one scale for all"
     where = {part: f"{name}/" if name else "class folders" for part, name in tree.folders.items()}
     where.setdefault("test", "a fifth of the training images, held out")

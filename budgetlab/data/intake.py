@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["Found", "Intake", "say_once", "take_in"]
 
 MOST_CLASSES = 12
+FLIPPED = {
+    True: "mirrored at random by augmentation; flip=no if that changes what an image shows",
+    False: "never mirrored by augmentation; flip=yes if that changes nothing",
+}
 # The same data is loaded again for each run of a sweep.
 _said: set[str] = set()
 
@@ -86,7 +90,7 @@ class Intake:
         scale = f", {self.scale}" if self.scale else ""
         found.append(("one sample", "x".join(map(str, self.shape)) + scale))
         if len(self.shape) == 3:
-            found.append(("flip", "mirrored at random" if self.flip else "never mirrored"))
+            found.append(("flip", FLIPPED[self.flip]))
         if self.not_read:
             found.append(("not read", _counted(self.not_read, most=6)))
         if self.skipped:
@@ -138,6 +142,12 @@ def take_in(splits: "Splits", found: Found, copies: dict[str, int], odd: list[st
     untested = [name for name, count in counts["test"].items() if not count]
     few = [name for name, count in counts["train"].items() if count < 5]
     odd = [*found.odd, *odd]
+    leaked = sum(n for kind, n in copies.items() if kind.endswith("in train") and " of " in kind)
+    if leaked:
+        odd.append(
+            f"{leaked:,} training samples are copies of held-out ones, so that the accuracy is too "
+            "high: drop_copies=near leaves them out"
+        )
     if untested:
         odd.append(f"no test samples of {_names(untested)}: the accuracy says nothing of them")
     if few:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from budgetlab.config import REDUNDANCY_KINDS
+from budgetlab.config import DROPS, FLIPS, REDUNDANCY_KINDS
 from budgetlab.data.arrays import npz
 from budgetlab.data.changes import (
     NOISE_KINDS,
@@ -32,9 +32,6 @@ from budgetlab.errors import InputError, known
 from budgetlab.seeds import numpy_generator
 
 __all__ = ["canonical", "describe", "inspect", "load"]
-
-FLIPS = ("auto", "yes", "no")
-DROPS = ("none", "exact", "near")
 
 NAMES: dict[str, tuple[str, Callable[..., Source]]] = {
     "shapes": ("32x32 RGB, 10 drawn shapes of known difficulty (10,000 + 10,000)", shapes),

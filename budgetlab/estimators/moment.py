@@ -140,7 +140,11 @@ class Moment:
         record = record if isinstance(record, Record) else open_record(record)
         config = RunConfig.from_dict(record.config)
         require_model(record.path, config.model, model)
-        splits = splits if splits is not None else load_again(record.path, config, data_root)
+        splits = (
+            splits
+            if splits is not None
+            else load_again(record.path, config, data_root, "intake" in record.about["data"])
+        )
         if splits.fingerprint != record.fingerprint:
             raise InputError(
                 f"these data are not what record '{record.path}' was trained on: give the same"

@@ -84,7 +84,8 @@ def ranking(
         )
     kept = frame[by].notna()
     if column:
-        kept &= frame[column].astype(bool) == wanted
+        # Of what is not known of a sample, neither is true.
+        kept &= frame[column].notna() & (frame[column].fillna(False).astype(bool) == wanted)
     if label is not None:
         kept &= frame["label"] == label
     if among is not None:

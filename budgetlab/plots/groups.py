@@ -49,7 +49,7 @@ def measure_vs_measure(
     finite = np.isfinite(frame[[x, y]].astype(float)).all(axis=1)
     shown, hidden = frame[finite], int((~finite).sum())
     ax = style.axes(ax, (6.0, 5.0))
-    noisy = shown["is_noisy"].astype(bool) if "is_noisy" in shown else pd.Series(False, shown.index)
+    noisy = shown.get("is_noisy", pd.Series(False, shown.index)).fillna(False).astype(bool)
     for part, marker, colour, name in (
         (shown[~noisy], "o", style.COLOURS[0], "label as it should be" if noisy.any() else ""),
         (shown[noisy], "x", style.COLOURS[1], "label made wrong"),

@@ -47,7 +47,8 @@ NEEDED: dict[str, dict[str, Kind]] = {
 KNOWN: dict[str, dict[str, Kind]] = {
     "": {"hardware": TABLE, "versions": TABLE, "id": TEXT, "message": TEXT, "updated": TEXT},
     "data": {"fingerprint": TEXT, "val_fingerprint": TEXT, "name": TEXT, "classes": LIST,
-             "skipped": LIST, "shape": LIST, "train": WHOLE, "test": WHOLE, "val": WHOLE},
+             "skipped": LIST, "shape": LIST, "train": WHOLE, "test": WHOLE, "val": WHOLE,
+             "intake": TABLE},
     "summary": {**dict.fromkeys(("test_accuracy", "test_loss", "steps", "trained_samples",
                                  "looked_samples", "flops", "seconds", "proxy_samples"), MEASURED),
                 "epochs": WHOLE, "probability_kind": TEXT},

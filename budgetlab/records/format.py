@@ -7,12 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
+    import xarray as xr
+    import zarr
     from zarr.codecs import BloscCodec
 
-__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "packing", "plain", "round_loss",
-           "round_mantissa", "without_implied", "write_atomically"]  # fmt: skip
+__all__ = [
+    "EPOCH_COLUMNS",
+    "FORMAT",
+    "SAMPLE_ARRAYS",
+    "packing",
+    "plain",
+    "read_texts",
+    "round_loss",
+    "round_mantissa",
+    "without_implied",
+    "write_atomically",
+    "write_column",
+]  # fmt: skip
 
 FORMAT = 1
 
@@ -117,6 +131,33 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_column(group: "zarr.Group", name: str, column: pd.Series) -> None:
+    """Write what is known of each sample: numbers, or texts as bytes of UTF-8 ``[N, width]``.
+
+    What is missing in a column of whole numbers or truth values is NaN. Other columns are left
+    out.
+    """
+    if isinstance(column.dtype, pd.BooleanDtype | pd.Int64Dtype):
+        column = column.astype(float)
+    values = column.to_numpy()
+    if values.dtype.kind in "biuf":
+        group.create_array(name, data=values, dimension_names=("sample",))
+    elif len(values) and all(isinstance(one, str) for one in values):
+        texts = np.char.encode(values.astype(str), "utf-8", "replace")
+        data = texts.view(np.uint8).reshape(len(texts), -1)
+        group.create_array(name, data=data, dimension_names=("sample", f"{name}_bytes"))
+
+
+def read_texts(data: "xr.Dataset") -> "xr.Dataset":
+    """Turn the bytes that :func:`write_column` made of texts into these again."""
+    texts = [str(one) for one in data if data[one].dims == ("sample", f"{one}_bytes")]
+    for name in [one for one in texts if data[one].shape[1]]:
+        raw = np.ascontiguousarray(data[name].to_numpy().astype(np.uint8))
+        read = np.char.decode(raw.view(f"S{raw.shape[1]}")[:, 0], "utf-8", "replace")
+        data = data.drop_vars(name).assign({name: ("sample", read)})
+    return data
 
 
 def plain(value: Any) -> Any:

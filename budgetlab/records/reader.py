@@ -15,7 +15,7 @@ from budgetlab.config import RENAMED
 from budgetlab.errors import InputError
 from budgetlab.memory import require_memory
 from budgetlab.records.description import complaint
-from budgetlab.records.format import EPOCH_COLUMNS, FORMAT, SAMPLE_ARRAYS
+from budgetlab.records.format import EPOCH_COLUMNS, FORMAT, SAMPLE_ARRAYS, read_texts
 from budgetlab.records.lock import LOCKS, is_held, lock_of
 from budgetlab.records.safety import (
     DAMAGED_ARCHIVE,
@@ -131,7 +131,8 @@ class Record:
         from budgetlab.records.derived import with_probability_of_label
         from budgetlab.records.guarded import guarded
 
-        return guarded(with_probability_of_label(data), path).assign_coords(
+        data = read_texts(guarded(with_probability_of_label(data), path))
+        return data.assign_coords(
             epoch=np.arange(1, data.sizes["epoch"] + 1), sample=np.arange(data.sizes["sample"])
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from budgetlab.errors import InputError
 from budgetlab.records.format import (
@@ -18,6 +19,7 @@ from budgetlab.records.format import (
     plain,
     without_implied,
     write_atomically,
+    write_column,
 )
 from budgetlab.records.reader import Record, open_record
 from budgetlab.records.writer import pack_thumbnails
@@ -165,7 +167,7 @@ def _write_arrays(
     if len(kept) < data.sizes["sample"]:
         metadata.setdefault("recorded_as", kept)
     for name, values in metadata.items():
-        group.create_array(name, data=values, dimension_names=("sample",))
+        write_column(group, name, pd.Series(values))
 
 
 def _write_thumbnails(folder: Path, record: Record, kept: np.ndarray) -> None:

@@ -26,6 +26,7 @@ from budgetlab.records.format import (
     round_mantissa,
     without_implied,
     write_atomically,
+    write_column,
 )
 
 __all__ = ["RecordWriter", "pack_thumbnails"]
@@ -191,10 +192,7 @@ class RecordWriter:
                 attributes={"description": meaning},
             )
         for name, column in metadata.items():
-            values = column.to_numpy()
-            if values.dtype.kind not in "biuf":
-                continue
-            group.create_array(name, data=values, dimension_names=("sample",))
+            write_column(group, str(name), column)
 
 
 def pack_thumbnails(indices: np.ndarray, images: np.ndarray) -> bytes:

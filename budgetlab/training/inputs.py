@@ -57,10 +57,13 @@ def _has_name(dataset: str) -> bool:
         return False
 
 
-def load_data(config: RunConfig, progress: bool = True, keep: bool = True) -> Splits:
+def load_data(
+    config: RunConfig, progress: bool = True, keep: bool = True, whole: bool = False
+) -> Splits:
     """Load the data set of a run, as its config says.
 
-    ``keep=False`` writes nothing: no download, no cache.
+    ``keep=False`` writes nothing: no download, no cache. ``whole`` is as for
+    :func:`budgetlab.data.load`.
     """
     return data.load(
         config.dataset,
@@ -74,26 +77,36 @@ def load_data(config: RunConfig, progress: bool = True, keep: bool = True) -> Sp
         redundancy=config.redundancy,
         copies=config.copies,
         redundancy_kind=config.redundancy_kind,
+        size=config.image_size or None,
+        flip=config.flip,
+        drop_copies=config.drop_copies,
+        edits=config.edits,
+        whole=whole,
         progress=progress,
         download=keep,
         keep=keep,
     )
 
 
-def load_again(path: Path | str, config: RunConfig, data_root: Path | str | None) -> Splits:
+def load_again(
+    path: Path | str, config: RunConfig, data_root: Path | str | None, intake: bool = True
+) -> Splits:
     """Load the data of a record, which must be of a kind that has a name.
 
     A record may come from a stranger, so nothing is written to a folder that only the
-    record names.
+    record names. Without an ``intake`` it is of an earlier version, which took the mean of all
+    images and mirrored those of a folder or file whatever they showed.
     """
+    if not intake and config.dataset.startswith(("folder:", "npz:")):
+        config = config.replace(flip="yes")
     if not _has_name(config.dataset):
         raise InputError(
             f"record '{path}' was trained on data of your own, '{config.dataset}': give it again "
             "with splits="
         )
     if data_root is None:
-        return load_data(config, keep=False)
-    return load_data(config.replace(data_root=str(data_root)))
+        return load_data(config, keep=False, whole=not intake)
+    return load_data(config.replace(data_root=str(data_root)), whole=not intake)
 
 
 def as_recorded(splits: Splits, dataset: str, test_size: int) -> Splits:

@@ -159,6 +159,7 @@ class Run:
                 "test": len(test),
                 "val": len(val) if val is not None else 0,
                 "skipped": list(self.splits.skipped),
+                "intake": self.splits.intake.to_dict() if self.splits.intake else {},
             },
             hardware=describe_hardware(self.device, self.precision, self.loop.threads)
             | models.about(self.loop.model_name),
@@ -206,7 +207,9 @@ class Run:
         run.precision = choose_precision(recorded, run.device)
         run.on_step = on_step
         if splits is None:
-            splits = inputs.load_again(path, run.config, data_root)
+            splits = inputs.load_again(
+                path, run.config, data_root, "intake" in record.about["data"]
+            )
         data, val = record.about["data"], splits.val_fingerprint
         run.splits = inputs.as_recorded(splits, run.config.dataset, data.get("test", 0))
         # Older records do not say which samples they were validated on.

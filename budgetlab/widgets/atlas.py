@@ -182,7 +182,7 @@ class SampleAtlas(W.VBox):
     def _line(self, sample: int, value: float) -> str:
         known = self.frame.loc[sample]
         name = self._class_name(known.get("label"))
-        if known.get("is_noisy"):
+        if known.get("is_noisy") is not pd.NA and known.get("is_noisy"):
             name = f"{name} (truly {self._class_name(known.get('true_label'))})"
         return f"{name}, {value:.3g}".removeprefix(", ")
 
@@ -237,7 +237,7 @@ class SampleAtlas(W.VBox):
     def _facts(self, sample: int) -> str:
         known = self.frame.loc[sample]
         rows = [("class", self._class_name(known.get("label")))]
-        if known.get("is_noisy"):
+        if known.get("is_noisy") is not pd.NA and known.get("is_noisy"):
             rows.append(("true class", self._class_name(known.get("true_label"))))
         rows += [(MEANINGS[n], f"{known[n]:.4g}") for n in MEANINGS if n in known]
         rows += [(n.replace("_", " "), f"{known[n]:.3g}") for n in ("difficulty",) if n in known]
