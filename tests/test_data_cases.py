@@ -56,9 +56,7 @@ def test_origin_and_index_are_those_of_image_folder(tmp_path):
     data = read(top, tmp_path)
     assert len(data.train) + len(data.test) == len(files)
     for part in (data.train, data.test):
-        for n, (index, origin) in enumerate(
-            zip(*part.metadata[["index", "origin"]].T.to_numpy(), strict=True)
-        ):
+        for n, (index, origin) in enumerate(part.metadata[["index", "origin"]].to_numpy()):
             assert files[index] == (str(top / origin), int(part.y[n]))
             pixels = np.asarray(Image.open(top / origin)).transpose(2, 0, 1)
             assert (part.x[n].numpy() == pixels).all()
