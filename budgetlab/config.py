@@ -277,8 +277,7 @@ class RunConfig:
             _require_in_range(name, getattr(self, name))
         if self.image_size and not 8 <= self.image_size <= 1024:
             raise InputError(
-                f"image-size {self.image_size} is not allowed: give 8 to 1024 pixels, or 0 for what "
-                "suits the images"
+                f"image-size {self.image_size} is not allowed: give 8 to 1024 pixels, or 0"
             )
         for name in ("data_root", "out"):
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))

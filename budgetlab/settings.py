@@ -56,6 +56,11 @@ class Settings(TypedDict, total=False):
     redundancy: float
     copies: int
     redundancy_kind: str
+    image_size: int
+    flip: str
+    drop_copies: str
+    edits: str
+    data_name: str
     val_fraction: float
     evaluate_every: int
     limit: int
