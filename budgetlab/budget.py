@@ -254,18 +254,30 @@ def _constant(progress: float, milestones: Sequence[float]) -> float:
     return 1.0
 
 
+def _rex(progress: float, milestones: Sequence[float]) -> float:
+    return (1 - progress) / (0.5 + 0.5 * (1 - progress))
+
+
 SCHEDULES: dict[str, tuple[str, Callable[[float, Sequence[float]], float]]] = {
     "linear": ("falls linearly to 1e-6 (Li et al., ICLR 2020): the paper's", _linear),
     "cosine": ("falls along half a cosine to 1e-6", _cosine),
     "step": ("divided by ten at each milestone", _step),
     "constant": ("stays as it is", _constant),
+    "rex": ("stays high longer than linear, then falls faster (Chen et al., MLSys 2022)", _rex),
 }
 
 
-def schedule(name: str, progress: float, lr: float, milestones: Sequence[float] = ()) -> float:
+def schedule(
+    name: str,
+    progress: float,
+    lr: float,
+    milestones: Sequence[float] = (),
+    warmup: float = 0.0,
+) -> float:
     """Learning rate at a progress in [0, 1].
 
-    ``linear`` and ``cosine`` end at 1e-6: with ``i / (I - 1)`` as progress, linear
+    With ``warmup`` the rate first rises linearly to ``lr``, and the schedule runs over the rest.
+    ``linear``, ``cosine`` and ``rex`` end at 1e-6: with ``i / (I - 1)`` as progress, linear
     is ``lr + (1e-6 - lr) i / (I - 1)`` (Li et al., *Budgeted Training*, ICLR 2020).
 
     Raises
@@ -274,6 +286,10 @@ def schedule(name: str, progress: float, lr: float, milestones: Sequence[float] 
         If the name is unknown.
     """
     name = known("schedule", name, SCHEDULES)
+    if progress < warmup:
+        return FINAL_LR + (lr - FINAL_LR) * progress / warmup
+    if warmup:
+        progress = (progress - warmup) / (1 - warmup)
     share = SCHEDULES[name][1](progress, milestones)
-    floor = FINAL_LR if name in ("linear", "cosine") else 0.0
+    floor = FINAL_LR if name in ("linear", "cosine", "rex") else 0.0
     return floor + (lr - floor) * share

@@ -14,6 +14,7 @@ from budgetlab.errors import InputError, known, unknown
 __all__ = [
     "AVERAGINGS",
     "BUDGET_UNITS",
+    "CLASS_SHARES",
     "CREDITS",
     "DATA_FIELDS",
     "DROPS",
@@ -21,6 +22,7 @@ __all__ = [
     "FLIPS",
     "HORIZONS",
     "NOISE_KINDS",
+    "OPTIMISERS",
     "PRECISIONS",
     "REDUNDANCY_KINDS",
     "WEIGHTS",
@@ -41,6 +43,8 @@ DROPS = ("none", "exact", "near")
 # What people call a folder of images whatever is in it: the folder around it says more.
 ANY_DATA = {"all", "data", "dataset", "datasets", "images", "imgs", "own", "photos", "pictures",
             "raw", "train", "training", "x"}  # fmt: skip
+CLASS_SHARES = ("free", "kept", "balanced")
+OPTIMISERS = ("sgd", "adamw")
 
 # Fields that take one of a few names, and what these are.
 CHOICES = {
@@ -55,6 +59,8 @@ CHOICES = {
     "flip": ("flip", FLIPS),
     "drop_copies": ("kind of copies to drop", DROPS),
     "schedule_horizon": ("horizon of the schedule", HORIZONS),
+    "class_shares": ("rule for class shares", CLASS_SHARES),
+    "optimiser": ("optimiser", OPTIMISERS),
 }
 
 # Fields that take a number: a round bracket leaves its end out.
@@ -65,6 +71,8 @@ RANGES: dict[str, tuple[str, float, float]] = {
     "lr": ("(]", 0, 1e6),
     "momentum": ("[)", 0, 1),
     "weight_decay": ("[]", 0, 1e6),
+    "warmup": ("[)", 0, 1),
+    "hard_cutoff": ("[)", 0, 1),
     "alpha": ("(]", 0, 1e6),
     "randaugment_n": ("[]", 0, 16),
     "randaugment_m": ("[]", 0, 30),
@@ -116,6 +124,7 @@ DATA_FIELDS = (
 # keeps the id it had before. Such a default must never change.
 ADDED = (
     "averaging",
+    "class_shares",
     "copies",
     "data_name",
     "drop_copies",
@@ -123,9 +132,11 @@ ADDED = (
     "evaluate_every",
     "flip",
     "grad_norm_threshold",
+    "hard_cutoff",
     "holdout_fraction",
     "image_size",
     "keep_fraction",
+    "optimiser",
     "presample",
     "proxy_model",
     "proxy_share",
@@ -136,6 +147,7 @@ ADDED = (
     "smoothing",
     "subset_fraction",
     "power",
+    "warmup",
     "weights",
 )
 
@@ -179,14 +191,18 @@ class RunConfig:
     """Samples in one optimiser step."""
     lr: float = 0.1
     """Learning rate at the start."""
+    optimiser: str = "sgd"
+    """sgd, or adamw, which wants a learning rate about a hundred times smaller."""
     momentum: float = 0.9
-    """Momentum of SGD, in [0, 1)."""
+    """Momentum of SGD, first beta of AdamW, in [0, 1)."""
     weight_decay: float = 1e-4
-    """L2 penalty on all weights."""
+    """L2 penalty on all weights; of AdamW decoupled from the gradient."""
     schedule: str = "linear"
     """Learning rate over the progress of the budget."""
     schedule_horizon: str = "budget"
     """What the schedule runs over: the budget, or the full run, which a budget cuts short."""
+    warmup: float = 0.0
+    """Share of what the schedule runs over in which the rate first rises from 0, in [0, 1)."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """Progress at which the step schedule divides the rate by ten."""
     alpha: float = 0.3
@@ -205,6 +221,8 @@ class RunConfig:
     """Methods that draw by a score, grad-norm: power of it; 0 is uniform, large is greedy."""
     weights: str = "none"
     """Methods that draw by a score: unbiased divides each loss by its chance of being drawn."""
+    class_shares: str = "free"
+    """Methods that draw by a score, core sets: free; kept as in the training set; or balanced."""
     keep_fraction: float = 0.1
     """top-k and rho-loss: share of the candidates trained on; 1 is uniform."""
     presample: int = 3
@@ -215,6 +233,8 @@ class RunConfig:
     """infobatch: share of the well-learned left out of an epoch; auto follows the budget."""
     subset_fraction: float | Literal["auto"] = "auto"
     """random-subset and the pruned ones: share of the training set kept; auto is the budget."""
+    hard_cutoff: float = 0.1
+    """ccs: share of the training set, the hardest of it, left out before the choice, in [0, 1)."""
     proxy_share: float = 0.2
     """rho-loss and the pruned ones: share of the budget for the network that scores."""
     proxy_model: str = "auto"

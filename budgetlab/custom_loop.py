@@ -258,7 +258,7 @@ class BudgetSampler(TorchSampler[list[int]]):
     def lr(self) -> float:
         """Learning rate for this batch: ``lr`` and ``schedule`` of the config at this progress."""
         config = self.config
-        return schedule(config.schedule, self.progress, config.lr, config.milestones)
+        return schedule(config.schedule, self.progress, config.lr, config.milestones, config.warmup)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches of one epoch, as lists of sample numbers."""

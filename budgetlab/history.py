@@ -12,12 +12,17 @@ from torch import Tensor
 from budgetlab.config import CREDITS
 from budgetlab.errors import unknown
 
-__all__ = ["Credit", "History", "Measures", "assign_credit", "measure"]
+__all__ = ["Credit", "History", "Measures", "Trajectory", "assign_credit", "measure"]
+
+# Added before a logarithm is taken, as in Zhang et al. (CVPR 2024).
+TINY = 1e-8
+# Epochs that count as early for EL2N (Paul et al. 2021: 10 to 20 on CIFAR).
+EARLY = 10
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What one forward says about samples; every tensor is ``[M]``, float32.
+    """What one forward pass says about samples; every tensor but the last is ``[M]``, float32.
 
     Attributes
     ----------
@@ -31,6 +36,8 @@ class Measures:
         Logit of the label less the highest other logit (Pleiss et al. 2020).
     el2n
         ``||softmax - onehot||_2`` (Paul et al. 2021).
+    probabilities
+        Softmax, ``[M, C]``; only a :class:`Trajectory` asks for it.
     """
 
     loss: Tensor
@@ -38,6 +45,7 @@ class Measures:
     correct: Tensor
     margin: Tensor
     el2n: Tensor
+    probabilities: Tensor | None = None
 
 
 def measure(logits: Tensor, labels: Tensor) -> Measures:
@@ -61,7 +69,7 @@ def measure(logits: Tensor, labels: Tensor) -> Measures:
     # sum over k != y of p_k^2, plus (1 - p_y)^2.
     el2n = ((p * p).sum(1) - p_y * p_y + (1 - p_y) ** 2).clamp(min=0).sqrt()
     margin = own - best_other
-    return Measures(loss, p_y, (margin > 0).float(), margin, el2n)
+    return Measures(loss, p_y, (margin > 0).float(), margin, el2n, p)
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,8 @@ class History:
         Where the training runs.
     """
 
-    SUMS = ("visits", "error", "p_y", "p_y_squared", "loss", "margin", "el2n", "forgotten")
+    SUMS = ("visits", "error", "p_y", "p_y_squared", "loss", "margin", "el2n", "forgotten",
+            "early")  # fmt: skip
     LAST = ("loss", "p_y", "margin", "el2n", "correct", "epoch")
 
     def __init__(self, size: int, device: torch.device | str = "cpu"):
@@ -181,9 +190,11 @@ class History:
         # One visit, however many rows: it is forgotten once, by the row that is kept.
         forgotten = (was_correct & (seen.correct == 0) & (entry == winner)).float()
         error = 1 - seen.p_y
-        sums = (seen.p_y, seen.p_y**2, seen.loss, seen.margin, seen.el2n)
+        early = torch.full_like(error, float(self.epoch <= EARLY))
+        sums = (seen.p_y, seen.p_y**2, seen.loss, seen.margin, seen.el2n * early)
         rows = torch.stack([torch.ones_like(error), error, *sums], 1) * share[:, None]
-        self._sums.index_add_(0, samples, torch.cat([rows, forgotten[:, None]], 1))
+        early = (early * share)[:, None]
+        self._sums.index_add_(0, samples, torch.cat([rows, forgotten[:, None], early], 1))
 
         epoch = torch.full_like(error, float(self.epoch))
         now = torch.stack([seen.loss, seen.p_y, seen.margin, seen.el2n, seen.correct, epoch], 1)
@@ -233,8 +244,12 @@ class History:
 
     @property
     def el2n(self) -> Tensor:
-        """Mean of ``||softmax - onehot||_2``."""
-        return self._sum("el2n") / self.visits
+        """Mean of ``||softmax - onehot||_2`` over the visits of the first ten epochs.
+
+        Early on it tells samples apart that are all learned later (Paul et al. 2021); the
+        same mean as that of :func:`budgetlab.analysis.measures`.
+        """
+        return self._sum("el2n") / self._sum("early")
 
     @property
     def forgotten(self) -> Tensor:
@@ -294,7 +309,54 @@ class History:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a saved state."""
-        self._sums.copy_(state["sums"])
+        sums = state["sums"]
+        if sums.shape[1] == len(self.SUMS) - 1:
+            # Saved before EL2N was that of early epochs: its mean ran over all visits.
+            sums = torch.cat([sums, sums[:, :1]], 1)
+        self._sums.copy_(sums)
         self._last.copy_(state["last"])
         self.times_trained.copy_(state["times_trained"])
         self.epoch = state["epoch"]
+
+
+class Trajectory(History):
+    """A history that also keeps what each visit showed, epoch by epoch.
+
+    For scores over windows of visits. It takes ``8 T N`` bytes for ``T`` epochs, and the last
+    softmax of every sample; each sample is visited at most once an epoch.
+    """
+
+    def __init__(self, size: int, device: torch.device | str = "cpu"):
+        super().__init__(size, device)
+        self._p_y: list[Tensor] = []
+        self._shift: list[Tensor] = []
+        self._before: Tensor | None = None
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin epoch number ``epoch``, counted from 1."""
+        super().start_epoch(epoch)
+        for rows in (self._p_y, self._shift):
+            rows.append(torch.full((self.size,), torch.nan, device=self.times_trained.device))
+
+    def update(self, credit: Credit, seen: Measures) -> None:
+        """Take in what one step saw; ``seen`` must hold the softmax."""
+        super().update(credit, seen)
+        now, samples = seen.probabilities, credit.samples
+        assert now is not None, "a trajectory is made of whole predictions"
+        if self._before is None:
+            self._before = torch.full((self.size, now.shape[1]), torch.nan, device=now.device)
+        before = self._before[samples]
+        self._p_y[-1][samples] = seen.p_y
+        change = now * ((now + TINY).log() - (before + TINY).log())
+        self._shift[-1][samples] = change.abs().sum(1)
+        self._before[samples] = now
+
+    @property
+    def p_y(self) -> Tensor:
+        """``[T, N]``: probability of the label at the visit of each epoch; NaN for none."""
+        return torch.stack(self._p_y)
+
+    @property
+    def shift(self) -> Tensor:
+        """``[T, N]``: ``sum_c |p_c ln(p_c / p'_c)|`` since the visit before; NaN for none."""
+        return torch.stack(self._shift)

@@ -113,9 +113,9 @@ def _of_top_k(run: RunConfig) -> float:
     return 1 / run.keep_fraction if run.keep_fraction < 1 else 0.0
 
 
-DRAW = ("smoothing", "power", "weights")
+DRAW = ("smoothing", "power", "weights", "class_shares")
 LEARNED = (*DRAW, "averaging", "credit", "fidelity")
-PRUNED = ("subset_fraction", "proxy_share", "proxy_model")
+PRUNED = ("subset_fraction", "proxy_share", "proxy_model", "class_shares")
 ARAZO = "Arazo et al., BMVC 2021"
 SCORING_RUN = "a scoring run"
 
@@ -145,8 +145,8 @@ BUILT_IN = (
            fields=("keep_fraction",), candidates=_of_top_k, probability="keep",
            cost="a forward pass of every candidate: ten for each sample trained on",
            source="Loshchilov & Hutter, 2015", style=style(5)),
-    Method("rho-loss", "the *B* highest *L* − *L*_IL of the candidates; *L*_IL is the loss of a "
-           "small network trained on held-out data",
+    Method("rho-loss", "the *B* highest *L* − *L*_IL of the candidates, *L*_IL under a small "
+           "network trained on held-out data",
            family="candidates", where=".candidates:RhoLoss",
            fields=("keep_fraction", "proxy_share", "proxy_model", "holdout_fraction"),
            candidates=_of_top_k, probability="keep",
@@ -166,6 +166,10 @@ BUILT_IN = (
            fields=("prune_fraction", "credit"), probability="keep",
            loss_weights="1 / (1 − *r*) for those below the mean",
            source="Qin et al., ICLR 2024", style=style(8)),
+    Method("seta", "a random part, of it a window of difficulty that slides from easy to hard; at "
+           "last the whole part",
+           family="pruning", where=".dynamic_pruning:SeTa", fields=("prune_fraction", "credit"),
+           probability="keep", source="Zhou et al., CVPR 2025", style=style(15)),
     Method("rs2", "consecutive parts of one permutation: all equally often",
            family="passes", where=".epoch_sampling:RS2",
            source="Okanovic et al., ICLR 2024", style=style(9)),
@@ -174,7 +178,7 @@ BUILT_IN = (
            source="Katharopoulos & Fleuret, ICML 2018", style=style(10)),
     Method("random-subset", "one random part, drawn once",
            family="core set", where=".core_sets:RandomSubset",
-           fields=("subset_fraction",), style=style(11)),
+           fields=("subset_fraction", "class_shares"), style=style(11)),
     Method("el2n-pruned", "the part that a short scoring run gets most wrong",
            family="core set", where=".core_sets:EL2NPruned", fields=PRUNED, cost=SCORING_RUN,
            source="Paul et al., NeurIPS 2021", style=style(12)),
@@ -182,6 +186,18 @@ BUILT_IN = (
            "learns",
            family="core set", where=".core_sets:ForgettingPruned", fields=PRUNED, cost=SCORING_RUN,
            source="Toneva et al., ICLR 2019", style=style(13)),
+    Method("ccs", "evenly many of 50 ranges of AUM, without the very hardest",
+           family="core set", where=".core_sets:CoverageCentric", fields=(*PRUNED, "hard_cutoff"),
+           cost=SCORING_RUN, source="Zheng et al., ICLR 2023", style=style(16)),
+    Method("dyn-unc", "the part whose *p* varies most within ten epochs",
+           family="core set", where=".core_sets:DynamicUncertainty", fields=PRUNED,
+           cost=SCORING_RUN, source="He et al., CVPR 2024", style=style(17)),
+    Method("dual", "a draw by how much *p* varies times 1 − *p*, easier samples where it is small",
+           family="core set", where=".core_sets:DifficultyAndUncertainty", fields=PRUNED,
+           cost=SCORING_RUN, source="Cho et al., 2025", style=style(18)),
+    Method("tdds", "the part whose predictions change most unevenly from epoch to epoch",
+           family="core set", where=".core_sets:TemporalDualDepth", fields=PRUNED,
+           cost=SCORING_RUN, source="Zhang et al., CVPR 2024", style=style(19)),
     Method("curriculum", "a uniform draw of *bN* from the easiest *b* + (1 − *b*) · progress of "
            "the samples", family="other", where=".epoch_sampling:Curriculum", fields=("credit",),
            source="Bengio et al., ICML 2009; Hacohen & Weinshall, ICML 2019", style=style(14)),

@@ -26,10 +26,12 @@ class Settings(TypedDict, total=False):
     epochs: int
     batch_size: int
     lr: float
+    optimiser: str
     momentum: float
     weight_decay: float
     schedule: str
     schedule_horizon: str
+    warmup: float
     milestones: tuple[float, ...]
     alpha: float
     randaugment_n: int
@@ -39,11 +41,13 @@ class Settings(TypedDict, total=False):
     smoothing: float
     power: float
     weights: str
+    class_shares: str
     keep_fraction: float
     presample: int
     grad_norm_threshold: float
     prune_fraction: float | Literal["auto"]
     subset_fraction: float | Literal["auto"]
+    hard_cutoff: float
     proxy_share: float
     proxy_model: str
     holdout_fraction: float

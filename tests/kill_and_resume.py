@@ -118,6 +118,13 @@ def pairs(every: bool) -> list[tuple[str, str]]:
     ]
 
 
+def length_of(method: str) -> dict[str, float]:
+    """How long a run is: as short as can be, but for those that score windows of visits."""
+    if method in ("dyn-unc", "dual", "tdds"):
+        return {"budget": 1.0, "epochs": 5, "proxy_share": 0.8}
+    return {"budget": 0.5, "epochs": 3}
+
+
 def main() -> None:
     """Kill and resume; prints how often, and ends with 1 where something was lost."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -135,7 +142,7 @@ def main() -> None:
         for number, (method, augmentation) in enumerate(pairs(given.every_pair)):
             config = RunConfig(
                 dataset="digits", limit=64, val_fraction=0.25, method=method,
-                augmentation=augmentation, model="small", budget=0.5, epochs=3, batch_size=8,
+                augmentation=augmentation, model="small", batch_size=8, **length_of(method),
                 precision="float32", device="cpu", data_root=folder,
                 out=str(Path(folder, f"{number}-whole")),
             )  # fmt: skip

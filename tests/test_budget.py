@@ -10,6 +10,7 @@ from torch import nn
 
 from budgetlab import models
 from budgetlab.budget import (
+    SCHEDULES,
     Budget,
     Costs,
     Ledger,
@@ -289,3 +290,36 @@ def test_other_networks_are_charged_like_this_one():
     assert ledger.spent("iterations") == 3
     assert ledger.spent("samples") == 23
     assert ledger.flops == 84 + 3 * 300
+
+
+# REX, and a warm-up before any schedule
+
+
+def test_rex_by_hand():
+    """(1 - z) / (1/2 + (1 - z) / 2): 2/3 of the rate at half the budget (Chen et al. 2022)."""
+    assert schedule("rex", 0.0, 0.1) == pytest.approx(0.1)
+    assert schedule("rex", 0.5, 0.1) == pytest.approx(0.1 * 2 / 3, abs=1e-6)
+    assert schedule("rex", 0.9, 0.1) == pytest.approx(0.1 * 0.1 / 0.55, abs=1e-6)
+    assert schedule("rex", 1.0, 0.1) == pytest.approx(1e-6)
+    for progress in (0.1, 0.5, 0.9):
+        assert schedule("rex", progress, 0.1) > schedule("linear", progress, 0.1)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_a_warm_up_rises_to_the_full_rate_and_the_schedule_runs_over_the_rest(name):
+    rates = [schedule(name, p / 100, 0.1, (0.5,), warmup=0.2) for p in range(101)]
+    assert rates[0] == pytest.approx(1e-6)
+    assert rates[10] == pytest.approx(0.05, rel=1e-3)
+    assert max(rates) == rates[20] == pytest.approx(0.1)
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[70] == pytest.approx(schedule(name, 0.625, 0.1, (0.5,)))
+    assert rates[100] == schedule(name, 1.0, 0.1, (0.5,))
+
+
+def test_warm_up_and_rex_follow_the_budget_of_a_run(train):
+    for budget in (0.25, 1.0):
+        run = train(schedule="rex", warmup=0.3, budget=budget, epochs=8)
+        rates = run.record.epochs["lr"].tolist()
+        assert rates[-1] == pytest.approx(1e-6)
+        assert 0.05 < max(rates) <= 0.1
+        assert rates[0] < max(rates)

@@ -100,6 +100,7 @@ OTHER_VALUES = {
     "smoothing": 0.5, "power": 2.0, "weights": "unbiased", "keep_fraction": 0.2,
     "presample": 4, "grad_norm_threshold": 2.0, "prune_fraction": 0.5, "subset_fraction": 0.5,
     "proxy_share": 0.3, "proxy_model": "mlp", "holdout_fraction": 0.2,
+    "class_shares": "kept", "hard_cutoff": 0.2, "optimiser": "adamw", "warmup": 0.1,
     "image_size": 64, "flip": "no", "drop_copies": "near", "edits": "edits.csv",
     "data_name": "mine", "data_root": "elsewhere", "out": "elsewhere",
 }  # fmt: skip

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import budgetlab as bl
-from budgetlab import samplers
+from budgetlab import methods, samplers
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.training import Run
@@ -20,7 +20,7 @@ from budgetlab.training import Run
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SIZE = 96
 # Methods that train another network first are tried below, with what it has found.
-NEEDING_PROXY = {"rho-loss", "forgetting-pruned", "el2n-pruned"}
+NEEDING_PROXY = {m.name for m in methods.BUILT_IN if "proxy_share" in m.fields}
 
 
 def some_data(size=SIZE):

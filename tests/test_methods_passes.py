@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError
-from budgetlab.history import Credit, History, Measures
+from budgetlab.errors import InputError, RunError
+from budgetlab.history import Credit, History, Measures, Trajectory, measure
 from budgetlab.samplers import ProxyRun, SamplerContext, build
-from budgetlab.samplers.dynamic_pruning import solve_prune_fraction
+from budgetlab.samplers.dynamic_pruning import group_centres, solve_prune_fraction
+from budgetlab.samplers.scores import even_counts, proportional_counts
 
 SIZE, BATCH = 200, 10
 
@@ -208,6 +211,267 @@ def test_among_equals_pruning_is_random():
     ]  # fmt: skip
     assert sets[0] != sets[1]
     assert np.mean(list(sets[0])) == pytest.approx(100, abs=15)
+
+
+# ---- what windows of visits say ----
+
+
+def trajectory(p_y: list[list[float]]) -> Trajectory:
+    """Of samples of two classes, label 0, that were seen with these ``p_y``; NaN for no visit."""
+    history = Trajectory(len(p_y))
+    for epoch, now in enumerate(torch.tensor(p_y).T, start=1):
+        history.start_epoch(epoch)
+        seen = (~now.isnan()).nonzero()[:, 0]
+        p = torch.stack([now[seen], 1 - now[seen]], 1)
+        measures = measure(p.log(), torch.zeros_like(seen))
+        history.update(Credit(seen, seen, torch.ones(len(seen))), measures)
+    return history
+
+
+def scores_of(method: str, history: Trajectory, **options) -> torch.Tensor:
+    sampler = make(method, size=history.size, batch_size=1, **options)
+    return sampler.score(history)
+
+
+NAN = float("nan")
+WAVERING = [[0.9] * 12, [0.5] * 12, [0.4, 0.6] * 6, [0.1, 0.9] * 6, [NAN, 0.1, 0.9] * 4]
+
+
+def test_a_trajectory_keeps_every_visit():
+    history = trajectory([[0.5, NAN, 0.25], [0.5, 0.75, 0.75]])
+    assert history.p_y[:, 1].tolist() == pytest.approx([0.5, 0.75, 0.75])
+    assert history.p_y[:, 0].tolist() == pytest.approx([0.5, NAN, 0.25], nan_ok=True)
+    # Since the visit before, whenever that was: .25 ln(.25 / .5) and .75 ln(.75 / .5).
+    expected = 0.25 * np.log(2) + 0.75 * np.log(1.5)
+    assert history.shift[2].tolist() == pytest.approx([expected, 0.0], abs=1e-6)
+    assert history.shift[0].isnan().all()
+    assert history.mean_margin.shape == (2,)
+
+
+def test_dynamic_uncertainty_by_hand():
+    found = scores_of("dyn-unc", trajectory(WAVERING))
+    windows = [np.std([0.4, 0.6] * 5, ddof=1), np.std([0.1, 0.9] * 5, ddof=1)]
+    assert found[:4].tolist() == pytest.approx([0, 0, *windows], abs=1e-6)
+    assert found[4].item() == pytest.approx(np.std([0.1, 0.9] * 3 + [0.1], ddof=1), rel=0.05)
+
+
+def test_dual_weighs_uncertainty_by_difficulty():
+    easy, hard = [0.7, 0.9] * 6, [0.1, 0.3] * 6
+    found = scores_of("dual", trajectory([easy, hard, [0.5] * 12]))
+    deviation = np.std([0.1, 0.3] * 5, ddof=1)
+    assert found.tolist() == pytest.approx([0.2 * deviation, 0.8 * deviation, 0], abs=1e-6)
+    # Only the first 30 epochs count.
+    late = trajectory([[0.5] * 30 + [0.1, 0.9] * 5] * 2)
+    assert scores_of("dual", late).tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert scores_of("dyn-unc", late).min() > 0.05
+
+
+def test_dual_draws_easier_samples_the_fewer_it_keeps():
+    size, means = 400, {}
+    centre = np.linspace(0.05, 0.95, size)
+    width = np.minimum(centre, 1 - centre) / 2
+    history = trajectory([[c - w, c + w] * 3 for c, w in zip(centre, width, strict=True)])
+    for share in (0.05, 0.3, 0.9):
+        kept = [
+            trained(one_epoch(make("dual", size=size, batch_size=4, subset_fraction=share, seed=s,
+                                   train_proxy=scored(history, [])), History(size)))
+            for s in range(6)
+        ]  # fmt: skip
+        means[share] = history.confidence[torch.cat(kept)].mean().item()
+    assert means[0.05] > means[0.3] + 0.05 > means[0.9]
+
+
+def test_tdds_by_hand_and_late_windows_count_most():
+    steady = [0.5, 0.6] * 6
+    late, early = [0.5] * 10 + [0.9, 0.1], [0.1, 0.9] + [0.5] * 10
+    history = trajectory([steady, late, early])
+    found, shift = scores_of("tdds", history), history.shift[1:].T
+    for sample in range(3):
+        lengths = [np.linalg.norm(w - w.mean())
+                   for w in (shift[sample, k : k + 9].numpy() for k in range(3))]  # fmt: skip
+        expected = sum(0.9 * 0.1**back * x for back, x in enumerate(reversed(lengths)))
+        assert found[sample].item() == pytest.approx(expected, rel=1e-4)
+    assert found[1] > 10 * found[2] > 0
+
+
+@pytest.mark.parametrize(("method", "needed"), [("dyn-unc", 2), ("dual", 2), ("tdds", 3)])
+def test_a_scoring_run_with_too_few_visits_says_so(method, needed):
+    for epochs in range(1, needed + 1):
+        history = trajectory([[0.3, 0.8, 0.4][:epochs], [0.9, 0.7, 0.2][:epochs]])
+        sampler = make(method, size=2, batch_size=1, train_proxy=scored(history, []))
+        if epochs < needed:
+            with pytest.raises(RunError, match="saw each sample too rarely to score it: raise"):
+                one_epoch(sampler, History(2))
+        else:
+            assert len(one_epoch(sampler, History(2))) == 1
+
+
+def test_windows_cannot_be_scored_from_an_ordinary_history():
+    sampler = make("tdds", train_proxy=scored(history_of(torch.rand(SIZE)), []))
+    with pytest.raises(InputError, match=r"a proxy whose history is a bl\.history\.Trajectory"):
+        one_epoch(sampler, History(SIZE))
+
+
+def margins(values: torch.Tensor) -> History:
+    history = History(len(values))
+    history.start_epoch(1)
+    everything, ones = torch.arange(len(values)), torch.ones(len(values))
+    history.update(Credit(everything, everything, ones), Measures(ones, ones, ones, values, ones))
+    return history
+
+
+def test_ccs_leaves_out_the_hardest_and_covers_the_rest_evenly():
+    # 20 with wrong labels, 1,000 in the middle, and 80 that are easy.
+    aum = torch.cat(
+        [torch.full((20,), -9.0), torch.linspace(0, 1, 1000), torch.linspace(9, 10, 80)]
+    )
+    sampler = make("ccs", size=1100, subset_fraction=100 / 1100, hard_cutoff=0.02, batch_size=10,
+                   train_proxy=scored(margins(aum), []))  # fmt: skip
+    kept = trained(one_epoch(sampler, History(1100)))
+    assert len(kept.unique()) == 100
+    assert kept.min() >= 20
+    # Of the 50 ranges of width 0.2 five or six lie in the middle, and as many where it is easy.
+    assert 40 <= (kept >= 1020).sum() <= 60
+    # Without a cutoff the wrong labels are a range of their own.
+    sampler = make("ccs", size=1100, subset_fraction=100 / 1100, hard_cutoff=0, batch_size=10,
+                   train_proxy=scored(margins(aum), []))  # fmt: skip
+    assert 8 <= (trained(one_epoch(sampler, History(1100))) < 20).sum() <= 20
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.floats(0, 1))
+def test_counts_are_divided_evenly_or_in_proportion(sizes, share):
+    sizes = torch.tensor(sizes)
+    total = int(sizes.sum())
+    count = round(share * total)
+    for divide in (even_counts, proportional_counts):
+        if total == 0:
+            continue
+        counts = divide(sizes, count)
+        assert counts.sum() == count
+        assert ((counts >= 0) & (counts <= sizes)).all()
+    even = even_counts(sizes, count)
+    # Whichever group is not used up gives as many as any other, but for one of rounding.
+    if (even < sizes).any():
+        assert even.max() - even[even < sizes].min() <= len(sizes)
+    if total:
+        exact = sizes * count / total
+        assert ((proportional_counts(sizes, count) - exact).abs() < 1).all()
+
+
+# ---- SeTa ----
+
+
+def test_seta_slides_from_easy_to_hard_and_begins_again():
+    losses = torch.linspace(0.05, 3, 1000)
+    history, means, counts = history_of(losses), [], []
+    sampler = make("seta", size=1000, prune_fraction=0.0)
+    for epoch in range(1, 14):
+        chosen = trained(one_epoch(sampler, history, epoch))
+        means.append(losses[chosen].mean().item())
+        counts.append(len(chosen))
+    assert counts[0] == 1000
+    # Six places of the window: epochs 7 and 13 are at the easy end again.
+    rising = means[6:12]
+    assert rising == sorted(rising)
+    assert means[12] == pytest.approx(means[6], abs=0.05)
+    assert all(400 <= count <= 600 for count in counts[1:])
+    assert rising[0] < 0.9
+    assert rising[-1] > 2.1
+    # Inverted losses invert it.
+    inverted = make("seta", size=1000, prune_fraction=0.0)
+    picked = trained(one_epoch(inverted, history_of(losses.flip(0)), 7))
+    assert picked.float().mean() > 600
+
+
+def test_seta_leaves_out_a_random_part_and_ends_with_all_difficulties():
+    losses = torch.linspace(0.05, 3, 1000)
+    sampler = make("seta", size=1000, prune_fraction=0.4, spent=0.9)
+    chosen = trained(one_epoch(sampler, history_of(losses), 4))
+    assert len(chosen) == 600
+    assert losses[chosen].mean().item() == pytest.approx(losses.mean().item(), abs=0.1)
+    assert sampler.probability.unique().tolist() == pytest.approx([0.6])
+    times, sampler = torch.zeros(1000), make("seta", size=1000, prune_fraction=0.4)
+    for _ in range(300):
+        times[trained(one_epoch(sampler, history_of(losses), 2))] += 1
+    assert times.mean().item() / 300 == pytest.approx(sampler.probability.mean().item(), abs=0.02)
+
+
+@pytest.mark.parametrize(("budget", "kept"), [(0.2, 0.4), (0.5, 1.0), (0.03, 0.1), (1.0, 1.0)])
+def test_the_part_that_seta_keeps_follows_the_budget(budget, kept):
+    assert make("seta", size=1000, budget=budget, prune_fraction="auto").kept == kept
+
+
+def test_groups_are_those_of_k_means():
+    values = torch.cat([torch.randn(50) * 0.1 + place for place in (0.0, 2.0, 5.0)])
+    assert group_centres(values, 3).tolist() == pytest.approx([0, 2, 5], abs=0.1)
+    assert group_centres(torch.ones(7), 10).tolist() == [1.0] * 10
+
+
+# ---- class shares ----
+
+
+def labelled(method, rule, labels, **options):
+    config = RunConfig(**{"method": method, "class_shares": rule, "batch_size": 5, "budget": 0.3}
+                       | options)  # fmt: skip
+    context = SamplerContext(
+        len(labels), config, torch.Generator().manual_seed(1), torch.device("cpu"),
+        labels=labels, train_proxy=scored(history_of(torch.linspace(3, 0.1, len(labels))), []),
+    )  # fmt: skip
+    return build(method, context)
+
+
+UNEVEN = torch.tensor([0] * 120 + [1] * 60 + [2] * 20)
+
+
+@pytest.mark.parametrize(("rule", "counts"), [("kept", [36, 18, 6]), ("balanced", [20, 20, 20])])
+@pytest.mark.parametrize("method", ["p-SGD", "loss", "unif-SGD", "random-subset", "el2n-pruned"])
+def test_class_shares_are_kept_or_balanced_exactly(method, rule, counts):
+    # The large class is the hardest, so that a free choice would take most of it.
+    history = history_of(torch.linspace(3, 0.1, 200))
+    sampler = labelled(method, rule, UNEVEN)
+    for epoch in (2, 3):
+        chosen = trained(one_epoch(sampler, history, epoch))
+        assert torch.bincount(UNEVEN[chosen], minlength=3).tolist() == counts
+        assert sampler.probability.sum().item() == pytest.approx(1)
+        q = sampler.probability.double()
+        share = torch.zeros(3, dtype=torch.float64).index_add_(0, UNEVEN, q)
+        assert share.tolist() == pytest.approx([n / 60 for n in counts], abs=1e-6)
+
+
+def test_within_a_class_the_score_still_decides():
+    history = history_of(torch.linspace(3, 0.1, 200))
+    times = torch.zeros(200)
+    for seed in range(60):
+        sampler = labelled("p-SGD", "balanced", UNEVEN, smoothing=0.1)
+        sampler.generator.manual_seed(seed)
+        times[trained(one_epoch(sampler, history))] += 1
+    assert times[:40].mean() > 1.1 * times[80:120].mean()
+    assert times[120:140].mean() > 1.2 * times[160:180].mean()
+
+
+def test_class_shares_free_is_what_it_was():
+    history = history_of(torch.linspace(3, 0.1, 200))
+    free = trained(one_epoch(labelled("p-SGD", "free", UNEVEN), history))
+    plain = trained(one_epoch(make("p-SGD", budget=0.3, batch_size=5), history))
+    assert free.tolist() == plain.tolist()
+
+
+def test_unbiased_weights_undo_class_shares_too():
+    values, history = torch.rand(200), history_of(torch.linspace(3, 0.1, 200))
+    sampler = labelled("p-SGD", "balanced", UNEVEN, weights="unbiased")
+    found = []
+    for _ in range(400):
+        batches = one_epoch(sampler, history)
+        found.append(torch.cat([b.weights * values[b.indices] for b in batches]).mean())
+    found = torch.stack(found)
+    error = (found.std() / len(found) ** 0.5).item()
+    assert found.mean().item() == pytest.approx(values.mean().item(), abs=4 * error + 0.002)
+    assert sampler.forecast(history).inclusion.sum().item() == pytest.approx(60)
+
+
+def test_class_shares_without_labels_are_refused():
+    with pytest.raises(InputError, match="class-shares 'kept' needs the label of every sample"):
+        make("p-SGD", class_shares="kept")
 
 
 # ---- curriculum ----

@@ -302,7 +302,9 @@ class Moment:
         self, method: str, generator: torch.Generator, settings: dict[str, Any]
     ) -> samplers.Sampler:
         config = self.config.replace(method=method, **settings)
-        context = samplers.SamplerContext(len(self.samples), config, generator, torch.device("cpu"))
+        context = samplers.SamplerContext(
+            len(self.samples), config, generator, torch.device("cpu"), labels=self.samples.y
+        )
         return samplers.build(method, context)
 
     def _estimates(self, sampler: samplers.Sampler, draws: int) -> Tensor:

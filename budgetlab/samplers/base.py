@@ -188,6 +188,8 @@ class SamplerContext:
         Share of the budget spent on the run so far, in [0, 1].
     train_proxy
         Trains another network first, for methods that have a :attr:`Sampler.proxy`.
+    labels
+        int64 ``[N]`` on ``device``, for ``class_shares``; None where they are not known.
     """
 
     size: int
@@ -197,6 +199,7 @@ class SamplerContext:
     validation_size: int = 0
     spent: Callable[[], float] = lambda: 0.0
     train_proxy: TrainProxy | None = None
+    labels: Tensor | None = None
 
 
 class Sampler:

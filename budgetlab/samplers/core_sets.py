@@ -1,25 +1,37 @@
 """Core sets: one small part of the training set, chosen once and trained on again and again."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
-from budgetlab.errors import InputError
-from budgetlab.history import History
+from budgetlab.errors import InputError, RunError
+from budgetlab.history import History, Trajectory
 from budgetlab.samplers.base import Batch, Looker, ProxyPlan, Sampler, SamplerContext
-from budgetlab.samplers.scores import replace_unseen
+from budgetlab.samplers.scores import class_pools, even_counts, replace_unseen
+from budgetlab.samplers.weighted_sampling import draw_without_replacement
 
-__all__ = ["EL2NPruned", "ForgettingPruned", "RandomSubset"]
+__all__ = [
+    "CoverageCentric",
+    "DifficultyAndUncertainty",
+    "DynamicUncertainty",
+    "EL2NPruned",
+    "ForgettingPruned",
+    "RandomSubset",
+    "TemporalDualDepth",
+]
+
+WINDOW = 10
 
 
 class RandomSubset(Sampler):
     """A random part of the training set, drawn once: the baseline of every core set.
 
     ``subset_fraction`` of the samples (``auto``: the budget, so that every epoch of the
-    full run is one pass over the subset) are trained on in shuffled passes. Classes are
-    not balanced.
+    full run is one pass over the subset) are trained on in shuffled passes. What part of it
+    each class has is up to chance, unless ``class_shares`` says otherwise.
     """
 
     STATE = ("subset",)
@@ -40,7 +52,14 @@ class RandomSubset(Sampler):
 
     def choose(self) -> Tensor:
         """Return the samples to train on, int64 ``[count]``."""
-        return self.shuffled()[: self.count]
+        return torch.cat([self.select(*one) for one in class_pools(self.context, self.count)])
+
+    def select(self, pool: Tensor, count: int) -> Tensor:
+        """Return ``count`` of the samples int64 ``[M]``."""
+        return pool[self._shuffle(len(pool))[:count]]
+
+    def _shuffle(self, size: int) -> Tensor:
+        return torch.randperm(size, generator=self.generator, device=self.device)
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Yield one pass over the subset."""
@@ -48,8 +67,7 @@ class RandomSubset(Sampler):
             self.subset = self.choose().sort().values
         self.probability = torch.zeros(self.size, device=self.device)
         self.probability[self.subset] = 1 / self.count
-        order = torch.randperm(self.count, generator=self.generator, device=self.device)
-        for indices in self.full_batches(self.subset[order]):
+        for indices in self.full_batches(self.subset[self._shuffle(self.count)]):
             yield Batch(indices)
 
 
@@ -61,21 +79,42 @@ class Pruned(RandomSubset):
     it never saw count as the hardest it saw; among equals the choice is random.
     """
 
+    trajectory = False
+    """Whether scores are made of windows of visits, which a History does not keep."""
+
     def __init__(self, context: SamplerContext):
         super().__init__(context)
-        self.proxy = ProxyPlan("training", small=False, losses=False)
+        self.proxy = ProxyPlan("training", small=False, losses=False, trajectory=self.trajectory)
+        self.scores: Tensor | None = None
 
-    def score(self, history: History) -> Tensor:
+    def score(self, history: Any) -> Tensor:
         """Return the difficulty of each sample, ``[N]``, from the history of the scoring run."""
         raise NotImplementedError
 
     def choose(self) -> Tensor:
-        """Run the scoring run and return the hardest samples."""
+        """Run the scoring run and choose by its scores."""
         history = self.run_proxy().history
-        scores = replace_unseen(self.score(history).double(), history.seen)
-        shuffled = self.shuffled()
-        ranked = scores[shuffled].argsort(descending=True, stable=True)
-        return shuffled[ranked[: self.count]]
+        if self.trajectory and not isinstance(history, Trajectory):
+            raise InputError(
+                f"method '{self.context.config.method}' scores windows of visits: give a proxy "
+                "whose history is a bl.history.Trajectory"
+            )
+        scores = self.score(history).double()
+        known = history.seen & ~scores.isnan()
+        if not bool(known.any()):
+            raise RunError(
+                f"the scoring run of method '{self.context.config.method}' saw each sample too "
+                "rarely to score it: raise --proxy-share, --budget or --epochs"
+            )
+        self.scores = replace_unseen(scores, known)
+        return super().choose()
+
+    def select(self, pool: Tensor, count: int) -> Tensor:
+        """Return the hardest of a pool; among equals the choice is random."""
+        assert self.scores is not None
+        shuffled = pool[self._shuffle(len(pool))]
+        ranked = self.scores[shuffled].argsort(descending=True, stable=True)
+        return shuffled[ranked[:count]]
 
 
 class EL2NPruned(Pruned):
@@ -102,3 +141,121 @@ class ForgettingPruned(Pruned):
     def score(self, history: History) -> Tensor:
         """Score forgetting events; infinity for what was never right."""
         return torch.where(history.never_learned, torch.inf, history.forgotten)
+
+
+class CoverageCentric(Pruned):
+    """A part that covers easy and hard alike, without the very hardest: CCS.
+
+    Zheng et al., *Coverage-centric Coreset Selection for High Pruning Rates*, ICLR 2023,
+    algorithm 1, with the area under the margin (AUM) as the authors recommend. The share
+    ``hard_cutoff`` of the lowest AUM is left out, for many of its labels are wrong (the authors
+    take 0 to 0.3, the more the smaller the part). The rest is cut into 50 ranges of AUM of the
+    same width, which give evenly many samples each, drawn at random.
+    """
+
+    STRATA = 50
+
+    def score(self, history: History) -> Tensor:
+        """Score the negative AUM."""
+        return -history.mean_margin
+
+    def select(self, pool: Tensor, count: int) -> Tensor:
+        """Leave out the hardest of a pool, and take evenly many of every range of the rest."""
+        assert self.scores is not None
+        easiest_first = self.scores[pool].argsort(stable=True)
+        left_out = min(int(self.context.config.hard_cutoff * len(pool)), len(pool) - count)
+        pool = pool[easiest_first[: len(pool) - left_out]]
+        scores = self.scores[pool]
+        low, width = scores.min(), (scores.max() - scores.min()).clamp(min=1e-300)
+        strata = ((scores - low) / width * self.STRATA).long().clamp(max=self.STRATA - 1)
+        counts = even_counts(torch.bincount(strata, minlength=self.STRATA).cpu(), count)
+        parts = [(pool[strata == number], int(n)) for number, n in enumerate(counts)]
+        return torch.cat([super(Pruned, self).select(*part) for part in parts])
+
+
+class DynamicUncertainty(Pruned):
+    """The part about which a scoring run changes its mind most: Dyn-Unc.
+
+    The standard deviation of ``p_y`` within windows of ten epochs, averaged over all windows
+    (He et al., *Large-scale Dataset Pruning with Dynamic Uncertainty*, CVPR 2024). A scoring
+    run of fewer epochs has one window; it takes two visits or more to score a sample.
+    """
+
+    trajectory = True
+
+    def score(self, history: Trajectory) -> Tensor:
+        """Score the mean deviation within a window."""
+        return torch.stack([_deviation(w) for w in _windows(history.p_y)]).nanmean(0)
+
+
+class DifficultyAndUncertainty(Pruned):
+    """The part that is both uncertain and hard early on, with easier samples as it shrinks: DUAL.
+
+    Within windows of ten of the first 30 epochs, the standard deviation of ``p_y`` times one
+    less its mean, averaged over the windows (Cho et al., *Lightweight Dataset Pruning without
+    Full Training via Example Difficulty and Prediction Uncertainty*, 2025, arXiv 2502.06905).
+    The part is drawn without replacement by this score times the density of a Beta(a, b) at
+    the mean ``p_y`` of the sample: with ``m`` the mean over the ten highest scores and ``r``
+    the share that is left out, ``b = 15 (1 - m) (1 - r^4)`` and ``a = 16 - b``.
+    """
+
+    trajectory = True
+    EPOCHS, ANCHORS, POWER, CONCENTRATION = 30, 10, 4, 16
+
+    def score(self, history: Trajectory) -> Tensor:
+        """Score uncertainty times difficulty."""
+        p_y = history.p_y[: self.EPOCHS]
+        windows = [_deviation(w) * (1 - w.nanmean(0)) for w in _windows(p_y)]
+        self.mean_p_y = p_y.nanmean(0).nan_to_num(0.5).double()
+        return torch.stack(windows).nanmean(0)
+
+    def select(self, pool: Tensor, count: int) -> Tensor:
+        """Draw from a pool by score and by how near the mean ``p_y`` is to where it should be."""
+        assert self.scores is not None
+        scores, mean = self.scores[pool], self.mean_p_y[pool]
+        anchor = mean[scores.topk(min(self.ANCHORS, len(pool))).indices].mean()
+        left_out = 1 - count / len(pool)
+        b = (self.CONCENTRATION - 1) * (1 - anchor) * (1 - left_out**self.POWER)
+        b = b.clamp(1e-3, self.CONCENTRATION - 1e-3)
+        beta = torch.distributions.Beta(self.CONCENTRATION - b, b)
+        density = beta.log_prob(mean.clamp(1e-6, 1 - 1e-6)).exp()
+        return pool[draw_without_replacement(scores * density, count, self.generator)]
+
+
+class TemporalDualDepth(Pruned):
+    """The part whose influence on training changes most, late epochs first: TDDS.
+
+    From visit to visit a sample contributes ``d_t = sum_c |p_c ln(p_c / p'_c)|``, with ``p'``
+    the softmax before. Within windows of ten epochs the length of ``d_t`` less its mean says
+    how much that varies; the windows are averaged with weights ``0.9 (0.1)^k``, ``k`` counted
+    back from the last (Zhang et al., *Spanning Training Progress: Temporal Dual-Depth Scoring
+    for Enhanced Dataset Pruning*, CVPR 2024). It takes three visits or more to score a sample.
+    """
+
+    trajectory = True
+    DECAY = 0.9
+
+    def score(self, history: Trajectory) -> Tensor:
+        """Score the weighted deviation of the contributions."""
+        # A window of J visits has J - 1 steps between them; before the first there is none.
+        windows = _windows(history.shift[1:], WINDOW - 1) if len(history.shift) > 1 else []
+        total = torch.full_like(history.visits, torch.nan)
+        for back, window in enumerate(reversed(windows)):
+            known = (~window.isnan()).sum(0)
+            lengths = _deviation(window) * (known - 1).clamp(min=0).sqrt()
+            weighted = self.DECAY * (1 - self.DECAY) ** back * lengths
+            total = torch.where(weighted.isnan(), total, total.nan_to_num() + weighted)
+        return total
+
+
+def _windows(values: Tensor, length: int = WINDOW) -> list[Tensor]:
+    """Every run of ``length`` rows of ``[T, N]``; all of them where there are fewer."""
+    count = max(len(values) - length + 1, 1)
+    return [values[start : start + length] for start in range(count)]
+
+
+def _deviation(window: Tensor) -> Tensor:
+    """Sample standard deviation of each column, NaN left out; NaN of fewer than two values."""
+    count = (~window.isnan()).sum(0)
+    squares = (window - window.nanmean(0)).square().nansum(0)
+    return torch.where(count > 1, (squares / (count - 1).clamp(min=1)).sqrt(), torch.nan)

@@ -1,21 +1,26 @@
-"""InfoBatch: leave out some of what is well learned, and weight the rest of it up.
+"""Methods that leave part of the training set out of each epoch, by its last losses.
 
-Qin et al., *InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning*,
-ICLR 2024.
+InfoBatch: Qin et al., *InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data
+Pruning*, ICLR 2024. SeTa: Zhou et al., *Scale Efficient Training for Large Datasets*, CVPR
+2025 (arXiv 2503.13385), and the authors' code.
 """
 
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from budgetlab.budget import steps_per_epoch
 from budgetlab.history import History
 from budgetlab.samplers.base import Batch, Looker, Sampler, SamplerContext
+from budgetlab.samplers.scores import replace_unseen
 
-__all__ = ["InfoBatch", "solve_prune_fraction"]
+__all__ = ["InfoBatch", "SeTa", "group_centres", "solve_prune_fraction"]
 
 LAST_PART = 0.875
 LARGEST_FRACTION = 0.75
+GROUPS, WINDOW = 10, 0.5
+SMALLEST_KEPT = 0.1
 
 
 def solve_prune_fraction(budget: float, epochs: int, well_learned: float) -> float:
@@ -72,7 +77,7 @@ class InfoBatch(Sampler):
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Yield what is kept of one pass, in random order."""
         losses = history.last_loss
-        # Nobody who was not seen yet is below; comparisons with NaN are false.
+        # What was not seen yet is not below; comparisons with NaN are false.
         below = losses < losses.nanmean()
         self.prune_fraction = self._fraction(below.float().mean().item())
         chance = torch.rand(self.size, generator=self.generator, device=self.device)
@@ -93,3 +98,69 @@ class InfoBatch(Sampler):
         if config.prune_fraction == "auto":
             return solve_prune_fraction(config.budget, config.epochs, well_learned)
         return float(config.prune_fraction)
+
+
+def group_centres(values: Tensor, groups: int = GROUPS, rounds: int = 50) -> Tensor:
+    """Centres of k-means on numbers, from evenly spaced quantiles; ascending ``[groups]``.
+
+    Parameters
+    ----------
+    values
+        ``[M]``, finite, at least one.
+    """
+    places = (torch.arange(groups, device=values.device) + 0.5) / groups * (len(values) - 1)
+    centres = values.sort().values[places.round().long()]
+    for _ in range(rounds):
+        nearest = nearest_centre(values, centres)
+        counts = torch.bincount(nearest, minlength=groups)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, values)
+        moved = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+        if torch.equal(moved, centres):
+            break
+        centres = moved
+    return centres.sort().values
+
+
+def nearest_centre(values: Tensor, centres: Tensor) -> Tensor:
+    """Number of the centre, of ascending ``[groups]``, nearest to each value; int64 ``[M]``."""
+    return torch.bucketize(values, (centres[1:] + centres[:-1]) / 2)
+
+
+class SeTa(Sampler):
+    """A random part, and of that a window of difficulty that slides from easy to hard.
+
+    In each epoch a random share ``r`` is left out. The rest falls into ten groups by k-means
+    of its last losses; a window of five groups is trained on, the easiest five in one epoch,
+    one step harder in the next, until it begins again after the hardest. The first epoch has
+    all groups, and from progress 0.875 on every group takes part. Losses are not weighted.
+    A sample never seen counts as the hardest seen.
+
+    ``prune_fraction="auto"`` takes ``r = 1 - 2 b``, at least 0, with which an epoch takes about
+    ``b`` of the samples where groups are of one size; as in the authors' code at most 0.9.
+    """
+
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        config = context.config
+        steps_per_epoch(self.size, config.budget, self.batch_size)
+        given = config.prune_fraction
+        kept = config.budget / WINDOW if given == "auto" else 1 - float(given)
+        self.kept = min(max(kept, SMALLEST_KEPT), 1.0)
+
+    def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
+        """Yield what is kept of one pass, in random order."""
+        part = self.shuffled()[: max(int(self.kept * self.size), 1)]
+        inside = torch.ones(self.size, dtype=torch.bool, device=self.device)
+        if epoch > 1 and self.context.spent() < LAST_PART and bool(history.seen.any()):
+            losses = replace_unseen(history.last_loss, history.seen)
+            group = nearest_centre(losses, group_centres(losses[part]))
+            size = round(GROUPS * WINDOW)
+            first = (epoch - 1) % (GROUPS - size + 1)
+            inside = (group >= first) & (group < first + size)
+        chosen = part[inside[part]]
+        if len(chosen) < self.batch_size:
+            # So little is in the window of a small set: nothing can be left out of it.
+            inside, chosen = torch.ones_like(inside), self.shuffled()
+        self.probability = inside * (self.kept if len(chosen) < self.size else 1.0)
+        for indices in self.full_batches(chosen):
+            yield Batch(indices)

@@ -14,9 +14,13 @@ from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.errors import InputError
 from budgetlab.history import History
 from budgetlab.samplers.base import Batch, Forecast, Looker, Sampler, SamplerContext
-from budgetlab.samplers.weighted_sampling import draw_without_replacement, unbiased_weights
+from budgetlab.samplers.weighted_sampling import (
+    draw_without_replacement,
+    inclusion_probability,
+    unbiased_weights,
+)
 
-__all__ = ["ScoreSampler", "replace_unseen", "smooth"]
+__all__ = ["ScoreSampler", "class_pools", "even_counts", "replace_unseen", "smooth"]
 
 
 def smooth(scores: Tensor, strength: float = 1.0, power: float = 1.0) -> Tensor:
@@ -76,13 +80,79 @@ def replace_unseen(scores: Tensor, seen: Tensor) -> Tensor:
     return torch.where(seen, scores, highest)
 
 
+def even_counts(sizes: Tensor, count: int) -> Tensor:
+    """Divide ``count`` evenly among groups, none of which gives more than it has.
+
+    From the smallest group to the largest, each gives an even part of what is still needed,
+    or all it has (Zheng et al., ICLR 2023, algorithm 1).
+
+    Parameters
+    ----------
+    sizes
+        int64 ``[G]``, their sum at least ``count``.
+
+    Returns
+    -------
+    Tensor
+        int64 ``[G]``, sums to ``count``.
+    """
+    counts, left = torch.zeros_like(sizes), count
+    for done, group in enumerate(sizes.argsort(stable=True).tolist()):
+        counts[group] = min(int(sizes[group]), left // (len(sizes) - done))
+        left -= int(counts[group])
+    return counts
+
+
+def proportional_counts(sizes: Tensor, count: int) -> Tensor:
+    """Divide ``count`` among groups in proportion to their sizes; int64 ``[G]``.
+
+    What is left after rounding down goes to the largest remainders.
+    """
+    exact = sizes.double() * count / sizes.sum()
+    counts = exact.floor().long()
+    more = (exact - counts).argsort(descending=True, stable=True)[: count - int(counts.sum())]
+    counts[more] += 1
+    return counts
+
+
+def class_pools(context: SamplerContext, count: int) -> list[tuple[Tensor, int]]:
+    """Say how many of ``count`` samples are taken from which, as ``class_shares`` asks.
+
+    ``free``: all from one pool. ``kept``: every class has its share of the training set.
+    ``balanced``: every class gives the same number, or all it has.
+
+    Returns
+    -------
+    list of (Tensor, int)
+        Numbers of samples, int64 ``[M]``, and how many of them to take.
+
+    Raises
+    ------
+    InputError
+        If classes are asked for and the labels are not known.
+    """
+    rule = context.config.class_shares
+    if rule == "free":
+        return [(torch.arange(context.size, device=context.device), count)]
+    if context.labels is None:
+        raise InputError(
+            f"class-shares '{rule}' needs the label of every sample, which this loop does not "
+            "know: give class_shares='free', or train with bl.train"
+        )
+    pools = [(context.labels == c).nonzero()[:, 0] for c in context.labels.unique().tolist()]
+    sizes = torch.tensor([len(pool) for pool in pools])
+    divide = proportional_counts if rule == "kept" else even_counts
+    return list(zip(pools, divide(sizes, count).tolist(), strict=True))
+
+
 class ScoreSampler(Sampler):
     """Draw more often what scores higher; subclasses implement :meth:`score`.
 
     Each epoch draws ``floor(N b)`` samples without replacement from the smoothed
     scores, see :func:`smooth`; ``smoothing`` and ``power`` of the run lead from
     uniform to greedy. The first epoch is uniform. With ``weights="unbiased"`` every loss
-    is weighted by :func:`~budgetlab.samplers.weighted_sampling.unbiased_weights`.
+    is weighted by :func:`~budgetlab.samplers.weighted_sampling.unbiased_weights`. With
+    ``class_shares`` the samples of each class are drawn by themselves, see :func:`class_pools`.
     """
 
     unseen = "highest"
@@ -93,6 +163,7 @@ class ScoreSampler(Sampler):
         config = context.config
         self.draws = samples_per_epoch(self.size, config.budget)
         steps_per_epoch(self.size, config.budget, self.batch_size)
+        self.pools = class_pools(context, self.draws)
         self.unbiased = config.weights == "unbiased"
         if self.unbiased and config.smoothing == 0:
             raise InputError(
@@ -143,12 +214,46 @@ class ScoreSampler(Sampler):
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Draw, then yield the draw batch by batch."""
-        self.probability = self.probabilities(history)
-        drawn = draw_without_replacement(self.probability, self.draws, self.generator)
-        weights = unbiased_weights(self.probability, self.draws) if self.unbiased else None
+        q = self._by_class(self.probabilities(history))
+        self.probability = q
+        parts = [
+            pool[draw_without_replacement(q[pool], n, self.generator)] for pool, n in self.pools
+        ]
+        drawn = parts[0]
+        if len(parts) > 1:
+            # Classes must not come one after the other.
+            order = torch.randperm(self.draws, generator=self.generator, device=self.device)
+            drawn = torch.cat(parts)[order]
+        weights = self._unbiased_weights(q) if self.unbiased else None
         for indices in self.full_batches(drawn):
             yield Batch(indices, None if weights is None else weights[indices])
 
+    def _by_class(self, q: Tensor) -> Tensor:
+        """Give each class its share of the draw; ``q`` where there is one pool."""
+        if len(self.pools) == 1:
+            return q
+        shared = torch.empty_like(q)
+        for pool, count in self.pools:
+            inside = smooth(q[pool], strength=0)  # sums to one, and is uniform where all are zero
+            shared[pool] = inside * count / self.draws
+        return shared
+
+    def _unbiased_weights(self, q: Tensor) -> Tensor:
+        if len(self.pools) == 1:
+            return unbiased_weights(q, self.draws)
+        inclusion = self._inclusion(q)
+        return (self.draws / (self.size * inclusion)).float()
+
+    def _inclusion(self, q: Tensor) -> Tensor:
+        inclusion = torch.empty_like(q)
+        for pool, count in self.pools:
+            inclusion[pool] = inclusion_probability(q[pool], count)
+        return inclusion
+
     def forecast(self, history: History) -> Forecast:
         """Foresee the draw: its probabilities, and how many are drawn."""
-        return Forecast(self.probabilities(history), draws=self.draws)
+        q = self._by_class(self.probabilities(history))
+        if len(self.pools) == 1:
+            return Forecast(q, draws=self.draws)
+        how = f"{self.draws:,} of {self.size:,}, each class by itself; solved"
+        return Forecast(q, how, self._inclusion(q))

@@ -69,6 +69,14 @@ class _PlainSGD(torch.optim.SGD):
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
+def _build_optimiser(config: RunConfig, network: nn.Module) -> torch.optim.Optimizer:
+    shared = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimiser == "adamw":
+        betas = (config.momentum, 0.999)
+        return torch.optim.AdamW(network.parameters(), betas=betas, **shared)
+    return _PlainSGD(network.parameters(), momentum=config.momentum, **shared)
+
+
 class Engine:
     """Network, optimiser and training samples, all on the device.
 
@@ -106,13 +114,7 @@ class Engine:
             _require_single(model_name, network, shape)
         memory = torch.channels_last if self.is_image else torch.preserve_format
         self.network: nn.Module = network.to(device).to(memory_format=memory)
-        self.optimiser = _PlainSGD(
-            self.network.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimiser = _build_optimiser(config, self.network)
         scale = 255.0 if self.is_image else 1.0
         per_channel = (1, -1, 1, 1) if self.is_image else (1, -1)
         mean = torch.tensor(samples.mean, device=device).view(per_channel)

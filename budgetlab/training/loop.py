@@ -101,6 +101,7 @@ class Loop:
             validation_size=validation_size,
             spent=lambda: self.budget.progress(self.ledger, 0),
             train_proxy=self._train_proxy,
+            labels=self.engine.samples.y,
         )
         return samplers.build(self.config.method, context)
 
@@ -236,7 +237,7 @@ class Loop:
         config = self.config
         if config.schedule_horizon == "full":
             progress *= config.budget
-        return schedule(config.schedule, progress, config.lr, config.milestones)
+        return schedule(config.schedule, progress, config.lr, config.milestones, config.warmup)
 
     def _look(self, indices: torch.Tensor) -> samplers.ForwardResult:
         if not self.budget.allows(self.ledger, looked=len(indices)):

@@ -11,7 +11,7 @@ from budgetlab import models, seeds
 from budgetlab.budget import Budget, Costs, Ledger, model_costs, schedule
 from budgetlab.data import Dataset
 from budgetlab.errors import InputError, RunError
-from budgetlab.history import History, measure
+from budgetlab.history import History, Trajectory, measure
 from budgetlab.samplers.base import Batch, ProxyPlan, ProxyRun
 from budgetlab.training.engine import EVALUATION_BATCH, Engine
 
@@ -84,14 +84,16 @@ class ProxyTrainer:
     def __call__(self, plan: ProxyPlan, generator: torch.Generator) -> ProxyRun:
         """Train until the share is spent, then look as the plan asks."""
         config, other = self.engine.config, self._set_up(plan)
-        history = History(len(other.samples), other.device)
+        kind = Trajectory if plan.trajectory else History
+        history = kind(len(other.samples), other.device)
         start, self._slowest = self.ledger.spent(self.budget.unit), 0.0
         span = max(self._limit - start - self._reserve(plan, other.costs), 1e-12)
         for indices in self._endless_batches(len(other.samples), history, generator):
             if not self._fits(other.costs, len(indices), self._reserve(plan, other.costs)):
                 break
             progress = min((self.ledger.spent(self.budget.unit) - start) / span, 1.0)
-            lr = schedule(config.schedule, progress, config.lr, config.milestones)
+            lr = schedule(config.schedule, progress, config.lr, config.milestones,
+                          config.warmup)  # fmt: skip
             outcome = other.step(Batch(indices), lr)
             history.update(outcome.credit, outcome.seen)
             self.ledger.charge_proxy(other.costs, trained=len(indices))
