@@ -16,8 +16,6 @@ __all__ = ["Credit", "History", "Measures", "Trajectory", "assign_credit", "meas
 
 # Added before a logarithm is taken, as in Zhang et al. (CVPR 2024).
 TINY = 1e-8
-# Epochs that count as early for EL2N (Paul et al. 2021: 10 to 20 on CIFAR).
-EARLY = 10
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,7 @@ class History:
         Where the training runs.
     """
 
-    SUMS = ("visits", "error", "p_y", "p_y_squared", "loss", "margin", "el2n", "forgotten",
-            "early")  # fmt: skip
+    SUMS = ("visits", "error", "p_y", "p_y_squared", "loss", "margin", "el2n", "forgotten")
     LAST = ("loss", "p_y", "margin", "el2n", "correct", "epoch")
 
     def __init__(self, size: int, device: torch.device | str = "cpu"):
@@ -190,11 +187,9 @@ class History:
         # One visit, however many rows: it is forgotten once, by the row that is kept.
         forgotten = (was_correct & (seen.correct == 0) & (entry == winner)).float()
         error = 1 - seen.p_y
-        early = torch.full_like(error, float(self.epoch <= EARLY))
-        sums = (seen.p_y, seen.p_y**2, seen.loss, seen.margin, seen.el2n * early)
+        sums = (seen.p_y, seen.p_y**2, seen.loss, seen.margin, seen.el2n)
         rows = torch.stack([torch.ones_like(error), error, *sums], 1) * share[:, None]
-        early = (early * share)[:, None]
-        self._sums.index_add_(0, samples, torch.cat([rows, forgotten[:, None], early], 1))
+        self._sums.index_add_(0, samples, torch.cat([rows, forgotten[:, None]], 1))
 
         epoch = torch.full_like(error, float(self.epoch))
         now = torch.stack([seen.loss, seen.p_y, seen.margin, seen.el2n, seen.correct, epoch], 1)
@@ -244,12 +239,12 @@ class History:
 
     @property
     def el2n(self) -> Tensor:
-        """Mean of ``||softmax - onehot||_2`` over the visits of the first ten epochs.
+        """Mean of ``||softmax - onehot||_2`` over all visits, as in ``analysis.measures``.
 
-        Early on it tells samples apart that are all learned later (Paul et al. 2021); the
-        same mean as that of :func:`budgetlab.analysis.measures`.
+        Paul et al. (2021) take early epochs only: ``el2n_early`` there, and the scoring run of
+        ``el2n-pruned``, which is short.
         """
-        return self._sum("el2n") / self._sum("early")
+        return self._sum("el2n") / self.visits
 
     @property
     def forgotten(self) -> Tensor:
@@ -309,11 +304,7 @@ class History:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a saved state."""
-        sums = state["sums"]
-        if sums.shape[1] == len(self.SUMS) - 1:
-            # Saved before EL2N was that of early epochs: its mean ran over all visits.
-            sums = torch.cat([sums, sums[:, :1]], 1)
-        self._sums.copy_(sums)
+        self._sums.copy_(state["sums"])
         self._last.copy_(state["last"])
         self.times_trained.copy_(state["times_trained"])
         self.epoch = state["epoch"]
