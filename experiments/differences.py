@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
+
 from budgetlab.analysis.statistics import (
     MARGIN,
     holm,

@@ -51,6 +51,7 @@ from budgetlab.analysis.tables import (
     readable,
     table,
 )
+from budgetlab.analysis.will_it_pay import Forecast, pay_features, will_it_pay
 
 __all__ = [
     "AXES",
@@ -62,6 +63,7 @@ __all__ = [
     "MEANINGS",
     "VERDICTS",
     "ConditionTable",
+    "Forecast",
     "RecordWarning",
     "agreement",
     "calibration",
@@ -98,6 +100,7 @@ __all__ = [
     "noisy_picks",
     "one_epoch",
     "paired_difference",
+    "pay_features",
     "picks_by",
     "quantiles",
     "ranked_counts",
@@ -111,4 +114,5 @@ __all__ = [
     "table",
     "triage",
     "varying",
+    "will_it_pay",
 ]

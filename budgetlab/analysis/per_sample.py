@@ -126,8 +126,8 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
         ``learning``
             How its learning went, in a word: one of :data:`LEARNING`.
 
-        All but the two counts and ``learning`` are NaN for a sample never visited. :data:`HARD` says
-        which direction is hard.
+        All but the two counts and ``learning`` are NaN for a sample never visited.
+        :data:`HARD` says which direction is hard.
 
     Raises
     ------

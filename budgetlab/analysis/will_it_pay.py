@@ -1,0 +1,211 @@
+"""Will importance sampling pay on my data? A forecast from one short uniform run.
+
+What a uniform run shows of a data set is put into a few numbers, and a logistic
+regression, fitted on the cells of the importance map (``python -m experiments.fit_probe``),
+says how likely each method is to gain. The file beside this one holds its coefficients and
+how often it was right on cells and data sets that it had not seen.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from budgetlab.analysis.per_sample import measures
+from budgetlab.errors import InputError
+from budgetlab.records import Record
+
+__all__ = ["FEATURES", "Forecast", "pay_features", "will_it_pay"]
+
+UNIFORM = ("unif-SGD", "SGD", "rs2")
+
+FEATURES = {
+    "loss_variation": "standard deviation of the last losses over their mean",
+    "hardest_tenth": "share of all loss that the hardest tenth of the samples holds",
+    "learned_early": "share of the samples learned in the first half of the run, for good",
+    "never_learned": "share of the samples wrong at every visit",
+    "forgetting": "forgetting events a visit",
+    "negative_margin": "share of the samples with a negative mean margin",
+    "copies": "share of the samples that are copies of another one",
+    "class_evenness": "entropy of the shares of the classes, over that of equal ones",
+}
+"""What :func:`pay_features` measures, and what it means."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What :func:`will_it_pay` says.
+
+    Attributes
+    ----------
+    chances
+        By method, the chance that it gains, 0 to 1; empty where nothing predicts it.
+    features
+        What the run showed: one number for each of :data:`FEATURES`.
+    outside
+        Features that lie outside of what the model was fitted on.
+    sentences
+        One for each method, with how often such a sentence was right.
+    """
+
+    chances: dict[str, float]
+    features: dict[str, float]
+    outside: list[str] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
+
+    def _repr_html_(self) -> str:
+        from markupsafe import escape
+
+        return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in self.sentences)}</ul>"
+
+
+def pay_features(record: Record, *, copies: np.ndarray | None = None) -> dict[str, float]:
+    """Measure on one uniform run what may tell whether importance sampling pays.
+
+    Nothing that only a synthetic data set knows is used: not which labels were made wrong,
+    nor how hard a sample was meant to be.
+
+    Parameters
+    ----------
+    record
+        A run with uniform draws (``unif-SGD``, ``SGD`` or ``rs2``) and its per-sample
+        history, in which every sample was visited a few times.
+    copies
+        For each training sample the first sample that it is a copy of, or itself, int
+        ``[N]``, as from :func:`budgetlab.data.duplicates`. By default the metadata column
+        ``copy_of`` where there is one, and no copies otherwise.
+
+    Returns
+    -------
+    dict of str to float
+        One finite number for each of :data:`FEATURES`.
+
+    Raises
+    ------
+    InputError
+        If the run did not draw uniformly, has no history or has too few visits, or
+        ``copies`` has another length.
+    """
+    method = record.config.get("method")
+    if method not in UNIFORM:
+        raise InputError(
+            f"'{record.path}' was trained with {method}: give a run of {', '.join(UNIFORM)}, whose "
+            "history every sample enters alike"
+        )
+    frame = measures(record)
+    seen = frame[frame["visits"] > 0]
+    if len(seen) < len(frame) / 2 or seen["visits"].median() < 2:
+        raise InputError(
+            f"'{record.path}' visited too little: {len(seen)} of {len(frame)} samples, "
+            f"{frame['visits'].median():g} times in the median; train for longer"
+        )
+    loss = seen["last_loss"].to_numpy(float)
+    tenth = max(1, round(len(loss) / 10))
+    total = max(float(loss.sum()), np.finfo(float).tiny)
+    events = seen["forgetting"].replace(np.inf, 0)
+    return {
+        "loss_variation": float(loss.std() / (total / len(loss))),
+        "hardest_tenth": float(np.sort(loss)[-tenth:].sum() / total),
+        "learned_early": float((seen["learning"] == "early").mean()),
+        "never_learned": float((seen["learning"] == "never").mean()),
+        "forgetting": float(events.sum() / seen["visits"].sum()),
+        "negative_margin": float((seen["aum"] < 0).mean()),
+        "copies": _share_of_copies(frame, copies),
+        "class_evenness": _evenness(frame["label"].to_numpy()),
+    }
+
+
+def _share_of_copies(frame: Any, copies: np.ndarray | None) -> float:
+    own = np.arange(len(frame))
+    if copies is not None:
+        if len(copies) != len(frame):
+            raise InputError(
+                f"copies has {len(copies)} entries for {len(frame)} training samples: give one each"
+            )
+        return float((np.asarray(copies) != own).mean())
+    if "copy_of" not in frame:
+        return 0.0
+    first = frame["copy_of"].to_numpy()
+    return float(((first >= 0) & (first != own)).mean())
+
+
+def _evenness(labels: np.ndarray) -> float:
+    shares = np.unique(labels, return_counts=True)[1] / len(labels)
+    if len(shares) < 2:
+        return 1.0
+    return float(-(shares * np.log(shares)).sum() / np.log(len(shares)))
+
+
+def will_it_pay(
+    record: Record,
+    *,
+    copies: np.ndarray | None = None,
+    model: Mapping[str, Any] | None = None,
+) -> Forecast:
+    """Will importance sampling pay on these data? With how often such an answer was right.
+
+    Parameters
+    ----------
+    record, copies
+        As for :func:`pay_features`: one short uniform run on the data.
+    model
+        What ``python -m experiments.fit_probe`` writes; by default what the kit ships.
+
+    Returns
+    -------
+    Forecast
+        Chances by method, and a sentence on each that says how often it was right on
+        cells of the importance map, and on data sets, that were left out of the fit. Where
+        nothing predicted it there, the sentence says so.
+
+    Examples
+    --------
+    >>> import budgetlab as bl
+    >>> record = bl.train("unif-SGD", preset="scale-model", budget=0.3)  # doctest: +SKIP
+    >>> print(bl.analysis.will_it_pay(record))  # doctest: +SKIP
+    """
+    if model is None:
+        text = resources.files("budgetlab.analysis").joinpath("will_it_pay.json").read_text("utf-8")
+        model = json.loads(text)
+    found = pay_features(record, copies=copies)
+    names = list(model["features"])
+    values = np.array([found[name] for name in names])
+    ranges = zip(names, values, model["lowest"], model["highest"], strict=True)
+    outside = [name for name, value, low, high in ranges if not low <= value <= high]
+    chances, sentences = {}, []
+    for entry, fit in model["entries"].items():
+        if fit["predicts"]:
+            scaled = (values - np.array(model["mean"])) / np.array(model["scale"])
+            score = fit["intercept"] + float(scaled @ np.array(fit["coefficients"]))
+            chances[entry] = float(1 / (1 + np.exp(-np.clip(score, -50, 50))))
+        sentences.append(_said(entry, fit, chances.get(entry), model["threshold"]))
+    if not model["entries"]:
+        sentences = ["No forecast: the model has not been fitted on a map yet."]
+    elif outside and chances:
+        named = ", ".join(FEATURES.get(name, name) for name in outside)
+        sentences.append(f"Trust it less here: the map has no data like these in {named}.")
+    return Forecast(chances, found, outside, sentences)
+
+
+def _said(entry: str, fit: Mapping[str, Any], chance: float | None, threshold: float) -> str:
+    gain = f"more than {100 * threshold:g} percentage points over unif-SGD"
+    of = f"{fit['gained']} of {fit['cells']} cells of the importance map"
+    if chance is None:
+        return (
+            f"{entry}: nothing seen in such a run predicts whether it gains {gain}. It did in {of}."
+        )
+    likely = "likely to gain" if chance >= 0.5 else "unlikely to gain"
+    right = fit["right"]
+    other = right.get("data sets")
+    there = f", and on {100 * other:.0f}% of those of a data set left out" if other else ""
+    return (
+        f"{entry} is {likely} {gain} (chance {100 * chance:.0f}%). Such a forecast was right on "
+        f"{100 * right['cells']:.0f}% of the cells left out of the fit{there}; always giving the "
+        f"more frequent answer, on {100 * right['constant']:.0f}%. It gained in {of}."
+    )

@@ -1,0 +1,179 @@
+"""Fit what `bl.analysis.will_it_pay` says, and measure how often it is right elsewhere.
+
+    python -m experiments.fit_probe --table TABLE.csv --records KEPT --features FEATURES.csv
+
+From the rows of the importance map: did a method gain in a cell (data set, redundancy,
+imbalance, label noise)? From the uniform runs of the same cells: what did they look like?
+A logistic regression ties the two. It is judged on cells, and on data sets, left out of the
+fit, against always giving the more frequent answer; where it is not better than that, the
+file says that nothing predicts it.
+"""
+
+import argparse
+import json
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import LeaveOneGroupOut
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from budgetlab import analysis
+from budgetlab.analysis.will_it_pay import FEATURES
+from budgetlab.errors import InputError
+from experiments.differences import select
+from experiments.plans import ENTRIES
+from experiments.tables import read
+
+__all__ = ["CELL", "features_of", "fit", "gains"]
+
+CELL = ["dataset", "redundancy", "imbalance", "label_noise"]
+BASELINE = "unif-SGD"
+THRESHOLD = 0.005
+FEWEST_CELLS, FEWEST_SEEDS = 8, 2
+OUT = Path(analysis.__file__).parent / "will_it_pay.json"
+
+
+def gains(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean paired difference from the uniform draw: one row a cell, one column an entry.
+
+    Parameters
+    ----------
+    rows
+        One row a run: the columns of :data:`CELL`, ``seed``, ``entry`` and ``test_accuracy``.
+    """
+    wide = rows.pivot_table(index=[*CELL, "seed"], columns="entry", values="test_accuracy")
+    paired = wide.drop(columns=BASELINE).sub(wide[BASELINE], axis=0)
+    enough = paired.groupby(level=CELL).count() >= FEWEST_SEEDS
+    return paired.groupby(level=CELL).mean().where(enough)
+
+
+def features_of(records: Path) -> pd.DataFrame:
+    """Mean features of the uniform runs of each cell; one row a cell."""
+    found = []
+    for record in analysis.load(records):
+        config = record.config
+        if config["method"] != BASELINE or config["augmentation"] != "standard":
+            continue
+        try:
+            features = analysis.pay_features(record)
+        except InputError as error:
+            warnings.warn(f"{error}; left out", stacklevel=2)
+            continue
+        name = analysis.summaries(record)["dataset"].iloc[0]
+        about = {"dataset": name} | {key: config[key] for key in CELL[1:]}
+        # One cell is one regime: other budgets and lengths are not what the map compares.
+        about |= {key: config[key] for key in ("budget", "budget_unit", "epochs", "schedule")}
+        found.append(about | features)
+    frame = pd.DataFrame(found)
+    regime = ["budget", "budget_unit", "epochs", "schedule"]
+    usual = frame.groupby(regime)[CELL].apply(lambda part: len(part.drop_duplicates())).idxmax()
+    frame = frame[(frame[regime] == list(usual)).all(axis=1)]
+    return frame.groupby(CELL)[list(FEATURES)].mean().reset_index()
+
+
+def fit(differences: pd.DataFrame, features: pd.DataFrame) -> dict[str, Any]:
+    """Fit one model an entry, and judge each on what was left out.
+
+    Parameters
+    ----------
+    differences
+        As from :func:`gains`.
+    features
+        One row a cell: the columns of :data:`CELL` and :data:`FEATURES`.
+
+    Returns
+    -------
+    dict
+        What ``will_it_pay.json`` holds.
+    """
+    table = features.set_index(CELL).join(differences, how="inner")
+    names = [name for name in FEATURES if table[name].std() > 1e-9]
+    x = table[names]
+    model: dict[str, Any] = {
+        "threshold": THRESHOLD,
+        "features": names,
+        "mean": x.mean().tolist(),
+        "scale": x.std(ddof=0).tolist(),
+        "lowest": x.min().tolist(),
+        "highest": x.max().tolist(),
+        "entries": {},
+    }
+    for entry in differences.columns:
+        known = table[table[entry].notna()]
+        gained = (known[entry] > THRESHOLD).to_numpy()
+        if len(known) < FEWEST_CELLS or gained.all() or not gained.any():
+            continue
+        values = known[names].to_numpy()
+        scaled = (values - np.array(model["mean"])) / np.array(model["scale"])
+        full = LogisticRegression().fit(scaled, gained)
+        model["entries"][entry] = {
+            "intercept": float(full.intercept_[0]),
+            "coefficients": full.coef_[0].tolist(),
+            "cells": len(known),
+            "gained": int(gained.sum()),
+        } | judged(values, gained, known.index.get_level_values("dataset").to_numpy())
+    return model
+
+
+def judged(x: np.ndarray, gained: np.ndarray, datasets: np.ndarray) -> dict[str, Any]:
+    """How often it is right on cells and data sets left out, and whether that beats a constant."""
+    by_cell, constant = _left_out(x, gained, np.arange(len(gained)))
+    right: dict[str, float] = {"cells": float((by_cell == gained).mean()),
+                               "constant": float((constant == gained).mean())}  # fmt: skip
+    if len(set(datasets)) > 1:
+        by_dataset, _ = _left_out(x, gained, datasets)
+        right["data sets"] = float((by_dataset == gained).mean())
+    # Where the two answers differ, is the model right more often than by a coin?
+    differ = by_cell != constant
+    won = int((by_cell[differ] == gained[differ]).sum())
+    n = int(differ.sum())
+    p = float(binomtest(won, n, alternative="greater").pvalue) if n else 1.0
+    return {"right": right, "p": p, "predicts": bool(p < 0.05)}
+
+
+def _left_out(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Answers of models, and of the more frequent answer, fitted without each group."""
+    guess, constant = np.zeros(len(y), bool), np.zeros(len(y), bool)
+    for train, test in LeaveOneGroupOut().split(x, y, groups):
+        constant[test] = y[train].mean() > 0.5
+        if y[train].all() or not y[train].any():
+            guess[test] = constant[test]
+            continue
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(x[train], y[train])
+        guess[test] = model.predict(x[test])
+    return guess, constant
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Fit and write the model; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", type=Path, required=True, help="rows of the map, CSV")
+    parser.add_argument("--records", type=Path, help="records of its runs; writes --features")
+    parser.add_argument("--features", type=Path, required=True, help="features of each cell, CSV")
+    parser.add_argument("--out", type=Path, default=OUT, help="JSON to write")
+    given = parser.parse_args(None if arguments is None else list(arguments))
+    if given.records is not None:
+        features_of(given.records).to_csv(given.features, index=False)
+    rows = read(given.table)
+    if "augmentation" in rows:  # a table of all parts: the map alone
+        rows = select(rows, "entry", "method", "smoothing", "averaging", "weights", "budget_unit",
+                      *CELL[1:])  # fmt: skip
+        rows = rows[rows["entry"].isin(ENTRIES)]
+    model = fit(gains(rows), pd.read_csv(given.features))
+    made = f"python -m experiments.fit_probe, {len(rows):,} rows of {given.table.name}"
+    given.out.write_text(json.dumps({"made": made} | model, indent=2) + "\n", encoding="utf-8")
+    for entry, found in model["entries"].items():
+        right = ", ".join(f"{name} {100 * share:.0f}%" for name, share in found["right"].items())
+        print(f"{entry}: {'predicted' if found['predicts'] else 'not predicted'}; right: {right}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

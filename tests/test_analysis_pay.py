@@ -1,0 +1,175 @@
+"""Will it pay: features by hand, what a model says, and a fit on planted truths."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_records import write_arrays, write_run
+
+from budgetlab import analysis
+from budgetlab.analysis.will_it_pay import FEATURES
+from budgetlab.errors import InputError
+from experiments import fit_probe
+
+LOSSES = [4.0, 1.0, 1.0, 2.0]
+
+
+@pytest.fixture
+def record(tmp_path):
+    # Ten samples of class 0, ten of class 1; of each four: never right, right from the
+    # start, forgotten once and learned again in the last epoch, right from the third on.
+    right = np.array([[0, 1, 1, 0], [0, 1, 0, 0], [0, 1, 0, 1], [0, 1, 1, 1]])
+    right = np.tile(right, 5)
+    loss = np.tile(np.where(np.arange(4)[:, None] < 3, 9.0, np.array(LOSSES)), 5)
+    arrays = {name: np.full(right.shape, 0.5) for name in ("p_y", "el2n")}
+    arrays |= {"loss": loss, "correct": right, "times_trained": np.ones_like(right),
+               "margin": np.where(right, 1.0, -2.0)}  # fmt: skip
+    return write_arrays(tmp_path, arrays, [0] * 10 + [1] * 10)
+
+
+def test_features_by_hand(record):
+    copies = np.arange(20)
+    copies[5:10] = 0
+    found = analysis.pay_features(record, copies=copies)
+    assert set(found) == set(FEATURES)
+    assert found["loss_variation"] == pytest.approx(np.std(LOSSES) / np.mean(LOSSES))
+    assert found["hardest_tenth"] == pytest.approx(2 * 4 / (5 * 8))
+    assert found["learned_early"] == pytest.approx(0.25)
+    assert found["never_learned"] == pytest.approx(0.25)
+    assert found["forgetting"] == pytest.approx(5 / 80)
+    # Mean margins: -2, 1, -0.5 and -0.5.
+    assert found["negative_margin"] == pytest.approx(0.75)
+    assert found["copies"] == pytest.approx(5 / 20)
+    assert found["class_evenness"] == pytest.approx(1)
+    assert analysis.pay_features(record)["copies"] == 0
+
+
+def test_classes_of_unequal_size_are_less_even():
+    from budgetlab.analysis.will_it_pay import _evenness
+
+    expected = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1)) / math.log(2)
+    assert _evenness(np.array([0] * 9 + [1])) == pytest.approx(expected)
+    assert _evenness(np.zeros(3)) == 1
+
+
+def test_only_a_uniform_run_with_visits_is_taken(tmp_path, record):
+    with pytest.raises(InputError, match=r"was trained with p-SGD: give a run of unif-SGD, SGD"):
+        analysis.pay_features(write_run(tmp_path, method="p-SGD", budget=0.5))
+    with pytest.raises(InputError, match=r"visited too little: .* train for longer"):
+        analysis.pay_features(write_run(tmp_path, method="unif-SGD", budget=0.1, epochs=2))
+    with pytest.raises(InputError, match="copies has 3 entries for 20 training samples"):
+        analysis.pay_features(record, copies=np.arange(3))
+
+
+def test_nothing_that_only_a_synthetic_set_knows_is_used(tmp_path):
+    one = write_run(tmp_path, method="unif-SGD", budget=0.5)
+    before = analysis.pay_features(one)
+    one.samples["is_noisy"] = ~one.samples["is_noisy"]
+    assert analysis.pay_features(one) == before
+
+
+def model(**entry):
+    fit = {"intercept": 0.5, "coefficients": [2.0], "predicts": True, "cells": 24, "gained": 9,
+           "right": {"cells": 0.8, "data sets": 0.75, "constant": 0.6}}  # fmt: skip
+    return {"threshold": 0.005, "features": ["copies"], "mean": [0.1], "scale": [0.2],
+            "lowest": [0.0], "highest": [0.9], "entries": {"p-SGD": fit | entry}}  # fmt: skip
+
+
+def test_the_forecast_is_the_logistic_function_of_the_features(record):
+    said = analysis.will_it_pay(record, model=model())
+    chance = 1 / (1 + math.exp(-(0.5 + 2 * (0 - 0.1) / 0.2)))
+    assert said.chances == {"p-SGD": pytest.approx(chance)}
+    assert str(said) == (
+        "p-SGD is unlikely to gain more than 0.5 percentage points over unif-SGD (chance 38%). "
+        "Such a forecast was right on 80% of the cells left out of the fit, and on 75% of those "
+        "of a data set left out; always giving the more frequent answer, on 60%. It gained in 9 "
+        "of 24 cells of the importance map."
+    )
+    assert said.outside == []
+    likely = analysis.will_it_pay(record, model=model(intercept=3.0))
+    assert "p-SGD is likely to gain" in str(likely)
+    assert "<li>p-SGD is likely" in likely._repr_html_()
+
+
+def test_what_is_not_predicted_or_not_known_is_said(record):
+    nothing = analysis.will_it_pay(record, model=model(predicts=False))
+    assert nothing.chances == {}
+    assert "nothing seen in such a run predicts whether it gains" in str(nothing)
+    strange = analysis.will_it_pay(record, model=model() | {"lowest": [0.3]})
+    assert strange.outside == ["copies"]
+    assert "Trust it less here" in str(strange)
+    assert "not been fitted" in str(analysis.will_it_pay(record, model=model() | {"entries": {}}))
+    shipped = analysis.will_it_pay(record)
+    assert set(shipped.features) == set(FEATURES)
+    assert shipped.sentences
+
+
+@pytest.fixture
+def cells():
+    """Features of 40 cells of two data sets, of which only the copies matter."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {name: rng.normal(size=40) for name in FEATURES}
+        | {"dataset": ["a", "b"] * 20, "redundancy": np.arange(40) / 40, "imbalance": 1.0,
+           "label_noise": 0.0}
+    )  # fmt: skip
+    frame["copies"] = np.arange(40) / 40
+    return frame
+
+
+def rows_of(cells, gain):
+    """Two seeds of the baseline and of one entry in each cell."""
+    rows = [
+        cell[fit_probe.CELL].to_dict()
+        | {"seed": seed, "entry": entry, "test_accuracy": 0.5 + seed / 100 + more}
+        for (_, cell), size in zip(cells.iterrows(), gain, strict=True)
+        for seed in (0, 1)
+        for entry, more in (("unif-SGD", 0.0), ("p-SGD", size))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_planted_rule_is_found_and_one_of_chance_is_not(cells, tmp_path):
+    rule = rows_of(cells, np.where(cells["copies"] > 0.4, 0.02, -0.01))
+    found = fit_probe.fit(fit_probe.gains(rule), cells)["entries"]["p-SGD"]
+    assert found["predicts"]
+    assert found["right"]["cells"] > 0.85
+    assert found["right"]["data sets"] > 0.85
+    chance = np.random.default_rng(3).choice([0.02, -0.01], 40)
+    none = fit_probe.fit(fit_probe.gains(rows_of(cells, chance)), cells)["entries"]["p-SGD"]
+    assert not none["predicts"]
+    # The command writes what `will_it_pay` reads.
+    rule.to_csv(tmp_path / "map.csv", index=False)
+    rule.assign(key=range(len(rule))).to_csv(tmp_path / "map.csv", index=False)
+    cells.to_csv(tmp_path / "cells.csv", index=False)
+    out = tmp_path / "pay.json"
+    assert fit_probe.main(["--table", str(tmp_path / "map.csv"), "--features",
+                           str(tmp_path / "cells.csv"), "--out", str(out)]) == 0  # fmt: skip
+    written = json.loads(out.read_text())
+    assert written["entries"]["p-SGD"]["cells"] == 40
+    place = written["features"].index("copies")
+    assert written["entries"]["p-SGD"]["coefficients"][place] > 1
+
+
+def test_gains_are_paired_and_a_single_seed_is_none(cells):
+    rows = rows_of(cells, np.full(40, 0.01))
+    rows = rows.drop(rows[(rows["entry"] == "p-SGD") & (rows["seed"] == 1)].index[:1])
+    found = fit_probe.gains(rows)["p-SGD"]
+    assert found.isna().sum() == 1
+    assert found.dropna().tolist() == pytest.approx([0.01] * 39)
+
+
+def test_features_of_cells_are_means_over_their_uniform_runs(tmp_path):
+    records = [
+        write_run(tmp_path, method=method, seed=seed, label_noise=noise, budget=budget)
+        for method, seed, noise, budget in (
+            ("unif-SGD", 0, 0.0, 0.5), ("unif-SGD", 1, 0.0, 0.5), ("unif-SGD", 0, 0.1, 0.5),
+            ("p-SGD", 0, 0.0, 0.5), ("unif-SGD", 0, 0.0, 0.6),
+        )
+    ]  # fmt: skip
+    found = fit_probe.features_of(tmp_path).set_index("label_noise")
+    assert found.index.tolist() == [0.0, 0.1]
+    two = [analysis.pay_features(record)["forgetting"] for record in records[:2]]
+    assert found.loc[0.0, "forgetting"] == pytest.approx(np.mean(two))
