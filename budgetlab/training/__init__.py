@@ -26,6 +26,7 @@ def train(
     model: str | nn.Module | Callable[[], nn.Module] | None = None,
     preset: str | None = None,
     progress: bool = True,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
     **settings: Unpack[Settings],
 ) -> Record:
     """Train to the end of the budget and return the record.
@@ -45,6 +46,9 @@ def train(
         given win over it, and so does data that is given.
     progress
         Show a bar and what was chosen.
+    on_epoch
+        Called after every epoch with its row of the record, for loggers. A :class:`Run` needs
+        none: iterating over it gives the rows.
     **settings
         Fields of :class:`budgetlab.RunConfig`, which says what each of them is.
 
@@ -75,14 +79,21 @@ def train(
     if splits is not None:
         chosen = {name: value for name, value in chosen.items() if name not in DATA_FIELDS}
     config = RunConfig.from_dict(base | chosen | given)
-    return finish(Run(config, splits=splits, model=model, asked=given), progress=progress)
+    run = Run(config, splits=splits, model=model, asked=given)
+    return finish(run, progress=progress, on_epoch=on_epoch)
 
 
-def finish(run: Run, *, progress: bool = True) -> Record:
+def finish(
+    run: Run,
+    *,
+    progress: bool = True,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> Record:
     """Run what is left of a run, with a bar if asked for."""
+    tell = on_epoch or (lambda row: None)
     if not progress:
-        for _ in run:
-            pass
+        for row in run:
+            tell(row)
         return run.record
     for note in run.notes:
         tqdm.write(note, file=sys.stderr)
@@ -97,6 +108,7 @@ def finish(run: Run, *, progress: bool = True) -> Record:
         bar.update(100 * run.budget.share_spent(run.ledger))
         run.on_step = show
         for row in run:
+            tell(row)
             accuracy = row["test_accuracy"]
             known = f", accuracy {accuracy:.3f}" if accuracy == accuracy else ""
             bar.set_postfix_str(f"epoch {row['epoch']}{known}")

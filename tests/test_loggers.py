@@ -1,0 +1,76 @@
+"""The row of each epoch for loggers, and the examples of two."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from waiting import until
+
+import budgetlab as bl
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_every_epoch_is_told_with_its_row_of_the_record(config, progress):
+    rows = []
+    record = bl.train(config, on_epoch=rows.append, progress=progress)
+    # Columns of the record that this run has nothing for, such as validation, are not told.
+    told = record.epochs.dropna(axis="columns")[list(rows[0])]
+    assert [list(row.values()) for row in rows] == told.to_numpy().tolist()
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_it_changes_nothing_of_the_run(config):
+    plain = bl.train(config, progress=False)
+    told = bl.train(config.replace(out=config.out + "-2"), on_epoch=print, progress=False)
+    columns = [name for name in plain.epochs if name != "seconds"]
+    assert plain.epochs[columns].equals(told.epochs[columns])
+
+
+def test_an_error_in_it_is_the_caller_s_and_the_run_can_go_on(config):
+    def full_disk(row):
+        raise OSError("the disk of the logger is full")
+
+    with pytest.raises(OSError, match="the disk of the logger"):
+        bl.train(config, on_epoch=full_disk, progress=False)
+    (record,) = Path(config.out).iterdir()
+    run = bl.Run.resume(record)
+    assert run.epoch == 1
+    assert [row["epoch"] for row in run] == [2, 3]
+
+
+def example(name: str):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def quick(config) -> dict:
+    names = ("dataset", "limit", "epochs", "batch_size", "budget", "device", "out", "data_root")
+    return {name: getattr(config, name) for name in names}
+
+
+def test_tensorboard_gets_every_number(config, tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    record = example("tensorboard_log").main(str(tmp_path / "logs"), **quick(config))
+    events = EventAccumulator(str(tmp_path / "logs"))
+    events.Reload()
+    written = events.Scalars("test_accuracy")
+    assert [event.step for event in written] == record.epochs["steps"].tolist()
+    assert [event.value for event in written] == pytest.approx(record.epochs["test_accuracy"])
+    assert {"lr", "train_loss", "flops", "epoch"} <= set(events.Tags()["scalars"])
+
+
+def test_wandb_writes_offline(config, tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    record = example("wandb_offline").main(str(tmp_path), **quick(config))
+    assert len(record.epochs) == 3
+    files = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 1
+    # Its own process writes it, and may still be at it.
+    until(lambda: b"test_accuracy" in files[0].read_bytes())
