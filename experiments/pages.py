@@ -22,6 +22,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 METHODS = ("unif-SGD", "SGD", "p-SGD", "c-SGD", "selective-backprop")
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
 FEWEST = 3
+SHORT = {"method": {"selective-backprop, equal flops": "selective backprop"}}
 
 HOW = """Every run is the preset `scale-model`: 1,000 training images, a network of 97,000 weights
 that learns them by heart, 100 epochs at full budget where no other length is named, batches of 32,
@@ -282,10 +283,15 @@ def figures(rows: pd.DataFrame, folder: Path) -> None:
     curve = lengths(rows)
     names = list(dict.fromkeys(curve["dataset"]))
     if names:
-        figure, axes = plt.subplots(1, len(names), figsize=(6 * len(names), 4), squeeze=False)
+        figure, axes = plt.subplots(
+            1, len(names), figsize=(5.5 * len(names) + 2, 4), squeeze=False, layout="constrained"
+        )
         for ax, name in zip(axes[0], names, strict=True):
             plots.crossing(curve[curve["dataset"] == name], ax=ax)
-        figure.savefig(folder / "crossing.png", dpi=110, bbox_inches="tight")
+            ax.set_title(f"{name}: {ax.get_title(loc='left')}", loc="left")
+            if ax is not axes[0, -1]:  # one legend is enough
+                ax.get_legend().remove()
+        figure.savefig(folder / "crossing.png", dpi=110)
         plt.close(figure)
     table = map_table(rows)
     if not table.empty:
