@@ -190,10 +190,24 @@ def findings(rows: pd.DataFrame) -> str:
     """Write docs/findings.md."""
     parts = ["# What was found in the scale model", HOW,
              f"{provenance(rows)}. Made by `python -m experiments`; every run is a row of "
-             "`experiments/results/scale_model.csv`.", _missing(rows)]  # fmt: skip
+             "`experiments/results/scale_model.csv`.", _calibration(rows), _missing(rows)]  # fmt: skip
     for letter, (title, compared, write) in SECTIONS.items():
         parts += [f"## ({letter}) {title}", compared, *write(rows)]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _calibration(rows: pd.DataFrame) -> str:
+    """Say whether the network learns its training set by heart."""
+    full = select(rows, "augmentation", "budget")
+    full = full[full["budget"].eq(1) & full["augmentation"].eq("none")]
+    if full.empty:
+        return ""
+    reached = full.groupby("dataset", sort=False)["train_accuracy"].min()
+    each = ", ".join(f"{100 * least:.1f}% on `{name}`" for name, least in reached.items())
+    return (
+        "By heart: without augmentation the full run ends with at least "
+        f"{each} of its training images right (smallest of {full['seed'].nunique()} seeds)."
+    )
 
 
 def _missing(rows: pd.DataFrame) -> str:
