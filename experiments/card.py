@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from budgetlab import analysis
+from budgetlab.analysis.statistics import MARGIN, sentence
 from budgetlab.records import write_atomically
 from experiments.differences import against, averages, select
 from experiments.tables import RESULTS, provenance, read
@@ -132,7 +133,7 @@ Claim by claim: what Arazo, Ortego, Albert, O'Connor and McGuinness published (*
 Importance Sampling for Deep Budgeted Training?*, BMVC 2021), and what this kit finds. Accuracies
 are percent on the test set, published ones the best of all epochs, ours of the last epoch, mean ±
 standard deviation over n seeds; differences are paired by seed, in percentage points, with 95%
-intervals and Holm's correction within a claim.
+intervals.
 
 | | published | ours, paper's scale | ours, scale model |
 |---|---|---|---|
@@ -175,10 +176,10 @@ def verdicts(claim: Claim, rows: pd.DataFrame) -> list[str]:
         return [NOT_RUN]
     own, sentences = _rows(claim, rows), []
     paired = pd.concat([
-        own[own["line"].isin(pair)].assign(pair=f"{pair[0]}|{pair[1]}", side=lambda r: r["line"])
+        own[own["line"].isin(pair)].assign(pair=f"{pair[0]}|{pair[1]}")
         for pair in claim.pairs
     ])  # fmt: skip
-    margin = 0.01 if claim.metric == "test_accuracy" else None
+    margin = MARGIN if claim.metric == "test_accuracy" else None
     compared = paired.assign(
         side=["ours" if line == pair.split("|")[0] else "theirs"
               for line, pair in zip(paired["line"], paired["pair"], strict=True)]
@@ -186,12 +187,16 @@ def verdicts(claim: Claim, rows: pd.DataFrame) -> list[str]:
     table = against(compared, "side", "theirs", ["pair"], metric=claim.metric, margin=margin)
     if table.empty:
         return [NOT_RUN]
-    from budgetlab.analysis.statistics import sentence
-
     for row in table.to_dict("records"):
         ours, theirs = row["pair"].split("|")
-        named = row | {"method": ours, "baseline": theirs}
-        sentences.append(sentence(named, claim.metric, margin=margin))
+        if claim.metric == "test_accuracy":
+            named = row | {"method": ours, "baseline": theirs}
+            sentences.append(sentence(named, claim.metric, margin=margin))
+        else:  # neither more nor less of it is better
+            sentences.append(
+                f"{ours} against {theirs}: {row['difference']:+.3f} (95% CI {row['ci_low']:+.3f} to "
+                f"{row['ci_high']:+.3f}, n = {row['n']})."
+            )
     return sentences
 
 

@@ -76,7 +76,8 @@ def against(
     -------
     DataFrame
         One row a comparison, with ``n`` (pairs), ``mean``, ``difference``, ``ci_low``,
-        ``ci_high``, ``p``, ``p_corrected`` (Holm over all rows), ``verdict`` and ``sentence``.
+        ``ci_high``, ``p``, ``p_corrected`` (Holm over the rows that agree in ``by``: one
+        question), ``verdict`` and ``sentence``.
     """
     found = []
     for key, group in rows.groupby(list(by), sort=False):
@@ -95,8 +96,9 @@ def against(
     table = pd.DataFrame(found)
     if table.empty:
         return table
-    table["p_corrected"] = holm(table["p"])
-    table["p_equivalent"] = holm(table["p_equivalent"])
+    questions = table.groupby(list(by), sort=False)
+    table["p_corrected"] = questions["p"].transform(holm)
+    table["p_equivalent"] = questions["p_equivalent"].transform(holm)
     records = table.to_dict("records")
     table["verdict"] = [verdict(row, metric) for row in records]
     table["seeds_to_settle"] = [

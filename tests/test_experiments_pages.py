@@ -1,6 +1,7 @@
 """The pages say what the table holds, and no more."""
 
 import itertools
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -10,21 +11,27 @@ from experiments import card, pages, plans, tables
 from experiments.differences import USUAL, against, averages, select
 
 
+@lru_cache
+def plan(part: str, dataset: str) -> list[dict]:
+    """Settings of every run of a part, for one seed."""
+    return [
+        {"entry": plans.entry(run), "key": tables.key(run), "dataset": dataset,
+         **{name: getattr(run, name) for name in tables.SETTINGS}}
+        for run in plans.runs(part, dataset, 0)
+    ]  # fmt: skip
+
+
 def rows_of(part: str, gains: dict[str, float], seeds: int = 5, dataset: str = "shapes"):
     """Make rows of a part whose accuracy is 0.5, plus what its entry gains, plus a seed's own."""
     rng = np.random.default_rng(0)
     level = rng.normal(0, 0.02, seeds)
+    about = {"train_accuracy": 1.0, "entropy": 6.9, "hardware": "a machine",
+             "precision": "float32", "threads": 1, "torch": "2.14"}  # fmt: skip
     rows = []
-    for seed in range(seeds):
-        for run in plans.runs(part, dataset, seed):
-            gain = gains.get(plans.entry(run), 0.0)
-            rows.append({
-                "key": tables.key(run), "dataset": dataset, "entry": plans.entry(run),
-                **{name: getattr(run, name) for name in tables.SETTINGS},
-                "test_accuracy": 0.5 + level[seed] + gain + rng.normal(0, 0.001),
-                "train_accuracy": 1.0, "entropy": 6.9, "hardware": "a machine", "precision": "float32", "threads": 1,
-                "torch": "2.14",
-            })  # fmt: skip
+    for seed, run in itertools.product(range(seeds), plan(part, dataset)):
+        accuracy = 0.5 + level[seed] + gains.get(run["entry"], 0.0) + rng.normal(0, 0.001)
+        own = {"seed": seed, "key": f"{run['key']}-{seed}", "test_accuracy": accuracy}
+        rows.append(run | about | own)
     return pd.DataFrame(rows)
 
 
