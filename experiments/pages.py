@@ -188,9 +188,9 @@ SECTIONS: dict[str, tuple[str, str, Callable[[pd.DataFrame], list[str]]]] = {
 
 def findings(rows: pd.DataFrame) -> str:
     """Write docs/findings.md."""
-    parts = ["# What was found in the scale model", HOW,
-             f"{provenance(rows)}. Made by `python -m experiments`; every run is a row of "
-             "`experiments/results/scale_model.csv`.", _calibration(rows), _missing(rows)]  # fmt: skip
+    source = "Made by `python -m experiments`; every run is a row of `experiments/results`."
+    parts = ["# What was found in the scale model", HOW, f"{provenance(rows)}. {source}",
+             _calibration(rows), _missing(rows)]  # fmt: skip
     for letter, (title, compared, write) in SECTIONS.items():
         parts += [f"## ({letter}) {title}", compared, *write(rows)]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -257,7 +257,8 @@ PLAN = """Stated before it was run: each method at budget 0.3 against `unif-SGD`
 imbalance (the largest class over the smallest; the test set stays balanced), each crossed with
 label noise. *sharp* is p-SGD with smoothing 0.1 and the last value in place of the mean; *unbiased*
 divides each loss by its chance of being drawn; selective backprop has equal flops. Claims are
-corrected within a cell, so that among 24 cells of a data set about one may hold a claim by chance."""
+corrected within a cell, so that of the 24 cells of a data set about one may hold a claim by
+chance."""
 
 
 def league(rows: pd.DataFrame) -> str:

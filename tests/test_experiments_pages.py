@@ -69,12 +69,11 @@ def test_pairs_are_of_the_same_seed():
     assert table["difference"].to_numpy() == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("letter", list(pages.SECTIONS))
-def test_every_finding_has_its_section(letter):
+def test_every_finding_has_its_section():
     rows = pd.concat([rows_of(part, {"random-subset": -0.1}, 3) for part in plans.FINDINGS])
-    rows = rows.drop_duplicates("key")
-    text = pages.findings(rows)
-    assert f"## ({letter})" in text
+    text = pages.findings(rows.drop_duplicates("key"))
+    for letter in plans.FINDINGS:
+        assert f"## ({letter})" in text
     assert "Not run yet" not in text
     assert text.count("random-subset (budget 20%) is worse than unif-SGD") == 1
 
@@ -87,7 +86,7 @@ def test_what_has_not_been_run_is_said_to_be_missing():
 
 
 def test_the_card_says_what_was_published_and_what_was_run():
-    rows = pd.concat([rows_of(p, {"random-subset": -0.1}, 4, "cifar10-jpeg") for p in "abcde"])
+    rows = pd.concat([rows_of(p, {"random-subset": -0.1}, 3, "cifar10-jpeg") for p in "abcde"])
     rows = rows.drop_duplicates("key")
     text = card.page({"paper": EMPTY, "small": rows})
     assert text.count("not run yet") >= sum(len(claim.lines) for claim in card.CLAIMS)
