@@ -65,6 +65,9 @@ from . import (
     seeds as seeds,
 )
 from . import (
+    sweeps as sweeps,
+)
+from . import (
     training as training,
 )
 from . import (
@@ -85,8 +88,8 @@ from .records import open_record as open_record
 from .samplers import Batch as Batch
 from .samplers import Sampler as Sampler
 from .samplers import sampler as sampler
-from .sweep import Sweep as Sweep
-from .sweep import sweep as sweep
+from .sweeps import Sweep as Sweep
+from .sweeps import sweep as sweep
 from .training import Run as Run
 from .training import train as train
 

@@ -5,14 +5,13 @@ at 30% of the full run, and the full run, three seeds each; prints each result a
 a table with verdicts, and writes a page with figures.
 """
 
-import os
 import time
 from pathlib import Path
 
 from budgetlab import analysis, presets, report
 from budgetlab.config import RunConfig
 from budgetlab.errors import RunError
-from budgetlab.sweep import sweep
+from budgetlab.sweeps import sweep
 
 __all__ = ["configs", "main"]
 
@@ -35,10 +34,9 @@ def main(out: Path = Path("demo")) -> int:
     """Run the demo in a folder; returns the exit code."""
     began = time.perf_counter()
     plan = configs(out)
-    cores = os.cpu_count() or 1
-    runs = sweep(plan, workers=min(cores, len(plan)), retry=True, progress=False)
+    runs = sweep(plan, workers="auto", retry=True, progress=False)
     print(
-        f"Training {len(plan)} small networks, {min(cores, len(plan))} at a time: at 30% of the "
+        f"Training {len(plan)} small networks, side by side: at 30% of the "
         f"training, and in full, {plan[0].limit:,} drawn images, seeds {SEEDS}.\n"
     )
     for done, row in enumerate(runs, 1):

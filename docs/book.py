@@ -19,7 +19,7 @@ OWN = Path(__file__).parent / "book"
 
 # In the order in which a reader meets them.
 PARTS = ("training", "config", "presets", "data", "models", "augment", "methods", "samplers",
-         "history", "budget", "custom_loop", "custom_models", "sweep", "records", "analysis",
+         "history", "budget", "custom_loop", "custom_models", "sweeps", "records", "analysis",
          "estimators", "plots", "explore", "report", "widgets", "course", "errors")  # fmt: skip
 CAPTION = re.compile(r"^\*Figure: (.*?)\*$", re.M | re.S)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")

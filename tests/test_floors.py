@@ -16,7 +16,7 @@ FLOORS = (
     {"data", "models", "augment", "history", "budget", "devices", "custom_models"},
     {"samplers"},
     {"training", "analysis", "custom_loop"},
-    {"sweep", "plots", "forecast", "estimators"},
+    {"sweeps", "plots", "forecast", "estimators"},
     {"explore"},
     {"report", "cli", "demo", "widgets", "course"},
 )
@@ -36,7 +36,7 @@ READING = {
 }
 # From the floor itself, or from a floor below, and still not allowed: the reading wing
 # meets the training wing at the records only.
-BOTH = {"forecast", "explore", "estimators", "sweep", "cli", "demo", "widgets", "course"}
+BOTH = {"forecast", "explore", "estimators", "sweeps", "cli", "demo", "widgets", "course"}
 TRAINING = set(FLOOR) - READING - BOTH
 # GraNd needs gradients; the one function that computes it imports torch when called.
 LAZY_TORCH = {"analysis"}

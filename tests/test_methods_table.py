@@ -18,7 +18,7 @@ from budgetlab.history import History
 from budgetlab.methods import LineStyle, Method
 from budgetlab.plots import style
 from budgetlab.samplers import SamplerContext
-from budgetlab.sweep.grid import planned_cost
+from budgetlab.sweeps.grid import planned_cost
 from budgetlab.widgets.bench_controls import RunControls
 from budgetlab.widgets.explain import explain
 

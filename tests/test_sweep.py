@@ -19,9 +19,9 @@ from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 from budgetlab.records import find, lock, open_record
 from budgetlab.records.lock import hold, is_held
-from budgetlab.sweep import product
-from budgetlab.sweep.found import find_record, lock_path
-from budgetlab.sweep.grid import planned_cost
+from budgetlab.sweeps import product
+from budgetlab.sweeps.grid import planned_cost
+from budgetlab.sweeps.trials import find_record, lock_path
 from budgetlab.training import Run
 
 
@@ -117,7 +117,7 @@ def test_looking_makes_a_run_dearer():
         ({"seed": []}, "seed has no value"),
         ({"out": ["a", "b"]}, "a sweep has one"),
         ({"seed": range(1000), "data_seed": range(1000)}, "1,000,000 runs"),
-        ({"workers": 0}, "workers 0"),
+        ({"workers": -1}, "workers -1 is not allowed"),
         ({"executor": 3}, "executor 3"),
         ({"workers": 2, "scheduler": "tcp://a:1"}, "cannot be combined"),
         ({"grid": []}, "list of runs is empty"),
@@ -391,7 +391,7 @@ def test_a_thousand_runs_are_planned_in_a_moment_and_trained_one_by_one(quick):
 
 
 def test_bl_sweep_is_a_function_whatever_was_imported_before():
-    import budgetlab.sweep.runner  # noqa: F401
+    import budgetlab.sweeps.runner  # noqa: F401
 
     assert bl.sweep(dataset="points", seed=[0, 1]).counts == {"planned": 2}
 
@@ -450,7 +450,7 @@ def test_a_plan_trains_nothing(command, capsys):
         (["--worker", "2"], "did you mean --workers"),
         (["--budget", "0.2", "7"], "budget 7.0 is not allowed"),
         (["--seed", "one"], "--seed"),
-        (["--workers", "0"], "workers 0 is not allowed"),
+        (["--workers", "-1"], "workers -1 is not allowed"),
     ],
 )
 def test_the_command_refuses_in_one_line(command, capsys, more, words):

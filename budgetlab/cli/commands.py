@@ -8,17 +8,17 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError, one_line, unknown
 from budgetlab.records import plain
-from budgetlab.sweep.options import Lists, given
+from budgetlab.sweeps.grid import Lists, values_of
 
 if TYPE_CHECKING:
-    from budgetlab import sweep
+    from budgetlab import sweeps
     from budgetlab.training import Run
 
 __all__ = ["BAD_INPUT", "DONE", "FAILED", "INTERRUPTED", "Command", "say"]
@@ -72,8 +72,8 @@ class Sweep:
     grid: Annotated[Any, arg(name="", constructor=Lists)] = field(default_factory=Lists)
     preset: str = ""
     """Settings that belong together, by name: scale-model or paper; those given win over it."""
-    workers: int = 1
-    """Processes of this machine to train in; they share its cores and GPUs."""
+    workers: int | Literal["auto"] = 1
+    """Processes of this machine to train in, one thread each; auto: one a GPU, or one a core."""
     scheduler: str = ""
     """Address of a Dask scheduler to train on, such as tcp://host:8786."""
     retry: bool = False
@@ -85,10 +85,13 @@ class Sweep:
 
     def run(self) -> int:
         """Train what is left; returns the exit code."""
-        from budgetlab.sweep import Sweep as Runs
+        from budgetlab.sweeps import sweep
 
-        runs = Runs(
-            workers=self.workers, scheduler=self.scheduler, retry=self.retry, **given(self.grid)
+        runs = sweep(
+            workers=self.workers,
+            scheduler=self.scheduler,
+            retry=self.retry,
+            **values_of(self.grid),
         )
         code = DONE if self.plan else _sweep(runs)
         if self.json:
@@ -100,7 +103,7 @@ class Sweep:
         return code
 
 
-def _sweep(runs: "sweep.Sweep") -> int:
+def _sweep(runs: "sweeps.Sweep") -> int:
     try:
         with _terminate_as_interrupt():
             for _ in runs:
@@ -114,7 +117,7 @@ def _sweep(runs: "sweep.Sweep") -> int:
     return FAILED if runs.failed else DONE
 
 
-def _swept(runs: "sweep.Sweep") -> str:
+def _swept(runs: "sweeps.Sweep") -> str:
     counts = ", ".join(f"{count} {status}" for status, count in runs.counts.items())
     kept = sum(row["how"] == "kept" and row["status"] == "finished" for row in runs.rows)
     lines = [f"{len(runs)} runs: {counts}" + (f" ({kept} from before)" if kept else "")]
@@ -126,7 +129,7 @@ def _swept(runs: "sweep.Sweep") -> str:
     return "\n".join(lines)
 
 
-def _planned(runs: "sweep.Sweep") -> str:
+def _planned(runs: "sweeps.Sweep") -> str:
     lines = [
         f"{row['status']:9} {name}" + (f": {row['message']}" if row["status"] == "failed" else "")
         for name, row in zip(runs.names, runs.rows, strict=True)

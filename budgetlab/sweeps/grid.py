@@ -1,7 +1,11 @@
 """From settings, some of them lists, to the runs of a grid; and what each will cost."""
 
+import ast
+import dataclasses
+import inspect
 import itertools
 import math
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,12 +13,14 @@ from budgetlab import methods
 from budgetlab.config import DATA_FIELDS, PLACES, RunConfig
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["Grid", "data_key", "names", "planned_cost", "product", "train_size",
-           "varied", "with_known_names"]  # fmt: skip
+__all__ = ["Grid", "Lists", "data_key", "names", "planned_cost", "product", "train_size",
+           "values_of", "varied", "with_known_names"]  # fmt: skip
 
 Grid = Mapping[str, Any] | RunConfig | Iterable[Mapping[str, Any] | RunConfig]
 
 MOST_RUNS = 100_000
+# A sweep has one of each; milestones are a row of numbers already.
+SINGLE = (*PLACES, "milestones")
 FIELDS = tuple(RunConfig.__dataclass_fields__)
 
 # Training samples of the built-in data sets, for the estimate alone.
@@ -170,3 +176,40 @@ def varied(runs: Iterable[RunConfig]) -> list[str]:
     """Names of the settings in which runs differ."""
     runs = list(runs)
     return [name for name in FIELDS if len({getattr(run, name) for run in runs}) > 1]
+
+
+def _explained() -> dict[str, str]:
+    """What is written below each field of the config."""
+    tree = ast.parse(inspect.getsource(RunConfig)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    explained = {}
+    for node, below in itertools.pairwise(tree.body):
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            explained[node.target.id] = str(below.value.value)
+    return explained
+
+
+def _lists() -> type:
+    """Make the dataclass from the fields of the config, with their types and words."""
+    types, explained = typing.get_type_hints(RunConfig), _explained()
+    fields: list[tuple[str, Any, Any]] = []
+    for field in dataclasses.fields(RunConfig):
+        kind, default = types[field.name], field.default
+        if field.name not in SINGLE:
+            kind, default = tuple[kind, ...], (default,)  # type: ignore[valid-type]
+        fields.append((field.name, kind, dataclasses.field(default=default)))
+    made = dataclasses.make_dataclass("Lists", fields, kw_only=True, frozen=True)
+    words = "\n".join(f"    {name}: {text}" for name, text in explained.items())
+    made.__doc__ = f"Settings of the runs, each one value or several.\n\nAttributes:\n{words}\n"
+    return made
+
+
+Lists = _lists()
+
+
+def values_of(lists: Any) -> dict[str, Any]:
+    """Settings for :func:`product`: of several values a list."""
+    chosen = {field.name: getattr(lists, field.name) for field in dataclasses.fields(lists)}
+    return {name: value if name in SINGLE else list(value) for name, value in chosen.items()}
