@@ -31,6 +31,7 @@ import json, resource, sys, time
 start = time.perf_counter()
 import xarray, zarr, pandas
 import budgetlab.analysis as analysis
+from budgetlab.records import open_records
 imported = time.perf_counter()
 {what}
 done = time.perf_counter()
@@ -41,9 +42,9 @@ print(json.dumps({{"imports": imported - start, "seconds": done - imported,
 """
 OPEN_ALL = "result = len(analysis.summaries({path!r}))"
 COMPARE = "result = len(analysis.compare({path!r}))"
-OPEN_ONE = "result = dict(analysis.load({path!r})[0].samples.sizes)"
-MEASURE = "result = list(analysis.measures(analysis.load({path!r})[0]).shape)"
-SELECT = "result = list(analysis.selection(analysis.load({path!r})[0]).shape)"
+OPEN_ONE = "result = dict(open_records({path!r})[0].samples.sizes)"
+MEASURE = "result = list(analysis.measures(open_records({path!r})[0]).shape)"
+SELECT = "result = list(analysis.selection(open_records({path!r})[0]).shape)"
 
 
 def write_large(out: Path, samples: int, epochs: int) -> Path:

@@ -85,6 +85,7 @@ from .history import History as History
 from .methods import Method as Method
 from .records import Record as Record
 from .records import open_record as open_record
+from .records import open_records as open_records
 from .samplers import Batch as Batch
 from .samplers import Sampler as Sampler
 from .samplers import sampler as sampler

@@ -17,8 +17,9 @@ import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup
 
-from budgetlab import analysis, plots, report
+from budgetlab import plots, report
 from budgetlab.errors import InputError
+from budgetlab.records import open_records
 
 # (question, call); the names that the calls use are made in `names`.
 CALLS = [
@@ -90,7 +91,7 @@ import pandas as pd
 </main></body></html>
 """
 
-SETUP = """runs = bl.analysis.load({folder!r})
+SETUP = """runs = bl.open_records({folder!r})
 record = next(r for r in runs if r.config["method"] == {method!r})
 same_seed = [r for r in runs if r.config["seed"] == record.config["seed"]
              and r.config["budget"] == record.config["budget"]]
@@ -129,7 +130,7 @@ def build(folder: Path, out: Path) -> Path:
     import budgetlab
 
     mpl.use("Agg")
-    methods = [run.config["method"] for run in analysis.load(folder)]
+    methods = [run.config["method"] for run in open_records(folder)]
     method = next((m for m in methods if m not in ("unif-SGD", "SGD")), methods[0])
     setup = SETUP.format(folder=str(folder), method=method)
     names = {"bl": budgetlab, "pd": pd}

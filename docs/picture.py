@@ -8,9 +8,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 import budgetlab as bl
-from budgetlab.records import find, open_record
+from budgetlab.records import find_records, open_record
 
-records = [open_record(path) for path in find("demo/runs")]
+records = [open_record(path) for path in find_records("demo/runs")]
 weighted = next(record for record in records if record.config["method"] == "p-SGD")
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
 bl.plots.learning_curves(records, cost="trained_samples", ax=left)

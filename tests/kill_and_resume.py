@@ -35,7 +35,7 @@ from same_results import same_results
 from budgetlab import augment, samplers
 from budgetlab.config import RunConfig
 from budgetlab.data import Splits, load
-from budgetlab.records import find, open_record
+from budgetlab.records import find_records, open_record
 from budgetlab.training import Run
 
 assert xarray
@@ -91,7 +91,7 @@ def resume(out: str, config: RunConfig, splits: Splits, whole: Path, epochs: int
         assert epochs == 0
         run = Run(config.replace(out=out), splits=splits)
     else:
-        (path,) = find(out)
+        (path,) = find_records(out)
         record = open_record(path)
         assert record.status in ("running", "finished"), record.status
         assert len(record.epochs) >= epochs, "a whole epoch was lost"

@@ -18,6 +18,7 @@ from budgetlab import analysis
 from budgetlab.analysis import RecordWarning
 from budgetlab.analysis.statistics import sentence
 from budgetlab.errors import InputError
+from budgetlab.records import open_records
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,8 @@ def test_a_run_cut_off_before_its_first_epoch_has_no_results(tmp_path):
 
 
 def test_a_record_can_be_given_as_path_folder_or_object_and_counts_once(folder):
-    record = analysis.load(folder)[0]
-    assert len(analysis.load([record, record.path, str(record.path), folder])) == 13
+    record = open_records(folder)[0]
+    assert len(open_records([record, record.path, str(record.path), folder])) == 13
     assert len(analysis.summaries(record)) == 1
 
 
@@ -114,7 +115,7 @@ def test_epochs_are_one_row_a_run_and_epoch(folder):
 
 def damage(folder, kind):
     """Copy one record and break the copy in one way."""
-    record = analysis.load(folder)[0]
+    record = open_records(folder)[0]
     path = folder / f"damaged-{kind}"
     shutil.copytree(record.path, path)
     about = json.loads((path / "record.json").read_text())
@@ -164,7 +165,7 @@ def test_missing_arrays_are_named_and_the_summary_still_opens(tmp_path, kind, sa
     path = damage(tmp_path, kind)
     assert analysis.summaries(path)["test_accuracy"].notna().all()
     with pytest.raises(InputError, match=says):
-        analysis.measures(analysis.load(path)[0])
+        analysis.measures(open_records(path)[0])
 
 
 def test_arrays_of_other_lengths_after_a_kill_still_open(tmp_path):
@@ -174,7 +175,7 @@ def test_arrays_of_other_lengths_after_a_kill_still_open(tmp_path):
     before = analysis.measures(record)
     array = zarr.open_group(record.path / "samples.zarr")["loss"]
     array.resize((array.shape[0] + 1, array.shape[1]))
-    after = analysis.measures(analysis.load(record.path)[0])
+    after = analysis.measures(open_records(record.path)[0])
     pd.testing.assert_frame_equal(before, after, check_like=True)
 
 
@@ -599,7 +600,7 @@ def test_a_warning_names_the_line_of_whoever_asked(tmp_path):
     write_run(tmp_path, budget=0.2)
     damage(tmp_path, "newer")
     with pytest.warns(RecordWarning) as caught:
-        analysis.load(tmp_path)
+        open_records(tmp_path)
     assert caught[0].filename == __file__
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from budgetlab import memory
 from budgetlab.data import images, load
 from budgetlab.errors import InputError
+from budgetlab.records import safety
 
 
 def picture(path, colour, size=(32, 32), mode="RGB", **options):
@@ -190,10 +190,10 @@ def test_decompression_bombs_are_unreadable(pets, tmp_path, monkeypatch):
 
 
 def test_memory_is_checked_before_it_is_taken(pets, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "available_memory", lambda: 100_000)
+    monkeypatch.setattr(safety, "available_memory", lambda: 100_000)
     with pytest.raises(InputError, match=r"20 images needs .* GiB"):
         read(pets, tmp_path)
-    assert memory.require_memory("nothing", 50_000, "") is None
+    assert safety.require_memory("nothing", 50_000, "") is None
 
 
 def test_what_cannot_be_a_data_set_is_refused(pets, tmp_path):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from budgetlab import memory
 from budgetlab.data import load
 from budgetlab.errors import InputError
+from budgetlab.records import safety
 
 
 def images(*shape: int) -> np.ndarray:
@@ -120,7 +120,7 @@ def test_a_header_that_promises_too_much_is_refused_before_reading(tmp_path):
 
 def test_memory_is_checked_before_reading(tmp_path, monkeypatch):
     name = write(tmp_path / "own.npz", x=images(20, 8, 8), y=Y)
-    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    monkeypatch.setattr(safety, "available_memory", lambda: 1000)
     monkeypatch.setattr(np, "load", None)
     with pytest.raises(InputError, match="GiB of memory"):
         load(name)

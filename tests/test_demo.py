@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from budgetlab import demo
-from budgetlab.records import find, open_record
+from budgetlab.records import find_records, open_record
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,10 +48,10 @@ def test_prints_each_run_then_a_table_and_writes_a_page(out, small, capsys):
 
 
 def test_a_second_time_keeps_what_is_finished(out, small, capsys):
-    before = find(out / "runs")
+    before = find_records(out / "runs")
     assert demo.main(out) == 0
     assert capsys.readouterr().out.count("kept from before") == 12
-    assert find(out / "runs") == before
+    assert find_records(out / "runs") == before
     assert all(open_record(path).status == "finished" for path in before)
 
 

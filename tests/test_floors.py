@@ -12,7 +12,7 @@ import budgetlab as bl
 PACKAGE = Path(__file__).parent.parent / "budgetlab"
 
 FLOORS = (
-    {"errors", "config", "settings", "presets", "seeds", "memory", "methods", "records"},
+    {"errors", "config", "settings", "presets", "seeds", "methods", "records"},
     {"data", "models", "augment", "history", "budget", "devices", "custom_models"},
     {"samplers"},
     {"training", "analysis", "custom_loop"},
@@ -27,7 +27,6 @@ READING = {
     "settings",
     "presets",
     "seeds",
-    "memory",
     "methods",
     "records",
     "analysis",

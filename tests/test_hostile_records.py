@@ -185,9 +185,9 @@ def bomb(path: Path, inside: str, size: int) -> None:
 
 
 def test_thumbnails_that_unpack_to_more_than_memory_are_refused(record, monkeypatch):
-    from budgetlab import memory
+    from budgetlab.records import safety
 
-    monkeypatch.setattr(memory, "available_memory", lambda: 2**20)
+    monkeypatch.setattr(safety, "available_memory", lambda: 2**20)
     bomb(record / "thumbnails.npz", "images.npy", 2**24)
     assert (record / "thumbnails.npz").stat().st_size < 2**17
     assert "GiB of memory" in said(lambda: open_record(record).thumbnails)

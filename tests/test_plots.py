@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from budgetlab import analysis, plots
 from budgetlab.errors import InputError
 from budgetlab.plots import style
-from budgetlab.records import Record
+from budgetlab.records import Record, open_records
 
 mpl.use("Agg")
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def record(folder):
-    return next(r for r in analysis.load(folder) if r.config["method"] == "p-SGD")
+    return next(r for r in open_records(folder) if r.config["method"] == "p-SGD")
 
 
 @pytest.fixture
@@ -367,7 +367,7 @@ def test_calibration_is_drawn_as_counted(record, ax):
 
 
 def test_credit_against_a_run_without_mixing(folder, record, ax):
-    other = next(r for r in analysis.load(folder) if r.config["method"] == "unif-SGD")
+    other = next(r for r in open_records(folder) if r.config["method"] == "unif-SGD")
     plots.credit_calibration(record, reference=other, bins=4, ax=ax)
     frame = analysis.credit_by_reference(record, other, 4)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), frame["credited"])

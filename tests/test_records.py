@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import budgetlab as bl
 from budgetlab import records
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
@@ -352,27 +353,74 @@ def test_damage_in_one_part_leaves_the_others_readable(written):
     assert "thumbnails.npz" in said(written, "thumbnails")
 
 
+DAMAGE = [("epochs.csv", "a\n1"), ("epochs.csv", b"\xff\xfe\x00"), ("samples.zarr/zarr.json", "{"),
+          ("thumbnails.npz", b"PK"), ("record.json", None)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGE)
+@pytest.mark.parametrize("status", ["running", "finished"])
+def test_a_record_shows_itself_whatever_is_damaged(written, name, content, status):
+    about = json.loads((written / "record.json").read_text())
+    about |= {"status": status, "data": {"name": "<script>&"}}
+    damage(written, "record.json", json.dumps(about))
+    if content is not None:
+        damage(written, name, content)
+    shown = repr(open_record(written)), open_record(written)._repr_html_()
+    for text in shown:
+        assert written.name in text
+        assert status in text
+        assert ("damaged" in text) == (name == "epochs.csv")
+    for part in ("unif-SGD", "&lt;script&gt;&amp;", "full run", "accuracy", "flops"):
+        assert part in shown[1]
+    assert "<script>" not in shown[1]
+
+
+def test_what_a_killed_run_did_not_sum_up_is_read_from_its_epochs(tmp_path):
+    """``record.json`` is written when training begins and ends; the table after each epoch."""
+    writer = new_writer(tmp_path)
+    summary = {"steps": 0, "flops": 0, "test_accuracy": None, "epochs": 0, "method": "unif-SGD"}
+    writer.set_status("running", summary=summary)
+    assert open_record(writer.path).summary == summary
+    append(writer, 1, test_accuracy=0.25, flops=10)
+    found = open_record(writer.path).summary
+    assert found == summary | {"steps": 3, "flops": 10, "test_accuracy": 0.25, "epochs": 1}
+    assert [type(found[name]) for name in ("steps", "epochs")] == [int, int]
+    append(writer, 2, flops=20)
+    assert open_record(writer.path).summary["test_accuracy"] is None
+
+
 # Finding
 
 
 def test_records_are_found_at_any_depth_each_once(tmp_path):
     deep, flat = new_writer(tmp_path / "a" / "b").path, new_writer(tmp_path).path
-    assert records.find(tmp_path) == sorted([deep, flat])
-    assert records.find([tmp_path, flat, str(deep), tmp_path / "a"]) == sorted([deep, flat])
+    assert records.find_records(tmp_path) == sorted([deep, flat])
+    assert records.find_records([tmp_path, flat, str(deep), tmp_path / "a"]) == sorted([deep, flat])
 
 
 def test_a_path_written_in_two_ways_is_one_record(tmp_path, monkeypatch):
     path = new_writer(tmp_path).path
     monkeypatch.chdir(tmp_path)
-    found = records.find([path, path.name, f"./{path.name}", f"{path.name}/../{path.name}"])
+    found = records.find_records([path, path.name, f"./{path.name}", f"{path.name}/../{path.name}"])
     assert len(found) == 1
+
+
+def test_several_records_are_opened_each_once_and_the_damaged_are_left_out(tmp_path):
+    paths = sorted(new_writer(tmp_path, seed=seed).path for seed in range(3))
+    (paths[1] / "record.json").write_text("{")
+    with pytest.warns(records.RecordWarning, match="cannot be read.*is left out"):
+        opened = bl.open_records([tmp_path, paths[0], open_record(paths[2])])
+    assert [record.path for record in opened] == [paths[0], paths[2]]
+    for nothing in (paths[1], []):
+        with pytest.raises(InputError, match=r"cannot be read|no record was given"):
+            bl.open_records(nothing)
 
 
 def test_nothing_to_find_is_said(tmp_path):
     with pytest.raises(InputError, match=r"holds no record: give a folder with a record\.json"):
-        records.find(tmp_path)
+        records.find_records(tmp_path)
     with pytest.raises(InputError, match="does not exist: give the folder of a record"):
-        records.find([tmp_path / "x"])
+        records.find_records([tmp_path / "x"])
 
 
 # Rounding

@@ -12,7 +12,7 @@ from budgetlab import analysis, report
 from budgetlab.analysis import RecordWarning
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
-from budgetlab.records import Record
+from budgetlab.records import Record, open_records
 from budgetlab.report.reproduce import command
 
 
@@ -91,7 +91,7 @@ def test_every_label_has_its_input(text):
 
 def test_the_commands_give_the_same_runs(folder, text):
     lines = [line for line in Page(text).text.splitlines() if line.startswith("budgetlab train")]
-    records = analysis.load(folder)
+    records = open_records(folder)
     assert lines == [command(record) for record in records]
     for line, record in zip(lines, records, strict=True):
         words = shlex.split(line)[2:]
@@ -170,4 +170,4 @@ def test_a_folder_cannot_be_the_page(folder, tmp_path):
 def test_a_page_that_cannot_be_written_is_an_error(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        report.write(analysis.load(folder)[:1], tmp_path / "file" / "r.html")
+        report.write(open_records(folder)[:1], tmp_path / "file" / "r.html")

@@ -134,7 +134,7 @@ WORK = """
 import os
 import budgetlab as bl
 from budgetlab import cli, report, widgets
-from budgetlab.records import find
+from budgetlab.records import find_records
 out, root = sys.argv[1:]
 record = bl.train(dataset="points", limit=64, epochs=2, batch_size=16, budget=0.5, out=out,
                   data_root=root, device="cpu", progress=False)

@@ -1,5 +1,6 @@
 """Sweeps in one process: which runs, in which order, how each ends, what is shown."""
 
+import errno
 import json
 import signal
 import threading
@@ -17,7 +18,7 @@ import budgetlab as bl
 from budgetlab import cli
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
-from budgetlab.records import find, lock, open_record
+from budgetlab.records import find_records, lock, open_record
 from budgetlab.records.lock import hold, is_held
 from budgetlab.sweeps import product
 from budgetlab.sweeps.grid import planned_cost
@@ -136,13 +137,13 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path, settings
 def test_finished_runs_are_kept_and_only_the_rest_is_trained(quick):
     first = list(quiet(quick, seed=[0, 1]))
     assert [row["how"] for row in first] == ["trained", "trained"]
-    before = {path: (path / "record.json").read_bytes() for path in find(quick.out)}
+    before = {path: (path / "record.json").read_bytes() for path in find_records(quick.out)}
     rows = list(quiet(quick, seed=[0, 1, 2]))
     assert [(row["seed"], row["how"]) for row in rows] == [(0, "kept"), (1, "kept"), (2, "trained")]
     assert rows[0]["test_accuracy"] == first[0]["test_accuracy"]
     for path, content in before.items():
         assert (path / "record.json").read_bytes() == content
-    assert len(find(quick.out)) == 3
+    assert len(find_records(quick.out)) == 3
 
 
 @pytest.mark.parametrize("method", ["p-SGD", "selective-backprop"])
@@ -159,7 +160,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_result(quick, tmp_path, meth
     assert (row["how"], row["status"]) == ("resumed", "finished")
     (whole,) = quiet(quick, out=str(tmp_path / "whole"))
     same_results(Path(row["record"]), Path(whole["record"]))
-    assert len(find(quick.out)) == 1
+    assert len(find_records(quick.out)) == 1
 
 
 def test_a_killed_run_that_says_it_runs_is_taken_up(quick):
@@ -220,7 +221,7 @@ def test_a_failure_is_reported_and_stops_no_other_and_is_retried_on_request(quic
     retried = quiet(quick, retry=True, **grid)
     assert {row["status"] for row in retried} == {"finished"}
     assert retried.failed == {}
-    assert len(find(quick.out)) == 4
+    assert len(find_records(quick.out)) == 4
 
 
 def test_a_loss_that_is_not_finite_fails_with_its_sentence(quick):
@@ -255,7 +256,7 @@ def test_an_interrupt_leaves_a_record_to_go_on_with(quick, forget_methods, tmp_p
     with pytest.raises(KeyboardInterrupt):
         list(sweep)
     assert sweep.counts == {"planned": 1, "stopped": 1}
-    assert len(open_record(find(quick.out)[0]).epochs) == 2
+    assert len(open_record(find_records(quick.out)[0]).epochs) == 2
     calm.touch()
     assert [row["how"] for row in sweep] == ["resumed", "trained"]
 
@@ -334,11 +335,14 @@ def test_a_run_that_somebody_is_at_is_waited_for_and_not_done_twice(quick):
     row = next(rows)
     other.join()
     assert (row["seed"], row["how"], row["status"]) == (0, "kept", "finished")
-    assert len(find(quick.out)) == 2
+    assert len(find_records(quick.out)) == 2
 
 
-def test_a_folder_that_knows_no_locks_is_said_once_and_used(quick, monkeypatch):
-    monkeypatch.setattr(lock, "fcntl", None)
+def test_a_folder_that_knows_no_locks_is_said_and_used(quick, monkeypatch):
+    def unsupported(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.FileLock, "acquire", unsupported)
     with pytest.warns(UserWarning, match="train in this folder from one place only"):
         assert [row["status"] for row in quiet(quick)] == ["finished"]
 

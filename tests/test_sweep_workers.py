@@ -21,7 +21,7 @@ from waiting import until
 import budgetlab as bl
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
-from budgetlab.records import find, open_record
+from budgetlab.records import find_records, open_record
 from budgetlab.records.lock import holder, is_held
 from budgetlab.sweeps import dispatch
 from budgetlab.sweeps.dispatch import Processes, slots_for
@@ -173,8 +173,7 @@ def test_two_sweeps_on_one_folder_train_each_run_once(config, start):
         hows.append([row["how"] for row in json.loads(out)["summaries"]])
     for both in zip(*hows, strict=True):
         assert sorted(both) == ["kept", "trained"]
-    records = [open_record(path) for path in find(config.out)]
-    assert [len(record.epochs) for record in records] == [10] * 6
+    assert [len(record.epochs) for record in bl.open_records(config.out)] == [10] * 6
 
 
 def test_a_killed_worker_costs_no_run_and_ctrl_c_stops_the_others(config, start, whole):
@@ -197,7 +196,8 @@ def test_a_killed_worker_costs_no_run_and_ctrl_c_stops_the_others(config, start,
     result = json.loads(out)
     assert result["counts"] == {"stopped": 1, "finished": 1}
     same_results(Path(result["summaries"][0]["record"]), whole(epochs=LONG))
-    assert {open_record(path).status for path in find(config.out)} == {"stopped", "finished"}
+    statuses = {record.status for record in bl.open_records(config.out)}
+    assert statuses == {"stopped", "finished"}
     assert list(Path(config.out).glob(".sweep/stop-*")) == []
 
 
@@ -243,7 +243,7 @@ def test_a_cluster_trains_a_grid_and_outlives_a_killed_worker(config, cluster, w
     assert rows[LONG, 0]["how"] == "resumed"
     same_results(Path(rows[LONG, 0]["record"]), whole(epochs=LONG))
     same_results(Path(rows[2, 0]["record"]), whole(epochs=2))
-    assert len(find(config.out)) == 4
+    assert len(find_records(config.out)) == 4
 
 
 @dask
@@ -276,7 +276,7 @@ def test_a_scheduler_that_is_killed_and_started_again(config, begin, tmp_path, w
     assert row["how"] in ("resumed", "kept")
     assert row["status"] == "finished"
     same_results(Path(row["record"]), whole(epochs=150))
-    assert len(find(config.out)) == 1
+    assert len(find_records(config.out)) == 1
 
 
 @dask

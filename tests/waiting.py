@@ -6,7 +6,7 @@ from collections.abc import Callable
 __all__ = ["until"]
 
 
-def until(happened: Callable[[], object], seconds: float = 90) -> None:
+def until(happened: Callable[[], object], seconds: float = 180) -> None:
     """Return as soon as something is the case; fail where it does not come in time."""
     end = time.monotonic() + seconds
     while not happened():

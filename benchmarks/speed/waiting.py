@@ -28,7 +28,7 @@ from benchmarks.speed.measure import (
 )
 from budgetlab.config import RunConfig
 from budgetlab.devices import SWITCH
-from budgetlab.records import RecordWriter, find, open_record
+from budgetlab.records import RecordWriter, open_records
 
 __all__ = ["demo", "jobs", "start"]
 
@@ -179,8 +179,8 @@ def _bare_seconds(folder: Path, repeats: int = 12) -> float:
     torch.set_num_threads(1)
     try:
         alike: dict[tuple[str, int, int], int] = {}
-        for path in find(folder):
-            about = open_record(path).about
+        for record in open_records(folder):
+            about = record.about
             summary, side = about["summary"], about["data"]["shape"][-1]
             kind = (summary["model"], about["config"]["batch_size"], side)
             alike[kind] = alike.get(kind, 0) + summary["steps"]

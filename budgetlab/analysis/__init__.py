@@ -13,7 +13,7 @@ from budgetlab.analysis.distributions import (
     quantiles,
     sample_life,
 )
-from budgetlab.analysis.frames import COSTS, RecordWarning, epochs, load, summaries
+from budgetlab.analysis.frames import COSTS, epochs, summaries
 from budgetlab.analysis.gradients import grand
 from budgetlab.analysis.learning import AXES, cost_to_reach, curves, frontier
 from budgetlab.analysis.noise import (
@@ -52,6 +52,8 @@ from budgetlab.analysis.tables import (
     table,
 )
 from budgetlab.analysis.will_it_pay import Forecast, pay_features, will_it_pay
+from budgetlab.records import RecordWarning
+from budgetlab.records import open_records as load
 
 __all__ = [
     "AXES",

@@ -13,7 +13,7 @@ from budgetlab.analysis.conditions import (
     require,
     varying,
 )
-from budgetlab.analysis.frames import COSTS, Records, summaries
+from budgetlab.analysis.frames import COSTS, summaries
 from budgetlab.analysis.statistics import (
     MARGIN,
     Paired,
@@ -26,6 +26,7 @@ from budgetlab.analysis.statistics import (
 from budgetlab.analysis.tables import ConditionTable
 from budgetlab.analysis.usable import usable, warn_of_other_data
 from budgetlab.errors import InputError, unknown
+from budgetlab.records import Records
 
 __all__ = ["BASELINE", "compare", "results"]
 
@@ -62,7 +63,7 @@ def compare(
     Parameters
     ----------
     records
-        As for :func:`budgetlab.analysis.load`, or a frame as from
+        As for :func:`budgetlab.open_records`, or a frame as from
         :func:`budgetlab.analysis.summaries`.
     baseline
         Methods to compare with, one row for each.
@@ -167,7 +168,7 @@ def results(
     Parameters
     ----------
     records
-        As for :func:`budgetlab.analysis.load`, or a frame as from
+        As for :func:`budgetlab.open_records`, or a frame as from
         :func:`budgetlab.analysis.summaries`.
     metric
         Column to average.

@@ -1,19 +1,15 @@
 """Records as tidy frames: one row a run, or one row a run and epoch."""
 
 import warnings
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
-from budgetlab.records import Record, find
+from budgetlab.records import Record, Records, RecordWarning, open_records
 
-__all__ = ["COSTS", "RecordWarning", "Records", "epochs", "load", "summaries"]
-
-Records = Path | str | Record | Iterable[Path | str | Record]
+__all__ = ["COSTS", "RecordWarning", "Records", "epochs", "summaries"]
 
 COSTS = {
     "steps": "optimiser steps",
@@ -29,55 +25,13 @@ FIRST = ("path", "status", "dataset", "method", "augmentation", "budget", "budge
          "test_accuracy", "test_loss", *COSTS, "epochs_trained")  # fmt: skip
 
 
-class RecordWarning(UserWarning):
-    """A record that cannot be used was left out; the others go on."""
-
-
-def load(records: Records) -> list[Record]:
-    """Open records; those that cannot be opened are left out with a warning each.
-
-    Parameters
-    ----------
-    records
-        A record or the path of one, a folder that holds records at any depth, or
-        several of these. Per-sample arrays are not read.
-
-    Returns
-    -------
-    list of Record
-        In the order given; those below one folder sorted by path. Each once.
-
-    Raises
-    ------
-    InputError
-        If a path does not exist or holds no record, or if no record can be opened.
-    """
-    given = [records] if isinstance(records, Path | str | Record) else list(records)
-    opened: dict[Path, Record] = {}
-    problems = []
-    for item in given:
-        if isinstance(item, Record):
-            opened.setdefault(item.path.resolve(), item)
-            continue
-        for path in find(item):
-            try:
-                opened.setdefault(path.resolve(), Record(path))
-            except InputError as error:
-                problems.append(str(error))
-    if not opened:
-        raise InputError(problems[0] if problems else "no record was given: give at least one")
-    for problem in problems:
-        warnings.warn(f"{problem}; this record is left out", RecordWarning, stacklevel=2)
-    return list(opened.values())
-
-
 def summaries(records: Records) -> pd.DataFrame:
     """Return one row a run: what it was, what it reached, what it cost.
 
     Parameters
     ----------
     records
-        As for :func:`load`.
+        As for :func:`budgetlab.open_records`.
 
     Returns
     -------
@@ -91,7 +45,7 @@ def summaries(records: Records) -> pd.DataFrame:
         ``model`` and ``precision`` are what was used, also where ``auto`` was asked for.
         What a run that was cut off did not sum up is taken from its last whole epoch.
     """
-    frame = pd.DataFrame([_summary(record) for record in load(records)])
+    frame = pd.DataFrame([_summary(record) for record in open_records(records)])
     return frame[[*FIRST, *(name for name in frame if name not in FIRST)]]
 
 
@@ -158,7 +112,7 @@ def epochs(records: Records) -> pd.DataFrame:
         the rate of the epoch and ``lr_start`` the setting).
     """
     parts = []
-    for number, record in enumerate(load(records)):
+    for number, record in enumerate(open_records(records)):
         try:
             table = record.epochs
         except InputError as error:

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis.conditions import condition_columns, require
-from budgetlab.analysis.frames import COSTS, Records, epochs, summaries
+from budgetlab.analysis.frames import COSTS, epochs, summaries
 from budgetlab.analysis.statistics import mean_interval
 from budgetlab.analysis.tables import ConditionTable
 from budgetlab.errors import unknown
+from budgetlab.records import Records
 
 __all__ = ["AXES", "cost_to_reach", "curves", "frontier"]
 
@@ -38,7 +39,7 @@ def curves(
     Parameters
     ----------
     records
-        As for :func:`budgetlab.analysis.load`, or a frame as from
+        As for :func:`budgetlab.open_records`, or a frame as from
         :func:`budgetlab.analysis.epochs`.
     cost
         One of :data:`AXES`.
@@ -111,7 +112,7 @@ def frontier(
     Parameters
     ----------
     records
-        As for :func:`budgetlab.analysis.load`, or a frame as from
+        As for :func:`budgetlab.open_records`, or a frame as from
         :func:`budgetlab.analysis.summaries`.
     cost
         One of :data:`budgetlab.analysis.COSTS`.
@@ -164,7 +165,7 @@ def cost_to_reach(
     Parameters
     ----------
     records
-        As for :func:`budgetlab.analysis.load`, or a frame as from
+        As for :func:`budgetlab.open_records`, or a frame as from
         :func:`budgetlab.analysis.epochs`.
     target
         At least this accuracy, or at most this loss.

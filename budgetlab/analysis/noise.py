@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis.conditions import condition_columns, varying
-from budgetlab.analysis.frames import Records, load, summaries
+from budgetlab.analysis.frames import summaries
 from budgetlab.analysis.per_sample import hardness, measures
 from budgetlab.analysis.picks import selection
 from budgetlab.analysis.ranks import top_share
 from budgetlab.analysis.statistics import mean_interval
 from budgetlab.analysis.usable import usable
 from budgetlab.errors import InputError
-from budgetlab.records import Record
+from budgetlab.records import Record, Records, open_records
 
 __all__ = ["detection", "detection_curve", "detection_over_time", "noise_cost", "noisy_picks"]
 
@@ -61,7 +61,7 @@ def detection(
     if isinstance(data, pd.DataFrame):
         return _detect(data, names)
     parts = []
-    for record in load(data):
+    for record in open_records(data):
         frame = _detect(measures(record, epochs=epochs), names, str(record.path))
         for place, name in enumerate(LABELS):
             frame.insert(place, name, record.config.get(name))
@@ -201,7 +201,7 @@ def noisy_picks(records: Records) -> pd.DataFrame:
         the data, and ``times_base``, the one over the other.
     """
     parts = []
-    for record in load(records):
+    for record in open_records(records):
         frame = selection(record)
         if not frame.attrs.get("noisy_base"):
             raise InputError(f"'{record.path}' has no wrong labels: give runs with label noise")
@@ -235,7 +235,7 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
         samples with a wrong label that were classified as that label at their last
         visit. Rows without noise have a cost of 0 and no ``picked``.
     """
-    runs = load(records)
+    runs = open_records(records)
     frame = summaries(runs).assign(
         **pd.DataFrame([_picked_and_learned(run) for run in runs]).to_dict("series")
     )

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.frames import Records, load
 from budgetlab.analysis.per_sample import measures
 from budgetlab.errors import InputError, unknown
-from budgetlab.records import write_atomically
+from budgetlab.records import Records, open_records, write_atomically
 
 __all__ = ["VERDICTS", "export_indices", "indices", "triage"]
 
@@ -102,7 +101,7 @@ def triage(
 
 def _averaged(records: Records) -> pd.DataFrame:
     """Mean of each measure over runs on the same data."""
-    runs = load(records)
+    runs = open_records(records)
     for run in runs[1:]:
         if run.fingerprint != runs[0].fingerprint:
             raise InputError(

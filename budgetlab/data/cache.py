@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from budgetlab.memory import require_memory
-from budgetlab.records.safety import DAMAGED_ARCHIVE, declared_sizes
+from budgetlab.records.safety import DAMAGED_ARCHIVE, declared_sizes, require_memory
 
 __all__ = ["read_cache", "write_cache"]
 

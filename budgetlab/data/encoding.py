@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from budgetlab.errors import InputError
-from budgetlab.memory import require_memory
+from budgetlab.records.safety import require_memory
 
 __all__ = ["as_samples", "encode_labels", "read_dataset"]
 

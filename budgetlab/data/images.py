@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from budgetlab.data.cache import read_cache, write_cache
 from budgetlab.errors import InputError
-from budgetlab.memory import require_memory
+from budgetlab.records.safety import require_memory
 
 __all__ = [
     "DEFAULT_SIZE",

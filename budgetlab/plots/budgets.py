@@ -8,10 +8,10 @@ import pandas as pd
 
 from budgetlab.analysis import results, selection, summaries, varying
 from budgetlab.analysis.conditions import condition_columns, label, require
-from budgetlab.analysis.frames import Records, load
 from budgetlab.analysis.tables import keys_of
 from budgetlab.plots import style
 from budgetlab.plots.learning import named_groups
+from budgetlab.records import Records, open_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,7 @@ def coverage(
 
 def _coverage_by_condition(data: Records) -> dict[str, pd.DataFrame]:
     """Mean coverage of the runs of each condition, named by what tells it from the others."""
-    runs = load(data)
+    runs = open_records(data)
     about = summaries(runs)
     shown = varying(about, condition_columns(about)) or ["method"]
     parts: dict[str, list[pd.DataFrame]] = {}

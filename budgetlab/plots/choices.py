@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import label, load, run_agreement, summaries, varying
+from budgetlab.analysis import label, run_agreement, summaries, varying
 from budgetlab.analysis import picks_by as find_picks
 from budgetlab.analysis.conditions import condition_columns, require
-from budgetlab.analysis.frames import Records
 from budgetlab.errors import unknown
 from budgetlab.plots import style
 from budgetlab.plots.samples import run_names
+from budgetlab.records import Records, open_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def agreement_matrix(
     if isinstance(data, pd.DataFrame):
         frame = data
     else:
-        runs = load(data)
+        runs = open_records(data)
         names = dict(zip((str(run.path) for run in runs), run_names(runs), strict=True))
         frame = run_agreement(runs, measure).replace({"a": names, "b": names})
     require(frame, ["a", "b", value], "a frame of agreements")
@@ -118,7 +118,7 @@ def picks_by(
     ax
         Where to draw; a new figure by default.
     """
-    runs = load(data)
+    runs = open_records(data)
     about = summaries(runs)
     shown = varying(about, condition_columns(about)) or ["method"]
     names = [label(row, shown) for row in about.to_dict("records")]

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import calibration, credit_by_reference, load, measures, selection
+from budgetlab.analysis import calibration, credit_by_reference, measures, selection
 from budgetlab.analysis import class_share as find_class_share
 from budgetlab.analysis.conditions import require
-from budgetlab.analysis.frames import Records
 from budgetlab.errors import InputError
 from budgetlab.plots import style
 from budgetlab.plots.samples import run_names
-from budgetlab.records import Record
+from budgetlab.records import Record, Records, open_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,7 +132,7 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
     """
     if flag not in FLAGS:
         raise InputError(f"unknown flag '{flag}': choose one of {', '.join(FLAGS)}")
-    runs = load(data)
+    runs = open_records(data)
     found = dict(zip(run_names(runs), map(selection, runs), strict=True))
     ax = style.axes(ax)
     drawn, said, base = style.looks(list(found)), [], 0.0
@@ -181,7 +180,7 @@ def credit_calibration(
     ax
         Where to draw; a new figure by default.
     """
-    runs = load(data)
+    runs = open_records(data)
     names = [
         name if "credit" in name else f"{name} (credit {run.config.get('credit', '')})"
         for name, run in zip(run_names(runs), runs, strict=True)

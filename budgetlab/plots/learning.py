@@ -9,9 +9,9 @@ import pandas as pd
 from budgetlab.analysis import BASELINE, compare, curves, summaries, varying
 from budgetlab.analysis import frontier as find_frontier
 from budgetlab.analysis.conditions import condition_columns, label, method_order, require
-from budgetlab.analysis.frames import Records
 from budgetlab.analysis.tables import keys_of
 from budgetlab.plots import style
+from budgetlab.records import Records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,8 @@ import pandas as pd
 from budgetlab.analysis import detection_curve as find_curve
 from budgetlab.analysis import noisy_picks as find_picks
 from budgetlab.analysis.conditions import require
-from budgetlab.analysis.frames import Records
 from budgetlab.plots import style
-from budgetlab.records import Record
+from budgetlab.records import Record, Records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import label, load, one_epoch, quantiles, ranked_counts, summaries, varying
+from budgetlab.analysis import label, one_epoch, quantiles, ranked_counts, summaries, varying
 from budgetlab.analysis import sample_life as find_life
 from budgetlab.analysis.conditions import condition_columns, require
-from budgetlab.analysis.frames import Records
 from budgetlab.errors import InputError
 from budgetlab.plots import style
-from budgetlab.records import Record
+from budgetlab.records import Record, Records, open_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,7 +155,7 @@ def who_was_picked(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) ->
     if isinstance(data, pd.DataFrame):
         ranked = {"this run": data}
     else:
-        runs = load(data)
+        runs = open_records(data)
         ranked = dict(zip(run_names(runs), map(ranked_counts, runs), strict=True))
     ax = style.axes(ax)
     drawn = style.looks(list(ranked))

@@ -23,7 +23,14 @@ from budgetlab.records.format import (
     plain,
     write_atomically,
 )
-from budgetlab.records.reader import Record, find, open_record
+from budgetlab.records.reader import (
+    Record,
+    Records,
+    RecordWarning,
+    find_records,
+    open_record,
+    open_records,
+)
 from budgetlab.records.thin import thin
 from budgetlab.records.writer import RecordWriter
 
@@ -32,9 +39,12 @@ __all__ = [
     "FORMAT",
     "SAMPLE_ARRAYS",
     "Record",
+    "RecordWarning",
     "RecordWriter",
-    "find",
+    "Records",
+    "find_records",
     "open_record",
+    "open_records",
     "plain",
     "thin",
     "write_atomically",

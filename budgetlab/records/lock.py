@@ -1,9 +1,8 @@
 """One record, one trainer: locks that the system frees when their holder dies.
 
-A lock is an empty place in a file, held with ``flock``. The kernel frees it however
-its process ends, ``kill -9`` included, so there are no stale locks, no clocks to
-compare and nothing to clean up. Lock files are never removed: on a network folder
-another machine may still see the old one, and both would believe to hold the lock.
+A lock is a file that is held with filelock: with ``flock``, on Windows with ``LockFileEx``.
+The system frees it however its process ends, ``kill -9`` included, so there are no stale
+locks, no clocks to compare and nothing to clean up. Reading a record needs no lock.
 
 On a network folder the lock is as good as the file system's: NFS takes it to the server
 (and frees those of a machine that vanished after its lease, about 90 seconds on
@@ -21,32 +20,23 @@ import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from budgetlab.errors import RunError
 
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
-
-__all__ = ["LOCKS", "InUse", "hold", "hold_record", "holder", "is_held", "lock_of"]
-
-LOCKS = fcntl is not None
-"""Whether this system has such locks."""
+__all__ = ["InUse", "hold", "hold_record", "holder", "is_held", "lock_of"]
 
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
-
-
-MOST_SIGNED = 4096
-# A lock file out of a stranger's record may be a link to a file elsewhere, or a pipe.
-CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+# Asking whether a lock is held takes it for a moment: that is waited for, and no longer.
+MOMENT_SECONDS = 0.1
+# Windows locks the first byte, which nobody else can read then: the holder is named behind it.
+SIGNED_FROM, MOST_SIGNED = 1, 4096
 
 
 class InUse(RunError):
-    """Somebody else is training this record now."""
+    """The record is being trained elsewhere now."""
 
 
 def lock_of(record: Path) -> Path:
@@ -61,7 +51,7 @@ def hold_record(record: Path) -> Iterator[None]:
     Raises
     ------
     InUse
-        If somebody else is; the message says who.
+        If another process or thread is; the message says which.
     OSError
         If the record is gone or its folder cannot be written.
     """
@@ -93,85 +83,75 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[bool]:
     Yields
     ------
     bool
-        Whether it is held now. False: somebody else holds it.
+        Whether it is held now. False: it is held elsewhere.
 
     Raises
     ------
     OSError
-        If the file cannot be made.
+        If the file cannot be made, or is a link.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | CAREFUL, 0o666)
+    # Of no thread: what trains is a generator, which another thread may close.
+    lock, ours = FileLock(path, thread_local=False), True
     try:
-        ours = _lock(handle, path, wait)
+        lock.acquire(timeout=-1 if wait else MOMENT_SECONDS, poll_interval=MOMENT_SECONDS / 5)
+    except Timeout:
+        ours = False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        reason = error.strerror or "no reason given"
+        warnings.warn(
+            f"'{path.parent}' cannot be locked ({reason}): train in this folder from one place "
+            "only",
+            stacklevel=3,
+        )
+    try:
         if ours:
-            _sign(handle)
+            _sign(path)
         yield ours
     finally:
-        # Closing frees the lock.
-        os.close(handle)
+        lock.release()
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds a lock now; nothing is made."""
-    if fcntl is None or not path.is_file():
+    """Whether a lock is held now, here or elsewhere; nothing is made."""
+    if not path.is_file():
         return False
+    lock = FileLock(path, thread_local=False)
     try:
-        handle = os.open(path, os.O_RDWR | CAREFUL)
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
     except OSError:
-        # Nobody who may only read can tell: training would be refused in any case.
+        # Whoever may only read cannot tell: training would be refused in any case.
         return False
-    try:
-        return not _lock(handle, path, wait=False)
-    finally:
-        os.close(handle)
+    lock.release()
+    return False
 
 
 def holder(path: Path) -> dict[str, Any]:
     """Who held a lock last: ``process``, ``host``, ``since``; empty where unknown."""
     try:
+        if not path.is_file():
+            return {}
         with path.open("rb") as file:
+            file.seek(SIGNED_FROM)
             signed = json.loads(file.read(MOST_SIGNED))
     except (OSError, ValueError, RecursionError):
         return {}
     return signed if isinstance(signed, dict) else {}
 
 
-def _lock(handle: int, path: Path, wait: bool) -> bool:
-    if fcntl is None:
-        _warn(path, "this system has no flock")
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
-        _warn(path, error.strerror or "no reason given")
-    return True
-
-
-def _warn(path: Path, reason: str) -> None:
-    warnings.warn(
-        f"'{path.parent}' cannot be locked ({reason}): train in this folder from one place only",
-        stacklevel=4,
-    )
-
-
-def _sign(handle: int) -> None:
+def _sign(path: Path) -> None:
     """Leave word of who holds the lock, for people and messages; nothing depends on it."""
-    text = json.dumps(
-        {
-            "process": os.getpid(),
-            "host": platform.node(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-    )
-    about = os.fstat(handle)
-    if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
-        # A second name of a file elsewhere: nothing is written into it.
-        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    text = json.dumps({"process": os.getpid(), "host": platform.node(), "since": now})
     with contextlib.suppress(OSError):
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, text.encode(), 0)
+        about = path.lstat()
+        # Out of a stranger's record it may be a pipe, or a second name of a file elsewhere.
+        if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+            with path.open("r+b") as file:
+                file.seek(SIGNED_FROM)
+                file.write(text.encode())
+                file.truncate()

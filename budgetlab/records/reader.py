@@ -1,9 +1,11 @@
 """Reading records, without torch."""
 
+import html
 import json
 import math
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,24 +15,33 @@ import pandas as pd
 
 from budgetlab.config import RENAMED
 from budgetlab.errors import InputError
-from budgetlab.memory import require_memory
-from budgetlab.records.description import complaint
-from budgetlab.records.format import EPOCH_COLUMNS, FORMAT, SAMPLE_ARRAYS, read_texts
-from budgetlab.records.lock import LOCKS, is_held, lock_of
+from budgetlab.records.format import (
+    EPOCH_COLUMNS,
+    FORMAT,
+    SAMPLE_ARRAYS,
+    complaint,
+    read_texts,
+)
+from budgetlab.records.lock import is_held, lock_of
 from budgetlab.records.safety import (
     DAMAGED_ARCHIVE,
     check_arrays,
     check_chunks,
     own_file,
     read_npz,
+    require_memory,
 )
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Record", "find", "open_record"]
+__all__ = ["Record", "RecordWarning", "Records", "find_records", "open_record", "open_records"]
 
 NO_RECORD = "no run leaves so much behind, so do not read it"
+
+
+class RecordWarning(UserWarning):
+    """A record that cannot be used was left out; the others go on."""
 
 
 class Record:
@@ -50,7 +61,32 @@ class Record:
         self.about = _read_about(self.path)
 
     def __repr__(self) -> str:
-        return f"Record({str(self.path)!r}, status={self.status!r}, epochs={len(self.epochs)})"
+        return (
+            f"Record({str(self.path)!r}, status={self.status!r}, epochs={self._counted_epochs()})"
+        )
+
+    def _repr_html_(self) -> str:
+        config, summary = self.config, self.summary
+        accuracy, flops = summary.get("test_accuracy"), summary.get("flops")
+        rows = {
+            "record": self.path.name,
+            "method": config["method"],
+            "data": self.about["data"].get("name", config["dataset"]),
+            "budget": f"{config['budget']:g} of the full run, in {config['budget_unit']}",
+            "test accuracy": "not evaluated" if accuracy is None else f"{accuracy:.2%}",
+            "cost": f"{summary.get('trained_samples') or 0:,} samples trained on, "
+            f"{summary.get('looked_samples') or 0:,} run forward only, {flops or 0:.3g} flops",
+            "status": f"{self.status}, {self._counted_epochs()} epochs",
+        }
+        cells = (f"<tr><th>{k}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
+        return f"<table>{''.join(cells)}</table>"
+
+    def _counted_epochs(self) -> int | str:
+        """How many epochs there are: what only shows a record must not fail at its damage."""
+        try:
+            return len(self.epochs)
+        except InputError:
+            return "damaged"
 
     @property
     def config(self) -> dict[str, Any]:
@@ -64,13 +100,22 @@ class Record:
 
     @property
     def is_training(self) -> bool:
-        """Whether a run adds to it now; where the system has no locks, whether it says so."""
-        return is_held(lock_of(self.path)) if LOCKS else self.status == "running"
+        """Whether a run adds to it now."""
+        return is_held(lock_of(self.path))
 
-    @property
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """Costs and accuracy so far, as ``budgetlab train --json`` prints them."""
-        return self.about["summary"]
+        summary = self.about["summary"]
+        # Written when training begins and ends: in between, or after a kill, the table knows more.
+        if self.status != "running" or not isinstance(self._counted_epochs(), int):
+            return summary
+        if self.epochs.empty:
+            return summary
+        last = {k: v for k, v in self.epochs.iloc[-1].items() if k in summary}
+        counts = {k: int(v) for k, v in last.items() if isinstance(summary[k], int)}
+        last = {k: None if math.isnan(v) else float(v) for k, v in last.items()}
+        return summary | last | counts | {"epochs": len(self.epochs)}
 
     @property
     def classes(self) -> list[str]:
@@ -128,11 +173,7 @@ class Record:
         missing = [name for name in SAMPLE_ARRAYS if name not in data]
         if missing:
             raise InputError(f"'{path}' lacks the arrays {', '.join(missing)}")
-        from budgetlab.records.derived import with_probability_of_label
-        from budgetlab.records.guarded import guarded
-
-        data = read_texts(guarded(with_probability_of_label(data), path))
-        return data.assign_coords(
+        return read_texts(_guarded(data, path)).assign_coords(
             epoch=np.arange(1, data.sizes["epoch"] + 1), sample=np.arange(data.sizes["sample"])
         )
 
@@ -173,8 +214,47 @@ def open_record(path: Path | str) -> Record:
     return Record(path)
 
 
-def find(paths: Path | str | Iterable[Path | str]) -> list[Path]:
-    """Find records: each path is a record, or a folder that holds some at any depth.
+Records = Path | str | Record | Iterable[Path | str | Record]
+
+
+def open_records(records: Records) -> list[Record]:
+    """Open several records; those that cannot be opened are left out with a warning each.
+
+    Parameters
+    ----------
+    records
+        A record or the path of one, a folder that holds records at any depth, or
+        several of these. Per-sample arrays are not read.
+
+    Returns
+    -------
+    list of Record
+        In the order given; those below one folder sorted by path. Each once.
+
+    Raises
+    ------
+    InputError
+        If a path does not exist or holds no record, or if no record can be opened.
+    """
+    given = [records] if isinstance(records, Path | str | Record) else list(records)
+    opened: dict[str, Record] = {}
+    problems = []
+    for item in given:
+        for path in [item.path] if isinstance(item, Record) else find_records(item):
+            try:
+                record = item if isinstance(item, Record) else Record(path)
+                opened.setdefault(os.path.realpath(path), record)
+            except InputError as error:
+                problems.append(str(error))
+    if not opened:
+        raise InputError(problems[0] if problems else "no record was given: give at least one")
+    for problem in problems:
+        warnings.warn(f"{problem}; this record is left out", RecordWarning, stacklevel=2)
+    return list(opened.values())
+
+
+def find_records(paths: Path | str | Iterable[Path | str]) -> list[Path]:
+    """Find the folders of records: each path is a record, or a folder that holds some at any depth.
 
     Returns
     -------
@@ -238,6 +318,47 @@ def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
         parts = [xr.open_zarr(path, drop_variables=names - {name}, **options) for name in names]
         parts = [p.isel(epoch=slice(0, epochs)) if "epoch" in p.dims else p for p in parts]
         return xr.merge(parts, join="exact", compat="no_conflicts")
+
+
+def _guarded(data: "xr.Dataset", path: Path) -> "xr.Dataset":
+    """Return arrays as they are, still read lazily, that say in a sentence what is damaged.
+
+    ``p_y`` is ``exp(-loss)`` where nothing is stored: written out it would cost a fifth of a
+    record and say nothing new.
+    """
+    import xarray as xr
+    from xarray.core import indexing
+
+    class Lazy(xr.backends.BackendArray):
+        def __init__(self, stored: Any, read: Callable[[Any], np.ndarray]):
+            self.shape, self.dtype, self.read = stored.shape, stored.dtype, read
+
+        def __getitem__(self, key: Any) -> Any:
+            support = indexing.IndexingSupport.OUTER
+            return indexing.explicit_indexing_adapter(key, self.shape, support, self.read)
+
+    def reader(name: str) -> Callable[[Any], np.ndarray]:
+        def read(key: Any) -> np.ndarray:
+            try:
+                return np.asarray(data[name].variable[key].values)
+            except Exception as error:
+                # zarr and its compressors raise many kinds of error on damaged files.
+                raise InputError(f"'{path / name}' cannot be read: {_reason(error)}") from None
+
+        return read
+
+    def read_p_y(key: Any) -> np.ndarray:
+        stored = reader("p_y")(key)
+        empty = np.isnan(stored)
+        return np.where(empty, np.exp(-reader("loss")(key)), stored) if empty.any() else stored
+
+    derived = data["p_y"].dims == data["loss"].dims
+    lazy = {}
+    for name, values in data.data_vars.items():
+        read = read_p_y if name == "p_y" and derived else reader(str(name))
+        array = indexing.LazilyIndexedArray(Lazy(values.variable, read))
+        lazy[name] = (values.dims, array, values.attrs)
+    return data.assign(lazy)
 
 
 def _reason(error: Exception) -> str:

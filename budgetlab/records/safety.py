@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from budgetlab.memory import require_memory
+from budgetlab.errors import InputError
 
 __all__ = ["DAMAGED_ARCHIVE", "MOST", "check_arrays", "check_chunks", "check_stored",
-           "declared_sizes", "own_file", "read_npz"]  # fmt: skip
+           "declared_sizes", "own_file", "read_npz", "require_memory"]  # fmt: skip
 
 MIB = 2**20
 # Bytes that a file of a record may have. The largest of our own, with 100,000 epochs or as
@@ -31,6 +31,8 @@ MOST = {"record.json": 64 * MIB, "epochs.csv": 256 * MIB, "thumbnails.npz": 256 
 # How arrays of ours are packed; chunks begin with what they are unpacked to.
 CODECS = {"bytes", "blosc", "zstd"}
 CHUNK_START = 18
+# Data is held once more for a moment, while it is split.
+COPIES = 2
 
 DAMAGED_ARCHIVE = (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, SyntaxError,
                    RuntimeError, NotImplementedError, zlib.error, struct.error,
@@ -214,3 +216,37 @@ def read_npz(file: Path, known: Collection[str], remedy: str) -> dict[str, np.nd
     # Opened here: numpy leaves a damaged file open.
     with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
         return {name: stored[name] for name in known if name in stored}
+
+
+def available_memory() -> int | None:
+    """Bytes that can be allocated now; the whole memory where that is not told; None if unknown."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def require_memory(what: str, size: int, remedy: str) -> None:
+    """Refuse data that would not fit.
+
+    Parameters
+    ----------
+    what
+        Named in the message.
+    size
+        Bytes of the arrays.
+    remedy
+        What to do instead, ends the message.
+    """
+    free = available_memory()
+    if free is not None and size * COPIES > free:
+        raise InputError(
+            f"{what} needs {size * COPIES / 2**30:.1f} GiB of memory and "
+            f"{free / 2**30:.1f} GiB are free: {remedy}"
+        )

@@ -12,12 +12,11 @@ from markupsafe import Markup
 
 from budgetlab import analysis
 from budgetlab.analysis.conditions import method_order
-from budgetlab.analysis.frames import Records
 from budgetlab.analysis.tables import is_numeric
 from budgetlab.errors import InputError, RunError
 from budgetlab.plots.samples import run_names
 from budgetlab.plots.style import capital
-from budgetlab.records import Record, write_atomically
+from budgetlab.records import Record, Records, open_records, write_atomically
 from budgetlab.report.figures import MIXING, section_over_runs, section_samples
 from budgetlab.report.reproduce import command
 
@@ -35,7 +34,7 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
     Parameters
     ----------
     records
-        As for :func:`budgetlab.analysis.load`. Those that cannot be used are named on
+        As for :func:`budgetlab.open_records`. Those that cannot be used are named on
         the page, and in a warning each; the others go on.
     out
         File to write; folders on the way are made.
@@ -88,7 +87,7 @@ def _template() -> jinja2.Template:
 
 
 def _content(records: Records) -> dict[str, Any]:
-    runs = analysis.load(records)
+    runs = open_records(records)
     frame = analysis.summaries(runs)
     try:
         compared = analysis.compare(frame)
