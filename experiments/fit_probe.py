@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from budgetlab import analysis
 from budgetlab.analysis.will_it_pay import FEATURES
 from budgetlab.errors import InputError
+from budgetlab.records import open_records
 from experiments.differences import select
 from experiments.plans import ENTRIES
 from experiments.tables import read
@@ -57,7 +58,7 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
 def features_of(records: Path) -> pd.DataFrame:
     """Mean features of the uniform runs of each cell; one row a cell."""
     found = []
-    for record in analysis.load(records):
+    for record in open_records(records):
         config = record.config
         if config["method"] != BASELINE or config["augmentation"] != "standard":
             continue

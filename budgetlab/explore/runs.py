@@ -37,7 +37,7 @@ def learning(
     Parameters
     ----------
     records
-        As for :func:`budgetlab.analysis.load`, or a frame as from
+        As for :func:`budgetlab.open_records`, or a frame as from
         :func:`budgetlab.analysis.epochs`.
     cost
         The axis to begin with: one of :data:`budgetlab.analysis.AXES`.
