@@ -24,7 +24,7 @@ from budgetlab.records import Record, write_atomically
 from budgetlab.training import Run, load_data
 from experiments.plans import entry
 
-__all__ = ["RESULTS", "key", "provenance", "read", "row_of", "sit"]
+__all__ = ["RESULTS", "key", "load", "provenance", "read", "row_of", "sit"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -67,6 +67,11 @@ def row_of(config: RunConfig, record: Record) -> dict[str, Any]:
     }
 
 
+def load(config: RunConfig) -> Splits:
+    """Data of a run; that of the last few is kept."""
+    return _load(_data_of(config))
+
+
 @lru_cache(maxsize=4)
 def _load(data: RunConfig) -> Splits:
     return load_data(data, progress=False)
@@ -83,7 +88,7 @@ def _train(config: RunConfig, kept: Path | None) -> dict[str, Any]:
     """Train one run in one thread; its row, or what went wrong."""
     torch.set_num_threads(1)
     try:
-        run = Run(config, splits=_load(_data_of(config)))
+        run = Run(config, splits=load(config))
         for _ in run:
             pass
         row = row_of(config, run.record)

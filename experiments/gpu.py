@@ -1,0 +1,287 @@
+"""A sitting on a GPU: tests, determinism, step times, then the paper's claims run by run.
+
+    python -m experiments.gpu --minutes M --out DIR [--images FOLDER_OR_ARCHIVE] [--plan]
+
+The parts come in a fixed order, each with a limit of its own, and whatever is done when the time
+is up is kept in DIR: ``log.txt`` says what came and what did not, each part has a folder, and the
+tables grow with every run that ends. The same command goes on where the last sitting stopped.
+``--plan`` says what would be done; ``--toy`` rehearses on a CPU. Nothing is fetched.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from budgetlab.config import RunConfig
+from budgetlab.errors import InputError
+from budgetlab.records import write_atomically
+from experiments import gpu_plan, gpu_runs
+from experiments.gpu_checks import dataset_of
+from experiments.tables import RESULTS
+
+__all__ = ["COMMANDS", "Command", "Log", "main"]
+
+ROOT = Path(__file__).parents[1]
+PYTHON = sys.executable
+TABLES = {"paper": "paper.csv", "scale": "scale_model_gpu.csv"}
+STATUSES = {"done": "done", "cut": "cut off by the clock", "failed": "FAILED", "out": "left out"}
+
+now = time.time
+
+
+@dataclass(frozen=True)
+class Command:
+    """A part that is a command, with at most this share of the sitting and so many minutes."""
+
+    about: str
+    arguments: tuple[str, ...]
+    share: float
+    minutes: float
+    expected: float
+    """Seconds it is expected to take on an H100: an estimate."""
+    toy: tuple[str, ...] = ("--toy",)
+    """What is added for a rehearsal."""
+
+
+CHECK, SPEED = ("-m", "experiments.gpu_checks"), ("-m", "benchmarks.speed")
+COMMANDS = {
+    "images": Command("unpack and decode the images", (*CHECK, "images"), 0.2, 3, 40),
+    "tests": Command(
+        "the tests marked gpu",
+        ("-m", "pytest", "-m", "gpu", "-rA", "-p", "no:cacheprovider"), 0.15, 4, 45, (),
+    ),
+    "determinism": Command(
+        "the same seed twice, bit for bit or not", (*CHECK, "determinism"), 0.05, 1, 25
+    ),
+    "steps": Command(
+        "step times of ResNet-18, small and compact at batch 128 and 512, with graphs and "
+        "without, beside the usual loop and a matrix product",
+        (*SPEED, "step"), 0.2, 4, 110,
+    ),
+    "importance": Command(
+        "what importance and augmentation add to a step", (*SPEED, "importance", "augmenting"),
+        0.1, 2, 60,
+    ),
+    "profile": Command("where the gaps are", (*CHECK, "profile"), 0.05, 1, 30),
+}  # fmt: skip
+
+
+class Log:
+    """What came of each part and what was said, on disk after every word.
+
+    ``progress.json`` is what the next sitting reads; ``log.txt`` the same for people.
+    """
+
+    def __init__(self, out: Path, toy: bool):
+        self.out = out
+        self.file = out / "progress.json"
+        self.parts: dict[str, dict[str, str | int]] = {}
+        self.lines: list[str] = []
+        if self.file.is_file():
+            told = json.loads(self.file.read_text())
+            if told["toy"] != toy:
+                raise InputError(
+                    f"out '{out}' holds a {'rehearsal' if told['toy'] else 'sitting'}, which "
+                    "cannot be mixed with the other: give another folder"
+                )
+            self.parts, self.lines = told["parts"], told["lines"]
+        self.toy = toy
+
+    def say(self, text: str) -> None:
+        """Add a line, with the time of day."""
+        self.lines.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}")
+        print(self.lines[-1], file=sys.stderr, flush=True)
+        self.write()
+
+    def mark(self, part: str, status: str, said: str) -> None:
+        """Say what became of a part."""
+        self.parts.setdefault(part, {"attempts": 0}).update(status=status, said=said)
+        self.say(f"{part}: {STATUSES[status]}. {said}")
+
+    def write(self) -> None:
+        """Bring both files up to date."""
+        told = {"toy": self.toy, "parts": self.parts, "lines": self.lines}
+        write_atomically(self.file, json.dumps(told, indent=1).encode())
+        parts = [*COMMANDS, *TABLES]
+        came = [f"{name:12} {self._became(name)}" for name in parts]
+        text = "\n".join(["What came, and what did not", "", *came, "", *self.lines, ""])
+        write_atomically(self.out / "log.txt", text.encode())
+
+    def _became(self, part: str) -> str:
+        became = self.parts.get(part, {})
+        if "status" not in became:
+            return "begun, and killed" if became else "not reached yet"
+        return f"{STATUSES[str(became['status'])]}. {became['said']}"
+
+
+def arguments_of(name: str, given: argparse.Namespace, folder: Path) -> list[str]:
+    """Return the command line of a part, which writes into its folder."""
+    command = COMMANDS[name]
+    added = command.toy if given.toy else ()
+    if name == "tests":
+        files = [path for path in sorted((ROOT / "tests").glob("test_*.py"))
+                 if "mark.gpu" in path.read_text(encoding="utf-8")]  # fmt: skip
+        # A rehearsal sees them skipped, which takes no more than one file to see.
+        return [PYTHON, *command.arguments, *map(str, files[-1:] if given.toy else files)]
+    out = given.out if name == "images" else folder
+    images = ["--images", str(given.images)] if name == "images" else []
+    return [PYTHON, *command.arguments, *images, "--out", str(out), *added]
+
+
+def run_command(name: str, given: argparse.Namespace, log: Log, end: float) -> None:
+    """Run a part in a process that is stopped at its limit; what it prints is kept."""
+    command = COMMANDS[name]
+    attempt = int(log.parts.get(name, {}).get("attempts", 0)) + 1
+    log.parts[name] = {"attempts": attempt}
+    folder = given.out / (name if attempt == 1 else f"{name}-{attempt}")
+    folder.mkdir(exist_ok=True)
+    limit = min(60 * given.minutes * command.share, 60 * command.minutes, end - now())
+    log.say(f"{name}: {command.about}; at most {limit:.0f} s")
+    began = now()
+    child = subprocess.Popen(
+        arguments_of(name, given, folder), cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    try:
+        printed, _ = child.communicate(timeout=max(0, limit))
+        status = "failed" if child.returncode else "done"
+    except subprocess.TimeoutExpired:
+        child.kill()
+        printed, _ = child.communicate()
+        status = "cut"
+    except BaseException:
+        child.kill()
+        raise
+    write_atomically(folder / "output.txt", printed.encode())
+    last = next(iter(reversed(printed.strip().splitlines())), "it said nothing")
+    log.mark(name, status, f"{last.strip(' =')} ({now() - began:.0f} s)")
+
+
+def run_plan(
+    name: str, plan: list[RunConfig], given: argparse.Namespace, log: Log, end: float, workers: int
+) -> None:
+    """Train the runs of a plan until the time is up."""
+    log.parts.setdefault(name, {"attempts": 0})
+    files = [given.out / TABLES[name]]
+    if given.results is not None:
+        files.append(given.results / TABLES[name])
+    table = gpu_runs.Table(*files)
+    log.say(f"{name}: {len(plan)} runs, {workers} side by side")
+    gpu_runs.sit(plan, table, given.out, workers=workers, end=end, say=log.say)
+    there = sum(key in table.rows for key in map(gpu_runs.tables.key, plan))
+    status = "done" if there == len(plan) else "cut"
+    log.mark(name, status, f"{there} of {len(plan)} runs are in {TABLES[name]}")
+
+
+def sit(given: argparse.Namespace) -> None:
+    """Do part after part until the time is up."""
+    end = now() + 60 * given.minutes
+    given.out.mkdir(parents=True, exist_ok=True)
+    for leftover in given.out.glob(".*.*"):  # of a file that was being written
+        leftover.unlink()
+    log = Log(given.out, given.toy)
+    where = "a CPU, a rehearsal" if given.toy else torch.cuda.get_device_name()
+    log.say(f"a sitting of {given.minutes:g} minutes on {where}, torch {torch.__version__}")
+    for name in COMMANDS:
+        if log.parts.get(name, {}).get("status") == "done" or now() >= end:
+            continue
+        if name == "images" and given.images is None:
+            log.mark(name, "out", "no --images were given")
+            continue
+        run_command(name, given, log, end)
+    # A few seconds for what is under way, so that the sitting ends when it says.
+    last = end - min(20.0, 1.2 * given.minutes)
+    for name, (make, workers) in plans(given).items():
+        if now() >= last:
+            break
+        if log.parts.get("images", {}).get("status") != "done" and name == "paper":
+            log.mark(name, "out", "there are no images to train on")
+            continue
+        run_plan(name, make(), given, log, last, workers)
+    log.say("the time is up" if now() >= last else "all is done")
+
+
+def plans(given: argparse.Namespace) -> dict[str, tuple[Callable[[], list[RunConfig]], int]]:
+    """How the runs of both plans are listed, and how many go side by side."""
+    dataset = dataset_of(given.images, given.out) if given.images else "shapes"
+    root = str(given.out / "data")
+    return {
+        "paper": (
+            lambda: [run for _, runs in gpu_plan.paper(dataset, toy=given.toy, data_root=root)
+                     for run in runs], given.workers,
+        ),
+        "scale": (
+            lambda: gpu_plan.scale(dataset, toy=given.toy, data_root=root),
+            # So small a network leaves a GPU idle: the processor decides how many go side by side.
+            given.workers if given.toy else max(given.workers, os.cpu_count() or 1),
+        ),
+    }  # fmt: skip
+
+
+def show_plan(given: argparse.Namespace) -> None:
+    """Print what would be done, with what it is expected to take."""
+    dataset = dataset_of(given.images, given.out) if given.images else "folder:images"
+    print(
+        f"A sitting of {given.minutes:g} minutes. Seconds are estimates for an H100, not measured:"
+    )
+    print(f"{gpu_plan.ASSUMED}\n")
+    total = 0.0
+    for name, command in COMMANDS.items():
+        limit = min(given.minutes * command.share, command.minutes)
+        total += min(command.expected, 60 * limit)
+        print(f"{name:12} about {command.expected:4.0f} s, at most {60 * limit:4.0f} s: "
+              f"{command.about}")  # fmt: skip
+    print(f"\npaper: {given.workers} runs side by side" + ("" if given.images else
+          "; LEFT OUT without --images"))  # fmt: skip
+    for stage, runs in gpu_plan.paper(dataset, toy=given.toy, data_root="data"):
+        seconds = sum(map(gpu_plan.expected_seconds, runs))
+        total += seconds
+        print(f"  {stage:45} {len(runs):3} runs, about {seconds:6,.0f} s, "
+              f"{total / 60:6.1f} minutes so far")  # fmt: skip
+    runs = gpu_plan.scale(dataset, toy=given.toy, data_root="data")
+    hours = sum(map(gpu_plan.expected_seconds, runs)) / 3600
+    print(f"\nscale: {len(runs):,} runs of the scale model and the map, about {hours:,.1f} hours")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Sit, or say what a sitting would do; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder that holds all of it")
+    parser.add_argument("--images", type=Path, help="folder of class folders, or a tar of one")
+    parser.add_argument("--workers", type=int, default=4, help="runs side by side")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where tables are kept too")
+    parser.add_argument("--plan", action="store_true", help="say what would be done; do nothing")
+    parser.add_argument("--toy", action="store_true", help="a rehearsal on a CPU, at toy size")
+    given = parser.parse_args(arguments)
+    given.out = given.out.resolve()
+    if given.toy:
+        given.results = None
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if given.plan:
+        show_plan(given)
+        return 0
+    if not given.toy and not torch.cuda.is_available():
+        raise InputError(
+            "no CUDA device is here: --toy rehearses on a CPU, --plan says what would be done"
+        )
+    sit(given)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except InputError as error:
+        sys.exit(f"gpu: {error}")
+    except KeyboardInterrupt:
+        sys.exit("gpu: stopped; the same command goes on from here")

@@ -1,0 +1,185 @@
+"""What a sitting on a GPU checks before it trains: its images, determinism, where the gaps are.
+
+Each is a command that a sitting starts and may stop: python -m experiments.gpu_checks NAME.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.autograd import DeviceType
+
+from benchmarks.speed.measure import epoch_seconds, make_loop, random_images
+from budgetlab.data import load as load_data
+from budgetlab.devices import choose_device
+from budgetlab.errors import InputError
+from budgetlab.records import write_atomically
+from budgetlab.training.graphs import SWITCH
+from budgetlab.training.loop import Loop
+
+__all__ = ["dataset_of", "determinism", "images", "profile"]
+
+NETWORKS = ("resnet18", "small", "compact")
+# A lifetime mean, a mixture of four images and a sampler with a forward pass of its own.
+TRIED = {"p-SGD": "ricap", "selective-backprop": "standard"}
+
+
+def dataset_of(given: Path, out: Path) -> str:
+    """Name of the data set in a folder, or in an archive once :func:`images` has unpacked it."""
+    if given.is_dir():
+        return f"folder:{given.resolve()}"
+    return f"folder:{(out / 'images' / given.name.split('.')[0]).resolve()}"
+
+
+def images(given: Path, out: Path) -> str:
+    """Unpack the images where they are in an archive, decode them, and say how many there are.
+
+    Parameters
+    ----------
+    given
+        Folder as :mod:`budgetlab.data.folder` reads it, or a tar archive of one.
+    out
+        Folder of the sitting.
+    """
+    if not given.exists():
+        raise InputError(f"there is no '{given}': give a folder of images or a tar archive of one")
+    target = Path(dataset_of(given, out).partition(":")[2])
+    if not target.is_dir():
+        _unpack(given, target)
+    name, root = dataset_of(given, out), out / "data"
+    splits = load_data(name, root=root, progress=False)
+    return f"{len(splits.train):,} training and {len(splits.test):,} test images"
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Put what is in an archive, or in the one folder in it, at the target, whole or not at all."""
+    if not tarfile.is_tarfile(archive):
+        raise InputError(f"'{archive}' is no tar archive: give one, or a folder of images")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(".*"):
+        shutil.rmtree(leftover)
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix="."))
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    inside = list(folder.iterdir())
+    whole = inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+    whole.rename(target)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _looped(model: str, graphs: bool, batch: int, steps: int, **settings: object) -> Loop:
+    """A loop that has trained for two epochs, with graphs where they pay or without."""
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "1" if graphs else "0"
+    try:
+        loop = make_loop(random_images(batch * steps), model, batch_size=batch, **settings)
+        for _ in range(2):
+            epoch_seconds(loop)
+    finally:
+        del os.environ[SWITCH]
+        if before is not None:
+            os.environ[SWITCH] = before
+    return loop
+
+
+def _left(loop: Loop) -> dict[str, np.ndarray]:
+    """All that training leaves: weights, and what it knows of the samples."""
+    weights = {
+        name: value.cpu().numpy() for name, value in loop.engine.network.state_dict().items()
+    }
+    return weights | loop.epoch_arrays()
+
+
+def determinism(
+    out: Path, models: Sequence[str] = NETWORKS, steps: int = 30, batch: int = 128
+) -> str:
+    """Train twice with the same seed and compare all that is left, bit for bit.
+
+    Writes ``determinism.csv``: one row a network and method, with graphs and without.
+    """
+    rows: list[dict[str, object]] = []
+    for model in models:
+        for method, augmentation in TRIED.items():
+            for graphs in (True, False):
+                settings = {"method": method, "augmentation": augmentation, "budget": 0.5}
+                one, two = (_looped(model, graphs, batch, steps, **settings) for _ in range(2))
+                rows.append(
+                    {"model": model, "method": method, "augmentation": augmentation,
+                     "graphs": graphs, "graph_in_use": one.engine._graph is not None,
+                     "device": str(one.device), "precision": str(one.engine.precision),
+                     "steps": one.ledger.steps, **_compared(_left(one), _left(two))}
+                )  # fmt: skip
+                text = pd.DataFrame(rows).to_csv(index=False)
+                write_atomically(out / "determinism.csv", text.encode())
+    same = sum(bool(row["same"]) for row in rows)
+    return f"{same} of {len(rows)} pairs of runs of the same seed are the same bit for bit"
+
+
+def _compared(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> dict[str, object]:
+    """Whether all arrays are the same, in how many they are not, and by how much at most."""
+    differ = [name for name in one if not np.array_equal(one[name], two[name], equal_nan=True)]
+    apart = [np.abs(one[name].astype(float) - two[name].astype(float)) for name in differ]
+    largest = max((float(np.nanmax(values)) for values in apart), default=0.0)
+    return {"same": not differ, "arrays": len(one), "differ": len(differ), "largest": largest}
+
+
+def profile(out: Path, models: Sequence[str] = NETWORKS, steps: int = 20, batch: int = 128) -> str:
+    """Say what a step of p-SGD spends its time on, and for what share of it the GPU has work.
+
+    Writes ``profile.txt``: for each network with graphs and without, a table of operations.
+    """
+    texts, busy = [], []
+    on_gpu = choose_device("auto").type == "cuda"
+    order = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
+    for model in models:
+        for graphs in (True, False):
+            loop = _looped(model, graphs, batch, steps, method="p-SGD")
+            with torch.profiler.profile() as profiler:
+                begun = time.perf_counter()
+                epoch_seconds(loop)
+                wall = time.perf_counter() - begun
+            averages = profiler.key_averages()
+            # An operation is listed with the time of its kernels, and so is each kernel.
+            kernels = sum(event.self_device_time_total for event in averages
+                          if event.device_type != DeviceType.CPU)  # fmt: skip
+            share = kernels / 1e6 / wall
+            head = f"{model}, batch {batch}, {'with' if graphs else 'without'} graphs: "
+            head += f"{steps} steps in {1000 * wall:.1f} ms"
+            head += f", kernels ran for {share:.0%} of it" if on_gpu else ""
+            texts.append(f"{head}\n{averages.table(sort_by=order, row_limit=25)}\n")
+            busy.append(f"{model} {share:.0%}" if graphs else f"{share:.0%} without")
+            write_atomically(out / "profile.txt", "\n".join(texts).encode())
+    return f"the GPU had work, under the profiler: {', '.join(busy)}" if on_gpu else "no GPU"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do one of them; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=("images", "determinism", "profile"))
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--toy", action="store_true")
+    given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
+    toy = {"models": ["tiny"], "steps": 16, "batch": 8} if given.toy else {}
+    if given.name == "images":
+        print(images(given.images, given.out))
+    else:
+        print({"determinism": determinism, "profile": profile}[given.name](given.out, **toy))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except InputError as error:
+        sys.exit(f"gpu_checks: {error}")

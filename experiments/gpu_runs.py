@@ -1,0 +1,262 @@
+"""Runs side by side on one GPU until a time is up: gone on with, recorded, thinned.
+
+Each run has a record under ``DIR/runs`` while it goes. One that is stopped by the clock, or
+killed, goes on from there at the next sitting. One that is finished first gets its row in the
+table, then a small copy under ``DIR/records``; only then its record is removed, so that at any
+moment what is not in the table yet can be computed from what lies there.
+"""
+
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from budgetlab.config import RunConfig
+from budgetlab.data import Splits
+from budgetlab.errors import InputError, RunError
+from budgetlab.records import thin, write_atomically
+from budgetlab.training import Run
+from experiments import tables
+
+__all__ = ["Table", "processes", "sit"]
+
+# What resuming needs is 90 MB for ResNet-18, and an epoch takes a fraction of a second.
+STATE_SECONDS = 20.0
+# An epoch under way when the time is up may end, and its state be written.
+GRACE = 30.0
+KEPT = {"samples": 2000, "epochs": 20}
+RESTARTS = 3
+
+now = time.time
+
+
+class Table:
+    """Rows of finished runs, in several files that are kept alike.
+
+    Parameters
+    ----------
+    files
+        CSV files; rows that any of them holds count.
+    """
+
+    def __init__(self, *files: Path):
+        self.files = files
+        frames = [tables.read(file) for file in files]
+        rows = [row for frame in frames for row in frame.to_dict("records")]
+        self.rows: dict[str, dict[str, Any]] = {row["key"]: row for row in reversed(rows)}
+        if self.rows:
+            self._write()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add the row of a run, on disk when this returns."""
+        self.rows[row["key"]] = row
+        self._write()
+
+    def _write(self) -> None:
+        text = pd.DataFrame(self.rows.values()).to_csv(index=False, float_format="%.6g")
+        for file in self.files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, text.encode())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run: its row; or how far it came; or what went wrong."""
+
+    row: dict[str, Any] | None = None
+    stopped: str = ""
+    failed: str = ""
+
+
+def _places(config: RunConfig, out: Path) -> tuple[Path, Path]:
+    """Where the record of a run lies while it goes, and where its small copy is kept."""
+    return out / "runs" / config.folder_name, out / "records" / config.folder_name
+
+
+def _opened(config: RunConfig, path: Path, splits: Splits) -> Run:
+    """Go on with the record that lies there, or begin one."""
+    if path.exists():
+        try:
+            return Run.resume(path, splits=splits)
+        except (InputError, RunError):
+            # Killed before its description was written, or of data that is not the same.
+            shutil.rmtree(path)
+    return Run(config, splits=splits)
+
+
+def train(config: RunConfig, out: Path, end: float) -> Outcome:
+    """Train a run to its end, or until a time; called in a process of its own."""
+    torch.set_num_threads(1)
+    config = config.replace(out=str(out / "runs"))
+    path, _ = _places(config, out)
+    try:
+        run = _opened(config, path, tables.load(config))
+        run.state_seconds = STATE_SECONDS
+        epochs = iter(run)
+        for _ in epochs:
+            if now() >= end and not run.loop.finished:
+                epochs.close()
+                share = run.budget.share_spent(run.ledger)
+                return Outcome(stopped=f"stopped at {share:.0%}, to be gone on with")
+        return Outcome(row=tables.row_of(config, run.record))
+    except Exception as error:
+        # One run that fails does not end a sitting.
+        return Outcome(failed=f"{type(error).__name__}: {error}")
+
+
+def tidy(config: RunConfig, out: Path) -> Outcome:
+    """Put a small copy in the place of the record of a run that is in the table."""
+    path, kept = _places(config, out)
+    try:
+        if not kept.exists():
+            thin(path, kept, **KEPT)
+        shutil.rmtree(path)
+    except Exception as error:
+        return Outcome(failed=f"its small copy: {type(error).__name__}: {error}")
+    return Outcome()
+
+
+def _end_with_parent() -> None:
+    """Leave no process behind that holds the GPU where the sitting was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def processes(workers: int) -> Executor:
+    """Processes that stay alive, each with a CUDA context of its own."""
+    return ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
+
+
+class Sitting:
+    """Runs under way, and what is to become of them; see :func:`sit`."""
+
+    def __init__(
+        self, plan: Iterable[RunConfig], table: Table, out: Path, workers: int, end: float,
+        say: Callable[[str], None], executor: Callable[[int], Executor],
+    ):  # fmt: skip
+        self.table, self.out, self.workers, self.end = table, out, workers, end
+        self.say, self.executor = say, executor
+        self.plan = {tables.key(config): config for config in plan}
+        self.queue = deque(c for key, c in self.plan.items() if key not in table.rows)
+        self.under_way: dict[Future[Outcome], tuple[bool, RunConfig]] = {}
+        self.restarts = 0
+
+    def go(self) -> None:
+        """Train until all is done or the time is up."""
+        self.pool = self.executor(self.workers)
+        try:
+            for key, config in self.plan.items():
+                if key in self.table.rows and _places(config, self.out)[0].exists():
+                    self._submit(config, training=False)
+            while self._fill():
+                left = max(0.0, self.end + GRACE - now())
+                done, _ = wait(self.under_way, timeout=left, return_when=FIRST_COMPLETED)
+                if not done:
+                    self.say(f"{len(self.under_way)} runs did not stop in time and are killed")
+                    return
+                for future in done:
+                    self._take(future)
+        finally:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    def _fill(self) -> bool:
+        """Begin runs while there is time; whether any is under way."""
+        while self.queue and len(self.under_way) < self.workers and now() < self.end:
+            self._submit(self.queue.popleft(), training=True)
+        return bool(self.under_way)
+
+    def _submit(self, config: RunConfig, *, training: bool) -> None:
+        work: Any = (train, config, self.out, self.end) if training else (tidy, config, self.out)
+        self.under_way[self.pool.submit(*work)] = training, config
+
+    def _take(self, future: Future[Outcome]) -> None:
+        if future not in self.under_way:  # its process was among those that were replaced
+            return
+        training, config = self.under_way.pop(future)
+        try:
+            outcome = future.result()
+        except BrokenProcessPool:
+            self._replace_processes([(training, config), *self.under_way.values()])
+            return
+        name = (f"{config.dataset_name}, {config.method}, {config.augmentation}, "
+                f"budget {config.budget:g}, seed {config.seed}")  # fmt: skip
+        if outcome.failed:
+            self.say(f"{name}: FAILED, {outcome.failed}")
+        elif outcome.stopped:
+            self.say(f"{name}: {outcome.stopped}")
+        elif outcome.row is not None:
+            self.table.add(outcome.row)
+            there = sum(key in self.table.rows for key in self.plan)
+            accuracy, seconds = outcome.row["test_accuracy"], outcome.row["seconds"]
+            self.say(f"{name}: {accuracy:.2%} after {seconds:.0f} s of training; "
+                     f"{there} of {len(self.plan)}")  # fmt: skip
+            self._submit(config, training=False)
+
+    def _replace_processes(self, lost: list[tuple[bool, RunConfig]]) -> None:
+        """A process ended, and took the others with it: start new ones, a few times."""
+        self.under_way.clear()
+        self.restarts += 1
+        if self.restarts > RESTARTS:
+            self.say(f"processes ended {self.restarts} times: no more are begun")
+            self.queue.clear()
+            return
+        self.say("a process ended, perhaps for want of memory: all are started anew")
+        self.pool.shutdown(wait=False)
+        self.pool = self.executor(self.workers)
+        self.queue.extendleft(config for training, config in reversed(lost) if training)
+
+
+def sit(
+    plan: Iterable[RunConfig],
+    table: Table,
+    out: Path,
+    *,
+    workers: int,
+    end: float,
+    say: Callable[[str], None],
+    executor: Callable[[int], Executor] | None = None,
+) -> None:
+    """Train the runs of a plan that have no row yet, until a time.
+
+    Parameters
+    ----------
+    plan
+        Runs, the most wanted first.
+    table
+        Takes their rows.
+    out
+        Folder of ``runs`` and ``records``.
+    workers
+        Runs side by side.
+    end
+        No epoch is begun after this, in seconds since 1970.
+    say
+        Takes a sentence for the log.
+    executor
+        Makes the processes; :func:`processes` by itself.
+    """
+    for leftover in (out / "records").glob(".*"):  # of a copy that was being made
+        shutil.rmtree(leftover, ignore_errors=True)
+    Sitting(plan, table, out, workers, end, say, executor or processes).go()

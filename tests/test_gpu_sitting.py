@@ -1,0 +1,279 @@
+"""A sitting on a GPU, rehearsed on a CPU: whatever the moment it ends, what is there is whole."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+import tarfile
+import time
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from budgetlab.errors import InputError
+from budgetlab.records import open_record
+from experiments import gpu, gpu_checks, gpu_plan, gpu_runs, tables
+
+ROOT = Path(__file__).parents[1]
+
+
+class Here(Executor):
+    """Does what it is given at once, in this process."""
+
+    def __init__(self, workers):
+        assert workers > 0
+
+    def submit(self, function, /, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+@pytest.fixture
+def plan(data_root):
+    runs = gpu_plan.paper("digits", toy=True, data_root=str(data_root))
+    return [run for _, some in runs for run in some][:4]
+
+
+def stopping_after(questions, monkeypatch):
+    """A clock that says for so many questions that it is early."""
+    left = iter(range(questions))
+    monkeypatch.setattr(gpu_runs, "now", lambda: 0.0 if next(left, None) is not None else 1.0)
+
+
+def require_whole(out):
+    """Everything that can be seen in the folder of a sitting can be read to its end."""
+    told = json.loads((out / "progress.json").read_text())
+    said = (out / "log.txt").read_text()
+    assert said.startswith("What came, and what did not")
+    assert said.endswith("\n")
+    assert set(told["parts"]) <= {*gpu.COMMANDS, *gpu.TABLES}
+    require_records(out)
+
+
+def require_records(out):
+    for table in out.glob("*.csv"):
+        rows = pd.read_csv(table)
+        assert rows["key"].is_unique
+        assert rows.notna()["test_accuracy"].all()
+    for path in (out / "records").glob("[!.]*"):
+        record = open_record(path)
+        assert record.status == "finished"
+        assert record.about["thinned"]["samples"] <= gpu_runs.KEPT["samples"]
+    for path in (out / "runs").glob("*/record.json"):
+        open_record(path.parent).epochs  # noqa: B018
+
+
+def results(table):
+    rows = pd.read_csv(table).drop(columns=["seconds"])
+    return rows.sort_values("key", ignore_index=True)
+
+
+@pytest.mark.parametrize("questions", [2, 5])
+def test_sittings_add_up_to_what_one_would_have_brought(plan, tmp_path, monkeypatch, questions):
+    whole = gpu_runs.Table(tmp_path / "whole.csv")
+    gpu_runs.sit(plan, whole, tmp_path / "whole", workers=1, end=np.inf, say=print, executor=Here)
+    out, said = tmp_path / "parts", []
+    for sittings in range(1, 41):
+        stopping_after(questions, monkeypatch)
+        table = gpu_runs.Table(out / "paper.csv")
+        gpu_runs.sit(plan, table, out, workers=2, end=0.5, say=said.append, executor=Here)
+        require_records(out)
+        if len(table.rows) == len(plan):
+            break
+    assert sittings > 1
+    assert any("to be gone on with" in each for each in said)
+    assert not any("FAILED" in each for each in said)
+    gpu_runs.sit(plan, gpu_runs.Table(out / "paper.csv"), out, workers=1, end=np.inf,
+                 say=print, executor=Here)  # fmt: skip
+    assert list((out / "runs").iterdir()) == []
+    assert len(list((out / "records").iterdir())) == len(plan)
+    pd.testing.assert_frame_equal(results(out / "paper.csv"), results(tmp_path / "whole.csv"))
+
+
+def test_a_run_that_failed_or_cannot_be_gone_on_with_ends_nothing(plan, tmp_path):
+    out, said = tmp_path / "out", []
+    broken = plan[0].replace(budget=0.001)
+    half = out / "runs" / plan[1].folder_name
+    half.mkdir(parents=True)  # killed before a word was written
+    table = gpu_runs.Table(out / "paper.csv", tmp_path / "results" / "paper.csv")
+    gpu_runs.sit([broken, *plan[1:3]], table, out, workers=1, end=np.inf, say=said.append,
+                 executor=Here)  # fmt: skip
+    assert "FAILED, InputError" in said[0]
+    for file in table.files:
+        assert set(pd.read_csv(file)["key"]) == {tables.key(run) for run in plan[1:3]}
+
+
+def test_a_process_that_ends_is_replaced_and_its_runs_are_trained(plan, tmp_path):
+    made, said = [], []
+
+    class Dying(Here):
+        def submit(self, function, /, *arguments):
+            if function is gpu_runs.train and len(made) == 1:
+                future = Future()
+                future.set_exception(BrokenProcessPool())
+                return future
+            return super().submit(function, *arguments)
+
+    def make(workers):
+        made.append(Dying(workers))
+        return made[-1]
+
+    table = gpu_runs.Table(tmp_path / "paper.csv")
+    gpu_runs.sit(plan[:3], table, tmp_path, workers=2, end=np.inf, say=said.append, executor=make)
+    assert len(table.rows) == 3
+    assert "all are started anew" in said[0]
+    assert len(made) == 2
+
+
+# A sitting with two quick commands and its runs in the process itself, so that its whole length
+# is a matter of seconds.
+QUICK = """
+import sys
+from tests.test_gpu_sitting import Here
+from experiments import gpu, gpu_runs
+gpu_runs.processes = Here
+quick = lambda text: gpu.Command("quick", ("-c", f"print('{text}')"), 1, 1, 0, ())
+gpu.COMMANDS = {"images": gpu.COMMANDS["images"], "steps": quick("one"), "profile": quick("two")}
+gpu.arguments_of = lambda name, given, folder: [sys.executable, "-c", f"print('{name}')"]
+print("ready", flush=True)
+sys.exit(gpu.main(sys.argv[1:]))
+"""
+
+
+def quick_sitting(out, images, minutes):
+    command = [sys.executable, "-c", QUICK, "--toy", "--minutes", str(minutes), "--out", str(out),
+               "--images", str(images)]  # fmt: skip
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_whenever_it_is_killed_what_is_there_is_whole_and_goes_on(little, tmp_path):
+    out, rng = tmp_path / "out", random.Random(0)
+    for _ in range(4):
+        sitting = quick_sitting(out, little, 10)
+        assert sitting.stdout.readline() == b"ready\n"
+        time.sleep(rng.uniform(0.05, 3))
+        sitting.kill()
+        sitting.communicate()
+        if (out / "progress.json").exists():
+            require_whole(out)
+    finished = quick_sitting(out, little, 10)
+    _, errors = finished.communicate()
+    assert finished.returncode == 0, errors.decode()
+    require_whole(out)
+    assert not list(out.rglob(".*.csv.*")) + list(out.glob(".*.*"))
+    parts = json.loads((out / "progress.json").read_text())["parts"]
+    assert {part["status"] for part in parts.values()} == {"done"}
+    assert len(pd.read_csv(out / "paper.csv")) == 9
+    assert list((out / "runs").iterdir()) == []
+
+
+def test_a_real_sitting_ends_when_it_says_and_says_what_did_not_come(little, tmp_path):
+    command = [sys.executable, "-m", "experiments.gpu", "--toy", "--minutes", "0.4",
+               "--out", str(tmp_path), "--images", str(little)]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    require_whole(tmp_path)
+    began, ended = re.findall(r"^[-\d]+ ([:\d]+)", done.stderr, flags=re.M)[:: len(
+        done.stderr.strip().splitlines()) - 1]  # fmt: skip
+    took = pd.Timedelta(ended) - pd.Timedelta(began)
+    assert took % pd.Timedelta("1D") < pd.Timedelta(seconds=24 + gpu_runs.GRACE)
+    log = (tmp_path / "log.txt").read_text()
+    assert re.search(r"^profile +(cut off|done|FAILED)", log, flags=re.M)
+    assert (tmp_path / "profile" / "output.txt").is_file()
+    assert log.strip().endswith(("the time is up", "all is done"))
+
+
+@pytest.fixture(scope="module")
+def little(tmp_path_factory):
+    """Three classes of small images, in an archive."""
+    top = tmp_path_factory.mktemp("images") / "little"
+    rng = np.random.default_rng(0)
+    for part, count in {"train": 80, "test": 10}.items():
+        for name in "abc":
+            folder = top / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    archive = top.with_name("little.tar.xz")
+    with tarfile.open(archive, "w:xz") as file:
+        file.add(top, "little")
+    return archive
+
+
+def test_images_are_found_in_an_archive_and_in_a_folder(little, tmp_path):
+    assert gpu_checks.images(little, tmp_path) == "240 training and 30 test images"
+    unpacked = tmp_path / "images" / "little"
+    assert gpu_checks.dataset_of(little, tmp_path) == f"folder:{unpacked}"
+    assert gpu_checks.images(unpacked, tmp_path / "other") == "240 training and 30 test images"
+    assert not (tmp_path / "other" / "images").exists()
+    with pytest.raises(InputError, match="there is no"):
+        gpu_checks.images(tmp_path / "gone", tmp_path)
+    with pytest.raises(InputError, match="no tar archive"):
+        gpu_checks.images(unpacked / "train" / "a" / "0.png", tmp_path)
+
+
+def test_the_same_seed_is_compared_bit_for_bit(tmp_path):
+    said = gpu_checks.determinism(tmp_path, models=["tiny"], steps=16, batch=8)
+    rows = pd.read_csv(tmp_path / "determinism.csv")
+    assert said.startswith("4 of 4 pairs")
+    assert rows["same"].all()
+    assert not rows["graph_in_use"].any()
+    one = {"a": np.array([1.0, np.nan]), "b": np.array([True, False])}
+    two = {"a": np.array([1.5, np.nan]), "b": np.array([True, False])}
+    told = gpu_checks._compared(one, two)
+    assert told == {"same": False, "arrays": 2, "differ": 1, "largest": 0.5}
+
+
+def test_a_profile_names_the_operations(tmp_path):
+    gpu_checks.profile(tmp_path, models=["tiny"], steps=2, batch=8)
+    text = (tmp_path / "profile.txt").read_text()
+    assert "tiny, batch 8, without graphs: 2 steps" in text
+    assert "convolution" in text
+
+
+def test_the_plan_is_in_the_order_that_was_asked_for(tmp_path, capsys):
+    given = ["--minutes", "15", "--out", str(tmp_path / "none"), "--plan"]
+    assert gpu.main([*given, "--images", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    order = [said.index(f"({letter})") for letter in "dbcae"]
+    assert order == sorted(order)
+    assert "estimates for an H100, not measured" in said
+    assert not (tmp_path / "none").exists()
+    gpu.main(given)
+    assert "LEFT OUT without --images" in capsys.readouterr().out
+    runs = [run for _, some in gpu_plan.paper("folder:x") for run in some]
+    keys = [tables.key(run) for run in runs]
+    assert len(keys) == len(set(keys))
+    assert {run.model for run in runs} == {"resnet18"}
+
+
+def test_a_full_run_is_expected_to_take_what_its_operations_say():
+    full, third, looking = (
+        next(run for _, some in gpu_plan.paper("folder:x") for run in some
+             if (run.method, run.budget, run.budget_unit, run.augmentation)
+             == (method, budget, "iterations", "standard"))
+        for method, budget in (("unif-SGD", 1.0), ("unif-SGD", 0.3), ("selective-backprop", 0.3))
+    )  # fmt: skip
+    seconds = [gpu_plan.expected_seconds(run) for run in (full, third, looking)]
+    # ResNet-18 on 32x32: 0.56 G multiply-adds forward, three times that with the backward.
+    assert seconds[0] == pytest.approx(1e7 * 3.34e9 / (0.3 * 989e12), rel=0.05)
+    assert 0.3 * seconds[0] < seconds[1] < 0.31 * seconds[0]
+    assert seconds[2] == pytest.approx(2.1 * seconds[1], rel=0.1)
+
+
+def test_without_a_gpu_it_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="--toy rehearses"):
+        gpu.main(["--minutes", "1", "--out", str(tmp_path)])
+    log = gpu.Log(tmp_path, toy=True)
+    log.mark("paper", "out", "no images")
+    with pytest.raises(InputError, match="holds a rehearsal"):
+        gpu.Log(tmp_path, toy=False)
