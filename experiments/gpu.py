@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,8 @@ import torch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.records import write_atomically
-from experiments import gpu_plan, gpu_runs
+from experiments import gpu_plan, gpu_runs, tables
 from experiments.gpu_checks import dataset_of
-from experiments.tables import RESULTS
 
 __all__ = ["COMMANDS", "Command", "Log", "main"]
 
@@ -146,29 +146,30 @@ def run_command(name: str, given: argparse.Namespace, log: Log, end: float) -> N
     limit = min(60 * given.minutes * command.share, 60 * command.minutes, end - now())
     log.say(f"{name}: {command.about}; at most {limit:.0f} s")
     began = now()
-    child = subprocess.Popen(
-        arguments_of(name, given, folder), cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    try:
-        printed, _ = child.communicate(timeout=max(0, limit))
-        status = "failed" if child.returncode else "done"
-    except subprocess.TimeoutExpired:
-        child.kill()
-        printed, _ = child.communicate()
-        status = "cut"
-    except BaseException:
-        child.kill()
-        raise
+    # Into a file: a pipe would stay open as long as any process that the part has started.
+    with tempfile.TemporaryFile() as output:
+        child = subprocess.Popen(
+            arguments_of(name, given, folder), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        try:
+            status = "failed" if child.wait(max(0, limit)) else "done"
+        except subprocess.TimeoutExpired:
+            status = "cut"
+        finally:
+            child.kill()
+            child.wait()
+        output.seek(0)
+        printed = output.read().decode(errors="replace")
     write_atomically(folder / "output.txt", printed.encode())
     last = next(iter(reversed(printed.strip().splitlines())), "it said nothing")
     log.mark(name, status, f"{last.strip(' =')} ({now() - began:.0f} s)")
 
 
 def run_plan(
-    name: str, plan: list[RunConfig], given: argparse.Namespace, log: Log, end: float, workers: int
-) -> None:
+    name: str, plan: list[RunConfig], given: argparse.Namespace, log: Log, workers: int,
+    last: float, end: float,
+) -> None:  # fmt: skip
     """Train the runs of a plan until the time is up."""
     log.parts.setdefault(name, {"attempts": 0})
     files = [given.out / TABLES[name]]
@@ -176,9 +177,9 @@ def run_plan(
         files.append(given.results / TABLES[name])
     table = gpu_runs.Table(*files)
     log.say(f"{name}: {len(plan)} runs, {workers} side by side")
-    gpu_runs.sit(plan, table, given.out, workers=workers, end=end, say=log.say)
-    there = sum(key in table.rows for key in map(gpu_runs.tables.key, plan))
-    status = "done" if there == len(plan) else "cut"
+    gpu_runs.sit(plan, table, given.out, workers=workers, last=last, end=end, say=log.say)
+    there = sum(key in table.rows for key in map(tables.key, plan))
+    status = "done" if there == len(plan) else "failed" if now() < last else "cut"
     log.mark(name, status, f"{there} of {len(plan)} runs are in {TABLES[name]}")
 
 
@@ -198,15 +199,15 @@ def sit(given: argparse.Namespace) -> None:
             log.mark(name, "out", "no --images were given")
             continue
         run_command(name, given, log, end)
-    # A few seconds for what is under way, so that the sitting ends when it says.
-    last = end - min(20.0, 1.2 * given.minutes)
+    # Time for epochs and states under way, so that the sitting ends when it says.
+    last = end - min(30.0, 6 * given.minutes)
     for name, (make, workers) in plans(given).items():
         if now() >= last:
             break
         if log.parts.get("images", {}).get("status") != "done" and name == "paper":
             log.mark(name, "out", "there are no images to train on")
             continue
-        run_plan(name, make(), given, log, last, workers)
+        run_plan(name, make(), given, log, workers, last, end)
     log.say("the time is up" if now() >= last else "all is done")
 
 
@@ -259,7 +260,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder that holds all of it")
     parser.add_argument("--images", type=Path, help="folder of class folders, or a tar of one")
     parser.add_argument("--workers", type=int, default=4, help="runs side by side")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where tables are kept too")
+    parser.add_argument(
+        "--results", type=Path, default=tables.RESULTS, help="where tables are kept too"
+    )
     parser.add_argument("--plan", action="store_true", help="say what would be done; do nothing")
     parser.add_argument("--toy", action="store_true", help="a rehearsal on a CPU, at toy size")
     given = parser.parse_args(arguments)

@@ -34,8 +34,6 @@ __all__ = ["Table", "processes", "sit"]
 
 # What resuming needs is 90 MB for ResNet-18, and an epoch takes a fraction of a second.
 STATE_SECONDS = 20.0
-# An epoch under way when the time is up may end, and its state be written.
-GRACE = 30.0
 KEPT = {"samples": 2000, "epochs": 20}
 RESTARTS = 3
 
@@ -96,7 +94,7 @@ def _opened(config: RunConfig, path: Path, splits: Splits) -> Run:
     return Run(config, splits=splits)
 
 
-def train(config: RunConfig, out: Path, end: float) -> Outcome:
+def train(config: RunConfig, out: Path, last: float) -> Outcome:
     """Train a run to its end, or until a time; called in a process of its own."""
     torch.set_num_threads(1)
     config = config.replace(out=str(out / "runs"))
@@ -106,7 +104,7 @@ def train(config: RunConfig, out: Path, end: float) -> Outcome:
         run.state_seconds = STATE_SECONDS
         epochs = iter(run)
         for _ in epochs:
-            if now() >= end and not run.loop.finished:
+            if now() >= last and not run.loop.finished:
                 epochs.close()
                 share = run.budget.share_spent(run.ledger)
                 return Outcome(stopped=f"stopped at {share:.0%}, to be gone on with")
@@ -151,10 +149,10 @@ class Sitting:
     """Runs under way, and what is to become of them; see :func:`sit`."""
 
     def __init__(
-        self, plan: Iterable[RunConfig], table: Table, out: Path, workers: int, end: float,
-        say: Callable[[str], None], executor: Callable[[int], Executor],
+        self, plan: Iterable[RunConfig], table: Table, out: Path, workers: int, last: float,
+        end: float, say: Callable[[str], None], executor: Callable[[int], Executor],
     ):  # fmt: skip
-        self.table, self.out, self.workers, self.end = table, out, workers, end
+        self.table, self.out, self.workers, self.last, self.end = table, out, workers, last, end
         self.say, self.executor = say, executor
         self.plan = {tables.key(config): config for config in plan}
         self.queue = deque(c for key, c in self.plan.items() if key not in table.rows)
@@ -169,7 +167,7 @@ class Sitting:
                 if key in self.table.rows and _places(config, self.out)[0].exists():
                     self._submit(config, training=False)
             while self._fill():
-                left = max(0.0, self.end + GRACE - now())
+                left = max(0.0, self.end - now())
                 done, _ = wait(self.under_way, timeout=left, return_when=FIRST_COMPLETED)
                 if not done:
                     self.say(f"{len(self.under_way)} runs did not stop in time and are killed")
@@ -183,12 +181,12 @@ class Sitting:
 
     def _fill(self) -> bool:
         """Begin runs while there is time; whether any is under way."""
-        while self.queue and len(self.under_way) < self.workers and now() < self.end:
+        while self.queue and len(self.under_way) < self.workers and now() < self.last:
             self._submit(self.queue.popleft(), training=True)
         return bool(self.under_way)
 
     def _submit(self, config: RunConfig, *, training: bool) -> None:
-        work: Any = (train, config, self.out, self.end) if training else (tidy, config, self.out)
+        work: Any = (train, config, self.out, self.last) if training else (tidy, config, self.out)
         self.under_way[self.pool.submit(*work)] = training, config
 
     def _take(self, future: Future[Outcome]) -> None:
@@ -234,6 +232,7 @@ def sit(
     out: Path,
     *,
     workers: int,
+    last: float,
     end: float,
     say: Callable[[str], None],
     executor: Callable[[int], Executor] | None = None,
@@ -250,8 +249,9 @@ def sit(
         Folder of ``runs`` and ``records``.
     workers
         Runs side by side.
-    end
-        No epoch is begun after this, in seconds since 1970.
+    last, end
+        No epoch is begun after the first, in seconds since 1970; at the second what is still
+        under way is killed.
     say
         Takes a sentence for the log.
     executor
@@ -259,4 +259,4 @@ def sit(
     """
     for leftover in (out / "records").glob(".*"):  # of a copy that was being made
         shutil.rmtree(leftover, ignore_errors=True)
-    Sitting(plan, table, out, workers, end, say, executor or processes).go()
+    Sitting(plan, table, out, workers, last, end, say, executor or processes).go()
