@@ -160,7 +160,7 @@ def quick_sitting(out, images, minutes):
 
 def test_whenever_it_is_killed_what_is_there_is_whole_and_goes_on(little, tmp_path):
     out, rng = tmp_path / "out", random.Random(0)
-    for _ in range(4):
+    for _ in range(3):
         sitting = quick_sitting(out, little, 10)
         assert sitting.stdout.readline() == b"ready\n"
         time.sleep(rng.uniform(0.05, 3))
