@@ -4,6 +4,12 @@
 >>> print(bl.analysis.table(bl.analysis.compare("runs")))  # doctest: +SKIP
 """
 
+from budgetlab.analysis.classes import (
+    confusion,
+    group_accuracy,
+    groups_of_record,
+    mean_accuracies,
+)
 from budgetlab.analysis.comparison import BASELINE, compare, results
 from budgetlab.analysis.conditions import condition_columns, label, varying
 from budgetlab.analysis.distributions import (
@@ -72,6 +78,7 @@ __all__ = [
     "class_share",
     "compare",
     "condition_columns",
+    "confusion",
     "cost_to_reach",
     "coverage",
     "credit_by_reference",
@@ -88,6 +95,8 @@ __all__ = [
     "frontier",
     "gini",
     "grand",
+    "group_accuracy",
+    "groups_of_record",
     "hardness",
     "html",
     "indices",
@@ -95,6 +104,7 @@ __all__ = [
     "latex",
     "load",
     "markdown",
+    "mean_accuracies",
     "mean_interval",
     "measure_agreement",
     "measures",
