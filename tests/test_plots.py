@@ -209,6 +209,25 @@ def test_differences_draw_the_intervals(folder, ax):
     expected = [100 * row["ci_low"], 100 * row["ci_high"]]
     assert any(np.allclose(span, expected) for span in spans)
     assert row["sentence"][1:] in plots.alt_text(ax)
+    assert ax.get_title("left") == "Of 2 comparisons: 2 undecided"
+
+
+def test_one_method_far_off_does_not_squeeze_the_others(ax):
+    rows = [("a", 0.01, 0.002), ("b", -0.02, 0.004), ("c", 0.005, 0.004), ("far", -0.45, 0.03)]
+    table = pd.DataFrame(
+        {"method": [m for m, _, _ in rows], "baseline": "unif-SGD", "pairs": 5, "n": 5,
+         "difference": [d for _, d, _ in rows], "ci_low": [d - h for _, d, h in rows],
+         "ci_high": [d + h for _, d, h in rows]}
+    )  # fmt: skip
+    plots.differences(table, ax=ax)
+    low, high = ax.get_xlim()
+    assert -6 < low < -2.4
+    assert 1.2 < high < 6
+    # What lies outside stands at the edge, with its number.
+    assert [text.get_text() for text in ax.texts] == ["◄ -45.0"]
+    plots.differences(table[table["method"] != "far"], ax=(other := Figure().subplots()))
+    assert not other.texts
+    assert other.get_xlim()[0] < -2.4
 
 
 def test_the_ledger_stacks_what_was_looked_at(folder, ax):
@@ -336,7 +355,7 @@ def test_images_come_in_order_with_their_numbers(record, ax):
     plots.image_grid(frame, "difficulty", count=5, columns=3, images=images, ax=ax)
     shown = [int(image.get_array()[0, 0, 0]) for image in ax.images]
     assert shown == [199, 198, 197, 196, 195]
-    assert ax.texts[0].get_text() == "1"
+    assert ax.texts[0].get_text() == "1\nclass 3"  # the label in question is always shown
     left, _, bottom, top = ax.images[3].get_extent()  # the fourth starts the second row
     assert left < 1 < top < bottom
     plots.image_grid(record, "mean_loss", highest=False, count=3, ax=Figure().subplots())
@@ -346,7 +365,9 @@ def test_images_sorted_from_the_lowest(record, ax):
     frame = analysis.measures(record)
     images = np.zeros((200, 4, 4), np.uint8)
     plots.image_grid(frame, "difficulty", highest=False, count=2, images=images, ax=ax)
-    assert [text.get_text() for text in ax.texts] == ["0", "0.00503"]
+    assert [text.get_text() for text in ax.texts] == ["0\nclass 0", "0.00503\nclass 1"]
+    named = plots.image_grid(frame, "difficulty", count=1, images=images, classes=list("abcd"))
+    assert named.texts[0].get_text() == "1\nd"
 
 
 def test_one_life_marks_right_and_wrong(record, ax):
@@ -409,6 +430,14 @@ def test_the_gallery_shows_every_plot_with_its_call(folder, tmp_path):
     assert text.count("<img") == len(gallery.CALLS)
 
 
+def test_no_bias_is_an_open_mark_and_not_a_number(ax):
+    plots.gradient_errors(ESTIMATES, ax=ax)
+    marks = {line.get_label(): line for line in ax.lines}
+    assert marks["no bias seen"].get_fillstyle() == "none"
+    assert marks["no bias seen"].get_ydata().tolist() == [0]
+    assert marks["bias²"].get_ydata().tolist() == [1]
+
+
 # ---- where the legend is put ----
 
 
@@ -431,20 +460,7 @@ def is_beside(ax):
     return ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
 
 
-def test_a_legend_stays_within_the_axes_where_it_hides_nothing():
-    ax = named_lines(style.axes(None), [np.linspace(0, end, 20) for end in (1, 2)])
-    assert not is_beside(ax)
-    assert not hidden(ax)
-
-
-def test_a_line_across_the_axes_may_be_covered():
-    ax = style.axes(None)
-    for height in np.linspace(0.4, 1, 13):
-        ax.axhline(height)
-    assert not is_beside(named_lines(ax, [np.full(20, 0.1), np.full(20, 0.2)]))
-
-
-def test_a_legend_that_would_hide_a_line_goes_beside_and_stays_in_the_picture():
+def test_a_legend_stands_beside_and_stays_in_the_picture():
     zigzag = [np.arange(20) % 2 * top for top in (1.0, 0.9, 0.8)]
     ax = named_lines(style.axes(None), zigzag)
     assert is_beside(ax)

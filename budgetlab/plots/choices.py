@@ -126,12 +126,14 @@ def picks_by(
     frame = pd.concat([part.assign(run=n) for part, n in zip(parts, names, strict=True)])
     ax = style.axes(ax)
     drawn, said = style.looks(list(dict.fromkeys(names))), []
-    for name, look in drawn.items():
+    for place, (name, look) in enumerate(drawn.items()):
         found = frame[frame["run"] == name].groupby("group")["picked"].agg(["mean", "std", "size"])
         n, spread = int(found["size"].iloc[0]), found["std"].fillna(0)
-        ax.errorbar(found.index, found["mean"], yerr=spread if n > 1 else None, color=look.colour,
-                    linestyle=look.line, marker=look.marker, markersize=5, capsize=2,
-                    label=style.literal(f"{name} (n = {n})"))  # fmt: skip
+        # Side by side and not joined: what lies between two groups is no line.
+        aside = 0.12 * (place - (len(drawn) - 1) / 2)
+        ax.errorbar(found.index + aside, found["mean"], yerr=spread if n > 1 else None,
+                    color=look.colour, linestyle="none", marker=look.marker, markersize=5,
+                    capsize=2, label=style.literal(f"{name} (n = {n})"))  # fmt: skip
         first, last = found["mean"].iloc[0], found["mean"].iloc[-1]
         said.append(f"{name}: {first:.2f} in the first group, {last:.2f} in the last (n = {n})")
     ax.axhline(1, color=style.INK, linewidth=1, linestyle=":")

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from budgetlab.analysis.conditions import require
@@ -25,7 +26,7 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Is the gradient right on average, and how noisy is it? One row an estimate.
 
     Squared bias and variance, both in units of the variance of uniform draws, on a
-    logarithmic axis; a bias too small to be told from none stands at the left edge.
+    logarithmic axis; a bias too small to be told from none is an open mark at the left edge.
 
     Parameters
     ----------
@@ -46,7 +47,11 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     ax.hlines(places, SMALLEST, table.max(axis=1), color=style.FAINT, linewidth=1)
     ax.plot(table["spread"], places, color=style.COLOURS[0], marker="o", linestyle="none",
             label="variance")  # fmt: skip
-    ax.plot(shown, places, color=style.COLOURS[1], marker="s", linestyle="none", label="bias²")
+    none = (table["bias"] <= SMALLEST).to_numpy()
+    for chosen, fill, name in ((~none, "full", "bias²"), (none, "none", "no bias seen")):
+        if chosen.any():
+            ax.plot(shown[chosen], np.flatnonzero(chosen), color=style.COLOURS[1], marker="s",
+                    linestyle="none", fillstyle=fill, label=name)  # fmt: skip
     ax.axvline(1, color=style.INK, linewidth=1)
     ax.set_xscale("log")
     ax.set_yticks(list(places), [style.literal(label) for label in labels])

@@ -54,8 +54,8 @@ def measure_vs_measure(
         (shown[noisy], "x", style.COLOURS[1], "label made wrong"),
     ):
         if len(part):
-            ax.scatter(part[x], part[y], s=12, marker=marker, color=colour, alpha=0.45,
-                       linewidths=0.9, label=name or None, rasterized=True)  # fmt: skip
+            ax.scatter(part[x], part[y], marker=marker, color=colour, linewidths=0.9,
+                       label=name or None, **style.scatter_kws(len(shown)))  # fmt: skip
     _marginals(ax, shown[x].to_numpy(float), shown[y].to_numpy(float))
     rho = shown[[x, y]].rank().corr().iloc[0, 1] if len(shown) > 2 else np.nan
     relation = f"Spearman correlation {rho:.2f}" if pd.notna(rho) else "no correlation can be had"
@@ -109,6 +109,9 @@ def class_share(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Ax
     order = tail.sort_values(ascending=False)
     return style.finish(
         ax,
+        title=style.literal(
+            f"{order.index[0]} is picked {order.iloc[0]:.2f} times as often as its share"
+        ),
         x="epoch",
         y="share of the batches, times its share of the data",
         legend=True,

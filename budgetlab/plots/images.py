@@ -26,6 +26,7 @@ def image_grid(
     count: int = 24,
     columns: int = 8,
     images: Mapping[int, np.ndarray] | np.ndarray | None = None,
+    classes: Sequence[str] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """Which samples are they? Images sorted by a measure, its value and the class under each.
@@ -44,6 +45,9 @@ def image_grid(
         By sample number, ``uint8 [H, W, C]`` or ``[H, W]`` each: a dict, or an array
         ``[N, H, W, C]``. By default the thumbnails of the record, which are some of its
         samples only.
+    classes
+        Names of the classes, for the label under each image; by default those of the
+        record. A frame without them shows the number of the class.
     ax
         Where to draw; a new figure by default.
     """
@@ -56,7 +60,9 @@ def image_grid(
         raise InputError("there are no images to show: give images=, by sample number")
     ranked = frame.loc[frame.index.isin(list(held)), by].dropna()
     ranked = ranked.sort_values(ascending=not highest, kind="stable").head(count)
-    names = _class_names(data, frame) if isinstance(data, Record) else {}
+    if classes is None:
+        classes = data.classes if isinstance(data, Record) else ()
+    names = _class_names(classes, frame)
     height = 1.38 if names else 1.2
     rows = max(1, -(-len(ranked) // columns))
     ax = style.axes(ax, (columns * 0.95, rows * height * 0.95))
@@ -153,10 +159,11 @@ def _lines(texts: Sequence[str]) -> int:
     return max((text.count("\n") + 1 for text in texts if text), default=0)
 
 
-def _class_names(record: Record, frame: pd.DataFrame) -> dict[int, str]:
-    """Short name of the class of each sample, where the record knows it."""
-    classes = record.classes
-    if "label" not in frame or frame["label"].max() >= len(classes):
+def _class_names(classes: Sequence[str], frame: pd.DataFrame) -> dict[int, str]:
+    """Short name of the class of each sample, its number where it has none; empty if unknown."""
+    if "label" not in frame:
         return {}
+    if frame["label"].max() >= len(classes):
+        return {sample: f"class {number}" for sample, number in frame["label"].items()}
     short = [name if len(name) <= 11 else f"{name[:10]}…" for name in classes]
     return {sample: short[int(number)] for sample, number in frame["label"].items()}

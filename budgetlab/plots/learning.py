@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cost_ledger", "differences", "frontier", "learning_curves"]
 
+FAR = 5  # times the median size of a difference: beyond that it leaves the axis
 SHOWN = ("dataset", "method", "augmentation", "budget")
 
 
@@ -182,7 +183,8 @@ def differences(
     confidence = getattr(frame, "confidence", 0.95)
     keys = [*keys_of(frame, keys), "baseline"]
     frame = frame[frame["pairs"] > 0].reset_index(drop=True)
-    ax = style.axes(ax, (6.4, 1.2 + 0.32 * max(len(frame), 2)))
+    # Room for the names, which must not squeeze the axis that the question is about.
+    ax = style.axes(ax, (8.4, 1.2 + 0.32 * max(len(frame), 2)))
     scale = style.fraction(metric)
     drawn = style.looks(list(dict.fromkeys(frame["method"])))
     shown = [name for name in varying(frame, keys) if name not in ("method", "baseline")]
@@ -196,16 +198,45 @@ def differences(
         ax.plot([middle], [place], marker=look.marker, color=look.colour, fillstyle=full)
         extra = f" ({label(row, shown)})" if shown else ""
         names.append(style.literal(f"{row['method']} against {row['baseline']}{extra}"))
+    _zoom(ax, scale * frame[["difference", "ci_low", "ci_high"]].to_numpy(float))
     ax.axvline(0, color=style.INK, linewidth=1)
     ax.set_yticks(range(len(frame)), names)
     ax.set_ylim(len(frame) - 0.5, -0.5)
-    unit = "percentage points" if metric.endswith("accuracy") else "nats"
+    accuracy = metric.endswith("accuracy")
+    what = "(percentage points)" if accuracy else f"in {metric.replace('_', ' ')} (nats)"
     text = " ".join(map(style.capital, frame["sentence"])) if "sentence" in frame else ""
     return style.finish(
         ax,
-        x=f"difference in {metric.replace('_', ' ')} ({unit}), {100 * confidence:g}% CI",
+        title=style.verdicts(frame),
+        x=f"difference {what}, {100 * confidence:g}% CI",
         text=f"Paired differences, {len(frame)} comparisons. {text}",
     )
+
+
+def _zoom(ax: "Axes", rows: np.ndarray) -> None:
+    """Leave those out of the axis that lie so far off that they would squeeze all others.
+
+    ``rows`` holds the difference and both ends of its interval, each ``[n]``. What lies
+    outside stands at the edge, with its number.
+    """
+    size = np.nanmax(np.abs(rows), axis=1)
+    usual = FAR * np.median(size)
+    far = size > usual
+    if not far.any() or far.all():
+        return
+    near = rows[~far]
+    edge = 1.15 * np.nanmax(np.abs(near))
+    low, high = min(np.nanmin(near) * 1.15, -0.3 * edge), max(np.nanmax(near) * 1.15, 0.3 * edge)
+    for place in np.flatnonzero(far):
+        middle = rows[place, 0]
+        left = middle < low
+        if low <= middle <= high:
+            continue
+        ax.text(low if left else high, place,
+                f"◄ {middle:+.1f}" if left else f"{middle:+.1f} ►",
+                ha="left" if left else "right", va="center", fontsize=9, color=style.INK,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+    ax.set_xlim(low, high)
 
 
 def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":

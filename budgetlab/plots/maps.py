@@ -79,7 +79,7 @@ def importance_map(
         1.3 + high * (0.7 + 0.36 * len(lines)),
     )
     ax = style.axes(ax, size)
-    style.finish(ax, title=_found(frame), text=_map_in_words(frame, x, rows_by, margin))
+    style.finish(ax, title=style.verdicts(frame), text=_map_in_words(frame, x, rows_by, margin))
     ax.axis("off")
     most = 100 * max(float(frame["difference"].abs().max()), margin)
     place = 0
@@ -159,14 +159,6 @@ def _line_name(row: Mapping[Any, Any], rows_by: list[str]) -> str:
 
 def _row_axis(rows_by: list[str]) -> str:
     return style.axis_name(rows_by[0]) if len(rows_by) == 1 else ""
-
-
-def _found(frame: pd.DataFrame) -> str:
-    """What the map shows, as its title: how many cells of which verdict."""
-    counts = frame["verdict"].value_counts()
-    said = [f"{counts[name]} {name}" for name in ("better", "worse", "equivalent", "undecided")
-            if name in counts]  # fmt: skip
-    return f"Of {len(frame)} comparisons: {', '.join(said)}" if said else ""
 
 
 def _map_in_words(frame: pd.DataFrame, x: str, rows_by: list[str], margin: float) -> str:

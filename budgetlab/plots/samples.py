@@ -38,6 +38,7 @@ def loss_distribution(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) 
     first, last = frame.iloc[0], frame.iloc[-1]
     return style.finish(
         ax,
+        title=f"The median loss goes from {first[0.5]:.3g} to {last[0.5]:.3g}",
         x="epoch",
         y="loss of the samples trained on (nats)",
         legend=True,
@@ -77,6 +78,7 @@ def sampling_probability(data: Record | pd.DataFrame, *, ax: "Axes | None" = Non
     unit = "" if keeps else " times the uniform one"
     return style.finish(
         ax,
+        title=f"Nine in ten end between {last[0.05]:.3g} and {last[0.95]:.3g}{unit}",
         x="epoch",
         y="chance of being kept" if keeps else "probability, times that of a uniform draw",
         legend=True,
@@ -127,13 +129,13 @@ def probability_vs_loss(
         (known[~trained], "x", style.COLOURS[6], "not trained on"),
         (known[trained], "o", style.COLOURS[1], "trained on"),
     ):
-        ax.scatter(part["last_loss"], factor * part["probability"], s=14, marker=marker,
-                   color=colour, alpha=0.6, linewidths=0.8, label=name,
-                   rasterized=True)  # fmt: skip
+        ax.scatter(part["last_loss"], factor * part["probability"], marker=marker, color=colour,
+                   linewidths=0.8, label=name, **style.scatter_kws(len(known)))  # fmt: skip
     rho = known[["last_loss", "probability"]].rank().corr().iloc[0, 1] if len(known) > 2 else np.nan
     relation = f"Spearman correlation {rho:.2f}" if pd.notna(rho) else "No correlation can be had"
     return style.finish(
         ax,
+        title=relation if pd.notna(rho) else "",
         x=f"loss at the last visit before epoch {number} (nats)",
         y="chance of being kept" if keeps else "probability, times that of a uniform draw",
         legend=True,

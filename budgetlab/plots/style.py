@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from budgetlab import methods
-from budgetlab.analysis import AXES, COSTS, MEANINGS, label, varying
+from budgetlab.analysis import AXES, COMPARISON_VERDICTS, COSTS, MEANINGS, label, varying
 from budgetlab.methods import COLOURS, LINES, LineStyle
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LineStyle", "alt_text", "axes", "axis_name", "capital", "condition_looks", "describe",
            "finish", "fraction", "keep_possible", "line_kws", "line_labels", "literal",
-           "looks", "new_figure"]  # fmt: skip
+           "looks", "new_figure", "scatter_kws", "verdicts"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
@@ -58,6 +58,12 @@ def line_kws(
     """Arguments for ``Axes.plot``; what a caller changes goes before what is usual."""
     own = {"color": look.colour, "linestyle": look.line, "marker": look.marker, "markersize": 5}
     return own | usual | dict(changes or {})
+
+
+def scatter_kws(count: int) -> dict[str, Any]:
+    """Smaller and fainter the more points there are, so that their density still shows."""
+    return {"s": min(14.0, max(2.0, 14_000 / max(count, 1))), "rasterized": True,
+            "alpha": min(0.6, max(0.15, 600 / max(count, 1)))}  # fmt: skip
 
 
 def condition_looks(names: dict[str, tuple[str, str]]) -> dict[str, LineStyle]:
@@ -130,27 +136,17 @@ def finish(
 
 
 def _add_legend(ax: "Axes") -> None:
-    """Put the legend where it hides no line, or beside the axes where there is no such place."""
+    """Put the legend beside the axes where there is room, so that it hides nothing."""
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    # Where no place is free, the entries stay readable on what they cover.
-    look = dict(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=9, labelcolor=INK,
-                handlelength=3)  # fmt: skip
-    beside = dict(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    if len(ax.get_legend_handles_labels()[1]) > 5:
-        ax.legend(**look, **beside)
-        return
-    legend = ax.legend(**look, loc="best")
     figure = ax.figure.get_figure(root=True)
-    # Only where there is room for it: axes of their own, which a layout makes narrower.
+    # There is room beside axes of their own, which a layout makes narrower, and no other.
     alone = figure.axes == [ax] and isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
-    if alone:
-        figure.draw_without_rendering()
-        box = legend.get_window_extent()
-        lines = [line for line in ax.lines if line.get_transform() == ax.transData]
-        paths = [line.get_path().transformed(line.get_transform()) for line in lines]
-        if any(path.intersects_bbox(box, filled=False) for path in paths):
-            ax.legend(**look, **beside)
+    many = len(ax.get_legend_handles_labels()[1]) > 5
+    place = dict(loc="upper left", bbox_to_anchor=(1.0, 1.0)) if alone or many else {}
+    # Where no place is free, the entries stay readable on what they cover.
+    ax.legend(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=9, labelcolor=INK,
+              handlelength=3, **place)  # fmt: skip
 
 
 def describe(ax: "Axes", text: str) -> None:
@@ -195,6 +191,14 @@ def keep_possible(ax: "Axes", column: str) -> None:
 def fraction(column: str) -> float:
     """Factor by which a column is shown: accuracies in percent."""
     return 100.0 if column.endswith("accuracy") else 1.0
+
+
+def verdicts(frame: pd.DataFrame) -> str:
+    """What a table of comparisons shows, as a title: how many rows of which verdict."""
+    counts = frame["verdict"].value_counts() if "verdict" in frame else {}
+    said = [f"{counts[name]} {name}" for name in COMPARISON_VERDICTS if name and name in counts]
+    many = f"Of {len(frame)} comparison{'s' * (len(frame) > 1)}"
+    return f"{many}: {', '.join(said)}" if said else ""
 
 
 def line_labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
