@@ -58,6 +58,12 @@ from budgetlab.analysis.tables import (
     table,
 )
 from budgetlab.analysis.will_it_pay import Forecast, pay_features, will_it_pay
+from budgetlab.analysis.wrong_labels import (
+    held_out_probabilities,
+    label_quality,
+    precision_and_recall,
+    suspects,
+)
 from budgetlab.records import RecordWarning
 from budgetlab.records import open_records as load
 
@@ -98,9 +104,11 @@ __all__ = [
     "group_accuracy",
     "groups_of_record",
     "hardness",
+    "held_out_probabilities",
     "html",
     "indices",
     "label",
+    "label_quality",
     "latex",
     "load",
     "markdown",
@@ -114,6 +122,7 @@ __all__ = [
     "paired_difference",
     "pay_features",
     "picks_by",
+    "precision_and_recall",
     "quantiles",
     "ranked_counts",
     "readable",
@@ -123,6 +132,7 @@ __all__ = [
     "seeds_needed",
     "selection",
     "summaries",
+    "suspects",
     "table",
     "triage",
     "varying",

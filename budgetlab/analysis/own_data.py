@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis.per_sample import measures
+from budgetlab.analysis.wrong_labels import label_quality
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import Records, open_records, write_atomically
 
@@ -22,6 +23,11 @@ VERDICTS = {
 """What a sample is called, and why; in the order in which they are listed."""
 
 MEASURES = ("aum", "confidence", "variability", "correctness", "forgetting", "el2n", "mean_loss")
+FIRST = ("rank", "verdict", "index", "origin", "label", "suggested", "p_wrong", "name", "copy_of")
+AUM_NOTE = (
+    "a margin below zero is not calibrated: many labels that are to be checked may be right; "
+    "give pred_probs= for a list whose precision is told"
+)
 WAVERING = 1 / 3
 EASY = 0.5
 
@@ -31,13 +37,16 @@ def triage(
     *,
     copies: np.ndarray | None = None,
     names: Sequence[str] | None = None,
+    pred_probs: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Rank the training samples of your own data by what to do with them.
 
     The verdicts, see :data:`VERDICTS`, are rules on recorded measures, not facts:
 
     - *check the label*: the area under the margin (Pleiss et al. 2020) is negative, or
-      two identical samples have different labels. Lowest margin first.
+      two identical samples have different labels. Lowest margin first. That lists many
+      right labels where a network is weak or trained on the hard ones above all; give
+      ``pred_probs`` for a verdict whose precision can be told.
     - *redundant*: a copy of an earlier sample with the same label; or classified right at
       every visit, never forgotten, and among the half with the smallest error vectors
       (EL2N, Paul et al. 2021) of those. Smallest error first, copies in front.
@@ -52,14 +61,21 @@ def triage(
     copies
         As from :func:`budgetlab.data.duplicates` of the training samples, int64 ``[N]``.
     names
-        What to call each training sample, such as its file, ``[N]``.
+        What to call each training sample, ``[N]``; by default its ``origin`` is told.
+    pred_probs
+        As from :func:`budgetlab.analysis.held_out_probabilities`, ``[N, C]``. A label is to be
+        checked where :func:`budgetlab.analysis.label_quality` suspects it, surest first,
+        whatever its margin.
 
     Returns
     -------
     DataFrame
         One row a sample, index ``sample``, most in need of a look first: ``rank`` from 1,
-        ``verdict``, ``index`` (position in the source, for ``Subset``), ``label``,
-        ``name`` and ``copy_of`` where known, the measures, and the metadata of the data.
+        ``verdict``, ``index`` (position in the source, for ``Subset``), ``origin`` (the file,
+        or the place in an array), ``label``, ``name`` and ``copy_of`` where known, the
+        measures, and the metadata of the data; with ``pred_probs`` also ``suggested`` (number
+        of the class that the network would say) and ``p_wrong``. ``attrs["note"]`` says what
+        to expect of the list: its precision, or that it is not calibrated.
 
     Raises
     ------
@@ -77,11 +93,18 @@ def triage(
     if copies is not None:
         own = np.arange(len(frame))
         frame["copy_of"] = np.where(np.asarray(copies) == own, -1, np.asarray(copies))
-    frame["verdict"] = _verdicts(frame)
+    wrong, note = frame["aum"] < 0, AUM_NOTE
+    if pred_probs is not None:
+        quality = label_quality(frame["label"].to_numpy(), pred_probs)
+        frame[["suggested", "p_wrong"]] = quality[["suggested", "p_wrong"]].to_numpy()
+        frame["suggested"] = frame["suggested"].astype(int)
+        wrong = pd.Series(quality["suspect"].to_numpy(), frame.index)
+        note = quality.attrs["weak"] or _expected(quality)
+    frame["verdict"] = _verdicts(frame, wrong)
     frame["_place"] = frame["verdict"].map({name: n for n, name in enumerate(VERDICTS)})
     by_error = frame["el2n"].where(frame.get("copy_of", pd.Series(-1, frame.index)) < 0, -1.0)
     inner = {
-        "check the label": frame["aum"],
+        "check the label": -frame["p_wrong"] if "p_wrong" in frame else frame["aum"],
         "decisive": -frame["variability"],
         "ordinary": -frame["mean_loss"],
         "redundant": by_error,
@@ -94,9 +117,21 @@ def triage(
         columns=["_place", "_inner"]
     )
     ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
-    first = [n for n in ("rank", "verdict", "index", "label", "name", "copy_of") if n in ranked]
+    first = [n for n in FIRST if n in ranked]
     rest = [n for n in ranked if n not in (*first, *MEASURES)]
-    return ranked[[*first, *MEASURES, *rest]]
+    ranked = ranked[[*first, *MEASURES, *rest]]
+    ranked.attrs["note"] = note
+    return ranked
+
+
+def _expected(quality: pd.DataFrame) -> str:
+    listed = quality[quality["suspect"]]
+    if not len(listed):
+        return "no label is a suspect"
+    return (
+        f"about {100 * listed['p_wrong'].mean():.0f}% of the {len(listed):,} labels to be checked "
+        "are expected to be wrong"
+    )
 
 
 def _averaged(records: Records) -> pd.DataFrame:
@@ -118,10 +153,9 @@ def _averaged(records: Records) -> pd.DataFrame:
     return first.assign(**means)
 
 
-def _verdicts(frame: pd.DataFrame) -> pd.Series:
+def _verdicts(frame: pd.DataFrame, wrong: pd.Series) -> pd.Series:
     verdict = pd.Series("ordinary", index=frame.index)
     seen = frame["visits"] > 0
-    wrong = frame["aum"] < 0
     easy = seen & (frame["correctness"] == 1) & (frame["forgetting"] == 0)
     if easy.any():
         easy &= frame["el2n"] <= frame.loc[easy, "el2n"].quantile(EASY)

@@ -1,6 +1,7 @@
 """Copies of samples, within and across splits: the same values, or images that look the same."""
 
 import hashlib
+from collections.abc import Mapping
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from budgetlab.data.samples import Dataset
+from budgetlab.errors import InputError
 
 if TYPE_CHECKING:
     from budgetlab.data.samples import Splits
@@ -19,10 +21,10 @@ __all__ = ["counted", "duplicates", "find_copies", "perceptual_hash", "without_c
 
 HASH_SIDE, HASH_KEPT = 32, 8
 BANDS = 4
-# Near copies differ in at most so many bits of 64, and their small grey versions correlate.
-MOST_BITS = 8
+# Near copies differ in at most so many bits of 64, and their small versions correlate.
+MOST_BITS = 10
 SMALL_SIDE = 16
-LEAST_CORRELATION = 0.985
+LIKENESS = 0.97
 # Candidates of one bucket that are compared, pair by pair; more share a hash of little meaning.
 MOST_IN_BUCKET = 500
 
@@ -74,7 +76,7 @@ def perceptual_hash(x: Tensor) -> np.ndarray:
     hashes = [np.empty(0, np.uint64)]
     for part in x.split(4096):
         grey = F.adaptive_avg_pool2d(part.float().mean(1, keepdim=True), HASH_SIDE)[:, 0].numpy()
-        low = (waves @ grey @ waves.T).reshape(len(part), -1)
+        low = (waves @ grey @ waves.T).reshape(len(part), HASH_KEPT**2)
         # The mean brightness says nothing of what is seen.
         bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
         bits[:, 0] = False
@@ -82,11 +84,17 @@ def perceptual_hash(x: Tensor) -> np.ndarray:
     return np.concatenate(hashes)
 
 
-def find_copies(splits: "Splits", *, near: bool = True) -> pd.DataFrame:
+def find_copies(
+    splits: "Splits",
+    *,
+    near: bool = True,
+    likeness: float = LIKENESS,
+    embedding: Mapping[str, np.ndarray] | None = None,
+) -> pd.DataFrame:
     """Find exact and near copies, within and across the splits.
 
     Images are near copies if their :func:`perceptual_hash` differs in few bits and small
-    grey versions of them correlate by 0.985 or more: another compression, size or
+    versions of them correlate: another compression, size or
     brightness, not another crop or a mirrored image.
 
     Parameters
@@ -94,7 +102,14 @@ def find_copies(splits: "Splits", *, near: bool = True) -> pd.DataFrame:
     splits
         The data, as from :func:`budgetlab.data.load`.
     near
-        Also look for near copies; of points and vectors there are only exact ones.
+        Also look for near copies; of points and vectors there are only exact ones, unless an
+        embedding is given.
+    likeness
+        Least correlation of near copies, or least cosine of their embeddings, up to 1. Small
+        drawings and digits that are no copies reach 0.97 at times.
+    embedding
+        Vectors ``[N, D]`` by split (train, val, test), such as features of a trained network:
+        samples are near copies by the angle between them.
 
     Returns
     -------
@@ -109,9 +124,17 @@ def find_copies(splits: "Splits", *, near: bool = True) -> pd.DataFrame:
     first = _first_of(xs)
     own = np.arange(len(first))
     group = first.copy()
-    if near and xs[0].ndim == 4:
-        distinct = np.flatnonzero(first == own)
-        group = distinct[_near(xs, distinct)][np.searchsorted(distinct, first)]
+    distinct = np.flatnonzero(first == own)
+    pairs = None
+    if near and embedding is not None:
+        vectors = [np.asarray(embedding[name], np.float32) for name in parts]
+        if [len(one) for one in vectors] != [len(part) for part in parts.values()]:
+            raise InputError("embedding does not have one vector for each sample of each split")
+        pairs = _close_pairs(np.concatenate(vectors)[distinct], likeness)
+    elif near and xs[0].ndim == 4:
+        pairs = _alike_pairs(xs, distinct, likeness)
+    if pairs is not None:
+        group = distinct[_first_linked(pairs, len(distinct))][np.searchsorted(distinct, first)]
     sizes = np.bincount(group, minlength=len(own))
     chosen = np.flatnonzero(sizes[group] > 1)
     chosen = chosen[np.argsort(group[chosen], kind="stable")]
@@ -131,30 +154,42 @@ def find_copies(splits: "Splits", *, near: bool = True) -> pd.DataFrame:
     return frame[["group", "split", "sample", "origin", "label", "kind"]].reset_index(drop=True)
 
 
-def _near(xs: list[Tensor], distinct: np.ndarray) -> np.ndarray:
-    """Place in ``distinct`` of the first image that each of these looks like."""
+def _alike_pairs(xs: list[Tensor], distinct: np.ndarray, likeness: float) -> np.ndarray:
+    """Pairs ``[M, 2]`` of places in ``distinct`` whose images look the same."""
+    hashes = np.concatenate([perceptual_hash(x) for x in xs])[distinct]
+    seen = np.concatenate([_small(part) for x in xs for part in x.split(4096)])[distinct]
+    seen -= seen.mean(axis=1, keepdims=True)
+    seen /= np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-6)
+    pairs = _candidates(hashes)
+    near = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]) <= MOST_BITS
+    pairs = pairs[near]
+    return pairs[np.einsum("ij,ij->i", seen[pairs[:, 0]], seen[pairs[:, 1]]) >= likeness]
+
+
+def _close_pairs(vectors: np.ndarray, likeness: float) -> np.ndarray:
+    """Pairs ``[M, 2]`` of vectors whose cosine is at least so large, a block at a time."""
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    found = [np.empty((0, 2), np.int64)]
+    for start in range(0, len(unit), 1024):
+        a, b = np.nonzero(unit[start : start + 1024] @ unit.T >= likeness)
+        found.append(np.stack([a + start, b], axis=1)[a + start < b])
+    return np.concatenate(found)
+
+
+def _first_linked(pairs: np.ndarray, size: int) -> np.ndarray:
+    """The first of those that each of ``size`` is linked with, by any number of steps."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    hashes = np.concatenate([perceptual_hash(x) for x in xs])[distinct]
-    small = [_small(part) for x in xs for part in x.split(4096)]
-    grey = np.concatenate(small)[distinct]
-    grey -= grey.mean(axis=1, keepdims=True)
-    grey /= np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-6)
-    pairs = _candidates(hashes)
-    a, b = pairs[:, 0], pairs[:, 1]
-    close = np.bitwise_count(hashes[a] ^ hashes[b]) <= MOST_BITS
-    a, b = a[close], b[close]
-    alike = np.einsum("ij,ij->i", grey[a], grey[b]) >= LEAST_CORRELATION
-    links = coo_matrix((np.ones(alike.sum()), (a[alike], b[alike])), shape=(len(grey), len(grey)))
+    links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
     _, component = connected_components(links, directed=False)
     _, first = np.unique(component, return_index=True)
     return first[component]
 
 
 def _small(x: Tensor) -> np.ndarray:
-    grey = x.float().mean(1, keepdim=True)
-    return F.adaptive_avg_pool2d(grey, SMALL_SIDE).flatten(1).numpy()
+    """Small versions, in colour: drawings of one shape in two colours are no copies."""
+    return F.adaptive_avg_pool2d(x.float(), SMALL_SIDE).flatten(1).numpy()
 
 
 def _candidates(hashes: np.ndarray) -> np.ndarray:

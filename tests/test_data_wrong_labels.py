@@ -1,0 +1,113 @@
+"""Wrong labels from held-out folds: what is expected of a list, and what comes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import budgetlab as bl
+from budgetlab.analysis import label_quality, precision_and_recall, suspects
+from budgetlab.analysis.wrong_labels import _folds
+from budgetlab.errors import InputError
+
+
+def planted(rate, *, sharpness=4.0, classes=5, size=4000, seed=0):
+    """Labels, the probabilities of a calibrated network on them, and which are wrong."""
+    rng = np.random.default_rng(seed)
+    logits = sharpness * rng.normal(size=(size, classes))
+    true_chance = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    true = (true_chance.cumsum(axis=1) > rng.random((size, 1))).argmax(axis=1)
+    wrong = rng.random(size) < rate
+    labels = np.where(wrong, (true + rng.integers(1, classes, size)) % classes, true)
+    noise = (1 - rate) * np.eye(classes) + rate / (classes - 1) * (1 - np.eye(classes))
+    return labels, true_chance @ noise, wrong
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize("power", [1.0, 3.0])
+def test_the_expected_precision_is_the_true_one(rate, power):
+    """Also where the probabilities are far too sure: they are calibrated."""
+    labels, chance, wrong = planted(rate)
+    sure = chance**power / (chance**power).sum(axis=1, keepdims=True)
+    quality = label_quality(labels, sure)
+    assert quality.attrs["temperature"] == pytest.approx(power, rel=0.1)
+    found = precision_and_recall(quality["suspect"], wrong)
+    listed = suspects(labels, sure)
+    assert listed.attrs["expected_precision"] == pytest.approx(found["precision"], abs=0.1)
+    assert listed["p_wrong"].is_monotonic_decreasing
+    assert found["recall"] > 0.5
+    # By parts of the estimate, too.
+    part = pd.cut(quality["p_wrong"], [0, 0.1, 0.5, 0.9, 1], include_lowest=True)
+    for _, rows in quality.groupby(part, observed=True):
+        if len(rows) > 100:
+            assert abs(rows["p_wrong"].mean() - wrong[rows.index].mean()) < 0.15
+    assert quality["p_wrong"].sum() == pytest.approx(wrong.sum(), rel=0.4)
+
+
+def test_a_network_that_knows_nothing_is_said_to_be_weak():
+    labels, chance, _ = planted(0.1)
+    guessing = np.random.default_rng(1).dirichlet(np.ones(5), len(labels))
+    assert "too few to judge" in label_quality(labels, guessing).attrs["weak"]
+    assert label_quality(labels, chance).attrs["weak"] == ""
+
+
+def test_clean_labels_of_a_good_network_are_hardly_suspected():
+    labels, chance, _ = planted(0.0, sharpness=8.0)
+    quality = label_quality(labels, chance)
+    assert quality["suspect"].mean() < 0.06
+    assert quality["p_wrong"].mean() < 0.08
+
+
+def test_precision_and_recall_by_hand():
+    found = precision_and_recall([1, 1, 1, 0, 0, 1], pd.array([1, 1, 0, 1, 0, None], "boolean"))
+    assert (found["listed"], found["wrong"], found["found"]) == (3, 3, 2)
+    assert found["precision"] == pytest.approx(2 / 3)
+    assert found["recall"] == pytest.approx(2 / 3)
+    # Wilson's interval of 2 of 3.
+    assert found["precision_low"] == pytest.approx(0.2077, abs=1e-3)
+    assert found["precision_high"] == pytest.approx(0.9385, abs=1e-3)
+    assert np.isnan(precision_and_recall([0, 0], [0, 0])["precision"])
+
+
+def test_folds_spread_every_class_evenly():
+    y = np.repeat([0, 1, 2], [50, 20, 7])
+    fold = _folds(y, 5, seed=0)
+    counts = np.bincount(fold)
+    assert counts.max() - counts.min() <= 1
+    for label in range(3):
+        sizes = np.bincount(fold[y == label], minlength=5)
+        assert sizes.max() - sizes.min() <= 1
+
+
+def test_planted_faults_are_found_by_held_out_folds(config):
+    splits = bl.data.load("digits", limit=300, label_noise=0.15, progress=False)
+    wrong = splits.train.metadata["is_noisy"]
+    probs = bl.analysis.held_out_probabilities(
+        splits, folds=2, epochs=12, batch_size=16, lr=0.05, model="small", augmentation="none",
+        device="cpu",
+    )  # fmt: skip
+    assert probs.shape == (300, 10)
+    assert np.allclose(probs.sum(axis=1), 1)
+    y = splits.train.y.numpy()
+    quality = label_quality(y, probs)
+    found = precision_and_recall(quality["suspect"], wrong)
+    assert found["precision"] > 0.7
+    assert found["recall"] > 0.4
+    run = bl.Run(
+        config.replace(dataset="digits", limit=300, label_noise=0.15, epochs=2), splits=splits
+    )
+    list(run)
+    ranked = bl.analysis.triage(run.record, pred_probs=probs)
+    listed = ranked[ranked["verdict"] == "check the label"]
+    assert sorted(listed.index) == np.flatnonzero(quality["suspect"]).tolist()
+    assert listed["p_wrong"].is_monotonic_decreasing
+    assert (listed["suggested"] != listed["label"]).all()
+    assert "are expected to be wrong" in ranked.attrs["note"]
+    assert "not calibrated" in bl.analysis.triage(run.record).attrs["note"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "shape"), [([0, 1], (3, 2)), ([0, 2], (2, 2)), ([], (0, 2)), ([0, -1], (2, 2))]
+)
+def test_what_does_not_fit_is_refused(labels, shape):
+    with pytest.raises(InputError):
+        label_quality(np.array(labels, int), np.full(shape, 0.5))
