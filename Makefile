@@ -71,7 +71,7 @@ test: $(VENV)/.installed-test
 FUZZ_SECONDS ?= 60
 
 soak: $(VENV)/.installed-test
-	@BUDGETLAB_SOAK=1 $(BIN)/python -m pytest tests/test_killed.py tests/test_sweep_soak.py
+	@BUDGETLAB_SOAK=1 $(BIN)/python -m pytest tests/test_killed.py tests/test_sweep.py
 
 coverage: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:build/coverage

@@ -134,6 +134,9 @@ class RecordWriter:
         # An array that is open would make its folder again, and nothing else in it.
         for part in ("record.json", "samples.zarr/zarr.json"):
             (self.path / part).stat()
+        # By zarr, into arrays made for all epochs: ``to_zarr(append_dim=...)`` of xarray writes the
+        # description of every array anew each epoch, which a kill may leave of different lengths,
+        # and takes three times as long (23 ms against 6 for 10,000 samples).
         position = len(self.epochs)
         if {"p_y", "loss"} <= arrays.keys():
             arrays = arrays | {"p_y": without_implied(arrays["p_y"], arrays["loss"])}

@@ -1,7 +1,7 @@
 """A sweep on a Slurm cluster, through dask-jobqueue: a file to start from.
 
 Not run by the tests of this project: no such cluster is at hand. What it does on a
-cluster of worker processes on one machine is tested in ``tests/test_sweep_dask.py``.
+cluster of worker processes on one machine is tested in ``tests/test_sweep_workers.py``.
 
     pip install 'budgetlab[dask]' dask-jobqueue
     python docs/cluster/slurm.py
