@@ -12,13 +12,6 @@ from budgetlab.analysis.classes import (
 )
 from budgetlab.analysis.comparison import BASELINE, compare, results
 from budgetlab.analysis.conditions import condition_columns, label, varying
-from budgetlab.analysis.distributions import (
-    calibration,
-    credit_by_reference,
-    one_epoch,
-    quantiles,
-    sample_life,
-)
 from budgetlab.analysis.frames import COSTS, epochs, summaries
 from budgetlab.analysis.gradients import grand
 from budgetlab.analysis.learning import AXES, cost_to_reach, curves, frontier
@@ -31,17 +24,22 @@ from budgetlab.analysis.noise import (
 )
 from budgetlab.analysis.own_data import VERDICTS, export_indices, indices, triage
 from budgetlab.analysis.per_sample import HARD, LEARNING, MEANINGS, described, hardness, measures
-from budgetlab.analysis.picks import (
+from budgetlab.analysis.ranks import agreement, measure_agreement, run_agreement
+from budgetlab.analysis.samples import (
+    calibration,
     class_share,
     coverage,
+    credit_by_reference,
     effective_sample_size,
     entropy,
     gini,
+    one_epoch,
     picks_by,
+    quantiles,
     ranked_counts,
+    sample_life,
     selection,
 )
-from budgetlab.analysis.ranks import agreement, measure_agreement, run_agreement
 from budgetlab.analysis.statistics import (
     COMPARISON_VERDICTS,
     mean_interval,

@@ -11,7 +11,9 @@ from budgetlab.analysis.conditions import (
     condition_columns,
     method_order,
     require,
+    usable,
     varying,
+    warn_of_other_data,
 )
 from budgetlab.analysis.frames import COSTS, summaries
 from budgetlab.analysis.statistics import (
@@ -24,7 +26,6 @@ from budgetlab.analysis.statistics import (
     verdict,
 )
 from budgetlab.analysis.tables import ConditionTable
-from budgetlab.analysis.usable import usable, warn_of_other_data
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import Records
 

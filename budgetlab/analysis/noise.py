@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.conditions import condition_columns, varying
+from budgetlab.analysis.conditions import condition_columns, usable, varying
 from budgetlab.analysis.frames import summaries
 from budgetlab.analysis.per_sample import hardness, measures
-from budgetlab.analysis.picks import selection
 from budgetlab.analysis.ranks import top_share
+from budgetlab.analysis.samples import selection
 from budgetlab.analysis.statistics import mean_interval
-from budgetlab.analysis.usable import usable
 from budgetlab.errors import InputError
 from budgetlab.records import Record, Records, open_records
 

@@ -5,15 +5,16 @@
 >>> moment.methods(["unif-SGD", "p-SGD"])  # the methods as they are, simulated  # doctest: +SKIP
 """
 
-from budgetlab.estimators.gradients import SampleGradients, sample_gradients
-from budgetlab.estimators.moment import Moment
-from budgetlab.estimators.quality import (
+from budgetlab.estimators.gradients import (
     Quality,
+    SampleGradients,
     best_distribution,
     of_estimates,
     possible_gain,
+    sample_gradients,
     with_replacement,
 )
+from budgetlab.estimators.moment import Moment
 
 __all__ = [
     "Moment",

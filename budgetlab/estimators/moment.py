@@ -17,12 +17,13 @@ from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset, Splits
 from budgetlab.errors import InputError
-from budgetlab.estimators.gradients import SampleGradients, sample_gradients
-from budgetlab.estimators.quality import (
+from budgetlab.estimators.gradients import (
     WEIGHTS,
+    SampleGradients,
     best_distribution,
     of_estimates,
     possible_gain,
+    sample_gradients,
     with_replacement,
 )
 from budgetlab.forecast import Replay
