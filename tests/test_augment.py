@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from budgetlab import augment
 from budgetlab.augment import policy
-from budgetlab.augment.windows import box_mask, cut_windows, take
+from budgetlab.augment.crop import box_mask, cut_windows, take
 from budgetlab.errors import InputError
 
 FORMATS = (torch.contiguous_format, torch.channels_last)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from budgetlab import augment
-from budgetlab.augment.beta import symmetric_beta
+from budgetlab.augment.mixing import symmetric_beta
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -8,8 +8,7 @@ object lies a pure function whose randomness is an argument.
 from collections.abc import Callable
 
 from budgetlab.augment.augmented import Augmentation, AugmentedBatch, unmixed
-from budgetlab.augment.crop import Identity, Standard, crop_and_flip
-from budgetlab.augment.erase import Cutout, cutout
+from budgetlab.augment.crop import Cutout, Identity, Standard, crop_and_flip, cutout
 from budgetlab.augment.mixing import CutMix, Mixup, Ricap, cutmix, mixup, ricap
 from budgetlab.augment.policy import OPERATIONS, RandAugment, level, randaugment
 from budgetlab.errors import InputError, known

@@ -4,15 +4,23 @@ Each comes as a function of the batch and of the numbers drawn, and as an object
 that draws them. The objects crop and flip first (:class:`Standard`), as the papers do.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from budgetlab.augment.augmented import AugmentedBatch, check_images
-from budgetlab.augment.beta import symmetric_beta
-from budgetlab.augment.crop import Standard
-from budgetlab.augment.windows import box_mask, cut_windows, take
+from budgetlab.augment.crop import Standard, box_mask, cut_windows, take
 
-__all__ = ["CutMix", "Mixup", "Ricap", "cutmix", "mixup", "ricap"]
+__all__ = [
+    "CutMix",
+    "Mixup",
+    "Ricap",
+    "cutmix",
+    "mixup",
+    "ricap",
+    "symmetric_beta",
+]
 
 
 def with_partner(images: Tensor, partner: Tensor, own: Tensor) -> AugmentedBatch:
@@ -125,6 +133,43 @@ def ricap(
     patched = torch.where(on_left, half(0, 2, torch.zeros_like(w)), half(1, 3, w))
     areas = torch.cat((h * w, h * (width - w), (height - h) * w, (height - h) * (width - w)), 1)
     return AugmentedBatch(patched, sources, areas / (height * width))
+
+
+def symmetric_beta(
+    alpha: float, shape: tuple[int, ...], generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Draw from Beta(alpha, alpha), exactly, from four uniforms a value.
+
+    ``torch.distributions`` takes no generator, and rejection methods need to look at
+    the result before going on, which stalls a GPU. This one does neither:
+
+    1. ``y ~ Beta(alpha + 1, alpha + 1)`` by the polar method (Ulrich, *Computer
+       generation of distributions on the m-sphere*, Applied Statistics 1984):
+       ``y = 1/2 + 1/2 sqrt(1 - u1^(2 / (2 alpha + 1))) cos(2 pi u2)``.
+    2. ``G ~ Gamma(alpha + 1)`` and a uniform ``u`` give ``G u^(1/alpha) ~ Gamma(alpha)``,
+       and a Beta is a ratio of Gammas. In the logit their sum cancels:
+       ``logit(x) = logit(y) + (ln u3 - ln u4) / alpha``.
+
+    Parameters
+    ----------
+    alpha
+        Shape, above 0.
+    shape
+        Of the result.
+    generator, device
+        The generator, and the device it is on.
+
+    Returns
+    -------
+    Tensor
+        ``shape``, in [0, 1]; float64 (float32 on a device without it).
+    """
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    # In (0, 1], so that the logarithms are finite.
+    u1, u2, u3, u4 = 1 - torch.rand(4, *shape, generator=generator, device=device, dtype=dtype)
+    spread = (1 - u1.pow(2 / (2 * alpha + 1))).sqrt()
+    y = 0.5 + 0.5 * spread * torch.cos(2 * math.pi * u2)
+    return torch.sigmoid(torch.logit(y, eps=1e-7) + (u3.log() - u4.log()) / alpha)
 
 
 class Mixing:

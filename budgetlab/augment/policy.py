@@ -13,11 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from budgetlab.augment import tone
+from budgetlab.augment import operations as ops
 from budgetlab.augment.augmented import AugmentedBatch, check_images, unmixed
-from budgetlab.augment.crop import Standard
-from budgetlab.augment.geometry import WARPS, pixel_map, warp
-from budgetlab.augment.windows import box_mask, is_interleaved
+from budgetlab.augment.crop import Standard, box_mask, is_interleaved
+from budgetlab.augment.operations import WARPS, pixel_map, warp
 
 __all__ = ["OPERATIONS", "RandAugment", "level", "randaugment"]
 
@@ -110,11 +109,11 @@ def tables(
 
     group = [number for number, names in enumerate(GROUPS) for _ in names]
     tones = [
-        tone.invert_table(),
-        tone.posterize_table(int(at("Posterize"))),
-        tone.solarize_table(at("Solarize")),
-        tone.solarize_add_table(int(at("SolarizeAdd")), published),
-        tone.brightness_table(at("Brightness")),
+        ops.invert_table(),
+        ops.posterize_table(int(at("Posterize"))),
+        ops.solarize_table(at("Solarize")),
+        ops.solarize_add_table(int(at("SolarizeAdd")), published),
+        ops.brightness_table(at("Brightness")),
     ]
     maps = [pixel_map(name, sign * at(name), height, width) for name in WARPS for sign in (1, -1)]
     grey = GREY if channels == 3 else (round(sum(GREY) / 3),) * channels
@@ -151,20 +150,20 @@ def apply_group(
     name = GROUPS[number][0]
     if GROUPS[number] is TONES:
         table = made.tones.index_select(0, operation.clamp(max=len(TONES) - 1))
-        return tone.lookup(images, table.unsqueeze(1))
+        return ops.lookup(images, table.unsqueeze(1))
     if GROUPS[number] is WARPS:
         which = (operation - OPERATIONS.index(WARPS[0])).clamp(0, len(WARPS) - 1)
         return warp(images, made.maps.index_select(0, 2 * which + mirror))
     if name == "AutoContrast":
-        return tone.lookup(images, tone.autocontrast_table(images))
+        return ops.lookup(images, ops.autocontrast_table(images))
     if name == "Equalize":
-        return tone.lookup(images, tone.equalize_table(images))
+        return ops.lookup(images, ops.equalize_table(images))
     if name == "Contrast":
-        return tone.lookup(images, tone.contrast_table(images, made.factor))
+        return ops.lookup(images, ops.contrast_table(images, made.factor))
     if name == "Color":
-        return tone.color(images, made.factor)
+        return ops.color(images, made.factor)
     if name == "Sharpness":
-        return tone.sharpness(images, made.factor)
+        return ops.sharpness(images, made.factor)
     return grey_square(images, centre, made)
 
 
