@@ -289,7 +289,9 @@ def test_each_control_explains_itself_when_it_is_changed(make):
         control = bench.controls.by_name[name]
         bench.explanation.say("of another control")
         control.value = value if control.value != value else "small"
-        assert bench.explanation.text == explain(name, bench.controls.config), name
+        said = explain(name, bench.controls.config)
+        assert bench.explanation.text.startswith(said), name
+        assert bench.explanation.text.endswith(explain("budget", bench.controls.config)), name
 
 
 def test_only_data_that_can_be_trained_on_is_offered(make):
@@ -307,12 +309,19 @@ def test_the_picture_shows_losses_and_probabilities_of_the_last_run(make):
     known = known[~np.isnan(known)]
     assert counts.sum() == len(known)
     assert edges[-1] == pytest.approx(1.02 * np.quantile(known, 0.995), rel=1e-3)
-    assert losses.axes.get_xlabel() == "last known loss (nats), p-SGD, epoch 3"
+    assert losses.axes.get_xlabel() == "last known loss (nats)"
+    title = "Losses of the samples: p-SGD, b 0.5, seed 0, epoch 3"
+    assert losses.axes.get_title("left") == title
+    assert losses.axes.xaxis.get_visible()
     assert probabilities.stairs.get_data().values.sum() == 128
     assert probabilities.axes.get_xlabel() == "times that of a uniform draw"
     assert losses.text.get_text() == probabilities.text.get_text() == ""
     bench.shelf.runs.value = ()
     assert losses.text.get_text() == probabilities.text.get_text() == "no epoch yet"
+    # Axes of nothing would mean nothing.
+    for axes in bench.shelf.picture.axes:
+        assert not axes.xaxis.get_visible()
+        assert not axes.yaxis.get_visible()
     bench.controls.by_name["method"].value = "unif-SGD"
     bench.fit()
     assert losses.text.get_text() == ""
@@ -327,11 +336,12 @@ def test_runs_are_collected_overlaid_and_switched(make):
     bench.fit()
     bench.controls.by_name["method"].value = "unif-SGD"
     bench.fit()
-    assert [name for name, _ in bench.shelf.runs.options] == ["p-SGD", "unif-SGD"]
+    names = [name for name, _ in bench.shelf.runs.options]
+    assert names == ["p-SGD, b 0.5, seed 0", "unif-SGD, b 0.5, seed 0"]
     assert len(bench.shelf.runs.value) == 2
     alt = bench.shelf.picture.panel.alt
-    assert "p-SGD: " in alt
-    assert "Samples of unif-SGD in epoch 3" in alt
+    assert "p-SGD, b 0.5, seed 0: " in alt
+    assert "Samples of unif-SGD, b 0.5, seed 0 in epoch 3" in alt
     for _, cost in bench.shelf.cost.options:
         bench.shelf.cost.value = cost
         assert not bench.status.is_problem
@@ -479,6 +489,128 @@ def test_data_are_loaded_once(make, monkeypatch):
     bench.controls.by_name["label_noise"].value = 0.25
     bench.fit()
     assert len(calls) == 2
+
+
+# ---- settings and runs as people meet them ----
+
+
+def test_records_may_come_from_anywhere(make, train):
+    records = [train(seed=seed).record for seed in (0, 1)]
+    bench = make(records=(record for record in records))
+    assert [record.path for record in bench.records] == [record.path for record in records]
+
+
+def test_names_are_taken_in_any_case_and_a_wrong_one_is_said():
+    bench = TrainingBench(method="P-SGD", dataset="points")
+    assert bench.controls.by_name["method"].value == "p-SGD"
+    with pytest.raises(InputError, match="unknown setting 'metod': did you mean 'method'"):
+        TrainingBench(metod="p-SGD")
+    with pytest.raises(InputError, match="did you mean 'p-SGD'"):
+        TrainingBench(method="p-SDG")
+    with pytest.raises(InputError, match="scale-model"):
+        TrainingBench(preset="scale")
+
+
+def test_the_same_settings_twice_say_so(make):
+    bench = make(method="p-SGD")
+    bench.fit()
+    assert "These settings have run before" not in bench.status.text
+    said = []
+    bench.status.observe(lambda change: said.append(change["new"]), "value")
+    bench.fit()
+    assert any("These settings have run before" in text for text in said)
+    names = [name for name, _ in bench.shelf.runs.options]
+    assert names == ["p-SGD, b 0.5, seed 0", "p-SGD, b 0.5, seed 0 (the same, run 2)"]
+
+
+def test_no_text_of_the_picture_is_cut_off(make, train):
+    records = [train(method="selective-backprop", lr=0.0625, weight_decay=0.0003125, seed=s,
+                     epochs=e).record for s in (0, 123456) for e in (3, 4)]  # fmt: skip
+    bench = make(records=records)
+    figure = bench.shelf.picture.panel.figure
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    for axes in bench.shelf.picture.axes:
+        for text in (axes.xaxis.label, axes.yaxis.label, axes._left_title):
+            box = text.get_window_extent()
+            assert 0 <= box.x0 <= box.x1 <= width, text.get_text()
+            assert 0 <= box.y0 <= box.y1 <= height, text.get_text()
+        assert axes.get_legend() is None
+
+
+def test_a_run_is_hidden_and_taken_off_the_list(make, train):
+    records = [train(seed=seed).record for seed in (0, 1)]
+    bench = make(records=records)
+    runs = bench.shelf.runs
+    chip, box, remove = runs.children[0].children
+    assert "<svg" in chip.value
+    box.value = False
+    assert runs.value == (str(records[1].path),)
+    assert chip.value == ""
+    remove.click()
+    assert [record.path for record in bench.records] == [records[1].path]
+    assert records[0].path.is_dir()
+
+
+def test_several_seeds_are_trained_in_a_row(make, slow):
+    slow.set()
+    bench = make(method="slow")
+    bench.controls.repeats.value = 3
+    assert "3 runs in a row, seeds 0 to 2" in bench.explanation.text
+    bench.train()
+    until(lambda: len(bench.records) == 3 and bench.wait(0))
+    assert [record.config["seed"] for record in bench.records] == [0, 1, 2]
+    assert {record.status for record in bench.records} == {"finished"}
+
+
+def test_stop_ends_the_queue_too(make, slow):
+    bench = make(method="slow", epochs=30, budget=1.0)
+    bench.controls.repeats.value = 3
+    bench.train()
+    begun(bench)
+    bench.stop()
+    assert bench.wait(WAIT)
+    assert [record.status for record in bench.records] == ["stopped"]
+
+
+def test_stop_while_the_data_are_loading_answers_at_once(make, monkeypatch):
+    go = threading.Event()
+    monkeypatch.setattr(
+        "budgetlab.widgets.bench.load_data",
+        lambda config, progress: go.wait(WAIT) and load_data(config, progress=False),
+    )
+    bench = make()
+    bench.train()
+    bench.stop_button.click()
+    assert "nothing was written" in bench.status.text
+    assert not bench.train_button.disabled
+    assert not bench.wait(0.05)  # what loads cannot be interrupted
+    go.set()
+    assert bench.wait(WAIT)
+    assert bench.records == []
+    assert "nothing was written" in bench.status.text
+    assert bench.fit().status == "finished"
+
+
+def test_data_and_a_network_of_ones_own(make, load_once, config, tmp_path):
+    splits = load_once("points", limit=128)
+    bench = TrainingBench(
+        splits=splits, model=lambda: torch.nn.Linear(2, 2), name="own", device="cpu",
+        out=str(tmp_path / "own"), batch_size=16, epochs=2, precision="float32", limit=128,
+        dataset="points",
+    )  # fmt: skip
+    assert bench.controls.by_name["dataset"].disabled
+    record = bench.fit()
+    assert record.status == "finished"
+    assert record.fingerprint == splits.fingerprint
+
+
+def test_a_preset_sets_what_belongs_together(make):
+    bench = make()
+    bench.controls.preset.value = "scale-model"
+    config = bench.controls.config
+    assert (config.model, config.epochs, config.limit) == ("compact", 100, 1000)
+    assert TrainingBench(name="quick").controls.config.limit == 1000
 
 
 # ---- the parts ----

@@ -1,6 +1,7 @@
 """Train and watch: choose, start, stop, go on, and lay runs over each other."""
 
 import contextlib
+import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 
 import ipywidgets as W
 
+from budgetlab import presets
 from budgetlab.analysis import load
 from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
-from budgetlab.errors import InputError, RunError
+from budgetlab.errors import InputError, RunError, unknown
 from budgetlab.records import Record, open_record
 from budgetlab.training import Run, load_data
+from budgetlab.training.inputs import with_known_names
 from budgetlab.widgets.bench_controls import RunControls
 from budgetlab.widgets.bench_runs import RunShelf
 from budgetlab.widgets.controls import LABEL, button, row
@@ -42,6 +45,13 @@ class TrainingBench(W.VBox):
         that a cell can be run again at any time. Give two benches two names.
     records
         Runs to show from the start: records, or folders that hold some.
+    splits
+        Data of your own, as from :func:`budgetlab.data.from_torch`; the data controls are off.
+    model
+        Name of a network, or one of your own, or a function that builds one.
+    preset
+        Settings that belong together: a name of :data:`budgetlab.presets.PRESETS`. Where
+        neither it nor data, model or length is given, a run takes some seconds.
     **settings
         First values of the controls, and settings without a control: fields of
         :class:`budgetlab.RunConfig`.
@@ -65,23 +75,43 @@ class TrainingBench(W.VBox):
     >>> record = bench.fit()  # the Train button, in this cell  # doctest: +SKIP
     """
 
-    def __init__(self, *, name: str = "bench", records: Any = (), **settings: Any):
-        self.name = name
+    def __init__(
+        self,
+        *,
+        name: str = "bench",
+        records: Any = (),
+        splits: Splits | None = None,
+        model: Any = None,
+        preset: str | None = None,
+        **settings: Any,
+    ):
+        if isinstance(model, str):
+            settings, model = {**settings, "model": model}, None
+        known = records if isinstance(records, str | Path | Record) else list(records)
+        base = _first_settings(settings, preset, own_data=splits is not None)
+        self.name, self.own_splits, self.own_model = name, splits, model
         self.session: Session | None = None
+        self._leaving: list[Session] = []
         self._lock = threading.Lock()
         self._detached = False
         self._run: Run | None = None
         self._splits: tuple[tuple, Splits] | None = None
         self._pace, self._tick = Pace(), Pace(shortest=0.15)
-        self.controls = RunControls(RunConfig(**settings), self._explain)
+        self._queue: list[RunConfig] = []
+        self.controls = RunControls(base, self._explain)
+        if splits is not None:
+            self.controls.fix_data()
+        if model is not None:
+            self.controls.by_name["model"].disabled = True
         self._build_parts()
-        self.shelf = RunShelf(load(records) if _some(records) else [], self.status)
+        self.shelf = RunShelf(load(known) if known else [], self.status)
         super().__init__(
             [
                 self.controls,
                 self.explanation,
-                row(self.train_button, self.stop_button, self.resume_button),
-                row(self.bar, self.progress),
+                row(
+                    self.train_button, self.stop_button, self.resume_button, self.bar, self.progress
+                ),
                 self.status,
                 self.shelf,
             ]
@@ -96,7 +126,8 @@ class TrainingBench(W.VBox):
     def _build_parts(self) -> None:
         self.explanation, self.status = StatusLine(), StatusLine()
         self.explanation.add_class("bl-explanation")
-        self.train_button = button("Train", self.train, "bl-train", "Start a run as it is set")
+        self.train_button = button("Train", self.train, "bl-train", "Start a run as it is set",
+                                   primary=True)  # fmt: skip
         self.stop_button = button("Stop", self.stop, "bl-stop", "Stop after this step")
         self.resume_button = button(
             "Resume", self.resume, "bl-resume", "Go on with the last stopped run that is shown"
@@ -118,7 +149,10 @@ class TrainingBench(W.VBox):
     def train(self) -> None:
         """Start a run as it is set, in the background."""
         with self.status.catching():
-            self._begin(config=self.controls.config).start()
+            first, *queue = [self.controls.config.replace(seed=s) for s in self.controls.seeds]
+            session = self._begin(config=first)
+            self._queue = queue
+            session.start()
 
     def resume(self) -> None:
         """Go on with the last stopped run that is shown, in the background."""
@@ -127,9 +161,19 @@ class TrainingBench(W.VBox):
 
     def stop(self) -> None:
         """Stop after the step that is being made; the record can be resumed."""
-        if self.session is not None and self.session.running:
+        self._queue = []
+        session = self.session
+        if session is None or not session.running:
+            return
+        session.stop()
+        if session.run is None:
+            # What loads the data cannot be interrupted, but nobody has to wait for it.
+            self.session = None
+            self._leaving.append(session)
+            self._set_training(False)
+            self.status.say("Stopped before the first step: nothing was written.")
+        else:
             self.status.say("Stopping after this step.")
-            self.session.stop()
 
     def fit(self, resume: Record | Path | str | None = None) -> Record:
         """Do what Train does, or Resume, here: returns at the end.
@@ -165,7 +209,16 @@ class TrainingBench(W.VBox):
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until no run is training; False if that takes longer."""
-        return self.session is None or self.session.wait(seconds)
+        end = None if seconds is None else time.monotonic() + seconds
+        while (session := self.session) is not None or self._leaving:
+            for one in [*self._leaving, *([session] if session else [])]:
+                left = None if end is None else max(0.0, end - time.monotonic())
+                if not one.wait(left):
+                    return False
+            self._leaving = [one for one in self._leaving if one.running]
+            if self.session is session and not self._leaving:
+                break
+        return True
 
     def detach(self) -> None:
         """Stop, and never draw again: another bench of this name has taken over."""
@@ -181,22 +234,42 @@ class TrainingBench(W.VBox):
             part.disabled = True
         self.status.say(f"A newer bench named '{self.name}' has taken over: go on there.")
 
-    def _begin(self, *, config: RunConfig | None = None, record: Path | None = None) -> Session:
+    def _begin(
+        self,
+        *,
+        config: RunConfig | None = None,
+        record: Path | None = None,
+        after: Session | None = None,
+    ) -> Session:
         if self._detached:
             raise RunError(f"a newer bench named '{self.name}' has taken over: go on there")
         with self._lock:
-            if self.session is not None and self.session.running:
+            if self.session not in (None, after) and self.session.running:
                 raise RunError("a run is training in this bench: stop it first, or wait")
             self.session = Session(
-                config, record=record, splits=self._load_splits, on_step=self._on_step,
-                on_epoch=self._on_epoch, on_end=self._on_end,
+                config, record=record, splits=self._load_splits, model=self.own_model,
+                on_step=self._on_step, on_epoch=self._on_epoch, on_end=self._on_end,
             )  # fmt: skip
         self._run = None
         self._pace, self._tick = Pace(), Pace(shortest=0.15)
         self._set_training(True)
         self.bar.value, self.progress.value = 0.0, ""
-        self.status.say("Loading the data and building the network.")
+        again = config is not None and self._has_run(config)
+        self.status.say(
+            "Loading the data and building the network."
+            + (" These settings have run before: the same seed gives the same run." * again)
+        )
         return self.session
+
+    def _has_run(self, config: RunConfig) -> bool:
+        """Whether a run of the list had the same settings, wherever it was written."""
+        wanted = config.replace(out="", device="cpu").to_dict()
+        for record in self.shelf.records:
+            with contextlib.suppress(InputError):
+                known = RunConfig.from_dict(record.config).replace(out="", device="cpu")
+                if known.to_dict() == wanted:
+                    return True
+        return False
 
     def _stopped_record(self) -> Path:
         shown = [r for r in self.shelf.shown() if open_record(r.path).status != "finished"]
@@ -206,6 +279,8 @@ class TrainingBench(W.VBox):
 
     def _load_splits(self, config: RunConfig) -> Splits:
         """Load data, or take those of the last run where the settings are the same."""
+        if self.own_splits is not None:
+            return self.own_splits
         key = tuple(getattr(config, name) for name in DATA_SETTINGS)
         if self._splits is None or self._splits[0] != key:
             self._splits = key, load_data(config, progress=False)
@@ -229,7 +304,7 @@ class TrainingBench(W.VBox):
             self._show_run(run)
 
     def _on_end(self, session: Session) -> None:
-        if self._detached:
+        if self._detached or session is not self.session:
             return
         try:
             self._show_end(session)
@@ -238,6 +313,13 @@ class TrainingBench(W.VBox):
             self.status.complain(error)
         finally:
             self._set_training(False)
+        if session.error is None and not session.stopped and self._queue:
+            following = self._queue.pop(0)
+            with self.status.catching():
+                queue, self._queue = self._queue, []
+                begun = self._begin(config=following, after=session)
+                self._queue = queue
+                begun.start()
 
     def _show_end(self, session: Session) -> None:
         run = session.run
@@ -289,7 +371,13 @@ class TrainingBench(W.VBox):
                 held = [v for n, v in zip(DATA_SETTINGS, self._splits[0], strict=True)
                         if n != "label_noise"]  # fmt: skip
                 size = len(self._splits[1].train) if tuple(held) == key else None
-            self.explanation.say(explain(name, config, size))
+            if self.own_splits is not None:
+                size = len(self.own_splits.train)
+            cost, seeds = explain("budget", config, size), self.controls.seeds
+            if len(seeds) > 1:
+                cost += f" {len(seeds)} runs in a row, seeds {seeds[0]} to {seeds[-1]}."
+            said = "" if name in ("budget", "epochs", "repeats") else explain(name, config, size)
+            self.explanation.say(f"{said} {cost}".strip())
 
     def _set_training(self, training: bool) -> None:
         self.train_button.disabled = self.resume_button.disabled = training
@@ -302,8 +390,29 @@ def _as_it_stands(record: Record) -> Record:
     return record
 
 
-def _some(records: Any) -> bool:
-    return isinstance(records, str | Path | Record) or bool(list(records))
+# What a bench trains where nothing else is asked for: some seconds on an ordinary computer.
+QUICK = presets.settings("scale-model") | {"epochs": 12, "evaluate_every": 4, "budget": 0.3}
+SIZES = {"dataset", "model", "limit", "epochs", "batch_size"}
+
+
+def _first_settings(settings: dict[str, Any], preset: str | None, own_data: bool) -> RunConfig:
+    """Settings as they are given, names as they are registered; quick ones where none are.
+
+    Raises
+    ------
+    InputError
+        If there is no such setting, or a value that its control cannot show.
+    """
+    fields = [field.name for field in dataclasses.fields(RunConfig)]
+    for name in settings:
+        if name not in fields:
+            raise unknown("setting", name, [*fields, "name", "records", "splits", "preset"])
+    chosen: dict[str, Any] = {}
+    if preset is not None:
+        chosen = presets.settings(preset)
+    elif not SIZES & set(settings) and not own_data:
+        chosen = QUICK
+    return with_known_names(RunConfig(**chosen | settings), own_data)
 
 
 def _ending(session: Session, run: Run | None) -> str:

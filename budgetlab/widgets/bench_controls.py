@@ -1,21 +1,22 @@
-"""The settings of a run as controls, and back."""
+"""The settings of a run as controls, in groups, and back."""
 
 from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as W
 
-from budgetlab import augment, data, models, samplers
+from budgetlab import augment, data, models, presets, samplers
 from budgetlab.config import BUDGET_UNITS, RunConfig
-from budgetlab.widgets.controls import LABEL, Number, choice, row
+from budgetlab.widgets.controls import LABEL, Number, choice, group
 
 __all__ = ["RunControls"]
 
-MOST_EPOCHS = 500
+MOST_EPOCHS, MOST_RUNS = 500, 20
+KEEP = "as set"
 
 
 class RunControls(W.VBox):
-    """Data, method, augmentation, budget, length, model, seed and label noise of a run.
+    """Data, method and budget of a run, each a group of controls.
 
     Parameters
     ----------
@@ -28,6 +29,8 @@ class RunControls(W.VBox):
     ----------
     by_name
         Each control, by the name of its setting; set its ``value``.
+    repeats, preset
+        How many runs of seeds in a row; settings that belong together.
     """
 
     def __init__(self, base: RunConfig, on_change: Callable[[str], None]):
@@ -59,13 +62,39 @@ class RunControls(W.VBox):
             else:
                 control.observe(lambda _, name=name: on_change(name), "value")
         c = self.by_name
-        super().__init__(
-            [
-                row(c["dataset"], c["method"], c["augmentation"]),
-                row(c["budget"], c["budget_unit"], c["epochs"]),
-                row(c["model"], c["seed"], c["label_noise"]),
-            ]
-        )
+        self.repeats = Number("Runs", 1, 1, MOST_RUNS, 1, "bl-repeats")
+        self.repeats.on_change(lambda: on_change("repeats"))
+        self.preset = choice("Preset", [KEEP, *presets.PRESETS], KEEP, "bl-preset")
+        self.preset.observe(lambda change: self.take(change["new"]), "value")
+        budget = [c["budget"], c["budget_unit"], c["epochs"], c["seed"], self.repeats]
+        groups = [
+            group("Data", c["dataset"], c["label_noise"], self.preset),
+            group("Method", c["method"], c["augmentation"], c["model"]),
+            group("Budget", *budget),
+        ]
+        layout = W.Layout(flex_flow="row wrap", align_items="flex-start")
+        super().__init__([W.HBox(groups, layout=layout)])
+
+    def take(self, preset: str) -> None:
+        """Set all that a preset sets; what has no control is kept for the run."""
+        if preset == KEEP:
+            return
+        values = presets.settings(preset)
+        shown = {name: values.pop(name) for name in list(values) if name in self.by_name}
+        self.base = self.base.replace(**values)
+        for name, value in shown.items():
+            self.by_name[name].value = value
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the runs that are trained one after the other."""
+        first = self.by_name["seed"].value
+        return list(range(first, first + self.repeats.value))
+
+    def fix_data(self) -> None:
+        """Say that the data are given: what would change them is off."""
+        for name in ("dataset", "label_noise"):
+            self.by_name[name].disabled = True
 
     @property
     def config(self) -> RunConfig:

@@ -1,7 +1,7 @@
 """Four views of training: accuracy, loss, losses of the samples, probabilities."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,18 @@ from budgetlab.widgets.panel import PicturePanel, few_ticks, fixed_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Text
 
-__all__ = ["MOST_CURVES", "BenchPicture"]
+__all__ = ["MOST_CURVES", "BenchPicture", "run_looks"]
 
 MOST_CURVES = 7
 BINS = 40
+
+
+def run_looks(names: Sequence[str]) -> dict[str, style.LineStyle]:
+    """How runs are drawn: the colour says the method, with which their names begin."""
+    parts = {name: (name.partition(", ")[0], name.partition(", ")[2]) for name in names}
+    return style.condition_looks(parts)
 
 
 class BenchPicture:
@@ -26,20 +33,20 @@ class BenchPicture:
     a figure afresh.
     """
 
-    def __init__(self, width: int = 900, height: int = 560):
+    def __init__(self, width: int = 1120, height: int = 430):
         figure = fixed_figure(width, height)
         self.panel = PicturePanel(figure)
         self.axes = figure.subplots(2, 2).ravel()
-        figure.subplots_adjust(left=0.08, right=0.97, top=0.95, bottom=0.09, wspace=0.22,
-                               hspace=0.38)  # fmt: skip
+        figure.subplots_adjust(left=0.065, right=0.985, top=0.94, bottom=0.11, wspace=0.16,
+                               hspace=0.52)  # fmt: skip
         titles = ("Accuracy on the test set (%)", "Loss while training (nats)",
                   "Losses of the training samples", "Sampling probability")  # fmt: skip
         for axes, title in zip(self.axes, titles, strict=True):
             style.finish(axes, title=title)
             few_ticks(axes)
         self._curves = [
-            _Curves(self.axes[0], "lower right"),
-            _Curves(self.axes[1], "upper right"),
+            _Curves(self.axes[0]),
+            _Curves(self.axes[1]),
         ]
         self._bars = [
             _Bars(axes, colour)
@@ -81,7 +88,10 @@ class BenchPicture:
             probabilities.clear("no epoch yet")
             return "No samples yet."
         known = now.losses[~np.isnan(now.losses)]
-        losses.draw(known, f"last known loss (nats), {shown}, epoch {now.epoch}")
+        losses.draw(known, "last known loss (nats)")
+        # In the title, which begins at the left: below, a long name would be cut off.
+        where = style.literal(f"{shown}, epoch {now.epoch}")
+        losses.axes.set_title(f"Losses of the samples: {where}", loc="left", fontsize=11)
         text = f"Samples of {shown} in epoch {now.epoch}: {len(known):,} seen"
         text += f", median loss {np.median(known):.3g}" if len(known) else ""
         q = now.probability
@@ -100,15 +110,15 @@ class BenchPicture:
 class _Curves:
     """One line a run, always as many artists."""
 
-    def __init__(self, axes: "Axes", legend_at: Literal["lower right", "upper right"]):
-        self.axes, self.legend_at = axes, legend_at
+    def __init__(self, axes: "Axes"):
+        self.axes = axes
         self.lines = [axes.plot([], [])[0] for _ in range(MOST_CURVES)]
-        self.names: list[str] = []
+        self.text = _message(axes)
 
     def draw(
         self, curves: Mapping[str, pd.DataFrame], cost: str, column: str, scale: float
     ) -> None:
-        looks = style.looks(list(curves))
+        looks = run_looks(list(curves))
         for line in self.lines:
             line.set_data([], [])
         for line, (name, rows) in zip(self.lines, curves.items(), strict=False):
@@ -116,21 +126,23 @@ class _Curves:
                 line.set_data(rows[cost].to_numpy(), scale * rows[column].to_numpy())
             look = looks[name]
             line.set(color=look.colour, linestyle=look.line, marker=look.marker, markersize=4)
-            line.set_label(style.literal(name))
+        drawn = any(len(rows) for rows in curves.values())
+        _empty(self.axes, self.text, "" if drawn else "no epoch yet")
         self.axes.relim()
         self.axes.autoscale_view()
         self.axes.set_xlabel(style.axis_name(cost))
-        if self.names != list(curves):
-            self._name(list(curves))
 
-    def _name(self, names: list[str]) -> None:
-        """Write a new legend; only where the runs changed, for it costs as much as a plot."""
-        self.names = names
-        if self.axes.get_legend() is not None:
-            self.axes.get_legend().remove()  # type: ignore[union-attr]
-        if names:
-            self.axes.legend(handles=self.lines[: len(names)], loc=self.legend_at, fontsize=8,
-                             framealpha=0.8, edgecolor="none", labelcolor=style.INK)  # fmt: skip
+
+def _message(axes: "Axes") -> "Text":
+    return axes.text(0.5, 0.5, "", ha="center", va="center", color=style.INK,
+                     transform=axes.transAxes)  # fmt: skip
+
+
+def _empty(axes: "Axes", text: "Text", why: str) -> None:
+    """Say why there is nothing in place of axes that would mean nothing, or show them again."""
+    text.set_text(why)
+    for part in (axes.xaxis, axes.yaxis, axes.spines["left"], axes.spines["bottom"]):
+        part.set_visible(not why)
 
 
 class _Bars:
@@ -139,8 +151,7 @@ class _Bars:
     def __init__(self, axes: "Axes", colour: str):
         self.axes = axes
         self.stairs = axes.stairs([0, 0], [0, 1, 2], color=colour, fill=True, alpha=0.6)
-        self.text = axes.text(0.5, 0.5, "", ha="center", va="center", color=style.INK,
-                              transform=axes.transAxes)  # fmt: skip
+        self.text = _message(axes)
         axes.set_ylabel("samples", color=style.INK)
 
     def draw(self, values: np.ndarray, name: str, least: float = 0.0) -> None:
@@ -154,7 +165,7 @@ class _Bars:
         self.axes.set_xlim(0, top)
         self.axes.set_ylim(0, counts.max() * 1.05)
         self.axes.set_xlabel(style.literal(name))
-        self.text.set_text("")
+        _empty(self.axes, self.text, "")
         return None
 
     def clear(self, text: str) -> None:
@@ -162,4 +173,4 @@ class _Bars:
         self.axes.set_xlim(0, 2)
         self.axes.set_ylim(0, 1)
         self.axes.set_xlabel("")
-        self.text.set_text(text)
+        _empty(self.axes, self.text, text)

@@ -3,23 +3,24 @@
 import html
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as W
 import pandas as pd
 
-from budgetlab.analysis import AXES, load, summaries
+from budgetlab.analysis import AXES, condition_columns, label, load, summaries, varying
 from budgetlab.errors import InputError, RunError
-from budgetlab.plots.samples import run_names
+from budgetlab.plots import style
 from budgetlab.records import Record
-from budgetlab.widgets.bench_picture import MOST_CURVES, BenchPicture
+from budgetlab.widgets.bench_picture import MOST_CURVES, BenchPicture, run_looks
 from budgetlab.widgets.controls import LABEL, button, choice, row
 from budgetlab.widgets.live import Standing, standing_of_record
 from budgetlab.widgets.status import StatusLine
 
-__all__ = ["RunShelf", "runs_table", "save_copies"]
+__all__ = ["RunList", "RunShelf", "named_runs", "runs_table", "save_copies"]
 
 
 class RunShelf(W.VBox):
@@ -61,18 +62,13 @@ class RunShelf(W.VBox):
         self.save_button = button(
             "Save copies", self.save, "bl-save", "Copy the records of the runs shown there"
         )
-        self.runs = W.SelectMultiple(
-            description="Runs shown", style=LABEL, rows=5,
-            layout=W.Layout(width="100%", max_width="900px", margin="0"),
-        )  # fmt: skip
-        self.runs.add_class("bl-runs")
-        self.runs.observe(lambda _: self.redraw(), "value")
+        self.runs = RunList(self.redraw, self.remove)
         self.table = W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
         super().__init__(
             [
+                self.runs,
                 self.picture.panel,
                 row(self.cost, self.path, self.open_button, self.save_button),
-                self.runs,
                 self.table,
             ]
         )
@@ -127,16 +123,24 @@ class RunShelf(W.VBox):
     def list_runs(self, select: Sequence[Record]) -> None:
         """Write list and table anew; what was selected stays so."""
         with self._lock:
-            names = run_names(self.records) if self.records else []
+            names = named_runs(self.records) if self.records else []
             self._names = {r.path: name for r, name in zip(self.records, names, strict=True)}
             chosen = {*self.runs.value, *(str(record.path) for record in select)}
             options = [(name, str(path)) for path, name in self._names.items()]
             self._listing = True
-            self.runs.options = options
-            self.runs.value = [path for _, path in options if path in chosen]
+            self.runs.list(options, [path for _, path in options if path in chosen])
             self._listing = False
             self.table.value = runs_table(self.records, names)
         self.redraw()
+
+    def remove(self, path: str) -> None:
+        """Take a run off the list; its record stays where it is."""
+        with self._lock, self.status.catching():
+            if self._live is not None and str(self._live) == path:
+                raise RunError("this run is training: stop it first, or wait")
+            self.records = [record for record in self.records if str(record.path) != path]
+            self.list_runs(select=[])
+            self.status.say(f"Taken off the list; the record stays in {path}.")
 
     def shown(self) -> list[Record]:
         """The runs that are selected: the last ones, where there are too many to draw."""
@@ -162,6 +166,106 @@ class RunShelf(W.VBox):
         if record.path not in self._standing:
             self._standing[record.path] = standing_of_record(record)
         return self._standing[record.path]
+
+
+class RunList(W.VBox):
+    """One line a run: the colour and sign of its curve, show or hide, take off the list.
+
+    Attributes
+    ----------
+    options
+        Pairs of name and path, in order.
+    value
+        Paths of the runs that are shown; may be set.
+    """
+
+    def __init__(self, changed: Callable[[], None], remove: Callable[[str], None]):
+        self._changed, self._remove = changed, remove
+        self.options: list[tuple[str, str]] = []
+        self._boxes: dict[str, W.Checkbox] = {}
+        self._chips: dict[str, W.HTML] = {}
+        self._quiet = False
+        super().__init__([], layout=W.Layout(width="100%", max_height="9em", overflow="auto"))
+        self.add_class("bl-runs")
+
+    @property
+    def value(self) -> tuple[str, ...]:
+        """Paths of the runs that are shown."""
+        return tuple(path for path, box in self._boxes.items() if box.value)
+
+    @value.setter
+    def value(self, paths: Sequence[str]) -> None:
+        self._quiet = True
+        for path, box in self._boxes.items():
+            box.value = path in paths
+        self._quiet = False
+        self._tell()
+
+    def list(self, options: Sequence[tuple[str, str]], shown: Sequence[str]) -> None:
+        """Write the list anew."""
+        self.options = list(options)
+        self._boxes, self._chips, rows = {}, {}, []
+        for name, path in self.options:
+            box = W.Checkbox(value=path in shown, description=name, indent=False,
+                             layout=W.Layout(width="auto", margin="0"))  # fmt: skip
+            box.observe(lambda _: self._tell(), "value")
+            chip = W.HTML(layout=W.Layout(width="46px", margin="0 4px 0 0"))
+            away = button("Remove", partial(self._remove, path), "bl-remove",
+                          f"Take {name} off the list; its record stays")  # fmt: skip
+            away.layout.height, away.layout.margin = "1.8em", "0 0 0 1em"
+            self._boxes[path], self._chips[path] = box, chip
+            rows.append(W.HBox([chip, box, away], layout=W.Layout(align_items="center")))
+        self.children = rows
+        self._paint()
+
+    def _tell(self) -> None:
+        if not self._quiet:
+            self._paint()
+            self._changed()
+
+    def _paint(self) -> None:
+        """Give each run that is shown the colour and sign of its curve."""
+        names = dict((path, name) for name, path in self.options)
+        drawn = run_looks([names[path] for path in self.value][-MOST_CURVES:])
+        for path, chip in self._chips.items():
+            shown = path in self.value and names[path] in drawn
+            chip.value = _chip(drawn[names[path]]) if shown else ""
+
+
+SIGNS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"}
+DASHES = {"-": "", "--": "6 3", "-.": "6 2 2 2", ":": "2 2"}
+
+
+def _chip(look: style.LineStyle) -> str:
+    """The line and sign of a curve, on white as it is drawn."""
+    line, colour = look.line, look.colour
+    dashes = DASHES.get(line) if isinstance(line, str) else " ".join(map(str, line[1]))
+    return (
+        '<svg aria-hidden="true" width="38" height="16" style="background:white;display:block">'
+        f'<line x1="2" x2="36" y1="8" y2="8" stroke="{colour}" stroke-width="2" '
+        f'stroke-dasharray="{dashes}"/><text x="19" y="13" text-anchor="middle" font-size="13" '
+        f'fill="{colour}">{SIGNS.get(look.marker, "●")}</text></svg>'
+    )
+
+
+def named_runs(records: Sequence[Record]) -> list[str]:
+    """Names of runs as people say them: ``p-SGD, b 0.2, seed 0``, and what else differs.
+
+    A run with the settings of one before it says that it is the same again.
+    """
+    frame = summaries(records)
+    said = ("method", "budget", "seed")
+    keys = varying(frame, condition_columns(frame))
+    others = [key for key in keys if key not in said]
+    names: list[str] = []
+    before: dict[str, int] = {}
+    for known in frame.to_dict("records"):
+        name = f"{known['method']}, b {known['budget']:g}, seed {known['seed']:g}"
+        more = label(known, others) if others else ""
+        name = f"{name}, {more}" if more else name
+        before[name] = before.get(name, 0) + 1
+        names.append(name if before[name] == 1 else f"{name} (the same, run {before[name]})")
+    return names
 
 
 def save_copies(records: Sequence[Record], folder: Path) -> list[Path]:

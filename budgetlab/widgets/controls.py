@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets as W
 
-__all__ = ["Number", "button", "choice", "row"]
+__all__ = ["Number", "button", "choice", "group", "row"]
 
 LABEL = {"description_width": "initial"}
 
@@ -116,12 +116,30 @@ def choice(
     return made
 
 
-def button(name: str, callback: Callable[[], None], marker: str, hint: str = "") -> W.Button:
-    """Make a button that calls a function."""
+def button(
+    name: str, callback: Callable[[], None], marker: str, hint: str = "", *, primary: bool = False
+) -> W.Button:
+    """Make a button that calls a function; the primary one of a widget stands out."""
     made = W.Button(description=name, tooltip=hint or name, layout=W.Layout(width="auto"))
+    if primary:
+        # The colour that ipywidgets has for it is too pale to read white on.
+        made.style.button_color, made.style.text_color = "#0b5394", "white"
+        made.style.font_weight, made.layout.padding = "bold", "0 1.5em"
     made.on_click(lambda _: callback())
     made.add_class(marker)
     return made
+
+
+def group(title: str, *parts: Any) -> W.VBox:
+    """Put controls under each other, their names in one column, under a heading."""
+    for part in parts:
+        box = getattr(part, "box", part)
+        box.style.description_width = "7.5em"
+        box.layout.width = "14.5em" if isinstance(part, Number) else "22em"
+        if isinstance(part, Number):
+            part.slider.layout.width, part.layout.margin = "7em", "0"
+    heading = W.HTML(f'<div style="font-weight:bold;line-height:1.6">{html.escape(title)}</div>')
+    return W.VBox([heading, *parts], layout=W.Layout(width="23em", margin="0 1em 0.3em 0"))
 
 
 def row(*parts: W.Widget) -> W.HBox:

@@ -34,6 +34,8 @@ class Session:
         The folder of a record to go on with, in place of ``config``.
     splits
         Gives the data of a config; may be slow.
+    model
+        A network of one's own, or a function that builds one.
     on_step, on_epoch
         Called with the run, in the thread that trains. Neither may touch the training.
     on_end
@@ -55,11 +57,12 @@ class Session:
         *,
         record: Path | None = None,
         splits: Callable[[RunConfig], Splits] = load_data,
+        model: Any = None,
         on_step: OnStep = lambda run: None,
         on_epoch: OnStep = lambda run: None,
         on_end: Callable[["Session"], None] = lambda session: None,
     ):
-        self.config, self.record, self.splits = config, record, splits
+        self.config, self.record, self.splits, self.model = config, record, splits, model
         self.on_step, self.on_epoch, self.on_end = on_step, on_epoch, on_end
         self.run: Run | None = None
         self.error: BaseException | None = None
@@ -126,9 +129,12 @@ class Session:
         if self._asked.is_set():
             raise _Stop
         with _building:
+            # Asked for while another run was being built, or the data were on their way.
+            if self._asked.is_set():
+                raise _Stop
             if self.record is not None:
-                return Run.resume(self.record, splits=splits, on_step=self._step)
-            return Run(config, splits=splits, on_step=self._step)
+                return Run.resume(self.record, splits=splits, model=self.model, on_step=self._step)
+            return Run(config, splits=splits, model=self.model, on_step=self._step)
 
     def _train(self, run: Run) -> None:
         epochs = iter(run)
