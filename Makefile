@@ -98,16 +98,17 @@ newest:
 
 # For this machine only, and with a token; both can be set: make app IP=0.0.0.0 PORT=8080.
 # A variable of the environment that happens to be called IP must not open them to the network.
-# The lab asks nobody for news or newer versions.
+# The lab asks nobody for news or newer versions, nor whether it may, and shows no buttons of
+# nbgrader: notebooks/lab/labconfig switches them off.
 IP = 127.0.0.1
 PORT ?= 8866
 
 lab: $(VENV)/.installed
-	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb --ip=$(IP) --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
+	@JUPYTER_CONFIG_PATH=notebooks/lab $(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb --ip=$(IP) --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 
 # Where Notebook 7 is installed, its part for JupyterLab does not fit into Voila's pages.
 app: $(VENV)/.installed-app
-	@JUPYTER_PATH=notebooks $(BIN)/python -m voila notebooks/app --template=offline \
+	@JUPYTER_PATH=notebooks $(BIN)/python -m voila notebooks/app --template=offline --classic-tree \
 		--VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension \
 		--VoilaConfiguration.extension_denylist=@jupyter/nbgrader \
 		--Voila.ip=$(IP) --port=$(PORT) --Voila.auto_token=True

@@ -610,7 +610,11 @@ def test_a_preset_sets_what_belongs_together(make):
     bench.controls.preset.value = "scale-model"
     config = bench.controls.config
     assert (config.model, config.epochs, config.limit) == ("compact", 100, 1000)
-    assert TrainingBench(name="quick").controls.config.limit == 1000
+    quick = TrainingBench(name="quick").controls
+    assert (quick.config.limit, quick.config.model) == (1000, "compact")
+    # Points cannot go through a network for images.
+    quick.by_name["dataset"].value = "points:moons"
+    assert quick.config.model == "auto"
 
 
 # ---- the parts ----

@@ -254,3 +254,14 @@ def test_stop_keeps_what_there_is(make):
     assert 1 <= kept < 200
     assert playground.epoch.box.max == kept
     assert not playground.train_button.disabled
+
+
+def test_nothing_is_left_where_experiments_are_compared(tmp_path, data_root, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    playground = SamplerPlayground(
+        limit=128, epochs=2, batch_size=16, budget=0.5, device="cpu", data_root=str(data_root)
+    )
+    playground.fit()
+    assert list(tmp_path.rglob("record.json")) == []
+    chart = bl.explore.playground(*playground.runs)
+    assert (chart.twin(epoch=2)["picked"][:128] == playground.frames[0][1].picked).all()

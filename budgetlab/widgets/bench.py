@@ -1,7 +1,6 @@
 """Train and watch: choose, start, stop, go on, and lay runs over each other."""
 
 import contextlib
-import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -9,19 +8,17 @@ from typing import Any
 
 import ipywidgets as W
 
-from budgetlab import presets
 from budgetlab.analysis import load
 from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
-from budgetlab.errors import InputError, RunError, unknown
+from budgetlab.errors import InputError, RunError
 from budgetlab.records import Record, open_record
 from budgetlab.training import Run, load_data
-from budgetlab.training.inputs import with_known_names
-from budgetlab.widgets.bench_controls import RunControls
+from budgetlab.widgets.bench_controls import RunControls, first_settings
 from budgetlab.widgets.bench_runs import RunShelf
 from budgetlab.widgets.controls import LABEL, button, row
 from budgetlab.widgets.explain import explain
-from budgetlab.widgets.live import minutes, standing_of_run
+from budgetlab.widgets.live import ending, minutes, standing_of_run
 from budgetlab.widgets.pace import Pace
 from budgetlab.widgets.session import Session, claim
 from budgetlab.widgets.status import StatusLine
@@ -88,7 +85,7 @@ class TrainingBench(W.VBox):
         if isinstance(model, str):
             settings, model = {**settings, "model": model}, None
         known = records if isinstance(records, str | Path | Record) else list(records)
-        base = _first_settings(settings, preset, own_data=splits is not None)
+        base = first_settings(settings, preset, own_data=splits is not None)
         self.name, self.own_splits, self.own_model = name, splits, model
         self.session: Session | None = None
         self._leaving: list[Session] = []
@@ -330,7 +327,7 @@ class TrainingBench(W.VBox):
             self.shelf.follow(None)
             self.shelf.add(run.record, standing_of_run(run))
         if session.error is None or isinstance(session.error, KeyboardInterrupt):
-            self.status.say(_ending(session, run))
+            self.status.say(ending(run, stopped=session.stopped))
         else:
             self.status.complain(session.error)
 
@@ -388,45 +385,3 @@ def _as_it_stands(record: Record) -> Record:
     with contextlib.suppress(InputError):  # removed since
         return record if record.status == "finished" else open_record(record.path)
     return record
-
-
-# What a bench trains where nothing else is asked for: some seconds on an ordinary computer.
-QUICK = presets.settings("scale-model") | {"epochs": 12, "evaluate_every": 4, "budget": 0.3}
-SIZES = {"dataset", "model", "limit", "epochs", "batch_size"}
-
-
-def _first_settings(settings: dict[str, Any], preset: str | None, own_data: bool) -> RunConfig:
-    """Settings as they are given, names as they are registered; quick ones where none are.
-
-    Raises
-    ------
-    InputError
-        If there is no such setting, or a value that its control cannot show.
-    """
-    fields = [field.name for field in dataclasses.fields(RunConfig)]
-    for name in settings:
-        if name not in fields:
-            raise unknown("setting", name, [*fields, "name", "records", "splits", "preset"])
-    chosen: dict[str, Any] = {}
-    if preset is not None:
-        chosen = presets.settings(preset)
-    elif not SIZES & set(settings) and not own_data:
-        chosen = QUICK
-    return with_known_names(RunConfig(**chosen | settings), own_data)
-
-
-def _ending(session: Session, run: Run | None) -> str:
-    if run is None:
-        return "Stopped before the first step: nothing was written."
-    epochs = len(run.writer.epochs)
-    if session.stopped:
-        return (
-            f"Stopped. The record holds {epochs} whole epochs, and Resume goes on from there: "
-            f"{run.writer.path}."
-        )
-    summary = run.summary()
-    return (
-        f"Finished: test accuracy {100 * summary['test_accuracy']:.1f}% after {epochs} epochs, "
-        f"{summary['steps']:,} steps and {minutes(summary['seconds'])} of training. Record: "
-        f"{run.writer.path}."
-    )

@@ -1,5 +1,6 @@
 """The settings of a run as controls, in groups, and back."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,12 +8,39 @@ import ipywidgets as W
 
 from budgetlab import augment, data, models, presets, samplers
 from budgetlab.config import BUDGET_UNITS, RunConfig
+from budgetlab.errors import unknown
+from budgetlab.training.inputs import with_known_names
 from budgetlab.widgets.controls import LABEL, Number, choice, group
 
-__all__ = ["RunControls"]
+__all__ = ["RunControls", "first_settings"]
 
 MOST_EPOCHS, MOST_RUNS = 500, 20
 KEEP = "as set"
+
+
+# What a bench trains where nothing else is asked for: some seconds on an ordinary computer.
+QUICK = presets.settings("scale-model") | {"epochs": 12, "evaluate_every": 4, "budget": 0.3}
+SIZES = {"dataset", "model", "limit", "epochs", "batch_size"}
+
+
+def first_settings(settings: dict[str, Any], preset: str | None, own_data: bool) -> RunConfig:
+    """Settings as they are given, names as they are registered; quick ones where none are.
+
+    Raises
+    ------
+    InputError
+        If there is no such setting, or a value that its control cannot show.
+    """
+    fields = [field.name for field in dataclasses.fields(RunConfig)]
+    for name in settings:
+        if name not in fields:
+            raise unknown("setting", name, [*fields, "name", "records", "splits", "preset"])
+    chosen: dict[str, Any] = {}
+    if preset is not None:
+        chosen = presets.settings(preset)
+    elif not SIZES & set(settings) and not own_data:
+        chosen = QUICK
+    return with_known_names(RunConfig(**chosen | settings), own_data)
 
 
 class RunControls(W.VBox):
@@ -61,6 +89,7 @@ class RunControls(W.VBox):
                 control.on_change(lambda name=name: on_change(name))  # type: ignore[misc]
             else:
                 control.observe(lambda _, name=name: on_change(name), "value")
+        dataset.observe(self._fit_model, "value")
         c = self.by_name
         self.repeats = Number("Runs", 1, 1, MOST_RUNS, 1, "bl-repeats")
         self.repeats.on_change(lambda: on_change("repeats"))
@@ -74,6 +103,11 @@ class RunControls(W.VBox):
         ]
         layout = W.Layout(flex_flow="row wrap", align_items="flex-start")
         super().__init__([W.HBox(groups, layout=layout)])
+
+    def _fit_model(self, change: dict) -> None:
+        """Let points have a network that takes points, whatever a preset chose for images."""
+        if change["new"].strip().startswith("points"):
+            self.by_name["model"].value = "auto"
 
     def take(self, preset: str) -> None:
         """Set all that a preset sets; what has no control is kept for the run."""

@@ -9,7 +9,7 @@ from budgetlab.analysis import one_epoch
 from budgetlab.records import Record
 from budgetlab.training import Run
 
-__all__ = ["Standing", "minutes", "standing_of_record", "standing_of_run"]
+__all__ = ["Standing", "ending", "minutes", "standing_of_record", "standing_of_run"]
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,21 @@ def minutes(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def ending(run: Run | None, *, stopped: bool) -> str:
+    """Say how a run has ended, and where its record is."""
+    if run is None:
+        return "Stopped before the first step: nothing was written."
+    epochs = len(run.writer.epochs)
+    if stopped:
+        return (
+            f"Stopped. The record holds {epochs} whole epochs, and Resume goes on from there: "
+            f"{run.writer.path}."
+        )
+    summary = run.summary()
+    return (
+        f"Finished: test accuracy {100 * summary['test_accuracy']:.1f}% after {epochs} epochs, "
+        f"{summary['steps']:,} steps and {minutes(summary['seconds'])} of training. Record: "
+        f"{run.writer.path}."
+    )

@@ -1,6 +1,9 @@
 """Watch two methods choose among points, epoch by epoch."""
 
+import shutil
+import tempfile
 import threading
+import weakref
 from typing import Any
 
 import ipywidgets as W
@@ -9,7 +12,7 @@ from budgetlab import samplers
 from budgetlab.config import RunConfig
 from budgetlab.data.points import PROBLEMS
 from budgetlab.errors import RunError
-from budgetlab.explore.points import Frame, frame_of, grid_of
+from budgetlab.explore.points import Frame, PointRun, frame_of, grid_of
 from budgetlab.training import Run, load_data
 from budgetlab.widgets.controls import LABEL, Number, button, choice, row
 from budgetlab.widgets.pace import Pace
@@ -40,7 +43,8 @@ class SamplerPlayground(W.VBox):
     name
         A playground created again under the same name replaces the one before.
     **settings
-        Fields of :class:`budgetlab.RunConfig`, such as ``limit``, ``label_noise`` or ``out``.
+        Fields of :class:`budgetlab.RunConfig`, such as ``limit`` or ``label_noise``. Records are
+        kept only where ``out`` says so.
 
     Attributes
     ----------
@@ -64,6 +68,10 @@ class SamplerPlayground(W.VBox):
         **settings: Any,
     ):
         self.name = name
+        if "out" not in settings:
+            # What is only looked at here must not be found among the records of experiments.
+            settings["out"] = tempfile.mkdtemp(prefix="budgetlab-playground-")
+            weakref.finalize(self, shutil.rmtree, settings["out"], ignore_errors=True)
         self.base = RunConfig(**(DEFAULTS | settings | {"dataset": f"points:{problem}"}))
         self.frames: tuple[list[Frame], list[Frame]] = ([], [])
         self.sessions: list[Session] = []
@@ -100,7 +108,9 @@ class SamplerPlayground(W.VBox):
             value=self.base.seed, min=0, max=2**31 - 1, description="Seed", style=LABEL,
             layout=W.Layout(width="9em"),
         )  # fmt: skip
-        self.train_button = button("Train both", self.train, "bl-train", "Train the two runs")
+        self.train_button = button(
+            "Train both", self.train, "bl-train", "Train the two runs", primary=True
+        )
         self.stop_button = button("Stop", self.stop, "bl-stop", "Stop both after their step")
         self.stop_button.disabled = True
         self.player = Player(self._play_first, self._play_on, SPEEDS["medium"])
@@ -132,6 +142,16 @@ class SamplerPlayground(W.VBox):
             common.replace(method=self.left.value),
             common.replace(method=self.right.value),
         )
+
+    @property
+    def runs(self) -> tuple[PointRun, PointRun]:
+        """What was kept of the two runs, for :func:`budgetlab.explore.playground`."""
+        x, y = self.splits.train.x.cpu().numpy(), self.splits.train.y.cpu().numpy()
+        left, right = (
+            PointRun(name, x, y, list(frames))
+            for name, frames in zip(self._names, self.frames, strict=True)
+        )
+        return left, right
 
     def train(self) -> None:
         """Train both runs in the background."""

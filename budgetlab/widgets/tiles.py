@@ -1,4 +1,4 @@
-"""A sheet of images, each with a button that chooses it."""
+"""A sheet of images; a click on one chooses it."""
 
 import html
 from collections.abc import Callable, Mapping, Sequence
@@ -15,19 +15,23 @@ if TYPE_CHECKING:
 __all__ = ["Tile", "TileSheet"]
 
 SIDE = 80
+TALL = SIDE + 44  # with the caption
 
 
 class Tile(W.VBox):
-    """One image, a line under it, and a button with its number."""
+    """One image to click on, its number and a line under it."""
 
     def __init__(self, choose: Callable[[int], None]):
-        self.picture = W.HTML()
-        self.button = W.Button(layout=W.Layout(width=f"{SIDE + 8}px", margin="0"))
+        self.picture = W.HTML(layout=W.Layout(height=f"{TALL}px", margin="0"))
+        # Laid over the image, which is what one clicks on; its name is its tooltip.
+        over = W.Layout(width=f"{SIDE + 8}px", height=f"{SIDE}px", margin=f"-{TALL}px 0 0 0")
+        self.button = W.Button(layout=over, style={"button_color": "transparent"})
         self.sample = -1
         self.button.on_click(lambda _: choose(self.sample))
-        super().__init__(
-            [self.picture, self.button], layout=W.Layout(width=f"{SIDE + 10}px", margin="2px")
+        size = W.Layout(
+            width=f"{SIDE + 10}px", height=f"{TALL + 4}px", margin="2px", overflow="hidden"
         )
+        super().__init__([self.picture, self.button], layout=size)
 
     def show(self, sample: int, image: np.ndarray | None, line: str) -> None:
         """Show a sample; without an image it says so."""
@@ -38,9 +42,9 @@ class Tile(W.VBox):
         else:
             alt = f"Sample {sample}: {line}"
             picture = image_tag(data_uri(image), alt, f"{box};image-rendering:pixelated")
-        text = f'<div style="{CAPTION}" title="{html.escape(line)}">{html.escape(line)}</div>'
+        said = f"#{sample} {line}"
+        text = f'<div style="{CAPTION}" title="{html.escape(line)}">{html.escape(said)}</div>'
         self.picture.value = picture + text
-        self.button.description = f"#{sample}"
         self.button.tooltip = f"Show the life of sample {sample}"
         self.layout.visibility = "visible"
 
@@ -51,7 +55,7 @@ class Tile(W.VBox):
 
 
 CAPTION = (
-    "line-height:1.25;font-size:11px;height:2.5em;overflow:hidden;text-align:center;"
+    "line-height:1.25;font-size:11px;height:40px;overflow:hidden;text-align:center;"
     "overflow-wrap:anywhere"
 )
 

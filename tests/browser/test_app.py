@@ -63,16 +63,28 @@ def get(url: str) -> tuple[int, str]:
 def test_nothing_is_shown_without_the_token(app, page, query):
     status, shown = get(f"{app.url}/{page}{query}")
     assert status in (403, 404) or 'name="password"' in shown
-    assert "Voilà Home" not in shown
+    assert "Two methods choose among points" not in shown
     assert "Train within a budget" not in shown
 
 
 def test_with_the_token_both_pages_are_listed(app):
     status, shown = get(f"{app.url}/?token={app.token}")
     assert status == 200
-    assert "Voilà Home" in shown
+    assert "Train within a budget" in shown
+    assert "Two methods choose among points" in shown
     status, shown = get(f"{app.url}/voila/tree?token={app.token}")
     assert status == 200
+
+
+def test_the_start_page_asks_nobody_and_leads_to_the_pages(app, browser):
+    tab = Tab(browser, app.url)
+    tab.page.goto(f"{app.url}/?token={app.token}")
+    assert tab.page.title() == "budgetlab"
+    tab.screenshot("app_start")
+    tab.page.get_by_role("link", name="Two methods choose among points").click()
+    tab.wait_for_status(".bl-playground", "Ready")
+    assert tab.faults == []
+    tab.close()
 
 
 def test_it_is_there_for_this_machine_only():
@@ -87,7 +99,7 @@ def test_a_page_trains_and_stops(app, browser, name, widget, begun):
     tab = Tab(browser, app.url)
     tab.page.goto(f"{app.url}/voila/render/{name}.ipynb?token={app.token}")
     tab.wait_for_status(widget, "Ready")
-    tab.type_into(f"{widget} .bl-epochs", "200")
+    tab.type_into(f"{widget} .bl-epochs", "500" if name == "bench" else "200")
     if name == "bench":
         tab.type_into(f"{widget} .bl-dataset", "points")
     tab.click(f"{widget} .bl-train")
