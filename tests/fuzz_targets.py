@@ -18,7 +18,7 @@ from budgetlab.data.images import decode_all
 from budgetlab.errors import InputError
 from budgetlab.records import open_record
 from budgetlab.records.lock import holder
-from budgetlab.training import Run, state
+from budgetlab.training import Run, checkpoint
 
 # What all mutations begin with: numbers and words that programs stumble over.
 TOKENS = (b"\x00", b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"-1", b"1e999", b"NaN", b"null",
@@ -120,7 +120,7 @@ class Targets:
         (path / name).write_bytes(content)
         try:
             if name == "state.pt":
-                state.load(self.run.loop, path / name)
+                checkpoint.load_state(self.run.loop, path / name)
                 return
             record = open_record(path)
             _ = repr(record), record.classes, record.fingerprint, record.probability_kind

@@ -586,7 +586,7 @@ def test_a_method_that_trains_on_nothing_is_said(forget_methods, config):
             return iter(())
 
     run = Run(config.replace(method="nothing"))
-    with pytest.raises(RunError, match="method 'nothing' trained on nothing in epoch 1"):
+    with pytest.raises(RunError, match="method 'nothing' chose nothing in epoch 1"):
         go(run)
     assert run.record.status == "failed"
 

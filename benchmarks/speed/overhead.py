@@ -72,7 +72,7 @@ def _parts(loop: Loop, out: Path, samples: Any, epochs: int = 4) -> dict[str, li
     shown = engine.augment(batch.indices)
 
     def draw() -> None:
-        for _ in loop.sampler.batches(2, loop.history, loop._look):
+        for _ in loop.sampler.batches(2, loop.history, loop.engine.look):
             pass
 
     def learn() -> None:
@@ -187,7 +187,7 @@ def recording(count: int = SAMPLES, rounds: int = 6) -> list[Row]:
 def _pretend_epoch(loop, budget: float) -> None:
     """Let the history see logits like those of a network half way, and draw for the next epoch."""
     loop.history.start_epoch(loop.history.epoch + 1)
-    draws = loop.sampler.batches(loop.history.epoch, loop.history, loop._look)
+    draws = loop.sampler.batches(loop.history.epoch, loop.history, loop.engine.look)
     drawn = torch.cat([batch.indices for batch in draws])
     labels = loop.engine.samples.y[drawn]
     logits = 1.5 * torch.randn(len(drawn), 10)

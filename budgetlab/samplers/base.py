@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import History
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "Batch",
@@ -189,7 +192,10 @@ class SamplerContext:
     train_proxy
         Trains another network first, for methods that have a :attr:`Sampler.proxy`.
     labels
-        int64 ``[N]`` on ``device``, for ``class_shares``; None where they are not known.
+        The label that each sample is trained on, int64 ``[N]`` on ``device``; None where that is not known
+        beforehand, as in a loop of one's own that does not say.
+    metadata
+        What else is known of each sample, one row each; or None.
     """
 
     size: int
@@ -200,6 +206,7 @@ class SamplerContext:
     spent: Callable[[], float] = lambda: 0.0
     train_proxy: TrainProxy | None = None
     labels: Tensor | None = None
+    metadata: "pd.DataFrame | None" = None
 
 
 class Sampler:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from budgetlab import models, samplers, seeds
-from budgetlab.budget import Budget, Ledger, schedule, steps_per_epoch
+from budgetlab import models, samplers
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
 from budgetlab.devices import Clock, fastest_threads, threads_to_choose, using_threads
@@ -18,16 +17,13 @@ from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.training.engine import Engine
 from budgetlab.training.proxy import ProxyTrainer
+from budgetlab.training.stream import BudgetedBatches
 
 __all__ = ["Loop"]
 
 
 # Threads that were fastest, by what was trained: the same run again is the same bit for bit.
 _THREADS: dict[tuple, int] = {}
-
-
-class _BudgetSpent(Exception):
-    """The next look or step would overstep the budget."""
 
 
 class Loop:
@@ -74,36 +70,29 @@ class Loop:
         self.model_name = models.choose(config.model, train.sample_shape, device)
         self.engine = Engine(config, self.model_name, train, device, precision)
         self.history = History(size, device)
-        self.ledger = Ledger(self.engine.costs)
-        self._seconds_before = 0.0
-        self.sampler = self._build_sampler(size, 0 if val is None else len(val))
-        steps = config.epochs * steps_per_epoch(size, self.sampler.budget, config.batch_size)
         self.threads = threads or self._choose_threads()
-        in_seconds = config.budget_unit == "seconds"
-        step_seconds = self._time_plain_step() if in_seconds else 0.0
-        self.budget = Budget.of_steps(
-            config.budget_unit, steps, config.batch_size, self.engine.costs, step_seconds
+        self._seconds_before = 0.0
+        self.stream = BudgetedBatches(
+            config,
+            size,
+            self.engine.costs,
+            device,
+            train=self.engine.samples,
+            validation_size=0 if val is None else len(val),
+            train_proxy=self._train_proxy,
+            step_seconds=self._time_plain_step,
         )
-        self.budget.slowest_step = step_seconds
-        self.clock = Clock(device, waiting=in_seconds)
+        self.sampler, self.ledger, self.budget = (
+            self.stream.sampler,
+            self.stream.ledger,
+            self.stream.budget,
+        )
+        self.clock = Clock(device, waiting=config.budget_unit == "seconds")
         self._proxies = ProxyTrainer(
             self.engine, self.model_name, val, precision, self.ledger, self.budget,
             self._charge_time, self.clock.skip,
         )  # fmt: skip
         self._require_affordable()
-
-    def _build_sampler(self, size: int, validation_size: int) -> samplers.Sampler:
-        context = samplers.SamplerContext(
-            size,
-            self.config,
-            seeds.torch_generator(self.config.seed, "order", self.device),
-            self.device,
-            validation_size=validation_size,
-            spent=lambda: self.budget.progress(self.ledger, 0),
-            train_proxy=self._train_proxy,
-            labels=self.engine.samples.y,
-        )
-        return samplers.build(self.config.method, context)
 
     def _require_affordable(self) -> None:
         """Refuse a method whose first step would not fit, before anything is written."""
@@ -158,10 +147,7 @@ class Loop:
     @property
     def finished(self) -> bool:
         """Whether the budget allows no further step, or the method has its own end."""
-        last_epoch = self.sampler.last_epoch
-        if self.budget.exhausted or (last_epoch is not None and self.history.epoch >= last_epoch):
-            return True
-        return not self.budget.allows(self.ledger, trained=self.config.batch_size)
+        return self.stream.finished(self.history.epoch)
 
     def train_epoch(
         self, number: int, on_step: Callable[[], None] = lambda: None
@@ -184,35 +170,20 @@ class Loop:
         self._seconds_before = self.ledger.seconds
         self.history.start_epoch(number)
         self.clock.start()
-        try:
-            for batch in self.sampler.batches(number, self.history, self._look):
-                if not self.budget.allows(self.ledger, trained=len(batch.indices)):
-                    raise _BudgetSpent
-                lr = self._learning_rate(len(batch.indices))
-                loss, correct = self._step(batch, lr)
-                losses.append(loss)
-                corrects.append(correct)
-                slowest = max(slowest, self._charge_time())
-                if self.device.type == "cpu":
-                    # Free here; on a GPU asking at every step would stall it.
-                    self._check_finite([loss], lr)
-                began = time.perf_counter()
-                on_step()
-                self.clock.skip(time.perf_counter() - began)
-        except _BudgetSpent:
-            self.budget.exhausted = True
+        for batch, progress in self.stream.epoch(number, self.history, self.engine.look):
+            lr = self.stream.learning_rate(progress)
+            loss, correct = self._step(batch, lr)
+            losses.append(loss)
+            corrects.append(correct)
+            slowest = max(slowest, self._charge_time())
+            if self.device.type == "cpu":
+                # Free here; on a GPU asking at every step would stall it.
+                self._check_finite([loss], lr)
+            began = time.perf_counter()
+            on_step()
+            self.clock.skip(time.perf_counter() - began)
         self.ledger.seconds = self._seconds_before + self.clock.stop()
         self.budget.slowest_step = slowest or self.budget.slowest_step
-        if not self.ledger.steps and self.budget.exhausted:
-            raise RunError(
-                f"the budget of {self.budget.limit:.3g} {self.budget.unit} was spent before the "
-                f"first step of method '{self.config.method}': raise --budget or --epochs"
-            )
-        if not losses and not self.budget.exhausted:
-            raise RunError(
-                f"method '{self.config.method}' trained on nothing in epoch {number}, so the "
-                "budget would never be spent: change its options or choose another method"
-            )
         self._check_finite(losses, lr)
         return {
             "epoch": number,
@@ -224,26 +195,12 @@ class Loop:
         }
 
     def _step(self, batch: samplers.Batch, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step, learned from and charged; its loss and its share classified right."""
+        """One step, learned from; its loss and its share classified right."""
         outcome = self.engine.step(batch, lr)
         self.history.count(batch.indices)
         self.history.update(outcome.credit, outcome.seen)
-        self.ledger.charge_step(len(batch.indices))
         share = outcome.credit.weights
         return outcome.loss, (outcome.seen.correct * share).sum() / share.sum()
-
-    def _learning_rate(self, batch_size: int) -> float:
-        progress = self.sampler.progress(self.budget.progress(self.ledger, batch_size))
-        config = self.config
-        if config.schedule_horizon == "full":
-            progress *= config.budget
-        return schedule(config.schedule, progress, config.lr, config.milestones, config.warmup)
-
-    def _look(self, indices: torch.Tensor) -> samplers.ForwardResult:
-        if not self.budget.allows(self.ledger, looked=len(indices)):
-            raise _BudgetSpent
-        self.ledger.charge_look(len(indices))
-        return self.engine.look(indices)
 
     def _train_proxy(
         self, plan: samplers.ProxyPlan, generator: torch.Generator

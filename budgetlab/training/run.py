@@ -23,11 +23,9 @@ from budgetlab.devices import (
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.records import Record, RecordWriter, open_record
-from budgetlab.training import failures, inputs, state
+from budgetlab.training import checkpoint, failures, inputs
 from budgetlab.training.inputs import load_data
 from budgetlab.training.loop import Loop
-from budgetlab.training.thumbnails import pick_thumbnails
-from budgetlab.training.turn import Turn, alone
 
 __all__ = ["Run", "load_data"]
 
@@ -92,7 +90,7 @@ class Run:
         self.on_step = on_step
         self._build()
         self.writer = self._create_record()
-        self._turn = Turn(self.writer.path)
+        self._exclusive = checkpoint.ExclusiveUse(self.writer.path)
         self.epoch = 0
 
     def _build(self, threads: int | None = None) -> None:
@@ -192,7 +190,7 @@ class Run:
             If the data is not the same any more.
         """
         run = cls.__new__(cls)
-        run._turn = Turn(Path(path))
+        run._exclusive = checkpoint.ExclusiveUse(Path(path))
         record = open_record(path)
         if record.status != "finished":
             # Written to from now on: no part of it may be damaged, or lie anywhere else.
@@ -224,7 +222,7 @@ class Run:
         if model is not None:
             inputs.require_same(path, run.config.model, inputs.named(model, run.splits))
         run._build(_recorded_threads(record))
-        run.epoch = run._state_epoch = state.load(run.loop, record.path / "state.pt")
+        run.epoch = run._state_epoch = checkpoint.load_state(run.loop, record.path / "state.pt")
         run.writer = RecordWriter.reopen(record.path, run.epoch)
         return run
 
@@ -254,7 +252,7 @@ class Run:
         The record is held meanwhile, so that nobody else trains it too. A later
         iterator takes the place of an earlier one.
         """
-        return alone(self.writer.path, self._epochs())
+        return checkpoint.only_iterator(self.writer.path, self._epochs())
 
     def _epochs(self) -> Generator[dict[str, Any], None, None]:
         if not self._consistent:
@@ -265,7 +263,7 @@ class Run:
         if self.writer.about["status"] == "finished":
             return
         try:
-            with self._turn.taken():
+            with self._exclusive.taken():
                 yield from self._held_epochs()
         except OSError as error:
             raise RunError(self._not_written(error)) from error
@@ -333,12 +331,12 @@ class Run:
         return row
 
     def _save_state(self, epoch: int) -> None:
-        self.writer.save_state(state.save(self.loop, epoch))
+        self.writer.save_state(checkpoint.save_state(self.loop, epoch))
         self._state_saved, self._state_epoch = time.monotonic(), epoch
 
     def _finish(self) -> None:
-        self.writer.save_model(state.save_weights(self.loop.engine.network))
-        picked = pick_thumbnails(self.splits.train, self.history)
+        self.writer.save_model(checkpoint.save_weights(self.loop.engine.network))
+        picked = checkpoint.pick_thumbnails(self.splits.train, self.history)
         if picked is not None:
             self.writer.save_thumbnails(*picked)
         self.writer.set_status("finished", "", self.summary("finished"))
@@ -349,24 +347,10 @@ class Run:
         ``test_accuracy`` is that of the last epoch, never the best one seen; None where
         that epoch was not evaluated (``evaluate_every``).
         """
-        last = self.writer.epochs[-1] if self.writer.epochs else {}
-        config = self.config
         return {
             "record": str(self.writer.path),
-            "method": config.method,
-            "augmentation": config.augmentation,
-            "dataset": config.dataset_name,
             "model": self.loop.model_name,
-            "budget": config.budget,
-            "budget_unit": config.budget_unit,
-            "budget_limit": self.budget.limit,
-            "seed": config.seed,
-            "test_accuracy": _known(last.get("test_accuracy")),
-            "test_loss": _known(last.get("test_loss")),
-            "epochs": len(self.writer.epochs),
-            **{name: last.get(name, 0) for name in self.ledger.totals()},
-            "proxy_samples": self.ledger.proxy_samples,
-            "probability_kind": self.loop.sampler.probability_kind,
+            **self.loop.stream.summary(self.writer.epochs),
             "status": status or self.writer.about["status"],
         }
 
@@ -375,8 +359,3 @@ def _recorded_threads(record: Record) -> int | None:
     """How many threads a run began with: the last bits of its sums depend on them."""
     threads = record.about.get("hardware", {}).get("threads")
     return threads if isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1) else None
-
-
-def _known(value: float | None) -> float | None:
-    """None instead of NaN, which JSON does not have."""
-    return None if value is None or math.isnan(value) else value

@@ -1,0 +1,220 @@
+"""What a run keeps on disk: the state it goes on from, weights, a few images; and who writes it.
+
+State is saved and loaded without pickled objects.
+"""
+
+import contextlib
+import dataclasses
+import io
+import os
+import weakref
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from budgetlab.budget import Budget
+from budgetlab.data import Dataset
+from budgetlab.errors import InputError, RunError
+from budgetlab.history import History
+from budgetlab.records.lock import hold_record
+from budgetlab.records.safety import check_stored, own_file
+
+if TYPE_CHECKING:
+    from budgetlab.training.loop import Loop
+
+__all__ = [
+    "ExclusiveUse",
+    "load_state",
+    "only_iterator",
+    "pick_thumbnails",
+    "save_state",
+    "save_weights",
+]
+
+PER_END = 32
+LARGEST_SIDE = 64
+
+Epochs = Generator[dict[str, Any], None, None]
+
+# Epochs of this process that are being iterated, by the real place of their record.
+_being_iterated: weakref.WeakValueDictionary[str, Epochs] = weakref.WeakValueDictionary()
+
+
+def save_state(loop: "Loop", epoch: int) -> bytes:
+    """Return the state of a loop at the end of an epoch, as bytes for ``state.pt``."""
+    content = {
+        "epoch": epoch,
+        "network": loop.engine.network.state_dict(),
+        "optimiser": loop.engine.optimiser.state_dict(),
+        "history": loop.history.state_dict(),
+        "ledger": loop.ledger.state_dict(),
+        "sampler": loop.sampler.state_dict(),
+        "order": loop.sampler.generator.get_state(),
+        "augmentation": loop.engine.generator.get_state(),
+        "budget": dataclasses.asdict(loop.budget),
+    }
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def load_state(loop: "Loop", path: Path) -> int:
+    """Put a loop back to a saved state.
+
+    Returns
+    -------
+    int
+        Number of the last whole epoch; 0, and nothing changed, where none was saved.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or holds anything but tensors and plain values.
+    """
+    if not os.path.lexists(path):
+        return 0
+    try:
+        check_stored(own_file(path.parent, path.name))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        _require_real(content)
+        loop.engine.network.load_state_dict(content["network"])
+        loop.engine.optimiser.load_state_dict(content["optimiser"])
+        loop.history.load_state_dict(content["history"])
+        loop.ledger.load_state_dict(content["ledger"])
+        loop.sampler.load_state_dict(_to_device(content["sampler"], loop.device))
+        loop.sampler.generator.set_state(content["order"])
+        loop.engine.generator.set_state(content["augmentation"])
+        vars(loop.budget).update(dataclasses.asdict(Budget(**content["budget"])))
+        return int(content["epoch"])
+    except Exception as error:
+        # Whatever stands in it instead of a state, there is one thing to say.
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise InputError(f"'{path}' cannot be resumed from: {reason}") from None
+
+
+def _require_real(content: Any) -> None:
+    """Refuse tensors that say they are larger than what is stored of them."""
+    if isinstance(content, torch.Tensor):
+        if content.numel() * content.element_size() > content.untyped_storage().nbytes():
+            raise ValueError("a tensor is larger than what is stored of it")
+    elif isinstance(content, dict):
+        _require_real(list(content.values()))
+    elif isinstance(content, list | tuple):
+        for part in content:
+            _require_real(part)
+
+
+def _to_device(state: dict, device: torch.device) -> dict:
+    return {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in state.items()
+    }
+
+
+def save_weights(network: nn.Module) -> bytes:
+    """Return the weights as bytes for ``model.safetensors``."""
+    weights = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    return safetensors.torch.save(weights)
+
+
+def pick_thumbnails(
+    samples: Dataset, history: History, per_end: int = PER_END
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Pick the samples at both ends of two rankings: times trained, and mean loss.
+
+    Returns
+    -------
+    tuple or None
+        Sample numbers int64 ``[K]``, ascending, and images uint8 ``[K, H, W, C]``, at
+        most 64 pixels a side. None for data that are no images.
+    """
+    if len(samples.sample_shape) != 3:
+        return None
+    loss = torch.nan_to_num(history.mean_loss, nan=0.0)
+    # Ties in the counts are ordered by the loss, so that the ends are the same each time.
+    trained = history.times_trained.double() + loss.double() / (1 + loss.max().double())
+    picked: set[int] = set()
+    for ranking in (trained, loss):
+        order = ranking.argsort(stable=True)
+        picked.update(order[:per_end].tolist(), order[-per_end:].tolist())
+    indices = torch.tensor(sorted(picked), device=samples.x.device)
+    images = samples.x[indices]
+    if max(images.shape[2:]) > LARGEST_SIDE:
+        scale = LARGEST_SIDE / max(images.shape[2:])
+        small = F.interpolate(images.float(), scale_factor=scale, mode="area")
+        images = small.round().clamp(0, 255).byte()
+    return indices.cpu().numpy(), images.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def only_iterator(record: Path, epochs: Epochs) -> Epochs:
+    """Let an iterator take the place of an earlier one over the same record, here.
+
+    An iterator that was left in the middle, in a cell that raised an error, would hold
+    the record as long as the error is kept. One that is training in another thread goes on.
+    """
+    place = os.path.realpath(record)
+    before = _being_iterated.get(place)
+    if before is not None:
+        # ValueError: it is training now, in another thread, and keeps the lock.
+        with contextlib.suppress(ValueError):
+            before.close()
+    _being_iterated[place] = epochs
+    return epochs
+
+
+class ExclusiveUse:
+    """The right to train a record, from when it was opened.
+
+    Parameters
+    ----------
+    record
+        Its folder. Make the object before reading anything out of it.
+    """
+
+    def __init__(self, record: Path):
+        self._record = record
+        self._seen = self._now()
+
+    def _now(self) -> list[tuple[int, int, int] | None]:
+        """What changes with every epoch that anybody trains."""
+        return [_stamp(self._record / name) for name in ("epochs.csv", "state.pt")]
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold the record while the block runs.
+
+        Raises
+        ------
+        InUse
+            If somebody else is training it.
+        RunError
+            If somebody else trained it since: what is known of it here is old.
+        OSError
+            If the record is gone or cannot be written.
+        """
+        with hold_record(self._record):
+            if self._now() != self._seen:
+                raise RunError(
+                    f"record '{self._record}' was written by somebody else since it was opened "
+                    f"here: open it again with Run.resume({str(self._record)!r})"
+                )
+            try:
+                yield
+            finally:
+                self._seen = self._now()
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
