@@ -1,10 +1,14 @@
 """The batch sampler in loops of one's own: the same batches as a run, costs, mistakes."""
 
+import copy
 import itertools
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,8 +17,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import budgetlab as bl
 from budgetlab import methods, samplers
+from budgetlab.custom_loop import measure_batch
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
+from budgetlab.samplers.epoch_sampling import SGD
 from budgetlab.training import Run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -228,7 +234,7 @@ def test_what_another_network_found_is_taken_or_asked_for():
     [
         ({"method": "psgd"}, "unknown method"),
         ({"budget": 0.01}, "less than one batch"),
-        ({"budget_unit": "seconds"}, "not timed here"),
+        ({"budget_unit": "seconds"}, "not timed beforehand"),
         ({"budget_unit": "flops"}, "model="),
     ],
 )
@@ -263,6 +269,224 @@ def test_reports_that_do_not_fit_are_refused():
     next(iter(sampler))
     with pytest.raises(InputError, match="7 rows"):
         sampler.history.update(torch.zeros(7, 2), torch.zeros(7).long())
+
+
+# What loops report
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 1)])
+def test_two_classes_may_be_one_logit(shape):
+    z = torch.linspace(-2, 2, 8)
+    labels = torch.tensor([0, 1] * 4)
+    for y in (labels, labels.float(), labels.reshape(8, 1)):
+        seen = measure_batch(z.reshape(shape), y)
+        expected = F.binary_cross_entropy_with_logits(z, labels.float(), reduction="none")
+        assert torch.allclose(seen.loss, expected, atol=1e-6)
+        assert torch.equal(seen.correct, ((z > 0) == labels.bool()).float())
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_class_for_each_pixel_is_averaged_over_the_image(last):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 5, 4, 6, generator=generator)
+    labels = torch.randint(0, 5, (3, 4, 6), generator=generator)
+    labels[:, 0] = -100
+    seen = measure_batch(logits.movedim(1, -1) if last else logits, labels)
+    each = F.cross_entropy(logits, labels, reduction="none")[:, 1:]
+    assert torch.allclose(seen.loss, each.mean((1, 2)), atol=1e-5)
+    right = (logits.argmax(1) == labels)[:, 1:].float().mean((1, 2))
+    assert torch.equal(seen.correct, (right > 0.5).float())
+
+
+def test_labels_may_be_shares_of_the_classes():
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    shares = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0.2, 0.2, 0.6], [0, 0, 1]])
+    seen = measure_batch(logits, shares)
+    expected = F.cross_entropy(logits, shares, reduction="none")
+    assert torch.allclose(seen.loss, expected, atol=1e-6)
+    assert torch.allclose(seen.el2n, (logits.softmax(1) - shares).norm(dim=1))
+    hard = measure_batch(logits[[0]], torch.tensor([0]))
+    assert torch.allclose(seen.loss[0], hard.loss[0])
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "said"),
+    [
+        (torch.tensor([[0.0, 1], [float("nan"), 0]]), torch.tensor([0, 1]),
+         "logits of sample 1 are not finite"),
+        (torch.zeros(2, 3), torch.tensor([0, 3]), r"sample 1 has a label .* \(3\): give class n"),
+        (torch.zeros(2, 3), torch.tensor([-100, 0]), "sample 0 has no label among the 3"),
+        (torch.zeros(2, 3), torch.tensor([0.5, 0]), r"sample 0 has a label .* \(0.5\)"),
+        (torch.zeros(2, 3), torch.zeros(2, 2).long(), r"labels of shape \(2, 2\) do not fit"),
+        (torch.zeros(2, 3, 4), torch.zeros(2).long(), r"\[B, C, ...\] with \[B, ...\]"),
+        (torch.zeros(2, 3), torch.ones(2, 3), "do not sum to one"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_at_the_call(logits, labels, said):
+    with pytest.raises(InputError, match=said) as error:
+        measure_batch(logits, labels)
+    assert "\n" not in str(error.value)
+
+
+def test_the_history_has_the_measures_itself():
+    data, model = some_data(), nn.Linear(2, 2)
+    sampler = bl.BudgetSampler(data, "p-SGD", budget=0.5, epochs=2, batch_size=8)
+    loop(sampler, data, model)
+    ours, theirs = sampler.history.mean_loss, sampler.history.samples.mean_loss
+    assert torch.allclose(ours, theirs, equal_nan=True)
+    assert {"forgotten", "mean_margin", "update"} <= set(dir(sampler.history))
+    copied = copy.deepcopy(sampler.history)
+    assert torch.equal(copied.visits, sampler.history.visits)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = sampler.history.nonsense
+
+
+# What people have
+
+
+class Dicts:
+    """Items as Hugging Face data sets give them."""
+
+    def __init__(self, keys=("pixel_values",), label="label"):
+        self.keys, self.label, (self.x, self.y) = keys, label, some_data().tensors
+
+    def __len__(self):
+        return SIZE
+
+    def __getitem__(self, number):
+        inputs = {key: self.x[number] for key in self.keys}
+        return inputs | {self.label: int(self.y[number])}
+
+
+class Named(nn.Module):
+    """Takes its inputs by name and gives an output with logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, pixel_values, mask):
+        return types.SimpleNamespace(logits=self.layer(pixel_values * mask))
+
+
+@pytest.mark.parametrize(
+    ("data", "model"),
+    [
+        (Dicts(), nn.Linear(2, 2)),
+        (Dicts(label="labels"), nn.Linear(2, 2)),
+        (Dicts(("pixel_values", "mask")), Named()),
+    ],
+)
+def test_items_may_be_dicts(data, model):
+    sampler = bl.BudgetSampler(
+        data, "top-k", model=model, keep_fraction=0.5, budget=0.5, epochs=3, batch_size=8
+    )
+    for batch in DataLoader(data, batch_sampler=sampler):
+        sampler.history.update(torch.zeros(8, 2), batch[data.label])
+    assert sampler.ledger.looked_samples >= 8
+
+
+def test_items_that_cannot_be_batched_are_named():
+    for data, said in ((Dicts(label="truth"), "hold pixel_values, truth and no label"),
+                       ([(object(), 0)] * SIZE, "give collate_fn=")):  # fmt: skip
+        sampler = bl.BudgetSampler(
+            data, "top-k", model=nn.Linear(2, 2), batch_size=4, budget=0.5, epochs=2
+        )
+        with pytest.raises(InputError, match=said):
+            list(sampler)
+
+
+@pytest.mark.parametrize("method", ["SGD", "p-SGD", "rs2", "curriculum", "random-subset"])
+def test_the_length_is_that_of_the_epoch(method):
+    sampler = bl.BudgetSampler(np.int64(SIZE), method, budget=0.3, epochs=4, batch_size=8)
+    while not sampler.finished:
+        expected, count = len(DataLoader(range(SIZE), batch_sampler=sampler)), 0
+        for _ in sampler:
+            assert len(sampler) == expected
+            sampler.history.update(torch.zeros(8, 2), torch.zeros(8).long())
+            count += 1
+        assert count == expected
+
+
+def test_there_is_no_length_where_the_method_decides_within_the_epoch():
+    sampler = bl.BudgetSampler(SIZE, "infobatch", budget=0.5, epochs=2, batch_size=8)
+    with pytest.raises(TypeError, match="does not know beforehand"):
+        len(sampler)
+
+
+def test_a_sampler_in_the_place_of_another_gets_a_hint():
+    data = some_data()
+    sampler = bl.BudgetSampler(data, "SGD", budget=0.5, epochs=2, batch_size=8)
+    with pytest.raises(InputError, match="give it to the loader as batch_sampler="):
+        next(iter(DataLoader(data, sampler=sampler, batch_size=8)))
+
+
+def test_a_method_may_read_labels_and_metadata():
+    seen = []
+
+    class Asking(SGD):
+        def __init__(self, context):
+            super().__init__(context)
+            seen.append((context.labels, context.metadata))
+
+    bl.sampler("asking")(Asking)
+    data = some_data()
+    known = pd.DataFrame({"group": range(SIZE)})
+    bl.BudgetSampler(data, "asking", metadata=known, batch_size=8)
+    assert torch.equal(seen[-1][0], data.tensors[1])
+    assert seen[-1][1] is known
+    bl.BudgetSampler(SIZE, "asking", labels=[1] * SIZE, batch_size=8)
+    assert seen[-1][0].tolist() == [1] * SIZE
+    with pytest.raises(InputError, match="labels has 3 entries for 96"):
+        bl.BudgetSampler(SIZE, "asking", labels=[1, 2, 3])
+
+
+def recorded(method, seed, out, epochs=3):
+    torch.manual_seed(0)
+    data, model = some_data(), nn.Linear(2, 2)
+    sampler = bl.BudgetSampler(data, method, model=model, budget=0.5, epochs=epochs, batch_size=8,
+                               seed=seed, out=str(out), dataset="blobs")  # fmt: skip
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    while not sampler.finished:
+        for x, y in DataLoader(data, batch_sampler=sampler):
+            logits = model(x)
+            sampler.history.update(logits, y)
+            F.cross_entropy(logits, y).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        right = (model(data.tensors[0]).argmax(1) == data.tensors[1]).float().mean()
+        record = sampler.record(test_accuracy=right)
+    return sampler, record
+
+
+def test_a_loop_leaves_a_record_that_everything_takes(tmp_path):
+    pairs = [recorded(method, seed, tmp_path) for method in ("p-SGD", "unif-SGD")
+             for seed in (0, 1)]  # fmt: skip
+    sampler, record = pairs[0]
+    assert (record.status, record.summary["steps"], len(record.epochs)) == ("finished", 18, 3)
+    assert record.summary["seconds"] == pytest.approx(sampler.ledger.seconds, abs=1e-3)
+    assert record.summary["seconds"] > 0
+    trained = record.samples["times_trained"].sum("epoch").values
+    assert np.array_equal(trained, sampler.history.times_trained.numpy())
+    assert record.samples["label"].values.tolist() == some_data().tensors[1].tolist()
+    frame = bl.compare(tmp_path)
+    assert set(frame["method"]) == {"p-SGD", "unif-SGD"}
+    assert set(frame["dataset"]) == {"blobs"}
+    table = bl.analysis.triage(record)
+    assert len(table) == SIZE
+    assert len(bl.plots.learning_curves(tmp_path).lines) >= 2
+
+
+def test_an_epoch_is_recorded_once_and_none_is_left_out(tmp_path):
+    sampler, _ = recorded("SGD", 0, tmp_path)
+    with pytest.raises(InputError, match="epoch 2 cannot be recorded after 2 recorded"):
+        sampler.record()
+    late = bl.BudgetSampler(SIZE, "unif-SGD", budget=0.5, epochs=3, batch_size=8, out=str(tmp_path))
+    for _ in range(2):
+        for _ in late:
+            late.history.update(torch.zeros(8, 2), torch.zeros(8).long())
+    with pytest.raises(InputError, match="epoch 2 cannot be recorded after 0"):
+        late.record()
 
 
 def run_example(name, *arguments):

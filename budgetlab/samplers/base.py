@@ -223,6 +223,9 @@ class Sampler:
         Share of the full run that the limit allows, as the entry of the method says.
     last_epoch
         Stop after this epoch even if the budget is not spent; None for no such end.
+    epoch_steps
+        Batches of an epoch, the last one of a budget aside; None where that depends on what is
+        seen within it.
     looks_before_step
         Samples looked at before the first step, so that a budget that cannot afford it
         is refused before anything is written.
@@ -249,6 +252,7 @@ class Sampler:
         self.probability: Tensor | None = None
         self.budget = methods.find(context.config.method).share(context.config)
         self.last_epoch: int | None = None
+        self.epoch_steps: int | None = None
         self.looks_before_step = 0
         self.proxy: ProxyPlan | None = None
         config = context.config

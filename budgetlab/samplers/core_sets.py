@@ -48,6 +48,7 @@ class RandomSubset(Sampler):
                 f"subset-fraction {share:g} of {self.size:,} samples is {self.count:,}, less than "
                 f"one batch of {self.batch_size}: raise it or lower the batch size"
             )
+        self.epoch_steps = self.count // self.batch_size
         self.subset: Tensor | None = None
 
     def choose(self) -> Tensor:

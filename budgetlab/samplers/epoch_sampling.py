@@ -33,6 +33,7 @@ class SGD(Sampler):
     def __init__(self, context: SamplerContext):
         super().__init__(context)
         self.steps_of_pass = steps_per_epoch(self.size, 1.0, self.batch_size)
+        self.epoch_steps = self.steps_of_pass
         self.published = context.config.fidelity == "published"
         self._epoch, self._step = 1, 0
 
@@ -127,7 +128,8 @@ class RS2(Sampler):
     def __init__(self, context: SamplerContext):
         super().__init__(context)
         budget = context.config.budget
-        self.draws = steps_per_epoch(self.size, budget, self.batch_size) * self.batch_size
+        self.epoch_steps = steps_per_epoch(self.size, budget, self.batch_size)
+        self.draws = self.epoch_steps * self.batch_size
         self.left = torch.empty(0, dtype=torch.int64, device=self.device)
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
@@ -161,7 +163,7 @@ class Curriculum(Sampler):
         super().__init__(context)
         budget = context.config.budget
         self.draws = samples_per_epoch(self.size, budget)
-        steps_per_epoch(self.size, budget, self.batch_size)
+        self.epoch_steps = steps_per_epoch(self.size, budget, self.batch_size)
 
     def easiest(self, history: History) -> Tensor:
         """Return the samples to draw from, int64 ``[M]``."""

@@ -162,7 +162,7 @@ class ScoreSampler(Sampler):
         super().__init__(context)
         config = context.config
         self.draws = samples_per_epoch(self.size, config.budget)
-        steps_per_epoch(self.size, config.budget, self.batch_size)
+        self.epoch_steps = steps_per_epoch(self.size, config.budget, self.batch_size)
         self.pools = class_pools(context, self.draws)
         self.unbiased = config.weights == "unbiased"
         if self.unbiased and config.smoothing == 0:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from budgetlab import samplers, seeds
 from budgetlab.budget import Budget, Costs, Ledger, schedule, steps_per_epoch
 from budgetlab.config import RunConfig
-from budgetlab.data import Dataset
 from budgetlab.errors import RunError
 from budgetlab.history import History
 from budgetlab.samplers.base import TrainProxy
@@ -39,8 +39,8 @@ class BudgetedBatches:
         Of the network that is trained.
     device
         Where indices lie.
-    train
-        Labels and metadata, for methods that read them; None where they are not known.
+    labels, metadata
+        Of each sample, for methods that read them; None where they are not known.
     validation_size
         Number of samples held out for validation.
     train_proxy
@@ -70,7 +70,8 @@ class BudgetedBatches:
         costs: Costs,
         device: torch.device,
         *,
-        train: Dataset | None = None,
+        labels: Tensor | None = None,
+        metadata: pd.DataFrame | None = None,
         validation_size: int = 0,
         train_proxy: TrainProxy | None = None,
         step_seconds: Callable[[], float] = lambda: 0.0,
@@ -86,8 +87,8 @@ class BudgetedBatches:
             validation_size=validation_size,
             spent=lambda: self.budget.progress(self.ledger, 0),
             train_proxy=train_proxy,
-            labels=None if train is None else train.y,
-            metadata=None if train is None else train.metadata,
+            labels=labels,
+            metadata=metadata,
         )
         self.sampler = samplers.build(config.method, context)
         steps = config.epochs * steps_per_epoch(size, self.sampler.budget, config.batch_size)

@@ -1,0 +1,201 @@
+"""What a loop of one's own reports of its batches, in whatever form it has them."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgetlab.errors import InputError
+from budgetlab.history import Credit, History, Measures, measure
+
+__all__ = ["LoopHistory", "PendingBatch", "measure_batch"]
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class PendingBatch:
+    """A batch that was handed out and not yet reported."""
+
+    indices: Tensor
+    weights: Tensor | None
+    progress: float
+
+
+class LoopHistory:
+    """What a loop reports, batch by batch; made by :class:`BudgetSampler`.
+
+    It has every measure of :class:`~budgetlab.history.History` itself: ``history.mean_loss``,
+    ``history.forgotten`` and so on.
+
+    Attributes
+    ----------
+    samples
+        The :class:`~budgetlab.history.History` of every sample that comes of it.
+    """
+
+    def __init__(self, size: int):
+        self.samples = History(size)
+        self._pending: deque[PendingBatch] = deque()
+        self._last_progress = 0.0
+        self._reported: list[Measures] = []
+        self._labels = torch.full((size,), -1)
+        self._charge_time: Callable[[], None] = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "samples":  # before __init__, as in copying
+            raise AttributeError(name)
+        return getattr(self.samples, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self.samples)})
+
+    def update(self, logits: Tensor, labels: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Report what one batch gave, before the optimiser's step; once a batch, in order.
+
+        Parameters
+        ----------
+        logits
+            As :func:`measure_batch` takes them, with or without gradient; only read.
+        labels
+            What was trained on.
+        indices
+            Numbers of the samples, int64 ``[B]``; by default those of the oldest batch
+            that was handed out and not yet reported.
+
+        Returns
+        -------
+        Tensor
+            float32 ``[B]`` on the device of the logits: importance weights. All one
+            unless the method weights (``grad-norm``, ``infobatch``, or
+            ``weights="unbiased"``); for those, train on
+            ``(weights * F.cross_entropy(logits, labels, reduction="none")).mean()``.
+
+        Raises
+        ------
+        InputError
+            If no batch is waiting, its size is another one, or logits and labels do not fit.
+        """
+        batch = self._take(indices)
+        count = len(batch.indices)
+        if not count == len(logits) == len(labels):
+            raise InputError(
+                f"the batch holds samples {batch.indices[:3].tolist()}... ({count}), "
+                f"and {len(logits)} rows of logits and {len(labels)} labels were reported: call "
+                "history.update once for each batch, with all its rows"
+            )
+        seen = measure_batch(logits, labels, batch.indices)
+        self.samples.count(batch.indices)
+        self.samples.update(Credit(torch.arange(count), batch.indices, torch.ones(count)), seen)
+        if labels.ndim == 1 and not labels.is_floating_point():
+            self._labels[batch.indices] = labels.detach().cpu().long()
+        self._reported.append(seen)
+        self._charge_time()
+        weights = torch.ones(count) if batch.weights is None else batch.weights.float()
+        return weights.to(logits.device)
+
+    def _take(self, indices: Tensor | None) -> PendingBatch:
+        if indices is None:
+            if not self._pending:
+                raise InputError(
+                    "no batch is waiting to be reported: call history.update once for each batch "
+                    "of the loader, or give indices="
+                )
+            taken = self._pending.popleft()
+        else:
+            asked = torch.as_tensor(indices).cpu().long()
+            same = [one for one in self._pending if torch.equal(one.indices, asked)]
+            taken = same[0] if same else PendingBatch(asked, None, self._last_progress)
+            self._pending = deque(one for one in self._pending if one is not taken)
+        self._last_progress = taken.progress
+        return taken
+
+
+def measure_batch(
+    logits: Tensor, labels: Tensor, indices: Sequence[int] | Tensor | None = None
+) -> Measures:
+    """Measure a batch, whatever the usual form its logits and labels have.
+
+    Parameters
+    ----------
+    logits
+        ``[B, C]``; ``[B]`` or ``[B, 1]`` for two classes (binary cross-entropy); or with a
+        class for each of several positions, ``[B, C, ...]`` or ``[B, ..., C]``, over which a
+        sample's measures are averaged: it counts as right where most of its positions are.
+    labels
+        Class numbers ``[B]`` or ``[B, ...]``, -100 for positions that do not count; or shares
+        of the classes, ``[B, C]``, which sum to one.
+    indices
+        Numbers of the samples, for messages.
+
+    Returns
+    -------
+    Measures
+        Of each sample, ``[B]``, on the processor.
+
+    Raises
+    ------
+    InputError
+        If the two do not fit each other, or a value cannot be.
+    """
+    logits, labels = logits.detach().cpu().float(), labels.detach().cpu()
+    count = len(logits)
+    numbers = range(count) if indices is None else indices
+    finite = logits.reshape(count, -1).isfinite().all(1)
+    if not bool(finite.all()):
+        number = int(numbers[int((~finite).nonzero()[0, 0])])
+        raise InputError(
+            f"the logits of sample {number} are not finite: lower the learning rate, or look at "
+            "that sample"
+        )
+    if logits.ndim == 1 or logits.shape[1:] == (1,):
+        logits = torch.stack([torch.zeros(count), logits.reshape(-1)], 1)
+        labels = labels.reshape(-1) if labels.numel() == count else labels
+    if labels.is_floating_point() and labels.shape == logits.shape and logits.ndim == 2:
+        return _measure_shares(logits, labels)
+    if logits.ndim > 2 and labels.shape == logits.shape[:-1] != (count, *logits.shape[2:]):
+        logits = logits.movedim(-1, 1)
+    if labels.shape != (count, *logits.shape[2:]):
+        raise InputError(
+            f"logits of shape {tuple(logits.shape)} and labels of shape {tuple(labels.shape)} do "
+            "not fit: give logits [B, C] with labels [B], or [B, C, ...] with [B, ...]"
+        )
+    classes, counted = logits.shape[1], labels != IGNORED
+    wrong = counted & ((labels < 0) | (labels >= classes) | (labels != labels.round()))
+    nothing = ~counted.reshape(count, -1).any(1)
+    for what, rows in (("no label", nothing), ("a label", wrong.reshape(count, -1).any(1))):
+        if bool(rows.any()):
+            row = int(rows.nonzero()[0, 0])
+            value = labels.reshape(count, -1)[row][wrong.reshape(count, -1)[row]][:1].tolist()
+            raise InputError(
+                f"sample {int(numbers[row])} has {what} among the {classes} classes"
+                f"{f' ({value[0]:g})' if value else ''}: give class numbers from 0 to "
+                f"{classes - 1}, and leave samples without one out"
+            )
+    of_row = torch.arange(count).reshape(-1, *[1] * (labels.ndim - 1)).expand_as(labels)[counted]
+    seen = measure(logits.movedim(1, -1)[counted], labels[counted].long())
+    if labels.ndim == 1:
+        return seen
+    each = torch.bincount(of_row, minlength=count)
+    means = {
+        name: torch.zeros(count).index_add_(0, of_row, values) / each
+        for name, values in vars(seen).items()
+    }
+    return Measures(**means | {"correct": (means["correct"] > 0.5).float()})
+
+
+def _measure_shares(logits: Tensor, shares: Tensor) -> Measures:
+    """Measure by labels that are shares of the classes; the largest is the label."""
+    if not bool(((shares.sum(1) - 1).abs() < 1e-3).all()) or bool((shares < 0).any()):
+        raise InputError(
+            "labels of the same shape as the logits are shares of the classes, and these do not "
+            "sum to one in each row: give shares, or class numbers [B]"
+        )
+    hard = measure(logits, shares.argmax(1))
+    log_p = logits.log_softmax(1)
+    p = log_p.exp()
+    loss, p_y = -(shares * log_p).sum(1), (shares * p).sum(1)
+    return Measures(loss, p_y, hard.correct, hard.margin, (p - shares).norm(dim=1))

@@ -1,0 +1,414 @@
+"""The batch sampler for loops of one's own."""
+
+import hashlib
+import operator
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, SupportsIndex, Unpack
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler as TorchSampler
+
+from budgetlab import samplers
+from budgetlab.augment import AugmentedBatch
+from budgetlab.budget import Budget, Costs, Ledger, model_costs
+from budgetlab.config import RunConfig
+from budgetlab.custom_loop.history import LoopHistory, PendingBatch, measure_batch
+from budgetlab.custom_loop.items import collate, labels_of, logits_of
+from budgetlab.devices import describe_hardware
+from budgetlab.errors import InputError
+from budgetlab.records import Record, RecordWriter, open_record
+from budgetlab.samplers.base import ProxyPlan, ProxyRun
+from budgetlab.settings import Settings, takes_settings
+from budgetlab.training.stream import BudgetedBatches
+
+__all__ = ["BudgetSampler"]
+
+
+class BudgetSampler(TorchSampler[list[int]]):
+    """A batch sampler for ``torch.utils.data.DataLoader`` that any method of the kit drives.
+
+    Give it as ``batch_sampler=``, and report each batch with ``history.update``. Every
+    pass over the loader is one epoch; batches end when the budget is spent. It has a length
+    where the method knows beforehand how many batches an epoch has.
+
+    With worker processes the loader asks for batches ahead, so a method that looks sees
+    the network as it was a few steps before. One process trains: there is no support
+    for distributed training.
+
+    Parameters
+    ----------
+    data
+        Map-style data set with items ``(sample, label)`` or dicts with a key such as
+        ``label``, or only the number of samples for a method that does not look.
+    method
+        Sampling method by name.
+    model
+        The network that is trained, for methods that look at samples first and for a
+        budget in ``flops``. Looks run it in evaluation mode without a gradient on what
+        the data set gives, on the device of its first weight. It gives logits, or something
+        with ``logits``; of items that are dicts it is given all but the label by name.
+    proxy
+        What another network has found, for methods that need one (``rho-loss``, the
+        pruned core sets): ``bl.samplers.ProxyRun(history, losses)``.
+    labels
+        Label of each sample, int64 ``[N]``, for methods that read them and for the record;
+        taken from the data set where it has them as a whole, or from what is reported.
+    metadata
+        What else is known of each sample: one row each, for methods and for the record.
+    collate_fn
+        Makes a batch of items, as for the loader.
+    config
+        The run; alternatively its fields by name.
+    **settings
+        Fields of :class:`budgetlab.RunConfig`: ``budget``, ``budget_unit``,
+        ``epochs``, ``batch_size``, ``seed`` and the options of the method are read;
+        ``dataset`` and ``out`` say what the record calls the data and where it is written.
+
+    Attributes
+    ----------
+    history
+        A :class:`LoopHistory`.
+    ledger, budget
+        What has been spent, and may be. Seconds are those from the beginning of an epoch to
+        the last batch that was reported.
+    epoch
+        Number of the epoch that has been begun last, from 1.
+
+    Raises
+    ------
+    InputError
+        If method and budget do not fit the data, or the method needs what is not given.
+    RunError
+        While iterating, if a method chooses nothing in a whole epoch.
+    """
+
+    @takes_settings
+    def __init__(
+        self,
+        data: TorchDataset | SupportsIndex,
+        method: str | None = None,
+        *,
+        model: nn.Module | None = None,
+        proxy: ProxyRun | None = None,
+        labels: Tensor | Sequence[int] | None = None,
+        metadata: pd.DataFrame | None = None,
+        collate_fn: Callable[[list], Any] | None = None,
+        config: RunConfig | None = None,
+        **settings: Unpack[Settings],
+    ):
+        given = settings if method is None else {**settings, "method": method}
+        base = config.to_dict() if config else {"dataset": "own"}
+        config = RunConfig.from_dict(base | given)
+        self.config = config.replace(method=samplers.canonical(config.method))
+        self.data = None if hasattr(data, "__index__") else data
+        size = operator.index(data) if self.data is None else len(data)  # type: ignore[arg-type]
+        self.model = model
+        self._proxy, self._collate_fn = proxy, collate_fn
+        self.history = LoopHistory(size)
+        self.history._charge_time = self._charge_time
+        self.labels = labels_of(data) if labels is None else torch.as_tensor(labels).long()
+        self.metadata = metadata
+        for what, known in (("labels", self.labels), ("metadata", metadata)):
+            if known is not None and len(known) != size:
+                raise InputError(
+                    f"{what} has {len(known)} entries for {size} samples: give one for each"
+                )
+        self.stream = BudgetedBatches(
+            self.config,
+            size,
+            self._costs(),
+            torch.device("cpu"),
+            labels=self.labels,
+            metadata=metadata,
+            # What a proxy has found was found on data of its own: nothing is held out here.
+            validation_size=int(proxy is not None),
+            train_proxy=self._found_by_proxy,
+        )
+        if self.sampler.proxy is not None and proxy is None:
+            raise InputError(
+                f"method '{self.config.method}' needs what another network has found: give "
+                "proxy=bl.samplers.ProxyRun(history, losses)"
+            )
+        self.epoch = 0
+        self._complete = False
+        self._since = time.perf_counter()
+        self._writer: RecordWriter | None = None
+
+    def _costs(self) -> Costs:
+        unit = self.config.budget_unit
+        if unit == "seconds":
+            raise InputError(
+                "budget unit 'seconds' cannot be kept in a loop of your own, whose steps are not "
+                "timed beforehand: choose iterations, samples or flops"
+            )
+        if unit != "flops":
+            return Costs(0, 0)
+        if self.model is None or self.data is None:
+            raise InputError("budget unit 'flops' needs data and model=: give both")
+        sample, _ = collate(self.data, [0], self._collate_fn)
+        if not isinstance(sample, Tensor):
+            raise InputError(
+                "budget unit 'flops' needs samples that are one tensor: choose iterations or "
+                "samples"
+            )
+        return model_costs(self.model, tuple(sample.shape[1:]))
+
+    def _found_by_proxy(self, plan: ProxyPlan, generator: torch.Generator) -> ProxyRun:
+        assert self._proxy is not None
+        return self._proxy
+
+    @property
+    def sampler(self) -> samplers.Sampler:
+        """The method."""
+        return self.stream.sampler
+
+    @property
+    def ledger(self) -> Ledger:
+        """What has been spent."""
+        return self.stream.ledger
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent."""
+        return self.stream.budget
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget allows no further step."""
+        return self.stream.finished(self.epoch if self._complete else self.epoch - 1)
+
+    @property
+    def progress(self) -> float:
+        """Progress of the schedule for the batch that is trained on now, in [0, 1].
+
+        0 at the first step and 1 at the last one.
+        """
+        waiting = self.history._pending
+        return waiting[0].progress if waiting else self.history._last_progress
+
+    @property
+    def lr(self) -> float:
+        """Learning rate for this batch: ``lr`` and ``schedule`` of the config at this progress."""
+        return self.stream.learning_rate(self.progress)
+
+    def __len__(self) -> int:
+        """Batches of an epoch.
+
+        Raises
+        ------
+        TypeError
+            If the method decides within the epoch how many there are.
+        """
+        steps, size = self.sampler.epoch_steps, self.config.batch_size
+        if steps is None:
+            raise TypeError(
+                f"method '{self.config.method}' does not know beforehand how many batches an epoch "
+                "has: loop until the sampler is finished"
+            )
+        left, ledger = 0, Ledger(self.ledger.costs)
+        ledger.load_state_dict(self.ledger.state_dict())
+        handed_out = 0 if self._complete else self.stream.handed_out
+        while left + handed_out < steps and self.budget.allows(ledger, trained=size):
+            ledger.charge_step(size)
+            left += 1
+        return handed_out + left
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the batches of one epoch, as lists of sample numbers."""
+        if isinstance(sys._getframe(1).f_locals.get("self"), BatchSampler):
+            raise InputError(
+                "a BudgetSampler makes whole batches: give it to the loader as batch_sampler=, "
+                "without batch_size, shuffle and sampler"
+            )
+        return self._batches()
+
+    def _batches(self) -> Iterator[list[int]]:
+        self._begin_epoch()
+        if self.finished:
+            return
+        samples = self.history.samples
+        for batch, progress in self.stream.epoch(self.epoch, samples, self._look):
+            self.history._pending.append(PendingBatch(batch.indices, batch.weights, progress))
+            yield batch.indices.tolist()
+        self._complete = True
+
+    def _begin_epoch(self) -> None:
+        """Close the epoch before: what was handed out and never trained on is not charged."""
+        waiting, history, handed_out = self.history._pending, self.history, self.stream.handed_out
+        for batch in waiting:
+            self.ledger.steps -= 1
+            self.ledger.trained_samples -= len(batch.indices)
+        if self._complete and handed_out and not history._reported:
+            raise InputError(
+                f"none of the {handed_out} batches of epoch {self.epoch} was reported: call "
+                "history.update(logits, labels) for each"
+            )
+        if self._complete and waiting:
+            warnings.warn(
+                f"{len(waiting)} of {handed_out} batches of epoch {self.epoch} were not "
+                "reported: call history.update once for each batch, or others count for them",
+                UserWarning,
+                stacklevel=3,
+            )
+        # Looking into the loader without training is no epoch.
+        if self._complete or history._reported or self.epoch == 0:
+            self.epoch += 1
+            history.samples.start_epoch(self.epoch)
+        waiting.clear()
+        history._reported.clear()
+        self.stream.handed_out, self._complete = 0, False
+        self._since = time.perf_counter()
+
+    def _charge_time(self) -> None:
+        now = time.perf_counter()
+        self.ledger.seconds += now - self._since
+        self._since = now
+
+    def _look(self, indices: Tensor) -> samplers.ForwardResult:
+        if self.model is None or self.data is None:
+            raise InputError(
+                f"method '{self.config.method}' looks at samples before it chooses: give the data "
+                "set and model="
+            )
+        inputs, labels = collate(self.data, indices.tolist(), self._collate_fn)
+        was_training = self.model.training
+        device = next(self.model.parameters()).device
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                logits = logits_of(self.model, inputs, device)
+        finally:
+            self.model.train(was_training)
+        seen = measure_batch(logits, labels, indices)
+        own = indices[:, None]
+        # The loop gathers the samples itself: their numbers stand for the images.
+        shown = AugmentedBatch(own.float(), own, torch.ones(len(indices), 1))
+        return samplers.ForwardResult(seen.loss, logits.softmax(1), labels, shown, seen.el2n)
+
+    def record(
+        self,
+        test_accuracy: float = float("nan"),
+        test_loss: float = float("nan"),
+        *,
+        val_accuracy: float = float("nan"),
+        val_loss: float = float("nan"),
+        classes: Sequence[str] | None = None,
+    ) -> Record:
+        """Write down the epoch that has just been trained; call it after every epoch.
+
+        Parameters
+        ----------
+        test_accuracy, test_loss, val_accuracy, val_loss
+            What you found on held-out samples, accuracies from 0 to 1; NaN for not evaluated.
+        classes
+            Names of the classes; the numbers where none are given.
+
+        Returns
+        -------
+        Record
+            As a run of the kit leaves it, in a folder of ``out``: ``compare``, plots, triage
+            and atlas take it. It says ``finished`` once the budget is spent.
+
+        Raises
+        ------
+        InputError
+            If no epoch was trained since the last call, or one was left out.
+        """
+        done = len(self._writer.epochs) if self._writer else 0
+        if not self.history._reported or self.epoch != done + 1:
+            raise InputError(
+                f"epoch {self.epoch} cannot be recorded after {done} recorded epochs: call "
+                "sampler.record once after every epoch, the first one included"
+            )
+        if self._writer is None:
+            self._writer = self._create_record(classes)
+        seen = self.history._reported
+        row = {
+            "epoch": self.epoch,
+            "progress": self.budget.share_spent(self.ledger),
+            **self.ledger.totals(),
+            "lr": self.lr,
+            "train_loss": torch.cat([one.loss for one in seen]).mean().item(),
+            "train_accuracy": torch.cat([one.correct for one in seen]).mean().item(),
+            "test_accuracy": float(test_accuracy),
+            "test_loss": float(test_loss),
+            "val_accuracy": float(val_accuracy),
+            "val_loss": float(val_loss),
+        }
+        arrays = self.history.samples.epoch_arrays()
+        if self.sampler.probability is not None:
+            arrays["probability"] = self.sampler.probability
+        self._writer.append_epoch(row, {name: part.numpy() for name, part in arrays.items()})
+        status = "finished" if self.finished else "running"
+        summary = {
+            "record": str(self._writer.path),
+            "model": self._model_name,
+            **self.stream.summary(self._writer.epochs),
+            "status": status,
+        }
+        self._writer.set_status(status, "", summary)
+        return open_record(self._writer.path)
+
+    @property
+    def _model_name(self) -> str:
+        return "own" if self.model is None else f"own:{type(self.model).__name__}"
+
+    def _create_record(self, classes: Sequence[str] | None) -> RecordWriter:
+        size = self.history.samples.size
+        labels = self.history._labels if self.labels is None else self.labels
+        metadata = pd.DataFrame({"index": np.arange(size)}) if self.metadata is None else (
+            self.metadata.reset_index(drop=True)
+        )  # fmt: skip
+        names = list(classes or map(str, range(int(labels.max()) + 1)))
+        device = torch.device("cpu")
+        if self.model is not None:
+            device = next(self.model.parameters()).device
+        # Samples themselves are not looked at: the same labels are taken for the same data.
+        known = b"" if self.labels is None else self.labels.numpy().tobytes()
+        return RecordWriter.create(
+            self.config.replace(out=str(Path(self.config.out).expanduser())),
+            metadata=metadata.assign(label=labels.numpy()),
+            data={
+                "name": self.config.dataset_name,
+                "fingerprint": hashlib.sha256(f"{size}:".encode() + known).hexdigest()[:16],
+                "val_fingerprint": "",
+                "classes": names,
+                "shape": [],
+                "train": size,
+                "test": 0,
+                "val": 0,
+                "skipped": [],
+            },
+            hardware=describe_hardware(device, torch.float32) | {"model": self._model_name},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes; call it between two epochs."""
+        return {
+            "epoch": self.epoch,
+            "history": self.history.samples.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "order": self.sampler.generator.get_state(),
+            "ledger": self.ledger.state_dict(),
+            "exhausted": self.budget.exhausted,
+            "complete": self._complete,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        self.epoch = state["epoch"]
+        self.history.samples.load_state_dict(state["history"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.sampler.generator.set_state(state["order"])
+        self.ledger.load_state_dict(state["ledger"])
+        self.budget.exhausted = state["exhausted"]
+        self.stream.handed_out, self._complete = 0, state["complete"]
