@@ -192,8 +192,8 @@ class SamplerContext:
     train_proxy
         Trains another network first, for methods that have a :attr:`Sampler.proxy`.
     labels
-        The label that each sample is trained on, int64 ``[N]`` on ``device``; None where that is not known
-        beforehand, as in a loop of one's own that does not say.
+        The label that each sample is trained on, int64 ``[N]`` on ``device``; None where that
+        is not known beforehand, as in a loop of one's own that does not say.
     metadata
         What else is known of each sample, one row each; or None.
     """

@@ -1,0 +1,133 @@
+"""What a GPU would wait for: no step reads anything back, and nothing is made elsewhere.
+
+On torch's ``meta`` device there are no values: a tensor of the processor by mistake, and every
+read-back, raise at once. What may be read back is listed here and counted on the processor.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+import budgetlab as bl
+from budgetlab import augment, samplers, seeds
+from budgetlab.config import CREDITS, FIDELITIES, RunConfig
+from budgetlab.history import History
+from budgetlab.samplers import Batch
+from budgetlab.training.engine import Engine
+from budgetlab.training.loop import Loop
+
+META = torch.device("meta")
+# Function that reads back: how often an epoch, and how often for each batch of candidates.
+ALLOWED = {
+    "_check_finite": (1, 0),  # that no loss of the epoch is infinite
+    "_mean": (2, 0),  # mean loss and accuracy for the record
+    "easiest": (1, 0),  # curriculum: whether anything was seen
+    "probabilities": (1, 0),  # that the scores are finite
+    "InfoBatch.batches": (2, 0),  # the share of samples below the mean, and which are kept
+    "SelectiveBackprop.batches": (0, 1),  # which candidates are kept
+    "GradientNorm.batches": (0, 1),  # which of its candidates were seen, while it is off
+    "GradientNorm._update": (0, 1),  # whether choosing pays
+}
+READS = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__", "nonzero", "cpu",
+         "numpy", "unique", "masked_select"}  # fmt: skip
+
+
+@pytest.fixture
+def no_generators_on_meta(monkeypatch):
+    real = seeds.torch_generator
+
+    def generator(seed, stream, device="cpu"):
+        return None if torch.device(device) == META else real(seed, stream, device)
+
+    monkeypatch.setattr(seeds, "torch_generator", generator)
+
+
+@pytest.mark.parametrize("credit", CREDITS)
+@pytest.mark.parametrize("augmentation", augment.names())
+def test_a_step_reads_nothing_back(augmentation, credit, load_once, no_generators_on_meta):
+    train = load_once("digits", limit=40).train
+    indices = torch.zeros(16, dtype=torch.int64, device=META)
+    for fidelity in FIDELITIES:
+        config = RunConfig(augmentation=augmentation, credit=credit, fidelity=fidelity)
+        engine = Engine(config, "compact", train, META, torch.float32)
+        history = History(len(train), META)
+        seen = engine.look(indices)
+        weights = torch.ones(16, device=META)
+        for batch in (Batch(indices), Batch(indices, weights, seen.augmented)):
+            outcome = engine.step(batch, lr=0.1)
+            history.count(batch.indices)
+            history.update(outcome.credit, outcome.seen)
+        made = [outcome.loss, *vars(outcome.credit).values(), *vars(outcome.seen).values()]
+        made += [*history.state_dict().values(), *history.epoch_arrays().values(), seen.losses]
+        assert {one.device for one in made if isinstance(one, torch.Tensor)} == {META}
+
+
+def test_meta_does_notice():
+    for read in (torch.Tensor.item, torch.Tensor.tolist, bool, torch.Tensor.nonzero):
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            read(torch.zeros(1, device=META))
+
+
+class ReadBacks(TorchFunctionMode):
+    """Counts what is read back, by the function of the package that does it."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        masked = name == "__getitem__" and any(
+            isinstance(part, torch.Tensor) and part.dtype == torch.bool
+            for part in (args[1] if isinstance(args[1], tuple) else (args[1],))
+        )
+        if name in READS or masked:
+            self.counts[caller()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+PACKAGE = str(Path(bl.__file__).parent)
+
+
+def caller():
+    frame = sys._getframe(2)
+    while not frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    name = frame.f_code.co_name
+    return name if name in ALLOWED else getattr(frame.f_code, "co_qualname", name)
+
+
+class LikeAGpu:
+    """Keeps the loop from what is free on the processor alone."""
+
+    type = "gpu"
+
+
+@pytest.mark.parametrize("augmentation", ["standard", "cutmix"])
+@pytest.mark.parametrize("method", samplers.names())
+def test_only_what_is_listed_is_read_back(method, augmentation, load_once):
+    splits = load_once("digits", limit=200, val_fraction=0.2)
+    config = RunConfig(
+        method=method, augmentation=augmentation, budget=0.5, epochs=4, batch_size=8,
+        model="compact", keep_fraction=0.5,
+    )  # fmt: skip
+    loop = Loop(config, splits.train, torch.device("cpu"), torch.float32, val=splits.val)
+    # The first epoch trains the networks that some methods need, which are no step of it.
+    loop.train_epoch(1)
+    looks, look = [], loop.engine.look
+    loop.engine.look = lambda indices: looks.append(1) or look(indices)
+    loop.device = LikeAGpu()
+    steps = loop.ledger.steps
+    with ReadBacks() as seen:
+        loop.train_epoch(2)
+    # grad-norm, while it is off, takes each batch for one of candidates.
+    candidates = max(len(looks), loop.ledger.steps - steps if method == "grad-norm" else 0)
+    for name, count in seen.counts.items():
+        assert name in ALLOWED, f"{name} reads back {count} times"
+        an_epoch, a_batch = ALLOWED[name]
+        assert count <= an_epoch + a_batch * candidates, name
+    assert seen.counts["_mean"] == 2
