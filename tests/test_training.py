@@ -1,9 +1,11 @@
 """Runs: reproducible, stoppable, resumable, and never a step beyond the budget."""
 
 import errno
+import inspect
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -473,6 +475,35 @@ def test_a_method_comes_first_and_names_are_matched_in_any_case(config, data_roo
         bl.train(metod="p-SGD")
     with pytest.raises(InputError, match="'int' is no method: give the name of one"):
         bl.train(3)
+
+
+# Files of the package whose functions run between the call and the record.
+MOST_FILES = 40
+
+
+def test_the_main_path_reads_in_one_sitting(config):
+    package, entered = Path(bl.__file__).parent, set()
+
+    def see(frame, event, argument):
+        code = frame.f_code
+        # Functions alone: modules and classes are run when they are imported.
+        if event == "call" and code.co_flags & inspect.CO_OPTIMIZED:
+            entered.add(code.co_filename)
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        bl.train("p-SGD", dataset="digits", limit=200, epochs=2, batch_size=16, progress=False,
+                 out=config.out, data_root=config.data_root)  # fmt: skip
+    finally:
+        sys.setprofile(before)
+    ours = sorted(
+        str(Path(file).relative_to(package))
+        for file in entered
+        if Path(file).is_relative_to(package)
+    )
+    assert "training/run.py" in ours
+    assert len(ours) <= MOST_FILES, ours
 
 
 # A run never records what it did not apply

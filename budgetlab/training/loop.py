@@ -89,10 +89,11 @@ class Loop:
             self.stream.budget,
         )
         self.clock = Clock(device, waiting=config.budget_unit == "seconds")
-        self._proxies = ProxyTrainer(
-            self.engine, self.model_name, val, precision, self.ledger, self.budget,
-            self._charge_time, self.clock.skip,
-        )  # fmt: skip
+        if self.sampler.proxy is not None:
+            self._proxies = ProxyTrainer(
+                self.engine, self.model_name, val, precision, self.ledger, self.budget,
+                self._charge_time, self.clock.skip,
+            )  # fmt: skip
         self._require_affordable()
 
     def _require_affordable(self) -> None:
