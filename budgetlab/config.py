@@ -268,6 +268,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
+        for name in PLACES:
+            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         for name, (what, allowed) in CHOICES.items():
             object.__setattr__(self, name, known(what, getattr(self, name), allowed))
         for name in RANGES:

@@ -198,6 +198,14 @@ def test_names_of_choices_are_matched_in_any_case(name):
         assert config.id == RunConfig(**{name: value}).id
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    config = RunConfig(out="~/runs", data_root=Path("~"))
+    assert (Path(config.out), Path(config.data_root)) == (tmp_path / "runs", tmp_path)
+    assert config.id == RunConfig().id
+
+
 def test_a_name_keeps_its_case_where_two_differ_in_it_alone():
     assert known("method", "mine", ["Mine", "mine"]) == "mine"
 

@@ -28,6 +28,7 @@ ALLOWED = {
     "easiest": (1, 0),  # curriculum: whether anything was seen
     "probabilities": (1, 0),  # that the scores are finite
     "InfoBatch.batches": (2, 0),  # the share of samples below the mean, and which are kept
+    "SeTa.batches": (2, 0),  # whether anything was seen, and what is in its window
     "SelectiveBackprop.batches": (0, 1),  # which candidates are kept
     "GradientNorm.batches": (0, 1),  # which of its candidates were seen, while it is off
     "GradientNorm._update": (0, 1),  # whether choosing pays
@@ -112,8 +113,8 @@ class LikeAGpu:
 def test_only_what_is_listed_is_read_back(method, augmentation, load_once):
     splits = load_once("digits", limit=200, val_fraction=0.2)
     config = RunConfig(
-        method=method, augmentation=augmentation, budget=0.5, epochs=4, batch_size=8,
-        model="compact", keep_fraction=0.5,
+        method=method, augmentation=augmentation, budget=0.5, epochs=24, batch_size=8,
+        proxy_share=0.5, model="compact", keep_fraction=0.5,
     )  # fmt: skip
     loop = Loop(config, splits.train, torch.device("cpu"), torch.float32, val=splits.val)
     # The first epoch trains the networks that some methods need, which are no step of it.

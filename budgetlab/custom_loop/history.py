@@ -183,6 +183,7 @@ def measure_batch(
     means = {
         name: torch.zeros(count).index_add_(0, of_row, values) / each
         for name, values in vars(seen).items()
+        if name != "probabilities"
     }
     return Measures(**means | {"correct": (means["correct"] > 0.5).float()})
 
@@ -198,4 +199,4 @@ def _measure_shares(logits: Tensor, shares: Tensor) -> Measures:
     log_p = logits.log_softmax(1)
     p = log_p.exp()
     loss, p_y = -(shares * log_p).sum(1), (shares * p).sum(1)
-    return Measures(loss, p_y, hard.correct, hard.margin, (p - shares).norm(dim=1))
+    return Measures(loss, p_y, hard.correct, hard.margin, (p - shares).norm(dim=1), p)

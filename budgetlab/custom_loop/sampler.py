@@ -6,7 +6,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, SupportsIndex, Unpack
 
 import numpy as np
@@ -375,7 +374,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         # Samples themselves are not looked at: the same labels are taken for the same data.
         known = b"" if self.labels is None else self.labels.numpy().tobytes()
         return RecordWriter.create(
-            self.config.replace(out=str(Path(self.config.out).expanduser())),
+            self.config,
             metadata=metadata.assign(label=labels.numpy()),
             data={
                 "name": self.config.dataset_name,
