@@ -1,6 +1,5 @@
 """The batch sampler for loops of one's own."""
 
-import hashlib
 import operator
 import sys
 import time
@@ -21,7 +20,7 @@ from budgetlab.augment import AugmentedBatch
 from budgetlab.budget import Budget, Costs, Ledger, model_costs
 from budgetlab.config import RunConfig
 from budgetlab.custom_loop.history import LoopHistory, PendingBatch, measure_batch
-from budgetlab.custom_loop.items import collate, labels_of, logits_of
+from budgetlab.custom_loop.items import about_data, collate, labels_of, logits_of
 from budgetlab.devices import describe_hardware
 from budgetlab.errors import InputError
 from budgetlab.records import Record, RecordWriter, open_record
@@ -367,26 +366,13 @@ class BudgetSampler(TorchSampler[list[int]]):
         metadata = pd.DataFrame({"index": np.arange(size)}) if self.metadata is None else (
             self.metadata.reset_index(drop=True)
         )  # fmt: skip
-        names = list(classes or map(str, range(int(labels.max()) + 1)))
         device = torch.device("cpu")
         if self.model is not None:
             device = next(self.model.parameters()).device
-        # Samples themselves are not looked at: the same labels are taken for the same data.
-        known = b"" if self.labels is None else self.labels.numpy().tobytes()
         return RecordWriter.create(
             self.config,
             metadata=metadata.assign(label=labels.numpy()),
-            data={
-                "name": self.config.dataset_name,
-                "fingerprint": hashlib.sha256(f"{size}:".encode() + known).hexdigest()[:16],
-                "val_fingerprint": "",
-                "classes": names,
-                "shape": [],
-                "train": size,
-                "test": 0,
-                "val": 0,
-                "skipped": [],
-            },
+            data=about_data(self.config.dataset_name, labels, classes),
             hardware=describe_hardware(device, torch.float32) | {"model": self._model_name},
         )
 
