@@ -1,16 +1,19 @@
 """Build the book: the course as it was last run, and the reference, as a static site.
 
-``make docs`` writes ``build/docs/index.html``. Nothing is trained and nothing is fetched,
-neither while building nor while reading; a warning is an error.
+``make docs`` writes ``build/docs/index.html``; ``python docs/book.py --students --out
+build/students-site`` one without solutions and hidden tests, to put on a server. Nothing is
+trained and nothing is fetched, neither while building nor while reading; a warning is an error.
 """
 
 import argparse
 import importlib
+import importlib.util
 import re
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 
@@ -25,8 +28,13 @@ CAPTION = re.compile(r"^\*Figure: (.*?)\*$", re.M | re.S)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
-def collect(source: Path, notebooks: Sequence[str], parts: Sequence[str]) -> None:
-    """Lay out what Sphinx reads, at the same places as in the repository."""
+def collect(
+    source: Path, notebooks: Sequence[str], parts: Sequence[str], students: bool = False
+) -> None:
+    """Lay out what Sphinx reads, at the same places as in the repository.
+
+    For students: without solutions, hidden tests and the pages for lecturers.
+    """
     shutil.copytree(OWN, source, ignore=shutil.ignore_patterns("__pycache__"))
     (source / "notebooks").mkdir()
     (source / "reference").mkdir()
@@ -37,7 +45,16 @@ def collect(source: Path, notebooks: Sequence[str], parts: Sequence[str]) -> Non
         shutil.copy(ROOT / "notebooks" / page, source / "notebooks")
     for name in notebooks:
         path = ROOT / "notebooks" / f"{name}.ipynb"
-        nbformat.write(as_page(nbformat.read(path, as_version=4)), source / "notebooks" / path.name)
+        notebook = nbformat.read(path, as_version=4)
+        if students:
+            notebook = course().for_students(notebook, name)
+        nbformat.write(as_page(notebook), source / "notebooks" / path.name)
+    if students:
+        shutil.copy(ROOT / "notebooks" / "STUDENTS.md", source / "notebooks" / "README.md")
+        (source / "notebooks" / "TEACHING.md").unlink()
+        index = source / "index.md"
+        lines = index.read_text().splitlines(keepends=True)
+        index.write_text("".join(line for line in lines if "TEACHING" not in line))
     write_reference(source / "reference", parts)
     for page in source.rglob("*.md"):
         page.write_text(without_dead_links(page.read_text(), page.parent))
@@ -47,6 +64,14 @@ def collect(source: Path, notebooks: Sequence[str], parts: Sequence[str]) -> Non
             if cell.cell_type == "markdown":
                 cell.source = without_dead_links(cell.source, path.parent)
         nbformat.write(notebook, path)
+
+
+def course() -> ModuleType:
+    """The module that writes the students' copy."""
+    spec = importlib.util.spec_from_file_location("course", ROOT / "notebooks" / "course.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -108,14 +133,14 @@ def write_reference(folder: Path, parts: Sequence[str]) -> None:
     (folder / "index.md").write_text("\n".join(rows))
 
 
-def build(out: Path, notebooks: Sequence[str], parts: Sequence[str]) -> int:
+def build(out: Path, notebooks: Sequence[str], parts: Sequence[str], students: bool = False) -> int:
     """Collect and build; returns Sphinx's exit code."""
     from sphinx.cmd.build import main as sphinx
 
     source = out.with_name(f"{out.name}-source")
     for folder in (source, out):
         shutil.rmtree(folder, ignore_errors=True)
-    collect(source, notebooks, parts)
+    collect(source, notebooks, parts, students)
     return sphinx(["-b", "html", "-W", "--keep-going", "-q", "-d", f"{source}/.doctrees",
                    str(source), str(out)])  # fmt: skip
 
@@ -127,8 +152,9 @@ def main() -> int:
     every = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
     parser.add_argument("--notebooks", nargs="*", default=every, help="all by default")
     parser.add_argument("--parts", nargs="*", default=PARTS, help="of the reference; all")
+    parser.add_argument("--students", action="store_true", help="leave out solutions and tests")
     asked = parser.parse_args()
-    code = build(asked.out, asked.notebooks, asked.parts)
+    code = build(asked.out, asked.notebooks, asked.parts, asked.students)
     if code == 0:
         print(f"open {asked.out / 'index.html'}")
     return code

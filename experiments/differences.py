@@ -7,46 +7,14 @@ import pandas as pd
 from budgetlab.analysis.statistics import (
     MARGIN,
     holm,
-    mean_interval,
     paired_difference,
     sentence,
     settled_by,
     verdict,
 )
+from budgetlab.course.results import averages, select
 
 __all__ = ["against", "averages", "select"]
-
-# What a run of a plan has where nothing else is said.
-USUAL = {"method": "unif-SGD", "augmentation": "standard", "budget": 0.3,
-         "budget_unit": "iterations", "credit": "dominant", "smoothing": 1.0,
-         "averaging": "lifetime", "weights": "none", "schedule": "linear",
-         "schedule_horizon": "budget", "redundancy": 0.0, "imbalance": 1.0,
-         "label_noise": 0.0}  # fmt: skip
-
-
-def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
-    """Rows that have these values, and the usual ones in every setting not named in ``free``."""
-    lengths = {"epochs": 100} if (rows.get("epochs", pd.Series()) == 100).any() else {}
-    wanted = {**USUAL, **lengths, **values}
-    for name, value in wanted.items():
-        if name not in free:
-            rows = rows[rows[name] == value]
-    return rows
-
-
-def averages(rows: pd.DataFrame, by: Sequence[str], metric: str = "test_accuracy") -> pd.DataFrame:
-    """One row a condition: n, mean, spread (ddof 1) and the interval of the mean."""
-    found = []
-    for key, group in rows.groupby(list(by), sort=False):
-        values = group[metric].to_numpy(float)
-        low, high = mean_interval(values)
-        spread = group[metric].std(ddof=1)
-        found.append(dict(zip(by, key, strict=True)) | {
-            "n": len(values), "mean": values.mean(), "spread": spread,
-            "ci_low": low, "ci_high": high,
-        })  # fmt: skip
-    return pd.DataFrame(found)
-
 
 def against(
     rows: pd.DataFrame,

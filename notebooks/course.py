@@ -5,7 +5,8 @@
 - ``build/course/students``: solutions and hidden tests are taken out, and with them what the
   exercises printed; everything else can be read without running it.
 - ``build/course/instructors``: solutions, hidden tests, and what nbgrader needs. An exercise is
-  a solution cell, the check after it gives one point for each function that it checks.
+  a solution cell, the check after it gives one point for each function that it checks;
+  ``nbgrader_config.py`` grades at the small scale and leaves a cell five minutes.
 
 Both copies carry the same cell ids, so that nbgrader can grade what is handed in from either
 its own release or this students' copy.
@@ -27,8 +28,19 @@ SOLUTION, HIDDEN = "SOLUTION", "HIDDEN TESTS"
 # What nbgrader itself puts in the place of a solution.
 STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
 SCHEMA_VERSION = 3
-# What the notebooks read or link to, beside each other.
-BESIDE = ("records", "README.md")
+# What lies beside the notebooks, and under which name.
+BESIDE = {
+    "students": {"records": "records", "STUDENTS.md": "README.md"},
+    "instructors": {name: name for name in ("records", "README.md", "TEACHING.md")},
+}
+# Without it nbgrader runs everything at full size, and stops a cell after 30 seconds.
+GRADING = """\
+import os
+
+os.environ.setdefault("BUDGETLAB_SCALE", "smoke")
+c = get_config()
+c.ExecutePreprocessor.timeout = 300
+"""
 
 
 class CourseError(ValueError):
@@ -162,14 +174,13 @@ def write(source: Path, out: Path) -> int:
             notebook = nbformat.read(path, as_version=4)
             found += len(list(exercises(notebook, path.stem)))
             nbformat.write(made(notebook, path.stem), folder / path.name)
-        for name in (*BESIDE, *(["TEACHING.md"] if audience == "instructors" else [])):
+        for name, as_name in BESIDE[audience].items():
             if (source / name).is_dir():
-                shutil.copytree(source / name, folder / name)
+                shutil.copytree(source / name, folder / as_name)
             elif (source / name).is_file():
-                shutil.copy(source / name, folder)
-        if audience == "students" and (folder / "README.md").is_file():
-            page = (folder / "README.md").read_text()
-            (folder / "README.md").write_text(page.partition("## For lecturers")[0])
+                shutil.copy(source / name, folder / as_name)
+        if audience == "instructors":
+            (folder / "nbgrader_config.py").write_text(GRADING)
     return found // 2
 
 

@@ -14,6 +14,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from traitlets.config.loader import PyFileConfigLoader
 
 import budgetlab as bl
 
@@ -306,8 +307,21 @@ def test_the_whole_course_is_written_for_both(written):
     for audience in ("students", "instructors"):
         assert sorted(path.name for path in (written / audience).glob("*.ipynb")) == names
     assert not list((written / "students").rglob("TEACHING.md"))
-    assert "lecturers" not in (written / "students" / "README.md").read_text()
+    page = (written / "students" / "README.md").read_text()
+    assert "pip install" in page
+    assert "records/" in page
+    assert "make " not in page
+    assert "lecturers" not in page
     assert "TEACHING.md" in (written / "instructors" / "README.md").read_text()
+
+
+def test_grading_runs_at_the_small_scale_and_waits_for_slow_cells(written, monkeypatch):
+    monkeypatch.setenv("BUDGETLAB_SCALE", "unset")
+    monkeypatch.delenv("BUDGETLAB_SCALE")
+    config = PyFileConfigLoader("nbgrader_config.py", path=str(written / "instructors"))
+    assert config.load_config().ExecutePreprocessor.timeout >= 120
+    assert os.environ["BUDGETLAB_SCALE"] == "smoke"
+    assert not (written / "students" / "nbgrader_config.py").exists()
 
 
 def test_no_solution_is_left_for_students(written):

@@ -2,34 +2,28 @@
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from budgetlab.records import open_record
+from budgetlab import course
+from budgetlab.records import find, open_record
+from experiments.ship import RECORDED
 
-ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "notebooks/records"
-
-
-def rows(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file, dtype=str, keep_default_na=False).set_index("key")
+RECORDS = Path(__file__).parents[1] / "notebooks/records"
 
 
-def test_every_method_on_photographs_has_the_same_seeds():
-    table = rows(RECORDS / "photographs.csv")
-    seeds = table.groupby(["method", "budget"])["seed"].agg(lambda column: sorted(column))
-    assert len({tuple(found) for found in seeds}) == 1
-    assert len(seeds.iloc[0]) >= 3
+def test_nothing_else_is_shipped():
+    assert {path.name for path in find(RECORDS)} == {f"cifar10-jpeg-{name}" for name in RECORDED}
 
 
-@pytest.mark.parametrize("method", ["unif-SGD", "p-SGD", "c-SGD"])
+@pytest.mark.parametrize("method", RECORDED)
 def test_the_record_of_a_method_is_one_of_the_runs_in_the_table(method):
     record = open_record(RECORDS / f"cifar10-jpeg-{method}")
     assert record.config["method"] == method
     assert not record.thumbnails, "images of this data set are not ours to pass on"
-    table = rows(RECORDS / "photographs.csv").reset_index()
-    about = {name: str(record.config[name]) for name in ("method", "budget", "seed")}
-    (run,) = table[(table[list(about)] == pd.Series(about)).all(axis=1)].to_dict("records")
-    assert float(run["test_accuracy"]) == pytest.approx(record.summary["test_accuracy"])
-    # Every other epoch is left out; the last is kept, a distribution over the samples left.
+    table = course.select(course.results(), method=method, seed=record.config["seed"])
+    (run,) = table[table["dataset"] == "cifar10-jpeg"].to_dict("records")
+    assert run["test_accuracy"] == pytest.approx(record.summary["test_accuracy"], rel=1e-5)
+    assert record.config["budget"] == run["budget"]
+    # Most epochs are left out; the last is kept.
     assert record.samples["probability"].to_numpy()[-1].sum() == pytest.approx(1, abs=0.02)
+    assert not any(str(record.config[name]).startswith("/") for name in ("data_root", "out"))

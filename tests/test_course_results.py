@@ -1,9 +1,17 @@
-"""Tables that notebooks read: where they are looked for, and what is said if they are not there."""
+"""Tables that notebooks read: where they are looked for, and that they are those measured."""
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
 from budgetlab import course
+from budgetlab.course.results import USUAL
 from budgetlab.errors import InputError
+from experiments import ship
+from experiments.tables import RESULTS, read
+
+RECORDS = Path(__file__).parents[1] / "notebooks/records"
 
 
 def test_the_first_folder_that_holds_the_table_wins(tmp_path):
@@ -18,14 +26,38 @@ def test_the_first_folder_that_holds_the_table_wins(tmp_path):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(InputError, match="table 'x' is not here, nor any other"):
+    with pytest.raises(InputError, match="table 'x' is not here, nor any other: the folder rec"):
         course.results("x", (tmp_path,))
     (tmp_path / "departures.csv").write_text("a\n1\n")
     with pytest.raises(InputError, match="unknown table of results 'departure': did you mean 'dep"):
         course.results("departure", (tmp_path,))
 
 
-def test_the_checkout_ships_the_departures():
-    frame = course.results("departures")
-    assert {"departure", "code", "seed", "test_accuracy", "flops"} <= set(frame)
-    assert len(frame) > 30
+def test_the_course_reads_the_rows_that_the_experiments_wrote():
+    measured = ship.shipped(read(RESULTS / "scale_model.csv"))
+    pd.testing.assert_frame_equal(course.results(folders=(RECORDS,)), measured, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", ship.COPIED)
+def test_other_tables_are_copied_as_they_are(name):
+    assert (RECORDS / name).read_bytes() == (RESULTS / name).read_bytes()
+
+
+def test_no_run_occurs_twice_and_the_seed_draws_the_images():
+    table = read(RESULTS / "scale_model.csv")
+    assert table["key"].is_unique
+    assert (table["data_seed"] == table["seed"]).all()
+    settings = ship.COLUMNS[: ship.COLUMNS.index("test_accuracy")]
+    assert not course.results(folders=(RECORDS,)).duplicated(settings).any()
+
+
+def test_select_takes_what_varies_what_is_asked_for_and_the_rest_as_usual():
+    rows = pd.DataFrame({name: [value] * 5 for name, value in USUAL.items()}
+                        | {"epochs": [100, 100, 100, 30, 100]})  # fmt: skip
+    rows["method"] = ["unif-SGD", "p-SGD", "c-SGD", "unif-SGD", "unif-SGD"]
+    rows["budget"] = [0.3, 0.3, 0.3, 0.3, 0.2]
+    assert list(course.select(rows).index) == [0]
+    assert list(course.select(rows, "method").index) == [0, 1, 2]
+    assert list(course.select(rows, "epochs").index) == [0, 3]
+    assert list(course.select(rows, method=["p-SGD", "c-SGD"]).index) == [1, 2]
+    assert list(course.select(rows, "budget", method="unif-SGD").index) == [0, 4]

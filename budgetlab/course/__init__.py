@@ -10,6 +10,6 @@ the copy that ``make course`` writes for instructors has it.
 """
 
 from budgetlab.course.checking import check, passed
-from budgetlab.course.results import results
+from budgetlab.course.results import against, averages, importance, results, select
 
-__all__ = ["check", "passed", "results"]
+__all__ = ["against", "averages", "check", "importance", "passed", "results", "select"]
