@@ -16,6 +16,7 @@ from budgetlab.course.results import averages, select
 
 __all__ = ["against", "averages", "select"]
 
+
 def against(
     rows: pd.DataFrame,
     name: str,

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from budgetlab.course import select
-from budgetlab.records import find, open_record, thin, write_atomically
+from budgetlab.records import open_records, thin, write_atomically
 from experiments import card, pages
 from experiments.tables import RESULTS, SETTINGS, read
 
@@ -46,7 +46,7 @@ def ship_records(kept: Path) -> None:
     for method in RECORDED:
         wanted = [
             record
-            for record in map(open_record, find(kept))
+            for record in open_records(kept)
             if record.config["seed"] == 0
             and record.about["data"]["name"] == "cifar10-jpeg"
             and len(select(pd.DataFrame([dict(record.config)]), method=method))

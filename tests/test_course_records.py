@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 
 from budgetlab import course
-from budgetlab.records import find, open_record
+from budgetlab.records import find_records, open_record
 from experiments.ship import RECORDED
 
 RECORDS = Path(__file__).parents[1] / "notebooks/records"
 
 
 def test_nothing_else_is_shipped():
-    assert {path.name for path in find(RECORDS)} == {f"cifar10-jpeg-{name}" for name in RECORDED}
+    assert {path.name for path in find_records(RECORDS)} == {
+        f"cifar10-jpeg-{name}" for name in RECORDED
+    }
 
 
 @pytest.mark.parametrize("method", RECORDED)
