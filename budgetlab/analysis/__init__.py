@@ -55,7 +55,7 @@ from budgetlab.analysis.tables import (
     readable,
     table,
 )
-from budgetlab.analysis.will_it_pay import Forecast, pay_features, will_it_pay
+from budgetlab.analysis.will_it_pay import Forecast, importance_map, pay_features, will_it_pay
 from budgetlab.analysis.wrong_labels import (
     held_out_probabilities,
     label_quality,
@@ -134,5 +134,6 @@ __all__ = [
     "table",
     "triage",
     "varying",
+    "importance_map",
     "will_it_pay",
 ]

@@ -13,12 +13,13 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from budgetlab.analysis.per_sample import measures
 from budgetlab.errors import InputError
 from budgetlab.records import Record
 
-__all__ = ["FEATURES", "Forecast", "pay_features", "will_it_pay"]
+__all__ = ["FEATURES", "Forecast", "importance_map", "pay_features", "will_it_pay"]
 
 UNIFORM = ("unif-SGD", "SGD", "rs2")
 
@@ -63,6 +64,21 @@ class Forecast:
         from markupsafe import escape
 
         return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in self.sentences)}</ul>"
+
+
+def importance_map() -> pd.DataFrame:
+    """Open the importance map that ships with the kit.
+
+    Returns
+    -------
+    DataFrame
+        One row a method and cell: ``dataset``, ``redundancy``, ``imbalance``, ``label_noise``,
+        ``method``, ``n`` (paired seeds), ``baseline_mean``, ``difference``, ``ci_low``,
+        ``ci_high`` (shares of 1), ``p_corrected`` and ``verdict``, as
+        ``python -m experiments.pages`` wrote it; docs/map.md says what was compared.
+    """
+    with resources.files("budgetlab.analysis").joinpath("importance_map.csv").open() as file:
+        return pd.read_csv(file)
 
 
 def pay_features(record: Record, *, copies: np.ndarray | None = None) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Figures of the page: drawn by the plots of the package, kept as PNG with their alt text."""
 
 import base64
+import contextlib
 import io
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MIXING", "Picture", "draw", "panels", "section_over_runs", "section_samples"]
+__all__ = ["MIXING", "Picture", "draw", "panels", "section_over_runs", "section_pay",
+           "section_samples"]  # fmt: skip
 
 DOTS_PER_INCH = 160
 WIDE = (9.4, 4.6)
@@ -124,6 +126,22 @@ def section_over_runs(
         size = (9.4, 1.4 + 0.32 * conditions)
         pictures["ledger"] = draw(plots.cost_ledger, frame, size=size)
     return pictures
+
+
+def section_pay(runs: Sequence[Record]) -> dict[str, Any] | None:
+    """Where importance sampling paid elsewhere, and what a uniform run here says of it.
+
+    None where the kit ships no map.
+    """
+    shipped = analysis.importance_map()
+    if shipped.empty:
+        return None
+    said: list[str] = []
+    for run in runs:
+        with contextlib.suppress(InputError):
+            said = analysis.will_it_pay(run).sentences
+            break
+    return {"map": draw(plots.importance_map, shipped, size=(9.4, 7.5)), "said": said}
 
 
 def section_samples(
