@@ -104,6 +104,7 @@ __all__ = [
     "hardness",
     "held_out_probabilities",
     "html",
+    "importance_map",
     "indices",
     "label",
     "label_quality",
@@ -134,6 +135,5 @@ __all__ = [
     "table",
     "triage",
     "varying",
-    "importance_map",
     "will_it_pay",
 ]
