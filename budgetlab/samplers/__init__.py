@@ -14,7 +14,6 @@ What the kit knows of each method beside its code is its entry in
 :mod:`budgetlab.methods`; ``lookup("p-SGD")`` gives the class.
 """
 
-from budgetlab.augment import AugmentedBatch
 from budgetlab.methods import canonical, describe, names
 from budgetlab.samplers.base import (
     Batch,
@@ -37,7 +36,6 @@ from budgetlab.samplers.weighted_sampling import (
 )
 
 __all__ = [
-    "AugmentedBatch",
     "Batch",
     "Forecast",
     "ForwardResult",
