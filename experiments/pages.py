@@ -228,7 +228,12 @@ def map_table(rows: pd.DataFrame) -> pd.DataFrame:
     own = own[own["entry"].isin(ENTRIES)]
     by = ["dataset", "redundancy", "imbalance", "label_noise"]
     table = against(own, "entry", "unif-SGD", by)
-    return table if table.empty else table[table["n"] >= FEWEST].reset_index(drop=True)
+    if table.empty:
+        return table
+    table = table[table["n"] >= FEWEST]
+    # A data set of which only the first cell is in has no map yet.
+    cells = table.groupby("dataset")["label_noise"].transform("nunique")
+    return table[cells > 1].reset_index(drop=True)
 
 
 def importance_map(rows: pd.DataFrame) -> str:
