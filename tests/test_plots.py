@@ -282,7 +282,7 @@ def test_probabilities_are_shown_against_uniform(record, ax):
 
 def test_the_chance_of_being_kept_is_shown_as_it_is(record, ax):
     keeps = Record(record.path)
-    keeps.about["summary"] = {**keeps.summary, "probability_kind": "keep"}
+    keeps.about["summary"] = {**record.summary, "probability_kind": "keep"}
     plots.sampling_probability(keeps, ax=ax)
     assert ax.get_ylabel() == "chance of being kept"
     assert ax.lines[0].get_ydata()[0] == pytest.approx(1 / 200, rel=0.01)
