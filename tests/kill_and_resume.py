@@ -135,7 +135,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     choose = random.Random(given.seed)
-    counts = {"pairs": 0, "kills": 0, "lost": 0, "moments": 0}
+    counts = {"methods": len(samplers.names()), "pairs": 0, "kills": 0, "lost": 0, "moments": 0}
     with tempfile.TemporaryDirectory() as folder:
         splits = load("digits", root=folder, limit=64, val_fraction=0.25, progress=False)
         splits = dataclasses.replace(splits, test=splits.test.select(np.arange(20)))

@@ -152,7 +152,7 @@ def test_a_diverging_run_fails_with_its_record(call, quick):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--method", "p-sdg"], "unknown method 'p-sdg': did you mean 'p-SGD'? choose one of unif-SGD"),
+        (["--method", "p-sdg"], "unknown method 'p-sdg': did you mean 'p-SGD'? choose one of unif"),
         (["--augmentation", "mixupp"], "unknown augmentation 'mixupp': did you mean 'mixup'?"),
         (["--model", "resnet19"], "unknown model 'resnet19': did you mean 'resnet18'?"),
         (["--schedule", "cosinus"], "unknown schedule 'cosinus': did you mean 'cosine'?"),

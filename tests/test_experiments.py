@@ -43,7 +43,7 @@ def test_seeds_come_in_rounds_and_findings_first():
 
 def test_the_key_of_a_run_does_not_depend_on_where_it_is():
     (one, two) = (
-        next(plans.runs("b", f"folder:{place}/images", 0, data_root=root))
+        next(plans.runs("b", f"folder:{place}/flowers", 0, data_root=root))
         for place, root in (("here", "data"), ("/there", "elsewhere"))
     )
     assert tables.key(one) == tables.key(two)

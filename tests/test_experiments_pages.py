@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from budgetlab.course.results import USUAL
 from experiments import card, pages, plans, tables
-from experiments.differences import USUAL, against, averages, select
+from experiments.differences import against, averages, select
 
 
 @lru_cache

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from budgetlab.widgets.chances import chances, supported
 
 import budgetlab as bl
 from budgetlab import methods, samplers
 from budgetlab.analysis.conditions import method_order
 from budgetlab.cli import main
 from budgetlab.config import RunConfig
+from budgetlab.forecast import forecast, supported
 from budgetlab.history import History
 from budgetlab.methods import LineStyle, Method
 from budgetlab.plots import style
@@ -93,7 +93,7 @@ def test_a_new_method_says_what_it_costs(halves):
 def test_a_new_method_is_foreseen_in_the_microscope(halves):
     """Though it cannot be built for one sample."""
     assert halves in supported()
-    found = chances(History(40), RunConfig(method=halves, batch_size=4))
+    found = forecast(History(40), RunConfig(method=halves, batch_size=4))
     assert found.inclusion.tolist() == [1.0] * 20 + [0.0] * 20
     assert (found.q.sum(), found.how) == (1.0, "the first half; analytic")
 

@@ -29,7 +29,8 @@ def command(target: str) -> list[str]:
         env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"},
     )  # fmt: skip
     lines = done.stdout.replace("\\\n", " ").splitlines()
-    line = next(line for line in lines if "/python -m " in line)
+    # The last one: those before install.
+    line = [line for line in lines if "/python -m " in line][-1]
     words = line.split()
     return [sys.executable, *words[words.index("-m") :]]
 

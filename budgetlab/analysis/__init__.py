@@ -62,7 +62,7 @@ from budgetlab.analysis.wrong_labels import (
     precision_and_recall,
     suspects,
 )
-from budgetlab.records import RecordWarning
+from budgetlab.records import RecordWarning as RecordWarning
 from budgetlab.records import open_records as load
 
 __all__ = [
@@ -76,7 +76,6 @@ __all__ = [
     "VERDICTS",
     "ConditionTable",
     "Forecast",
-    "RecordWarning",
     "agreement",
     "calibration",
     "class_share",

@@ -35,7 +35,8 @@ html_show_sphinx = False
 suppress_warnings = ["ref.python"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
+# Signatures made of the fields of a run have no source to read their defaults from.
+autodoc_preserve_defaults = False
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
