@@ -39,17 +39,17 @@ PIP = $(BIN)/python -m pip install --disable-pip-version-check
 
 $(VENV)/.python: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("budgetlab needs Python 3.11 or newer, and $(PYTHON) is %d.%d: choose another, such as make demo PYTHON=python3.12" % v)'
-	@echo "1. A virtual environment in $(VENV)."
+	@echo "A virtual environment in $(VENV)."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@touch $@
 
 $(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-test: $(VENV)/.installed%: $(VENV)/.python
 	@mkdir -p build
 	@if [ -n "$(TORCH_INDEX)" ]; then \
-		echo "2. PyTorch from the index you gave, about 1 GB (what pip says goes into $(LOG))."; \
+		echo "PyTorch from the index you gave, about 1 GB (what pip says goes into $(LOG))."; \
 		$(PIP) torch torchvision --index-url "$(TORCH_INDEX)" > $(LOG) 2>&1 || { tail -20 $(LOG); exit 1; }; \
 	fi
-	@echo "3. budgetlab and what it needs: some minutes on a fast line, about 6 GB where it brings PyTorch for GPUs (what pip says goes into $(LOG))."
+	@echo "budgetlab and what it needs: some minutes on a fast line, about 6 GB where it brings PyTorch for GPUs (what pip says goes into $(LOG))."
 	@$(PIP) $(CONSTRAINT) -e '.$(EXTRA$(subst -,_,$*))' >> $(LOG) 2>&1 || { tail -20 $(LOG); exit 1; }
 	@touch $@
 	@echo "Installed."
