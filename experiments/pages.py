@@ -226,6 +226,9 @@ def map_table(rows: pd.DataFrame) -> pd.DataFrame:
     own = select(rows, "entry", "method", "smoothing", "averaging", "weights", "budget_unit",
                  "redundancy", "imbalance", "label_noise")  # fmt: skip
     own = own[own["entry"].isin(ENTRIES)]
+    # The variants of (e) are p-SGD too, but not the published one of the map.
+    published = own["smoothing"].eq(1) & own["averaging"].eq("lifetime")
+    own = own[published | own["entry"].eq("p-SGD, sharp")]
     by = ["dataset", "redundancy", "imbalance", "label_noise"]
     table = against(own, "entry", "unif-SGD", by)
     if table.empty:
