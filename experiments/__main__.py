@@ -1,6 +1,6 @@
 """Run the planned experiments of the scale model, resumably, on as many cores as there are.
 
-    python -m experiments [--datasets shapes folder:PATH] [--parts a b c d e f map league grid]
+    python -m experiments [--datasets shapes folder:PATH] [--parts a b ... map league grid newer]
                           [--seeds 0 1 2 ...] [--workers 2] [--minutes M] [--plan]
 
 The table is ``experiments/results/scale_model.csv``; a run that has its row is not trained

@@ -79,10 +79,29 @@ MAP: list[Setting] = [
     for settings in ENTRIES.values()
 ]
 
+NEWER: dict[str, Setting] = {
+    "loss, balanced": {"method": "loss", "class_shares": "balanced"},
+    "infobatch": {"method": "infobatch"},
+    "seta": {"method": "seta"},
+    "rho-loss, equal flops": {"method": "rho-loss", **FLOPS},
+    **{f"{m}, equal flops": {"method": m, **FLOPS} for m in ("ccs", "dyn-unc", "dual", "tdds")},
+}
+"""Newer methods, in the four corners of the map only."""
+
+CORNERS: list[Setting] = [
+    {"redundancy": 0.0, "label_noise": 0.0},
+    {"redundancy": 0.9, "label_noise": 0.0},
+    {"redundancy": 0.0, "label_noise": 0.4},
+    {"imbalance": 100.0, "label_noise": 0.0},
+]
+NEWER_MAP: list[Setting] = [
+    corner | settings | {"budget": 0.3} for corner in CORNERS for settings in NEWER.values()
+]
 
 # Every other method of the kit, at equal iterations and, where it looks or scores, at equal flops.
-ONLY_TRAIN = ("loss", "infobatch", "rs2", "curriculum")
-LOOK_OR_SCORE = ("top-k", "rho-loss", "grad-norm", "el2n-pruned", "forgetting-pruned")
+ONLY_TRAIN = ("loss", "infobatch", "seta", "rs2", "curriculum")
+PRUNED = ("ccs", "dyn-unc", "dual", "tdds")
+LOOK_OR_SCORE = ("top-k", "rho-loss", "grad-norm", "el2n-pruned", "forgetting-pruned", *PRUNED)
 LEAGUE: list[Setting] = [
     *({"method": m, "budget": b} for b in BUDGETS for m in (*ONLY_TRAIN, *LOOK_OR_SCORE)),
     *({"method": m, "budget": b, **FLOPS} for b in BUDGETS for m in LOOK_OR_SCORE),
@@ -94,13 +113,13 @@ GRID: list[Setting] = [
     for a in AUGMENTATIONS
     if a != "standard"
 ]
-PARTS = FINDINGS | {"map": MAP, "league": LEAGUE, "grid": GRID}
+PARTS = FINDINGS | {"map": MAP, "league": LEAGUE, "grid": GRID, "newer": NEWER_MAP}
 """Settings of every part, by its name."""
 
 
 def entry(config: RunConfig) -> str:
-    """Name a run of the map as :data:`ENTRIES` does; the method's name for any other."""
-    for name, settings in reversed(ENTRIES.items()):
+    """Name a run of the map as :data:`ENTRIES` and :data:`NEWER` do; its method for any other."""
+    for name, settings in reversed((ENTRIES | NEWER).items()):
         if all(getattr(config, field) == value for field, value in settings.items()):
             return name
     return config.method

@@ -8,14 +8,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import functools
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
 
-from budgetlab import data, methods, samplers
+from budgetlab import data, methods
 from budgetlab.config import RunConfig
 from budgetlab.data import Splits
 from budgetlab.training import Run
@@ -71,10 +72,12 @@ def train(config: RunConfig) -> Callable[..., Run]:
     return go
 
 
-@pytest.fixture
-def forget_methods() -> object:
-    """Take methods that a test registers off the list again."""
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Take methods that a test registers off the list again, and close its figures."""
     before = dict(methods._table)
-    yield samplers
+    yield
     methods._table.clear()
     methods._table.update(before)
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")

@@ -51,7 +51,7 @@ ENTRY = Method(
 
 
 @pytest.fixture(params=["entry", "decorator"])
-def halves(request, forget_methods, tmp_path, monkeypatch):
+def halves(request, tmp_path, monkeypatch):
     """One file and one entry, as the kit adds a method; or as a user does, in a cell."""
     if request.param == "entry":
         (tmp_path / "halves_file.py").write_text(CODE)
@@ -106,7 +106,7 @@ def test_a_new_method_trains_and_its_record_knows_what_it_recorded(halves, train
     assert run.ledger.steps == train(method="unif-SGD", budget=0.25).ledger.steps
 
 
-def test_a_method_without_a_style_takes_one_that_is_free(forget_methods):
+def test_a_method_without_a_style_takes_one_that_is_free():
     bl.sampler("mine")(lambda history: history.error)
     looks = style.looks(["mine", "unif-SGD", "p-SGD", "SGD"])
     assert len({look.colour for look in looks.values()}) == 4

@@ -305,7 +305,6 @@ def test_methods_draw_whom_they_are_for():
     assert errors["p-SGD"] == pytest.approx(0.58, abs=0.03)
 
 
-@pytest.mark.usefixtures("forget_methods")
 def test_inverting_a_score_inverts_what_is_drawn():
     bl.sampler("hard first")(lambda history: history.error)
     bl.sampler("easy first")(lambda history: 1 - history.error)
@@ -391,7 +390,7 @@ def test_uniform_methods_record_the_uniform_probability(method):
 
 
 @pytest.fixture
-def register(forget_methods):
+def register():
     return bl.sampler
 
 

@@ -184,7 +184,7 @@ def test_what_is_no_record_is_left_alone(quick):
 
 
 @pytest.fixture
-def moody(forget_methods, tmp_path) -> Path:
+def moody(tmp_path) -> Path:
     """A method that fails as long as a file is there."""
     mood = tmp_path / "bad mood"
     mood.touch()
@@ -239,7 +239,7 @@ def test_a_run_that_cannot_begin_fails_alone(quick):
     assert frame["test_accuracy"].isna().tolist() == [False, True]
 
 
-def test_an_interrupt_leaves_a_record_to_go_on_with(quick, forget_methods, tmp_path):
+def test_an_interrupt_leaves_a_record_to_go_on_with(quick, tmp_path):
     calm = tmp_path / "calm"
 
     @bl.sampler("interrupted")
@@ -270,7 +270,7 @@ def test_breaking_off_stops_what_is_under_way(quick):
     assert not is_held(lock_path(sweep.runs[1]))
 
 
-def test_a_process_trains_one_run_at_a_time_whoever_asks(quick, tmp_path, forget_methods):
+def test_a_process_trains_one_run_at_a_time_whoever_asks(quick, tmp_path):
     # The weights of a new network come from torch's global generator.
     inside, most = [], []
 

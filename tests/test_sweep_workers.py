@@ -143,7 +143,7 @@ def score(history):
 """
 
 
-def test_methods_of_ones_own_reach_other_processes(config, tmp_path, monkeypatch, forget_methods):
+def test_methods_of_ones_own_reach_other_processes(config, tmp_path, monkeypatch):
     """From a module, also one that changed meanwhile, and defined in place."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "mine.py").write_text(OWN.format(name="mine", more=""))

@@ -293,7 +293,7 @@ def test_the_rate_falls_to_nothing_at_the_last_step(config):
     assert run.record.epochs["lr"].tolist() == pytest.approx([rates[3], rates[7], rates[11]])
 
 
-def test_a_method_that_looks_is_charged(forget_methods, train):
+def test_a_method_that_looks_is_charged(train):
     @bl.sampler("look first")
     class LookFirst(bl.Sampler):
         """Trains on the half with the highest loss."""
@@ -314,7 +314,7 @@ def test_a_method_that_looks_is_charged(forget_methods, train):
     assert (by_samples.ledger.steps, by_samples.ledger.looked_samples) == (4, 128)
 
 
-def test_weights_of_a_method_scale_the_step(forget_methods, config):
+def test_weights_of_a_method_scale_the_step(config):
     def of(weight: float) -> type[bl.Sampler]:
         class Weighted(bl.Sampler):
             def batches(self, epoch, history, look):
@@ -339,7 +339,7 @@ def test_weights_of_a_method_scale_the_step(forget_methods, config):
     )
 
 
-def test_samples_of_weight_zero_are_not_learned(forget_methods, config):
+def test_samples_of_weight_zero_are_not_learned(config):
     @bl.sampler("half")
     class Half(bl.Sampler):
         """Class 0 counts, class 1 does not."""
@@ -610,7 +610,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(config):
     assert len(record.epochs) == record.summary["epochs"]
 
 
-def test_a_method_that_trains_on_nothing_is_said(forget_methods, config):
+def test_a_method_that_trains_on_nothing_is_said(config):
     @bl.sampler("nothing")
     class Nothing(bl.Sampler):
         def batches(self, epoch, history, look) -> Iterator[Batch]:
@@ -622,7 +622,7 @@ def test_a_method_that_trains_on_nothing_is_said(forget_methods, config):
     assert run.record.status == "failed"
 
 
-def test_an_error_in_a_method_is_the_caller_s_and_is_written_down(forget_methods, config):
+def test_an_error_in_a_method_is_the_caller_s_and_is_written_down(config):
     @bl.sampler("broken")
     def score(history):
         return history.no_such_thing

@@ -42,7 +42,7 @@ def make(config):
 
 
 @pytest.fixture
-def slow(forget_methods):
+def slow():
     """A method that waits at each batch until it is told to go on."""
     go = threading.Event()
 
@@ -124,7 +124,7 @@ def test_the_twin_can_resume(make, slow):
     assert len(bench.records) == 1
 
 
-def test_an_interrupt_of_the_twin_leaves_a_resumable_record(make, forget_methods):
+def test_an_interrupt_of_the_twin_leaves_a_resumable_record(make):
     interrupt = [True]
 
     @bl.sampler("interrupted")
@@ -152,7 +152,7 @@ def test_an_interrupt_of_the_twin_leaves_a_resumable_record(make, forget_methods
 # ---- what goes wrong ----
 
 
-def test_an_error_in_a_sampler_shows_and_is_raised(make, forget_methods):
+def test_an_error_in_a_sampler_shows_and_is_raised(make):
     @bl.sampler("broken")
     def score(history):
         raise ZeroDivisionError("my score divides by nothing")

@@ -91,7 +91,7 @@ def test_beta_from_the_budget_keeps_about_the_budget(train):
     assert forecast(history, config).inclusion.mean() == pytest.approx(0.25, abs=0.02)
 
 
-def test_a_method_of_ones_own_can_be_foreseen(train, forget_methods):
+def test_a_method_of_ones_own_can_be_foreseen(train):
     @bl.sampler("odd")
     def score(history):
         return torch.arange(history.size) % 2.0
@@ -132,7 +132,7 @@ def test_controls_that_say_nothing_are_off(train):
     assert not microscope.power.disabled
 
 
-def test_a_method_that_no_sample_alone_allows_breaks_nothing(train, forget_methods):
+def test_a_method_that_no_sample_alone_allows_breaks_nothing(train):
     @bl.sampler("many")
     class Many(bl.Sampler):
         def __init__(self, context):

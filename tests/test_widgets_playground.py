@@ -201,7 +201,7 @@ def test_before_training_the_points_are_there(make):
     assert "data:image/png" in playground.picture.panel.value
 
 
-def test_an_error_in_a_sampler_shows_and_is_raised(make, forget_methods):
+def test_an_error_in_a_sampler_shows_and_is_raised(make):
     @bl.sampler("broken")
     def score(history):
         raise ZeroDivisionError("my score")
