@@ -104,7 +104,7 @@ IP = 127.0.0.1
 PORT ?= 8866
 
 lab: $(VENV)/.installed
-	@JUPYTER_CONFIG_PATH=notebooks/lab $(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb --ip=$(IP) --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
+	@JUPYTER_CONFIG_PATH=notebooks/lab $(BIN)/python -m jupyterlab notebooks/00_what_a_budget_buys.ipynb --ip=$(IP) --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 
 # Where Notebook 7 is installed, its part for JupyterLab does not fit into Voila's pages.
 app: $(VENV)/.installed-app

@@ -41,7 +41,7 @@ def collect(
     shutil.copytree(ROOT / "docs" / "images", source / "docs" / "images")
     for path in (ROOT / "docs").glob("*.md"):
         shutil.copy(path, source / "docs")
-    for page in ("README.md", "TEACHING.md"):
+    for page in ("README.md", "TEACHING.md", "GLOSSARY.md"):
         shutil.copy(ROOT / "notebooks" / page, source / "notebooks")
     for name in notebooks:
         path = ROOT / "notebooks" / f"{name}.ipynb"
@@ -80,7 +80,7 @@ def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         tags = cell.metadata.setdefault("tags", [])
         if "setup" in tags:
             tags.append("remove-cell")
-        if "exercise" in tags:
+        if {"exercise", "parameters"} & set(tags):
             tags.append("hide-input")
         if cell.cell_type == "code" and has_figure(cell):
             text = describe(cell, notebook.cells[number + 1 : number + 3])

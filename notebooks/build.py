@@ -26,9 +26,9 @@ HERE = Path(__file__).parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LONGEST_CELL_SECONDS = 900
 
-# Long, or an answer: folded away, and opened by a click. Exercises are folded because the
-# notebook that is kept holds their solutions.
-FOLDED = {"setup", "exercise"}
+# Scaffolding, long, or an answer: folded away, and opened by a click. Exercises are folded
+# because the notebook that is kept holds their solutions.
+FOLDED = {"setup", "parameters", "exercise", "hide-input"}
 
 SETUP = """\
 # Where the kit is missing, as on Colab: install it from a copy of the project beside this notebook.
@@ -83,13 +83,19 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if is_kept(output)]
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)
     return notebook
 
 
 def is_kept(output: nbformat.NotebookNode) -> bool:
-    """Tell whether a reader without a kernel can use an output."""
+    """Tell whether a reader without a kernel can use an output.
+
+    A widget that brings something else to show, beside the name of its type, leaves this.
+    """
     on_error_stream = output.output_type == "stream" and output.name == "stderr"
-    return not on_error_stream and WIDGET not in output.get("data", {})
+    kinds = set(output.get("data", {}))
+    return not on_error_stream and (WIDGET not in kinds or bool(kinds - {WIDGET, "text/plain"}))
 
 
 class Replies(AsyncZMQSocketChannel):
@@ -175,7 +181,7 @@ def children_seconds() -> float:
 def main() -> int:
     """Run the notebooks named, or all; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="such as 00_start_here; all by default")
+    parser.add_argument("names", nargs="*", help="such as 00_what_a_budget_buys; all by default")
     parser.add_argument(
         "--setup", action="store_true", help="only put the first cell in, and run nothing"
     )

@@ -30,8 +30,8 @@ STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
 SCHEMA_VERSION = 3
 # What lies beside the notebooks, and under which name.
 BESIDE = {
-    "students": {"records": "records", "STUDENTS.md": "README.md"},
-    "instructors": {name: name for name in ("records", "README.md", "TEACHING.md")},
+    "students": {"records": "records", "STUDENTS.md": "README.md", "GLOSSARY.md": "GLOSSARY.md"},
+    "instructors": {name: name for name in ("records", "README.md", "TEACHING.md", "GLOSSARY.md")},
 }
 # Without it nbgrader runs everything at full size, and stops a cell after 30 seconds.
 GRADING = """\

@@ -26,7 +26,7 @@ book, mathml = load(ROOT / "docs" / "book.py"), load(ROOT / "docs" / "book" / "m
 # Of the package, but for nobody to call: how the kit is used is documented by its notebooks.
 NOT_FOR_READERS = {"cli", "demo", "devices", "memory", "seeds", "forecast", "settings"}
 # One with figures, one with a formula and exercises.
-NOTEBOOKS = ("00_start_here", "11_write_your_own_sampler")
+NOTEBOOKS = ("00_what_a_budget_buys", "12_workshop")
 
 
 class Page(HTMLParser):
@@ -89,13 +89,13 @@ def test_figures_are_described(site):
 
 
 def test_formulas_need_no_script(site):
-    page = site / "notebooks" / "11_write_your_own_sampler.html"
+    page = site / "notebooks" / "12_workshop.html"
     assert "math" in Page(page).tags
     assert not [place for place in Page(page).fetched if "math" in place.lower()]
 
 
 def test_solutions_are_folded_and_the_first_cell_is_left_out(site):
-    text = (site / "notebooks" / "11_write_your_own_sampler.html").read_text()
+    text = (site / "notebooks" / "12_workshop.html").read_text()
     assert "find_spec" not in text
     solution = text.index("BEGIN SOLUTION")
     # The last fold that opens before the solution is not closed before it.

@@ -6,10 +6,13 @@ In a notebook::
 
 It prints one short text and raises nothing, so that an unsolved exercise never stops a
 notebook from running to its end. For marks, ``assert bl.course.passed("double")`` can follow;
-the copy that ``make course`` writes for instructors has it.
+the copy that ``make course`` writes for instructors has it. :func:`predict` asks for a prediction
+before a result shows; :func:`results` and what follows it read the tables that come with the kit.
 """
 
 from budgetlab.course.checking import check, passed
+from budgetlab.course.predicting import Prediction, predict
 from budgetlab.course.results import against, averages, importance, results, select
 
-__all__ = ["against", "averages", "check", "importance", "passed", "results", "select"]
+__all__ = ["Prediction", "against", "averages", "check", "importance", "passed", "predict",
+           "results", "select"]  # fmt: skip

@@ -1,0 +1,181 @@
+"""A prediction that a reader commits to, and the result that shows once it is locked.
+
+In a notebook::
+
+    guess = bl.course.predict("Which loses more?", ["the subset", "the redrawn part"])
+    guess
+
+and in a later cell::
+
+    guess.reveal(ax, answer="the subset")
+
+Where a kernel runs, the answer must be locked before the result shows, and cannot be changed
+afterwards, not even by running the cells again. Elsewhere, as on a page, both are plain text.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from budgetlab.errors import InputError, unknown
+
+__all__ = ["Prediction", "predict"]
+
+_locked: dict[str, str] = {}
+
+
+def predict(question: str, choices: Sequence[str]) -> "Prediction":
+    """Ask for a prediction before a result is shown.
+
+    Parameters
+    ----------
+    question
+        In one sentence. A prediction is kept under it for as long as the kernel runs.
+    choices
+        At least two different answers.
+
+    Returns
+    -------
+    Prediction
+        To be displayed; :meth:`Prediction.reveal` shows the result.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two choices, or two are the same.
+    """
+    return Prediction(question, choices)
+
+
+class Prediction:
+    """A question with its choices, of which one can be locked, once."""
+
+    def __init__(self, question: str, choices: Sequence[str]):
+        if len(choices) < 2 or len(set(choices)) < len(choices):
+            raise InputError(f"choices {list(choices)} are not enough: give two different ones")
+        import ipywidgets as W
+
+        self.question, self.choices = question, list(choices)
+        self._waiting: list[tuple[Any, str]] = []
+        kept = _locked.get(question)
+        kept = kept if kept in self.choices else None
+        self.radio = W.RadioButtons(options=self.choices, value=kept, layout={"width": "auto"})
+        self.button = W.Button(description="Lock my prediction", button_style="primary",
+                               disabled=True, layout={"width": "auto"})  # fmt: skip
+        self.status = W.HTML()
+        self.radio.observe(lambda _: self._update(), "value")
+        self.button.on_click(lambda _: self.lock())
+        title = W.HTML(f"<b>Predict.</b> {html.escape(question)}")
+        row = W.HBox([self.button, self.status])
+        self.widget = W.VBox([title, self.radio, row]).add_class("bl-predict")
+        self._update()
+
+    @property
+    def locked(self) -> str | None:
+        """The choice that was locked, or None."""
+        kept = _locked.get(self.question)
+        return kept if kept in self.choices else None
+
+    def lock(self, choice: str | None = None) -> None:
+        """Lock a choice, by default the one that is marked; only the first time counts.
+
+        Raises
+        ------
+        InputError
+            If it is none of the choices.
+        """
+        choice = self.radio.value if choice is None else choice
+        if choice not in self.choices:
+            raise unknown("choice", str(choice), self.choices)
+        _locked.setdefault(self.question, choice)
+        self.radio.value = self.locked
+        self._update()
+        for place, result in self._waiting:
+            place.value = self._verdict() + result
+        self._waiting.clear()
+
+    def reveal(self, result: Any, answer: str, alt: str = "") -> "Revealed":
+        """Show a result, once a choice is locked where there is a kernel to lock it in.
+
+        Parameters
+        ----------
+        result
+            A sentence, a frame, or a matplotlib figure or axes.
+        answer
+            The choice that turned out to be right.
+        alt
+            What a figure shows, in words; by default those of :func:`budgetlab.plots.alt_text`.
+
+        Raises
+        ------
+        InputError
+            If the answer is none of the choices.
+        """
+        if answer not in self.choices:
+            raise unknown("answer", answer, self.choices)
+        import ipywidgets as W
+
+        self.answer = answer
+        static, shown = _render(result, alt)
+        place = W.HTML().add_class("bl-reveal")
+        if self.locked is None:
+            place.value = "<i>The result shows here once your prediction is locked.</i>"
+            self._waiting.append((place, shown))
+        else:
+            place.value = self._verdict() + shown
+        return Revealed(place, static)
+
+    def _verdict(self) -> str:
+        said = (
+            "as you predicted" if self.locked == self.answer else (f"you predicted: {self.locked}")
+        )
+        return f"<p><b>{html.escape(self.answer)}</b> ({html.escape(said)})</p>"
+
+    def _update(self) -> None:
+        done = self.locked is not None
+        self.radio.disabled = done
+        self.button.disabled = done or self.radio.value is None
+        self.status.value = '<span role="status">Locked.</span>' if done else ""
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        choices = "".join(f"<li>{html.escape(choice)}</li>" for choice in self.choices)
+        text = f"<p><b>Predict.</b> {html.escape(self.question)}</p><ul>{choices}</ul>"
+        return _bundle(self.widget) | {"text/html": text}
+
+
+class Revealed:
+    """A result behind a prediction; without a kernel the result alone."""
+
+    def __init__(self, widget: Any, static: dict[str, str]):
+        self.widget, self.static = widget, static
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        return _bundle(self.widget) | self.static
+
+
+def _bundle(widget: Any) -> dict[str, Any]:
+    return dict(widget._repr_mimebundle_() or {})
+
+
+def _render(result: Any, alt: str) -> tuple[dict[str, str], str]:
+    """A result as what a notebook stores, and as HTML for the widget."""
+    if isinstance(result, str):
+        text = f"<p>{html.escape(result)}</p>"
+        return {"text/html": text, "text/plain": result}, text
+    if hasattr(result, "to_html"):
+        table = result.to_html()
+        return {"text/html": table, "text/plain": str(result)}, table
+    import matplotlib.pyplot as plt
+
+    from budgetlab.plots import alt_text
+
+    figure = getattr(result, "figure", result)
+    alt = alt or alt_text(result)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", bbox_inches="tight")
+    plt.close(figure)
+    picture = base64.b64encode(stream.getvalue()).decode()
+    image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
+    return {"image/png": picture, "text/plain": alt}, image
