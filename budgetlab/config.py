@@ -155,7 +155,7 @@ class RunConfig:
     model: str = "auto"
     """Network; auto picks by data and device and says which."""
     method: str = "unif-SGD"
-    """Sampling method."""
+    """Sampling method; on the command line also MODULE:METHOD, one of your own."""
     augmentation: str = "standard"
     """What is done to each image of a batch before training on it."""
     budget: float = 0.3

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from budgetlab import cli
+from budgetlab import cli, methods
 from budgetlab.cli import commands
 from budgetlab.records import open_record
 
@@ -378,9 +378,74 @@ def test_all_that_is_listed_can_be_asked_for(call):
     expected = {"datasets": {"shapes", "cifar10", "folder:PATH", "digits", "points"},
                 "methods": {"SGD", "unif-SGD", "p-SGD", "c-SGD", "selective-backprop", "rs2"},
                 "models": {"auto", "resnet18"}, "schedules": {"linear", "step", "cosine"},
-                "augmentations": {"standard", "mixup", "ricap", "randaugment"}}  # fmt: skip
+                "augmentations": {"standard", "mixup", "ricap", "randaugment"},
+                "measures": {"aum", "el2n", "forgetting", "confidence"}}  # fmt: skip
     for what, names in expected.items():
         assert names <= set(call("list", what, "--json").json)
+
+
+# Methods of one's own
+
+OWN = """import budgetlab as bl
+
+@bl.sampler("wavering")
+def score(history):
+    "By how much the probability wavers"
+    return history.variability + 0.1
+
+def plain(history):
+    return 0 * history.times_trained.float() + 1
+"""
+
+
+@pytest.fixture
+def own_methods(tmp_path, monkeypatch):
+    """A module in the working directory; gone from the lists afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(methods, "_table", dict(methods._table))
+    (tmp_path / "ownmethods.py").write_text(OWN)
+    yield
+    sys.modules.pop("ownmethods", None)
+
+
+@pytest.mark.usefixtures("own_methods")
+@pytest.mark.parametrize("given", ["ownmethods:wavering", "ownmethods.py:wavering"])
+def test_a_method_of_ones_own_is_named_by_its_module(call, quick, given):
+    said = call(*quick, "--method", given, "--json")
+    assert (said.code, said.json["method"]) == (0, "wavering")
+    listed = call("list", "methods", "--method", given, "--json").json
+    assert listed["wavering"] == "By how much the probability wavers"
+    swept = call("sweep", *quick[1:], "--method", "unif-SGD", given, "--json").json
+    assert [row["method"] for row in swept["summaries"]] == ["unif-SGD", "wavering"]
+    assert [row["how"] for row in swept["summaries"]] == ["trained", "kept"]
+
+
+@pytest.mark.usefixtures("own_methods")
+def test_a_function_that_is_not_registered_is(call, quick, monkeypatch):
+    stop_after(monkeypatch, 3)
+    stopped = call(*quick, "--method", "ownmethods:plain", "--json")
+    assert stopped.code == commands.INTERRUPTED
+    monkeypatch.undo()
+    record = stopped.json["record"]
+    said = call("resume", record, "--method", "ownmethods.py:plain", "--json")
+    assert (said.code, said.json["method"]) == (0, "plain")
+
+
+@pytest.mark.usefixtures("own_methods")
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("nothing_here:mine", "'nothing_here' cannot be imported (ModuleNotFoundError"),
+        ("ownmethods:wavring", "unknown method of 'ownmethods' 'wavring': did you mean 'wavering'"),
+        ("ownmethods:bl", "a method is a function"),
+        ("broken.py:mine", "'broken.py' cannot be imported (ZeroDivisionError"),
+    ],
+)
+def test_a_module_that_has_no_such_method(call, quick, given, says):
+    Path("broken.py").write_text("1 / 0")
+    said = call(*quick, "--method", given)
+    assert said.code == commands.BAD_INPUT
+    assert says in said.sentence
 
 
 # As a program

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BAD_INPUT", "DONE", "FAILED", "INTERRUPTED", "Command", "say"]
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-LISTS = ("datasets", "models", "methods", "augmentations", "schedules", "presets")
+LISTS = ("datasets", "models", "methods", "augmentations", "schedules", "presets", "measures")
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Train:
         """Train; returns the exit code."""
         from budgetlab.training import Run
 
-        return _train(Run(self.config), self.json)
+        return _train(Run(self.config.replace(method=_named(self.config.method))), self.json)
 
 
 @dataclass
@@ -52,12 +52,16 @@ class Resume:
     """Folder of the record."""
     data_root: Path | None = None
     """Folder for downloads and caches, where it is not the one the record names."""
+    method: str = ""
+    """Where a method of your own is: MODULE:METHOD, as it was given to train."""
     json: bool = False
     """Print one JSON object on standard output."""
 
     def run(self) -> int:
         """Go on; returns the exit code."""
         from budgetlab.training import Run
+
+        _named(self.method)
 
         return _train(Run.resume(self.record, data_root=self.data_root), self.json)
 
@@ -87,12 +91,9 @@ class Sweep:
         """Train what is left; returns the exit code."""
         from budgetlab.sweeps import sweep
 
-        runs = sweep(
-            workers=self.workers,
-            scheduler=self.scheduler,
-            retry=self.retry,
-            **values_of(self.grid),
-        )
+        settings = values_of(self.grid)
+        settings["method"] = [_named(method) for method in settings["method"]]
+        runs = sweep(workers=self.workers, scheduler=self.scheduler, retry=self.retry, **settings)
         code = DONE if self.plan else _sweep(runs)
         if self.json:
             content = {"runs": len(runs), "counts": runs.counts, "cost_left": runs.cost_left,
@@ -226,12 +227,16 @@ class List:
     """List the names that an option takes."""
 
     what: Positional[str]
-    """datasets, models, methods, augmentations, schedules or presets."""
+    """datasets, models, methods, augmentations, schedules, presets or measures."""
+    method: tuple[str, ...] = ()
+    """Methods of your own to list as well, each MODULE:METHOD."""
     json: bool = False
     """Print one JSON object on standard output."""
 
     def run(self) -> int:
         """List; returns the exit code."""
+        for method in self.method:
+            _named(method)
         described = _described(self.what)
         if self.json:
             _print_json(described)
@@ -263,9 +268,23 @@ def _described(what: str) -> dict[str, str]:
 
     if what == "schedules":
         return {name: text for name, (text, _) in budget.SCHEDULES.items()}
+    if what == "measures":
+        from budgetlab.analysis import described
+
+        return {row.measure: row.meaning + (f" ({row.hard} is hard)" if row.hard else "")
+                for row in described().itertuples()}  # fmt: skip
     modules = {"datasets": data, "models": models, "methods": methods, "augmentations": augment,
                "presets": presets}  # fmt: skip
     return modules[what].describe()
+
+
+def _named(method: str) -> str:
+    """Name of a method; one that is written ``module:method`` is imported first."""
+    if ":" not in method:
+        return method
+    from budgetlab import samplers
+
+    return samplers.from_module(method)
 
 
 def _need_records(records: tuple[Path, ...]) -> None:

@@ -26,7 +26,7 @@ from budgetlab.samplers.base import (
     SamplerContext,
 )
 from budgetlab.samplers.candidates import keep_probability
-from budgetlab.samplers.registry import build, lookup, sampler
+from budgetlab.samplers.registry import build, from_module, lookup, sampler
 from budgetlab.samplers.scores import ScoreSampler, replace_unseen, smooth
 from budgetlab.samplers.weighted_sampling import (
     draw_without_replacement,
@@ -49,6 +49,7 @@ __all__ = [
     "canonical",
     "describe",
     "draw_without_replacement",
+    "from_module",
     "inclusion_probability",
     "keep_probability",
     "lookup",

@@ -1,8 +1,12 @@
 """From the name of a method to its code, and how to add a method of your own."""
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from budgetlab import methods
@@ -11,7 +15,7 @@ from budgetlab.methods import Method
 from budgetlab.samplers.base import Sampler, SamplerContext
 from budgetlab.samplers.scores import ScoreSampler
 
-__all__ = ["build", "lookup", "sampler"]
+__all__ = ["build", "from_module", "lookup", "sampler"]
 
 # Methods that were registered; the code of those that come with the kit is where they say.
 _registered: dict[str, type[Sampler]] = {}
@@ -72,6 +76,63 @@ def _entry_of(name: str, made: type[Sampler]) -> Method:
     entry = Method(name, text, fields=methods.DRAW if issubclass(made, ScoreSampler) else ())
     kind = made.probability_kind
     return replace(entry, probability=kind) if isinstance(kind, str) else entry
+
+
+def from_module(name: str) -> str:
+    """Import the code of a method of your own, as the command line names it.
+
+    Parameters
+    ----------
+    name
+        ``module:method`` or ``path/to/file.py:method``. The method is one that the module
+        registers, or a function or :class:`Sampler` class of that name, which is registered
+        then. Any other name is returned as it is.
+
+    Returns
+    -------
+    str
+        The name by which it is listed, without the module.
+
+    Raises
+    ------
+    InputError
+        If the module cannot be imported, or has no such method.
+    """
+    place, colon, method = name.rpartition(":")
+    if not colon:
+        return name
+    module = _imported(place)
+    if method.lower() not in map(str.lower, _registered):
+        made = getattr(module, method, None)
+        if made is None:
+            own = [key for key, kind in _registered.items() if kind.__module__ == module.__name__]
+            if own:
+                raise unknown(f"method of '{place}'", method, own)
+            raise InputError(f"'{place}' has no method '{method}': put @bl.sampler on one there")
+        sampler(method)(made)
+    return methods.canonical(method)
+
+
+def _imported(place: str) -> ModuleType:
+    """Import a module, by its name from the working directory on, or by its file."""
+    file = Path(place).expanduser()
+    try:
+        if file.suffix != ".py":
+            if "" not in sys.path:
+                sys.path.insert(0, "")
+            return importlib.import_module(place)
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    except Exception as error:
+        # Whatever a file of somebody else does wrong ends here.
+        raise InputError(
+            f"'{place}' cannot be imported ({type(error).__name__}: {error}): give module:method, "
+            "such as mymethods:mine for a file mymethods.py in this folder"
+        ) from error
 
 
 def lookup(name: str) -> type[Sampler]:
