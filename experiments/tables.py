@@ -104,10 +104,14 @@ def _train(config: RunConfig, kept: Path | None) -> dict[str, Any]:
 
 
 def read(table: Path) -> pd.DataFrame:
-    """Open a table; an empty one where there is none yet."""
+    """Open a table; an empty one where there is none yet.
+
+    A setting that is younger than a row has its default there.
+    """
     if not table.is_file():
         return pd.DataFrame({"key": pd.Series(dtype=str)})
-    return pd.read_csv(table, dtype={"key": str})
+    frame = pd.read_csv(table, dtype={"key": str})
+    return frame.fillna({name: getattr(RunConfig, name) for name in SETTINGS if name in frame})
 
 
 def provenance(frame: pd.DataFrame) -> str:

@@ -56,6 +56,27 @@ def test_a_gain_is_found_where_it_was_put_and_nowhere_else():
     assert len(table) == 24 * (len(plans.ENTRIES) - 1)
 
 
+def test_over_the_rows_of_the_map_each_seed_has_one_difference():
+    rows = rows_of("map", {"c-SGD": 0.01}, 4)
+    noisy = rows["entry"].eq("loss") & rows["label_noise"].eq(0.4)
+    rows.loc[noisy, "test_accuracy"] -= 0.05
+    rows = rows[~(rows["seed"].eq(3) & rows["redundancy"].eq(0.5))]  # three of four are whole
+    table = pages.pooled(rows).set_index(["entry", "label_noise"])
+    assert set(table["n"]) == {3}
+    assert table.loc["c-SGD", "difference"].to_numpy() == pytest.approx([0.01] * 4, abs=0.001)
+    assert table.loc["loss", "verdict"].to_dict() == {
+        0.0: "equivalent", 0.1: "equivalent", 0.2: "equivalent", 0.4: "worse"
+    }  # fmt: skip
+    assert "What label noise does" in pages.importance_map(rows)
+
+
+def test_a_setting_younger_than_a_row_has_its_default_there(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("key,class_shares,seed\n0011223344,,0\n1122334455,balanced,1\n")
+    assert tables.read(table)["class_shares"].tolist() == ["free", "balanced"]
+    assert tables.read(table)["key"].tolist() == ["0011223344", "1122334455"]
+
+
 def test_cells_with_too_few_seeds_stay_out_of_the_map():
     assert pages.map_table(rows_of("map", {}, seeds=pages.FEWEST - 1)).empty
 
