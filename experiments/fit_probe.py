@@ -3,10 +3,10 @@
     python -m experiments.fit_probe --table TABLE.csv --records KEPT --features FEATURES.csv
 
 From the rows of the importance map: did a method gain in a cell (data set, redundancy,
-imbalance, label noise)? From the uniform runs of the same cells: what did they look like?
-A logistic regression ties the two. It is judged on cells, and on data sets, left out of the
-fit, against always giving the more frequent answer; where it is not better than that, the
-file says that nothing predicts it.
+imbalance, label noise), or lose? From the uniform runs of the same cells: what did they look like?
+A logistic regression ties each answer to them. It is judged on cells, and on data sets, left out
+of the fit, against always giving the more frequent answer; where it is not better than that,
+the file says that nothing predicts it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from budgetlab import analysis
-from budgetlab.analysis.will_it_pay import FEATURES
+from budgetlab.analysis.will_it_pay import FEATURES, OUTCOMES
 from budgetlab.errors import InputError
 from budgetlab.records import open_records
 from experiments.differences import select
@@ -108,32 +108,41 @@ def fit(differences: pd.DataFrame, features: pd.DataFrame) -> dict[str, Any]:
     }
     for entry in differences.columns:
         known = table[table[entry].notna()]
-        gained = (known[entry] > THRESHOLD).to_numpy()
-        if len(known) < FEWEST_CELLS or gained.all() or not gained.any():
+        if len(known) < FEWEST_CELLS:
             continue
         values = known[names].to_numpy()
-        scaled = (values - np.array(model["mean"])) / np.array(model["scale"])
-        full = LogisticRegression().fit(scaled, gained)
+        datasets = known.index.get_level_values("dataset").to_numpy()
+        answers = {outcome: (sign * known[entry] > THRESHOLD).to_numpy()
+                   for outcome, sign in zip(OUTCOMES, (1, -1), strict=True)}  # fmt: skip
         model["entries"][entry] = {
-            "intercept": float(full.intercept_[0]),
-            "coefficients": full.coef_[0].tolist(),
             "cells": len(known),
-            "gained": int(gained.sum()),
-        } | judged(values, gained, known.index.get_level_values("dataset").to_numpy())
+            **{outcome: int(answer.sum()) for outcome, answer in answers.items()},
+            "outcomes": {
+                outcome: _fitted(values, answer, model) | judged(values, answer, datasets)
+                for outcome, answer in answers.items()
+                if answer.any() and not answer.all()
+            },
+        }
     return model
 
 
-def judged(x: np.ndarray, gained: np.ndarray, datasets: np.ndarray) -> dict[str, Any]:
+def _fitted(values: np.ndarray, answer: np.ndarray, model: dict[str, Any]) -> dict[str, Any]:
+    scaled = (values - np.array(model["mean"])) / np.array(model["scale"])
+    full = LogisticRegression().fit(scaled, answer)
+    return {"intercept": float(full.intercept_[0]), "coefficients": full.coef_[0].tolist()}
+
+
+def judged(x: np.ndarray, answer: np.ndarray, datasets: np.ndarray) -> dict[str, Any]:
     """How often it is right on cells and data sets left out, and whether that beats a constant."""
-    by_cell, constant = _left_out(x, gained, np.arange(len(gained)))
-    right: dict[str, float] = {"cells": float((by_cell == gained).mean()),
-                               "constant": float((constant == gained).mean())}  # fmt: skip
+    by_cell, constant = _left_out(x, answer, np.arange(len(answer)))
+    right: dict[str, float] = {"cells": float((by_cell == answer).mean()),
+                               "constant": float((constant == answer).mean())}  # fmt: skip
     if len(set(datasets)) > 1:
-        by_dataset, _ = _left_out(x, gained, datasets)
-        right["data sets"] = float((by_dataset == gained).mean())
+        by_dataset, _ = _left_out(x, answer, datasets)
+        right["data sets"] = float((by_dataset == answer).mean())
     # Where the two answers differ, is the model right more often than by a coin?
     differ = by_cell != constant
-    won = int((by_cell[differ] == gained[differ]).sum())
+    won = int((by_cell[differ] == answer[differ]).sum())
     n = int(differ.sum())
     p = float(binomtest(won, n, alternative="greater").pvalue) if n else 1.0
     return {"right": right, "p": p, "predicts": bool(p < 0.05)}
@@ -170,9 +179,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
     model = fit(gains(rows), pd.read_csv(given.features))
     made = f"python -m experiments.fit_probe, {len(rows):,} rows of {given.table.name}"
     given.out.write_text(json.dumps({"made": made} | model, indent=2) + "\n", encoding="utf-8")
-    for entry, found in model["entries"].items():
-        right = ", ".join(f"{name} {100 * share:.0f}%" for name, share in found["right"].items())
-        print(f"{entry}: {'predicted' if found['predicts'] else 'not predicted'}; right: {right}")
+    for entry, fits in model["entries"].items():
+        for outcome, found in fits["outcomes"].items():
+            right = ", ".join(f"{name} {100 * n:.0f}%" for name, n in found["right"].items())
+            known = "predicted" if found["predicts"] else "not predicted"
+            print(f"{entry}, {outcome} ({fits[outcome]} of {fits['cells']}): {known}; {right}")
     return 0
 
 

@@ -70,11 +70,12 @@ def test_nothing_that_only_a_synthetic_set_knows_is_used(tmp_path):
     assert analysis.pay_features(one) == before
 
 
-def model(**entry):
-    fit = {"intercept": 0.5, "coefficients": [2.0], "predicts": True, "cells": 24, "gained": 9,
+def model(outcome="gain", **changed):
+    fit = {"intercept": 0.5, "coefficients": [2.0], "predicts": True,
            "right": {"cells": 0.8, "data sets": 0.75, "constant": 0.6}}  # fmt: skip
+    fits = {"cells": 24, "gain": 9, "lose": 4, "outcomes": {outcome: fit | changed}}
     return {"threshold": 0.005, "features": ["copies"], "mean": [0.1], "scale": [0.2],
-            "lowest": [0.0], "highest": [0.9], "entries": {"p-SGD": fit | entry}}  # fmt: skip
+            "lowest": [0.0], "highest": [0.9], "entries": {"p-SGD": fits}}  # fmt: skip
 
 
 def test_the_forecast_is_the_logistic_function_of_the_features(record):
@@ -82,21 +83,25 @@ def test_the_forecast_is_the_logistic_function_of_the_features(record):
     chance = 1 / (1 + math.exp(-(0.5 + 2 * (0 - 0.1) / 0.2)))
     assert said.chances == {"p-SGD": pytest.approx(chance)}
     assert str(said) == (
-        "p-SGD is unlikely to gain more than 0.5 percentage points over unif-SGD (chance 38%). "
+        "p-SGD is unlikely to gain more than 0.5 percentage points against unif-SGD (chance 38%). "
         "Such a forecast was right on 80% of the cells left out of the fit, and on 75% of those "
-        "of a data set left out; always giving the more frequent answer, on 60%. It gained in 9 "
-        "of 24 cells of the importance map."
+        "of a data set left out; always giving the more frequent answer, on 60%. It gained that "
+        "much in 9 and lost it in 4 of 24 cells of the importance map."
     )
     assert said.outside == []
     likely = analysis.will_it_pay(record, model=model(intercept=3.0))
     assert "p-SGD is likely to gain" in str(likely)
     assert "<li>p-SGD is likely" in likely._repr_html_()
+    losing = analysis.will_it_pay(record, model=model("lose", intercept=3.0))
+    assert losing.chances == {}
+    assert losing.risks["p-SGD"] > 0.5
+    assert "p-SGD is likely to lose more than 0.5" in str(losing)
 
 
 def test_what_is_not_predicted_or_not_known_is_said(record):
     nothing = analysis.will_it_pay(record, model=model(predicts=False))
     assert nothing.chances == {}
-    assert "nothing seen in such a run predicts whether it gains" in str(nothing)
+    assert "nothing seen in such a run predicts whether it will gain or lose" in str(nothing)
     strange = analysis.will_it_pay(record, model=model() | {"lowest": [0.3]})
     assert strange.outside == ["copies"]
     assert "Trust it less here" in str(strange)
@@ -133,13 +138,15 @@ def rows_of(cells, gain):
 
 def test_a_planted_rule_is_found_and_one_of_chance_is_not(cells, tmp_path):
     rule = rows_of(cells, np.where(cells["copies"] > 0.4, 0.02, -0.01))
-    found = fit_probe.fit(fit_probe.gains(rule), cells)["entries"]["p-SGD"]
-    assert found["predicts"]
-    assert found["right"]["cells"] > 0.85
-    assert found["right"]["data sets"] > 0.85
+    fits = fit_probe.fit(fit_probe.gains(rule), cells)["entries"]["p-SGD"]
+    assert (fits["gain"], fits["lose"]) == (23, 17)
+    for found in fits["outcomes"].values():
+        assert found["predicts"]
+        assert found["right"]["cells"] > 0.85
+        assert found["right"]["data sets"] > 0.85
     chance = np.random.default_rng(3).choice([0.02, -0.01], 40)
     none = fit_probe.fit(fit_probe.gains(rows_of(cells, chance)), cells)["entries"]["p-SGD"]
-    assert not none["predicts"]
+    assert not any(found["predicts"] for found in none["outcomes"].values())
     # The command writes what `will_it_pay` reads.
     rule.to_csv(tmp_path / "map.csv", index=False)
     rule.assign(key=range(len(rule))).to_csv(tmp_path / "map.csv", index=False)
@@ -150,7 +157,9 @@ def test_a_planted_rule_is_found_and_one_of_chance_is_not(cells, tmp_path):
     written = json.loads(out.read_text())
     assert written["entries"]["p-SGD"]["cells"] == 40
     place = written["features"].index("copies")
-    assert written["entries"]["p-SGD"]["coefficients"][place] > 1
+    gain, lose = written["entries"]["p-SGD"]["outcomes"].values()
+    assert gain["coefficients"][place] > 1
+    assert lose["coefficients"][place] < -1
 
 
 def test_gains_are_paired_and_a_single_seed_is_none(cells):

@@ -1,9 +1,9 @@
 """Will importance sampling pay on my data? A forecast from one short uniform run.
 
-What a uniform run shows of a data set is put into a few numbers, and a logistic
-regression, fitted on the cells of the importance map (``python -m experiments.fit_probe``),
-says how likely each method is to gain. The file beside this one holds its coefficients and
-how often it was right on cells and data sets that it had not seen.
+What a uniform run shows of a data set is put into a few numbers, and logistic
+regressions, fitted on the cells of the importance map (``python -m experiments.fit_probe``),
+say how likely each method is to gain, and how likely to lose. The file beside this one holds the
+coefficients and how often they were right on cells and data sets that they had not seen.
 """
 
 import json
@@ -21,6 +21,7 @@ from budgetlab.records import Record
 
 __all__ = ["FEATURES", "Forecast", "importance_map", "pay_features", "will_it_pay"]
 
+OUTCOMES = ("gain", "lose")
 UNIFORM = ("unif-SGD", "SGD", "rs2")
 
 FEATURES = {
@@ -44,6 +45,8 @@ class Forecast:
     ----------
     chances
         By method, the chance that it gains, 0 to 1; empty where nothing predicts it.
+    risks
+        By method, the chance that it loses, 0 to 1; empty where nothing predicts it.
     features
         What the run showed: one number for each of :data:`FEATURES`.
     outside
@@ -53,6 +56,7 @@ class Forecast:
     """
 
     chances: dict[str, float]
+    risks: dict[str, float]
     features: dict[str, float]
     outside: list[str] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
@@ -176,9 +180,10 @@ def will_it_pay(
     Returns
     -------
     Forecast
-        Chances by method, and a sentence on each that says how often it was right on
-        cells of the importance map, and on data sets, that were left out of the fit. Where
-        nothing predicted it there, the sentence says so.
+        Chances by method of a gain and of a loss, and sentences that say how often they were
+        right on cells of the importance map, and on data sets, that were left out of the fit.
+        Where nothing predicted either there, the sentence says so. One network was fitted
+        (``compact``); on others it has not been tried.
 
     Examples
     --------
@@ -194,34 +199,45 @@ def will_it_pay(
     values = np.array([found[name] for name in names])
     ranges = zip(names, values, model["lowest"], model["highest"], strict=True)
     outside = [name for name, value, low, high in ranges if not low <= value <= high]
-    chances, sentences = {}, []
-    for entry, fit in model["entries"].items():
-        if fit["predicts"]:
-            scaled = (values - np.array(model["mean"])) / np.array(model["scale"])
-            score = fit["intercept"] + float(scaled @ np.array(fit["coefficients"]))
-            chances[entry] = float(1 / (1 + np.exp(-np.clip(score, -50, 50))))
-        sentences.append(_said(entry, fit, chances.get(entry), model["threshold"]))
+    scaled = (values - np.array(model["mean"])) / np.array(model["scale"])
+    points = f"{100 * model['threshold']:g} percentage points"
+    foreseen: dict[str, dict[str, float]] = {outcome: {} for outcome in OUTCOMES}
+    sentences = []
+    for entry, fits in model["entries"].items():
+        for outcome, fit in fits["outcomes"].items():
+            if fit["predicts"]:
+                score = fit["intercept"] + float(scaled @ np.array(fit["coefficients"]))
+                chance = float(1 / (1 + np.exp(-np.clip(score, -50, 50))))
+                foreseen[outcome][entry] = chance
+                sentences.append(_said(entry, outcome, fits, chance, points))
+        if not any(entry in chances for chances in foreseen.values()):
+            sentences.append(
+                f"{entry}: nothing seen in such a run predicts whether it will gain or lose more "
+                f"than {points} against unif-SGD. {_counted(fits)}"
+            )
     if not model["entries"]:
         sentences = ["No forecast: the model has not been fitted on a map yet."]
-    elif outside and chances:
+    elif outside and any(foreseen.values()):
         named = ", ".join(FEATURES.get(name, name) for name in outside)
         sentences.append(f"Trust it less here: the map has no data like these in {named}.")
-    return Forecast(chances, found, outside, sentences)
+    return Forecast(foreseen["gain"], foreseen["lose"], found, outside, sentences)
 
 
-def _said(entry: str, fit: Mapping[str, Any], chance: float | None, threshold: float) -> str:
-    gain = f"more than {100 * threshold:g} percentage points over unif-SGD"
-    of = f"{fit['gained']} of {fit['cells']} cells of the importance map"
-    if chance is None:
-        return (
-            f"{entry}: nothing seen in such a run predicts whether it gains {gain}. It did in {of}."
-        )
-    likely = "likely to gain" if chance >= 0.5 else "unlikely to gain"
-    right = fit["right"]
+def _said(entry: str, outcome: str, fits: Mapping[str, Any], chance: float, points: str) -> str:
+    likely = "likely" if chance >= 0.5 else "unlikely"
+    right = fits["outcomes"][outcome]["right"]
     other = right.get("data sets")
     there = f", and on {100 * other:.0f}% of those of a data set left out" if other else ""
     return (
-        f"{entry} is {likely} {gain} (chance {100 * chance:.0f}%). Such a forecast was right on "
-        f"{100 * right['cells']:.0f}% of the cells left out of the fit{there}; always giving the "
-        f"more frequent answer, on {100 * right['constant']:.0f}%. It gained in {of}."
+        f"{entry} is {likely} to {outcome} more than {points} against unif-SGD (chance "
+        f"{100 * chance:.0f}%). Such a forecast was right on {100 * right['cells']:.0f}% of the "
+        f"cells left out of the fit{there}; always giving the more frequent answer, on "
+        f"{100 * right['constant']:.0f}%. {_counted(fits)}"
+    )
+
+
+def _counted(fits: Mapping[str, Any]) -> str:
+    return (
+        f"It gained that much in {fits['gain']} and lost it in {fits['lose']} of {fits['cells']} "
+        "cells of the importance map."
     )
