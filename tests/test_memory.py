@@ -1,4 +1,4 @@
-"""Nothing grows from epoch to epoch, however long a run is."""
+"""Nothing grows from epoch to epoch, and what a run needs is known before it begins."""
 
 import gc
 import os
@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from budgetlab.training import Run
+from budgetlab import models
+from budgetlab.errors import InputError
+from budgetlab.samplers import Batch
+from budgetlab.training import Run, memory
+from budgetlab.training.engine import Engine
 
 SETTLED, EPOCHS = 6, 30
 # A row of the table of epochs is kept for each epoch: 14 numbers and a dictionary.
@@ -63,3 +67,106 @@ def test_the_check_sees_what_is_kept(config):
         kept.append(run.history.error.clone())
         counts.append(tensors()[tuple(kept[0].shape), torch.float32])
     assert counts[-1] >= counts[0] + 2
+
+
+def measured_peak(work) -> int:
+    """The most bytes held at once, by torch's own profiler of the processor's memory."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        work()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "optimiser", "augmentation"),
+    [
+        ("small", "float32", "sgd", "standard"),
+        ("compact", "float32", "adamw", "ricap"),
+        ("resnet18", "float32", "sgd", "standard"),
+        ("small", "bfloat16", "adamw", "mixup"),
+        ("resnet18", "bfloat16", "sgd", "standard"),
+    ],
+)
+def test_the_memory_of_a_step_is_predicted(
+    config, load_once, model, precision, optimiser, augmentation
+):
+    samples = load_once("shapes", limit=64).train
+    config = config.replace(
+        batch_size=32, augmentation=augmentation, optimiser=optimiser, lr=0.001
+    )  # fmt: skip
+    dtype = getattr(torch, precision)
+    engine = Engine(config, model, samples, torch.device("cpu"), dtype)
+    held = sum(p.numel() * 4 for p in engine.network.parameters())
+
+    def two_steps():
+        for _ in range(2):
+            engine.step(Batch(torch.arange(32)), lr=0.001)
+
+    measured = held + measured_peak(two_steps)
+    assert memory.step_bytes(config, model, samples, dtype) == pytest.approx(measured, rel=0.2)
+
+
+def test_what_a_gpu_would_hold_is_data_history_and_a_step(config, load_once):
+    splits, gpu = load_once("digits", limit=500), torch.device("cuda")
+    config = config.replace(dataset="digits", model="small")
+    needs = memory.predict(config, "small", splits, gpu, torch.float32)
+    images = sum(part.x.nbytes + part.y.nbytes for part in (splits.train, splits.test))
+    assert needs.data == images
+    assert needs.history >= 500 * (8 + 6) * 4
+    larger = memory.predict(config.replace(batch_size=128), "small", splits, gpu, torch.float32)
+    assert larger.step > 3 * needs.step
+    windows = memory.predict(config.replace(method="tdds"), "small", splits, gpu, torch.float32)
+    assert windows.history > needs.history
+
+
+def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(config, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10_000)
+    with pytest.raises(InputError, match=r"needs about .* of memory on cpu .*lower --batch-size"):
+        Run(config)
+    assert not Path(config.out).exists()
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)  # nothing says how much is free
+    Run(config)
+
+
+def test_a_device_of_a_given_size_takes_the_batches_that_fit(config, load_once, monkeypatch):
+    splits, gpu = load_once("digits", limit=200), torch.device("cuda")
+
+    def fits(batch_size):
+        own = config.replace(dataset="digits", batch_size=batch_size)
+        try:
+            memory.require_room(own, "small", splits, gpu, torch.float32)
+        except InputError:
+            return False
+        return True
+
+    needs = memory.predict(config.replace(batch_size=64), "small", splits, gpu, torch.float32)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: needs.total)
+    assert [fits(size) for size in (16, 64, 65, 256)] == [True, True, False, False]
+
+
+def test_a_record_that_the_disk_has_no_room_for_is_refused(config, monkeypatch):
+    free = 3 * memory.FEWEST_RECORDED * 128
+    monkeypatch.setattr(memory.shutil, "disk_usage", lambda path: type("", (), {"free": free}))
+    with pytest.raises(InputError, match=r"record of 30 epochs of 128 samples .*lower --epochs"):
+        Run(config.replace(epochs=30))
+    assert not Path(config.out).exists()
+
+
+def test_a_network_that_needs_values_is_tried_without_a_prediction(config, load_once):
+    class Reads(torch.nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs) * (2.0 if inputs.sum().item() > 0 else 1.0)
+
+    samples = load_once("points", limit=64).train
+    from budgetlab import custom_models
+
+    name = custom_models.register(Reads(2, len(samples.classes)), samples.sample_shape,
+                                  len(samples.classes))  # fmt: skip
+    assert memory.step_bytes(config, name, samples, torch.float32) is None
+    assert memory.step_bytes(config, models.choose("auto", (2,), torch.device("cpu")), samples,
+                             torch.float32)  # fmt: skip

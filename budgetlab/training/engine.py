@@ -128,7 +128,11 @@ class Engine:
         published = config.fidelity == "published"
         self.credit_rule = "row" if published else config.credit
         self._augment = self._build_augmentation(samples.flip)
-        self.generator = seeds.torch_generator(config.seed, "augmentation", device)
+        # There is nothing to draw on meta, where memory is predicted and steps are tested.
+        self.generator = (
+            None if device.type == "meta"
+            else seeds.torch_generator(config.seed, "augmentation", device)
+        )  # fmt: skip
 
     def _build_augmentation(self, flip: bool) -> Augmentation | None:
         if not self.is_image:

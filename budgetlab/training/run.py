@@ -23,7 +23,7 @@ from budgetlab.devices import (
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.records import Record, RecordWriter, open_record
-from budgetlab.training import checkpoint, failures, inputs
+from budgetlab.training import checkpoint, failures, inputs, memory
 from budgetlab.training.inputs import load_data
 from budgetlab.training.loop import Loop
 
@@ -89,6 +89,7 @@ class Run:
         self.config = config
         self.on_step = on_step
         self._build()
+        memory.require_disk(config, len(self.splits.train))
         self.writer = self._create_record()
         self._exclusive = checkpoint.ExclusiveUse(self.writer.path)
         self.epoch = 0
@@ -102,6 +103,8 @@ class Run:
             )
         held_out = {"test": self.splits.test, "val": self.splits.val}
         with failures.at_the_start(config, train, self.device):
+            name = models.choose(config.model, train.sample_shape, self.device)
+            memory.require_room(config, name, self.splits, self.device, self.precision)
             self.loop = Loop(
                 config,
                 train,

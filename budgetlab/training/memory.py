@@ -1,0 +1,202 @@
+"""What a run will need of memory and of the disk, known before it begins.
+
+A step on torch's ``meta`` device allocates nothing, and says how much it would have.
+"""
+
+import shutil
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from budgetlab import samplers
+from budgetlab.config import RunConfig
+from budgetlab.data import Dataset, Splits
+from budgetlab.errors import InputError
+from budgetlab.history import History
+from budgetlab.samplers import Batch
+from budgetlab.training.engine import Engine
+
+__all__ = ["Needs", "PeakBytes", "free_bytes", "predict", "require_disk", "require_room",
+           "step_bytes"]  # fmt: skip
+
+META = torch.device("meta")
+# On a processor, the step of a batch of fewer values is too small to be worth asking.
+SMALL_BATCH = 2**19
+# A weighted draw computes in float64: scores, shares, arrival times, and copies of them.
+DRAW = 48
+# A sample and epoch in a record: all seen, or 3 of 10 (benchmarks/results/speed/recording.csv).
+RECORDED, FEWEST_RECORDED = 5.9, 3.5
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes on the training device: the images, what is kept of each sample, and a step."""
+
+    data: int
+    history: int
+    step: int
+
+    @property
+    def total(self) -> int:
+        """Of all of them together."""
+        return self.data + self.history + self.step
+
+
+class PeakBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors made within the block, and the most held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if _is_tensor(t)}
+        for tensor in filter(_is_tensor, tree_leaves(made)):
+            storage = tensor.untyped_storage()
+            # A view, or a tensor changed in place, holds nothing of its own.
+            if id(storage) not in self._known | given:
+                self._known.add(id(storage))
+                self.held += storage.nbytes()
+                weakref.finalize(storage, self._freed, id(storage), storage.nbytes())
+        self.peak = max(self.peak, self.held)
+        return made
+
+    def _freed(self, known: int, count: int) -> None:
+        self._known.discard(known)
+        self.held -= count
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
+
+
+def step_bytes(
+    config: RunConfig, model_name: str, samples: Dataset, precision: torch.dtype
+) -> int | None:
+    """Predict what network, optimiser and one step take, without taking any of it.
+
+    What a library needs beside (workspaces, kernels, memory of graphs) is not in it, so that
+    a run may need more, and hardly less.
+
+    Returns
+    -------
+    int or None
+        None for a network that cannot run without values.
+    """
+    try:
+        one = samples.select(torch.arange(1))
+        engine = Engine(config, model_name, one, META, torch.float32)
+        weights = sum(p.numel() for p in engine.network.parameters())
+        buffers = sum(b.numel() * b.element_size() for b in engine.network.buffers())
+        narrow = precision != torch.float32
+        if narrow:  # there is no autocast on meta
+            engine.network.to(precision)
+            engine.network.register_forward_pre_hook(lambda _, given: (given[0].to(precision),))
+        with PeakBytes() as counted:
+            for _ in range(2):  # the first makes what the optimiser keeps
+                batch = Batch(torch.zeros(config.batch_size, dtype=torch.int64, device=META))
+                engine.step(batch, lr=0.0)
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+    states = 2 if config.optimiser == "adamw" else 1
+    # Weights, gradients and states are float32; autocast keeps a copy of the weights beside.
+    wider = 2 * weights * (1 + states + 1) if narrow else 0
+    return counted.peak + 4 * weights + buffers + wider
+
+
+def predict(
+    config: RunConfig, model_name: str, splits: Splits, device: torch.device, precision: torch.dtype
+) -> Needs:
+    """Predict what a run needs on its device.
+
+    On the processor the data is there already, and is not counted.
+    """
+    train = splits.train
+    data = 0
+    if device.type != "cpu":
+        held = [s for s in (train, splits.test, splits.val) if s is not None]
+        data = sum(t.numel() * t.element_size() for s in held for t in (s.x, s.y))
+    history = vars(History(len(train), META)).values()
+    kept = sum(t.numel() * t.element_size() for t in history if isinstance(t, Tensor))
+    kept += DRAW * len(train)
+    if getattr(samplers.lookup(config.method), "trajectory", False):
+        # A second history, p_y and shift of each of its epochs, and the softmax before.
+        epochs = config.proxy_share * config.budget * config.epochs
+        kept += kept + int(len(train) * (8 * epochs + 4 * len(train.classes)))
+    values = config.batch_size * train.x[:1].numel()
+    asked = device.type != "cpu" or values > SMALL_BATCH
+    step = step_bytes(config, model_name, train, precision) if asked else 0
+    return Needs(data, kept, step or 0)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that can be had on a device now; None where nothing says so."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        said = dict(line.split(":", 1) for line in lines)
+        return int(said["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):  # not Linux
+        return None
+
+
+def require_room(
+    config: RunConfig, model_name: str, splits: Splits, device: torch.device, precision: torch.dtype
+) -> None:
+    """Refuse a run that does not fit into memory, before anything is moved or written.
+
+    Raises
+    ------
+    InputError
+        If it needs more memory than is free on the device.
+    """
+    needs, free = predict(config, model_name, splits, device, precision), free_bytes(device)
+    if free is not None and needs.total > free:
+        data = f"{_size(needs.data)} for the data, " if needs.data else ""
+        raise InputError(
+            f"this run needs about {_size(needs.total)} of memory on {device} ({data}"
+            f"{_size(needs.history)} for what is kept of {len(splits.train):,} samples, "
+            f"{_size(needs.step)} for a step of model {model_name} on {config.batch_size:,}), and "
+            f"{_size(free)} is free: lower --batch-size or --limit, or choose a smaller --model or "
+            "another --device"
+        )
+
+
+def require_disk(config: RunConfig, size: int) -> None:
+    """Refuse a run of ``size`` samples whose record the disk has no room for.
+
+    Raises
+    ------
+    InputError
+        If what is recorded of each sample takes more than is free where ``out`` lies.
+    """
+    room = shutil.disk_usage(_existing(Path(config.out))).free
+    share = min(config.budget + 0.2, 1.0) * RECORDED
+    record = int(size * config.epochs * max(share, FEWEST_RECORDED))
+    if record > room:
+        raise InputError(
+            f"the record of {config.epochs:,} epochs of {size:,} samples takes about "
+            f"{_size(record)}, and '{config.out}' has room for {_size(room)}: lower --epochs or "
+            "--limit, or give another --out"
+        )
+
+
+def _existing(path: Path) -> Path:
+    """The folder itself, or the nearest above that is there."""
+    path = path.absolute()
+    while not path.is_dir() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB" if count >= 2**27 else f"{count / 2**20:.3g} MiB"
