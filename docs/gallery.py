@@ -33,7 +33,7 @@ CALLS = [
     ("How do the losses spread?", "bl.plots.loss_distribution(record)"),
     ("How far from uniform does it draw?", "bl.plots.sampling_probability(record)"),
     ("Does it draw what it has not learned?", "bl.plots.probability_vs_loss(record, epoch=-1)"),
-    ("Does it return to a few samples?", "bl.plots.who_was_picked(same_seed)"),
+    ("Does it return to a few samples?", "bl.plots.ranked_picks(same_seed)"),
     (
         "Do two measures say the same?",
         'bl.plots.measure_vs_measure(record, "confidence", "variability")',

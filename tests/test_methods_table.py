@@ -19,8 +19,7 @@ from budgetlab.methods import LineStyle, Method
 from budgetlab.plots import style
 from budgetlab.samplers import SamplerContext
 from budgetlab.sweeps.grid import planned_cost
-from budgetlab.widgets.bench_controls import RunControls
-from budgetlab.widgets.explain import explain
+from budgetlab.widgets.bench_controls import RunControls, explain
 
 CODE = '''
 import torch

@@ -73,7 +73,7 @@ CALLS = {
     "loss_distribution": lambda folder, record, ax: plots.loss_distribution(record, ax=ax),
     "sampling_probability": lambda folder, record, ax: plots.sampling_probability(record, ax=ax),
     "probability_vs_loss": lambda folder, record, ax: plots.probability_vs_loss(record, ax=ax),
-    "who_was_picked": lambda folder, record, ax: plots.who_was_picked(folder, ax=ax),
+    "ranked_picks": lambda folder, record, ax: plots.ranked_picks(folder, ax=ax),
     "measure_vs_measure": lambda folder, record, ax: plots.measure_vs_measure(record, ax=ax),
     "class_share": lambda folder, record, ax: plots.class_share(record, ax=ax),
     "flagged_share": lambda folder, record, ax: plots.flagged_share(folder, ax=ax),
@@ -313,7 +313,7 @@ def test_probability_rises_with_the_loss_that_was_known(record, ax):
 
 
 def test_rank_frequency_falls(record, ax):
-    plots.who_was_picked(record, ax=ax)
+    plots.ranked_picks(record, ax=ax)
     counts = ax.lines[0].get_ydata()
     assert len(counts) == 200
     assert counts.sum() == 6 * 60
@@ -398,7 +398,7 @@ def test_credit_against_a_run_without_mixing(folder, record, ax):
 @pytest.mark.parametrize(
     "call",
     [plots.learning_curves, plots.frontier, plots.differences, plots.cost_ledger,
-     plots.loss_distribution, plots.probability_vs_loss, plots.who_was_picked,
+     plots.loss_distribution, plots.probability_vs_loss, plots.ranked_picks,
      plots.measure_vs_measure, plots.class_share, plots.sample_life],
 )  # fmt: skip
 def test_missing_columns_are_named(call, ax):

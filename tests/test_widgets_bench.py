@@ -13,14 +13,13 @@ import budgetlab as bl
 from budgetlab.analysis import AXES
 from budgetlab.errors import InputError, RunError
 from budgetlab.plots import style
-from budgetlab.records import open_record
 from budgetlab.training import Run, load_data
 from budgetlab.widgets import ProbabilityMicroscope, TrainingBench
+from budgetlab.widgets.background import Pace, Session
+from budgetlab.widgets.bench import minutes
+from budgetlab.widgets.bench_controls import explain
+from budgetlab.widgets.bench_picture import standing_of_record, standing_of_run
 from budgetlab.widgets.bench_runs import runs_table
-from budgetlab.widgets.explain import explain
-from budgetlab.widgets.live import minutes, standing_of_record, standing_of_run
-from budgetlab.widgets.pace import Pace
-from budgetlab.widgets.session import Session, claim
 
 WAIT = 60
 
@@ -248,19 +247,6 @@ def test_two_names_are_two_benches(make, slow):
     assert "Finished" in second.status.text
 
 
-def test_only_the_last_of_a_name_is_the_owner():
-    class Owner:
-        detached = 0
-
-        def detach(self):
-            self.detached += 1
-
-    a, b = Owner(), Owner()
-    for owner in (a, a, b):
-        claim("test of names", owner)
-    assert (a.detached, b.detached) == (1, 0)
-
-
 # ---- what is shown ----
 
 
@@ -300,35 +286,52 @@ def test_only_data_that_can_be_trained_on_is_offered(make):
     assert not any("PATH" in name for name in offered)
 
 
-def test_the_picture_shows_losses_and_probabilities_of_the_last_run(make):
+def bars(axes):
+    """Counts and edges of a histogram that is drawn."""
+    (stairs,) = axes.patches
+    counts, edges, _ = stairs.get_data()
+    return counts, edges
+
+
+def test_the_picture_shows_what_plots_draw_of_the_last_run(make):
     bench = make(method="p-SGD")
     record = bench.fit()
-    losses, probabilities = bench.shelf.picture._bars
-    counts, edges, _ = losses.stairs.get_data()
+    accuracy, loss, losses, probabilities = bench.shelf.picture.axes
+    for axes, column, scale in ((accuracy, "test_accuracy", 100), (loss, "train_loss", 1)):
+        (line,) = axes.lines
+        assert line.get_ydata() == pytest.approx(scale * record.epochs[column])
+        assert axes.get_legend() is None
     known = standing_of_record(record).losses
     known = known[~np.isnan(known)]
+    counts, edges = bars(losses)
     assert counts.sum() == len(known)
     assert edges[-1] == pytest.approx(1.02 * np.quantile(known, 0.995), rel=1e-3)
-    assert losses.axes.get_xlabel() == "last known loss (nats)"
+    assert losses.get_xlabel() == "last known loss (nats)"
     title = "Losses of the samples: p-SGD, b 0.5, seed 0, epoch 3"
-    assert losses.axes.get_title("left") == title
-    assert losses.axes.xaxis.get_visible()
-    assert probabilities.stairs.get_data().values.sum() == 128
-    assert probabilities.axes.get_xlabel() == "times that of a uniform draw"
-    assert losses.text.get_text() == probabilities.text.get_text() == ""
+    assert losses.get_title("left") == title
+    assert bars(probabilities)[0].sum() == 128
+    assert probabilities.get_xlabel() == "times that of a uniform draw"
     bench.shelf.runs.value = ()
-    assert losses.text.get_text() == probabilities.text.get_text() == "no epoch yet"
     # Axes of nothing would mean nothing.
     for axes in bench.shelf.picture.axes:
+        assert [text.get_text() for text in axes.texts] == ["no epoch yet"]
         assert not axes.xaxis.get_visible()
         assert not axes.yaxis.get_visible()
     bench.controls.by_name["method"].value = "unif-SGD"
     bench.fit()
-    assert losses.text.get_text() == ""
-    lines = bench.shelf.picture._curves[0].lines[:2]
     bench.shelf.runs.value = [path for _, path in bench.shelf.runs.options]
-    for line, look in zip(lines, style.looks(["p-SGD", "unif-SGD"]).values(), strict=True):
-        assert (line.get_color(), line.get_marker()) == (look.colour, look.marker)
+    drawn = {(line.get_color(), line.get_marker()) for line in accuracy.lines}
+    looks = style.looks(["p-SGD", "unif-SGD"]).values()
+    assert drawn == {(look.colour, look.marker) for look in looks}
+
+
+def test_epochs_that_were_not_tested_are_left_out_and_the_others_joined(make):
+    bench = make(method="p-SGD", epochs=5, evaluate_every=2)
+    record = bench.fit()
+    tested = record.epochs.dropna(subset=["test_accuracy"])
+    assert 1 < len(tested) < 5
+    (line,) = bench.shelf.picture.axes[0].lines
+    assert line.get_ydata() == pytest.approx(100 * tested["test_accuracy"])
 
 
 def test_runs_are_collected_overlaid_and_switched(make):
@@ -345,7 +348,7 @@ def test_runs_are_collected_overlaid_and_switched(make):
     for _, cost in bench.shelf.cost.options:
         bench.shelf.cost.value = cost
         assert not bench.status.is_problem
-        line = bench.shelf.picture._curves[0].lines[0]
+        line = bench.shelf.picture.axes[0].lines[-1]  # uniform sampling is drawn first
         assert np.array_equal(line.get_xdata(), bench.records[0].epochs[cost])
     assert {cost for _, cost in bench.shelf.cost.options} == set(AXES)
     bench.shelf.runs.value = bench.shelf.runs.options[0][1:]
@@ -384,47 +387,9 @@ def test_a_run_within_its_first_epoch_can_be_drawn(make, slow):
     bench.shelf.add(run.record)
     next(iter(run))
     assert len(pictures) == run.ledger.steps > 1
-    assert "none yet" in pictures[0]
+    assert "None yet" in pictures[0]
     assert "16 seen" in pictures[0]
     assert not bench.status.is_problem
-
-
-def test_records_can_be_saved(make, train, tmp_path):
-    one, other = (train(seed=seed).record for seed in (0, 1))
-    bench = make(records=[one, other])
-    bench.shelf.runs.value = [str(other.path)]
-    shelf = bench.shelf
-    shelf.save_button.click()
-    assert "no folder is given" in bench.status.text
-    shelf.path.value = str(tmp_path / "kept")
-    shelf.save_button.click()
-    assert not bench.status.is_problem
-    assert same(open_record(tmp_path / "kept" / other.path.name), other)
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == [other.path.name]
-    shelf.save_button.click()
-    assert "is there already" in bench.status.text
-    shelf.runs.value = []
-    shelf.save_button.click()
-    assert "no run is selected" in bench.status.text
-
-
-def test_no_copy_where_none_can_be(make, train, tmp_path):
-    record = train().record
-    (tmp_path / "file").write_text("")
-    bench = make(records=[record])
-    bench.shelf.path.value = str(tmp_path / "file" / "in")
-    bench.shelf.save_button.click()
-    assert "cannot be written" in bench.status.text
-
-
-def test_a_run_that_trains_is_not_copied(make, slow):
-    bench = make(method="slow")
-    bench.shelf.path.value = "anywhere"
-    bench.train()
-    begun(bench)
-    until(lambda: bench.shelf._live is not None)
-    bench.shelf.save_button.click()
-    assert "a run is training" in bench.status.text
 
 
 def test_the_record_of_a_run_that_trains_holds_what_is_written_by_now(make, slow):

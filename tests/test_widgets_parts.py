@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from budgetlab.errors import InputError
-from budgetlab.widgets.controls import Number, choice
+from budgetlab.widgets.controls import Number, StatusLine, choice
 from budgetlab.widgets.panel import PicturePanel, data_uri, fixed_figure
-from budgetlab.widgets.status import StatusLine
 
 
 def decode(markup):

@@ -125,8 +125,8 @@ def test_every_epoch_can_be_gone_to(make):
         pictures.add(playground.picture.panel.value)
         alt = playground.picture.panel.alt
         assert f"Epoch {epoch} of two runs" in alt
-        assert f"unif-SGD: accuracy {100 * left[epoch - 1].accuracy:.1f}%" in alt
-        assert f"p-SGD: accuracy {100 * right[epoch - 1].accuracy:.1f}%" in alt
+        assert left[epoch - 1].headline("unif-SGD") in alt
+        assert right[epoch - 1].headline("p-SGD") in alt
     assert len(pictures) == 4
     playground.forth.click()
     assert playground.epoch.value == 4
@@ -185,7 +185,7 @@ def test_every_problem_method_and_way_makes_a_picture(make, problem):
         for epoch in (1, playground.epoch.box.max):
             playground.epoch.value = epoch
             assert not playground.status.is_problem, playground.status.text
-            assert "never so far" in playground.picture.panel.alt
+            assert "never drawn" in playground.picture.panel.alt
 
 
 def test_the_shorter_run_stays_at_its_last_epoch(make):

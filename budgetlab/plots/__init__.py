@@ -21,9 +21,9 @@ from budgetlab.plots.points import points_map
 from budgetlab.plots.samples import (
     loss_distribution,
     probability_vs_loss,
+    ranked_picks,
     sample_life,
     sampling_probability,
-    who_was_picked,
 )
 from budgetlab.plots.style import alt_text
 
@@ -52,7 +52,7 @@ __all__ = [
     "picks_by",
     "points_map",
     "probability_vs_loss",
+    "ranked_picks",
     "sample_life",
     "sampling_probability",
-    "who_was_picked",
 ]

@@ -1,6 +1,6 @@
 """How well, at what cost: learning curves, frontier, differences, cost ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,9 +29,11 @@ def learning_curves(
     cost: str = "steps",
     value: str = "test_accuracy",
     keys: Sequence[str] | None = None,
+    looks: Mapping[str, style.LineStyle] | None = None,
+    legend: bool = True,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Who learns fastest for what it costs? Mean of each condition, ± standard deviation.
+    """Which learns fastest for what it costs? Mean of each condition, ± standard deviation.
 
     Parameters
     ----------
@@ -45,6 +47,10 @@ def learning_curves(
     keys
         Columns that make a condition, in a frame of your own; by default the settings of a
         run that it holds.
+    looks
+        Of the conditions, by the last of ``keys``; by default each method has its own.
+    legend
+        Whether to name the lines.
     ax
         Where to draw; a new figure by default.
     """
@@ -60,7 +66,8 @@ def learning_curves(
     groups, drawn = named_groups(frame, keys)
     said = []
     for name, group in groups.items():
-        look, n = drawn[name], int(group["n"].iloc[0])
+        look = looks[group[keys[-1]].iloc[0]] if looks else drawn[name]
+        n = int(group["n"].iloc[0])
         x, middle = group["cost"].to_numpy(), scale * group["mean"].to_numpy()
         ax.plot(x, middle, color=look.colour, linestyle=look.line, marker=look.marker,
                 markevery=max(1, len(x) // 6), markersize=5,
@@ -77,7 +84,7 @@ def learning_curves(
         ax,
         x=style.axis_name(cost),
         y=style.axis_name(value),
-        legend=True,
+        legend=legend,
         text=f"Learning curves{bands}: {style.axis_name(value)} over {style.axis_name(cost)}. "
         + "; ".join(said) + ".",
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Two-dimensional points: what a network predicts around them, and who was picked."""
+"""Two-dimensional points: what a network predicts around them, and which were picked."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,10 +27,11 @@ def points_map(
     picked: np.ndarray | None = None,
     surface: tuple[np.ndarray, np.ndarray] | None = None,
     numbered: Sequence[int] = (),
+    shade: bool = False,
     title: str = "",
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Who is drawn, and where does the network stand? Points, their chance, the decision.
+    """Which points are drawn, and where does the network stand? Their chance, the decision.
 
     The diameter of a point is in proportion to its chance; a picked point has a dark
     edge. Behind the points lies the predicted class, paler where the network is less
@@ -51,6 +52,8 @@ def points_map(
         :class:`budgetlab.explore.points.Frame`.
     numbered
         Points to mark, by their number.
+    shade
+        Show the chance by how deep the colour of a point is, in place of its size.
     title
         Above the points.
     ax
@@ -61,6 +64,8 @@ def points_map(
     InputError
         If the shapes do not fit each other.
     """
+    from matplotlib.colors import to_rgb
+
     x, y = np.asarray(x, float), np.asarray(y).astype(int)
     if x.ndim != 2 or x.shape[1] != 2 or y.shape != x.shape[:1] or not len(x):
         raise InputError(
@@ -78,8 +83,13 @@ def points_map(
         rows = y == k
         dark = np.zeros(rows.sum(), bool) if taken is None else taken[rows]
         edges = [style.INK if inside else "white" for inside in dark]
-        ax.scatter(x[rows, 0], x[rows, 1], s=sizes(factor[rows]), marker=SHAPES[k % 3],
-                   color=CLASSES[k % 3], edgecolors=edges, linewidths=0.8, label=f"class {k}",
+        area: Any = sizes(factor[rows])
+        colours = np.tile(to_rgb(CLASSES[k % 3]), (len(area), 1))
+        if shade:
+            depth = np.clip(factor[rows] / max(2.0, factor.max()), 0.08, 1)[:, None]
+            area, colours = 1.6 * USUAL, 1 - depth * (1 - colours)
+        ax.scatter(x[rows, 0], x[rows, 1], s=area, marker=SHAPES[k % 3], facecolors=colours,
+                   edgecolors=edges, linewidths=0.8, label=f"class {k}",
                    rasterized=True)  # fmt: skip
     for number in numbered:
         ax.annotate(str(number), x[number], xytext=(9, 7), textcoords="offset points",

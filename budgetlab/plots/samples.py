@@ -16,8 +16,8 @@ from budgetlab.records import Record, Records, open_records
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["loss_distribution", "probability_vs_loss", "sample_life", "sampling_probability",
-           "who_was_picked"]  # fmt: skip
+__all__ = ["histogram", "loss_distribution", "probability_vs_loss", "ranked", "ranked_picks",
+           "sample_life", "sampling_probability"]  # fmt: skip
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -144,7 +144,7 @@ def probability_vs_loss(
     )
 
 
-def who_was_picked(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Does a method return to a few samples? Times trained, most trained first.
 
     Parameters
@@ -246,3 +246,49 @@ def sample_life(
         f"{len(frame)} epochs, classified right at {int((visits['correct'] == 1).sum())} of "
         f"{len(visits)} visits.",
     )
+
+
+def ranked(
+    values: np.ndarray, *, y: str, colour: str = style.COLOURS[2], ax: "Axes | None" = None
+) -> "Axes":
+    """How uneven are they? One value a sample ``[N]``, highest first."""
+    ax = style.axes(ax)
+    falling = np.sort(values)[::-1]
+    # The curve needs no more points than a picture has.
+    places = np.unique(np.linspace(0, len(values) - 1, min(len(values), 400)).round().astype(int))
+    ax.plot(100 * (places + 0.5) / len(values), falling[places], color=colour, linewidth=2)
+    ax.set_xlim(0, 100)
+    ax.set_ylim(0, 1.05 * max(1.0, float(falling[0])))
+    text = f"{y} of {len(values):,} samples, from {falling[-1]:.3g} to {falling[0]:.3g}."
+    return style.finish(ax, x="samples, highest first (%)", y=y, text=text)
+
+
+def histogram(
+    values: np.ndarray,
+    *,
+    x: str,
+    weights: np.ndarray | None = None,
+    least: float = 0.0,
+    colour: str = style.COLOURS[0],
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """How do they spread? One value a sample ``[N]``, at least 0, in forty bars.
+
+    A few extreme values, which would squeeze all others into one bar, join the last one.
+    ``weights`` ``[N]``, between 0 and 1, add the part of each bar that they leave; the axis goes
+    at least to ``least``.
+    """
+    ax = style.axes(ax)
+    top = max(1.02 * float(np.quantile(values, 0.995)), least) or 1.0
+    inside, edges = np.minimum(values, top), np.linspace(0, top, 41)
+    counts, _ = np.histogram(inside, edges)
+    if weights is None:
+        ax.stairs(counts, edges, color=colour, fill=True, alpha=0.6)
+    else:
+        ax.stairs(counts, edges, color=style.INK, linewidth=1.5, label="all seen")
+        ax.stairs(np.histogram(inside, edges, weights=weights)[0], edges, color=colour, fill=True,
+                  alpha=0.35, label="expected draw")  # fmt: skip
+    ax.set_xlim(0, top)
+    ax.set_ylim(0, (1.05 if weights is None else 1.35) * max(1, counts.max()))
+    text = f"{x} of {len(values):,} samples, median {np.median(values):.3g}."
+    return style.finish(ax, x=x, y="samples", legend=weights is not None, text=text)

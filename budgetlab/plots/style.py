@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["LineStyle", "alt_text", "axes", "axis_name", "capital", "condition_looks", "describe",
-           "finish", "fraction", "keep_possible", "line_kws", "line_labels", "literal",
+           "empty", "finish", "fraction", "keep_possible", "line_kws", "line_labels", "literal",
            "looks", "new_figure", "scatter_kws", "verdicts"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
@@ -132,6 +132,16 @@ def finish(
     if legend and ax.get_legend_handles_labels()[0]:
         _add_legend(ax)
     describe(ax, text)
+    return ax
+
+
+def empty(ax: "Axes", why: str, title: str = "") -> "Axes":
+    """Say why there is nothing, in place of axes that would mean nothing."""
+    finish(ax, title=title, text=why)
+    ax.grid(False)
+    for part in (ax.xaxis, ax.yaxis, ax.spines["left"], ax.spines["bottom"]):
+        part.set_visible(False)
+    ax.text(0.5, 0.5, why, ha="center", va="center", color=INK, transform=ax.transAxes)
     return ax
 
 

@@ -171,7 +171,7 @@ def section_samples(
     by_kind, uniform = _drawing(readable)
     pictures: dict[str, Any] = dict.fromkeys(OPTIONAL) | {
         "losses": panels(plots.loss_distribution, readable),
-        "picked": draw(plots.who_was_picked, runs),
+        "picked": draw(plots.ranked_picks, runs),
         "images": [row for n, r in readable.items() if (row := _most_and_least(n, r))],
     }
     for kind, same in by_kind.items():

@@ -23,10 +23,15 @@ from budgetlab.explore.ranking import (
     ranking,
 )
 from budgetlab.records import Record, open_record, write_atomically
-from budgetlab.widgets.controls import LABEL, Number, button, choice, row
-from budgetlab.widgets.panel import PicturePanel, data_uri, few_ticks, fixed_figure, image_tag
-from budgetlab.widgets.status import StatusLine
-from budgetlab.widgets.tiles import TileSheet
+from budgetlab.widgets.controls import LABEL, Number, StatusLine, button, choice, row
+from budgetlab.widgets.panel import (
+    PicturePanel,
+    TileSheet,
+    data_uri,
+    fixed_figure,
+    image_tag,
+    ready,
+)
 
 if TYPE_CHECKING:
     from budgetlab.data import Splits
@@ -49,7 +54,7 @@ class SampleAtlas(W.VBox):
         The data set of the record, for the images of all samples. A record keeps only
         some: those trained on most and least, and with the highest and lowest loss.
     other
-        A second record on the same data, to compare whom the two trained on.
+        A second record on the same data, to compare what the two trained on.
 
     Attributes
     ----------
@@ -223,12 +228,10 @@ class SampleAtlas(W.VBox):
             said = []
             for ax, record in zip(self._axes, (self.record, self.other), strict=False):
                 assert record is not None
-                ax.clear()
-                plots.sample_life(sample_life(record, sample), ax=ax)
-                few_ticks(ax, whole=True)
-                who = short_name(record.config, ["method", "budget"])
-                ax.set_title(f"Sample {sample} in {who}", loc="left", fontsize=10)
-                said.append(f"{who}: {plots.alt_text(ax)}")
+                plots.sample_life(sample_life(record, sample), ax=ready(ax))
+                run = short_name(record.config, ["method", "budget"])
+                ax.set_title(f"Sample {sample} in {run}", loc="left", fontsize=10)
+                said.append(f"{run}: {plots.alt_text(ax)}")
             for ax in self._axes[1:]:
                 ax.set_ylabel("")
             self.life.show(f"Sample {sample}. {' '.join(said)}")

@@ -1,7 +1,6 @@
 """Train and watch: choose, start, stop, go on, and lay runs over each other."""
 
 import contextlib
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,21 @@ import ipywidgets as W
 from budgetlab.analysis import load
 from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
-from budgetlab.errors import InputError, RunError
+from budgetlab.errors import InputError
 from budgetlab.records import Record, open_record
 from budgetlab.training import Run, load_data
-from budgetlab.widgets.bench_controls import RunControls, first_settings
+from budgetlab.widgets.background import Pace, Session, Trainer
+from budgetlab.widgets.bench_controls import RunControls, explain, first_settings
+from budgetlab.widgets.bench_picture import standing_of_run
 from budgetlab.widgets.bench_runs import RunShelf
-from budgetlab.widgets.controls import LABEL, button, row
-from budgetlab.widgets.explain import explain
-from budgetlab.widgets.live import ending, minutes, standing_of_run
-from budgetlab.widgets.pace import Pace
-from budgetlab.widgets.session import Session, claim
-from budgetlab.widgets.status import StatusLine
+from budgetlab.widgets.controls import LABEL, StatusLine, button, row
 
 __all__ = ["TrainingBench"]
 
 DATA_SETTINGS = ("data_root", *DATA_FIELDS)
 
 
-class TrainingBench(W.VBox):
+class TrainingBench(Trainer):
     """Train a run in the background and watch it; other cells stay free.
 
     Every run leaves a record in ``out``; a stopped one can be resumed. :meth:`fit` trains
@@ -72,6 +68,8 @@ class TrainingBench(W.VBox):
     >>> record = bench.fit()  # the Train button, in this cell  # doctest: +SKIP
     """
 
+    what = "bench"
+
     def __init__(
         self,
         *,
@@ -86,11 +84,9 @@ class TrainingBench(W.VBox):
             settings, model = {**settings, "model": model}, None
         known = records if isinstance(records, str | Path | Record) else list(records)
         base = first_settings(settings, preset, own_data=splits is not None)
-        self.name, self.own_splits, self.own_model = name, splits, model
+        super().__init__(name)
+        self.own_splits, self.own_model = splits, model
         self.session: Session | None = None
-        self._leaving: list[Session] = []
-        self._lock = threading.Lock()
-        self._detached = False
         self._run: Run | None = None
         self._splits: tuple[tuple, Splits] | None = None
         self._pace, self._tick = Pace(), Pace(shortest=0.15)
@@ -102,26 +98,18 @@ class TrainingBench(W.VBox):
             self.controls.by_name["model"].disabled = True
         self._build_parts()
         self.shelf = RunShelf(load(known) if known else [], self.status)
-        super().__init__(
-            [
-                self.controls,
-                self.explanation,
-                row(
-                    self.train_button, self.stop_button, self.resume_button, self.bar, self.progress
-                ),
-                self.status,
-                self.shelf,
-            ]
-        )
+        buttons = self.train_button, self.stop_button, self.resume_button
+        line = row(*buttons, self.bar, self.progress)
+        self.children = [self.controls, self.explanation, line, self.status, self.shelf]
         self.add_class("bl-bench")
-        claim(name, self)
+        self.claim(*buttons, self.shelf.open_button)
         self._explain("budget")
         self.status.say(
             "Ready. Train starts a run; its record is kept. If nothing reacts, run this cell again."
         )
 
     def _build_parts(self) -> None:
-        self.explanation, self.status = StatusLine(), StatusLine()
+        self.explanation = StatusLine()
         self.explanation.add_class("bl-explanation")
         self.train_button = button("Train", self.train, "bl-train", "Start a run as it is set",
                                    primary=True)  # fmt: skip
@@ -166,7 +154,6 @@ class TrainingBench(W.VBox):
         if session.run is None:
             # What loads the data cannot be interrupted, but nobody has to wait for it.
             self.session = None
-            self._leaving.append(session)
             self._set_training(False)
             self.status.say("Stopped before the first step: nothing was written.")
         else:
@@ -204,33 +191,6 @@ class TrainingBench(W.VBox):
         assert session.run is not None, "a session without a run ends in an error"
         return session.run.record
 
-    def wait(self, seconds: float | None = None) -> bool:
-        """Wait until no run is training; False if that takes longer."""
-        end = None if seconds is None else time.monotonic() + seconds
-        while (session := self.session) is not None or self._leaving:
-            for one in [*self._leaving, *([session] if session else [])]:
-                left = None if end is None else max(0.0, end - time.monotonic())
-                if not one.wait(left):
-                    return False
-            self._leaving = [one for one in self._leaving if one.running]
-            if self.session is session and not self._leaving:
-                break
-        return True
-
-    def detach(self) -> None:
-        """Stop, and never draw again: another bench of this name has taken over."""
-        self._detached = True
-        if self.session is not None:
-            self.session.stop()
-        for part in (
-            self.train_button,
-            self.stop_button,
-            self.resume_button,
-            self.shelf.open_button,
-        ):
-            part.disabled = True
-        self.status.say(f"A newer bench named '{self.name}' has taken over: go on there.")
-
     def _begin(
         self,
         *,
@@ -238,15 +198,14 @@ class TrainingBench(W.VBox):
         record: Path | None = None,
         after: Session | None = None,
     ) -> Session:
-        if self._detached:
-            raise RunError(f"a newer bench named '{self.name}' has taken over: go on there")
         with self._lock:
-            if self.session not in (None, after) and self.session.running:
-                raise RunError("a run is training in this bench: stop it first, or wait")
+            busy = self.session is not None and self.session is not after and self.session.running
+            self.refuse(training=busy)
             self.session = Session(
                 config, record=record, splits=self._load_splits, model=self.own_model,
                 on_step=self._on_step, on_epoch=self._on_epoch, on_end=self._on_end,
             )  # fmt: skip
+            self.sessions = [one for one in self.sessions if one.running] + [self.session]
         self._run = None
         self._pace, self._tick = Pace(), Pace(shortest=0.15)
         self._set_training(True)
@@ -385,3 +344,31 @@ def _as_it_stands(record: Record) -> Record:
     with contextlib.suppress(InputError):  # removed since
         return record if record.status == "finished" else open_record(record.path)
     return record
+
+
+def minutes(seconds: float) -> str:
+    """Say a time in words: ``8 s``, ``3 min 20 s``, ``1 h 5 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def ending(run: Run | None, *, stopped: bool) -> str:
+    """Say how a run has ended, and where its record is."""
+    if run is None:
+        return "Stopped before the first step: nothing was written."
+    epochs = len(run.writer.epochs)
+    if stopped:
+        return (
+            f"Stopped. The record holds {epochs} whole epochs, and Resume goes on from there: "
+            f"{run.writer.path}."
+        )
+    summary = run.summary()
+    return (
+        f"Finished: test accuracy {100 * summary['test_accuracy']:.1f}% after {epochs} epochs, "
+        f"{summary['steps']:,} steps and {minutes(summary['seconds'])} of training. Record: "
+        f"{run.writer.path}."
+    )

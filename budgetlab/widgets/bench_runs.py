@@ -1,12 +1,9 @@
 """Runs that are collected, laid over each other, and listed with what they cost."""
 
-import html
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as W
 import pandas as pd
@@ -15,12 +12,17 @@ from budgetlab.analysis import AXES, condition_columns, label, load, summaries, 
 from budgetlab.errors import InputError, RunError
 from budgetlab.plots import style
 from budgetlab.records import Record
-from budgetlab.widgets.bench_picture import MOST_CURVES, BenchPicture, run_looks
-from budgetlab.widgets.controls import LABEL, button, choice, row
-from budgetlab.widgets.live import Standing, standing_of_record
-from budgetlab.widgets.status import StatusLine
+from budgetlab.widgets.bench_picture import (
+    MOST_CURVES,
+    BenchPicture,
+    Standing,
+    run_looks,
+    standing_of_record,
+)
+from budgetlab.widgets.controls import LABEL, StatusLine, button, choice, row
+from budgetlab.widgets.panel import table_markup
 
-__all__ = ["RunList", "RunShelf", "named_runs", "runs_table", "save_copies"]
+__all__ = ["RunList", "RunShelf", "named_runs", "runs_table"]
 
 
 class RunShelf(W.VBox):
@@ -59,16 +61,13 @@ class RunShelf(W.VBox):
         self.open_button = button(
             "Open", self.open_folder, "bl-open", "Show the runs of this folder too"
         )
-        self.save_button = button(
-            "Save copies", self.save, "bl-save", "Copy the records of the runs shown there"
-        )
         self.runs = RunList(self.redraw, self.remove)
         self.table = W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
         super().__init__(
             [
                 self.runs,
                 self.picture.panel,
-                row(self.cost, self.path, self.open_button, self.save_button),
+                row(self.cost, self.path, self.open_button),
                 self.table,
             ]
         )
@@ -84,18 +83,6 @@ class RunShelf(W.VBox):
                 self._keep(record)
             self.list_runs(select=found)
             self.status.say(f"Opened {len(found)} record{'s' * (len(found) != 1)}.")
-
-    def save(self) -> None:
-        """Copy the records of the runs that are selected into the folder that was typed."""
-        with self.status.catching():
-            if not self.path.value.strip():
-                raise InputError("no folder is given: type where to save copies of the runs shown")
-            if self._live is not None:
-                raise RunError("a run is training: stop it first, or wait, and save then")
-            saved = save_copies(self.shown(), Path(self.path.value.strip()))
-            self.status.say(
-                f"Saved in {saved[0].parent}: {', '.join(path.name for path in saved)}."
-            )
 
     def add(self, record: Record, now: Standing | None = None) -> None:
         """Take in a run, or what has become of it, and show it."""
@@ -268,70 +255,18 @@ def named_runs(records: Sequence[Record]) -> list[str]:
     return names
 
 
-def save_copies(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Copy records, each as a folder of its name; nothing that is there is replaced.
-
-    Returns
-    -------
-    list of Path
-        The copies.
-
-    Raises
-    ------
-    InputError
-        If there are none, one is there already, or the folder cannot be written.
-    """
-    if not records:
-        raise InputError("no run is selected: select in the list what to save")
-    places = [folder / record.path.name for record in records]
-    for place in places:
-        if place.exists():
-            raise InputError(f"'{place}' is there already: give another folder")
-    try:
-        for record, place in zip(records, places, strict=True):
-            # Under another name until it is whole, so that half a record is none.
-            unfinished = place.with_name(f".{place.name}.part")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            shutil.copytree(record.path, unfinished)
-            unfinished.rename(place)
-    except OSError as error:
-        raise InputError(
-            f"'{folder}' cannot be written ({error.strerror or error}): give another folder"
-        ) from None
-    return places
-
-
 COLUMNS = {"status": "status", "epochs_trained": "epochs", "test_accuracy": "test accuracy",
            "steps": "steps", "trained_samples": "trained on", "looked_samples": "looked at",
            "flops": "flops", "seconds": "seconds"}  # fmt: skip
+FORMATS = {"test_accuracy": "{:.1%}", "flops": "{:.2e}", "seconds": "{:,.1f}", "status": "{}"}
 
 
 def runs_table(records: list[Record], names: list[str]) -> str:
     """Return the runs as an HTML table, costs included."""
     if not records:
         return "<p>No run yet.</p>"
-    head = "".join(f'<th scope="col" style="{CELL}">{n}</th>' for n in ("run", *COLUMNS.values()))
-    body = ""
-    for name, row_ in zip(names, summaries(records).to_dict("records"), strict=True):
-        cells = "".join(f'<td style="{CELL}">{_cell(row_[n], n)}</td>' for n in COLUMNS)
-        body += f'<tr><th scope="row" style="{CELL};text-align:left">{html.escape(name)}</th>'
-        body += f"{cells}</tr>"
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-CELL = (
-    "padding:0 0.6em 0 0;font-weight:normal;text-align:right;line-height:1.4;font-size:12px;"
-    "overflow-wrap:anywhere"
-)
-
-
-def _cell(value: Any, column: str) -> str:
-    if isinstance(value, str):
-        return html.escape(value)
-    if pd.isna(value):
-        return ""
-    if column == "test_accuracy":
-        return f"{100 * value:.1f}%"
-    if column == "flops":
-        return f"{value:.2e}"
-    return f"{value:,.1f}" if column == "seconds" else f"{value:,.0f}"
+    table = summaries(records)[list(COLUMNS)].set_axis(names)
+    for name in COLUMNS:
+        form = FORMATS.get(name, "{:,.0f}")
+        table[name] = ["" if pd.isna(v) else form.format(v) for v in table[name]]
+    return table_markup(table.rename(columns=COLUMNS))

@@ -8,10 +8,9 @@ from budgetlab import augment
 from budgetlab.config import CREDITS
 from budgetlab.data import Dataset, Splits
 from budgetlab.errors import InputError
-from budgetlab.widgets.controls import Number, button, choice, row
+from budgetlab.widgets.controls import Number, StatusLine, button, choice, row
 from budgetlab.widgets.mixtures import Mixture, augmented
 from budgetlab.widgets.panel import data_uri, image_tag
-from budgetlab.widgets.status import StatusLine
 
 __all__ = ["AugmentationExplorer"]
 

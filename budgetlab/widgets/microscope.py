@@ -1,11 +1,12 @@
-"""Whom does a method prefer, how strongly, and what follows from it?"""
+"""Which samples does a method prefer, how strongly, and what follows from it?"""
 
-import html
 import math
 import threading
 from pathlib import Path
 
 import ipywidgets as W
+import numpy as np
+import pandas as pd
 
 from budgetlab import methods
 from budgetlab.config import RunConfig
@@ -18,19 +19,16 @@ from budgetlab.forecast import (
     supported,
 )
 from budgetlab.history import History
+from budgetlab.plots import style
+from budgetlab.plots.samples import histogram, ranked
 from budgetlab.records import Record, open_record
-from budgetlab.widgets.controls import Number, button, choice, row
-from budgetlab.widgets.microscope_picture import (
-    HISTOGRAM,
-    RANKED,
-    MicroscopePicture,
-)
-from budgetlab.widgets.pace import Pace
-from budgetlab.widgets.player import Player
-from budgetlab.widgets.status import StatusLine
+from budgetlab.widgets.background import Pace, Player
+from budgetlab.widgets.controls import Number, StatusLine, button, choice, row
+from budgetlab.widgets.panel import PicturePanel, fixed_figure, ready, table_markup
 
 __all__ = ["ProbabilityMicroscope"]
 
+RANKED, HISTOGRAM = "ranked curve", "histogram"
 RECORDED = "as recorded"
 FOLLOW_SECONDS = 1.0
 
@@ -87,7 +85,7 @@ class ProbabilityMicroscope(W.VBox):
         self._build_controls()
         self.status = StatusLine()
         self.table = W.HTML(layout=W.Layout(min_height="6em"))
-        self.picture = MicroscopePicture()
+        self.picture = _Picture()
         super().__init__(
             [
                 row(self.method, self.epoch, self.budget),
@@ -234,18 +232,51 @@ class ProbabilityMicroscope(W.VBox):
         size, numbers = self.replay.size, self.numbers
         assert self.chances is not None
         kind = "analytic" if self.chances.analytic else "simulated"
-        rows = [
-            ("Entropy of q", f"{numbers['entropy']:.3f} of {math.log(size):.3f} nats"),
-            ("Effective sample size", f"{numbers['effective_samples']:,.0f} of {size:,}"),
-            ("Expected number drawn", f"{numbers['expected']:,.0f} of {size:,}"),
-            (f"Chance of being drawn ({kind})",
-             f"{numbers['lowest']:.3f} to {numbers['highest']:.3f}"),
-            ("Coverage before and (expected) after the epoch",
-             f"{100 * numbers['coverage']:.1f}% and {100 * numbers['coverage_after']:.1f}%"),
-        ]  # fmt: skip
-        body = "".join(
-            f'<tr><th scope="row" style="text-align:left;font-weight:normal;padding-right:1em">'
-            f"{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
-            for name, value in rows
+        return table_markup(pd.DataFrame({"": {
+            "Entropy of q": f"{numbers['entropy']:.3f} of {math.log(size):.3f} nats",
+            "Effective sample size": f"{numbers['effective_samples']:,.0f} of {size:,}",
+            "Expected number drawn": f"{numbers['expected']:,.0f} of {size:,}",
+            f"Chance of being drawn ({kind})":
+                f"{numbers['lowest']:.3f} to {numbers['highest']:.3f}",
+            "Coverage before and (expected) after the epoch":
+                f"{100 * numbers['coverage']:.1f}% and {100 * numbers['coverage_after']:.1f}%",
+        }}), head=False)  # fmt: skip
+
+
+class _Picture:
+    """Left ``q``, times uniform; middle the chance of being drawn; right the losses of both."""
+
+    def __init__(self, width: int = 960, height: int = 320):
+        figure = fixed_figure(width, height)
+        self.panel = PicturePanel(figure)
+        self.axes = figure.subplots(1, 3)
+        figure.subplots_adjust(left=0.075, right=0.99, top=0.9, bottom=0.17, wspace=0.33)
+
+    def draw(self, chances: ExpectedDraw, losses: np.ndarray, view: str, text: str) -> None:
+        """Show the draw of one epoch, and the losses ``[N]`` known before; NaN where none is."""
+        left, middle, right = map(ready, self.axes)
+        relative = chances.q * len(chances.q)
+        for ax, values, name, colour, least in (
+            (left, relative, "times that of a uniform draw", style.COLOURS[2], 2.0),
+            (middle, chances.inclusion, "chance in this epoch", style.COLOURS[0], 1.0),
+        ):
+            if view == RANKED:
+                ranked(values, y=name, colour=colour, ax=ax)
+            else:
+                histogram(values, x=name, least=least, colour=colour, ax=ax)
+        known = ~np.isnan(losses)
+        if known.any():
+            histogram(losses[known], x="last known loss (nats)", weights=chances.inclusion[known],
+                      colour=style.COLOURS[1], ax=right)  # fmt: skip
+        else:
+            style.empty(right, "no loss known yet")
+        titles = ("Probability q of the draw", "Chance of being drawn", "Losses known before")
+        for ax, title in zip(self.axes, titles, strict=True):
+            ax.set_title(title, loc="left", fontsize=11, color=style.INK)
+        median = f"median loss {np.median(losses[known]):.3g}" if known.any() else (
+            "no loss known yet")  # fmt: skip
+        self.panel.show(
+            f"{text} Three plots. q goes from {relative.min():.3g} to {relative.max():.3g} times "
+            f"uniform; the chance of being drawn from {chances.inclusion.min():.3g} to "
+            f"{chances.inclusion.max():.3g}; {median}."
         )
-        return f'<table style="line-height:1.3">{body}</table>'

@@ -2,32 +2,29 @@
 
 import shutil
 import tempfile
-import threading
 import weakref
 from typing import Any
 
 import ipywidgets as W
+import numpy as np
 
-from budgetlab import samplers
+from budgetlab import plots, samplers
 from budgetlab.config import RunConfig
 from budgetlab.data.points import PROBLEMS
-from budgetlab.errors import RunError
 from budgetlab.explore.points import Frame, PointRun, frame_of, grid_of
 from budgetlab.training import Run, load_data
+from budgetlab.widgets.background import Pace, Player, Session, Trainer
 from budgetlab.widgets.controls import LABEL, Number, button, choice, row
-from budgetlab.widgets.pace import Pace
-from budgetlab.widgets.player import Player
-from budgetlab.widgets.playground_picture import AS_COLOUR, AS_SIZE, PlaygroundPicture
-from budgetlab.widgets.session import Session, claim
-from budgetlab.widgets.status import StatusLine
+from budgetlab.widgets.panel import PicturePanel, fixed_figure, ready
 
 __all__ = ["SamplerPlayground"]
 
+AS_SIZE, AS_COLOUR = "size", "colour"
 DEFAULTS = {"epochs": 30, "batch_size": 32, "budget": 0.2, "lr": 0.05}
 SPEEDS = {"slow": 1.0, "medium": 0.5, "fast": 0.2}
 
 
-class SamplerPlayground(W.VBox):
+class SamplerPlayground(Trainer):
     """Two methods on the same 2-D points, from the same first weights.
 
     Train runs both; every epoch is kept, so that going back and forth costs nothing
@@ -59,6 +56,8 @@ class SamplerPlayground(W.VBox):
     >>> left, right = playground.fit()  # Train, in this cell  # doctest: +SKIP
     """
 
+    what = "playground"
+
     def __init__(
         self,
         methods: tuple[str, str] = ("unif-SGD", "p-SGD"),
@@ -67,34 +66,28 @@ class SamplerPlayground(W.VBox):
         name: str = "playground",
         **settings: Any,
     ):
-        self.name = name
+        super().__init__(name)
         if "out" not in settings:
             # What is only looked at here must not be found among the records of experiments.
             settings["out"] = tempfile.mkdtemp(prefix="budgetlab-playground-")
             weakref.finalize(self, shutil.rmtree, settings["out"], ignore_errors=True)
         self.base = RunConfig(**(DEFAULTS | settings | {"dataset": f"points:{problem}"}))
         self.frames: tuple[list[Frame], list[Frame]] = ([], [])
-        self.sessions: list[Session] = []
         self._methods = methods
-        self._detached = False
-        self._lock = threading.RLock()
         self._pace, self._training = Pace(), 0
         self._build_controls(problem)
-        self.status = StatusLine()
+        self.picture = _Picture()
         self._load(self.base)
-        self.frame_box = W.VBox([self.picture.panel])
-        super().__init__(
-            [
-                row(self.problem, self.left, self.right),
-                row(self.budget, self.epochs, self.seed),
-                row(self.train_button, self.stop_button),
-                row(self.player.button, self.epoch, self.back, self.forth, self.speed, self.way),
-                self.status,
-                self.frame_box,
-            ]
-        )
+        self.children = [
+            row(self.problem, self.left, self.right),
+            row(self.budget, self.epochs, self.seed),
+            row(self.train_button, self.stop_button),
+            row(self.player.button, self.epoch, self.back, self.forth, self.speed, self.way),
+            self.status,
+            self.picture.panel,
+        ]
         self.add_class("bl-playground")
-        claim(name, self)
+        self.claim(self.train_button, self.stop_button)
         self.status.say("Ready. Train runs both methods; then play, or choose an epoch.")
         self.update()
 
@@ -188,27 +181,15 @@ class SamplerPlayground(W.VBox):
         for session in self.sessions:
             session.stop()
 
-    def wait(self, seconds: float | None = None) -> bool:
-        """Wait until neither is training; False if that takes longer."""
-        return all(session.wait(seconds) for session in self.sessions)
-
     def detach(self) -> None:
         """Stop, and never draw again: another playground of this name has taken over."""
-        self._detached = True
         self.player.pause()
-        self.stop()
-        for part in (self.train_button, self.stop_button):
-            part.disabled = True
-        self.status.say(f"A newer playground named '{self.name}' has taken over: go on there.")
+        super().detach()
 
     def _begin(self) -> list[Session]:
-        if self._detached:
-            raise RunError(f"a newer playground named '{self.name}' has taken over: go on there")
-        if any(session.running for session in self.sessions):
-            raise RunError("two runs are training in this playground: stop them first, or wait")
+        self.refuse(training=any(session.running for session in self.sessions))
         configs = self.configs
         self._load(configs[0])
-        self.frame_box.children = [self.picture.panel]
         self.frames = ([], [])
         self.sessions = [
             Session(config, splits=lambda _: self.splits, on_epoch=self._keeper(frames),
@@ -227,9 +208,7 @@ class SamplerPlayground(W.VBox):
 
     def _load(self, config: RunConfig) -> None:
         self.splits = load_data(config, progress=False)
-        train = self.splits.train
-        self.grid, extent = grid_of(train)
-        self.picture = PlaygroundPicture(train.x.numpy(), train.y.numpy(), extent)
+        self.grid, _ = grid_of(self.splits.train)
         self._names = self.left.value, self.right.value
 
     def _keeper(self, frames: list[Frame]) -> Any:
@@ -285,4 +264,37 @@ class SamplerPlayground(W.VBox):
         with self._lock, self.status.catching():
             place = self.epoch.value - 1
             left, right = (f[min(place, len(f) - 1)] if f else None for f in self.frames)
-            self.picture.draw(self._names, (left, right), self.way.value, self.epoch.value)
+            x, y = self.splits.train.x.numpy(), self.splits.train.y.numpy()
+            shown = list(zip(self._names, (left, right), strict=True))
+            self.picture.draw(x, y, shown, self.way.value, self.epoch.value)
+
+
+class _Picture:
+    """Two runs on the same points, side by side."""
+
+    def __init__(self, width: int = 900, height: int = 470):
+        figure = fixed_figure(width, height)
+        self.panel = PicturePanel(figure)
+        self.axes = figure.subplots(1, 2)
+        figure.subplots_adjust(left=0.05, right=0.985, top=0.9, bottom=0.06, wspace=0.12)
+
+    def draw(
+        self, x: np.ndarray, y: np.ndarray, frames: list[tuple[str, Frame | None]], way: str,
+        epoch: int,
+    ) -> None:  # fmt: skip
+        """Show one epoch of two runs; ``way`` is how the probability is shown."""
+        said = []
+        for ax, (name, frame) in zip(self.axes, frames, strict=True):
+            shown: dict[str, Any] = {"title": f"{name}: not trained so far"}
+            if frame is not None:
+                shown = {
+                    "chance": frame.chance,
+                    "picked": frame.picked,
+                    "shade": way == AS_COLOUR,
+                    "surface": (frame.winner, frame.sure),
+                    "title": frame.headline(name),
+                }
+            plots.points_map(x, y, **shown, ax=ready(ax))
+            ax.title.set_fontsize(10)
+            said.append(plots.alt_text(ax))
+        self.panel.show(f"Epoch {epoch} of two runs on the same points. {' '.join(said)}")

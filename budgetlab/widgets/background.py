@@ -1,0 +1,321 @@
+"""What goes on while other cells run: one training, one owner of a name, a pace, a player."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as W
+
+from budgetlab.config import RunConfig
+from budgetlab.data import Splits
+from budgetlab.errors import RunError
+from budgetlab.records import open_record
+from budgetlab.training import Run, load_data
+from budgetlab.widgets.controls import StatusLine, button
+
+__all__ = ["Pace", "Player", "Session", "Trainer"]
+
+OnStep = Callable[[Run], None]
+WITHIN_EPOCH = 2.0  # seconds
+
+# Building a network borrows the global random state for a moment.
+_building = threading.Lock()
+_owners: dict[tuple[type, str], "Trainer"] = {}
+_owning = threading.Lock()
+
+
+class _Stop(KeyboardInterrupt):
+    """Ends a run from within a step as an interrupt would: its record stays resumable."""
+
+
+class Session:
+    """Train one run, or what is left of one, in the background or here; it can be stopped.
+
+    Parameters
+    ----------
+    config
+        A new run.
+    record
+        The folder of a record to go on with, in place of ``config``.
+    splits
+        Gives the data of a config; may be slow.
+    model
+        A network of one's own, or a function that builds one.
+    on_step, on_epoch
+        Called with the run, in the thread that trains. Neither may touch the training.
+    on_end
+        Called once after everything, with the session.
+
+    Attributes
+    ----------
+    run
+        The run, once it is built.
+    error
+        What went wrong, or None.
+    stopped
+        Whether it was asked to stop before its end.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig | None = None,
+        *,
+        record: Path | None = None,
+        splits: Callable[[RunConfig], Splits] = load_data,
+        model: Any = None,
+        on_step: OnStep = lambda run: None,
+        on_epoch: OnStep = lambda run: None,
+        on_end: Callable[["Session"], None] = lambda session: None,
+    ):
+        self.config, self.record, self.splits, self.model = config, record, splits, model
+        self.on_step, self.on_epoch, self.on_end = on_step, on_epoch, on_end
+        self.run: Run | None = None
+        self.error: BaseException | None = None
+        self.stopped = False
+        self._asked, self._over = threading.Event(), threading.Event()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return not self._over.is_set()
+
+    def start(self) -> None:
+        """Train in the background; an error is kept in :attr:`error`."""
+        threading.Thread(target=self._go, name="budgetlab-training", daemon=True).start()
+
+    def train_here(self) -> None:
+        """Train and return at the end; errors and interrupts are raised."""
+        self._go()
+        if self.error is not None:
+            raise self.error
+
+    def stop(self) -> None:
+        """Ask to stop after the step that is being made."""
+        self._asked.set()
+
+    def abandon(self) -> None:
+        """End without having begun, where what came before went wrong."""
+        self.stopped = True
+        self.on_end(self)
+        self._over.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the end; False if it has not come by then."""
+        # An event: an interrupt within Thread.join() makes Python take a live thread for dead.
+        return self._over.wait(seconds)
+
+    def _go(self) -> None:
+        try:
+            self.run = self._build()
+            self._train(self.run)
+        except _Stop:
+            self.stopped = True
+        except BaseException as error:
+            # Also an interrupt, which a thread cannot pass on; train_here() raises it.
+            self.stopped = isinstance(error, KeyboardInterrupt)
+            self.error = error
+        finally:
+            try:
+                self.on_end(self)
+            finally:
+                self._over.set()
+
+    def _build(self) -> Run:
+        config = self.config
+        if config is None:
+            assert self.record is not None, "a session has a config or a record"
+            config = RunConfig.from_dict(open_record(self.record).config)
+        splits = self.splits(config)
+        with _building:
+            # Asked for while another run was being built, or the data were on their way.
+            if self._asked.is_set():
+                raise _Stop
+            if self.record is not None:
+                return Run.resume(self.record, splits=splits, model=self.model, on_step=self._step)
+            return Run(config, splits=splits, model=self.model, on_step=self._step)
+
+    def _train(self, run: Run) -> None:
+        epochs = iter(run)
+        try:
+            for _ in epochs:
+                self.on_epoch(run)
+                if self._asked.is_set() and not run.loop.finished:
+                    raise _Stop
+        finally:
+            # Marks the record as stopped where it has not ended by itself.
+            epochs.close()  # type: ignore[attr-defined]
+
+    def _step(self, run: Run) -> None:
+        if self._asked.is_set():
+            raise _Stop
+        self.on_step(run)
+
+
+class Trainer(W.VBox):
+    """A widget that trains. Made again under the same name, it stops and replaces the one before,
+    so that a cell that is run again leaves no training behind that draws into new widgets.
+    """
+
+    what = "widget"
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name, self.status = name, StatusLine()
+        self.sessions: list[Session] = []
+        self._lock, self._detached = threading.RLock(), False
+
+    def claim(self, *parts: W.Widget) -> None:
+        """Take over the name; ``parts`` are off once a newer widget does so."""
+        self._ends = parts
+        with _owning:
+            before = _owners.get((type(self), self.name))
+            _owners[type(self), self.name] = self
+        if before is not None and before is not self:
+            before.detach()
+
+    def detach(self) -> None:
+        """Stop, and never draw again: another widget of this name has taken over."""
+        self._detached = True
+        for session in self.sessions:
+            session.stop()
+        for part in self._ends:
+            part.disabled = True
+        self.status.say(f"A newer {self.what} named '{self.name}' has taken over: go on there.")
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until nothing is training; False if that takes longer."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while running := [session for session in self.sessions if session.running]:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            if not running[0].wait(left):
+                return False
+        return True
+
+    def refuse(self, training: bool) -> None:
+        """Raise a RunError where a newer widget has taken over, or one more run cannot begin."""
+        if self._detached:
+            raise RunError(f"a newer {self.what} named '{self.name}' has taken over: go on there")
+        if training:
+            raise RunError(f"a run is training in this {self.what}: stop it first, or wait")
+
+
+class Pace:
+    """Says when it is time to draw again, so that watching costs little.
+
+    Drawing may take a sixteenth of the time. Within an epoch the clock of the run goes on,
+    so that it may take half of that only, and every two seconds at most.
+
+    Parameters
+    ----------
+    shortest
+        Seconds between two pictures, at least.
+    """
+
+    def __init__(self, shortest: float = 0.5):
+        self.shortest = shortest
+        self.took = 0.0
+        self.ended: float | None = None
+
+    def due(self, *, within_epoch: bool = False) -> bool:
+        """Whether it is time; the first picture always is."""
+        if self.ended is None:
+            return True
+        pause = max(WITHIN_EPOCH, 30 * self.took) if within_epoch else self.pause
+        return time.perf_counter() - self.ended >= pause
+
+    @property
+    def pause(self) -> float:
+        """Seconds from the end of one picture to the next."""
+        return max(self.shortest, 15 * self.took)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Measure what drawing takes."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.ended = time.perf_counter()
+            self.took = self.ended - begun
+
+
+class Player:
+    """A button that goes on by one step again and again until it is paused, or nothing is left.
+
+    The clock is here and not in the browser: a browser sends a tick whether the last
+    picture has been drawn or not, and a pause would wait behind all of them.
+
+    Parameters
+    ----------
+    first
+        Called when it begins to play: goes on by one, or back to the start.
+    step
+        Goes on by one; False where there is nothing left. Both are called in a thread.
+    seconds
+        Pause between two steps; may be changed while it plays.
+    says
+        What the button says while it rests, and while it goes on.
+    marker, hint
+        CSS class of the button, and what it does in words.
+    """
+
+    def __init__(
+        self,
+        first: Callable[[], object],
+        step: Callable[[], bool],
+        seconds: float,
+        *,
+        says: tuple[str, str] = ("Play", "Pause"),
+        marker: str = "bl-play",
+        hint: str = "Go through the epochs",
+    ):
+        self.first, self.step, self.seconds, self.says = first, step, seconds, says
+        self._lock = threading.Lock()
+        self._paused: threading.Event | None = None
+        self.button = button(says[0], self.toggle, marker, hint)
+
+    @property
+    def playing(self) -> bool:
+        """Whether it goes on."""
+        return self._paused is not None
+
+    def toggle(self) -> None:
+        """Play, or pause where it plays."""
+        if self.playing:
+            self.pause()
+        else:
+            self.play()
+
+    def play(self) -> None:
+        """Go on, step by step; the first one at once."""
+        with self._lock:
+            if self._paused is None:
+                self._say(threading.Event())
+                threading.Thread(
+                    target=self._go, args=(self._paused,), name="budgetlab-player", daemon=True
+                ).start()
+
+    def pause(self) -> None:
+        """Stay where it is."""
+        with self._lock:
+            if self._paused is not None:
+                self._paused.set()
+                self._say(None)
+
+    def _say(self, paused: threading.Event | None) -> None:
+        self._paused = paused
+        self.button.description = self.says[self.playing]
+
+    def _go(self, paused: threading.Event) -> None:
+        try:
+            self.first()
+            while not paused.wait(self.seconds) and self.step():
+                pass
+        finally:
+            with self._lock:
+                # Paused and played again, another thread has taken over.
+                if self._paused is paused:
+                    self._say(None)
