@@ -65,6 +65,10 @@ def write_run(
         }
         writer.append_epoch(row, arrays | {"probability": q})
     writer.save_thumbnails(*draw_thumbnails(counts, metadata))
+    if status == "finished":
+        label = np.arange(100) % 4
+        predicted = np.where(np.arange(100) % 5 == 0, 1, label)
+        writer.save_predictions(pd.DataFrame({"label": label, "predicted": predicted}))
     summary = {"method": config.method, "augmentation": config.augmentation, "epochs": epochs,
                "dataset": config.dataset, "budget": config.budget, "seed": config.seed,
                "status": status, "probability_kind": "draw"} | row  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -41,6 +42,7 @@ class Targets:
         for row in self.run:
             if row["epoch"] == 2:
                 break
+        self.run.writer.save_predictions(pd.DataFrame({"label": [0, 1], "predicted": [1, 1]}))
         self.run.writer.save_thumbnails(np.array([1, 2]), np.zeros((2, 8, 8, 1), np.uint8))
         self.good = self.run.writer.path
         self.npz = folder / "mine.npz"
@@ -63,8 +65,9 @@ class Targets:
         }
 
     def _parts(self) -> tuple[str, ...]:
-        return ("record.json", "epochs.csv", "thumbnails.npz", "state.pt", str(self.chunk),
-                "samples.zarr/zarr.json", "samples.zarr/loss/zarr.json")  # fmt: skip
+        return ("record.json", "epochs.csv", "thumbnails.npz", "predictions.npz", "state.pt",
+                str(self.chunk), "samples.zarr/zarr.json",
+                "samples.zarr/loss/zarr.json")  # fmt: skip
 
     @staticmethod
     def _config(folder: Path, data_root: Path) -> RunConfig:
@@ -124,7 +127,14 @@ class Targets:
                 return
             record = open_record(path)
             _ = repr(record), record.classes, record.fingerprint, record.probability_kind
-            _ = record.config, record.summary, record.status, record.epochs, record.thumbnails
+            _ = (
+                record.config,
+                record.summary,
+                record.status,
+                record.epochs,
+                record.thumbnails,
+                record.predictions,
+            )
             record.samples.load()
             frame = analysis.summaries([path])
             analysis.table(analysis.results(frame))

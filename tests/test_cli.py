@@ -422,10 +422,10 @@ def test_a_method_of_ones_own_is_named_by_its_module(call, quick, given):
 
 @pytest.mark.usefixtures("own_methods")
 def test_a_function_that_is_not_registered_is(call, quick, monkeypatch):
-    stop_after(monkeypatch, 3)
-    stopped = call(*quick, "--method", "ownmethods:plain", "--json")
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, 3)
+        stopped = call(*quick, "--method", "ownmethods:plain", "--json")
     assert stopped.code == commands.INTERRUPTED
-    monkeypatch.undo()
     record = stopped.json["record"]
     said = call("resume", record, "--method", "ownmethods.py:plain", "--json")
     assert (said.code, said.json["method"]) == (0, "plain")

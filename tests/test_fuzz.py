@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 NUMBERS = st.integers(0, 2**16 - 1)
 CUTS = st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=4)
 EXAMPLES = int(os.environ.get("BUDGETLAB_FUZZ", "60"))
-NAMES = ("record.json", "epochs.csv", "thumbnails.npz", "state.pt", "samples.zarr/zarr.json",
+NAMES = ("record.json", "epochs.csv", "thumbnails.npz", "predictions.npz", "state.pt",
+         "samples.zarr/zarr.json",
          "samples.zarr/loss/zarr.json", "chunk", "npz", "config", "command", "table", "lock",
          *(f"image {kind}" for kind in ("png", "jpg", "gif", "bmp", "tiff", "webp", "ppm", "tga")),
          )  # fmt: skip

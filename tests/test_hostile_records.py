@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -18,7 +19,7 @@ from budgetlab.errors import InputError
 from budgetlab.records import open_record, safety
 from budgetlab.training import Run
 
-PARTS = ("epochs", "samples", "thumbnails")
+PARTS = ("epochs", "samples", "thumbnails", "predictions")
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def record(config) -> Path:
             break
     images = np.zeros((2, 8, 8, 1), np.uint8)
     run.writer.save_thumbnails(np.array([1, 2]), images)
+    run.writer.save_predictions(pd.DataFrame({"label": [0, 300], "predicted": [1, 2]}))
     return run.writer.path
 
 
@@ -45,12 +47,13 @@ def said(what: Callable[[], object]) -> str:
 # Links and odd files
 
 
-@pytest.mark.parametrize("name", ["record.json", "epochs.csv", "thumbnails.npz", "state.pt"])
+@pytest.mark.parametrize("name", ["record.json", "epochs.csv", "thumbnails.npz", "predictions.npz",
+                                  "state.pt"])  # fmt: skip
 def test_a_file_that_is_a_link_out_of_the_record_is_not_read(record, tmp_path, name):
     elsewhere = tmp_path / name
     (record / name).rename(elsewhere)
     (record / name).symlink_to(elsewhere)
-    part = {"epochs.csv": "epochs", "thumbnails.npz": "thumbnails"}.get(name)
+    part = name.partition(".")[0]
     read = {"record.json": open_record, "state.pt": Run.resume}.get(
         name, lambda path: getattr(open_record(path), part)
     )
@@ -118,13 +121,14 @@ def test_resuming_downloads_nothing_on_its_own(record, monkeypatch):
 # Sizes
 
 
-@pytest.mark.parametrize("name", ["record.json", "epochs.csv", "thumbnails.npz", "state.pt"])
+@pytest.mark.parametrize("name", ["record.json", "epochs.csv", "thumbnails.npz", "predictions.npz",
+                                  "state.pt"])  # fmt: skip
 def test_a_file_larger_than_any_of_ours_is_not_read(record, monkeypatch, name):
     monkeypatch.setitem(safety.MOST, name, 10)
 
     def read() -> None:
         opened = open_record(record)
-        _ = opened.epochs, opened.thumbnails
+        _ = opened.epochs, opened.thumbnails, opened.predictions
         Run.resume(record)
 
     assert name in said(read)

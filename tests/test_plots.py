@@ -75,6 +75,8 @@ CALLS = {
     "probability_vs_loss": lambda folder, record, ax: plots.probability_vs_loss(record, ax=ax),
     "ranked_picks": lambda folder, record, ax: plots.ranked_picks(folder, ax=ax),
     "measure_vs_measure": lambda folder, record, ax: plots.measure_vs_measure(record, ax=ax),
+    "class_accuracy": lambda folder, record, ax: plots.class_accuracy(record, ax=ax),
+    "confusion": lambda folder, record, ax: plots.confusion(record, ax=ax),
     "class_share": lambda folder, record, ax: plots.class_share(record, ax=ax),
     "flagged_share": lambda folder, record, ax: plots.flagged_share(folder, ax=ax),
     "image_grid": lambda folder, record, ax: plots.image_grid(record, ax=ax),
@@ -91,6 +93,17 @@ CALLS = {
         {"as stored": list(record.thumbnails.values())[:3]}, ax=ax
     ),
 }
+
+
+def test_the_worst_class_is_on_top_and_the_confusion_names_it(record, ax):
+    plots.class_accuracy(record, ax=ax)
+    assert ax.get_yticklabels()[0].get_text() == "square (25)"
+    means = [line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1]
+    assert means[-1] == pytest.approx(100 * analysis.mean_accuracies(record)["over_classes"])
+    mixed = plots.confusion(record, ax=Figure().subplots())
+    assert "15 of 100 test samples are wrong" in plots.alt_text(mixed)
+    assert "circle taken for square (5)" in plots.alt_text(mixed)
+    assert [text.get_text() for text in mixed.texts][:3] == ["80", "20", "100"]
 
 
 def test_every_plot_is_called_here():

@@ -50,6 +50,13 @@ def text(folder):
     return path.read_text(encoding="utf-8")
 
 
+def test_the_page_says_where_it_goes_wrong(text):
+    section = text[text.index('<section id="classes">') : text.index('<section id="samples">')]
+    assert "p-SGD: 85.0% of the samples, 85.0% as a mean over the classes" in section
+    assert "Test accuracy of 4 of 4 groups" in section
+    assert "circle taken for square (5)" in section
+
+
 def test_the_page_needs_nothing_from_outside(text):
     page = Page(text)
     for tag, attributes in page.metadata:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
@@ -12,25 +11,27 @@ from budgetlab.records import Record
 
 __all__ = ["confusion", "group_accuracy", "groups_of_record", "mean_accuracies"]
 
+Predictions = Record | pd.DataFrame
+
 
 def group_accuracy(
-    labels: np.ndarray,
-    predictions: np.ndarray,
-    groups: np.ndarray | None = None,
+    data: Predictions,
+    by: str = "label",
     *,
-    names: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """How often is each group right? By class, or by anything that is known of the samples.
 
     Parameters
     ----------
-    labels, predictions
-        Class of each sample and class predicted, int ``[N]``, such as of the test set.
-    groups
-        Group of each sample, ``[N]``: a column of the metadata, say. By default its class.
-    names
-        Names of the classes, used where ``groups`` is not given.
+    data
+        A record that is finished, for its test samples; or a frame with the columns ``label``
+        and ``predicted``, class numbers, as :attr:`budgetlab.Record.predictions`.
+    by
+        Column of the groups: ``label``, or one of the metadata.
+    classes
+        Names of the classes; by default those of the record.
     confidence
         Of Wilson's interval, in (0, 1).
 
@@ -39,56 +40,61 @@ def group_accuracy(
     DataFrame
         One row a group, worst first: ``group``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``
         and ``mistaken_for``, the class most often predicted instead (empty without a mistake).
+        ``attrs`` holds :func:`mean_accuracies`.
 
     Raises
     ------
     InputError
-        If the arrays differ in length, are empty, or a class has no name.
+        If there are no predictions, a class has no name, or there is no such column.
     """
-    labels, predictions = _checked(labels, predictions, names)
-    by = labels if groups is None else np.asarray(groups)
-    if len(by) != len(labels):
-        raise InputError(f"groups has {len(by)} entries for {len(labels)} samples: give one each")
-    frame = pd.DataFrame({"group": by, "right": labels == predictions, "said": predictions})
+    frame, names = _predicted(data, classes)
+    if by not in frame:
+        raise unknown("group", by, [str(name) for name in frame if name != "predicted"])
+    frame = frame.assign(right=frame["label"] == frame["predicted"])
     rows = []
-    for group, part in frame.groupby("group", sort=True):
+    for group, part in frame.groupby(by, sort=True):
         right, n = int(part["right"].sum()), len(part)
         low, high = proportion_confint(right, n, 1 - confidence, method="wilson")
-        wrong = part.loc[~part["right"], "said"]
+        wrong = part.loc[~part["right"], "predicted"]
         instead = "" if wrong.empty else _name(wrong.mode().iloc[0], names)
-        shown = group if groups is not None else _name(group, names)
+        shown = _name(group, names) if by in ("label", "true_label") else group
         rows.append({"group": shown, "n": n, "accuracy": right / n, "ci_low": float(low),
                      "ci_high": float(high), "mistaken_for": instead})  # fmt: skip
-    return pd.DataFrame(rows).sort_values("accuracy", kind="stable", ignore_index=True)
+    table = pd.DataFrame(rows).sort_values("accuracy", kind="stable", ignore_index=True)
+    table.attrs = mean_accuracies(frame)
+    return table
 
 
-def mean_accuracies(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+def mean_accuracies(data: Predictions) -> dict[str, float]:
     """Accuracy as a mean over samples, and as a mean over classes.
 
     The two part where classes differ in size: the mean over classes counts a rare class
     as much as a frequent one (balanced accuracy).
+
+    Parameters
+    ----------
+    data
+        As for :func:`group_accuracy`.
 
     Returns
     -------
     dict
         ``over_samples`` and ``over_classes``, each in [0, 1].
     """
-    labels, predictions = _checked(labels, predictions, None)
-    right = pd.Series(labels == predictions)
+    frame, _ = _predicted(data, None)
+    right = frame["label"] == frame["predicted"]
     return {
         "over_samples": float(right.mean()),
-        "over_classes": float(right.groupby(labels).mean().mean()),
+        "over_classes": float(right.groupby(frame["label"]).mean().mean()),
     }
 
 
-def confusion(
-    labels: np.ndarray, predictions: np.ndarray, *, names: Sequence[str] | None = None
-) -> pd.DataFrame:
+def confusion(data: Predictions, *, classes: Sequence[str] | None = None) -> pd.DataFrame:
     """Which classes are taken for which? Counts, one row a true class, one column a predicted one.
 
     Parameters
     ----------
-    labels, predictions, names
+    data, classes
         As for :func:`group_accuracy`.
 
     Returns
@@ -96,10 +102,11 @@ def confusion(
     DataFrame
         int ``[C, C]``, square: every class that is a label, a prediction or has a name.
     """
-    labels, predictions = _checked(labels, predictions, names)
-    classes = sorted({*labels.tolist(), *predictions.tolist(), *range(len(names or ()))})
-    table = pd.crosstab(labels, predictions).reindex(index=classes, columns=classes, fill_value=0)
-    called = [_name(number, names) for number in classes]
+    frame, names = _predicted(data, classes)
+    numbers = sorted({*frame["label"], *frame["predicted"], *range(len(names))})
+    table = pd.crosstab(frame["label"], frame["predicted"])
+    table = table.reindex(index=numbers, columns=numbers, fill_value=0)
+    called = [_name(number, names) for number in numbers]
     return table.set_axis(called, axis=0).set_axis(called, axis=1).rename_axis(
         index="label", columns="predicted"
     )  # fmt: skip
@@ -137,26 +144,30 @@ def groups_of_record(record: Record, by: str = "label") -> pd.DataFrame:
         never_learned=("never_learned", "mean"), mean_loss=("mean_loss", "mean"),
     )  # fmt: skip
     table = found.rename_axis("group").reset_index()
-    classes = record.about.get("data", {}).get("classes")
-    if by in ("label", "true_label") and classes:
-        table["group"] = [_name(number, classes) for number in table["group"]]
+    if by in ("label", "true_label"):
+        table["group"] = [_name(number, record.classes) for number in table["group"]]
     return table.sort_values("right", kind="stable", ignore_index=True)
 
 
-def _checked(
-    labels: np.ndarray, predictions: np.ndarray, names: Sequence[str] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    if labels.ndim != 1 or labels.shape != predictions.shape or not len(labels):
+def _predicted(
+    data: Predictions, classes: Sequence[str] | None
+) -> tuple[pd.DataFrame, Sequence[str]]:
+    """Labels and predictions, and the names of the classes."""
+    frame = data.predictions if isinstance(data, Record) else data
+    if not len(frame) and isinstance(data, Record):
         raise InputError(
-            f"labels of shape {list(labels.shape)} and predictions of shape "
-            f"{list(predictions.shape)} do not fit: give one class a sample in each"
+            f"'{data.path}' holds no predictions for the test samples: give a run that was "
+            "finished by this version"
         )
-    most = int(max(labels.max(), predictions.max()))
-    if names is not None and most >= len(names):
-        raise InputError(f"class {most} has no name: names has {len(names)} entries")
-    return labels, predictions
+    if not {"label", "predicted"} <= set(frame) or not len(frame):
+        raise InputError("this frame has no predictions: give the columns label and predicted")
+    if classes is None:
+        classes = data.classes if isinstance(data, Record) else ()
+    most = int(frame[["label", "predicted"]].max().max())
+    if classes and most >= len(classes):
+        raise InputError(f"class {most} has no name: classes has {len(classes)} entries")
+    return frame, classes
 
 
-def _name(number: int, names: Sequence[str] | None) -> str:
-    return str(number) if names is None else str(names[int(number)])
+def _name(number: int, names: Sequence[str]) -> str:
+    return str(names[int(number)]) if names else str(number)

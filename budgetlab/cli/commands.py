@@ -324,9 +324,13 @@ def _train(run: "Run", as_json: bool) -> int:
 def _in_words(summary: dict[str, Any]) -> str:
     looked = summary["looked_samples"]
     looking = f" and looked at {looked:,}" if looked else ""
+    accuracy, by_class = summary["test_accuracy"], summary["test_class_accuracy"]
+    # Where classes differ in size, one number is not enough.
+    uneven = by_class is not None and abs(by_class - accuracy) > 0.001
+    mean = f" ({by_class:.4f} as a mean over the classes)" if uneven else ""
     return (
         f"{summary['method']} at budget {summary['budget']:g}: test accuracy "
-        f"{summary['test_accuracy']:.4f} after {summary['steps']:,} steps, trained on "
+        f"{accuracy:.4f}{mean} after {summary['steps']:,} steps, trained on "
         f"{summary['trained_samples']:,} samples{looking}, {summary['flops']:.3g} flops, "
         f"{summary['seconds']:.1f} s\nrecord: {summary['record']}"
     )

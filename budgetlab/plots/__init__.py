@@ -8,7 +8,9 @@ from budgetlab.plots.budgets import budget_curves, coverage
 from budgetlab.plots.choices import agreement_matrix, picks_by
 from budgetlab.plots.gradients import gradient_errors, gradient_quality
 from budgetlab.plots.groups import (
+    class_accuracy,
     class_share,
+    confusion,
     credit_calibration,
     flagged_share,
     measure_vs_measure,
@@ -31,7 +33,9 @@ __all__ = [
     "agreement_matrix",
     "alt_text",
     "budget_curves",
+    "class_accuracy",
     "class_share",
+    "confusion",
     "cost_ledger",
     "coverage",
     "credit_calibration",

@@ -1,12 +1,19 @@
-"""Measures against each other, classes over time, flagged samples, credit under mixing."""
+"""Measures against each other, classes and their confusion, flagged samples, credit."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import calibration, credit_by_reference, measures, selection
+from budgetlab.analysis import (
+    calibration,
+    credit_by_reference,
+    group_accuracy,
+    measures,
+    selection,
+)
 from budgetlab.analysis import class_share as find_class_share
+from budgetlab.analysis import confusion as find_confusion
 from budgetlab.analysis.conditions import require
 from budgetlab.errors import InputError
 from budgetlab.plots import style
@@ -16,7 +23,14 @@ from budgetlab.records import Record, Records, open_records
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["class_share", "credit_calibration", "flagged_share", "measure_vs_measure"]
+__all__ = [
+    "class_accuracy",
+    "class_share",
+    "confusion",
+    "credit_calibration",
+    "flagged_share",
+    "measure_vs_measure",
+]
 
 FLAGS = {"noisy": "samples with a wrong label", "ambiguous": "ambiguous samples"}
 
@@ -210,3 +224,84 @@ def credit_calibration(
         y_name = "mean probability credited under mixing"
     text = f"{y_name} against {x_name}. {'; '.join(said)}."
     return style.finish(ax, x=x_name, y=y_name, legend=True, text=text)
+
+
+def class_accuracy(
+    data: Record | pd.DataFrame, by: str = "label", *, most: int = 20, ax: "Axes | None" = None
+) -> "Axes":
+    """Where does it go wrong? Test accuracy of each class, or group, with its interval.
+
+    Parameters
+    ----------
+    data, by
+        As for :func:`budgetlab.analysis.group_accuracy`; or a frame from there.
+    most
+        Groups drawn, the worst of them.
+    ax
+        Where to draw; a new figure by default.
+    """
+    is_table = isinstance(data, pd.DataFrame) and "mistaken_for" in data
+    frame = data if is_table else group_accuracy(data, by)
+    require(frame, ["group", "n", "accuracy", "ci_low", "ci_high"], "a frame of accuracies")
+    shown = frame.nsmallest(most, "accuracy", keep="first").iloc[::-1]
+    ax = style.axes(ax, (6.4, 1.2 + 0.26 * len(shown)))
+    place, value = np.arange(len(shown)), 100 * shown["accuracy"]
+    reach = np.abs(100 * shown[["ci_low", "ci_high"]].to_numpy().T - value.to_numpy())
+    ax.errorbar(value, place, xerr=reach, fmt="o", color=style.COLOURS[0], markersize=5)
+    names = [f"{group} ({n:,})" for group, n in zip(shown["group"], shown["n"], strict=True)]
+    ax.set_yticks(place, [style.literal(name) for name in names])
+    ax.set_xlim(-2, 102)
+    said, means = "", frame.attrs
+    if means:
+        ax.axvline(100 * means["over_samples"], color=style.INK, linewidth=1, label="all samples")
+        ax.axvline(100 * means["over_classes"], color=style.INK, linewidth=1, linestyle="--",
+                   label="mean over the classes")  # fmt: skip
+        said = (f" {100 * means['over_samples']:.1f}% of all samples are right, and "
+                f"{100 * means['over_classes']:.1f}% as a mean over the classes.")  # fmt: skip
+    worst, best = shown.iloc[-1], frame.loc[frame["accuracy"].idxmax()]
+    return style.finish(
+        ax,
+        x=style.axis_name("test_accuracy"),
+        legend=True,
+        text=f"Test accuracy of {len(shown)} of {len(frame)} groups, with intervals: from "
+        f"{100 * worst['accuracy']:.1f}% for {worst['group']} to {100 * best['accuracy']:.1f}% "
+        f"for {best['group']}.{said}",
+    )
+
+
+def confusion(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+    """Which classes are taken for which? Shares of each true class, one row each.
+
+    Parameters
+    ----------
+    data
+        As for :func:`budgetlab.analysis.confusion`; or a table from there. Beyond twenty
+        classes, the twenty with the most mistakes are drawn.
+    ax
+        Where to draw; a new figure by default.
+    """
+    is_table = isinstance(data, pd.DataFrame) and data.index.name == "label"
+    table = data if is_table else find_confusion(data)
+    mistakes = table.where(~np.eye(len(table), dtype=bool), 0)
+    kept = (mistakes.sum(axis=1) + mistakes.sum(axis=0)).nlargest(20, keep="first").index
+    kept = [name for name in table.index if name in kept]
+    share = table.div(table.sum(axis=1).clip(lower=1), axis=0).loc[kept, kept]
+    ax = style.axes(ax, (2.2 + 0.36 * len(kept), 1.6 + 0.36 * len(kept)))
+    ax.imshow(100 * share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for row, column in np.argwhere(share.to_numpy() >= 0.005):
+        value = share.iloc[row, column]
+        ax.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8,
+                color="white" if value > 0.55 else style.INK)  # fmt: skip
+    names = [style.literal(name) for name in kept]
+    ax.set_xticks(range(len(kept)), names, rotation=45, ha="right")
+    ax.set_yticks(range(len(kept)), names)
+    worst = mistakes.stack().nlargest(3)
+    pairs = [f"{a} taken for {b} ({n:,})" for (a, b), n in worst.items() if n]
+    style.finish(
+        ax, x="predicted", y="true class (shares of it, %)",
+        text=f"Confusion of {len(kept)} of {len(table)} classes: {int(mistakes.sum().sum()):,} of "
+        f"{int(table.sum().sum()):,} test samples are wrong"
+        + (f", most often {'; '.join(pairs)}." if pairs else "."),
+    )  # fmt: skip
+    ax.grid(False)
+    return ax

@@ -7,6 +7,7 @@ A record is a folder:
 ``epochs.csv``         one row an epoch: costs, learning rate, losses, accuracies
 ``samples.zarr``       xarray Dataset, dims epoch x sample; one chunk an epoch. ``p_y`` is
                        stored only where it is not ``exp(-loss)``
+``predictions.npz``    what was predicted for each test sample after the last epoch
 ``thumbnails.npz``     small images of the most telling training samples
 ``model.safetensors``  the trained weights
 ``state.pt``           what resuming needs; loaded with ``weights_only=True``

@@ -1,5 +1,6 @@
 """What the files of a record hold and may hold, in one place for the writer and the reader."""
 
+import io
 import math
 import os
 import tempfile
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     import zarr
     from zarr.codecs import BloscCodec
 
-__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "complaint", "packing", "plain",
-           "read_texts", "round_loss", "round_mantissa", "without_implied", "write_atomically",
-           "write_column"]  # fmt: skip
+__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "complaint", "pack_table", "packing",
+           "plain", "read_texts", "round_loss", "round_mantissa", "unpack_table", "without_implied",
+           "write_atomically", "write_column"]  # fmt: skip
 
 FORMAT = 1
 
@@ -153,6 +154,43 @@ def read_texts(data: "xr.Dataset") -> "xr.Dataset":
     return data
 
 
+def pack_table(table: pd.DataFrame) -> bytes:
+    """Return the columns of a table that are numbers, truth values or texts as bytes of an npz."""
+    columns = {}
+    for name, column in table.items():
+        if isinstance(column.dtype, pd.BooleanDtype | pd.Int64Dtype):
+            column = column.astype(float)
+        values = column.to_numpy()
+        if values.dtype.kind == "f":
+            columns[str(name)] = round_mantissa(values.astype(np.float32))
+        elif values.dtype.kind in "iu" and len(values):
+            smallest = np.promote_types(*map(np.min_scalar_type, (values.min(), values.max())))
+            columns[str(name)] = values.astype(smallest)
+        elif values.dtype.kind == "b":
+            columns[str(name)] = values
+        elif all(isinstance(one, str) for one in values):
+            columns[str(name)] = np.char.encode(values.astype(str), "utf-8", "replace")
+    file = io.BytesIO()
+    np.savez_compressed(file, **columns)
+    return file.getvalue()
+
+
+def unpack_table(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Turn the arrays that :func:`pack_table` wrote into a table again.
+
+    Raises
+    ------
+    ValueError
+        If they are not columns of one length, with whole numbers as ``label`` and ``predicted``.
+    """
+    if any(columns[name].dtype.kind not in "iu" for name in ("label", "predicted")):
+        raise ValueError("labels and predictions are not whole numbers")
+    return pd.DataFrame({
+        name: np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values
+        for name, values in columns.items()
+    }).rename_axis("sample")  # fmt: skip
+
+
 def plain(value: Any) -> Any:
     """Turn numpy values into plain ones, and NaN and infinities into null."""
     if isinstance(value, dict):
@@ -210,7 +248,8 @@ KNOWN: dict[str, dict[str, Kind]] = {
     "data": {"fingerprint": TEXT, "val_fingerprint": TEXT, "name": TEXT, "classes": LIST,
              "skipped": LIST, "shape": LIST, "train": WHOLE, "test": WHOLE, "val": WHOLE,
              "intake": TABLE},
-    "summary": {**dict.fromkeys(("test_accuracy", "test_loss", "steps", "trained_samples",
+    "summary": {**dict.fromkeys(("test_accuracy", "test_class_accuracy", "test_loss",
+                                 "steps", "trained_samples",
                                  "looked_samples", "flops", "seconds", "proxy_samples"), MEASURED),
                 "epochs": WHOLE, "probability_kind": TEXT},
 }  # fmt: skip

@@ -21,6 +21,7 @@ from budgetlab.records.format import (
     SAMPLE_ARRAYS,
     complaint,
     read_texts,
+    unpack_table,
 )
 from budgetlab.records.lock import is_held, lock_of
 from budgetlab.records.safety import (
@@ -149,8 +150,7 @@ class Record:
         missing = [name for name in EPOCH_COLUMNS if name not in table]
         if missing:
             raise InputError(f"'{path}' lacks the columns {', '.join(missing)}")
-        text = [name for name in EPOCH_COLUMNS if not pd.api.types.is_numeric_dtype(table[name])]
-        if text:
+        if text := [n for n in EPOCH_COLUMNS if not pd.api.types.is_numeric_dtype(table[n])]:
             raise InputError(f"'{path}' has entries that are no numbers in {', '.join(text)}")
         return table
 
@@ -199,7 +199,7 @@ class Record:
             return {}
         try:
             arrays = read_npz(own_file(self.path, path.name), ("indices", "images"), NO_RECORD)
-            indices, images = arrays["indices"], arrays["images"]
+            indices, images = (arrays[name] for name in ("indices", "images"))
             if indices.ndim != 1 or len(indices) != len(images):
                 raise ValueError("it does not hold one image for each number")
         except InputError:
@@ -207,6 +207,22 @@ class Record:
         except DAMAGED_ARCHIVE as error:
             raise InputError(f"'{path}' cannot be read: {_reason(error)}") from None
         return dict(zip(indices.tolist(), images, strict=True))
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """What was predicted for each test sample after the last epoch.
+
+        ``label``, ``predicted``, metadata; empty if not finished, or of an earlier version.
+        """
+        path = self.path / "predictions.npz"
+        if not path.is_file():
+            return pd.DataFrame()
+        try:
+            return unpack_table(read_npz(own_file(self.path, path.name), None, NO_RECORD))
+        except InputError:
+            raise
+        except DAMAGED_ARCHIVE as error:
+            raise InputError(f"'{path}' cannot be read: {_reason(error)}") from None
 
 
 def open_record(path: Path | str) -> Record:
@@ -304,12 +320,8 @@ def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
     )
     kept += sum(array.nbytes for array in arrays.values() if array.ndim < 2)
     require_memory(f"'{path}'", kept, NO_RECORD)
-    options: dict[str, Any] = {
-        "consolidated": False,
-        "chunks": None,
-        "zarr_format": 3,
-        "mask_and_scale": False,
-    }
+    options: dict[str, Any] = {"consolidated": False, "chunks": None, "zarr_format": 3,
+                               "mask_and_scale": False}  # fmt: skip
     try:
         return xr.open_zarr(path, **options).isel(epoch=slice(0, epochs))
     except ValueError:
@@ -362,7 +374,7 @@ def _guarded(data: "xr.Dataset", path: Path) -> "xr.Dataset":
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
+    """First line of what an error says, or its kind."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 

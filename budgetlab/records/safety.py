@@ -27,7 +27,7 @@ MIB = 2**20
 # Bytes that a file of a record may have. The largest of our own, with 100,000 epochs or as
 # many classes, need a tenth of it.
 MOST = {"record.json": 64 * MIB, "epochs.csv": 256 * MIB, "thumbnails.npz": 256 * MIB,
-        "zarr.json": MIB, "state.pt": 64 * 1024 * MIB}  # fmt: skip
+        "predictions.npz": 256 * MIB, "zarr.json": MIB, "state.pt": 64 * 1024 * MIB}  # fmt: skip
 # How arrays of ours are packed; chunks begin with what they are unpacked to.
 CODECS = {"bytes", "blosc", "zstd"}
 CHUNK_START = 18
@@ -165,7 +165,7 @@ def check_stored(file: Path) -> None:
             raise ValueError("it is not as torch writes it")
 
 
-def declared_sizes(file: Path | io.BufferedIOBase, known: Collection[str]) -> int:
+def declared_sizes(file: Path | io.BufferedIOBase, known: Collection[str] | None) -> int:
     """Bytes of the known arrays of an npz file by their headers, which must be true.
 
     Raises
@@ -178,8 +178,8 @@ def declared_sizes(file: Path | io.BufferedIOBase, known: Collection[str]) -> in
     total = 0
     with zipfile.ZipFile(file) as archive:
         inside = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-        for name in known:
-            if name in inside:
+        for name in inside:
+            if known is None or name in known:
                 total += _declared_size(archive, inside[name], name)
     return total
 
@@ -202,8 +202,10 @@ def _declared_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) 
     return size
 
 
-def read_npz(file: Path, known: Collection[str], remedy: str) -> dict[str, np.ndarray]:
+def read_npz(file: Path, known: Collection[str] | None, remedy: str) -> dict[str, np.ndarray]:
     """Read the known arrays of an npz file, once their headers say that they are harmless.
+
+    ``known`` may be None, for all there are.
 
     Raises
     ------
@@ -215,7 +217,7 @@ def read_npz(file: Path, known: Collection[str], remedy: str) -> dict[str, np.nd
     require_memory(f"'{file}'", declared_sizes(file, known), remedy)
     # Opened here: numpy leaves a damaged file open.
     with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
-        return {name: stored[name] for name in known if name in stored}
+        return {name: stored[name] for name in stored if known is None or name in known}
 
 
 def available_memory() -> int | None:

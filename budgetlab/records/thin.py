@@ -22,6 +22,7 @@ from budgetlab.records.format import (
     write_column,
 )
 from budgetlab.records.reader import Record, open_record
+from budgetlab.records.safety import own_file
 from budgetlab.records.writer import pack_thumbnails
 
 if TYPE_CHECKING:
@@ -102,8 +103,9 @@ def thin(
         _write_arrays(folder, record, data, kept, chosen)
         if images:
             _write_thumbnails(folder, record, kept)
-        if (record.path / "epochs.csv").is_file():
-            write_atomically(folder / "epochs.csv", (record.path / "epochs.csv").read_bytes())
+        for name in ("epochs.csv", "predictions.npz"):
+            if (record.path / name).is_file():
+                write_atomically(folder / name, own_file(record.path, name).read_bytes())
         about = _about(record, kept, chosen, data.sizes["sample"], seed)
         text = json.dumps(plain(about), indent=1, allow_nan=False)
         write_atomically(folder / "record.json", text.encode())

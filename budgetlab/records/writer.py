@@ -20,6 +20,7 @@ from budgetlab.records.format import (
     EPOCH_COLUMNS,
     FORMAT,
     SAMPLE_ARRAYS,
+    pack_table,
     packing,
     plain,
     round_loss,
@@ -171,6 +172,10 @@ class RecordWriter:
     def save_thumbnails(self, indices: np.ndarray, images: np.ndarray) -> None:
         """Keep images ``uint8 [K, H, W, C]`` of the training samples ``indices [K]``."""
         write_atomically(self.path / "thumbnails.npz", pack_thumbnails(indices, images))
+
+    def save_predictions(self, table: pd.DataFrame) -> None:
+        """Keep what was predicted for the test samples: ``label``, ``predicted``, metadata."""
+        write_atomically(self.path / "predictions.npz", pack_table(table))
 
     def _save_about(self) -> None:
         text = json.dumps(plain(self.about), indent=1, allow_nan=False)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MIXING", "Picture", "draw", "panels", "section_over_runs", "section_pay",
-           "section_samples"]  # fmt: skip
+__all__ = ["MIXING", "Picture", "draw", "panels", "section_classes", "section_over_runs",
+           "section_pay", "section_samples"]  # fmt: skip
 
 DOTS_PER_INCH = 160
 WIDE = (9.4, 4.6)
@@ -126,6 +126,19 @@ def section_over_runs(
         size = (9.4, 1.4 + 0.32 * conditions)
         pictures["ledger"] = draw(plots.cost_ledger, frame, size=size)
     return pictures
+
+
+def section_classes(chosen: dict[str, Record]) -> list[dict[str, Any]]:
+    """Accuracy by class and confusion of each run that kept its predictions."""
+    found = []
+    for name, record in chosen.items():
+        with contextlib.suppress(InputError):
+            table = analysis.group_accuracy(record)
+            rows = min(20, len(table))
+            classes = draw(plots.class_accuracy, table, size=(9.4, 1.4 + 0.26 * rows))
+            mixed = draw(plots.confusion, record, size=(2.2 + 0.36 * rows, 1.6 + 0.36 * rows))
+            found.append({"name": name, "classes": classes, "confusion": mixed} | table.attrs)
+    return found
 
 
 def section_pay(runs: Sequence[Record]) -> dict[str, Any] | None:

@@ -17,7 +17,13 @@ from budgetlab.errors import InputError, RunError
 from budgetlab.plots.samples import run_names
 from budgetlab.plots.style import capital
 from budgetlab.records import Record, Records, open_records, write_atomically
-from budgetlab.report.figures import MIXING, section_over_runs, section_pay, section_samples
+from budgetlab.report.figures import (
+    MIXING,
+    section_classes,
+    section_over_runs,
+    section_pay,
+    section_samples,
+)
 from budgetlab.report.reproduce import command
 
 __all__ = ["write"]
@@ -109,6 +115,7 @@ def _content(records: Records) -> dict[str, Any]:
         "more_findings": findings[SHOWN_FINDINGS:],
         "why_not": why_not,
         "over_runs": over_runs,
+        "classes": section_classes(chosen),
         "samples": samples,
         "pay": section_pay(runs),
         "chosen": {name: str(record.path) for name, record in chosen.items()},

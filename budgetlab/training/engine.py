@@ -7,6 +7,7 @@ import contextlib
 import copy
 import inspect
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from budgetlab.history import Credit, Measures, assign_credit, measure
 from budgetlab.samplers.base import Batch, ForwardResult
 from budgetlab.training.graphs import GraphedNetwork, graph_if_it_pays
 
-__all__ = ["Engine", "Outcome"]
+__all__ = ["Engine", "Evaluation", "Outcome"]
 
 EVALUATION_BATCH = 500
 
@@ -42,6 +43,14 @@ class Outcome:
     loss: Tensor
     credit: Credit
     seen: Measures
+
+
+class Evaluation(NamedTuple):
+    """Mean cross-entropy and accuracy on some samples, and the class predicted for each."""
+
+    loss: float
+    accuracy: float
+    predicted: Tensor
 
 
 def _require_single(model_name: str, network: nn.Module, shape: tuple[int, ...]) -> None:
@@ -233,15 +242,19 @@ class Engine:
         seen = measure(logits.detach()[credit.rows], self.samples.y[credit.samples])
         return Outcome(losses.detach().mean(), credit, seen)
 
-    def evaluate(self, samples: Dataset) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy on samples that are on the device, as they are."""
+    def evaluate(self, samples: Dataset) -> Evaluation:
+        """Judge samples that are on the device, as they are."""
         self.network.eval()
         loss = torch.zeros((), device=self.device)
         correct = torch.zeros((), device=self.device)
+        predicted = []
         with torch.no_grad():
             for start in range(0, len(samples), EVALUATION_BATCH):
                 rows = slice(start, start + EVALUATION_BATCH)
-                seen = measure(self.logits(samples.x[rows]), samples.y[rows])
+                logits = self.logits(samples.x[rows])
+                seen = measure(logits, samples.y[rows])
                 loss += seen.loss.sum()
                 correct += seen.correct.sum()
-        return loss.item() / len(samples), correct.item() / len(samples)
+                predicted.append(logits.argmax(1))
+        size = len(samples)
+        return Evaluation(loss.item() / size, correct.item() / size, torch.cat(predicted))

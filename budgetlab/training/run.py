@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import pandas as pd
+from torch import Tensor, nn
 
 from budgetlab import models
 from budgetlab.budget import Budget, Ledger
@@ -119,6 +120,7 @@ class Run:
                 if samples is not None
             }
         self._consistent = True
+        self._predicted: Tensor | None = None
         self._state_saved, self._state_epoch = -math.inf, 0
 
     @property
@@ -323,9 +325,12 @@ class Run:
         every = self.config.evaluate_every
         evaluated = self.loop.finished or (every > 0 and number % every == 0)
         for name, samples in self.held_out.items():
-            row[f"{name}_loss"], row[f"{name}_accuracy"] = (
-                self.loop.engine.evaluate(samples) if evaluated else (math.nan, math.nan)
-            )
+            row[f"{name}_loss"] = row[f"{name}_accuracy"] = math.nan
+            if evaluated:
+                found = self.loop.engine.evaluate(samples)
+                row[f"{name}_loss"], row[f"{name}_accuracy"] = found.loss, found.accuracy
+                if name == "test":
+                    self._predicted = found.predicted
         self.writer.append_epoch(row, self.loop.epoch_arrays())
         if time.monotonic() - self._state_saved >= self.state_seconds or self.loop.finished:
             self._save_state(number)
@@ -342,19 +347,40 @@ class Run:
         picked = checkpoint.pick_thumbnails(self.splits.train, self.history)
         if picked is not None:
             self.writer.save_thumbnails(*picked)
+        self.writer.save_predictions(self._predictions())
         self.writer.set_status("finished", "", self.summary("finished"))
+
+    def _predictions(self) -> pd.DataFrame:
+        """The test samples with what the last evaluation, after the last epoch, predicted."""
+        if self._predicted is None:  # resumed after it
+            self._predicted = self.loop.engine.evaluate(self.held_out["test"]).predicted
+        label, predicted = (t.cpu().numpy() for t in (self.held_out["test"].y, self._predicted))
+        return self.splits.test.metadata.assign(label=label, predicted=predicted)
+
+    def _class_accuracy(self, status: str) -> float | None:
+        """Mean over classes of the test accuracy; None before the end."""
+        if status != "finished":
+            return None
+        if self._predicted is None:
+            return self.writer.about["summary"].get("test_class_accuracy")
+        table = self._predictions()
+        right = table["label"] == table["predicted"]
+        return float(right.groupby(table["label"]).mean().mean())
 
     def summary(self, status: str | None = None) -> dict[str, Any]:
         """What ``budgetlab train --json`` prints.
 
         ``test_accuracy`` is that of the last epoch, never the best one seen; None where
-        that epoch was not evaluated (``evaluate_every``).
+        that epoch was not evaluated (``evaluate_every``). ``test_class_accuracy`` is the mean
+        over the classes, which counts a rare one as much as a frequent one; None before the end.
         """
+        status = status or self.writer.about["status"]
         return {
             "record": str(self.writer.path),
             "model": self.loop.model_name,
             **self.loop.stream.summary(self.writer.epochs),
-            "status": status or self.writer.about["status"],
+            "test_class_accuracy": self._class_accuracy(status),
+            "status": status,
         }
 
 
