@@ -123,10 +123,10 @@ DATA_FIELDS = (
 # Fields that came later, with defaults that change nothing: a run that does not use them
 # keeps the id it had before. Such a default must never change.
 ADDED = ("averaging", "class_shares", "copies", "data_name", "drop_copies", "edits",
-         "evaluate_every", "flip", "grad_norm_threshold", "hard_cutoff", "holdout_fraction",
-         "image_size", "keep_fraction", "optimiser", "power", "presample", "proxy_model",
-         "proxy_share", "prune_fraction", "redundancy", "redundancy_kind", "schedule_horizon",
-         "smoothing", "subset_fraction", "warmup", "weights")  # fmt: skip
+         "evaluate_every", "extended", "flip", "grad_norm_threshold", "hard_cutoff",
+         "holdout_fraction", "image_size", "keep_fraction", "optimiser", "power", "presample",
+         "proxy_model", "proxy_share", "prune_fraction", "redundancy", "redundancy_kind",
+         "schedule_horizon", "smoothing", "subset_fraction", "warmup", "weights")  # fmt: skip
 
 # What records written before version 0.2 call a field. Ids are made of the old names, so that
 # a run keeps its id.
@@ -256,6 +256,8 @@ class RunConfig:
     """Seed of the data: generation, limit, split, label noise."""
     seed: int = 0
     """Seed of the run: initial weights, order, augmentation."""
+    extended: str = ""
+    """Kept by resume --epochs, not to be given: lengths the run had before, such as 10+20."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: str = "auto"

@@ -64,6 +64,7 @@ class Settings(TypedDict, total=False):
     flip: str
     drop_copies: str
     edits: str
+    extended: str
     data_name: str
     val_fraction: float
     evaluate_every: int

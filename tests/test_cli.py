@@ -384,6 +384,23 @@ def test_all_that_is_listed_can_be_asked_for(call):
         assert names <= set(call("list", what, "--json").json)
 
 
+def test_data_that_moved_is_pointed_at_and_a_finished_run_extended(call, own, images):
+    record = call(*own, "--json").json["record"]
+    images.rename(images.with_name("elsewhere"))
+    lost = call("resume", record, "--epochs", 5)
+    assert lost.code == commands.BAD_INPUT
+    assert "say where it is: resume --dataset" in lost.sentence
+    there = f"folder:{images.with_name('elsewhere')}"
+    said = call("resume", record, "--epochs", 5, "--dataset", there, "--json")
+    assert (said.code, said.json["status"]) == (0, "finished")
+    assert said.json["record"] != record
+    assert open_record(said.json["record"]).config["extended"] == "3"
+    next(images.with_name("elsewhere").rglob("*.png")).unlink()
+    other = call("resume", record, "--epochs", 6, "--dataset", there)
+    assert other.code == commands.FAILED
+    assert "is not what record" in other.err
+
+
 # Methods of one's own
 
 OWN = """import budgetlab as bl

@@ -21,6 +21,7 @@ from budgetlab.config import BUDGET_UNITS, RunConfig
 from budgetlab.data import Splits
 from budgetlab.errors import InputError, RunError
 from budgetlab.records import Record, open_record
+from budgetlab.report.reproduce import command
 from budgetlab.samplers import Batch
 from budgetlab.training import Run, finish, load_data
 
@@ -123,6 +124,68 @@ def test_a_run_iterated_again_goes_on(config, method):
     config = config.replace(method=method, **AWKWARD)
     run = stop_after(config, 1)
     assert differences(go(Run(config)), go(run)) == []
+
+
+@pytest.mark.parametrize("method", ["unif-SGD", "p-SGD", "SGD", "el2n-pruned"])
+@pytest.mark.parametrize("unit", ["iterations", "flops"])
+def test_a_finished_run_is_extended_in_a_record_of_its_own(config, method, unit):
+    """Where the rate does not depend on the length, it is the run that was longer from the start.
+
+    The network that scores for a core set has a share of the budget, so that there it is not.
+    """
+    config = config.replace(method=method, schedule="constant", epochs=2, budget_unit=unit,
+                            **({"limit": 500} if method == "el2n-pruned" else {}))  # fmt: skip
+    short = go(Run(config))
+    before = {path: path.read_bytes() for path in short.path.rglob("*") if path.is_file()}
+    first = len(short.epochs)
+    longer = go(Run.resume(short.path, epochs=5))
+    assert {path: path.read_bytes() for path in before} == before
+    assert (longer.path.parent, longer.config["extended"]) == (short.path.parent, "2")
+    assert (
+        longer.epochs.iloc[:first]
+        .drop(columns=["progress"])
+        .equals(short.epochs.drop(columns=["progress"]))
+    )
+    if method != "el2n-pruned":
+        whole = go(Run(config.replace(epochs=5)))
+        assert longer.about["id"] != whole.about["id"]
+        assert longer.samples["loss"].equals(whole.samples["loss"])
+        assert longer.epochs["test_loss"].equals(whole.epochs["test_loss"])
+        for name in ("steps", "flops", "budget_limit", "test_class_accuracy"):
+            assert longer.summary[name] == whole.summary[name]
+    again = go(Run.resume(longer.path, epochs=6))
+    assert (again.config["extended"], again.config["epochs"]) == ("2+5", 6)
+    assert command(again).endswith("; budgetlab resume RECORD --epochs 5"
+                                   "; budgetlab resume RECORD --epochs 6")  # fmt: skip
+    assert "--epochs 2 " in command(again)
+
+
+def test_the_rate_of_an_extended_run_is_that_of_its_new_length(config):
+    short = go(Run(config.replace(epochs=2, schedule="linear", lr=0.1)))
+    assert short.epochs["lr"].iloc[-1] == pytest.approx(1e-6)
+    longer = go(Run.resume(short.path, epochs=4))
+    steps = longer.epochs["steps"]
+    third = 0.1 * (1 - (steps[2] - 1) / (steps[3] - 1))
+    assert longer.epochs["lr"].iloc[2] == pytest.approx(third, rel=1e-3)
+    assert longer.epochs["lr"].iloc[-1] == pytest.approx(1e-6)
+
+
+def test_what_cannot_be_extended_says_why_and_leaves_nothing(config, tmp_path):
+    short = go(Run(config.replace(epochs=2)))
+    with pytest.raises(InputError, match="epochs 2 is not more than the 2 that"):
+        Run.resume(short.path, epochs=2)
+    with pytest.raises(InputError, match="is stopped, and only a finished run is extended"):
+        Run.resume(stop_after(config, 1).writer.path, epochs=9)
+    with pytest.raises(InputError, match="is not a setting of a new run"):
+        Run(config.replace(extended="2"))
+    folders = sorted(short.path.parent.iterdir())
+    other = load_data(config.replace(data_seed=99), progress=False)
+    with pytest.raises(RunError, match="is not what record"):
+        Run.resume(short.path, epochs=4, splits=other)
+    (short.path / "state.pt").unlink()
+    with pytest.raises(InputError, match="cannot be resumed from"):
+        Run.resume(short.path, epochs=4)
+    assert sorted(short.path.parent.iterdir()) == folders
 
 
 def test_stopping_after_every_epoch_changes_nothing(config):

@@ -46,12 +46,16 @@ class Train:
 
 @dataclass
 class Resume:
-    """Go on with a run that was stopped, from its last whole epoch."""
+    """Go on with a run that was stopped, from its last whole epoch; or extend a finished one."""
 
     record: Positional[Path]
     """Folder of the record."""
     data_root: Path | None = None
     """Folder for downloads and caches, where it is not the one the record names."""
+    dataset: str = ""
+    """Where the data is now, if it was moved: folder:PATH or npz:PATH; it must be the same."""
+    epochs: int = 0
+    """Extend a finished run to the budget of so many epochs, in a new record beside it."""
     method: str = ""
     """Where a method of your own is: MODULE:METHOD, as it was given to train."""
     json: bool = False
@@ -63,7 +67,11 @@ class Resume:
 
         _named(self.method)
 
-        return _train(Run.resume(self.record, data_root=self.data_root), self.json)
+        run = Run.resume(
+            self.record, data_root=self.data_root, dataset=self.dataset or None,
+            epochs=self.epochs or None,
+        )  # fmt: skip
+        return _train(run, self.json)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import shutil
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,10 @@ from budgetlab.records.format import (
     write_column,
 )
 
-__all__ = ["RecordWriter", "pack_thumbnails"]
+if TYPE_CHECKING:
+    from budgetlab.records.reader import Record
+
+__all__ = ["RecordWriter", "copy_unfinished", "pack_thumbnails"]
 
 LARGE_BUDGET = 0.6
 PACKAGES = ("budgetlab", "torch", "torchvision", "numpy")
@@ -208,6 +211,32 @@ def pack_thumbnails(indices: np.ndarray, images: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.savez_compressed(file, indices=indices.astype(np.int64), images=images)
     return file.getvalue()
+
+
+def copy_unfinished(record: "Record", config: RunConfig, state: bytes) -> Path:
+    """Copy a record as that of another run, not finished yet, which goes on from ``state``."""
+    out = Path(config.out)
+    path = _new_folder(out, config.folder_name)
+    about = record.about | {
+        "id": config.id,
+        "config": config.to_dict(),
+        "status": "stopped",
+        "message": "extended; resume to go on",
+        "updated": _now(),
+    }
+    try:
+        # Links stay links, which whoever reads the copy refuses.
+        shutil.copytree(record.path / "samples.zarr", path / "samples.zarr", symlinks=True)
+        shutil.copy2(record.path / "epochs.csv", path / "epochs.csv", follow_symlinks=False)
+        writer = RecordWriter(path, about, [])
+        writer.save_state(state)
+        writer._save_about()
+    except BaseException as error:
+        shutil.rmtree(path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _not_written(out, error) from None
+        raise
+    return path
 
 
 def _compact(name: str, values: np.ndarray) -> np.ndarray:

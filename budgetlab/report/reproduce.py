@@ -34,10 +34,15 @@ def command(record: Record) -> str:
         del settings["model"]
         given = "".join(f", {name}={_plain(value)!r}" for name, value in settings.items())
         return f"bl.train(model=your_network{given})  # it was {model}"
+    first, *longer = [*str(settings.pop("extended", "")).split("+"), str(settings["epochs"])]
+    if longer:
+        settings["epochs"] = first or settings["epochs"]
     words = ["budgetlab", "train"]
     for name, value in settings.items():
         words += [f"--{name.replace('_', '-')}", *_words(value)]
-    return shlex.join(words)
+    # It began as a shorter run, whose record is gone on with.
+    then = "".join(f"; budgetlab resume RECORD --epochs {n}" for n in longer if first)
+    return shlex.join(words) + then
 
 
 def _plain(value: Any) -> Any:

@@ -19,17 +19,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from budgetlab.budget import Budget
+from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
+from budgetlab.records import open_record
 from budgetlab.records.lock import hold_record
 from budgetlab.records.safety import check_stored, own_file
+from budgetlab.records.writer import copy_unfinished
 
 if TYPE_CHECKING:
     from budgetlab.training.loop import Loop
 
 __all__ = [
     "ExclusiveUse",
+    "extend",
     "load_state",
     "only_iterator",
     "pick_thumbnails",
@@ -59,9 +63,65 @@ def save_state(loop: "Loop", epoch: int) -> bytes:
         "augmentation": loop.engine.generator.get_state(),
         "budget": dataclasses.asdict(loop.budget),
     }
+    return _packed(content)
+
+
+def _packed(content: dict[str, Any]) -> bytes:
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    check_stored(own_file(path.parent, path.name))
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    _require_real(content)
+    return content
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    """Whatever stands in a file instead of a state, there is one thing to say."""
+    reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return InputError(f"'{path}' cannot be resumed from: {reason}")
+
+
+def extend(path: Path, epochs: int) -> Path:
+    """Copy the record of a finished run so that resuming goes on to a larger budget.
+
+    The budget becomes that of ``epochs`` epochs; everything else stands as it did at the end.
+    The finished record stays as it is: the copy is another run, whose config says so in
+    ``extended``, with an id of its own.
+
+    Returns
+    -------
+    Path
+        The copy, beside the record.
+
+    Raises
+    ------
+    InputError
+        If the run is not finished, is as long already, or kept no state.
+    """
+    record = open_record(path)
+    config = RunConfig.from_dict(record.config)
+    if record.status != "finished":
+        raise InputError(
+            f"'{path}' is {record.status}, and only a finished run is extended: resume it without "
+            "epochs first"
+        )
+    if epochs <= config.epochs:
+        raise InputError(f"epochs {epochs} is not more than the {config.epochs} that '{path}' had")
+    record.require_whole()
+    try:
+        content = _read_state(record.path / "state.pt")
+        limit = content["budget"]["limit"] * epochs / config.epochs
+        whole = isinstance(content["budget"]["limit"], int)
+        content["budget"] |= {"exhausted": False, "limit": round(limit) if whole else limit}
+    except Exception as error:
+        raise _unreadable(record.path / "state.pt", error) from None
+    before = "+".join(filter(None, (config.extended, str(config.epochs))))
+    longer = config.replace(epochs=epochs, extended=before, out=str(record.path.parent))
+    return copy_unfinished(record, longer, _packed(content))
 
 
 def load_state(loop: "Loop", path: Path) -> int:
@@ -80,9 +140,7 @@ def load_state(loop: "Loop", path: Path) -> int:
     if not os.path.lexists(path):
         return 0
     try:
-        check_stored(own_file(path.parent, path.name))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        _require_real(content)
+        content = _read_state(path)
         loop.engine.network.load_state_dict(content["network"])
         loop.engine.optimiser.load_state_dict(content["optimiser"])
         loop.history.load_state_dict(content["history"])
@@ -93,9 +151,7 @@ def load_state(loop: "Loop", path: Path) -> int:
         vars(loop.budget).update(dataclasses.asdict(Budget(**content["budget"])))
         return int(content["epoch"])
     except Exception as error:
-        # Whatever stands in it instead of a state, there is one thing to say.
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise InputError(f"'{path}' cannot be resumed from: {reason}") from None
+        raise _unreadable(path, error) from None
 
 
 def _require_real(content: Any) -> None:

@@ -89,14 +89,20 @@ def load_data(
 
 
 def load_again(
-    path: Path | str, config: RunConfig, data_root: Path | str | None, intake: bool = True
+    path: Path | str,
+    config: RunConfig,
+    data_root: Path | str | None,
+    intake: bool = True,
+    moved: str | None = None,
 ) -> Splits:
     """Load the data of a record, which must be of a kind that has a name.
 
-    A record may come from a stranger, so nothing is written to a folder that only the
-    record names. Without an ``intake`` it is of an earlier version, which took the mean of all
-    images and mirrored those of a folder or file whatever they showed.
+    ``moved`` is where it is now. A record may come from a stranger, so nothing is written to a
+    folder that only the record names. Without an ``intake`` it is of an earlier version, which took
+    the mean of all images and mirrored those of a folder or file whatever they showed.
     """
+    if moved:
+        config = config.replace(dataset=data.canonical(moved))
     if not intake and config.dataset.startswith(("folder:", "npz:")):
         config = config.replace(flip="yes")
     if not _has_name(config.dataset):
@@ -105,7 +111,14 @@ def load_again(
             "with splits="
         )
     if data_root is None:
-        return load_data(config, keep=False, whole=not intake)
+        try:
+            return load_data(config, keep=False, whole=not intake)
+        except InputError as error:
+            if moved or not config.dataset.startswith(("folder:", "npz:")):
+                raise
+            raise InputError(
+                f"{error}; if the data was moved, say where it is: resume --dataset, or dataset="
+            ) from None
     return load_data(config.replace(data_root=str(data_root)), whole=not intake)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from pathlib import Path
@@ -79,6 +80,11 @@ class Run:
         on_step: Callable[["Run"], None] | None = None,
         asked: Collection[str] = (),
     ):
+        if config.extended:
+            raise InputError(
+                f"extended {config.extended} is not a setting of a new run: train, and then go on "
+                "with resume --epochs"
+            )
         # What can be refused without the data is refused before it is loaded.
         named = config if model is None else config.replace(model="auto")
         config = inputs.with_known_names(named, own_data=splits is not None)
@@ -107,17 +113,10 @@ class Run:
             name = models.choose(config.model, train.sample_shape, self.device)
             memory.require_room(config, name, self.splits, self.device, self.precision)
             self.loop = Loop(
-                config,
-                train,
-                self.device,
-                self.precision,
-                val=self.splits.val,
-                threads=threads,
+                config, train, self.device, self.precision, val=self.splits.val, threads=threads
             )
             self.held_out = {
-                name: samples.to(self.device)
-                for name, samples in held_out.items()
-                if samples is not None
+                name: part.to(self.device) for name, part in held_out.items() if part is not None
             }
         self._consistent = True
         self._predicted: Tensor | None = None
@@ -126,10 +125,8 @@ class Run:
     @property
     def notes(self) -> list[str]:
         """Sentences on what was chosen and what was passed over."""
-        config, hardware = (
-            self.config,
-            describe_hardware(self.device, self.precision, self.loop.threads),
-        )
+        config = self.config
+        hardware = describe_hardware(self.device, self.precision, self.loop.threads)
         notes = [
             f"{config.method} on {config.dataset_name}: {len(self.splits.train):,} samples, "
             f"model {self.loop.model_name}, {hardware['precision']} on {self.device}, "
@@ -176,6 +173,8 @@ class Run:
         splits: Splits | None = None,
         model: nn.Module | Callable[[], nn.Module] | None = None,
         data_root: Path | str | None = None,
+        dataset: str | None = None,
+        epochs: int | None = None,
         on_step: Callable[["Run"], None] | None = None,
     ) -> "Run":
         """Go on with a run from the last whole epoch of its record.
@@ -184,16 +183,29 @@ class Run:
         with as many threads as it began with. A finished run has no epochs left. A network of
         your own has to be given again with ``model=``. The data is read where the record
         says, and nothing is written there; give ``data_root`` to have it elsewhere, or
-        downloaded.
+        downloaded. Data of your own that was moved is found by ``dataset``; its fingerprint
+        has to be the same.
+
+        With ``epochs`` a finished run is extended, in a record of its own beside the finished
+        one, to the budget of so many epochs. From there on the learning rate is that of a run
+        of this length at this progress: it rises first, unlike in a run as long from the start.
 
         Raises
         ------
         InputError
-            If there is no record, or it was trained with a network of your own and that is
-            not given again.
+            If there is no record, it was trained with a network of your own and that is
+            not given again, or it cannot be extended.
         RunError
             If the data is not the same any more.
         """
+        if epochs is not None:
+            path = checkpoint.extend(Path(path), epochs)
+            try:
+                return cls.resume(path, splits=splits, model=model, data_root=data_root,
+                                  dataset=dataset, on_step=on_step)  # fmt: skip
+            except BaseException:
+                shutil.rmtree(path)
+                raise
         run = cls.__new__(cls)
         run._exclusive = checkpoint.ExclusiveUse(Path(path))
         record = open_record(path)
@@ -211,15 +223,13 @@ class Run:
         run.on_step = on_step
         if splits is None:
             splits = inputs.load_again(
-                path, run.config, data_root, "intake" in record.about["data"]
+                path, run.config, data_root, "intake" in record.about["data"], dataset
             )
         data, val = record.about["data"], splits.val_fingerprint
         run.splits = inputs.as_recorded(splits, run.config.dataset, data.get("test", 0))
         # Older records do not say which samples they were validated on.
-        if (run.splits.fingerprint, val) != (
-            data.get("fingerprint"),
-            data.get("val_fingerprint", val),
-        ):
+        recorded_val = data.get("val_fingerprint", val)
+        if (run.splits.fingerprint, val) != (data.get("fingerprint"), recorded_val):
             raise RunError(
                 f"the data '{run.config.dataset}' is not what record '{path}' was trained on: "
                 "restore the data, or start a new run"
