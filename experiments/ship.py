@@ -3,10 +3,10 @@
     python -m experiments.ship [--table NEWER.csv] [--kept FOLDER]
 
 Writes ``notebooks/records/scale_model.csv`` (the columns that the course uses),
-``departures.csv`` and ``reproduction.csv``. With ``--table`` a newer table of the scale
-model takes the place of the old one first, and the pages and the card are made again. With
-``--kept``, the folder of ``python -m experiments --keep``, small copies of two of its
-records are made anew.
+``departures.csv`` and ``reproduction.csv``, and the table of results in README.md. With
+``--table`` a newer table of the scale model takes the place of the old one first, and the pages
+and the card are made again. With ``--kept``, the folder of ``python -m experiments --keep``,
+small copies of two of its records are made anew.
 """
 
 import argparse
@@ -18,12 +18,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from budgetlab import analysis
 from budgetlab.course import select
 from budgetlab.records import open_records, thin, write_atomically
 from experiments import card, pages
+from experiments.differences import against, averages
 from experiments.tables import RESULTS, SETTINGS, read
 
-__all__ = ["COLUMNS", "RECORDS", "shipped"]
+__all__ = ["COLUMNS", "RECORDS", "readme_table", "shipped", "write_readme"]
 
 RECORDS = Path(__file__).parents[1] / "notebooks" / "records"
 
@@ -31,6 +33,19 @@ RECORDS = Path(__file__).parents[1] / "notebooks" / "records"
 COLUMNS = ["dataset", "entry", *(name for name in SETTINGS if name != "data_seed"),
            "test_accuracy", "train_accuracy", "steps", "trained_samples", "looked_samples",
            "flops", "entropy", "coverage"]  # fmt: skip
+DATASETS = ("shapes", "cifar10-jpeg")
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- table: python -m experiments.ship -->\n", "<!-- end of the table -->\n"
+README_RUNS = {
+    "full unif-SGD": "the full run, `unif-SGD`",
+    "unif-SGD": "`unif-SGD`, redrawn every epoch",
+    "random-subset": "a fixed random subset",
+    "SGD": "`SGD`, plain passes",
+    "p-SGD": "`p-SGD`",
+    "c-SGD": "`c-SGD`",
+    "selective-backprop": "selective backprop",
+    "selective-backprop, equal flops": "selective backprop, equal flops",
+}
 RECORDED = ("p-SGD", "c-SGD")
 COPIED = ("departures.csv", "reproduction.csv")
 
@@ -39,6 +54,40 @@ def shipped(rows: pd.DataFrame) -> pd.DataFrame:
     """Keep the columns that the course reads, in an order that does not depend on the runs'."""
     by = [name for name in COLUMNS if name in ("dataset", "entry", *SETTINGS)]
     return rows[COLUMNS].sort_values(by, ignore_index=True)
+
+
+def readme_table(rows: pd.DataFrame) -> str:
+    """Write the methods at budget 0.3 against uniform draws, as README shows them."""
+    own = select(rows, "method", "budget_unit", budget=[0.3, 1.0])
+    own = own.assign(run=[_run(row) for row in own.to_dict("records")])
+    levels = averages(own, ["dataset", "run"]).set_index(["dataset", "run"])
+    gaps = against(own, "run", "unif-SGD").set_index(["dataset", "run"])
+    lines = []
+    for run, said in README_RUNS.items():
+        line = {"budget 30%": said}
+        for dataset in DATASETS:
+            at = levels.loc[dataset, run]
+            gap = gaps.loc[dataset, run] if (dataset, run) in gaps.index else None
+            line[f"`{dataset}`, accuracy %"] = (
+                f"{pages.number(at['mean'])} ± {pages.number(at['spread'])} ({at['n']:.0f})"
+            )
+            line[f"`{dataset}`, difference"] = "" if gap is None else pages.interval(gap)
+        lines.append(line)
+    return analysis.markdown(pd.DataFrame(lines))
+
+
+def _run(row: dict[str, object]) -> str:
+    """Name a run by what README compares: its method, its unit, and whether it is the full one."""
+    if row["budget"] == 1.0:
+        return f"full {row['method']}"
+    return f"{row['method']}, equal flops" if row["budget_unit"] == "flops" else str(row["method"])
+
+
+def write_readme(rows: pd.DataFrame, readme: Path = README) -> None:
+    """Put the table of today between its two marks in README.md."""
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    text = before + BEGIN + "\n" + readme_table(rows) + "\n" + END + rest.split(END)[1]
+    write_atomically(readme, text.encode())
 
 
 def ship_records(kept: Path) -> None:
@@ -75,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_atomically(table, given.table.read_bytes())
         pages.main([])
     card.main()
+    write_readme(read(table))
     rows = shipped(read(table))
     text = rows.to_csv(index=False, float_format="%.6g")
     write_atomically(RECORDS / "scale_model.csv", text.encode())

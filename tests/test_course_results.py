@@ -61,3 +61,11 @@ def test_select_takes_what_varies_what_is_asked_for_and_the_rest_as_usual():
     assert list(course.select(rows, "epochs").index) == [0, 3]
     assert list(course.select(rows, method=["p-SGD", "c-SGD"]).index) == [1, 2]
     assert list(course.select(rows, "budget", method="unif-SGD").index) == [0, 4]
+
+
+def test_readme_has_the_table_of_today():
+    readme = (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8")
+    table = ship.readme_table(read(RESULTS / "scale_model.csv"))
+    assert f"{ship.BEGIN}\n{table}\n{ship.END}" in readme, "run python -m experiments.ship"
+    subset = next(line for line in table.splitlines() if "a fixed random subset" in line)
+    assert subset.count("worse") == len(ship.DATASETS)
