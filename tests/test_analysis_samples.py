@@ -12,6 +12,7 @@ from scipy import stats
 
 from budgetlab import analysis
 from budgetlab.analysis import per_sample
+from budgetlab.analysis.pruning import PruningScores
 from budgetlab.errors import InputError
 
 NAN = np.nan
@@ -40,6 +41,8 @@ def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     return write_run(out, method="p-SGD", budget=0.5, epochs=20)
 
+
+NEED_THE_MODEL = ("grand", "influence")
 
 EXPECTED = {
     "times_trained": [3, 4, 0, 4],
@@ -132,7 +135,9 @@ def test_blocks_of_epochs_change_nothing(tiny, monkeypatch):
     pd.testing.assert_frame_equal(analysis.measures(tiny), whole)
 
 
-@pytest.mark.parametrize("name", [n for n, sign in analysis.HARD.items() if sign and n != "grand"])
+@pytest.mark.parametrize(
+    "name", [n for n, sign in analysis.HARD.items() if sign and n not in NEED_THE_MODEL]
+)
 def test_every_direction_of_hard_agrees_with_the_difficulty_that_was_drawn(run, name):
     frame = analysis.measures(run)
     found = analysis.agreement(analysis.hardness(frame)[name], frame["difficulty"])
@@ -392,3 +397,59 @@ def test_calibration_by_hand(tiny):
     assert list(frame["visits"]) == [4, 6]
     np.testing.assert_allclose(frame["right"], [0, 4 / 6])
     np.testing.assert_allclose(frame["p_y"], [0.1875, 4 / 6])
+
+
+# What core sets are chosen by
+
+
+def visits(epochs: int, size: int = 30, seen: float = 0.6):
+    """Probabilities of the label among two classes; NaN where a sample was not visited."""
+    rng = np.random.default_rng(0)
+    p_y = rng.uniform(0.02, 0.98, (epochs, size)).astype(np.float32)
+    p_y[rng.random((epochs, size)) > seen] = np.nan
+    p_y[:, 0], p_y[1:, 1] = np.nan, np.nan  # never visited, and once at most
+    return p_y
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 6, 10, 13, 34])
+def test_a_record_gives_the_scores_that_core_sets_compute_from_a_scoring_run(epochs):
+    import torch
+
+    from budgetlab import samplers
+    from budgetlab.history import Credit, Trajectory, measure
+
+    rows = visits(epochs)
+    kept, trajectory = PruningScores(rows.shape[1]), Trajectory(rows.shape[1])
+    for epoch, p_y in enumerate(rows, 1):
+        kept.add(p_y)
+        trajectory.start_epoch(epoch)
+        seen = torch.from_numpy(np.flatnonzero(~np.isnan(p_y)))
+        p = torch.from_numpy(p_y)[seen].double()
+        labels = torch.zeros(len(seen), dtype=torch.int64)
+        logits = torch.stack([p.log(), (1 - p).log()], 1)
+        credit = Credit(torch.arange(len(seen)), seen, torch.ones(len(seen)))
+        if len(seen):
+            trajectory.update(credit, measure(logits, labels))
+    found = kept.results()
+    for method in ("dyn-unc", "dual", "tdds"):
+        kind = samplers.lookup(method)
+        expected = kind.score(kind.__new__(kind), trajectory)
+        np.testing.assert_allclose(
+            found[method.replace("-", "_")], expected, rtol=2e-3, atol=1e-5, err_msg=method
+        )
+
+
+def test_strata_of_aum_are_those_that_ccs_draws_from():
+    aum = np.array([3.0, NAN, -1.0, 1.0, 2.999])
+    np.testing.assert_array_equal(analysis.aum_strata(aum, 4), [0, NAN, 3, 2, 0])
+    assert np.isnan(analysis.aum_strata(np.array([NAN, NAN]))).all()
+    assert analysis.aum_strata(np.array([1.0, 1.0])).tolist() == [0, 0]
+
+
+def test_what_core_sets_are_chosen_by_can_be_compared(run):
+    table = analysis.measure_agreement(analysis.measures(run), analysis.PRUNING)
+    assert len(table) == math.comb(len(analysis.PRUNING), 2)
+    assert set(table["a"]) | set(table["b"]) == set(analysis.PRUNING)
+    pairs = table.set_index(["a", "b"])["spearman"]
+    assert pairs["el2n_early", "aum"] > 0.5
+    assert set(analysis.PRUNING) <= set(analysis.described()["measure"])

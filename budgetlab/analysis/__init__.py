@@ -24,6 +24,7 @@ from budgetlab.analysis.noise import (
 )
 from budgetlab.analysis.own_data import VERDICTS, export_indices, indices, triage
 from budgetlab.analysis.per_sample import HARD, LEARNING, MEANINGS, described, hardness, measures
+from budgetlab.analysis.pruning import PRUNING, aum_strata
 from budgetlab.analysis.ranks import agreement, measure_agreement, run_agreement
 from budgetlab.analysis.samples import (
     calibration,
@@ -73,10 +74,12 @@ __all__ = [
     "HARD",
     "LEARNING",
     "MEANINGS",
+    "PRUNING",
     "VERDICTS",
     "ConditionTable",
     "Forecast",
     "agreement",
+    "aum_strata",
     "calibration",
     "class_share",
     "compare",

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from budgetlab.analysis.pruning import PruningScores, aum_strata
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import SAMPLE_ARRAYS, Record
 
@@ -28,9 +29,15 @@ HARD = {
     "first_learned": 1,
     "learned_for_good": 1,
     "grand": 1,
+    "influence": 1,
+    "aum_stratum": 0,
+    "dyn_unc": 0,
+    "dual": 0,
+    "tdds": 0,
 }
 """Direction of each measure: 1 where a high value is hard, -1 where a low one is,
-0 where it says something else (how often a method chose; how much a model wavers)."""
+0 where it says something else (how often a method chose; how much a model wavers; what a core
+set is chosen by)."""
 
 MEANINGS = {
     "times_trained": "times in a training batch",
@@ -46,6 +53,11 @@ MEANINGS = {
     "first_learned": "first epoch classified right",
     "learned_for_good": "epoch from which it was always classified right",
     "grand": "GraNd: norm of the gradient",
+    "influence": "influence of a sample on its own loss",
+    "aum_stratum": "CCS: range of AUM, 0 easiest to 49 hardest",
+    "dyn_unc": "Dyn-Unc: deviation of the probability within ten epochs",
+    "dual": "DUAL: that deviation times the error, first 30 epochs",
+    "tdds": "TDDS: unevenness of the changes of the probability, late epochs first",
 }
 """What each measure is, as axes say it."""
 
@@ -123,6 +135,11 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
         ``first_learned``, ``learned_for_good``
             Epoch of the first visit classified right, and of the first of those after
             which no visit was wrong; infinite for never.
+        ``aum_stratum``, ``dyn_unc``, ``dual``, ``tdds``
+            What the core sets of these names are chosen by (``ccs`` by the first), see
+            :data:`budgetlab.analysis.PRUNING`. ``dyn_unc`` and ``dual`` take two visits within
+            ten epochs, ``tdds`` three. A record keeps no probability but that of the label, so
+            that ``tdds`` takes all other classes as one, which is exact for two classes.
         ``learning``
             How its learning went, in a word: one of :data:`LEARNING`.
 
@@ -174,6 +191,7 @@ class _Sums:
         self.right_since = np.full(size, np.inf)
         self.epoch = 0
         self.el2n_early = np.zeros(size)
+        self.pruning = PruningScores(size)
         self.loss, self.p_y, self.p_y_squared, self.margin, self.el2n = np.zeros((5, size))
 
     def add(self, epoch: int, row: dict[str, np.ndarray], early: bool) -> None:
@@ -185,6 +203,7 @@ class _Sums:
         for name in ("loss", "p_y", "margin", "el2n"):
             total = getattr(self, name)
             np.add(total, row[name], out=total, where=seen)
+        self.pruning.add(np.where(seen, row["p_y"], np.nan))
         p_y = row["p_y"].astype(np.float64)
         np.add(self.p_y_squared, p_y * p_y, out=self.p_y_squared, where=seen)
         if early:
@@ -220,6 +239,8 @@ class _Sums:
                 "el2n_early": self.el2n_early / self.early_visits,
                 "first_learned": np.where(self.right > 0, self.first_learned, never_right),
                 "learned_for_good": np.where(never_seen, np.nan, self.right_since),
+                "aum_stratum": aum_strata(self.margin / self.visits),
+                **self.pruning.results(),
                 "learning": self._learning(),
             }
 
@@ -264,7 +285,8 @@ def described() -> pd.DataFrame:
     -------
     DataFrame
         ``measure``, ``meaning``, and ``hard``: ``high``, ``low``, or empty where it says
-        something else. GraNd needs the model: :func:`budgetlab.analysis.grand`.
+        something else. GraNd and influence need the model: :func:`budgetlab.analysis.grand` and
+        :func:`budgetlab.estimators.self_influence`.
     """
     side = {1: "high", -1: "low", 0: ""}
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""How good is a method's gradient? Its bias and variance against the full-batch gradient.
+"""How good is a method's gradient, and what would change without a sample?
 
 >>> moment = bl.estimators.Moment.of_run(run)  # doctest: +SKIP
 >>> moment.distributions()  # exact formulas, draws with replacement  # doctest: +SKIP
@@ -14,6 +14,7 @@ from budgetlab.estimators.gradients import (
     sample_gradients,
     with_replacement,
 )
+from budgetlab.estimators.influence import influence, self_influence
 from budgetlab.estimators.moment import Moment
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "Quality",
     "SampleGradients",
     "best_distribution",
+    "influence",
     "of_estimates",
     "possible_gain",
     "sample_gradients",
+    "self_influence",
     "with_replacement",
 ]
