@@ -5,13 +5,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_records import write_run
 
 import budgetlab as bl
 from budgetlab import analysis
 from budgetlab.errors import InputError
-from budgetlab.records import SAMPLE_ARRAYS, Record, thin
+from budgetlab.records import SAMPLE_ARRAYS, Record, open_records, thin
+from budgetlab.records.thin import sampled_down, sampled_sentence
 
 SIZE, EPOCHS = 200, 6
 
@@ -176,3 +178,48 @@ def test_the_description_says_what_was_kept(whole, tmp_path):
     about = json.loads((copy.path / "record.json").read_text())
     assert about["thinned"] == {"samples": 50, "of": SIZE, "seed": 7, "epochs": [1, 6]}
     assert (about["config"], about["summary"]) == (whole.config, whole.summary)
+
+
+def test_a_large_record_is_looked_at_through_some_of_its_samples(tmp_path):
+    whole = write_run(tmp_path, size=120, epochs=5, method="p-SGD", budget=0.5)
+    assert sampled_down(whole, 120) is whole
+    assert sampled_sentence(whole) == ""
+    some = sampled_down(whole, 30, also=(7, 119))
+    kept = some.samples["recorded_as"].to_numpy()
+    assert {7, 119} <= set(kept)
+    assert 30 <= len(kept) <= 32
+    table, full = analysis.measures(some), analysis.measures(whole)
+    for name in ("mean_loss", "forgetting", "label", "dyn_unc"):
+        np.testing.assert_array_equal(table[name], full[name].to_numpy()[kept])
+    before = whole.samples["probability"].to_numpy()[:, kept] * 120 / len(kept)
+    np.testing.assert_allclose(some.samples["probability"], before, rtol=1e-6)
+    assert some.fingerprint != whole.fingerprint
+    assert whole.samples.sizes["sample"] == 120
+    assert sampled_sentence(some) == f" Shown are {len(kept)} of 120 samples, drawn at random."
+
+
+def test_large_records_of_the_same_data_are_seen_through_the_same_samples(tmp_path):
+    first = write_run(tmp_path / "a", size=120, seed=1)
+    second = write_run(tmp_path / "b", size=120, seed=2)
+    one, other = sampled_down(first, 30), sampled_down(second, 30)
+    np.testing.assert_array_equal(one.samples["recorded_as"], other.samples["recorded_as"])
+    assert one.fingerprint == other.fingerprint
+
+
+def test_pages_and_widgets_say_that_they_show_a_part(tmp_path, monkeypatch):
+    from budgetlab import report
+    from budgetlab.widgets import SampleAtlas
+
+    monkeypatch.setattr(sampled_down, "__defaults__", (40, (), 0))
+    for name in "ab":
+        write_run(tmp_path / name, size=120, epochs=6, seed=ord(name))
+    record, other = open_records(tmp_path)
+    atlas = SampleAtlas(record, other=other)
+    shown = len(atlas.frame)  # those drawn, and those with an image
+    assert 40 <= shown < 120
+    assert f"Shown are {shown} of 120 samples, drawn at random" in atlas.status.text
+    assert set(atlas.frame["recorded_as"]) >= set(record.thumbnails) | set(other.thumbnails)
+    saved = pd.read_csv(atlas.export(tmp_path / "list.csv"))
+    assert saved["recorded_as"].max() > 40
+    page = report.write(tmp_path, tmp_path / "report.html").read_text()
+    assert "Shown are 40 of 120 samples, drawn at random." in page

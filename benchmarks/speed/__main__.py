@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 import budgetlab
-from benchmarks.speed import operations, overhead, sharing, step, waiting
+from benchmarks.speed import operations, overhead, scale, sharing, step, waiting
 from benchmarks.speed.measure import Row
 from budgetlab.devices import choose_device, choose_precision, describe_hardware
 from budgetlab.records import write_atomically
@@ -30,6 +30,7 @@ PARTS: dict[str, Callable[..., Iterable[Row]]] = {
     "augmenting": operations.augmenting,
     "recording": overhead.recording,
     "memory": overhead.memory,
+    "scale": scale.scale,
     "importance": overhead.importance,
     "step": step.step,
     "sharing": sharing.sharing,
@@ -44,6 +45,7 @@ TOY: dict[str, dict[str, Any]] = {
     "augmenting": {"rounds": 1},
     "recording": {"count": 512, "rounds": 1},
     "memory": {"epochs": 4, "dataset": "digits", "model": "tiny"},
+    "scale": {"samples": 4000, "classes": 10, "batch": 32, "epochs": 2},
     "importance": {"count": 2048, "rounds": 2},
     "step": {"cpu": {"tiny": (1, 1, "5")}, "batch": 8, "core": (4, 1)},
     "sharing": {"rounds": 1, "epochs": 1, "dataset": "digits", "limit": 64, "model": "tiny"},

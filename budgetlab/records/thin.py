@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,10 @@ from budgetlab.records.writer import pack_thumbnails
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["thin"]
+__all__ = ["SHOWN", "sampled_down", "sampled_sentence", "thin"]
+
+SHOWN = 50_000
+"""So many samples are looked through in seconds; pages and widgets show no more."""
 
 # Kept in every epoch: it is tiny, and all counts stay right.
 ALWAYS = "times_trained"
@@ -117,6 +120,54 @@ def thin(
     return open_record(target)
 
 
+def sampled_down(
+    record: Record, most: int = SHOWN, also: Collection[int] = (), seed: int = 0
+) -> Record:
+    """Look at a large record through some of its samples; nothing is written.
+
+    Parameters
+    ----------
+    record
+        Stays as it is, and is returned where it holds no more than ``most`` samples.
+    most
+        How many samples to draw, uniformly.
+    also
+        Numbers of samples that are kept besides, such as those with an image.
+    seed
+        Of the draw. Records of the same data hold the same samples.
+
+    Returns
+    -------
+    Record
+        In memory; its samples are numbered anew, with their own numbers in ``recorded_as``, and
+        ``about["thinned"]`` says how many there were, as for :func:`thin`.
+    """
+    data = record.samples
+    size = data.sizes["sample"]
+    if size <= most:
+        return record
+    kept = np.union1d(_draw(size, most, seed), np.asarray(list(also), int))
+    found = data.isel(sample=kept).load()
+    if record.probability_kind == "draw":
+        found["probability"] = found["probability"] * np.float32(size / len(kept))
+    found = found.assign_coords(sample=np.arange(len(kept)))
+    if "recorded_as" not in found:
+        found["recorded_as"] = ("sample", kept)
+    view = copy.copy(record)
+    view.about = _about(record, kept, np.arange(1, data.sizes["epoch"] + 1), size, seed)
+    view.__dict__["samples"] = found
+    view.__dict__["thumbnails"] = _renumbered(record, kept)
+    return view
+
+
+def sampled_sentence(record: Record) -> str:
+    """Say, after a space, that only some samples of a record are here; empty where all are."""
+    said = record.about.get("thinned", {})
+    if said.get("samples", 0) >= said.get("of", 0):
+        return ""
+    return f" Shown are {said['samples']:,} of {said['of']:,} samples, drawn at random."
+
+
 def _draw(size: int, samples: int | None, seed: int) -> np.ndarray:
     """Numbers of the samples to keep, ascending."""
     if samples is None or samples >= size:
@@ -172,9 +223,13 @@ def _write_arrays(
         write_column(group, name, pd.Series(values))
 
 
-def _write_thumbnails(folder: Path, record: Record, kept: np.ndarray) -> None:
+def _renumbered(record: Record, kept: np.ndarray) -> dict[int, np.ndarray]:
     new_number = {int(old): new for new, old in enumerate(kept)}
-    shown = {new_number[i]: image for i, image in record.thumbnails.items() if i in new_number}
+    return {new_number[i]: image for i, image in record.thumbnails.items() if i in new_number}
+
+
+def _write_thumbnails(folder: Path, record: Record, kept: np.ndarray) -> None:
+    shown = _renumbered(record, kept)
     if shown:
         content = pack_thumbnails(np.array(list(shown)), np.stack(list(shown.values())))
         write_atomically(folder / "thumbnails.npz", content)

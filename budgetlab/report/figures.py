@@ -14,6 +14,7 @@ from budgetlab import analysis, plots
 from budgetlab.errors import InputError
 from budgetlab.plots import style
 from budgetlab.records import Record
+from budgetlab.records.thin import sampled_down, sampled_sentence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,7 +153,7 @@ def section_pay(runs: Sequence[Record]) -> dict[str, Any] | None:
     said: list[str] = []
     for run in runs:
         with contextlib.suppress(InputError):
-            said = analysis.will_it_pay(run).sentences
+            said = analysis.will_it_pay(sampled_down(run)).sentences
             break
     return {"map": draw(plots.importance_map, shipped, size=(9.4, 7.5)), "said": said}
 
@@ -173,7 +174,10 @@ def section_samples(
     for name, record in chosen.items():
         try:
             if record.samples.sizes["epoch"]:
-                readable[name] = record
+                readable[name] = sampled_down(record)
+                if readable[name] is not record:
+                    said = sampled_sentence(readable[name])
+                    problems.append(f"'{record.path}' is large.{said}")
             else:
                 problems.append(f"'{record.path}' holds no finished epoch")
         except InputError as error:
@@ -185,12 +189,14 @@ def section_samples(
     pictures: dict[str, Any] = dict.fromkeys(OPTIONAL) | {
         "losses": panels(plots.loss_distribution, readable),
         "picked": draw(plots.ranked_picks, runs),
-        "images": [row for n, r in readable.items() if (row := _most_and_least(n, r))],
+        "images": [row for n in readable if (row := _most_and_least(n, chosen[n]))],
     }
     for kind, same in by_kind.items():
         pictures[f"probabilities_{kind}"] = panels(plots.sampling_probability, same)
         pictures[f"against_loss_{kind}"] = panels(plots.probability_vs_loss, same)
-    return pictures | {"uniform": uniform} | _who(runs, reference), problems
+    return pictures | {"uniform": uniform} | _who(
+        runs, reference and sampled_down(reference)
+    ), problems
 
 
 def _drawing(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], list[str]]:
@@ -229,6 +235,7 @@ def _most_and_least(name: str, record: Record) -> dict[str, Any] | None:
     """Rows of images: most and least trained, and hardest, of one run."""
     if not record.thumbnails:
         return None
+    record = sampled_down(record, also=record.thumbnails)
     frame = analysis.measures(record)
     frame = frame[frame.index.isin(list(record.thumbnails))]
     size = (9.4, 1.75)

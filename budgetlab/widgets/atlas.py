@@ -23,6 +23,7 @@ from budgetlab.explore.ranking import (
     ranking,
 )
 from budgetlab.records import Record, open_record, write_atomically
+from budgetlab.records.thin import sampled_down, sampled_sentence
 from budgetlab.widgets.controls import LABEL, Number, StatusLine, button, choice, row
 from budgetlab.widgets.panel import (
     PicturePanel,
@@ -81,13 +82,19 @@ class SampleAtlas(W.VBox):
         splits: "Splits | None" = None,
         other: Record | Path | str | None = None,
     ):
-        self.record = record if isinstance(record, Record) else open_record(record)
-        self.other = other if isinstance(other, Record) or other is None else open_record(other)
+        whole = record if isinstance(record, Record) else open_record(record)
+        second = other if isinstance(other, Record) or other is None else open_record(other)
+        pictured = {*whole.thumbnails, *(second.thumbnails if second else ())}
+        self.record = sampled_down(whole, also=pictured)
+        self.other = second and sampled_down(second, also=pictured)
         self.frame = measures(self.record)
         if self.other is not None:
             self.frame = beside(self.frame, self.record, self.other)
             self._agreement = agreement_sentence(self.frame)
-        self.images: Mapping[int, np.ndarray] = images_of(self.record, splits)
+        self.images: Mapping[int, np.ndarray] = images_of(whole, splits)
+        if self.record is not whole:
+            numbers = enumerate(self.frame["recorded_as"])
+            self.images = {new: self.images[old] for new, old in numbers if old in self.images}
         for one in (self.record, self.other):
             if one is not None and one.samples.nbytes <= IN_MEMORY:
                 one.samples.load()
@@ -201,6 +208,7 @@ class SampleAtlas(W.VBox):
         if not count:
             return "No sample is like this: choose other filters."
         text = f"{start + 1:,} to {start + count:,} of {len(self.chosen):,} samples."
+        text += sampled_sentence(self.record)
         if self.only_images.value:
             text += (
                 f" Only the {len(self.images):,} samples whose images the record keeps are ranked; "
@@ -264,13 +272,14 @@ class SampleAtlas(W.VBox):
         Returns
         -------
         Path
-            Where it lies. Columns ``rank``, ``sample`` (its number in the training set),
-            ``index`` (its place in the source), ``label`` and the measure.
+            Where it lies. Columns ``rank``, ``sample`` (its number in the training set, or in
+            ``recorded_as`` where only some of a large record are shown), ``index`` (its place
+            in the source), ``label`` and the measure.
         """
         path = Path(path)
         if path.suffix.lower() != ".csv":
             raise InputError(f"list '{path}' does not end in .csv: give such a name")
-        names = ["rank", "index", "label", self.by.value]
+        names = ["rank", "index", "recorded_as", "label", self.by.value]
         table = self.chosen[[name for name in names if name in self.chosen]]
         try:
             write_atomically(path, table.rename_axis("sample").to_csv().encode())

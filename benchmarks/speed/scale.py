@@ -1,0 +1,126 @@
+"""As many samples as ImageNet has, without their images: what the bookkeeping takes an epoch."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from benchmarks.speed.measure import Row, row, scratch
+
+__all__ = ["scale"]
+
+SAMPLES, CLASSES, BATCH, BUDGET = 1_300_000, 1000, 256, 0.3
+
+# In a process of its own, so that the peak of memory is that of these samples.
+CHILD = """
+import json, resource, sys, time
+from pathlib import Path
+import numpy as np, pandas as pd, torch
+import budgetlab as bl
+from budgetlab import history, report, samplers
+from budgetlab.records import RecordWriter
+from budgetlab.records.thin import sampled_down
+from budgetlab.samplers import SamplerContext
+
+count, classes, batch, budget, epochs, folder = json.loads(sys.argv[1])
+unit = 1 if sys.platform == "darwin" else 1024
+begun = time.perf_counter()
+cpu = torch.device("cpu")
+torch.manual_seed(0)
+
+
+def tell(what, **more):
+    global begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    seconds = time.perf_counter() - begun
+    print(json.dumps({"what": what, "seconds": seconds, "peak": peak, **more}), flush=True)
+    begun = time.perf_counter()
+
+
+labels = torch.randint(classes, (count,))
+config = bl.RunConfig(method="p-SGD", budget=budget, batch_size=batch, epochs=90, out=folder)
+context = SamplerContext(count, config, torch.Generator().manual_seed(0), cpu, labels=labels)
+writer = RecordWriter.create(
+    config, metadata=pd.DataFrame({"label": labels.numpy()}), hardware={"device": "cpu"},
+    data={"name": "none", "fingerprint": "0", "train": count,
+          "classes": [str(c) for c in range(classes)]})
+tell("start")
+known, sampler = history.History(count), samplers.build("p-SGD", context)
+tell("history")
+logits = torch.randn(batch, classes)
+for epoch in range(1, epochs + 1):
+    known.start_epoch(epoch)
+    begun = time.perf_counter()
+    batches = list(sampler.batches(epoch, known, None))
+    tell("draw")
+    # What the network says costs what it costs; here the same logits serve every batch.
+    seen = [history.measure(logits + 3 * epoch / epochs * torch.nn.functional.one_hot(
+        labels[b.indices], classes), labels[b.indices]) for b in batches[:1]][0]
+    begun = time.perf_counter()
+    for one in batches:
+        ones = torch.ones(batch)
+        known.count(one.indices)
+        known.update(history.Credit(torch.arange(batch), one.indices, ones), seen)
+    tell("learn")
+    arrays = {n: v.numpy() for n, v in known.epoch_arrays().items()}
+    arrays["probability"] = sampler.probability.numpy()
+    writer.append_epoch({"epoch": epoch, "steps": len(batches), "flops": epoch}, arrays)
+    tell("record")
+size = sum(f.stat().st_size for f in Path(writer.path).rglob("*") if f.is_file())
+writer.set_status("finished", "", {"record": "", "test_accuracy": 0.5, "flops": 1, "seconds": 1.0,
+                                   "steps": 1, "trained_samples": 1, "looked_samples": 0})
+tell("written", size=size)
+record = bl.records.open_record(writer.path)
+bl.analysis.measures(sampled_down(record))
+tell("some")
+bl.analysis.measures(record)
+tell("all")
+report.write(record, Path(folder) / "report.html")
+tell("report")
+"""
+
+
+def scale(
+    samples: int = SAMPLES, classes: int = CLASSES, batch: int = BATCH, epochs: int = 4
+) -> Iterator[Row]:
+    """Draw, learn, record and analyse; the last by the epochs of a record of 90."""
+    with scratch() as folder:
+        given = json.dumps([samples, classes, batch, BUDGET, epochs, str(folder)])
+        command = [sys.executable, "-c", CHILD, given]
+        began = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        whole = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(done.stderr)
+    told = [json.loads(line) for line in done.stdout.strip().splitlines()]
+    by_name: dict[str, list[dict]] = {}
+    for each in told:
+        by_name.setdefault(each["what"], []).append(each)
+
+    def seconds(name: str) -> list[float]:
+        return [each["seconds"] for each in by_name[name]]
+
+    def peak(name: str) -> float:
+        """Of the whole process, imports and labels included."""
+        return by_name[name][-1]["peak"] / 1e6
+
+    size = f"{samples:,} samples"
+    for name, text in (
+        ("draw", "draw by p-SGD, an epoch"),
+        ("learn", "history, an epoch at budget 0.3"),
+        ("record", "recording, an epoch"),
+    ):
+        yield row("scale", f"{size}: {text}", seconds(name), "s")
+    yield row("scale", f"{size}: record of an epoch",
+              [by_name["written"][0]["size"] / epochs / 1e6], "MB")  # fmt: skip
+    yield row("scale", f"{size}: peak memory with history and draw", [peak("draw")], "MB")
+    yield row("scale", f"{size}: peak memory with recording", [peak("record")], "MB")
+    yield row("scale", f"{size}: measures of 50,000 of them, an epoch of the record",
+              [seconds("some")[0] / epochs], "s")  # fmt: skip
+    yield row("scale", f"{size}: measures of all, an epoch of the record",
+              [seconds("all")[0] / epochs], "s")  # fmt: skip
+    yield row("scale", f"{size}: report of {epochs} epochs", seconds("report"), "s", "<= 30")
+    yield row("scale", f"{size}: peak memory with analysis and report",
+              [peak("report")], "MB", "<= 2500")  # fmt: skip
+    yield row("scale", f"{size}: all of it", [whole], "s")
