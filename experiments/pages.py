@@ -6,6 +6,7 @@ What has not been run is said to be missing; nothing is estimated.
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,14 +14,27 @@ from pathlib import Path
 import pandas as pd
 
 from budgetlab import analysis, plots
+from budgetlab.course.results import DIALS, USUAL
 from budgetlab.records import write_atomically
 from experiments.differences import against, averages, select
-from experiments.plans import BUDGETS, CONDITIONS, ENTRIES, FINDINGS, LENGTHS, NOISES
+from experiments.plans import (
+    BUDGETS,
+    CONDITIONS,
+    CORNERS,
+    ENTRIES,
+    FINDINGS,
+    LEAGUE,
+    LENGTHS,
+    LOOK_OR_SCORE,
+    NEWER,
+    NOISES,
+)
 from experiments.tables import RESULTS, provenance, read
 
 DOCS = Path(__file__).parents[1] / "docs"
 METHODS = ("unif-SGD", "SGD", "p-SGD", "c-SGD", "selective-backprop")
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
+CHARGED = ("selective-backprop", *LOOK_OR_SCORE)
 FEWEST = 2
 SHIPPED_MAP = Path(analysis.__file__).parent / "importance_map.csv"
 SHIPPED = ["dataset", "redundancy", "imbalance", "label_noise", "method", "n", "baseline_mean",
@@ -51,6 +65,8 @@ def level(row: pd.Series) -> str:
 
 def interval(row: pd.Series) -> str:
     """Write a difference with its interval and verdict."""
+    if not row["n"]:
+        return "not run yet"
     inside = ""
     if row["ci_low"] == row["ci_low"]:
         inside = f" ({number(row['ci_low'], sign=True)} to {number(row['ci_high'], sign=True)})"
@@ -243,6 +259,40 @@ def pooled(rows: pd.DataFrame) -> pd.DataFrame:
     return against(averaged, "entry", "unif-SGD", ["dataset", "label_noise"])
 
 
+def corners() -> dict[str, dict[str, float]]:
+    """The corners of the map, by what a reader calls them."""
+    said = {"redundancy": "redundancy {:g}", "label_noise": "label noise {:g}",
+            "imbalance": "imbalance {:g}"}  # fmt: skip
+    return {
+        " and ".join(text.format(corner[name]) for name, text in said.items()
+                     if corner.get(name, USUAL[name]) != USUAL[name]) or "clean": corner
+        for corner in CORNERS
+    }  # fmt: skip
+
+
+def corner_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Newer methods in the corners of the map: a row a data set and entry, a column a corner.
+
+    A cell of which no run is in, or none with unif-SGD beside it, says so.
+    """
+    own = select(rows, "entry", "method", "class_shares", "budget_unit", *DIALS)
+    own = own[own["entry"].isin(["unif-SGD", *NEWER])]
+    found = against(own, "entry", "unif-SGD", ["dataset", *DIALS])
+    cells = {
+        (row["dataset"], row["entry"], *(row[name] for name in DIALS)):
+            f"{interval(row)} (n = {row['n']})"
+        for row in found.to_dict("records")
+    }  # fmt: skip
+    shown = []
+    for dataset, name in itertools.product(dict.fromkeys(rows["dataset"]), NEWER):
+        line = {"dataset": dataset, "method": name}
+        for title, corner in corners().items():
+            place = tuple((USUAL | corner)[dial] for dial in DIALS)
+            line[title] = cells.get((dataset, name, *place), "not run yet")
+        shown.append(line)
+    return pd.DataFrame(shown, columns=["dataset", "method", *corners()])
+
+
 def map_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Every entry of the map against unif-SGD, cell by cell."""
     by = ["dataset", "redundancy", "imbalance", "label_noise"]
@@ -260,7 +310,7 @@ def importance_map(rows: pd.DataFrame) -> str:
     table = map_table(rows)
     parts = ["# When does importance sampling pay?", HOW, PLAN]
     if table.empty:
-        return "\n\n".join([*parts, "Not run yet."]) + "\n"
+        return "\n\n".join([*parts, "Not run yet.", *_corners(rows)]) + "\n"
     shown = table.assign(
         **{"difference (95%), verdict": table.apply(interval, axis=1),
            "accuracy of unif-SGD": [number(v) for v in table["baseline_mean"]]}
@@ -276,8 +326,21 @@ def importance_map(rows: pd.DataFrame) -> str:
     ]
     for dataset, own in shown.groupby("dataset", sort=False):
         parts += [f"## {dataset}", analysis.markdown(own[columns]).rstrip()]
-    parts.append(f"{provenance(rows)}. Made by `python -m experiments --parts map`.")
+    parts += _corners(rows)
+    parts.append(f"{provenance(rows)}. Made by `python -m experiments --parts map newer`.")
     return "\n\n".join(parts) + "\n"
+
+
+def _corners(rows: pd.DataFrame) -> list[str]:
+    """Write the table of newer methods."""
+    table = corner_table(rows)
+    return [
+        "## Newer methods, in the corners of the map",
+        "Difference from `unif-SGD` at budget 0.3 in percentage points (95%), verdict. *Equal "
+        "flops*: what the scoring run or the forward passes take comes out of the budget. Claims "
+        "are corrected within a cell.",
+        analysis.markdown(table).rstrip(),
+    ]
 
 
 def _by_noise(rows: pd.DataFrame) -> list[str]:
@@ -312,20 +375,32 @@ def league(rows: pd.DataFrame) -> str:
     own = select(rows, "method", "budget", "budget_unit")
     own = own[own["budget"].isin(BUDGETS)]
     for unit in ("iterations", "flops"):
-        charged = own.loc[own["budget_unit"].eq("flops"), "method"].unique()
-        here = own[own["budget_unit"].eq(unit) | (~own["method"].isin(charged))]
+        # What a method that only trains spends is the same in both units.
+        same = own["budget_unit"].eq(unit) | ~own["method"].isin(CHARGED)
+        here = own[same & own["budget_unit"].isin([unit, "iterations"])]
         table = against(here, "method", "unif-SGD", ["dataset", "budget"])
         parts.append(f"## At equal {unit}")
-        parts += ["Not run yet."] if table.empty else [_ranked(table, "method")]
+        parts.append(
+            "Not run yet." if table.empty else _ranked(pd.concat([table, _not_run(table)]))
+        )
     grid = select(rows, "method", "augmentation")
     grid = grid[grid["method"].isin(METHODS)]
     table = against(grid, "method", "unif-SGD", ["dataset", "augmentation"])
     parts.append("## The paper's methods under each augmentation, budget 0.3")
-    parts += ["Not run yet."] if table.empty else [_ranked(table, "method")]
+    parts += ["Not run yet."] if table.empty else [_ranked(table)]
     return "\n\n".join(parts) + "\n"
 
 
-def _ranked(table: pd.DataFrame, name: str) -> str:
+def _not_run(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for every method of the league that has none, by data set and budget."""
+    planned = dict.fromkeys([*METHODS[1:], "random-subset", *(one["method"] for one in LEAGUE)])
+    known = set(zip(table["dataset"], table["budget"], table["method"], strict=True))
+    cells = itertools.product(dict.fromkeys(table["dataset"]), BUDGETS, planned)
+    missing = [cell for cell in cells if cell not in known]
+    return pd.DataFrame(missing, columns=["dataset", "budget", "method"]).assign(n=0)
+
+
+def _ranked(table: pd.DataFrame) -> str:
     columns = [c for c in ("dataset", "augmentation", "budget") if c in table]
     shown = table.sort_values([*columns, "difference"], ascending=[True] * len(columns) + [False])
     shown = shown.assign(
@@ -333,7 +408,7 @@ def _ranked(table: pd.DataFrame, name: str) -> str:
            "difference from unif-SGD (95%), verdict": shown.apply(interval, axis=1)}
     )  # fmt: skip
     return analysis.markdown(
-        shown[[*columns, name, "n", "accuracy %", "difference from unif-SGD (95%), verdict"]]
+        shown[[*columns, "method", "n", "accuracy %", "difference from unif-SGD (95%), verdict"]]
     ).rstrip()
 
 

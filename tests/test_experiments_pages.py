@@ -133,3 +133,42 @@ def test_averages_say_n_and_spread():
     assert table["n"].tolist() == [3, 3, 3]
     assert (table["ci_low"] < table["mean"]).all()
     assert (table["mean"] < table["ci_high"]).all()
+
+
+CORNER = "imbalance 100"
+
+
+def test_newer_methods_stand_in_the_corners_and_what_is_missing_says_so():
+    newer, base = rows_of("newer", {"seta": 0.03}), rows_of("map", {})
+    table = pages.corner_table(pd.concat([newer, base])).set_index("method")
+    assert list(table.columns[1:]) == [
+        "clean", "redundancy 0.9", "label noise 0.4", CORNER
+    ]  # fmt: skip
+    assert set(table.index) == set(plans.NEWER)
+    assert table.loc["seta", CORNER].startswith("+")
+    assert table.loc["seta", CORNER].endswith(", better (n = 5)")
+    assert not table.eq("not run yet").any(axis=None)
+    part = newer[newer["entry"].ne("dual, equal flops") & newer["imbalance"].eq(1)]
+    table = pages.corner_table(pd.concat([part, base])).set_index("method")
+    assert table[CORNER].eq("not run yet").all()
+    assert table.loc["dual, equal flops", "clean"] == "not run yet"
+    assert "## Newer methods, in the corners of the map" in pages.importance_map(EMPTY)
+
+
+def test_balanced_classes_are_no_runs_of_the_method_without():
+    rows = pd.concat([rows_of("newer", {"loss, balanced": 0.2}), rows_of("map", {})])
+    table = pages.map_table(rows).set_index("entry")
+    assert table.loc["loss", "difference"].abs().max() < 0.01
+    line = next(line for line in pages.league(rows).splitlines()
+                if line.startswith("| shapes | 0.3 | loss "))  # fmt: skip
+    assert ", equivalent" in line
+
+
+def test_the_league_says_which_of_its_methods_were_not_run():
+    rows = pd.concat([rows_of("league", {}), rows_of("b", {})])
+    assert "| random-subset | 0 |  | not run yet |" in pages.league(rows)
+    assert "ccs | 0" not in pages.league(rows)
+    iterations = rows[~(rows["method"].eq("top-k") & rows["budget_unit"].eq("flops"))]
+    equal = pages.league(iterations).split("## At equal")
+    assert "| top-k | 0 |  | not run yet |" not in equal[1]
+    assert "| top-k | 0 |  | not run yet |" in equal[2]

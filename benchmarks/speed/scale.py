@@ -48,20 +48,20 @@ writer = RecordWriter.create(
 tell("start")
 known, sampler = history.History(count), samplers.build("p-SGD", context)
 tell("history")
-logits = torch.randn(batch, classes)
+logits = torch.randn(16, batch, classes)
 for epoch in range(1, epochs + 1):
     known.start_epoch(epoch)
     begun = time.perf_counter()
     batches = list(sampler.batches(epoch, known, None))
     tell("draw")
-    # What the network says costs what it costs; here the same logits serve every batch.
-    seen = [history.measure(logits + 3 * epoch / epochs * torch.nn.functional.one_hot(
-        labels[b.indices], classes), labels[b.indices]) for b in batches[:1]][0]
+    scales = 0.5 + torch.rand(len(batches))
     begun = time.perf_counter()
-    for one in batches:
-        ones = torch.ones(batch)
+    for number, one in enumerate(batches):
+        # Logits as a network makes them, of which only the statistics are of interest here.
+        own = logits[number % len(logits)] * scales[number]
+        seen = history.measure(own, labels[one.indices])
         known.count(one.indices)
-        known.update(history.Credit(torch.arange(batch), one.indices, ones), seen)
+        known.update(history.Credit(torch.arange(batch), one.indices, torch.ones(batch)), seen)
     tell("learn")
     arrays = {n: v.numpy() for n, v in known.epoch_arrays().items()}
     arrays["probability"] = sampler.probability.numpy()
@@ -108,7 +108,7 @@ def scale(
     size = f"{samples:,} samples"
     for name, text in (
         ("draw", "draw by p-SGD, an epoch"),
-        ("learn", "history, an epoch at budget 0.3"),
+        ("learn", "statistics and history, an epoch at budget 0.3"),
         ("record", "recording, an epoch"),
     ):
         yield row("scale", f"{size}: {text}", seconds(name), "s")

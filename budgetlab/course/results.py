@@ -16,7 +16,7 @@ PLACES = (Path("records"), Path(__file__).parents[2] / "notebooks" / "records")
 
 USUAL = {"method": "unif-SGD", "augmentation": "standard", "budget": 0.3,
          "budget_unit": "iterations", "credit": "dominant", "smoothing": 1.0,
-         "averaging": "lifetime", "weights": "none", "schedule": "linear",
+         "averaging": "lifetime", "weights": "none", "class_shares": "free", "schedule": "linear",
          "schedule_horizon": "budget", "redundancy": 0.0, "imbalance": 1.0,
          "label_noise": 0.0}  # fmt: skip
 """What a run of the scale model has where nothing else is said; and 100 epochs."""
@@ -75,7 +75,8 @@ def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
     """
     lengths = {"epochs": 100} if (rows.get("epochs", pd.Series()) == 100).any() else {}
     for name, value in {**USUAL, **lengths, **values}.items():
-        if name not in free:
+        # Tables of before class shares were a setting do not have the column.
+        if name not in free and (name in rows or name in values):
             rows = rows[rows[name].isin(value if isinstance(value, list) else [value])]
     return rows
 
