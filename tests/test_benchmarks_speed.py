@@ -166,7 +166,7 @@ def test_the_demo_is_timed_and_compared_with_its_steps():
 
 
 @pytest.mark.parametrize("part", ["start", "drawing", "augmenting", "recording", "scale",
-                                  "importance"])  # fmt: skip
+                                  "libraries", "importance"])  # fmt: skip
 def test_each_part_keeps_its_table(part, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "BASELINE", tmp_path / "baseline.csv")
     assert bench.main([part, "--toy", "--out", str(tmp_path)]) == 0

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 import budgetlab
-from benchmarks.speed import operations, overhead, scale, sharing, step, waiting
+from benchmarks.speed import libraries, operations, overhead, scale, sharing, step, waiting
 from benchmarks.speed.measure import Row
 from budgetlab.devices import choose_device, choose_precision, describe_hardware
 from budgetlab.records import write_atomically
@@ -35,9 +35,10 @@ PARTS: dict[str, Callable[..., Iterable[Row]]] = {
     "step": step.step,
     "sharing": sharing.sharing,
     "demo": waiting.demo,
+    "libraries": libraries.libraries,
     "jobs": waiting.jobs,
 }
-ASKED_FOR = ("jobs",)
+ASKED_FOR = ("jobs", "libraries")
 # Sizes at which a part takes seconds: to try the commands, not to measure.
 TOY: dict[str, dict[str, Any]] = {
     "start": {"repeats": 1},
@@ -48,6 +49,7 @@ TOY: dict[str, dict[str, Any]] = {
     "scale": {"samples": 4000, "classes": 10, "batch": 32, "epochs": 2},
     "importance": {"count": 2048, "rounds": 2},
     "step": {"cpu": {"tiny": (1, 1, "5")}, "batch": 8, "core": (4, 1)},
+    "libraries": {"seeds": 2, "batch": 4, "rounds": 1, "compiled": False, "model": "tiny"},
     "sharing": {"rounds": 1, "epochs": 1, "dataset": "digits", "limit": 64, "model": "tiny"},
 }
 
@@ -56,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts; 1 where a ratio fell below the baseline of this machine."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all but jobs if none"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"of {', '.join(PARTS)}; all but jobs and libraries if none",
     )
     parser.add_argument("--threads", type=int, help="of the CPU; torch's choice if not given")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables")
