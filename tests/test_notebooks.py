@@ -265,7 +265,7 @@ def test_has_a_demo_with_a_question_before_and_a_finding_after(path):
         before = cells[start].source.split("Demo", 1)[1]
         after = cells[start + 1 : start + 10]
         assert "?" in before, before
-        assert any(re.search(r"\b(bl\.widgets|W)\.", cell.source) for cell in after)
+        assert any(re.search(r"\b(bl\.widgets|bl\.explore|W)\.", cell.source) for cell in after)
         # For a reader without a kernel, and for a run without a front end.
         shown = [i for i, cell in enumerate(after) if cell.cell_type == "code" and cell.outputs]
         assert shown, "no cell after the widget shows anything"
@@ -302,8 +302,8 @@ def test_cells_are_short(path):
     code = code_of(path)[1:]
     lengths = [len(cell.source.splitlines()) for cell in code]
     assert max(lengths) <= 15, code[lengths.index(max(lengths))].source
-    # Imports, sizes and exercises have lines that are not for reading on.
-    others = {"parameters", "exercise", "check"}
+    # Imports, scaffolding and exercises have lines that are not for reading on.
+    others = {"parameters", "exercise", "check", "hide-input"}
     lesson = [cell.source for cell in code[1:] if not others & set(cell.metadata.get("tags", []))]
     lengths = [sum(bool(line.strip()) for line in text.splitlines()) for text in lesson]
     assert statistics.median(lengths) <= 5, lengths
