@@ -85,6 +85,9 @@ def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "code" and has_figure(cell):
             text = describe(cell, notebook.cells[number + 1 : number + 3])
             cell.metadata["mystnb"] = {"image": {"alt": text}}
+            for output in cell.outputs:  # of a chart that answers, a page shows the image
+                for kind in [kind for kind in output.get("data", {}) if "vega" in kind]:
+                    del output.data[kind]
     return notebook
 
 
@@ -96,8 +99,8 @@ def has_figure(cell: nbformat.NotebookNode) -> bool:
 def describe(cell: nbformat.NotebookNode, following: Sequence[nbformat.NotebookNode]) -> str:
     """Return what the figures of a cell show, in the notebook's own words; "" if none are there.
 
-    These stand under the figure: in italics in one of the next cells, or printed by the cell
-    itself.
+    These stand under the figure, in italics in one of the next cells, or the cell itself prints
+    them, or stores them as the text of the figure.
     """
     for other in following:
         if other.cell_type == "code" and has_figure(other):
@@ -105,8 +108,10 @@ def describe(cell: nbformat.NotebookNode, following: Sequence[nbformat.NotebookN
         found = CAPTION.search(other.source) if other.cell_type == "markdown" else None
         if found:
             return " ".join(found[1].split())
-    printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
-    return " ".join(printed.split())
+    stored = [output.data.get("text/plain", "") for output in cell.outputs if "data" in output]
+    own = [text for text in stored if text and text[0] != "<" and has_figure(cell)]
+    printed = [output.text for output in cell.outputs if output.output_type == "stream"]
+    return " ".join(" ".join(own or printed).split())
 
 
 def without_dead_links(text: str, folder: Path) -> str:

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+HALF = [path for path in NOTEBOOKS if path.stem < "07"]
+first_half = pytest.mark.parametrize("path", HALF, ids=[path.stem for path in HALF])
 
 
 def load(file: Path):
@@ -272,6 +274,52 @@ def test_has_a_demo_with_a_question_before_and_a_finding_after(path):
         assert any(cell.cell_type == "markdown" for cell in after[shown[0] + 1 :])
 
 
+@first_half
+def test_asks_before_it_shows_and_asks_again_at_the_end(path):
+    """Two or more predictions, each resolved; five questions with answers; three lines."""
+    cells = read(path).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    asked = re.findall(r"^(\w+) = bl\.course\.predict\(", code, re.M)
+    assert 2 <= len(asked) <= 4
+    assert [f"{name}.reveal(" in code for name in asked] == [True] * len(asked)
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    quiz, found = text.split("## Quiz")[1].split("## What we found")
+    assert re.findall(r"^\*\*(\d)\.\*\*", quiz, re.M) == list("12345")
+    assert quiz.count("<details><summary>Answer</summary>\n\n") == 5
+    assert len(re.findall(r"^- ", found.split("## References")[0], re.M)) == 3
+    thoughts = text.count("> **Think!**")
+    assert text.count("<details>") == text.count("</details>") == thoughts + 5
+
+
+@first_half
+def test_is_short_and_says_how_hard_and_how_long_a_section_is(path):
+    text = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    assert sum(len(part.split()) for part in text) <= 1300
+    sections = re.split(r"^## ", "\n".join(text), flags=re.M)[1:]
+    plain = ("Quiz", "What we found", "References")
+    lessons = [part for part in sections if not part.startswith(plain)]
+    marks = [re.search(r"^\*Level [123] of 3, \d+ minutes\*$", part, re.M) for part in lessons]
+    assert all(marks), [part.splitlines()[0] for part in lessons]
+
+
+@first_half
+def test_links_to_terms_that_the_glossary_has(path):
+    """A link to a heading that is not there leads to the top of the page, and nobody notices."""
+    terms = re.findall(r"^## (.+)$", (FOLDER / "GLOSSARY.md").read_text(), re.M)
+    anchors = {term.lower().replace(" ", "-") for term in terms}
+    text = "\n".join(cell.source for cell in read(path).cells)
+    linked = re.findall(r"\(GLOSSARY\.md#([\w-]+)\)", text)
+    assert linked
+    assert set(linked) <= anchors
+
+
+@first_half
+def test_asserts_are_scaffolding(path):
+    for cell in code_of(path):
+        if re.search(r"^\s+assert ", cell.source, re.M) and not course.has_tag(cell, "setup"):
+            assert course.has_tag(cell, "hide-input"), cell.source
+
+
 @every
 def test_makes_the_reader_think(path):
     assert any("> **Think!**" in cell.source for cell in read(path).cells)
@@ -280,7 +328,7 @@ def test_makes_the_reader_think(path):
 @every
 def test_has_an_exercise_and_a_check(path):
     found = list(course.exercises(read(path), path.stem))
-    assert found or path.stem == "00_what_a_budget_buys"
+    assert found
     for exercise, _ in found:
         assert re.search(r'^def \w+\(.*\n {4}"""', exercise.source, re.M), exercise.source
 

@@ -142,7 +142,7 @@ class Prediction:
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         choices = "".join(f"<li>{html.escape(choice)}</li>" for choice in self.choices)
         text = f"<p><b>Predict.</b> {html.escape(self.question)}</p><ul>{choices}</ul>"
-        return _bundle(self.widget) | {"text/html": text}
+        return _bundle(self.widget) | {"text/html": text, "text/plain": self.question}
 
 
 class Revealed:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["probabilities"]
 
-MOST_VALUES = 60_000  # of each kind, so that a chart stays under 1 MB
+MOST_VALUES = 18_000  # of each kind, so that a notebook with a chart stays under 1 MB
 # From the solution for equal weights, Newton's steps on the logarithm of what is left come from
 # below and never overshoot. So many bring the number drawn to within a millionth; only without
 # any smoothing, at powers above 2 and budgets near 1, some percent may be missing.

@@ -25,6 +25,13 @@ import budgetlab as bl
 QUICK = dict(limit=400, batch_size=16, budget=0.5, device="cpu", precision="float32",
              out="runs", data_root="data")
 """,
+    "predict": """
+guess = bl.course.predict("Which loses more?", ["the subset", "the redrawn part"])
+guess
+""",
+    "reveal": """
+guess.reveal("It loses eleven points.", "the subset")
+""",
     "broken": """
 @bl.sampler("broken")
 def score(history):

@@ -368,3 +368,24 @@ def test_restart_and_run_all(bench):
     bench.click(".bl-bench .bl-stop")
     bench.wait_for_status(".bl-bench", "Stopped.")
     assert bench.errors() == []
+
+
+# ---- a prediction ----
+
+
+def test_a_result_shows_once_the_prediction_is_locked(open_notebook, shot):
+    opened = open_notebook("predict", "imports", "predict", "reveal", "predict", "reveal")
+    opened.run_all()
+    waiting = opened.page.locator(".bl-reveal")
+    waiting.nth(1).wait_for()
+    assert "eleven" not in waiting.first.inner_text()
+    opened.page.get_by_label("the redrawn part").first.check()
+    opened.page.get_by_role("button", name="Lock my prediction").first.click()
+    opened.page.get_by_text("you predicted: the redrawn part").first.wait_for()
+    assert "eleven points" in waiting.first.inner_text()
+    opened.run_cell(3)
+    opened.page.locator(".bl-predict").nth(1).get_by_text("Locked.").wait_for()
+    opened.screenshot(shot)
+    assert opened.errors() == []
+    assert opened.faults == []
+    opened.end()
