@@ -401,6 +401,19 @@ def test_data_that_moved_is_pointed_at_and_a_finished_run_extended(call, own, im
     assert "is not what record" in other.err
 
 
+def test_augmentations_are_compared_before_anything_else(call, images):
+    for number in range(10, 120):
+        picture(images / "red" / f"{number}.png", (180, 20, 20), number)
+        picture(images / "blue" / f"{number}.png", (20, 20, 180), number)
+    said = call("inspect", f"folder:{images}", "--augmentations", "--epochs", 1)
+    assert said.code == 0, said.err
+    assert "crop and flip" in said.out
+    assert "is best here" in said.out
+    found = call("inspect", f"folder:{images}", "--augmentations", "--epochs", 1, "--json").json
+    assert [row["n"] for row in found["augmentations"]] == [3, 3, 3]
+    assert found["advice"] in said.out
+
+
 # Methods of one's own
 
 OWN = """import budgetlab as bl

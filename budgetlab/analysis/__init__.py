@@ -13,7 +13,7 @@ from budgetlab.analysis.classes import (
 from budgetlab.analysis.comparison import BASELINE, compare, results
 from budgetlab.analysis.conditions import condition_columns, label, varying
 from budgetlab.analysis.frames import COSTS, epochs, summaries
-from budgetlab.analysis.gradients import grand
+from budgetlab.analysis.gradients import embedding, grand
 from budgetlab.analysis.learning import AXES, cost_to_reach, curves, frontier
 from budgetlab.analysis.noise import (
     detection,
@@ -22,7 +22,13 @@ from budgetlab.analysis.noise import (
     noise_cost,
     noisy_picks,
 )
-from budgetlab.analysis.own_data import VERDICTS, export_indices, indices, triage
+from budgetlab.analysis.own_data import (
+    VERDICTS,
+    compare_augmentations,
+    export_indices,
+    indices,
+    triage,
+)
 from budgetlab.analysis.per_sample import HARD, LEARNING, MEANINGS, described, hardness, measures
 from budgetlab.analysis.pruning import PRUNING, aum_strata
 from budgetlab.analysis.ranks import agreement, measure_agreement, run_agreement
@@ -83,6 +89,7 @@ __all__ = [
     "calibration",
     "class_share",
     "compare",
+    "compare_augmentations",
     "condition_columns",
     "confusion",
     "cost_to_reach",
@@ -94,6 +101,7 @@ __all__ = [
     "detection_curve",
     "detection_over_time",
     "effective_sample_size",
+    "embedding",
     "entropy",
     "epochs",
     "export",

@@ -1,16 +1,21 @@
-"""GraNd, the one measure that needs the model: a gradient for every sample."""
+"""What needs the network itself: GraNd, a gradient a sample, and a map of the samples."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, unknown
+from budgetlab.records import Record
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-__all__ = ["gradient_blocks", "grand"]
+    from budgetlab.data import Splits
+
+__all__ = ["embedding", "gradient_blocks", "grand"]
 
 
 def grand(
@@ -92,3 +97,107 @@ def gradient_blocks(
             yield gradient(parameters, x[start : start + chunk], y[start : start + chunk])
     finally:
         model.train(was_training)
+
+
+def embedding(
+    record: Record,
+    splits: "Splits",
+    *,
+    method: str = "pca",
+    model: "nn.Module | Callable[[], nn.Module] | None" = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Place the training samples on a map by what the trained network makes of them.
+
+    Samples that the network takes for alike lie together: a wrong label stands among those of
+    another class, copies on one another, and a class of two kinds is two clouds.
+
+    Parameters
+    ----------
+    record
+        A finished run, which kept its weights.
+    splits
+        Its data.
+    method
+        ``pca``, or ``umap`` (McInnes et al. 2018) where the package ``umap-learn`` is installed.
+    model
+        The network, if it is one of your own.
+    seed
+        Of UMAP.
+
+    Returns
+    -------
+    DataFrame
+        ``embedding_1`` and ``embedding_2``, index ``sample``: for ``more=`` of
+        :func:`budgetlab.explore.atlas` and of the widget. ``attrs["explained"]`` is the share
+        of the variance that they hold, NaN for UMAP.
+
+    Raises
+    ------
+    InputError
+        If there are no weights, the data is not that of the record, or UMAP is missing.
+    """
+    if method not in ("pca", "umap"):
+        raise unknown("map", method, ("pca", "umap"))
+    if splits.fingerprint != record.fingerprint:
+        raise InputError(
+            f"these splits are not what '{record.path}' was trained on: load the data with the "
+            "settings of the record"
+        )
+    features = _features(record, splits, model)
+    explained = float("nan")
+    if method == "umap":
+        try:
+            from umap import UMAP
+        except ImportError:
+            raise InputError(
+                "UMAP is not installed: pip install umap-learn, or choose method='pca'"
+            ) from None
+        places = UMAP(n_components=2, random_state=seed, n_jobs=1).fit_transform(features)
+    else:
+        centred = features - features.mean(axis=0)
+        values, axes = np.linalg.eigh(centred.T @ centred)
+        axes = axes[:, ::-1][:, :2]
+        # The sign of an axis means nothing: its largest entry is positive.
+        axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
+        places = centred @ axes
+        explained = float(values[-2:].sum() / max(values.sum(), 1e-12))
+    frame = pd.DataFrame(places, columns=["embedding_1", "embedding_2"]).rename_axis("sample")
+    frame.attrs["explained"] = explained
+    return frame
+
+
+def _features(
+    record: Record, splits: "Splits", model: "nn.Module | Callable[[], nn.Module] | None"
+) -> np.ndarray:
+    """What goes into the last linear layer of the trained network, float64 ``[N, D]``."""
+    import safetensors.torch
+    import torch
+
+    from budgetlab import models
+    from budgetlab.training import inputs
+
+    name, train = str(record.about["hardware"]["model"]), splits.train
+    inputs.require_model(record.path, name, model)
+    if model is not None:
+        inputs.require_same(record.path, name, inputs.named(model, splits))
+    weights = record.path / "model.safetensors"
+    if not weights.is_file():
+        raise InputError(f"'{record.path}' holds no weights: give a finished run, not thinned")
+    network = models.build(name, train.sample_shape, len(train.classes))
+    try:
+        network.load_state_dict(safetensors.torch.load_file(weights))
+    except Exception as error:
+        # A damaged file raises many kinds of error.
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"'{weights}' cannot be read: {reason}") from None
+    linear = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
+    seen: list[torch.Tensor] = []
+    if linear:
+        linear[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1)))
+    with torch.no_grad():
+        for rows in torch.arange(len(train)).split(500):
+            logits = network.eval()(train.normalised(rows))
+            if not linear:
+                seen.append(logits)
+    return torch.cat(seen).double().numpy()

@@ -4,6 +4,8 @@ A network that has seen a sample may know its wrong label by heart. Judged by on
 not, the label has to be plausible by the others of its class.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from budgetlab.errors import InputError
 
 if TYPE_CHECKING:
     from budgetlab.data import Dataset, Splits
+    from budgetlab.training import Run
 
 __all__ = ["held_out_probabilities", "label_quality", "precision_and_recall", "suspects"]
 
@@ -50,14 +53,10 @@ def held_out_probabilities(
     InputError
         If there are fewer samples of a class than are needed, or a setting does not fit.
     """
-    import tempfile
-
     import torch
 
-    from budgetlab.config import RunConfig
     from budgetlab.data import Dataset, Splits
     from budgetlab.data.samples import fingerprint
-    from budgetlab.training import Run
 
     train = splits if isinstance(splits, Dataset) else splits.train
     y = train.y.cpu().numpy()
@@ -65,21 +64,32 @@ def held_out_probabilities(
         raise InputError(f"folds {folds} is not allowed: give 2 to {len(y)}")
     fold = _folds(y, folds, seed)
     found = np.empty((len(y), len(train.classes)))
-    with tempfile.TemporaryDirectory() as out:
-        for number in range(folds):
-            part = train.select(np.flatnonzero(fold != number))
-            held = np.flatnonzero(fold == number)
-            test = train.select(held)
-            own = Splits("folds", part, None, test, fingerprint(part, test))
-            given = {"budget": 1.0, "seed": seed, "evaluate_every": 0} | settings
-            run = Run(RunConfig(dataset="folds", out=out, **given), splits=own)
-            for _ in run:
-                pass
+    for number in range(folds):
+        part = train.select(np.flatnonzero(fold != number))
+        held = np.flatnonzero(fold == number)
+        test = train.select(held)
+        own = Splits("folds", part, None, test, fingerprint(part, test))
+        with trained(own, **{"budget": 1.0, "seed": seed, "evaluate_every": 0} | settings) as run:
             run.loop.engine.network.eval()
             with torch.no_grad():
                 parts = [run.loop.engine.logits(x.to(run.device)) for x in test.x.split(512)]
             found[held] = torch.cat(parts).double().softmax(dim=1).cpu().numpy()
     return found
+
+
+@contextlib.contextmanager
+def trained(splits: "Splits", **settings: Any) -> "Iterator[Run]":
+    """Train on data that is given, and forget the record afterwards."""
+    import tempfile
+
+    from budgetlab.config import RunConfig
+    from budgetlab.training import Run
+
+    with tempfile.TemporaryDirectory() as out:
+        run = Run(RunConfig(**{"dataset": splits.name, "out": out} | settings), splits=splits)
+        for _ in run:
+            pass
+        yield run
 
 
 def _folds(y: np.ndarray, folds: int, seed: int) -> np.ndarray:

@@ -212,21 +212,33 @@ class Inspect:
     """Table of samples to drop, relabel or mark, a CSV file."""
     data_root: Path = Path("data")
     """Folder for downloads and caches."""
+    augmentations: bool = False
+    """Also compare no augmentation, crops, and crops with flips, in short trainings."""
+    epochs: int = 30
+    """Epochs of these trainings: as many as you will train for."""
     json: bool = False
     """Print one JSON object on standard output."""
 
     def run(self) -> int:
         """Inspect; returns the exit code."""
-        from budgetlab import data
+        from budgetlab import analysis, data
 
-        found = data.inspect(
+        splits = data.load(
             self.dataset, limit=self.limit, size=self.image_size or None, flip=self.flip,
-            drop_copies=self.drop_copies, edits=self.edits, root=self.data_root,
+            drop_copies=self.drop_copies, edits=self.edits, root=self.data_root, progress=False,
         )  # fmt: skip
+        assert splits.intake is not None
+        if not self.json:
+            print(splits.intake)
+        said: dict[str, Any] = {}
+        if self.augmentations:
+            compared = analysis.compare_augmentations(splits, epochs=self.epochs, budget=1.0)
+            rows = compared.reset_index().to_dict("records")
+            said = {"augmentations": rows, "advice": compared.attrs["advice"]}
+            if not self.json:
+                print(analysis.table(compared.reset_index()), compared.attrs["advice"], sep="\n")
         if self.json:
-            _print_json(found.to_dict())
-        else:
-            print(found)
+            _print_json(splits.intake.to_dict() | said)
         return DONE
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from budgetlab.data import Splits
 
 __all__ = ["DIFFERENCE", "GROUPS", "agreement_sentence", "beside", "groups_of", "images_of",
-           "picture_of_point", "ranking"]  # fmt: skip
+           "picture_of_point", "ranking", "with_more"]  # fmt: skip
 
 GROUPS = {
     "all": ("", True),
@@ -130,6 +130,18 @@ def agreement_sentence(frame: pd.DataFrame) -> str:
         f"Rank correlation of the times trained: {rank:.2f} (95% CI {low:.2f} to {high:.2f}, "
         f"n = {found['n']:,})."
     )
+
+
+def with_more(frame: pd.DataFrame, more: pd.DataFrame | None) -> pd.DataFrame:
+    """Add further measures to those of a record, by sample."""
+    if more is None:
+        return frame
+    if "recorded_as" in frame and frame["recorded_as"].max() < len(more) != len(frame):
+        # Only some samples of a large record are shown.
+        more = more.loc[frame["recorded_as"]].set_axis(frame.index)
+    if not more.index.equals(frame.index):
+        raise InputError(f"more has {len(more)} rows for {len(frame)} samples: give one a sample")
+    return frame.drop(columns=more.columns, errors="ignore").join(more)
 
 
 def images_of(record: Record, splits: "Splits | None") -> Mapping[int, np.ndarray]:

@@ -23,7 +23,7 @@ from budgetlab.explore.chart import (
     specification,
     words,
 )
-from budgetlab.explore.ranking import images_of
+from budgetlab.explore.ranking import images_of, with_more
 from budgetlab.plots import style
 from budgetlab.records import Record, open_record
 
@@ -44,6 +44,8 @@ def atlas(
     y: str = "times_trained",
     *,
     splits: "Splits | None" = None,
+    more: pd.DataFrame | None = None,
+    colour: str = "",
     samples: int = 2_000,
     seed: int = 0,
 ) -> Explorable:
@@ -62,6 +64,10 @@ def atlas(
     splits
         The data set of the record. Without it there are images of some samples only: those
         that the record keeps.
+    more
+        Further measures, one row a sample, such as from :func:`budgetlab.analysis.embedding`.
+    colour
+        Measure by which points are coloured; by default by class.
     samples
         At most so many points: those with images first, then others at random.
     seed
@@ -79,8 +85,8 @@ def atlas(
         If a measure is unknown or holds no number, or ``splits`` is another data set.
     """
     record = record if isinstance(record, Record) else open_record(record)
-    frame = measures(record)
-    for name in (x, y):
+    frame = with_more(measures(record), more)
+    for name in (x, y, *filter(None, [colour])):
         check_measure(frame, name)
     finite = frame[np.isfinite(frame[[x, y]].astype(float)).all(axis=1)]
     if not len(finite):
@@ -89,6 +95,8 @@ def atlas(
     shown = _some_of(finite, images, samples, seed)
     addresses = _packed(shown.index, images)
     table = _table(record, shown, x, y).assign(image=addresses)
+    if colour:
+        table["colour"] = compact(shown[colour])
     classes = list(dict.fromkeys(table["label"]))
     names = {"x": _name(x), "y": _name(y)}
     ends = {f"{axis}_{end}": value for axis, column in (("x", x), ("y", y))
@@ -119,7 +127,7 @@ def atlas(
     spec = specification(
         title, alt, data={"values": records_of(table)}, params=_controls(classes, ends, names),
         transform=[{"filter": INSIDE}], spacing=28,
-        hconcat=[_scatter(classes, names, whole), _sheet(names)],
+        hconcat=[_scatter(classes, names, whole, colour), _sheet(names)],
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title["text"])
 
@@ -180,8 +188,13 @@ def _controls(
     return made
 
 
-def _scatter(classes: list[str], names: dict[str, str], whole: Sequence[str]) -> dict[str, Any]:
+def _scatter(
+    classes: list[str], names: dict[str, str], whole: Sequence[str], colour: str
+) -> dict[str, Any]:
     look = looks_of(classes, "label", orient="bottom", columns=5)
+    if colour:
+        look["color"] = {"field": "colour", "type": "quantitative", "title": _name(colour),
+                         "scale": {"scheme": "viridis"}}  # fmt: skip
     # Whole numbers lie on top of each other: spread by less than the way to the next one.
     spread = [{"calculate": f"datum.{a} + {0.7 if a in whole else 0} * "
                             "(datum.sample * 0.618034 % 1 - 0.5)", "as": f"{a}_at"}

@@ -240,8 +240,10 @@ def class_accuracy(
     ax
         Where to draw; a new figure by default.
     """
-    is_table = isinstance(data, pd.DataFrame) and "mistaken_for" in data
-    frame = data if is_table else group_accuracy(data, by)
+    if isinstance(data, pd.DataFrame) and "mistaken_for" in data:
+        frame = data
+    else:
+        frame = group_accuracy(data, by)
     require(frame, ["group", "n", "accuracy", "ci_low", "ci_high"], "a frame of accuracies")
     shown = frame.nsmallest(most, "accuracy", keep="first").iloc[::-1]
     ax = style.axes(ax, (6.4, 1.2 + 0.26 * len(shown)))
@@ -280,9 +282,11 @@ def confusion(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes
     ax
         Where to draw; a new figure by default.
     """
-    is_table = isinstance(data, pd.DataFrame) and data.index.name == "label"
-    table = data if is_table else find_confusion(data)
-    mistakes = table.where(~np.eye(len(table), dtype=bool), 0)
+    if isinstance(data, pd.DataFrame) and data.index.name == "label":
+        table = data
+    else:
+        table = find_confusion(data)
+    mistakes = table.where(np.eye(len(table)) == 0, 0)
     kept = (mistakes.sum(axis=1) + mistakes.sum(axis=0)).nlargest(20, keep="first").index
     kept = [name for name in table.index if name in kept]
     share = table.div(table.sum(axis=1).clip(lower=1), axis=0).loc[kept, kept]

@@ -21,6 +21,7 @@ from budgetlab.explore.ranking import (
     groups_of,
     images_of,
     ranking,
+    with_more,
 )
 from budgetlab.records import Record, open_record, write_atomically
 from budgetlab.records.thin import sampled_down, sampled_sentence
@@ -57,6 +58,10 @@ class SampleAtlas(W.VBox):
     other
         A second record on the same data, to compare what the two trained on.
 
+    more
+        Further measures to sort by, one row a sample, such as a map of the samples from
+        :func:`budgetlab.analysis.embedding`.
+
     Attributes
     ----------
     by, order, label, group, page, sample
@@ -81,13 +86,16 @@ class SampleAtlas(W.VBox):
         record: Record | Path | str,
         splits: "Splits | None" = None,
         other: Record | Path | str | None = None,
+        *,
+        more: pd.DataFrame | None = None,
     ):
         whole = record if isinstance(record, Record) else open_record(record)
         second = other if isinstance(other, Record) or other is None else open_record(other)
         pictured = {*whole.thumbnails, *(second.thumbnails if second else ())}
         self.record = sampled_down(whole, also=pictured)
         self.other = second and sampled_down(second, also=pictured)
-        self.frame = measures(self.record)
+        self.frame = with_more(measures(self.record), more)
+        self._more = [] if more is None else [str(name) for name in more]
         if self.other is not None:
             self.frame = beside(self.frame, self.record, self.other)
             self._agreement = agreement_sentence(self.frame)
@@ -124,6 +132,7 @@ class SampleAtlas(W.VBox):
         names = [name for name in MEANINGS if name in self.frame]
         shown = [(MEANINGS[name], name) for name in names]
         shown += [(name, name) for name in ("difficulty",) if name in self.frame]
+        shown += [(name.replace("_", " "), name) for name in self._more if name not in names]
         if self.other is not None:
             shown.insert(1, ("times trained more than the other run", DIFFERENCE))
         self.by = choice("Sort by", shown, "times_trained", "bl-by", width="24em")
