@@ -509,3 +509,13 @@ def test_the_lightning_example_runs():
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split("accuracy ")[1].split()[0]) > 0.7
     assert "48 steps" in done.stdout
+
+
+@pytest.mark.parametrize("method", ["p-SGD", "selective-backprop"])
+def test_the_hugging_face_example_runs(method):
+    for name in ("transformers", "accelerate"):
+        pytest.importorskip(name, reason=f"{name} is not installed", exc_type=ImportError)
+    done = run_example("hugging_face_trainer.py", method, "0.2")
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split("accuracy ")[1].split()[0]) > 0.7
+    assert "48 steps" in done.stdout
