@@ -151,7 +151,7 @@ def test_a_device_of_a_given_size_takes_the_batches_that_fit(config, load_once, 
 
 def test_a_record_that_the_disk_has_no_room_for_is_refused(config, monkeypatch):
     free = 3 * memory.FEWEST_RECORDED * 128
-    monkeypatch.setattr(memory.shutil, "disk_usage", lambda path: type("", (), {"free": free}))
+    monkeypatch.setattr(memory.shutil, "disk_usage", lambda path: (10**12, 10**12, free))
     with pytest.raises(InputError, match=r"record of 30 epochs of 128 samples .*lower --epochs"):
         Run(config.replace(epochs=30))
     assert not Path(config.out).exists()

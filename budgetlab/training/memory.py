@@ -179,10 +179,10 @@ def require_disk(config: RunConfig, size: int) -> None:
     InputError
         If what is recorded of each sample takes more than is free where ``out`` lies.
     """
-    room = shutil.disk_usage(_existing(Path(config.out))).free
+    total, _, room = shutil.disk_usage(_existing(Path(config.out)))
     share = min(config.budget + 0.2, 1.0) * RECORDED
     record = int(size * config.epochs * max(share, FEWEST_RECORDED))
-    if record > room:
+    if record > room and total:  # /proc and the like have no size, and say why themselves
         raise InputError(
             f"the record of {config.epochs:,} epochs of {size:,} samples takes about "
             f"{_size(record)}, and '{config.out}' has room for {_size(room)}: lower --epochs or "
