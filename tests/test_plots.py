@@ -106,6 +106,14 @@ def test_the_worst_class_is_on_top_and_the_confusion_names_it(record, ax):
     assert [text.get_text() for text in mixed.texts][:3] == ["80", "20", "100"]
 
 
+def test_a_suspect_is_shown_with_its_label_and_what_the_network_says(ax):
+    frame = pd.DataFrame({"label": [0, 1, 1], "suggested": [2, 1, 0], "p_wrong": [0.9, 0.1, 0.7]})
+    images = np.zeros((3, 4, 4), np.uint8)
+    plots.image_grid(frame, "p_wrong", images=images, classes=["ant", "bee", "cow"], ax=ax)
+    assert [text.get_text() for text in ax.texts] == ["0.9\nant\ncow?", "0.7\nbee\nant?",
+                                                      "0.1\nbee"]  # fmt: skip
+
+
 def test_every_plot_is_called_here():
     assert set(CALLS) == set(plots.__all__) - {"alt_text"}
 

@@ -11,11 +11,9 @@ from budgetlab.records import Record
 
 __all__ = ["confusion", "group_accuracy", "groups_of_record", "mean_accuracies"]
 
-Predictions = Record | pd.DataFrame
-
 
 def group_accuracy(
-    data: Predictions,
+    data: Record | pd.DataFrame,
     by: str = "label",
     *,
     classes: Sequence[str] | None = None,
@@ -65,7 +63,7 @@ def group_accuracy(
     return table
 
 
-def mean_accuracies(data: Predictions) -> dict[str, float]:
+def mean_accuracies(data: Record | pd.DataFrame) -> dict[str, float]:
     """Accuracy as a mean over samples, and as a mean over classes.
 
     The two part where classes differ in size: the mean over classes counts a rare class
@@ -89,7 +87,7 @@ def mean_accuracies(data: Predictions) -> dict[str, float]:
     }
 
 
-def confusion(data: Predictions, *, classes: Sequence[str] | None = None) -> pd.DataFrame:
+def confusion(data: Record | pd.DataFrame, *, classes: Sequence[str] | None = None) -> pd.DataFrame:
     """Which classes are taken for which? Counts, one row a true class, one column a predicted one.
 
     Parameters
@@ -150,7 +148,7 @@ def groups_of_record(record: Record, by: str = "label") -> pd.DataFrame:
 
 
 def _predicted(
-    data: Predictions, classes: Sequence[str] | None
+    data: Record | pd.DataFrame, classes: Sequence[str] | None
 ) -> tuple[pd.DataFrame, Sequence[str]]:
     """Labels and predictions, and the names of the classes."""
     frame = data.predictions if isinstance(data, Record) else data

@@ -47,7 +47,9 @@ def image_grid(
         samples only.
     classes
         Names of the classes, for the label under each image; by default those of the
-        record. A frame without them shows the number of the class.
+        record. A frame without them shows the number of the class. Where a frame suggests
+        another class, as :func:`budgetlab.analysis.triage` does with ``pred_probs``, that is
+        shown below: ``cat?`` under ``dog``.
     ax
         Where to draw; a new figure by default.
     """
@@ -63,7 +65,7 @@ def image_grid(
     if classes is None:
         classes = data.classes if isinstance(data, Record) else ()
     names = _class_names(classes, frame)
-    height = 1.38 if names else 1.2
+    height = 1.2 + 0.18 * (max((name.count("\n") + 1 for name in names.values()), default=0))
     rows = max(1, -(-len(ranked) // columns))
     ax = style.axes(ax, (columns * 0.95, rows * height * 0.95))
     for place, (sample, value) in enumerate(ranked.items()):
@@ -163,7 +165,12 @@ def _class_names(classes: Sequence[str], frame: pd.DataFrame) -> dict[int, str]:
     """Short name of the class of each sample, its number where it has none; empty if unknown."""
     if "label" not in frame:
         return {}
-    if frame["label"].max() >= len(classes):
-        return {sample: f"class {number}" for sample, number in frame["label"].items()}
+    told = ["label", "suggested"] if "suggested" in frame else ["label"]
+    if frame[told].max().max() >= len(classes):
+        classes = [f"class {number}" for number in range(int(frame[told].max().max()) + 1)]
     short = [name if len(name) <= 11 else f"{name[:10]}…" for name in classes]
-    return {sample: short[int(number)] for sample, number in frame["label"].items()}
+    names = {sample: short[int(number)] for sample, number in frame["label"].items()}
+    if "suggested" in frame:
+        other = frame.loc[frame["suggested"] != frame["label"], "suggested"]
+        names |= {sample: f"{names[sample]}\n{short[int(n)]}?" for sample, n in other.items()}
+    return names

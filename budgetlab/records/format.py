@@ -156,7 +156,7 @@ def read_texts(data: "xr.Dataset") -> "xr.Dataset":
 
 def pack_table(table: pd.DataFrame) -> bytes:
     """Return the columns of a table that are numbers, truth values or texts as bytes of an npz."""
-    columns = {}
+    columns: dict[str, Any] = {}
     for name, column in table.items():
         if isinstance(column.dtype, pd.BooleanDtype | pd.Int64Dtype):
             column = column.astype(float)
