@@ -259,7 +259,7 @@ class RunConfig:
     extended: str = ""
     """Kept by resume --epochs, not to be given: lengths the run had before, such as 10+20."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps, the GPU of a Mac."""
     precision: str = "auto"
     """auto, float32 or bfloat16; auto is bfloat16 where the hardware has it."""
     data_root: str = "data"

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import os
 import platform
@@ -9,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,12 +20,16 @@ __all__ = [
     "Clock",
     "choose_device",
     "choose_precision",
+    "chooses_on",
     "describe_hardware",
     "fastest_threads",
     "keep_freed_memory",
+    "moved",
     "threads_to_choose",
     "using_threads",
 ]
+
+Parts = TypeVar("Parts", bound=Any)
 
 SWITCH = "BUDGETLAB_KEEP_MEMORY"
 # Numbers and limits of mallopt, from malloc.h and its manual page.
@@ -40,22 +46,45 @@ THREADS_AT_IMPORT = torch.get_num_threads()
 
 
 def choose_device(name: str) -> torch.device:
-    """Resolve ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` to a device that is there.
+    """Resolve ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` to a device that is there.
+
+    ``auto`` is the first GPU: one of NVIDIA (``cuda``), else that of a Mac (``mps``).
 
     Raises
     ------
     InputError
         If the device is unknown or missing.
     """
-    count = torch.cuda.device_count()
+    found = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if name == "auto":
-        return torch.device("cuda" if count else "cpu")
-    if not re.fullmatch("cpu|cuda|cuda:(0|[1-9][0-9]{0,3})", name):
-        raise InputError(f"unknown device '{name}': choose one of auto, cpu, cuda, cuda:N")
+        return torch.device(next((kind for kind, count in found.items() if count), "cpu"))
+    if not re.fullmatch("cpu|mps|cuda|cuda:(0|[1-9][0-9]{0,3})", name):
+        raise InputError(f"unknown device '{name}': choose one of auto, cpu, cuda, cuda:N, mps")
     kind, _, number = name.partition(":")
-    if kind == "cuda" and int(number or 0) >= count:
-        raise InputError(f"device '{name}' is not there ({count} found): choose auto or cpu")
+    if kind != "cpu" and int(number or 0) >= found[kind]:
+        raise InputError(f"device '{name}' is not there ({found[kind]} found): choose auto or cpu")
     return torch.device(name)
+
+
+def chooses_on(device: torch.device) -> torch.device:
+    """Where methods and what is known of each sample compute, for a device that trains.
+
+    It is that device, or the processor where float64 is missing, as on Apple's GPUs: chances
+    of millions of samples need it.
+    """
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def moved(parts: Parts, device: torch.device) -> Parts:
+    """Return a dataclass, and those in it, with tensors on a device; ``images`` stay."""
+    there: dict[str, Any] = {}
+    for name, value in vars(parts).items():
+        if isinstance(value, torch.Tensor) and name != "images":
+            there[name] = value.to(device)
+        elif dataclasses.is_dataclass(value):
+            there[name] = moved(value, device)
+    same = all(value is getattr(parts, name) for name, value in there.items())
+    return parts if same else dataclasses.replace(parts, **there)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -66,8 +95,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     flags = _processor("flags", "Features").split()
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
@@ -86,12 +115,12 @@ def describe_hardware(
     device: torch.device, precision: torch.dtype, threads: int | None = None
 ) -> dict[str, str | int]:
     """Return what a record says about the machine."""
-    on_gpu = device.type == "cuda"
+    name = _processor("model name") or platform.processor()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
     return {
         "device": str(device),
-        "name": torch.cuda.get_device_name(device)
-        if on_gpu
-        else (_processor("model name") or platform.processor()),
+        "name": name,
         "precision": str(precision).removeprefix("torch."),
         "threads": threads or torch.get_num_threads(),
         "cpu_count": os.cpu_count() or 0,
@@ -190,29 +219,27 @@ def keep_freed_memory() -> bool:
 class Clock:
     """Measures stretches of training; what lies between them is not counted.
 
-    On a GPU the work runs behind the program, so events on the device are used and
-    read once at the end of a stretch. ``waiting=True`` waits for the device at every
-    reading instead, which a budget in seconds needs.
+    On a GPU the work runs behind the program, so that a reading waits for it: only at the
+    end of a stretch (by events on NVIDIA's), or with ``waiting=True`` at every reading,
+    which a budget in seconds needs.
     """
 
     def __init__(self, device: torch.device, waiting: bool = False):
-        self.on_gpu = device.type == "cuda"
+        self.kind = device.type
         self.waiting = waiting
         self._begun = 0.0
         self._event: torch.cuda.Event | None = None
 
     def start(self) -> None:
         """Begin a stretch."""
-        if self.on_gpu and not self.waiting:
+        if self.kind == "cuda" and not self.waiting:
             self._event = torch.cuda.Event(enable_timing=True)
             self._event.record()
         self._begun = time.perf_counter()
 
     def read(self) -> float | None:
         """Seconds since the start, or None where reading would stall the device."""
-        if self.on_gpu and not self.waiting:
-            return None
-        return self.stop() if self.on_gpu else time.perf_counter() - self._begun
+        return self.stop() if self.waiting or self.kind == "cpu" else None
 
     def skip(self, seconds: float) -> None:
         """Leave out what was not training, such as drawing a picture of it."""
@@ -225,6 +252,6 @@ class Clock:
             end.record()
             end.synchronize()
             return self._event.elapsed_time(end) / 1000
-        if self.on_gpu:
-            torch.cuda.synchronize()
+        if self.kind in ("cuda", "mps"):
+            getattr(torch, self.kind).synchronize()
         return time.perf_counter() - self._begun

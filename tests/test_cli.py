@@ -483,7 +483,7 @@ def test_a_module_that_has_no_such_method(call, quick, given, says):
 
 def program(*arguments: object, **options: Any) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "budgetlab.cli", *map(str, arguments)],
+        [sys.executable, "-m", "budgetlab", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
 

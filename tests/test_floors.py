@@ -19,6 +19,7 @@ FLOORS = (
     {"sweeps", "plots", "forecast", "estimators"},
     {"explore"},
     {"report", "cli", "demo", "widgets", "course"},
+    {"__main__"},
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 READING = {
@@ -35,7 +36,8 @@ READING = {
 }
 # From the floor itself, or from a floor below, and still not allowed: the reading wing
 # meets the training wing at the records only.
-BOTH = {"forecast", "explore", "estimators", "sweeps", "cli", "demo", "widgets", "course"}
+BOTH = {"forecast", "explore", "estimators", "sweeps", "cli", "demo", "widgets", "course",
+        "__main__"}  # fmt: skip
 TRAINING = set(FLOOR) - READING - BOTH
 # GraNd needs gradients; the one function that computes it imports torch when called.
 LAZY_TORCH = {"analysis"}

@@ -58,7 +58,7 @@ def start(config: RunConfig, begin) -> Callable[..., subprocess.Popen]:
         "--out", config.out, "--json",
     ]  # fmt: skip
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return lambda *more: begin("budgetlab.cli", "sweep", *flags, *more, **pipes)
+    return lambda *more: begin("budgetlab", "sweep", *flags, *more, **pipes)
 
 
 def epochs_of(run: RunConfig) -> int:

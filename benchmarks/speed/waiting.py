@@ -154,7 +154,7 @@ def _now() -> float:
 
 
 ROOT = Path(__file__).parents[2]
-DEMO = [sys.executable, "-m", "budgetlab.cli", "demo"]
+DEMO = [sys.executable, "-m", "budgetlab", "demo"]
 RUN = """
 import sys, nbformat
 sys.path.insert(0, sys.argv[2])

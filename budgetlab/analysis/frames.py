@@ -51,7 +51,7 @@ def summaries(records: Records) -> pd.DataFrame:
 
 def _dataset_name(config: dict[str, Any]) -> str:
     named = {name: str(config[name]) for name in ("dataset", "data_name") if config.get(name)}
-    return RunConfig(**named).dataset_name
+    return RunConfig.from_dict(named).dataset_name
 
 
 def _summary(record: Record) -> dict[str, Any]:

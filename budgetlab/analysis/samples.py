@@ -1,6 +1,7 @@
 """Samples over the epochs: which were picked, quantiles, one epoch, one life, credit."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -269,7 +270,7 @@ def one_epoch(record: Record, epoch: int = -1) -> pd.DataFrame:
         for _, block in read_blocks(record, ("loss",), number - 1):
             for values in block["loss"]:
                 np.copyto(last, values, where=~np.isnan(values))
-    columns = {name: arrays[name].to_numpy() for name in SAMPLE_ARRAYS}
+    columns: dict[str, Any] = {name: arrays[name].to_numpy() for name in SAMPLE_ARRAYS}
     columns |= {"last_loss": last, "kind": record.probability_kind, "epoch": number}
     return pd.DataFrame(columns).rename_axis("sample")
 

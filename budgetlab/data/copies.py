@@ -50,7 +50,7 @@ def _first_of(parts: list[Tensor]) -> np.ndarray:
     """Position of the first of identical samples, counted over all parts."""
     first: dict[bytes, int] = {}
     rows = (row for part in parts for row in part.numpy().reshape(len(part), -1))
-    digests = (hashlib.blake2b(np.ascontiguousarray(row), digest_size=16).digest() for row in rows)
+    digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
     return np.array([first.setdefault(one, n) for n, one in enumerate(digests)], np.int64)
 
 
@@ -118,8 +118,8 @@ def find_copies(
         ``split``, ``sample`` (its number there), ``origin``, ``label`` and ``kind``: ``first``
         of its group in the order test, val, train, else ``exact`` or ``near`` copy of another.
     """
-    parts = {"test": splits.test, "val": splits.val, "train": splits.train}
-    parts = {name: part for name, part in parts.items() if part is not None}
+    given = {"test": splits.test, "val": splits.val, "train": splits.train}
+    parts = {name: part for name, part in given.items() if part is not None}
     xs = [part.x.cpu() for part in parts.values()]
     first = _first_of(xs)
     own = np.arange(len(first))

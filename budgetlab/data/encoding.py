@@ -114,7 +114,9 @@ def encode_labels(
         used = np.unique(flat[first])
         if keep_all or len(used) == len(texts):
             return flat, list(map(str, texts)), odd
-        odd.append(f"no sample has class {_few(np.delete(texts, used))}, which is left out")
+        odd.append(
+            f"no sample has class {_few(np.delete(texts, used).tolist())}, which is left out"
+        )
         classes = texts[used]
     else:
         used = np.unique(train)

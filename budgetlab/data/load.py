@@ -183,21 +183,23 @@ def load(
     }
     _check(seed, limit, val_fraction, label_noise, size)
     own = name.partition(":")[0] in OWN
-    edits = Edits(edits) if isinstance(edits, str | Path) and str(edits) else edits or None
+    table = Edits(edits) if isinstance(edits, str | Path) and str(edits) else None
+    if isinstance(edits, Edits) and edits:
+        table = edits
     # Copies are looked for among all samples, so that it does not depend on the limit which go.
     first = not (whole or drop_copies != "none")
-    choose = _chooser(edits, partial(_kept, imbalance, limit, seed) if first and limit else None)
+    choose = _chooser(table, partial(_kept, imbalance, limit, seed) if first and limit else None)
     source = _source(name)(
         root=Path(root).expanduser(), seed=seed, size=size, download=download, keep=keep,
         progress=progress, choose=choose,
     )  # fmt: skip
-    train, val, test = (
-        part if part is None or source.chosen else _chosen(part, choose, split)
-        for split, part in (("train", source.train), ("val", source.val), ("test", source.test))
-    )
-    if edits is not None:
-        edits.require_met()
-        train, test = edits.noted(train), edits.noted(test)
+    train, val, test = source.train, source.val, source.test
+    if not source.chosen:
+        train, test = _chosen(train, choose, "train"), _chosen(test, choose, "test")
+        val = None if val is None else _chosen(val, choose, "val")
+    if table is not None:
+        table.require_met()
+        train, test = table.noted(train), table.noted(test)
     odd: list[str] = []
     if drop_copies != "none":
         train = without_copies(train, val, test, near=drop_copies == "near", odd=odd)
@@ -211,10 +213,8 @@ def load(
     if val_fraction:
         train, val = _split(train, val_fraction, seed)
     if flip != "auto":
-        train, val, test = (
-            None if part is None else replace(part, flip=flip == "yes")
-            for part in (train, val, test)
-        )
+        train, test = replace(train, flip=flip == "yes"), replace(test, flip=flip == "yes")
+        val = None if val is None else replace(val, flip=flip == "yes")
     splits = Splits(name, train, val, test, "", tuple(source.skipped), asked)
     found = counted(find_copies(splits)) if own else {}
     train = _repeat(train, redundancy, copies, redundancy_kind, seed)

@@ -234,7 +234,7 @@ def _zoom(ax: "Axes", rows: np.ndarray) -> None:
     near = rows[~far]
     edge = 1.15 * np.nanmax(np.abs(near))
     low, high = min(np.nanmin(near) * 1.15, -0.3 * edge), max(np.nanmax(near) * 1.15, 0.3 * edge)
-    for place in np.flatnonzero(far):
+    for place in map(int, np.flatnonzero(far)):
         middle = rows[place, 0]
         left = middle < low
         if low <= middle <= high:

@@ -153,7 +153,9 @@ def _add_legend(ax: "Axes") -> None:
     # There is room beside axes of their own, which a layout makes narrower, and no other.
     alone = figure.axes == [ax] and isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
     many = len(ax.get_legend_handles_labels()[1]) > 5
-    place = dict(loc="upper left", bbox_to_anchor=(1.0, 1.0)) if alone or many else {}
+    place: dict[str, Any] = (
+        {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if alone or many else {}
+    )
     # Where no place is free, the entries stay readable on what they cover.
     ax.legend(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=9, labelcolor=INK,
               handlelength=3, **place)  # fmt: skip

@@ -251,7 +251,7 @@ def _compact(name: str, values: np.ndarray) -> np.ndarray:
 
 def _exact_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a table as they were written: pandas before 3 may change the last digit."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [
         {name: int(text) if text.isdigit() else float(text or "nan") for name, text in row.items()}

@@ -342,8 +342,11 @@ def slots_for(workers: int | str, runs: list[RunConfig]) -> tuple[int, tuple[str
     gpus = visible_gpus() if free_to_choose else ()
     if workers in ("auto", 0):
         import loky
+        import torch
 
-        workers = len(gpus) or loky.cpu_count()
+        # A Mac has one GPU, whatever its number of cores.
+        apple = free_to_choose and torch.backends.mps.is_available()
+        workers = len(gpus) or (1 if apple else loky.cpu_count())
     return min(int(workers), len(runs)), gpus
 
 

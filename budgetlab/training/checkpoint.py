@@ -145,7 +145,7 @@ def load_state(loop: "Loop", path: Path) -> int:
         loop.engine.optimiser.load_state_dict(content["optimiser"])
         loop.history.load_state_dict(content["history"])
         loop.ledger.load_state_dict(content["ledger"])
-        loop.sampler.load_state_dict(_to_device(content["sampler"], loop.device))
+        loop.sampler.load_state_dict(_to_device(content["sampler"], loop.chooser))
         loop.sampler.generator.set_state(content["order"])
         loop.engine.generator.set_state(content["augmentation"])
         vars(loop.budget).update(dataclasses.asdict(Budget(**content["budget"])))
@@ -202,7 +202,7 @@ def pick_thumbnails(
         order = ranking.argsort(stable=True)
         picked.update(order[:per_end].tolist(), order[-per_end:].tolist())
     indices = torch.tensor(sorted(picked), device=samples.x.device)
-    images = samples.x[indices]
+    images = samples.x[indices].cpu()
     if max(images.shape[2:]) > LARGEST_SIDE:
         scale = LARGEST_SIDE / max(images.shape[2:])
         small = F.interpolate(images.float(), scale_factor=scale, mode="area")

@@ -6,8 +6,9 @@ Knows nothing of epochs, records or methods.
 import contextlib
 import copy
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ def _require_single(model_name: str, network: nn.Module, shape: tuple[int, ...])
         ) from None
 
 
-def _plain(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def _plain(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """An optimiser without what torch wraps it in for ``torch.compile``.
 
     The first call of a wrapper imports the compiler, for longer than the small network
@@ -77,9 +78,10 @@ def _plain(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
 
 
 def _build_optimiser(config: RunConfig, network: nn.Module) -> torch.optim.Optimizer:
-    shared = {"lr": config.lr, "weight_decay": config.weight_decay}
-    # There is no fused step on meta, where tests see that nothing is read back.
-    shared["fused"] = next(network.parameters()).device.type != "meta"
+    shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    # Elsewhere there may be none: on meta, where tests see that nothing is read back, and for
+    # SGD on Apple's GPUs before torch 2.8.
+    shared["fused"] = next(network.parameters()).device.type in ("cpu", "cuda")
     if config.optimiser == "adamw":
         betas = (config.momentum, 0.999)
         return _plain(torch.optim.AdamW)(network.parameters(), betas=betas, **shared)

@@ -66,8 +66,8 @@ def _largest_fitting(engine: Engine) -> int:
     size = min(engine.config.batch_size, len(engine.samples)) // 2
     while size > 1:
         gc.collect()
-        if engine.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if engine.device.type != "cpu":
+            getattr(torch, engine.device.type).empty_cache()
         try:
             loss = engine.step(Batch(torch.arange(size, device=engine.device)), lr=0.0).loss
             # On a GPU the step has only been asked for until something of it is read.

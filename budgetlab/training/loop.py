@@ -12,7 +12,14 @@ import torch
 from budgetlab import models, samplers
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
-from budgetlab.devices import Clock, fastest_threads, threads_to_choose, using_threads
+from budgetlab.devices import (
+    Clock,
+    chooses_on,
+    fastest_threads,
+    moved,
+    threads_to_choose,
+    using_threads,
+)
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.training.engine import Engine
@@ -69,15 +76,17 @@ class Loop:
         self.device = device
         self.model_name = models.choose(config.model, train.sample_shape, device)
         self.engine = Engine(config, self.model_name, train, device, precision)
-        self.history = History(size, device)
+        # Where methods choose; an Apple GPU lacks the float64 of their chances.
+        self.chooser = chooses_on(device)
+        self.history = History(size, self.chooser)
         self.threads = threads or self._choose_threads()
         self._seconds_before = 0.0
         self.stream = BudgetedBatches(
             config,
             size,
             self.engine.costs,
-            device,
-            labels=self.engine.samples.y,
+            self.chooser,
+            labels=self.engine.samples.y.to(self.chooser),
             metadata=train.metadata,
             validation_size=0 if val is None else len(val),
             train_proxy=self._train_proxy,
@@ -172,7 +181,7 @@ class Loop:
         self._seconds_before = self.ledger.seconds
         self.history.start_epoch(number)
         self.clock.start()
-        for batch, progress in self.stream.epoch(number, self.history, self.engine.look):
+        for batch, progress in self.stream.epoch(number, self.history, self._look):
             lr = self.stream.learning_rate(progress)
             loss, correct = self._step(batch, lr)
             losses.append(loss)
@@ -198,11 +207,16 @@ class Loop:
 
     def _step(self, batch: samplers.Batch, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
         """One step, learned from; its loss and its share classified right."""
-        outcome = self.engine.step(batch, lr)
+        outcome = self.engine.step(moved(batch, self.engine.device), lr)
+        outcome = moved(outcome, self.chooser)
         self.history.count(batch.indices)
         self.history.update(outcome.credit, outcome.seen)
         share = outcome.credit.weights
         return outcome.loss, (outcome.seen.correct * share).sum() / share.sum()
+
+    def _look(self, indices: torch.Tensor) -> samplers.ForwardResult:
+        """Forward as a method asks for it; what it says is where the method is."""
+        return moved(self.engine.look(indices.to(self.engine.device)), self.chooser)
 
     def _train_proxy(
         self, plan: samplers.ProxyPlan, generator: torch.Generator

@@ -10,6 +10,7 @@ from torch import Tensor
 from budgetlab import models, seeds
 from budgetlab.budget import Budget, Costs, Ledger, model_costs, schedule
 from budgetlab.data import Dataset
+from budgetlab.devices import chooses_on, moved
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History, Trajectory, measure
 from budgetlab.samplers.base import Batch, ProxyPlan, ProxyRun
@@ -85,7 +86,8 @@ class ProxyTrainer:
         """Train until the share is spent, then look as the plan asks."""
         config, other = self.engine.config, self._set_up(plan)
         kind = Trajectory if plan.trajectory else History
-        history = kind(len(other.samples), other.device)
+        chooser = chooses_on(other.device)
+        history = kind(len(other.samples), chooser)
         start, self._slowest = self.ledger.spent(self.budget.unit), 0.0
         span = max(self._limit - start - self._reserve(plan, other.costs), 1e-12)
         for indices in self._endless_batches(len(other.samples), history, generator):
@@ -94,11 +96,11 @@ class ProxyTrainer:
             progress = min((self.ledger.spent(self.budget.unit) - start) / span, 1.0)
             lr = schedule(config.schedule, progress, config.lr, config.milestones,
                           config.warmup)  # fmt: skip
-            outcome = other.step(Batch(indices), lr)
+            outcome = moved(other.step(Batch(indices.to(other.device)), lr), chooser)
             history.update(outcome.credit, outcome.seen)
             self.ledger.charge_proxy(other.costs, trained=len(indices))
             self._slowest = max(self._slowest, self._charge_time())
-        losses = self._losses(other) if plan.losses else None
+        losses = self._losses(other).to(chooser) if plan.losses else None
         return ProxyRun(history, losses)
 
     def _set_up(self, plan: ProxyPlan) -> Engine:
@@ -157,7 +159,7 @@ class ProxyTrainer:
         while True:
             epoch += 1
             history.start_epoch(epoch)
-            order = torch.randperm(size, generator=generator, device=self.engine.device)
+            order = torch.randperm(size, generator=generator, device=generator.device)
             yield from (order[i : i + batch] for i in range(0, size - batch + 1, batch))
 
     def _losses(self, other: Engine) -> Tensor:

@@ -1,4 +1,4 @@
-"""``python -m budgetlab.cli`` is ``budgetlab``."""
+"""``python -m budgetlab`` is ``budgetlab``."""
 
 import sys
 
