@@ -104,7 +104,7 @@ def _has_bfloat16(device: torch.device) -> bool:
 def _processor(*fields: str) -> str:
     """What Linux says of the processor under one of these names; empty elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     said = (line.partition(":") for line in lines)

@@ -141,7 +141,7 @@ class Rules(TorchDispatchMode):
             assert not apart or name in BETWEEN, f"{name}: operands on both devices"
             assert name not in self.missing, f"{name}: no kernel on mps"
         made = func(*args, **(kwargs or {}))
-        if here and name != "aten::copy_" or name == "aten::copy_" and self.gpu.holds(args[0]):
+        if self.gpu.holds(args[0]) if name == "aten::copy_" else here:
             for one in tree_leaves(made):
                 if isinstance(one, torch.Tensor):
                     self.gpu.place(one)

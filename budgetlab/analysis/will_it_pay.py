@@ -81,11 +81,8 @@ def importance_map() -> pd.DataFrame:
         ``ci_high`` (shares of 1), ``p_corrected`` and ``verdict``, as
         ``python -m experiments.pages`` wrote it; docs/map.md says what was compared.
     """
-    with (
-        resources.files("budgetlab.analysis")
-        .joinpath("importance_map.csv")
-        .open(encoding="utf-8") as file
-    ):
+    stored = resources.files("budgetlab.analysis").joinpath("importance_map.csv")
+    with stored.open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
 

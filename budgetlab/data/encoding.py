@@ -114,9 +114,8 @@ def encode_labels(
         used = np.unique(flat[first])
         if keep_all or len(used) == len(texts):
             return flat, list(map(str, texts)), odd
-        odd.append(
-            f"no sample has class {_few(np.delete(texts, used).tolist())}, which is left out"
-        )
+        unused = _few(np.delete(texts, used).tolist())
+        odd.append(f"no sample has class {unused}, which is left out")
         classes = texts[used]
     else:
         used = np.unique(train)

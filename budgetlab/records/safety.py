@@ -223,7 +223,7 @@ def read_npz(file: Path, known: Collection[str] | None, remedy: str) -> dict[str
 def available_memory() -> int | None:
     """Bytes that can be allocated now; the whole memory where that is not told; None if unknown."""
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError, IndexError):

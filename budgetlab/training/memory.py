@@ -142,7 +142,7 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         said = dict(line.split(":", 1) for line in lines)
         return int(said["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):  # not Linux
