@@ -90,7 +90,9 @@ def test_a_step_of_every_method_reads_nothing_back(method, augmentation, second_
     history = History(loop.history.size, META)
     for credit, fidelity in itertools.product(CREDITS, FIDELITIES):
         own = engine("meta", augmentation, credit, fidelity)
-        made = Loop._step(SimpleNamespace(engine=own, history=history), batch, 0.1)
+        made = Loop._step(
+            SimpleNamespace(engine=own, history=history, chooser=own.device), batch, 0.1
+        )
         made += (*history.state_dict().values(), *history.epoch_arrays().values())
         assert {one.device for one in made if isinstance(one, torch.Tensor)} == {META}
 

@@ -171,7 +171,7 @@ def pack_table(table: pd.DataFrame) -> bytes:
         elif all(isinstance(one, str) for one in values):
             columns[str(name)] = np.char.encode(values.astype(str), "utf-8", "replace")
     file = io.BytesIO()
-    np.savez_compressed(file, **columns)
+    np.savez_compressed(file, allow_pickle=False, **columns)
     return file.getvalue()
 
 

@@ -140,7 +140,7 @@ class Engine:
         self.credit_rule = "row" if published else config.credit
         self._augment = self._build_augmentation(samples.flip)
         # There is nothing to draw on meta, where memory is predicted and steps are tested.
-        self.generator = (
+        self.generator: Any = (
             None if device.type == "meta"
             else seeds.torch_generator(config.seed, "augmentation", device)
         )  # fmt: skip
