@@ -243,7 +243,7 @@ def test_names_of_the_package_resolve_and_editors_know_them():
     for name in (*names, "training", "history"):
         assert getattr(bl, name) is not None
     modules = {p.stem for p in Path(bl.__file__).parent.glob("*") if p.suffix != ".pyi"}
-    private = {"__init__", "__pycache__", "py", "cli", "demo", "settings"}
+    private = {"__init__", "__main__", "__pycache__", "py", "cli", "demo", "settings"}
     assert modules - private <= names
 
 
