@@ -6,6 +6,7 @@ out is one Newton step of that.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ def influence(
 
 
 def self_influence(
-    models: nn.Module | Sequence[nn.Module], x: Tensor, y: Tensor, **options: object
+    models: nn.Module | Sequence[nn.Module], x: Tensor, y: Tensor, **options: Any
 ) -> np.ndarray:
     """Estimate by how much each sample raises its own margin: the diagonal of :func:`influence`.
 
