@@ -1,6 +1,8 @@
 """The house: which module may import which, and what opens without torch."""
 
 import ast
+import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -244,3 +246,24 @@ def test_no_module_is_a_drawer_for_everything():
 def test_no_module_is_too_long():
     lengths = {name: len(file.read_text().splitlines()) for name, file in MODULES.items()}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_the_way_from_a_call_to_its_record_does_not_grow_longer(config):
+    """How many files of the package are entered, once the data lies in the cache."""
+    run = config.replace(dataset="digits", method="p-SGD", limit=128)
+    bl.train(run, progress=False)
+    entered: set[str] = set()
+
+    def enter(frame, event, _):
+        # Bodies of modules and classes run on import; only functions are optimised.
+        code = frame.f_code
+        if event == "call" and code.co_flags & inspect.CO_OPTIMIZED:
+            entered.add(code.co_filename)
+
+    sys.setprofile(enter)
+    try:
+        bl.train(run, progress=False)
+    finally:
+        sys.setprofile(None)
+    files = sorted(one for one in entered if one.startswith(f"{PACKAGE}{os.sep}"))
+    assert 15 < len(files) <= 38, files

@@ -148,7 +148,7 @@ def embedding(
     explained = float("nan")
     if method == "umap":
         try:
-            from umap import UMAP  # type: ignore
+            from umap import UMAP
         except ImportError:
             raise InputError(
                 "UMAP is not installed: pip install umap-learn, or choose method='pca'"
