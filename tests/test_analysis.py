@@ -17,6 +17,7 @@ from scipy import stats
 from budgetlab import analysis
 from budgetlab.analysis import RecordWarning
 from budgetlab.analysis.statistics import sentence
+from budgetlab.config import ADDED
 from budgetlab.errors import InputError
 from budgetlab.records import open_records
 
@@ -498,6 +499,16 @@ def test_cost_is_measured_against_the_full_run(folder):
     table = table.drop_duplicates(["method", "budget"]).set_index(["method", "budget"])
     assert table.loc[("p-SGD", 0.2), "cost_vs_full"] == pytest.approx(0.2)
     assert table.loc[("SGD", 1.0), "cost_vs_full"] == pytest.approx(1.0)
+
+
+def test_records_without_later_settings_are_repeats_of_those_with_them(tmp_path):
+    """Settings that came later change nothing by default: an earlier version ran just so."""
+    for seed in range(2):
+        record = write_run(tmp_path, method="unif-SGD", seed=seed)
+    about = json.loads((record.path / "record.json").read_text())
+    about["config"] = {k: v for k, v in about["config"].items() if k not in ADDED}
+    (record.path / "record.json").write_text(json.dumps(about))
+    assert analysis.compare(tmp_path)["n"].tolist() == [2]
 
 
 def test_other_data_is_said_and_not_paired():

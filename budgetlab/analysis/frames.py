@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from budgetlab.config import RunConfig
+from budgetlab.config import ADDED, RunConfig
 from budgetlab.errors import InputError
 from budgetlab.records import Record, Records, RecordWarning, open_records
 
@@ -62,7 +62,9 @@ def _summary(record: Record) -> dict[str, Any]:
         last = _last_epoch(record)
         results = {name: last.get(name) if v is None else v for name, v in results.items()}
         epochs_trained = last.get("epoch", 0)
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in record.config.items()}
+    # A record of an earlier version did what later fields say by default.
+    later = {name: RunConfig.__dataclass_fields__[name].default for name in ADDED}
+    config = later | {k: tuple(v) if isinstance(v, list) else v for k, v in record.config.items()}
     return (
         config
         | {
