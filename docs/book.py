@@ -17,6 +17,8 @@ from types import ModuleType
 
 import nbformat
 
+from budgetlab.explore.chart import STYLE, fragment, script
+
 ROOT = Path(__file__).parents[1]
 OWN = Path(__file__).parent / "book"
 
@@ -24,6 +26,11 @@ OWN = Path(__file__).parent / "book"
 PARTS = ("training", "config", "presets", "data", "models", "augment", "methods", "samplers",
          "history", "budget", "custom_loop", "custom_models", "sweeps", "records", "analysis",
          "estimators", "plots", "explore", "report", "widgets", "course", "errors")  # fmt: skip
+CHARTS = {"application/vnd.vegalite.v5+json", "application/vnd.vega.v5+json"}
+LOADED = (
+    '<link rel="stylesheet" href="../_static/explorables.css">\n'
+    '<script defer src="../_static/explorables.js"></script>'
+)
 CAPTION = re.compile(r"^\*Figure: (.*?)\*$", re.M | re.S)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
@@ -55,6 +62,9 @@ def collect(
         index = source / "index.md"
         lines = index.read_text().splitlines(keepends=True)
         index.write_text("".join(line for line in lines if "TEACHING" not in line))
+    (source / "_static").mkdir()
+    (source / "_static" / "explorables.js").write_text(script())
+    (source / "_static" / "explorables.css").write_text(STYLE)
     write_reference(source / "reference", parts)
     for page in source.rglob("*.md"):
         page.write_text(without_dead_links(page.read_text(), page.parent))
@@ -75,7 +85,11 @@ def course() -> ModuleType:
 
 
 def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Describe every figure, fold away solutions, leave out the cell that installs the kit."""
+    """Describe every figure, fold away solutions, leave out the cell that installs the kit.
+
+    Explorables answer on the page too; their script is loaded where there are some.
+    """
+    charts = False
     for number, cell in enumerate(notebook.cells):
         tags = cell.metadata.setdefault("tags", [])
         if "setup" in tags:
@@ -85,9 +99,13 @@ def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "code" and has_figure(cell):
             text = describe(cell, notebook.cells[number + 1 : number + 3])
             cell.metadata["mystnb"] = {"image": {"alt": text}}
-            for output in cell.outputs:  # of a chart that answers, a page shows the image
-                for kind in [kind for kind in output.get("data", {}) if "vega" in kind]:
-                    del output.data[kind]
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            for mime in CHARTS & set(data):
+                charts = True
+                data["text/html"] = fragment(data[mime], data["text/plain"], data["image/png"])
+    if charts:
+        notebook.cells.append(nbformat.v4.new_markdown_cell(LOADED))
     return notebook
 
 

@@ -321,6 +321,9 @@ def test_the_picture_shows_what_plots_draw_of_the_last_run(make):
     bench.fit()
     bench.shelf.runs.value = [path for _, path in bench.shelf.runs.options]
     drawn = {(line.get_color(), line.get_marker()) for line in accuracy.lines}
+    for axes in bench.shelf.picture.axes:
+        assert axes.xaxis.get_visible()
+        assert axes.yaxis.get_visible()
     looks = style.looks(["p-SGD", "unif-SGD"]).values()
     assert drawn == {(look.colour, look.marker) for look in looks}
 

@@ -5,12 +5,13 @@ import io
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from budgetlab.errors import InputError
 from budgetlab.widgets.controls import Number, StatusLine, choice
-from budgetlab.widgets.panel import PicturePanel, data_uri, fixed_figure
+from budgetlab.widgets.panel import PicturePanel, data_uri, fixed_figure, table_markup
 
 
 def decode(markup):
@@ -113,3 +114,11 @@ def test_a_status_line_begins_with_what_it_is_given():
     assert (line.text, line.is_problem) == ("Ready.", False)
     assert ">Ready.</div>" in line.value
     assert "bl-status" in line._dom_classes
+
+
+def test_a_table_shows_text_as_text_and_whole():
+    long = "a" * 200
+    made = table_markup(pd.DataFrame({"<b>": [long]}, index=["<i>row</i>"]))
+    assert long in made
+    assert "&lt;b&gt;" in made
+    assert "<i>" not in made

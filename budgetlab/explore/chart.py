@@ -17,8 +17,8 @@ from budgetlab.errors import InputError
 from budgetlab.plots import style
 from budgetlab.records import write_atomically
 
-__all__ = ["Explorable", "checkbox", "compact", "looks_of",
-           "records_of", "select", "slider", "specification", "words"]  # fmt: skip
+__all__ = ["STYLE", "Explorable", "checkbox", "compact", "fragment", "looks_of", "records_of",
+           "script", "select", "slider", "specification", "words"]  # fmt: skip
 
 # JupyterLab knows versions 3 to 5 and shows nothing for a newer one.
 VEGA_LITE = "5.20"
@@ -157,14 +157,7 @@ class Explorable:
 
         The page has to hold :func:`script` once, after all charts.
         """
-        image = base64.b64encode(self.to_png()).decode()
-        # "</script>" inside of a label must not end the element.
-        data = self.to_json().replace("<", "\\u003c")
-        return (
-            f'<div class="bl-explorable"><div class="bl-stage" tabindex="-1"><img '
-            f'alt="{html.escape(self.alt)}" src="data:image/png;base64,{image}"></div>'
-            f'<script type="application/json">{data}</script></div>'
-        )
+        return fragment(self.spec, self.alt, base64.b64encode(self.to_png()).decode())
 
     def save(self, path: Path | str) -> Path:
         """Write it as one page that needs no network and no other file.
@@ -188,6 +181,17 @@ class Explorable:
                 f"file '{path}' cannot be written ({error.strerror}): give another name"
             ) from None
         return path
+
+
+def fragment(spec: Mapping[str, Any], alt: str, image: str) -> str:
+    """Return a specification and its PNG, in base64, as a part of a page."""
+    # "</script>" inside of a label must not end the element.
+    data = json.dumps(spec, separators=(",", ":")).replace("<", "\\u003c")
+    return (
+        f'<div class="bl-explorable"><div class="bl-stage" tabindex="-1"><img '
+        f'alt="{html.escape(alt)}" src="data:image/png;base64,{image}"></div>'
+        f'<script type="application/json">{data}</script></div>'
+    )
 
 
 def script() -> str:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from markupsafe import Markup
 
-from budgetlab import analysis, plots
+from budgetlab import analysis, explore, plots
 from budgetlab.errors import InputError
 from budgetlab.plots import style
 from budgetlab.records import Record
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MIXING", "Picture", "draw", "panels", "section_classes", "section_over_runs",
+__all__ = ["MIXING", "Picture", "draw", "panels", "section_charts", "section_classes",
+           "section_over_runs",
            "section_pay", "section_samples"]  # fmt: skip
 
 DOTS_PER_INCH = 160
@@ -140,6 +142,26 @@ def section_classes(chosen: dict[str, Record]) -> list[dict[str, Any]]:
             mixed = draw(plots.confusion, record, size=(2.2 + 0.36 * rows, 1.6 + 0.36 * rows))
             found.append({"name": name, "classes": classes, "confusion": mixed} | table.attrs)
     return found
+
+
+def section_charts(
+    curves: pd.DataFrame, chosen: dict[str, Record]
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Charts that answer on the page, each with its heading, and the reasons for those left out."""
+    by_score = [run for run in chosen.values() if run.config["method"] == "p-SGD"]
+    run = (by_score or list(chosen.values()))[0]
+    makers: list[tuple[Callable[..., explore.Explorable], Any]] = [
+        (explore.learning, curves), (explore.probabilities, run), (explore.atlas, run),
+    ]  # fmt: skip
+    charts, problems = [], []
+    for make, data in makers:
+        try:
+            chart = make(data)
+        except InputError as error:
+            problems.append(f"no chart of {make.__name__}: {error}")
+        else:
+            charts.append({"title": chart.title, "markup": Markup(chart.to_html())})
+    return charts, problems
 
 
 def section_pay(runs: Sequence[Record]) -> dict[str, Any] | None:

@@ -14,11 +14,13 @@ from budgetlab import analysis
 from budgetlab.analysis.conditions import method_order
 from budgetlab.analysis.tables import is_numeric
 from budgetlab.errors import InputError, RunError
+from budgetlab.explore.chart import STYLE, script
 from budgetlab.plots.samples import run_names
 from budgetlab.plots.style import capital
 from budgetlab.records import Record, Records, open_records, write_atomically
 from budgetlab.report.figures import (
     MIXING,
+    section_charts,
     section_classes,
     section_over_runs,
     section_pay,
@@ -35,7 +37,8 @@ SHOWN_FINDINGS = 5
 def write(records: Records, out: Path | str = "report.html") -> Path:
     """Write one self-contained HTML page: what was run, found, picked, and how to repeat it.
 
-    The page needs nothing beside itself: no network, no script, no other file.
+    The page needs nothing beside itself: no network, no other file. Its charts answer where
+    scripts may run, and are images elsewhere.
 
     Parameters
     ----------
@@ -66,7 +69,7 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
         warnings.warn(problem, analysis.RecordWarning, stacklevel=2)
     content["problems"] = list(dict.fromkeys([*problems, *content["problems"]]))
     # The only text that is trusted: our own, and a style sheet would not survive escaping.
-    style = Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8"))
+    style = Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8") + STYLE)
     text = _template().render(content, css=style)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +108,7 @@ def _content(records: Records) -> dict[str, Any]:
     findings = [] if compared is None else _findings(compared)
     chosen = _representatives(runs, frame)
     samples, problems = section_samples(chosen, _reference(runs, chosen))
+    charts, missing = section_charts(analysis.epochs(runs), chosen)
     return {
         "title": f"{_join(frame['dataset'].unique())} on a budget",
         "overview": _overview(frame),
@@ -122,7 +126,9 @@ def _content(records: Records) -> dict[str, Any]:
         "runs": _cells(_run_table(frame)),
         "commands": [command(record) for record in runs],
         "versions": _versions(runs),
-        "problems": problems,
+        "charts": charts,
+        "script": Markup(script()) if charts else "",
+        "problems": [*problems, *missing],
     }
 
 

@@ -269,4 +269,4 @@ def runs_table(records: list[Record], names: list[str]) -> str:
     for name in COLUMNS:
         form = FORMATS.get(name, "{:,.0f}")
         table[name] = ["" if pd.isna(v) else form.format(v) for v in table[name]]
-    return table_markup(table.rename(columns=COLUMNS))
+    return table_markup(table.rename(columns=COLUMNS).rename_axis(columns="run"))

@@ -44,6 +44,7 @@ def ready(axes: "Axes") -> "Axes":
         inset.remove()
     axes.clear()
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_visible(True)  # clearing leaves them hidden where there was nothing to show
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     return axes
 
@@ -111,10 +112,12 @@ class PicturePanel(W.HTML):
 
 def table_markup(frame: pd.DataFrame, *, head: bool = True) -> str:
     """Return a frame of text as an HTML table whose index names the rows; nothing is markup."""
-    made = frame.to_html(border=0, justify="left", index_names=False, header=head)
+    made = frame.to_html(border=0, justify="left", header=head)
+    made = made.replace("<th>", f'<th style="{HEAD}">')
     return made.replace('class="dataframe"', f'style="{TABLE}"')
 
 
+HEAD = "text-align:left;font-weight:normal;padding:0 1em 0 0"
 TABLE = "line-height:1.4;font-size:12px;font-weight:normal;overflow-wrap:anywhere;max-width:100%"
 
 

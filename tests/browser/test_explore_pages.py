@@ -1,8 +1,9 @@
-"""Saved explorables, opened from disk: drawn and answering with no kernel and no network."""
+"""Explorables saved as pages or stored in a notebook: drawn and answering with no kernel."""
 
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from opened import Tab
 
@@ -101,3 +102,86 @@ def test_a_brush_selects_with_the_mouse_and_limits_with_the_keyboard(browser, pa
     tab.screenshot("explore_atlas_brushed")
     assert tab.faults == []
     tab.close()
+
+
+# ---- stored in a notebook ----
+
+
+@pytest.fixture(scope="module")
+def stored(lab, browser, tmp_path_factory):
+    """A notebook of charts as it is committed, opened with no kernel."""
+    out = tmp_path_factory.mktemp("stored")
+    runs = [write_run(out, method=method, budget=0.3) for method in ("SGD", "p-SGD")]
+    on_points = [
+        bl.explore.watch(bl.RunConfig(dataset="points", method=method, limit=200, epochs=4,
+                                      batch_size=16, device="cpu"))
+        for method in ("unif-SGD", "p-SGD")
+    ]  # fmt: skip
+    charts = [bl.explore.probabilities(runs[1]), bl.explore.learning(runs),
+              bl.explore.atlas(runs[1]), bl.explore.playground(*on_points)]  # fmt: skip
+    notebook = nbformat.v4.new_notebook()
+    for chart in charts:
+        output = nbformat.v4.new_output("display_data", data=chart._repr_mimebundle_())
+        notebook.cells.append(nbformat.v4.new_code_cell("chart", outputs=[output]))
+    notebook.metadata["kernelspec"] = {"name": "nowhere", "display_name": "Nowhere"}
+    folder = lab.root / "stored"
+    folder.mkdir()
+    nbformat.write(notebook, folder / "stored.ipynb")
+    tab = Tab(browser, lab.url)
+    place = "stored/stored.ipynb"
+    tab.page.goto(f"{lab.url}/lab/workspaces/stored/tree/{place}?token={lab.token}")
+    tab.page.get_by_role("button", name="No Kernel").click()
+    tab.page.wait_for_function(
+        "count => document.querySelectorAll('.jp-Notebook .vega-embed').length === count",
+        arg=len(charts),
+    )
+    yield tab
+    tab.close()
+
+
+PICTURE = """name => {
+  const field = document.querySelector(`.vega-bind input[name=${name}]`);
+  const drawn = field.closest('.vega-embed').querySelector('canvas, svg');
+  return drawn.tagName === 'CANVAS' ? drawn.toDataURL() : drawn.outerHTML;
+}"""
+
+
+@pytest.mark.parametrize("control", ["smoothing", "x_low", "epoch"])
+def test_a_stored_chart_answers_to_keys_before_any_kernel(stored, lab, control):
+    field = stored.page.locator(f".vega-bind input[name={control}]").first
+    field.scroll_into_view_if_needed()
+    before = stored.page.evaluate(PICTURE, control)
+    field.focus()
+    field.press("End" if control == "x_low" else "Home")
+    stored.page.wait_for_function(
+        f"([name, before]) => ({PICTURE})(name) !== before", arg=[control, before]
+    )
+    assert lab.api("kernels") == []
+    assert stored.faults == []
+
+
+@pytest.mark.parametrize(
+    ("look", "theme", "width", "height"),
+    # 200% of a window of 1280 pixels leaves 640.
+    [("narrow", "Light", 900, 900), ("dark", "Dark", 900, 900), ("zoomed", "Light", 640, 500)],
+)
+def test_stored_charts_can_be_read_by_anybody(stored, lab, look, theme, width, height):
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    stored.page.evaluate(
+        "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})",
+        f"JupyterLab {theme}",
+    )
+    stored.page.set_viewport_size({"width": width, "height": height})
+    try:
+        charts = stored.page.locator(".jp-Notebook .vega-embed")
+        for number in range(charts.count()):
+            charts.nth(number).scroll_into_view_if_needed()
+            stored.screenshot(f"stored_{look}_{number}")
+        stored.page.evaluate(AXE_SCRIPT)
+        found = stored.page.evaluate("axe.run('.jp-OutputArea-output')")
+        assert [one["id"] for one in found["violations"]] == []
+        assert lab.api("kernels") == []
+        assert stored.faults == []
+    finally:
+        stored.page.set_viewport_size({"width": 1280, "height": 1000})
