@@ -48,7 +48,7 @@ def budget_curves(
     require(frame, ["method", "budget", "mean", "spread", "n"], "a frame of results")
     keys = [name for name in keys_of(frame, keys) if name != "budget"]
     groups, drawn = named_groups(frame, keys)
-    ax, scale, said = style.axes(ax), style.fraction(value), []
+    ax, scale, said, least = style.axes(ax), style.fraction(value), [], {}
     for place, (name, group) in enumerate(groups.items()):
         look, group = drawn[name], group.sort_values("budget")
         n, middle = int(group["n"].min()), scale * group["mean"].to_numpy()
@@ -58,12 +58,14 @@ def budget_curves(
         ax.errorbar(x, middle, yerr=spread if n > 1 else None, color=look.colour,
                     linestyle=look.line, marker=look.marker, markersize=5, capsize=2,
                     label=style.literal(f"{name} (n = {n})"))  # fmt: skip
+        least[name] = middle[0]
         ends = zip(100 * group["budget"], middle, strict=True)
         said.append(f"{name}: " + ", ".join(f"{y:.4g} at {b:g}%" for b, y in ends))
     budgets = sorted(set(100 * frame["budget"]))
     ax.set_xscale("log")
     style.finish(
         ax,
+        title=style.leader(least, value).replace("ends best", "is best at its smallest budget"),
         x="budget (% of the full run, logarithmic)",
         y=style.axis_name(value),
         legend=True,
@@ -93,20 +95,23 @@ def coverage(
         Where to draw; a new figure by default.
     """
     found = {"this run": data} if isinstance(data, pd.DataFrame) else _coverage_by_condition(data)
-    ax, drawn, said = style.axes(ax), style.looks(list(found)), []
+    ax, drawn, said, ends = style.axes(ax), style.looks(list(found)), [], {}
     for name, frame in found.items():
         require(frame, ["epoch", "coverage"], f"the selection of {name}")
         look, share = drawn[name], 100 * frame["coverage"].to_numpy()
         ax.plot(frame["epoch"], share, color=look.colour, linestyle=look.line, marker=look.marker,
                 markersize=4, markevery=max(1, len(share) // 8),
                 label=style.literal(name))  # fmt: skip
+        ends[name] = share[-1]
         said.append(f"{name}: {share[0]:.4g}% after the first epoch, {share[-1]:.4g}% at the end")
     if budget is not None:
         epochs = np.arange(1, max(int(frame["epoch"].max()) for frame in found.values()) + 1)
         ax.plot(epochs, 100 * (1 - (1 - budget) ** epochs), color=style.INK, linewidth=1,
                 linestyle=":", label="expected of a uniform draw")  # fmt: skip
+    fewest = min(ends, key=lambda name: ends[name])
     return style.finish(
         ax,
+        title=style.literal(f"{style.capital(fewest)} has seen {ends[fewest]:.4g}% at the end"),
         x="epoch",
         y="training samples seen at least once (%)",
         legend=True,

@@ -125,7 +125,7 @@ def picks_by(
     parts = [find_picks(run, column, groups=groups) for run in runs]
     frame = pd.concat([part.assign(run=n) for part, n in zip(parts, names, strict=True)])
     ax = style.axes(ax)
-    drawn, said = style.looks(list(dict.fromkeys(names))), []
+    drawn, said, ratios = style.looks(list(dict.fromkeys(names))), [], {}
     for place, (name, look) in enumerate(drawn.items()):
         found = frame[frame["run"] == name].groupby("group")["picked"].agg(["mean", "std", "size"])
         n, spread = int(found["size"].iloc[0]), found["std"].fillna(0)
@@ -135,11 +135,18 @@ def picks_by(
                     color=look.colour, linestyle="none", marker=look.marker, markersize=5,
                     capsize=2, label=style.literal(f"{name} (n = {n})"))  # fmt: skip
         first, last = found["mean"].iloc[0], found["mean"].iloc[-1]
+        ratios[name] = last / first if first else np.nan
         said.append(f"{name}: {first:.2f} in the first group, {last:.2f} in the last (n = {n})")
     ax.axhline(1, color=style.INK, linewidth=1, linestyle=":")
     what = style.axis_name(column)
+    most = style.furthest({name: r for name, r in ratios.items() if r == r} or {"": 1.0})
     return style.finish(
         ax,
+        title=style.literal(
+            f"{most}: the last group {ratios[most]:.2g} times as often as the first"
+        )
+        if most
+        else "",
         x=f"groups of equal size, by {what}",
         y="times trained, times that of a uniform draw",
         legend=True,

@@ -26,7 +26,7 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Is the gradient right on average, and how noisy is it? One row an estimate.
 
     Squared bias and variance, both in units of the variance of uniform draws, on a
-    logarithmic axis; a bias too small to be told from none is an open mark at the left edge.
+    logarithmic axis; a bias too small to be told from none is said in words at the left edge.
 
     Parameters
     ----------
@@ -43,15 +43,18 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     ax = style.axes(ax, (7.0, 1.2 + 0.32 * len(table)))
     labels = [f"{name}, weighted" if w != "none" else name for name, w in table.index]
     places = range(len(table))
-    shown = table["bias"].clip(lower=SMALLEST)
-    ax.hlines(places, SMALLEST, table.max(axis=1), color=style.FAINT, linewidth=1)
+    none = (table["bias"] <= SMALLEST).to_numpy()
+    start = np.where(none, table["spread"], table["bias"])
+    ax.hlines(places, start, table["spread"], color=style.FAINT, linewidth=1)
     ax.plot(table["spread"], places, color=style.COLOURS[0], marker="o", linestyle="none",
             label="variance")  # fmt: skip
-    none = (table["bias"] <= SMALLEST).to_numpy()
-    for chosen, fill, name in ((~none, "full", "bias²"), (none, "none", "no bias seen")):
-        if chosen.any():
-            ax.plot(shown[chosen], np.flatnonzero(chosen), color=style.COLOURS[1], marker="s",
-                    linestyle="none", fillstyle=fill, label=name)  # fmt: skip
+    if not none.all():
+        ax.plot(table["bias"][~none], np.flatnonzero(~none), color=style.COLOURS[1], marker="s",
+                linestyle="none", label="bias²")  # fmt: skip
+    for place in np.flatnonzero(none):
+        # Nothing, on a logarithmic axis, has no place of its own.
+        ax.text(0.01, place, "no bias seen", transform=ax.get_yaxis_transform(), va="center",
+                fontsize=8, color=style.INK)  # fmt: skip
     ax.axvline(1, color=style.INK, linewidth=1)
     ax.set_xscale("log")
     ax.set_yticks(list(places), [style.literal(label) for label in labels])
@@ -60,8 +63,12 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
         f"{label} {max(row.bias, 0):.2g} and {row.spread:.2g}"
         for label, row in zip(labels, table.itertuples(), strict=True)
     )
+    least = labels[int(table["spread"].to_numpy().argmin())]
     return style.finish(
         ax,
+        title=style.literal(
+            f"{style.capital(least)}: {table['spread'].min():.2f} times the variance"
+        ),
         x="times the variance of a uniform draw (logarithmic)",
         legend=True,
         text=f"Squared bias and variance of each gradient estimate: {said}.",

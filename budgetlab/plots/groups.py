@@ -152,17 +152,22 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
     runs = open_records(data)
     found = dict(zip(run_names(runs), map(selection, runs), strict=True))
     ax = style.axes(ax)
-    drawn, said, base = style.looks(list(found)), [], 0.0
+    drawn, said, base, means = style.looks(list(found)), [], 0.0, {}
     for name, frame in found.items():
         require(frame, [f"{flag}_share"], f"the selection of {name}")
         look, share = drawn[name], 100 * frame[f"{flag}_share"]
         ax.plot(frame["epoch"], share, color=look.colour, linestyle=look.line,
                 label=style.literal(name))  # fmt: skip
         base = 100 * frame.attrs[f"{flag}_base"]
+        means[name] = share.mean()
         said.append(f"{name}: {share.mean():.1f}% on average")
     ax.axhline(base, color=style.INK, linewidth=1)
+    most = style.furthest(means, base)
     return style.finish(
         ax,
+        title=style.literal(
+            f"{style.capital(most)} picks {means[most]:.1f}%, where {base:.1f}% are"
+        ),
         x="epoch",
         y=f"{FLAGS[flag]}, share of the batches (%)",
         legend=True,

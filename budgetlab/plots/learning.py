@@ -64,7 +64,7 @@ def learning_curves(
     ax = style.axes(ax)
     scale = style.fraction(value)
     groups, drawn = named_groups(frame, keys)
-    said = []
+    said, ends = [], {}
     for name, group in groups.items():
         look = looks[group[keys[-1]].iloc[0]] if looks else drawn[name]
         n = int(group["n"].iloc[0])
@@ -78,10 +78,12 @@ def learning_curves(
                 x, middle - spread, middle + spread, color=look.colour, alpha=0.15, linewidth=0
             )
         said.append(f"{name} ends at {middle[-1]:.4g} after {_count(x[-1])} (n = {n})")
+        ends[name] = middle[-1]
     style.keep_possible(ax, value)
     bands = " with bands of one standard deviation" if frame["spread"].notna().any() else ""
     return style.finish(
         ax,
+        title=style.leader(ends, value),
         x=style.axis_name(cost),
         y=style.axis_name(value),
         legend=legend,
@@ -145,6 +147,7 @@ def frontier(
         best = best.sort_values("cost")
         ax.plot(best["cost"], scale * best["mean"], color=style.INK, linewidth=1, zorder=1)
     best = frame[frame["on_frontier"]]
+    many = f"{len(best)} of {len(frame)} conditions {'are' if len(best) > 1 else 'is'}"
     said = "; ".join(
         f"{label(row, varying(frame, [n for n in SHOWN if n in frame]) or ['method'])} reaches "
         f"{scale * row['mean']:.4g} for {_count(row['cost'])}"
@@ -152,6 +155,7 @@ def frontier(
     )
     return style.finish(
         ax,
+        title=f"{many} beaten by no cheaper one" if len(frame) > 1 else "",
         x=style.axis_name(cost),
         y=style.axis_name(value),
         legend=True,

@@ -49,9 +49,11 @@ def detection_curve(
         ax.axhline(base, color=style.INK, linewidth=1, linestyle=":", label="guessing")
     ax.set_ylim(0, 1.03)
     said = "; ".join(f"{name} {areas[name]:.2f}" for name in order if name in areas)
+    found = bool(len(order) and order[0] in areas)
     guess = f" Guessing gives {base:.2f}." if base is not None else ""
     return style.finish(
         ax,
+        title=f"{order[0]} finds most: average precision {areas[order[0]]:.2f}" if found else "",
         x="recall: share of the wrong labels that is in the list",
         y="precision: share of the list that is wrong",
         legend=True,
@@ -75,7 +77,7 @@ def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     grouped = frame.groupby(["method", "epoch"], sort=False)["times_base"]
     table = grouped.agg(["mean", "std", "count"]).reset_index()
     ax = style.axes(ax)
-    said = []
+    said, ends = [], {}
     for name, look in style.looks(list(table["method"].unique())).items():
         part = table[table["method"] == name]
         n = int(part["count"].max())
@@ -85,10 +87,13 @@ def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
         if n > 1:
             low, high = part["mean"] - part["std"], part["mean"] + part["std"]
             ax.fill_between(part["epoch"], low, high, color=look.colour, alpha=0.15, linewidth=0)
+        ends[name] = part["mean"].iloc[-1]
         said.append(f"{name} ends at {part['mean'].iloc[-1]:.2f}")
     ax.axhline(1, color=style.INK, linewidth=1)
+    most = style.furthest(ends)
     return style.finish(
         ax,
+        title=style.literal(f"{style.capital(most)} ends at {ends[most]:.2f} times their share"),
         x="epoch",
         y="wrong labels in the batches, times their share",
         legend=True,

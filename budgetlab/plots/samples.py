@@ -155,23 +155,26 @@ def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "
         Where to draw; a new figure by default.
     """
     if isinstance(data, pd.DataFrame):
-        ranked = {"this run": data}
+        curves = {"this run": data}
     else:
         runs = open_records(data)
-        ranked = dict(zip(run_names(runs), map(ranked_counts, runs), strict=True))
+        curves = dict(zip(run_names(runs), map(ranked_counts, runs), strict=True))
     ax = style.axes(ax)
-    drawn = style.looks(list(ranked))
-    said = []
-    for name, frame in ranked.items():
+    drawn = style.looks(list(curves))
+    said, never = [], {}
+    for name, frame in curves.items():
         require(frame, ["rank", "times_trained"], "a frame of ranked counts")
         counts, look = frame["times_trained"], drawn[name]
         share = (frame["rank"] - 0.5) / len(frame)
         ax.plot(100 * share, counts, color=look.colour, linestyle=look.line,
                 label=style.literal(name))  # fmt: skip
+        never[name] = 100 * (counts == 0).mean()
         said.append(f"{name}: most trained {counts.max()} times, median {counts.median():g}, "
-                    f"never {100 * (counts == 0).mean():.1f}%")  # fmt: skip
+                    f"never {never[name]:.1f}%")  # fmt: skip
+    most = style.furthest(never, 0.0)
     return style.finish(
         ax,
+        title=style.literal(f"{style.capital(most)} never trains on {never[most]:.1f}%"),
         x="samples, most trained first (%)",
         y="times trained on",
         legend=True,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["LineStyle", "alt_text", "axes", "axis_name", "capital", "condition_looks", "describe",
-           "empty", "finish", "fraction", "keep_possible", "line_kws", "line_labels", "literal",
-           "looks", "new_figure", "scatter_kws", "verdicts"]  # fmt: skip
+           "empty", "finish", "fraction", "furthest", "keep_possible", "leader", "line_kws",
+           "line_labels", "literal", "looks", "new_figure", "scatter_kws", "verdicts"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
@@ -191,6 +191,20 @@ def axis_name(column: str) -> str:
         if column in names:
             return names[column]
     return str(column).replace("_", " ")
+
+
+def leader(ends: Mapping[str, float], value: str) -> str:
+    """Which of several conditions is ahead, as a title; nothing of one alone, or of a tie."""
+    best = (max if value.endswith("accuracy") else min)(ends, key=lambda name: ends[name])
+    if len(ends) < 2 or sorted(ends.values()).count(ends[best]) > 1:
+        return ""
+    unit = "%" if value.endswith("accuracy") else ""
+    return literal(f"{capital(best)} ends best, with {ends[best]:.4g}{unit}")
+
+
+def furthest(values: Mapping[str, float], base: float = 1.0) -> str:
+    """The name whose value lies furthest from what would be no finding."""
+    return max(values, key=lambda name: abs(values[name] - base))
 
 
 def keep_possible(ax: "Axes", column: str) -> None:

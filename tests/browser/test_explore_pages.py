@@ -130,7 +130,7 @@ def stored(lab, browser, tmp_path_factory):
     tab = Tab(browser, lab.url)
     place = "stored/stored.ipynb"
     tab.page.goto(f"{lab.url}/lab/workspaces/stored/tree/{place}?token={lab.token}")
-    tab.page.get_by_role("button", name="No Kernel").click()
+    tab.page.get_by_role("button", name="No Kernel", exact=True).click()
     tab.page.wait_for_function(
         "count => document.querySelectorAll('.jp-Notebook .vega-embed').length === count",
         arg=len(charts),
