@@ -451,12 +451,33 @@ def test_the_gallery_shows_every_plot_with_its_call(folder, tmp_path):
     assert text.count("<img") == len(gallery.CALLS)
 
 
-def test_no_bias_is_an_open_mark_and_not_a_number(ax):
+def test_no_bias_is_said_and_not_drawn_as_a_number(ax):
     plots.gradient_errors(ESTIMATES, ax=ax)
     marks = {line.get_label(): line for line in ax.lines}
-    assert marks["no bias seen"].get_fillstyle() == "none"
-    assert marks["no bias seen"].get_ydata().tolist() == [0]
     assert marks["bias²"].get_ydata().tolist() == [1]
+    assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [("no bias seen", 0)]
+    table = ESTIMATES.assign(bias2=0.0)
+    ax.clear()
+    plots.gradient_errors(table, ax=ax)
+    assert "bias²" not in {line.get_label() for line in ax.lines}
+
+
+@pytest.mark.parametrize(
+    ("ends", "value", "said"),
+    [
+        ({"a": 80.0, "b": 90.0}, "test_accuracy", "B ends best, with 90%"),
+        ({"a": 0.5, "b": 0.7}, "test_loss", "A ends best, with 0.5"),
+        ({"a": 80.0}, "test_accuracy", ""),
+        ({"a": 80.0, "b": 80.0}, "test_accuracy", ""),
+    ],
+)
+def test_a_title_names_the_leader_where_there_is_one(ends, value, said):
+    assert style.leader(ends, value) == said
+
+
+def test_the_finding_of_a_title_lies_furthest_from_none():
+    assert style.furthest({"a": 1.1, "b": 0.2, "c": 1.5}) == "b"
+    assert style.furthest({"a": 0.0, "b": 3.0}, 0.0) == "b"
 
 
 # ---- where the legend is put ----
