@@ -39,6 +39,8 @@ CALLS = [
         'bl.plots.measure_vs_measure(record, "confidence", "variability")',
     ),
     ("Are some classes picked more?", "bl.plots.class_share(record)"),
+    ("Where does it go wrong?", "bl.plots.class_accuracy(record)"),
+    ("Which classes are taken for which?", "bl.plots.confusion(record)"),
     ("Does it pick wrong labels?", 'bl.plots.flagged_share(same_seed, flag="noisy")'),
     ("Which measure finds wrong labels?", "bl.plots.detection_curve(record)"),
     ("Who trains on wrong labels, and when?", "bl.plots.noisy_picks(same_seed)"),
