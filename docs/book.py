@@ -103,7 +103,8 @@ def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             data = output.get("data", {})
             for mime in CHARTS & set(data):
                 charts = True
-                data["text/html"] = fragment(data[mime], data["text/plain"], data["image/png"])
+                spec = data.pop(mime)  # Sphinx warns of a type that it does not know
+                data["text/html"] = fragment(spec, data["text/plain"], data["image/png"])
     if charts:
         notebook.cells.append(nbformat.v4.new_markdown_cell(LOADED))
     return notebook
