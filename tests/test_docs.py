@@ -24,7 +24,7 @@ def load(path: Path):
 book, mathml = load(ROOT / "docs" / "book.py"), load(ROOT / "docs" / "book" / "mathml.py")
 
 # Of the package, but for nobody to call: how the kit is used is documented by its notebooks.
-NOT_FOR_READERS = {"cli", "demo", "devices", "memory", "seeds", "forecast", "settings"}
+NOT_FOR_READERS = {"__main__", "cli", "demo", "devices", "memory", "seeds", "forecast", "settings"}
 # One with figures, one with a formula and exercises.
 NOTEBOOKS = ("05_variety", "12_workshop")
 
