@@ -11,7 +11,7 @@ from fake_records import write_run
 
 import budgetlab as bl
 from budgetlab.errors import InputError
-from budgetlab.explore.chart import VEGA_LITE, compact
+from budgetlab.explore.chart import VEGA_LITE, Explorable, compact
 from budgetlab.forecast import Replay, forecast, scores_of
 
 SPEC_LIMIT = 1_000_000
@@ -371,3 +371,13 @@ def test_a_label_cannot_end_the_script(runs):
 
 def test_numbers_are_short_and_finite():
     assert compact([1 / 3, 2, np.nan, np.inf, 123456.0]) == [0.3333, 2, None, None, 123500]
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31mb", "\x0crac{$", "\x00", "\ud800", "\uffff", "a\nb"])
+def test_a_name_that_no_image_can_hold_is_drawn_with_a_mark(name):
+    spec = {"data": {"values": [{"a": name, "b": 1}]}, "mark": "bar",
+            "encoding": {"x": {"field": "b", "type": "quantitative"},
+                         "y": {"field": "a", "type": "nominal"}}}  # fmt: skip
+    chart = Explorable(spec, "", dict, title="names")
+    assert chart.to_png().startswith(b"\x89PNG")
+    assert ("\ufffd" in chart.spec["data"]["values"][0]["a"]) == (name != "a\nb")

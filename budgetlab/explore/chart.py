@@ -70,6 +70,22 @@ SCRIPT = """
 """
 
 
+# No XML can hold these, and the library that draws the SVG takes the process down with it.
+NOT_IN_XML = dict.fromkeys(
+    [*(code for code in range(0x20) if chr(code) not in "\t\n\r"), *range(0xD800, 0xE000),
+     0xFFFE, 0xFFFF], "\ufffd"
+)  # fmt: skip
+
+
+def _drawable(value: Any) -> Any:
+    """Return the same JSON, with a mark where a name has a character that cannot be drawn."""
+    if isinstance(value, str):
+        return value.translate(NOT_IN_XML)
+    if isinstance(value, dict):
+        return {_drawable(key): _drawable(item) for key, item in value.items()}
+    return [_drawable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 class Explorable:
     """A chart with its data in it, which displays itself and needs no kernel to answer.
 
@@ -99,7 +115,8 @@ class Explorable:
         title: str,
         kind: str = "vega-lite",
     ):
-        self.spec, self.alt, self.twin, self.title, self.kind = spec, alt, twin, title, kind
+        self.spec = _drawable(spec)
+        self.alt, self.twin, self.title, self.kind = alt, twin, title, kind
 
     def __repr__(self) -> str:
         return f"Explorable({self.title!r}, {len(self.to_json()) / 1e3:.0f} kB)"
