@@ -122,13 +122,11 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, 
 
 def holm(p: pd.Series) -> pd.Series:
     """Correct for many tests (Holm 1979); NaN stays and does not count as a test."""
-    from statsmodels.stats.multitest import multipletests
-
-    corrected = pd.Series(np.nan, index=p.index, dtype=float)
-    tested = p.notna()
-    if tested.any():
-        corrected[tested] = multipletests(p[tested], method="holm")[1]
-    return corrected
+    # Not by statsmodels, which collects garbage at every call: 0.15 s in a large process.
+    tests = p.dropna().sort_values()
+    times = np.arange(len(tests), 0, -1)
+    raised = np.minimum(np.maximum.accumulate(times * tests.to_numpy(float)), 1)
+    return pd.Series(raised, index=tests.index, dtype=float).reindex(p.index)
 
 
 class SeedsNeeded(NamedTuple):

@@ -195,8 +195,10 @@ def axis_name(column: str) -> str:
 
 def leader(ends: Mapping[str, float], value: str) -> str:
     """Which of several conditions is ahead, as a title; nothing of one alone, or of a tie."""
+    if len(ends) < 2:
+        return ""
     best = (max if value.endswith("accuracy") else min)(ends, key=lambda name: ends[name])
-    if len(ends) < 2 or sorted(ends.values()).count(ends[best]) > 1:
+    if sorted(ends.values()).count(ends[best]) > 1:
         return ""
     unit = "%" if value.endswith("accuracy") else ""
     return literal(f"{capital(best)} ends best, with {ends[best]:.4g}{unit}")
