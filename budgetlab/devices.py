@@ -97,6 +97,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    # Told to use less of the processor, oneDNN computes bfloat16 in software, far slower.
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    if not any(word in allowed for word in ("ALL", "DEFAULT", "BF16", "FP16", "AMX")):
+        return False
     flags = _processor("flags", "Features").split()
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 

@@ -179,3 +179,16 @@ def test_trying_threads_changes_no_result(config, monkeypatch, tmp_path):
     )
     assert after("tried") == plain
     assert len(tried) == 2
+
+
+def test_a_processor_of_which_less_is_used_trains_in_float32(monkeypatch):
+    monkeypatch.setattr(devices, "_processor", lambda *fields: "avx512f avx512_bf16")
+    for isa, precision in (("", "float32"), ("AVX2", "float32"), ("avx512_core", "float32"),
+                           ("AVX512_CORE_BF16", "bfloat16"), ("AVX512_CORE_AMX", "bfloat16"),
+                           ("ALL", "bfloat16")):  # fmt: skip
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+        if not isa:
+            monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+            precision = "bfloat16"
+        chosen = devices.choose_precision("auto", torch.device("cpu"))
+        assert str(chosen) == f"torch.{precision}", isa
