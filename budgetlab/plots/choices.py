@@ -139,7 +139,7 @@ def picks_by(
         said.append(f"{name}: {first:.2f} in the first group, {last:.2f} in the last (n = {n})")
     ax.axhline(1, color=style.INK, linewidth=1, linestyle=":")
     what = style.axis_name(column)
-    most = style.furthest({name: r for name, r in ratios.items() if r == r} or {"": 1.0})
+    most = style.furthest({str(name): r for name, r in ratios.items() if r == r} or {"": 1.0})
     return style.finish(
         ax,
         title=style.literal(

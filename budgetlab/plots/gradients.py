@@ -53,7 +53,7 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
                 linestyle="none", label="bias²")  # fmt: skip
     for place in np.flatnonzero(none):
         # Nothing, on a logarithmic axis, has no place of its own.
-        ax.text(0.01, place, "no bias seen", transform=ax.get_yaxis_transform(), va="center",
+        ax.text(0.01, float(place), "no bias seen", transform=ax.get_yaxis_transform(), va="center",
                 fontsize=8, color=style.INK)  # fmt: skip
     ax.axvline(1, color=style.INK, linewidth=1)
     ax.set_xscale("log")

@@ -87,7 +87,7 @@ def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
         if n > 1:
             low, high = part["mean"] - part["std"], part["mean"] + part["std"]
             ax.fill_between(part["epoch"], low, high, color=look.colour, alpha=0.15, linewidth=0)
-        ends[name] = part["mean"].iloc[-1]
+        ends[str(name)] = part["mean"].iloc[-1]
         said.append(f"{name} ends at {part['mean'].iloc[-1]:.2f}")
     ax.axhline(1, color=style.INK, linewidth=1)
     most = style.furthest(ends)
