@@ -1,10 +1,11 @@
 """Run the planned experiments of the scale model, resumably, on as many cores as there are.
 
-    python -m experiments [--datasets shapes folder:PATH] [--parts a b ... map league grid newer]
+    python -m experiments [--datasets shapes folder:PATH] [--parts a b ... map networks]
                           [--seeds 0 1 2 ...] [--workers 2] [--minutes M] [--plan]
 
-The table is ``experiments/results/scale_model.csv``; a run that has its row is not trained
-again. ``python -m experiments.pages`` turns it into the pages and figures under docs/.
+The table is ``experiments/results/scale_model.csv``, and ``networks.csv`` for the part
+``networks``; a run that has its row is not trained again. ``python -m experiments.pages`` turns
+it into the pages and figures under docs/.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from experiments.tables import RESULTS, key, read, sit
 
 # Seeds are finished three by three, the longest trainings last in each three.
 ROUND = 3
-TABLES = {"scale-model": "scale_model.csv", "paper": "paper.csv"}
+TABLES = {"scale-model": "scale_model.csv", "paper": "paper.csv", "networks": "networks.csv"}
 
 
 def ordered(parts: Sequence[str], datasets: Sequence[str], seeds: Sequence[int], **common: object):
@@ -65,21 +66,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--table", type=Path, help="CSV file; one in experiments/results")
     given = parser.parse_args(arguments)
-    table = given.table or RESULTS / TABLES[given.preset]
-    plan = ordered(
-        given.parts, given.datasets, given.seeds, preset=given.preset,
-        data_root=given.data_root, out=given.out,
-    )  # fmt: skip
 
     def keep(run: RunConfig) -> Path | None:
         wanted = run.method == "unif-SGD" or run.seed == 0
         return given.keep if wanted and run.epochs == 100 else None
 
-    if not given.plan:
-        sit(plan, table, workers=given.workers, minutes=given.minutes, keep=keep)
-    known = set(read(table)["key"])
-    unique = {key(run) for run in plan}
-    print(f"{len(unique & known)} of {len(unique)} runs are in {table.name}")
+    tables: dict[Path, list[str]] = {}
+    for part in given.parts:
+        # Runs of other networks would be taken for repeats in the table of the one network.
+        name = TABLES["networks" if part == "networks" else given.preset]
+        tables.setdefault(given.table or RESULTS / name, []).append(part)
+    for table, parts in tables.items():
+        plan = ordered(
+            parts, given.datasets, given.seeds, preset=given.preset,
+            data_root=given.data_root, out=given.out,
+        )  # fmt: skip
+        if not given.plan:
+            sit(plan, table, workers=given.workers, minutes=given.minutes, keep=keep)
+        known = set(read(table)["key"])
+        unique = {key(run) for run in plan}
+        print(f"{len(unique & known)} of {len(unique)} runs are in {table.name}")
     return 0
 
 

@@ -98,6 +98,22 @@ NEWER_MAP: list[Setting] = [
     corner | settings | {"budget": 0.3} for corner in CORNERS for settings in NEWER.values()
 ]
 
+# What is said of the map from one network, tried on two that were not fitted: a plain one of a
+# quarter of the weights, and a residual one.
+NETWORKS = ("tiny", "resnet8")
+NETWORK_SEEDS = 3
+NETWORK_CELLS: list[Setting] = [
+    *CORNERS,
+    {"redundancy": 0.0, "label_noise": 0.1},
+    {"imbalance": 100.0, "label_noise": 0.4},
+]
+OTHER_NETWORKS: list[Setting] = [
+    {"model": network} | cell | settings | {"budget": 0.3}
+    for network in NETWORKS
+    for cell in NETWORK_CELLS
+    for settings in ENTRIES.values()
+]
+
 # Every other method of the kit, at equal iterations and, where it looks or scores, at equal flops.
 ONLY_TRAIN = ("loss", "infobatch", "seta", "rs2", "curriculum")
 PRUNED = ("ccs", "dyn-unc", "dual", "tdds")
@@ -113,7 +129,9 @@ GRID: list[Setting] = [
     for a in AUGMENTATIONS
     if a != "standard"
 ]
-PARTS = FINDINGS | {"map": MAP, "league": LEAGUE, "grid": GRID, "newer": NEWER_MAP}
+PARTS = FINDINGS | {
+    "map": MAP, "league": LEAGUE, "grid": GRID, "newer": NEWER_MAP, "networks": OTHER_NETWORKS
+}  # fmt: skip
 """Settings of every part, by its name."""
 
 
@@ -130,9 +148,11 @@ def runs(
 ) -> Iterator[RunConfig]:
     """Configs of one of :data:`PARTS` for one seed.
 
-    At the preset ``paper`` all images are trained on, and lengths other than its own are left
-    out.
+    At the preset ``paper`` all images are trained on, and lengths and networks other than its
+    own are left out. Other networks have :data:`NETWORK_SEEDS` seeds.
     """
+    if part == "networks" and (preset != "scale-model" or seed >= NETWORK_SEEDS):
+        return
     base = {"method": "unif-SGD", "augmentation": "standard"} | presets.settings(preset)
     base |= {"dataset": dataset, "seed": seed} | common
     at_scale = preset == "scale-model"

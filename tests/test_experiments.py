@@ -33,6 +33,22 @@ def test_a_seed_draws_its_own_images_and_the_presets_hold():
     assert {(run.model, run.limit, run.data_seed) for run in paper} == {("resnet18", 0, 0)}
 
 
+def test_other_networks_are_compared_as_in_the_map_and_keep_a_table_of_their_own(capsys):
+    cells = collections.defaultdict(set)
+    for run in plans.runs("networks", "digits", 0):
+        cells[run.model, run.redundancy, run.imbalance, run.label_noise].add(plans.entry(run))
+    assert len(cells) == len(plans.NETWORKS) * 6
+    assert all(found == set(plans.ENTRIES) for found in cells.values())
+    assert {cell[1:] for cell in cells} <= {
+        (run.redundancy, run.imbalance, run.label_noise) for run in plans.runs("map", "digits", 0)
+    }
+    assert not list(plans.runs("networks", "digits", plans.NETWORK_SEEDS))
+    assert not list(plans.runs("networks", "cifar10", 0, preset="paper"))
+    main(["--datasets", "digits", "--parts", "d", "networks", "--seeds", "0", "--plan"])
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["0 of 3 runs are in scale_model.csv", "0 of 84 runs are in networks.csv"]
+
+
 def test_seeds_come_in_rounds_and_findings_first():
     plan = ordered(["b", "map"], ["digits"], range(10))
     first = [run.seed for run in plan[: len(plan) * ROUND // 10]]
