@@ -5,6 +5,7 @@ Every network is a plain ``torch.nn.Module`` from normalised float images
 final softmax.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -83,7 +84,10 @@ class CompactConvNet(nn.Module):
         height, width = x.shape[2:]
         if height % 2 or width % 2:
             x = F.pad(x, (0, width % 2, 0, height % 2))
-        x = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
+        x = F.pixel_unshuffle(x, 2)
+        # The fastest layout for convolutions; ``vmap``, for gradients of every sample, has no say.
+        with contextlib.suppress(RuntimeError):
+            x = x.contiguous(memory_format=torch.channels_last)
         return self.classifier(self.features(x).mean(dim=(2, 3)))
 
 

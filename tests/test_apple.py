@@ -5,6 +5,7 @@ memory; a dispatch mode sees every operation, backward too, and refuses what Met
 operands on both devices, and operations for which torch itself lists no kernel there.
 """
 
+import copy
 import functools
 import importlib.util
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from budgetlab import augment, samplers, seeds
+from budgetlab import analysis, augment, estimators, models, samplers, seeds
 from budgetlab.config import CREDITS, FIDELITIES
 from budgetlab.devices import choose_device, chooses_on
 from budgetlab.errors import InputError
@@ -196,6 +197,29 @@ def test_every_augmentation_trains(augmentation, fidelity, gpu, images):
     for credit in CREDITS:
         one = config.replace(augmentation=augmentation, credit=credit, fidelity=fidelity)
         assert trained(one.replace(method="selective-backprop"), splits).epoch > 0
+
+
+def test_gradients_of_every_sample_and_their_norms_are_those_of_the_processor(gpu):
+    network = models.build("compact", (1, 8, 8), 3, seed=1)
+    there = copy.deepcopy(network)
+    for weights in (*there.parameters(), *there.buffers()):
+        gpu.place(weights)
+    x = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(6) % 3
+    x_there, y_there = x.to("mps"), y.to("mps")
+    for sketch in (None, 64):
+        found = estimators.sample_gradients(there, x_there, y_there, sketch=sketch)
+        here = estimators.sample_gradients(network, x, y, sketch=sketch)
+        assert (found.norms.device.type, found.norms.dtype) == ("cpu", torch.float64)
+        assert torch.equal(found.vectors, here.vectors)
+        assert torch.equal(estimators.best_distribution(found), estimators.best_distribution(here))
+    assert (analysis.grand(there, x_there, y_there) == analysis.grand(network, x, y)).all()
+    own, wanted = (
+        estimators.self_influence(*given, sketch=64)
+        for given in ((there, x_there, y_there), (network, x, y))
+    )
+    assert (own == wanted).all()
+    assert {"aten::convolution", "aten::convolution_backward"} <= gpu.operations
 
 
 def test_it_goes_on_where_it_was_stopped_and_learns_what_the_processor_learns(gpu, images):

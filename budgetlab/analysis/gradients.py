@@ -54,11 +54,14 @@ def grand(
     """
     import torch
 
+    from budgetlab.devices import chooses_on
+
+    here = chooses_on(x.device)
     if len(x) != len(y):
         raise InputError(f"x holds {len(x)} samples and y {len(y)} labels: give one label a sample")
     parts = []
     for found in gradient_blocks(model, x, y, chunk=chunk):
-        squares = [g.flatten(1).double().square().sum(1) for g in found.values()]
+        squares = [g.to(here).flatten(1).double().square().sum(1) for g in found.values()]
         parts.append(torch.stack(squares).sum(0).sqrt().cpu())
     return torch.cat(parts).numpy() if parts else np.zeros(0)
 

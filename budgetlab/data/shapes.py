@@ -174,33 +174,41 @@ class _Brush:
 
     def stripes(self, right: np.ndarray, up: np.ndarray) -> np.ndarray:
         """How solid the fill is: 1, or bars four to six pixels apart in some pictures."""
-        striped = self.uniform() < self.by_difficulty(0.0, 0.6)
+        striped = (self.uniform() < self.by_difficulty(0.0, 0.6)).ravel()
         cosine, sine = self.turned(np.float32(1))
-        along = (cosine * right + sine * up) / self.uniform(4, 6)
+        apart = self.uniform(4, 6)
+        bars = np.ones((self.count, SIZE, SIZE), np.float32)
+        along = cosine[striped] * right[striped] + sine[striped] * up[striped]
+        along /= apart[striped]
         wave = abs(along - np.floor(along) - np.float32(0.5))
-        bars = np.clip(wave * 6 - np.float32(0.5), 0, 1)
-        return np.where(striped, bars, np.float32(1))
+        bars[striped] = np.clip(wave * 6 - np.float32(0.5), 0, 1)
+        return bars
 
     def speck(self, picture: np.ndarray, likely: np.ndarray, largest: float) -> None:
         """Paint a small disc or bar of a random colour over some of the pictures."""
-        there = self.uniform() < likely
-        right = self.right - self.uniform(-SIZE / 2, SIZE / 2)
-        up = self.up - self.uniform(-SIZE / 2, SIZE / 2)
-        cosine, sine = self.turned(np.float32(1))
-        size = self.uniform(1, largest)
+        there = (self.uniform() < likely).ravel()
+        # Every picture has its draws, and few have the speck: only these are painted.
+        right = self.right - self.uniform(-SIZE / 2, SIZE / 2)[there]
+        up = self.up - self.uniform(-SIZE / 2, SIZE / 2)[there]
+        cosine, sine = (part[there] for part in self.turned(np.float32(1)))
+        size = self.uniform(1, largest)[there]
         along, across = cosine * right + sine * up, cosine * up - sine * right
         bar = np.maximum(abs(along) - 2 * size, abs(across) - size * np.float32(0.4))
         disc = np.sqrt(along * along + across * across) - size
-        distance = np.where(self.uniform() < 0.5, bar, disc)
-        colour = np.stack([self.uniform() for _ in range(3)])
-        _paint(picture, colour, np.clip(np.float32(0.5) - distance, 0, 1) * there)
+        distance = np.where((self.uniform() < 0.5)[there], bar, disc)
+        colour = np.stack([self.uniform() for _ in range(3)])[:, there]
+        painted = picture[:, there]
+        _paint(painted, colour, np.clip(np.float32(0.5) - distance, 0, 1))
+        picture[:, there] = painted
 
     def blur(self, picture: np.ndarray) -> np.ndarray:
         """Smooth with (1, 2, 1)/4 both ways, up to three times, the last time in part."""
         amount = self.by_difficulty(0.0, 1.5) * self.uniform()
         for step in range(3):
-            strength = np.clip(amount - step, 0, 1)
-            picture = picture + strength * (_smooth(_smooth(picture, 3), 2) - picture)
+            blurred = (amount > step).ravel()
+            sharp = picture[:, blurred]
+            strength = np.clip(amount[blurred] - step, 0, 1)
+            picture[:, blurred] = sharp + strength * (_smooth(_smooth(sharp, 3), 2) - sharp)
         return picture
 
     def grain(self, picture: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The data sets that need no file: drawn ones, and digits out of scikit-learn."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,11 @@ def shapes(root: Path, seed: int, keep: bool = True, **_: Any) -> Source:
     arrays = read_cache(cache, ("x", "y", "difficulty", "other_label"))
     if arrays is None:
         # Test images drawn later come first, so that those before and the training images stay.
-        parts = (
-            shapes_drawing.draw(SHAPES_TEST - SHAPES_TEST_BEFORE, numpy_generator(seed, "test")),
-            shapes_drawing.draw(SHAPES_TEST_BEFORE + SHAPES_TRAIN, numpy_generator(seed, "data")),
-        )
+        # A thread each: nearly all of it is numpy's, which lets others compute meanwhile.
+        with ThreadPoolExecutor(2) as threads:
+            counts = SHAPES_TEST - SHAPES_TEST_BEFORE, SHAPES_TEST_BEFORE + SHAPES_TRAIN
+            streams = [numpy_generator(seed, stream) for stream in ("test", "data")]
+            parts = list(threads.map(shapes_drawing.draw, counts, streams))
         arrays = {
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in ("x", "y", "difficulty", "other_label")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from budgetlab.analysis.gradients import gradient_blocks
+from budgetlab.devices import chooses_on
 from budgetlab.errors import InputError, unknown
 
 __all__ = [
@@ -93,7 +94,8 @@ def sample_gradients(
     model
         From normalised samples to logits.
     x, y
-        ``[N, ...]`` float32 and int64 ``[N]``, on the device of the model.
+        ``[N, ...]`` float32 and int64 ``[N]``, on the device of the model. What is returned lies
+        there too, or on the processor where the device has no float64.
     sketch
         Length of the sketches; None keeps the gradients; ``auto`` sketches to 4,096
         where all gradients together exceed 256 MB.
@@ -114,10 +116,12 @@ def sample_gradients(
         sketch = None if 4 * size * len(x) <= EXACT_BYTES else SKETCH
     if sketch is not None and sketch < 1:
         raise InputError(f"sketch {sketch} is not allowed: give a length of 1 or more, or None")
-    project = _Sketch(size, sketch, seed, x.device) if sketch and sketch < size else None
+    here = chooses_on(x.device)
+    project = _Sketch(size, sketch, seed, here) if sketch and sketch < size else None
     vectors, norms = [], []
     for found in gradient_blocks(model, x, y, chunk=chunk):
-        flat = torch.cat([gradient.flatten(1) for gradient in found.values()], dim=1).float()
+        flat = torch.cat([gradient.flatten(1) for gradient in found.values()], dim=1)
+        flat = flat.float().to(here)
         norms.append(flat.double().square().sum(1).sqrt())
         vectors.append(flat if project is None else project(flat))
     return SampleGradients(torch.cat(vectors), torch.cat(norms), size)

@@ -123,7 +123,8 @@ def _features(
             logits = torch.cat([network(x[i : i + chunk]) for i in range(0, len(x), chunk)])
     finally:
         network.train(was_training)
-    p_y = logits.double().softmax(1).gather(1, y[:, None])[:, 0]
+    here = found.vectors.device
+    p_y = logits.to(here).double().softmax(1).gather(1, y[:, None].to(here))[:, 0]
     doubt = (1 - p_y).clamp(min=SUREST)
     # The gradient of the loss is that of the margin times p_y - 1.
     return -found.vectors.double() / doubt[:, None], doubt
