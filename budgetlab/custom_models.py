@@ -17,9 +17,7 @@ from torch import nn
 
 from budgetlab.errors import InputError
 
-__all__ = ["PREFIX", "OwnModel", "is_own", "lookup", "register"]
-
-PREFIX = "own:"
+__all__ = ["OwnModel", "lookup", "register"]
 
 # Layers draw their first weights from torch's global generator: one network at a time.
 BORROWED = threading.Lock()
@@ -49,11 +47,6 @@ class OwnModel:
 
 
 _GIVEN: dict[str, OwnModel] = {}
-
-
-def is_own(name: str) -> bool:
-    """Tell whether a name is that of a network which is not the kit's."""
-    return name.startswith(PREFIX)
 
 
 def lookup(name: str) -> OwnModel:
@@ -109,7 +102,7 @@ def register(
     digits = hashlib.sha256(repr(shapes).encode()).hexdigest()[:6]
     kind = type(network)
     known = OwnModel(
-        name=f"{PREFIX}{kind.__name__}-{digits}",
+        name=f"own:{kind.__name__}-{digits}",
         class_name=f"{kind.__module__}.{kind.__qualname__}",
         parameters=sum(value.numel() for value in weights.values()),
         make=make,

@@ -23,6 +23,7 @@ __all__ = [
     "build",
     "choose",
     "describe",
+    "is_own",
     "names",
 ]
 
@@ -227,9 +228,14 @@ def describe() -> dict[str, str]:
     return auto | {name: text for name, (text, _) in (IMAGE_MODELS | POINT_MODELS).items()}
 
 
+def is_own(name: str) -> bool:
+    """Tell whether a name is that of a network of your own."""
+    return name.startswith("own:")
+
+
 def about(name: str) -> dict[str, str | int]:
     """Return what a record says of a model: its name; of your own also class and size."""
-    if not custom_models.is_own(name):
+    if not is_own(name):
         return {"model": name}
     own = custom_models.lookup(name)
     return {"model": name, "model_class": own.class_name, "model_parameters": own.parameters}
@@ -257,7 +263,7 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
     InputError
         If the name is unknown or the model cannot take the data.
     """
-    if custom_models.is_own(name):
+    if is_own(name):
         return custom_models.lookup(name).name
     name = known("model", name, names())
     is_image = len(sample_shape) == 3
@@ -290,7 +296,7 @@ def build(name: str, sample_shape: tuple[int, ...], classes: int, seed: int = 0)
     torch.nn.Module
         In float32 on the CPU.
     """
-    if custom_models.is_own(name):
+    if is_own(name):
         return custom_models.lookup(name).make(seed)
     _, make = (IMAGE_MODELS | POINT_MODELS)[choose(name, sample_shape, "cpu")]
     if len(sample_shape) == 3 and min(sample_shape[1:]) < 8:

@@ -1,11 +1,101 @@
-"""Settings that belong together, by one name: ``--preset scale-model``, ``--preset paper``."""
+"""Settings: by keyword, typed and completed; and those that belong together, by one name."""
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypedDict, TypeVar
 
+from budgetlab.config import RunConfig
 from budgetlab.errors import known
 
-__all__ = ["PRESETS", "describe", "settings"]
+__all__ = ["PRESETS", "Settings", "describe", "settings", "takes_settings"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Settings(TypedDict, total=False):
+    """What ``**settings`` takes, for editors and type checkers.
+
+    A test compares it with :class:`budgetlab.RunConfig`, which says what each field is. Method
+    and model are arguments of their own.
+    """
+
+    dataset: str
+    augmentation: str
+    budget: float
+    budget_unit: str
+    epochs: int
+    batch_size: int
+    lr: float
+    optimiser: str
+    momentum: float
+    weight_decay: float
+    schedule: str
+    schedule_horizon: str
+    warmup: float
+    milestones: tuple[float, ...]
+    alpha: float
+    randaugment_n: int
+    randaugment_m: int
+    sb_beta: float | Literal["auto"]
+    sb_staleness: int
+    smoothing: float
+    power: float
+    weights: str
+    class_shares: str
+    keep_fraction: float
+    presample: int
+    grad_norm_threshold: float
+    prune_fraction: float | Literal["auto"]
+    subset_fraction: float | Literal["auto"]
+    hard_cutoff: float
+    proxy_share: float
+    proxy_model: str
+    holdout_fraction: float
+    averaging: str
+    credit: str
+    fidelity: str
+    label_noise: float
+    noise_kind: str
+    imbalance: float
+    redundancy: float
+    copies: int
+    redundancy_kind: str
+    image_size: int
+    flip: str
+    drop_copies: str
+    edits: str
+    extended: str
+    data_name: str
+    val_fraction: float
+    evaluate_every: int
+    limit: int
+    data_seed: int
+    seed: int
+    device: str
+    precision: str
+    data_root: str
+    out: str
+
+
+def takes_settings(function: Function) -> Function:
+    """Show the fields of :class:`RunConfig` in the signature of what takes ``**settings``.
+
+    Notebooks complete names from it and show the defaults; nothing else changes.
+    """
+    own = inspect.signature(function)
+    named = [part for part in own.parameters.values() if part.kind is not part.VAR_KEYWORD]
+    taken = {part.name for part in named}
+    fields = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
+        )
+        for field in dataclasses.fields(RunConfig)
+        if field.name not in taken
+    ]
+    function.__signature__ = own.replace(parameters=[*named, *fields])  # type: ignore[attr-defined]
+    return function
+
 
 PRESETS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "scale-model": (

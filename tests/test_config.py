@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import budgetlab as bl
 from budgetlab.config import CHOICES, PLACES, RunConfig
 from budgetlab.errors import InputError, known, unknown
-from budgetlab.settings import Settings
+from budgetlab.presets import Settings
 
 
 def test_the_defaults_are_the_recipe_of_the_paper():
@@ -243,7 +243,7 @@ def test_names_of_the_package_resolve_and_editors_know_them():
     for name in (*names, "training", "history"):
         assert getattr(bl, name) is not None
     modules = {p.stem for p in Path(bl.__file__).parent.glob("*") if p.suffix != ".pyi"}
-    private = {"__init__", "__main__", "__pycache__", "py", "cli", "demo", "settings"}
+    private = {"__init__", "__main__", "__pycache__", "py", "cli", "demo"}
     assert modules - private <= names
 
 

@@ -14,7 +14,7 @@ import budgetlab as bl
 PACKAGE = Path(__file__).parent.parent / "budgetlab"
 
 FLOORS = (
-    {"errors", "config", "settings", "presets", "seeds", "methods", "records"},
+    {"errors", "config", "presets", "seeds", "methods", "records"},
     {"data", "models", "augment", "history", "budget", "devices", "custom_models"},
     {"samplers"},
     {"training", "analysis", "custom_loop"},
@@ -27,7 +27,6 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 READING = {
     "errors",
     "config",
-    "settings",
     "presets",
     "seeds",
     "methods",
@@ -266,4 +265,4 @@ def test_the_way_from_a_call_to_its_record_does_not_grow_longer(config):
     finally:
         sys.setprofile(None)
     files = sorted(one for one in entered if one.startswith(f"{PACKAGE}{os.sep}"))
-    assert 15 < len(files) <= 38, files
+    assert 15 < len(files) <= 34, files

@@ -23,10 +23,10 @@ from budgetlab.custom_loop.history import LoopHistory, PendingBatch, measure_bat
 from budgetlab.custom_loop.items import about_data, collate, labels_of, logits_of
 from budgetlab.devices import describe_hardware
 from budgetlab.errors import InputError
+from budgetlab.presets import Settings, takes_settings
 from budgetlab.records import Record, RecordWriter, open_record
 from budgetlab.samplers.base import ProxyPlan, ProxyRun
-from budgetlab.settings import Settings, takes_settings
-from budgetlab.training.stream import BudgetedBatches
+from budgetlab.training.loop import BudgetedBatches
 
 __all__ = ["BudgetSampler"]
 

@@ -11,8 +11,8 @@ from budgetlab import presets
 from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
 from budgetlab.errors import InputError
+from budgetlab.presets import Settings, takes_settings
 from budgetlab.records import Record
-from budgetlab.settings import Settings, takes_settings
 from budgetlab.training.run import Run, load_data
 
 __all__ = ["Run", "load_data", "train"]

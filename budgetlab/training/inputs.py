@@ -41,7 +41,7 @@ def with_known_names(config: RunConfig, own_data: bool = False) -> RunConfig:
         "augmentation": known("augmentation", config.augmentation, augment.names()),
         "schedule": known("schedule", config.schedule, SCHEDULES),
     }
-    if not custom_models.is_own(config.model):
+    if not models.is_own(config.model):
         names["model"] = known("model", config.model, models.names())
     if _has_name(config.dataset) or not own_data:
         names["dataset"] = data.canonical(config.dataset)
@@ -196,12 +196,12 @@ def named(model: nn.Module | Callable[[], nn.Module], splits: Splits) -> str:
 
 def require_model(path: Path | str, name: str, model: object) -> None:
     """Refuse to go on without the network that a record was trained with."""
-    if custom_models.is_own(name) and model is None:
+    if models.is_own(name) and model is None:
         raise InputError(
             f"record '{path}' was trained with a network of your own, '{name}', which is not part "
             "of it: give it again with Run.resume(path, model=...)"
         )
-    if model is not None and not custom_models.is_own(name):
+    if model is not None and not models.is_own(name):
         raise InputError(
             f"record '{path}' was trained with model '{name}': leave model= out to go on with it"
         )

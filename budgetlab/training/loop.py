@@ -1,15 +1,18 @@
-"""The one loop: a sampler's batches through the network, every cost charged."""
+"""A method's batches within a budget, for anybody's loop; and the kit's own loop over them."""
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from torch import Tensor
 
-from budgetlab import models, samplers
+from budgetlab import models, samplers, seeds
+from budgetlab.budget import Budget, Costs, Ledger, schedule, steps_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
 from budgetlab.devices import (
@@ -22,15 +25,167 @@ from budgetlab.devices import (
 )
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
+from budgetlab.samplers.base import TrainProxy
 from budgetlab.training.engine import Engine
 from budgetlab.training.proxy import ProxyTrainer
-from budgetlab.training.stream import BudgetedBatches
 
-__all__ = ["Loop"]
+__all__ = ["BudgetedBatches", "Loop"]
 
+Forward = Callable[[Tensor], samplers.ForwardResult]
 
 # Threads that were fastest, by what was trained: the same run again is the same bit for bit.
 _THREADS: dict[tuple, int] = {}
+
+
+class _BudgetSpent(Exception):
+    """The next forward pass or step would overstep the budget."""
+
+
+class BudgetedBatches:
+    """What a method chooses, batch by batch, until the budget is spent.
+
+    Everything is charged before it is done: a step as its batch is handed out, a forward
+    pass as the method asks for it.
+
+    Parameters
+    ----------
+    config, size, costs, device
+        The run, its number of training samples, the costs of its network, and where indices lie.
+    labels, metadata, validation_size, train_proxy
+        As methods need them; see :class:`budgetlab.samplers.SamplerContext`.
+    step_seconds
+        What a plain step takes; needed for a budget in seconds.
+
+    ``ledger`` and ``budget`` say what has been spent, and may be; ``sampler`` is the method.
+
+    Raises
+    ------
+    InputError
+        If method and budget do not fit the data.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        size: int,
+        costs: Costs,
+        device: torch.device,
+        *,
+        labels: Tensor | None = None,
+        metadata: pd.DataFrame | None = None,
+        validation_size: int = 0,
+        train_proxy: TrainProxy | None = None,
+        step_seconds: Callable[[], float] = lambda: 0.0,
+    ):
+        self.config = config
+        self.ledger = Ledger(costs)
+        self.handed_out = 0
+        context = samplers.SamplerContext(
+            size,
+            config,
+            seeds.torch_generator(config.seed, "order", device),
+            device,
+            validation_size=validation_size,
+            spent=lambda: self.budget.progress(self.ledger, 0),
+            train_proxy=train_proxy,
+            labels=labels,
+            metadata=metadata,
+        )
+        self.sampler = samplers.build(config.method, context)
+        steps = config.epochs * steps_per_epoch(size, self.sampler.budget, config.batch_size)
+        seconds = step_seconds() if config.budget_unit == "seconds" else 0.0
+        self.budget = Budget.of_steps(config.budget_unit, steps, config.batch_size, costs, seconds)
+        self.budget.slowest_step = seconds
+
+    def finished(self, epochs: int) -> bool:
+        """Whether the budget allows no further step, or the method ends after so many epochs."""
+        last = self.sampler.last_epoch
+        if self.budget.exhausted or (last is not None and epochs >= last):
+            return True
+        return not self.budget.allows(self.ledger, trained=self.config.batch_size)
+
+    def epoch(
+        self, number: int, history: History, forward: Forward
+    ) -> Iterator[tuple[samplers.Batch, float]]:
+        """Yield the batches of an epoch, counted from 1, each with its progress in [0, 1].
+
+        Progress is that of the learning rate schedule: 0 at the first step, 1 at the last
+        one that the schedule runs over.
+
+        Raises
+        ------
+        RunError
+            If the method chooses nothing, or the budget is spent before the first step.
+        """
+
+        def charged(indices: Tensor) -> samplers.ForwardResult:
+            if not self.budget.allows(self.ledger, looked=len(indices)):
+                raise _BudgetSpent
+            self.ledger.charge_look(len(indices))
+            return forward(indices)
+
+        self.handed_out = 0
+        try:
+            for batch in self.sampler.batches(number, history, charged):
+                count = len(batch.indices)
+                if not self.budget.allows(self.ledger, trained=count):
+                    raise _BudgetSpent
+                progress = self._progress(count)
+                self.ledger.charge_step(count)
+                self.handed_out += 1
+                yield batch, progress
+        except _BudgetSpent:
+            self.budget.exhausted = True
+        self._require_something(number)
+
+    def _progress(self, batch_size: int) -> float:
+        progress = self.sampler.progress(self.budget.progress(self.ledger, batch_size))
+        full = self.config.schedule_horizon == "full"
+        return progress * self.config.budget if full else progress
+
+    def _require_something(self, epoch: int) -> None:
+        if self.handed_out:
+            return
+        method, budget = self.config.method, self.budget
+        if not self.ledger.steps and budget.exhausted:
+            raise RunError(
+                f"the budget of {budget.limit:.3g} {budget.unit} was spent before the first step "
+                f"of method '{method}': raise --budget or --epochs"
+            )
+        if not budget.exhausted:
+            raise RunError(
+                f"method '{method}' chose nothing in epoch {epoch}, so the budget would never be "
+                "spent: change its options or choose another method"
+            )
+
+    def learning_rate(self, progress: float) -> float:
+        """Learning rate of the config at a progress in [0, 1]."""
+        config = self.config
+        return schedule(config.schedule, progress, config.lr, config.milestones, config.warmup)
+
+    def summary(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
+        """What a record says of a run so far, from the rows of its epochs."""
+        last, config = epochs[-1] if epochs else {}, self.config
+        return {
+            "method": config.method,
+            "augmentation": config.augmentation,
+            "dataset": config.dataset_name,
+            "budget": config.budget,
+            "budget_unit": config.budget_unit,
+            "budget_limit": self.budget.limit,
+            "seed": config.seed,
+            "test_accuracy": _known(last.get("test_accuracy")),
+            "test_loss": _known(last.get("test_loss")),
+            "epochs": len(epochs),
+            **{name: last.get(name, 0) for name in self.ledger.totals()},
+            "proxy_samples": self.ledger.proxy_samples,
+            "probability_kind": self.sampler.probability_kind,
+        }
+
+
+def _known(value: float | None) -> float | None:
+    """None instead of NaN, which JSON does not have."""
+    return None if value is None or value != value else value
 
 
 class Loop:
@@ -38,12 +193,8 @@ class Loop:
 
     Parameters
     ----------
-    config
-        The run.
-    train
-        Training samples.
-    device, precision
-        Where to train and in which format.
+    config, train, device, precision
+        The run, its training samples, where to train and in which format.
     val
         Validation samples, for methods that train another network on them.
     threads
@@ -92,11 +243,8 @@ class Loop:
             train_proxy=self._train_proxy,
             step_seconds=self._time_plain_step,
         )
-        self.sampler, self.ledger, self.budget = (
-            self.stream.sampler,
-            self.stream.ledger,
-            self.stream.budget,
-        )
+        stream = self.stream
+        self.sampler, self.ledger, self.budget = stream.sampler, stream.ledger, stream.budget
         self.clock = Clock(device, waiting=config.budget_unit == "seconds")
         if self.sampler.proxy is not None:
             self._proxies = ProxyTrainer(
@@ -163,20 +311,15 @@ class Loop:
     def train_epoch(
         self, number: int, on_step: Callable[[], None] = lambda: None
     ) -> dict[str, Any]:
-        """Train one epoch, counted from 1.
-
-        Returns
-        -------
-        dict
-            Values for the columns of ``epochs.csv`` that training knows.
+        """Train one epoch, counted from 1; returns what ``epochs.csv`` says of training.
 
         Raises
         ------
         RunError
             If the loss is not finite, or the method trains on nothing.
         """
-        losses: list[torch.Tensor] = []
-        corrects: list[torch.Tensor] = []
+        losses: list[Tensor] = []
+        corrects: list[Tensor] = []
         lr, slowest = 0.0, 0.0
         self._seconds_before = self.ledger.seconds
         self.history.start_epoch(number)
@@ -205,7 +348,7 @@ class Loop:
             "train_accuracy": _mean(corrects),
         }
 
-    def _step(self, batch: samplers.Batch, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _step(self, batch: samplers.Batch, lr: float) -> tuple[Tensor, Tensor]:
         """One step, learned from; its loss and its share classified right."""
         outcome = self.engine.step(moved(batch, self.engine.device), lr)
         outcome = moved(outcome, self.chooser)
@@ -214,7 +357,7 @@ class Loop:
         share = outcome.credit.weights
         return outcome.loss, (outcome.seen.correct * share).sum() / share.sum()
 
-    def _look(self, indices: torch.Tensor) -> samplers.ForwardResult:
+    def _look(self, indices: Tensor) -> samplers.ForwardResult:
         """Forward as a method asks for it; what it says is where the method is."""
         return moved(self.engine.look(indices.to(self.engine.device)), self.chooser)
 
@@ -234,7 +377,7 @@ class Loop:
         self.ledger.seconds = self._seconds_before + elapsed
         return last
 
-    def _check_finite(self, losses: list[torch.Tensor], lr: float) -> None:
+    def _check_finite(self, losses: list[Tensor], lr: float) -> None:
         values = torch.stack(losses).tolist() if losses else []
         for offset, value in enumerate(values):
             if not math.isfinite(value):
@@ -252,6 +395,6 @@ class Loop:
         return {name: values.cpu().numpy() for name, values in arrays.items()}
 
 
-def _mean(values: list[torch.Tensor]) -> float:
+def _mean(values: list[Tensor]) -> float:
     """Mean of scalars; NaN of none, as in an epoch that could only look."""
     return torch.stack(values).mean().item() if values else math.nan

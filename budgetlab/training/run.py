@@ -25,7 +25,7 @@ from budgetlab.devices import (
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.records import Record, RecordWriter, open_record
-from budgetlab.training import checkpoint, failures, inputs, memory
+from budgetlab.training import checkpoint, inputs, limits
 from budgetlab.training.inputs import load_data
 from budgetlab.training.loop import Loop
 
@@ -96,7 +96,7 @@ class Run:
         self.config = config
         self.on_step = on_step
         self._build()
-        memory.require_disk(config, len(self.splits.train))
+        limits.require_disk(config, len(self.splits.train))
         self.writer = self._create_record()
         self._exclusive = checkpoint.ExclusiveUse(self.writer.path)
         self.epoch = 0
@@ -109,9 +109,9 @@ class Run:
                 "holds points: choose standard or none"
             )
         held_out = {"test": self.splits.test, "val": self.splits.val}
-        with failures.at_the_start(config, train, self.device):
+        with limits.at_the_start(config, train, self.device):
             name = models.choose(config.model, train.sample_shape, self.device)
-            memory.require_room(config, name, self.splits, self.device, self.precision)
+            limits.require_room(config, name, self.splits, self.device, self.precision)
             self.loop = Loop(
                 config, train, self.device, self.precision, val=self.splits.val, threads=threads
             )
@@ -306,16 +306,16 @@ class Run:
 
     def _in_a_sentence(self, error: BaseException) -> str | None:
         """What went wrong, if it is one of the things that do."""
-        if failures.no_memory(error):
-            return failures.out_of_memory(error, self.loop.engine, self.loop.model_name)
-        if failures.device_lost(error):
-            return failures.device_failed(
+        if limits.no_memory(error):
+            return limits.out_of_memory(error, self.loop.engine, self.loop.model_name)
+        if limits.device_lost(error):
+            return limits.device_failed(
                 error, self.config, self.writer.path, len(self.writer.epochs)
             )
         return self._not_written(error) if isinstance(error, OSError) else None
 
     def _not_written(self, error: OSError) -> str:
-        return failures.not_written(error, self.writer.path, len(self.writer.epochs))
+        return limits.not_written(error, self.writer.path, len(self.writer.epochs))
 
     def _end(self, status: str, message: str) -> None:
         # A full disk must not hide the reason, which the caller raises.
