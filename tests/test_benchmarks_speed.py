@@ -157,12 +157,21 @@ def test_one_core_has_no_second_process(monkeypatch):
 def test_the_demo_is_timed_and_compared_with_its_steps():
     code = (
         "import budgetlab as bl; bl.train(dataset='digits', data_root='data', epochs=1, "
-        "batch_size=16, limit=64, budget=1.0, model='tiny', out='demo/runs', progress=False)"
+        "batch_size=16, limit=64, budget=1.0, model='tiny', out='demo/runs', progress=False); "
+        "print('  1 of 2  unif-SGD', flush=True); import time; time.sleep(0.5)"
     )
-    whole, ratio = waiting.demo([sys.executable, "-c", code])
-    assert whole.target == "<= 120"
-    assert whole.value > 0
+    whole, first, ratio, over = waiting.demo([sys.executable, "-c", code])
+    assert (whole.target, first.target) == ("<= 120", "<= 20")
+    assert 0 < first.value < whole.value - 0.4
     assert ratio.value > 1  # a start takes longer than four steps
+    assert over.value > 1
+
+
+def test_a_limit_on_a_folder_is_timed_against_what_is_decoded(tmp_path):
+    seconds, ratio = waiting._part_of_a_folder(tmp_path, images=100, limit=20, rounds=1)
+    assert seconds.what == "--limit 20 on a folder of 100 images"
+    assert len(list((tmp_path / "few").rglob("*.jpg"))) == 40
+    assert ratio.value > 0
 
 
 @pytest.mark.parametrize("part", ["start", "drawing", "augmenting", "recording", "scale",

@@ -41,7 +41,7 @@ PARTS: dict[str, Callable[..., Iterable[Row]]] = {
 ASKED_FOR = ("jobs", "libraries")
 # Sizes at which a part takes seconds: to try the commands, not to measure.
 TOY: dict[str, dict[str, Any]] = {
-    "start": {"repeats": 1},
+    "start": {"repeats": 1, "images": 100, "limit": 20},
     "drawing": {"sizes": {100: 2, 1000: 2, 10_000: 2}},
     "augmenting": {"rounds": 1},
     "recording": {"count": 512, "rounds": 1},
