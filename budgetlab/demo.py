@@ -8,7 +8,7 @@ a table with verdicts, and writes a page with figures.
 import time
 from pathlib import Path
 
-from budgetlab import analysis, presets, report
+from budgetlab import presets
 from budgetlab.config import RunConfig
 from budgetlab.errors import RunError
 from budgetlab.sweeps import sweep
@@ -44,6 +44,9 @@ def main(out: Path = Path("demo")) -> int:
         print(f"{done:3} of {len(plan)}  {_line(row)}{kept}", flush=True)
     if runs.failed:
         raise RunError(f"some runs failed, such as {next(iter(runs.failed.items()))}")
+    # Only now: what draws figures would keep the first result waiting.
+    from budgetlab import analysis, report
+
     comparison = analysis.compare(runs.records, over=("seed", "data_seed"))
     compared = comparison[comparison["method"] != comparison["baseline"]]
     found = analysis.results(runs.records, over=("seed", "data_seed"))
