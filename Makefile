@@ -44,12 +44,14 @@ $(VENV)/.python: pyproject.toml
 	@touch $@
 
 $(VENV)/.installed $(VENV)/.installed-app $(VENV)/.installed-test: $(VENV)/.installed%: $(VENV)/.python
-	@mkdir -p build
+	@mkdir -p build && : > $(LOG)
 	@if [ -n "$(TORCH_INDEX)" ]; then \
 		echo "PyTorch from the index you gave, about 1 GB (what pip says goes into $(LOG))."; \
-		$(PIP) torch torchvision --index-url "$(TORCH_INDEX)" > $(LOG) 2>&1 || { tail -20 $(LOG); exit 1; }; \
+		$(PIP) torch torchvision --index-url "$(TORCH_INDEX)" >> $(LOG) 2>&1 || { tail -20 $(LOG); exit 1; }; \
 	fi
-	@echo "budgetlab and what it needs: some minutes on a fast line, about 6 GB where it brings PyTorch for GPUs (what pip says goes into $(LOG))."
+	@torch="with PyTorch for GPUs, about 6 GB: some minutes on a fast line"; \
+	$(BIN)/python -c 'import importlib.util as i; assert i.find_spec("torch")' 2> /dev/null && torch="PyTorch is there"; \
+	echo "budgetlab and what it needs ($$torch; what pip says goes into $(LOG))."
 	@$(PIP) $(CONSTRAINT) -e '.$(EXTRA$(subst -,_,$*))' >> $(LOG) 2>&1 || { tail -20 $(LOG); exit 1; }
 	@touch $@
 	@echo "Installed."
