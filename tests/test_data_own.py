@@ -164,7 +164,7 @@ def test_a_map_is_of_the_data_and_weights_of_the_record(tmp_path, two_colours):
     with pytest.raises(InputError, match="give one a sample"):
         bl.explore.atlas(record, more=pd.DataFrame({"a": [1]}))
     (record.path / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="holds no weights"):
+    with pytest.raises(InputError, match="only a finished run keeps its weights"):
         analysis.embedding(record, splits)
 
 

@@ -174,26 +174,11 @@ def _features(
     record: Record, splits: "Splits", model: "nn.Module | Callable[[], nn.Module] | None"
 ) -> np.ndarray:
     """What goes into the last linear layer of the trained network, float64 ``[N, D]``."""
-    import safetensors.torch
     import torch
 
-    from budgetlab import models
-    from budgetlab.training import inputs
+    from budgetlab.training.inputs import trained_network
 
-    name, train = str(record.about["hardware"]["model"]), splits.train
-    inputs.require_model(record.path, name, model)
-    if model is not None:
-        inputs.require_same(record.path, name, inputs.named(model, splits))
-    weights = record.path / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"'{record.path}' holds no weights: give a finished run, not thinned")
-    network = models.build(name, train.sample_shape, len(train.classes))
-    try:
-        network.load_state_dict(safetensors.torch.load_file(weights))
-    except Exception as error:
-        # A damaged file raises many kinds of error.
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"'{weights}' cannot be read: {reason}") from None
+    network, train = trained_network(record, splits, model), splits.train
     linear = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
     seen: list[torch.Tensor] = []
     if linear:

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from budgetlab import models, samplers, seeds
+from budgetlab import samplers, seeds
 from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset, Splits
@@ -30,7 +28,7 @@ from budgetlab.forecast import Replay
 from budgetlab.history import History, Measures, measure
 from budgetlab.records import Record, open_record
 from budgetlab.training import Run
-from budgetlab.training.inputs import load_again, named, require_model, require_same
+from budgetlab.training.inputs import load_again, require_model, trained_network
 
 __all__ = ["Moment"]
 
@@ -150,12 +148,7 @@ class Moment:
             raise InputError(
                 f"these data are not what record '{record.path}' was trained on: give the same"
             )
-        if model is not None:
-            require_same(record.path, config.model, named(model, splits))
-        train = splits.train
-        name = str(record.about.get("hardware", {}).get("model") or config.model)
-        network = models.build(name, train.sample_shape, len(train.classes))
-        _load_weights(network, record.path / "model.safetensors")
+        network, train = trained_network(record, splits, model), splits.train
         replay = Replay(record)
         chosen = _chosen(len(train), limit, config.seed)
         return cls(
@@ -360,16 +353,3 @@ def _part(history: History, chosen: Tensor) -> History:
     part = History(len(chosen))
     part.load_state_dict(state)
     return part
-
-
-def _load_weights(network: nn.Module, path: Path) -> None:
-    try:
-        network.load_state_dict(safetensors.torch.load_file(path))
-    except FileNotFoundError:
-        raise InputError(
-            f"'{path}' is missing: only a finished run keeps its weights; resume it, or use "
-            "Moment.of_run"
-        ) from None
-    except (SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"'{path}' cannot be read into the network: {reason}") from None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
+import safetensors.torch
 from torch import nn
 
 from budgetlab import augment, custom_models, data, models, samplers
@@ -13,6 +14,7 @@ from budgetlab.data import Splits
 from budgetlab.data.samples import fingerprint
 from budgetlab.data.sources import SHAPES_TEST_BEFORE
 from budgetlab.errors import InputError, known
+from budgetlab.records import Record
 
 __all__ = [
     "as_recorded",
@@ -22,6 +24,7 @@ __all__ = [
     "require_model",
     "require_same",
     "resolve",
+    "trained_network",
     "with_known_names",
 ]
 
@@ -214,3 +217,32 @@ def require_same(path: Path | str, name: str, given: str) -> None:
             f"record '{path}' was trained with '{name}', and '{given}' is another network: give "
             "the one it was trained with"
         )
+
+
+def trained_network(
+    record: Record, splits: Splits, model: nn.Module | Callable[[], nn.Module] | None = None
+) -> nn.Module:
+    """Build the network of a record, with the weights that it keeps.
+
+    Raises
+    ------
+    InputError
+        If it keeps none, they are damaged, or the network is another one.
+    """
+    name = str(record.about.get("hardware", {}).get("model") or record.config["model"])
+    require_model(record.path, name, model)
+    if model is not None:
+        require_same(record.path, name, named(model, splits))
+    train, path = splits.train, record.path / "model.safetensors"
+    network = models.build(name, train.sample_shape, len(train.classes))
+    if not path.is_file():
+        raise InputError(
+            f"'{path}' is missing: only a finished run keeps its weights, no thinned one does"
+        )
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except Exception as error:
+        # A damaged file raises many kinds of error.
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"'{path}' cannot be read into the network: {reason}") from None
+    return network
