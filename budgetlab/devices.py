@@ -159,17 +159,10 @@ def using_threads(count: int) -> Iterator[None]:
 
 
 def fastest_threads(step: Callable[[], object], most: int) -> int:
-    """Number of threads with which a step is fastest now, trying 1, 2, 4 and so on.
+    """Number of threads with which a step is fastest now, trying 1, 2, 4 and so on to ``most``.
 
     More are taken where they save a tenth of the time; where something else keeps the
     cores busy, one is often fastest.
-
-    Parameters
-    ----------
-    step
-        Does what is to be timed.
-    most
-        Try no more than these.
     """
     best, seconds = 1, _seconds(step, 1)
     while best < most:
@@ -201,13 +194,8 @@ def keep_freed_memory() -> bool:
     again: for the small network a tenth to a third of the time of a step. What is computed
     does not change.
 
-    The environment variable ``BUDGETLAB_KEEP_MEMORY=0`` leaves all as it is.
-
-    Returns
-    -------
-    bool
-        Whether it does so: False where another C library is in use, or where it was
-        turned off.
+    The environment variable ``BUDGETLAB_KEEP_MEMORY=0`` leaves all as it is. False where it
+    does, or where another C library is in use.
     """
     if os.environ.get(SWITCH) == "0":
         return False

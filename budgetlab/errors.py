@@ -40,19 +40,12 @@ class RunError(RuntimeError):
 def known(what: str, value: object, allowed: Iterable[str]) -> str:
     """Return a name as it is written among the allowed ones, whatever its case.
 
-    Parameters
-    ----------
-    what
-        What the name stands for, such as ``"method"``.
-    value
-        What was given.
-    allowed
-        The names that exist, in the order in which to show them.
+    ``what`` says what it stands for, such as ``"method"``.
 
     Raises
     ------
     InputError
-        If there is no such name; names the nearest one.
+        If there is no such name; names the nearest one, and all in their order.
     """
     names = list(allowed)
     if value in names:
@@ -64,22 +57,7 @@ def known(what: str, value: object, allowed: Iterable[str]) -> str:
 
 
 def unknown(what: str, value: object, allowed: Iterable[str]) -> InputError:
-    """Make the error for a name that is not one of the allowed ones.
-
-    Parameters
-    ----------
-    what
-        What the name stands for, such as ``"method"``.
-    value
-        What was given.
-    allowed
-        The names that exist, in the order in which to show them.
-
-    Returns
-    -------
-    InputError
-        Ready to be raised; names the nearest match where one is near.
-    """
+    """Make the error of :func:`known`, with the nearest match where one is near."""
     names = [str(name) for name in allowed]
     by_lower = {name.lower(): name for name in names}
     near = get_close_matches(str(value).lower(), list(by_lower), n=1, cutoff=0.5)

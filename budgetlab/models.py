@@ -251,12 +251,7 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
     sample_shape
         Shape of one sample: ``(C, H, W)`` for an image, ``(2,)`` for a point.
     device
-        Where it will be trained.
-
-    Returns
-    -------
-    str
-        The name of a model that takes samples of this shape.
+        Where it will be trained; ``auto`` is a larger network on a GPU.
 
     Raises
     ------
@@ -278,23 +273,10 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
 
 
 def build(name: str, sample_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
-    """Build a network whose initial weights depend on ``seed`` alone.
+    """Build a network in float32 on the CPU, whose initial weights depend on ``seed`` alone.
 
-    Parameters
-    ----------
-    name
-        A model name as :func:`choose` returns it, not ``auto``.
-    sample_shape
-        ``(C, H, W)`` or ``(features,)``.
-    classes
-        Number of classes, at least 2.
-    seed
-        Seed of the initialisation. The global random state is left as it was.
-
-    Returns
-    -------
-    torch.nn.Module
-        In float32 on the CPU.
+    ``name`` is one that :func:`choose` returns, ``sample_shape`` is ``(C, H, W)`` or
+    ``(features,)``. The global random state is left as it was.
     """
     if is_own(name):
         return custom_models.lookup(name).make(seed)

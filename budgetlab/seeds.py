@@ -20,19 +20,9 @@ STREAMS = ("data", "imbalance", "split", "noise", "init", "order", "augmentation
 
 
 def stream_seed(seed: int, stream: str) -> int:
-    """Derive the seed of one stream.
+    """Derive the seed of one of :data:`STREAMS` from that of the run, an integer >= 0.
 
-    Parameters
-    ----------
-    seed
-        The seed of the run, an integer >= 0.
-    stream
-        One of :data:`STREAMS`.
-
-    Returns
-    -------
-    int
-        In [0, 2**63), the same on every machine and in every process.
+    In [0, 2**63), the same on every machine and in every process.
     """
     if stream not in STREAMS:
         raise ValueError(f"unknown stream '{stream}': choose one of {', '.join(STREAMS)}")

@@ -235,17 +235,7 @@ def available_memory() -> int | None:
 
 
 def require_memory(what: str, size: int, remedy: str) -> None:
-    """Refuse data that would not fit.
-
-    Parameters
-    ----------
-    what
-        Named in the message.
-    size
-        Bytes of the arrays.
-    remedy
-        What to do instead, ends the message.
-    """
+    """Refuse data of ``size`` bytes that would not fit; ``what`` and ``remedy`` are said."""
     free = available_memory()
     if free is not None and size * COPIES > free:
         raise InputError(

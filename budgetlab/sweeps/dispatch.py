@@ -53,14 +53,7 @@ MOST_LOST = 2
 class Dispatcher:
     """Hands runs to an executor and takes them back, for the length of one iteration.
 
-    Parameters
-    ----------
-    trials
-        All runs of the sweep, for the progress.
-    executor
-        Where to train. With an attribute ``slots``, no more calls than that are under way.
-    progress
-        Whether to show a bar.
+    An executor with an attribute ``slots`` has no more calls than that under way.
     """
 
     def __init__(self, trials: list[Trial], executor: Executor, progress: bool):
@@ -326,14 +319,9 @@ def processes(slots: int, gpus: tuple[str, ...] = (), *, keep: bool = True) -> I
 
 
 def slots_for(workers: int | str, runs: list[RunConfig]) -> tuple[int, tuple[str, ...]]:
-    """How many processes train these runs, and the GPUs that they share.
+    """How many processes train these runs, no more than runs, and the GPUs that they share.
 
-    Parameters
-    ----------
-    workers
-        How many at most; ``"auto"`` or 0 for one a GPU, or one a core where none is used.
-    runs
-        What is to be trained; there are no more processes than runs.
+    ``"auto"`` or 0 is one a GPU, or one a core where none is used.
     """
     if workers == 1:
         return 1, ()

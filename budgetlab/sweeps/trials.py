@@ -64,23 +64,11 @@ class Outcome:
 
 @dataclass(eq=False)
 class Trial:
-    """One run of a sweep.
+    """One run of a sweep; no two of a grid have the same name.
 
-    Attributes
-    ----------
-    run
-        Its settings.
-    name
-        Short, for people; no two runs of a grid have the same.
-    status
-        ``planned``, or as its record says: ``running``, ``finished``, ``stopped``,
-        ``failed``.
-    how, message, summary
-        As for :class:`Outcome`; empty before it ended.
-    share
-        Share of its budget spent, 0 to 1.
-    lost
-        How often the worker that trained it was lost.
+    ``status`` is ``planned``, or what its record says: ``running``, ``finished``, ``stopped``,
+    ``failed``; ``how``, ``message`` and ``summary`` are those of its :class:`Outcome`, ``share``
+    is what it has spent of its budget, 0 to 1, and ``lost`` how often its worker was lost.
     """
 
     run: RunConfig
@@ -226,19 +214,10 @@ def _opened(path: Path) -> Record | None:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to train.
+    """One run to train, and whether to try again what has failed before.
 
-    Attributes
-    ----------
-    run
-        Its settings.
-    retry
-        Whether to try again what has failed before.
-    stop
-        A file: as soon as it exists, the run stops. A file reaches every kind of executor,
-        threads, processes and other machines alike, wherever records can be written.
-    methods
-        Methods of your own by name, as :func:`packed` gives them.
+    As soon as the file ``stop`` exists, the run stops: a file reaches every kind of executor,
+    threads, processes and other machines alike. ``methods`` are what :func:`packed` gives.
     """
 
     run: RunConfig
@@ -254,17 +233,8 @@ class _Stop(KeyboardInterrupt):
 def train_one(job: Job, on_step: Callable[["Run"], None] | None = None) -> Outcome:
     """Train a run that is not being trained elsewhere, from where it stands.
 
-    Parameters
-    ----------
-    job
-        What to train.
-    on_step
-        Called after every step, in this process.
-
-    Returns
-    -------
-    Outcome
-        Failures are outcomes too; only an interrupt of this process is raised.
+    ``on_step`` is called after every step, in this process. Failures are outcomes too; only an
+    interrupt of this process is raised.
     """
     with _one_at_a_time:
         if job.stop.exists():
@@ -355,13 +325,7 @@ def forget_data() -> None:
 
 
 def packed(methods: Iterable[str]) -> bytes:
-    """Pack methods of your own for other processes and machines, which need no file of them.
-
-    Raises
-    ------
-    InputError
-        If one of them holds what cannot be sent, such as an open file.
-    """
+    """Pack methods of your own for other processes, or say in an InputError what cannot be sent."""
     import cloudpickle
 
     from budgetlab import samplers

@@ -59,21 +59,11 @@ def graph_if_it_pays(
     capture: Callable[[nn.Module, Tensor, torch.dtype], Callable] | None = None,
     seconds: Callable[[Callable[[], Any]], float] | None = None,
 ) -> GraphedNetwork | None:
-    """Try a graph on one batch, and return it if it is right and pays.
+    """Try a graph of a network in training mode on one batch of normalised images.
 
     Weights, buffers and gradients of the network are as before. The environment variable
-    ``BUDGETLAB_GRAPHS=0`` turns graphs off.
-
-    Parameters
-    ----------
-    network
-        In training mode, on a GPU.
-    inputs
-        Normalised images as the network takes them, ``[B, C, H, W]``.
-    precision
-        In which the heavy work is done.
-    capture, seconds
-        How a graph is made and how passes are timed; other ones are for tests.
+    ``BUDGETLAB_GRAPHS=0`` turns graphs off. ``capture`` and ``seconds``, how a graph is made and
+    how passes are timed, are other ones in tests.
 
     Returns
     -------

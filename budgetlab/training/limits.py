@@ -225,14 +225,7 @@ def device_lost(error: BaseException) -> bool:
 def out_of_memory(error: BaseException, engine: Engine, model_name: str) -> str:
     """Say what did not fit, and find out by trying what would.
 
-    Parameters
-    ----------
-    error
-        What was raised. The tensors that its frames hold are let go.
-    engine
-        Trains on smaller batches now: its weights are not to be used afterwards.
-    model_name
-        Its network, to be named.
+    The engine trains on smaller batches now: its weights are not to be used afterwards.
     """
     traceback.clear_frames(error.__traceback__)
     size = engine.config.batch_size
