@@ -18,6 +18,7 @@ ALLOWED_FROM_NUMPY = {
         "ascontiguousarray",
         "empty",
         "full_like",
+        "ones",
         "empty_like",
         "flatnonzero",
         "pad",

@@ -37,8 +37,9 @@ def moment(tmp_path_factory, data_root):
     return made
 
 
-def test_gradients_are_those_of_one_backward_a_sample_with_batch_norm_frozen():
-    model = bl.models.build("small", (1, 8, 8), 3, seed=1).train()
+@pytest.mark.parametrize("name", ["small", "compact"])
+def test_gradients_are_those_of_one_backward_a_sample_with_batch_norm_frozen(name):
+    model = bl.models.build(name, (1, 8, 8), 3, seed=1).train()
     x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     y = torch.tensor([0, 1, 2, 0, 1])
     found = estimators.sample_gradients(model, x, y, chunk=2)
