@@ -162,13 +162,13 @@ BUILT_IN = (
            source="Katharopoulos & Fleuret, ICML 2018", style=style(7)),
     Method("infobatch", "all but a random share *r* of those with a loss below the mean; from "
            "progress 0.875 on, all",
-           family="pruning", where=".dynamic_pruning:InfoBatch",
+           family="pruning", where=".epoch_sampling:InfoBatch",
            fields=("prune_fraction", "credit"), probability="keep",
            loss_weights="1 / (1 − *r*) for those below the mean",
            source="Qin et al., ICLR 2024", style=style(8)),
     Method("seta", "a random part, of it a window of difficulty that slides from easy to hard; at "
            "last the whole part",
-           family="pruning", where=".dynamic_pruning:SeTa", fields=("prune_fraction", "credit"),
+           family="pruning", where=".epoch_sampling:SeTa", fields=("prune_fraction", "credit"),
            probability="keep", source="Zhou et al., CVPR 2025", style=style(15)),
     Method("rs2", "consecutive parts of one permutation: all equally often",
            family="passes", where=".epoch_sampling:RS2",

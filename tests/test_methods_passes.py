@@ -10,7 +10,7 @@ from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import Credit, History, Measures, Trajectory, measure
 from budgetlab.samplers import ProxyRun, SamplerContext, build
-from budgetlab.samplers.dynamic_pruning import group_centres, solve_prune_fraction
+from budgetlab.samplers.epoch_sampling import group_centres, solve_prune_fraction
 from budgetlab.samplers.scores import even_counts, proportional_counts
 
 SIZE, BATCH = 200, 10

@@ -7,8 +7,16 @@ object lies a pure function whose randomness is an argument.
 
 from collections.abc import Callable
 
-from budgetlab.augment.augmented import Augmentation, AugmentedBatch, unmixed
-from budgetlab.augment.crop import Cutout, Identity, Standard, crop_and_flip, cutout
+from budgetlab.augment.crop import (
+    Augmentation,
+    AugmentedBatch,
+    Cutout,
+    Identity,
+    Standard,
+    crop_and_flip,
+    cutout,
+    unmixed,
+)
 from budgetlab.augment.mixing import CutMix, Mixup, Ricap, cutmix, mixup, ricap
 from budgetlab.augment.policy import OPERATIONS, RandAugment, level, randaugment
 from budgetlab.errors import InputError, known

@@ -9,8 +9,14 @@ import math
 import torch
 from torch import Tensor
 
-from budgetlab.augment.augmented import AugmentedBatch, check_images
-from budgetlab.augment.crop import Standard, box_mask, cut_windows, take
+from budgetlab.augment.crop import (
+    AugmentedBatch,
+    Standard,
+    box_mask,
+    check_images,
+    cut_windows,
+    take,
+)
 
 __all__ = [
     "CutMix",

@@ -14,8 +14,14 @@ import torch
 from torch import Tensor
 
 from budgetlab.augment import operations as ops
-from budgetlab.augment.augmented import AugmentedBatch, check_images, unmixed
-from budgetlab.augment.crop import Standard, box_mask, is_interleaved
+from budgetlab.augment.crop import (
+    AugmentedBatch,
+    Standard,
+    box_mask,
+    check_images,
+    is_interleaved,
+    unmixed,
+)
 from budgetlab.augment.operations import WARPS, pixel_map, warp
 
 __all__ = ["OPERATIONS", "RandAugment", "level", "randaugment"]

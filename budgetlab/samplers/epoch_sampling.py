@@ -1,7 +1,9 @@
-"""Methods that draw the samples of an epoch before it starts.
+"""Methods that choose the samples of an epoch before it starts, or leave some out of it.
 
-Definitions: Arazo et al., *How Important is Importance Sampling for Deep Budgeted
-Training?*, BMVC 2021.
+Definitions: Arazo et al., *How Important is Importance Sampling for Deep Budgeted Training?*,
+BMVC 2021. InfoBatch: Qin et al., *InfoBatch: Lossless Training Speed Up by Unbiased Dynamic
+Data Pruning*, ICLR 2024. SeTa: Zhou et al., *Scale Efficient Training for Large Datasets*, CVPR
+2025 (arXiv 2503.13385), and the authors' code.
 """
 
 from collections.abc import Iterator
@@ -16,8 +18,14 @@ from budgetlab.samplers.scores import ScoreSampler, replace_unseen
 from budgetlab.samplers.weighted_sampling import draw_without_replacement
 
 __all__ = [
-    "RS2", "SGD", "ConfidenceSGD", "Curriculum", "LossSGD", "ProbabilitySGD", "UniformSGD",
+    "RS2", "SGD", "ConfidenceSGD", "Curriculum", "InfoBatch", "LossSGD", "ProbabilitySGD", "SeTa",
+    "UniformSGD", "group_centres", "solve_prune_fraction",
 ]  # fmt: skip
+
+LAST_PART = 0.875
+LARGEST_FRACTION = 0.75
+GROUPS, WINDOW = 10, 0.5
+SMALLEST_KEPT = 0.1
 
 
 class SGD(Sampler):
@@ -189,3 +197,146 @@ class Curriculum(Sampler):
 def error_of(averaging: str, history: History) -> Tensor:
     """Return ``1 - p_y`` of each sample ``[N]``: its lifetime mean, or its last value."""
     return history.error if averaging == "lifetime" else 1 - history.last_p_y
+
+
+def solve_prune_fraction(budget: float, epochs: int, well_learned: float) -> float:
+    """Share ``r`` of the well-learned to leave out so that a budget lasts all epochs.
+
+    In units of full passes, a budget ``b`` of ``E`` epochs is ``b E``. The first epoch is a
+    full pass, and the last eighth of the budget is spent on full passes, ``b E / 8`` of
+    them. What is left, ``7 b E / 8 - 1``, is spread over the ``E - 1 - b E / 8`` epochs
+    between; each of them trains on ``1 - r h``, where ``h`` is the share of samples below
+    the mean.
+
+    Parameters
+    ----------
+    budget, epochs
+        Of the run.
+    well_learned
+        ``h``, in [0, 1].
+
+    Returns
+    -------
+    float
+        In [0, 0.75]. Where the solution is larger, 0.75 (weights of 4): the budget is then
+        spent in fewer epochs.
+    """
+    passes = budget * epochs
+    between = epochs - 1 - passes / 8
+    if between <= 0 or well_learned <= 0:
+        return 0.0
+    kept = (LAST_PART * passes - 1) / between
+    return min(max((1 - kept) / well_learned, 0.0), LARGEST_FRACTION)
+
+
+class InfoBatch(Sampler):
+    """Leaves out part of the samples with a loss below the mean, weights the others of them up.
+
+    The score is the last loss, and infinite before the first visit. In each epoch, of the
+    samples with a score below the mean a random share ``r`` is left out, and each one kept
+    is weighted by ``1 / (1 - r)``; all others are trained on with weight 1. So the gradients
+    of an epoch sum, in expectation, to those of a full pass. From progress 0.875 on
+    everything is trained on, with weight 1.
+
+    ``prune_fraction="auto"`` solves ``r`` from the budget where that is possible, see
+    :func:`solve_prune_fraction`.
+    """
+
+    STATE = ("prune_fraction",)
+    weighting = "own"
+
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        steps_per_epoch(self.size, context.config.budget, self.batch_size)
+        self.prune_fraction = 0.0
+
+    def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
+        """Yield what is kept of one pass, in random order."""
+        losses = history.last_loss
+        # What was not seen yet is not below; comparisons with NaN are false.
+        below = losses < losses.nanmean()
+        self.prune_fraction = self._fraction(below.float().mean().item())
+        chance = torch.rand(self.size, generator=self.generator, device=self.device)
+        self.probability = torch.where(below, 1 - self.prune_fraction, 1.0)
+        kept = self.shuffled()
+        kept = kept[(chance < self.probability)[kept]]
+        if len(kept) < self.batch_size:
+            # So little is left of a small set: nothing can be left out of it.
+            self.probability, kept = torch.ones_like(chance), self.shuffled()
+        weights = 1 / self.probability
+        for indices in self.full_batches(kept):
+            yield Batch(indices, weights[indices])
+
+    def _fraction(self, well_learned: float) -> float:
+        config = self.context.config
+        if self.context.spent() >= LAST_PART:
+            return 0.0
+        if config.prune_fraction == "auto":
+            return solve_prune_fraction(config.budget, config.epochs, well_learned)
+        return float(config.prune_fraction)
+
+
+def group_centres(values: Tensor, groups: int = GROUPS, rounds: int = 50) -> Tensor:
+    """Centres of k-means on numbers, from evenly spaced quantiles; ascending ``[groups]``.
+
+    Parameters
+    ----------
+    values
+        ``[M]``, finite, at least one.
+    """
+    places = (torch.arange(groups, device=values.device) + 0.5) / groups * (len(values) - 1)
+    centres = values.sort().values[places.round().long()]
+    for _ in range(rounds):
+        nearest = nearest_centre(values, centres)
+        counts = torch.bincount(nearest, minlength=groups)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, values)
+        moved = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+        if torch.equal(moved, centres):
+            break
+        centres = moved
+    return centres.sort().values
+
+
+def nearest_centre(values: Tensor, centres: Tensor) -> Tensor:
+    """Number of the centre, of ascending ``[groups]``, nearest to each value; int64 ``[M]``."""
+    return torch.bucketize(values, (centres[1:] + centres[:-1]) / 2)
+
+
+class SeTa(Sampler):
+    """A random part, and of that a window of difficulty that slides from easy to hard.
+
+    In each epoch a random share ``r`` is left out. The rest falls into ten groups by k-means
+    of its last losses; a window of five groups is trained on, the easiest five in one epoch,
+    one step harder in the next, until it begins again after the hardest. The first epoch has
+    all groups, and from progress 0.875 on every group takes part. Losses are not weighted.
+    A sample never seen counts as the hardest seen.
+
+    ``prune_fraction="auto"`` takes ``r = 1 - 2 b``, at least 0, with which an epoch takes about
+    ``b`` of the samples where groups are of one size; as in the authors' code at most 0.9.
+    """
+
+    def __init__(self, context: SamplerContext):
+        super().__init__(context)
+        config = context.config
+        steps_per_epoch(self.size, config.budget, self.batch_size)
+        given = config.prune_fraction
+        kept = config.budget / WINDOW if given == "auto" else 1 - float(given)
+        self.kept = min(max(kept, SMALLEST_KEPT), 1.0)
+
+    def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
+        """Yield what is kept of one pass, in random order."""
+        part = self.shuffled()[: max(int(self.kept * self.size), 1)]
+        inside = torch.ones(self.size, dtype=torch.bool, device=self.device)
+        if epoch > 1 and self.context.spent() < LAST_PART and bool(history.seen.any()):
+            losses = replace_unseen(history.last_loss, history.seen)
+            group = nearest_centre(losses, group_centres(losses[part]))
+            size = round(GROUPS * WINDOW)
+            first = (epoch - 1) % (GROUPS - size + 1)
+            inside = (group >= first) & (group < first + size)
+        chosen = part[inside[part]]
+        if len(chosen) < self.batch_size:
+            # So little is in the window of a small set: nothing can be left out of it.
+            inside, chosen = torch.ones_like(inside), self.shuffled()
+        self.probability = inside * (self.kept if len(chosen) < self.size else 1.0)
+        for indices in self.full_batches(chosen):
+            yield Batch(indices)
