@@ -24,7 +24,7 @@ import torch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.records import write_atomically
-from experiments import gpu_plan, gpu_runs, tables
+from experiments import gpu_runs, tables
 from experiments.gpu_checks import dataset_of
 
 __all__ = ["COMMANDS", "Command", "Log", "main"]
@@ -217,11 +217,11 @@ def plans(given: argparse.Namespace) -> dict[str, tuple[Callable[[], list[RunCon
     root = str(given.out / "data")
     return {
         "paper": (
-            lambda: [run for _, runs in gpu_plan.paper(dataset, toy=given.toy, data_root=root)
+            lambda: [run for _, runs in gpu_runs.paper(dataset, toy=given.toy, data_root=root)
                      for run in runs], given.workers,
         ),
         "scale": (
-            lambda: gpu_plan.scale(dataset, toy=given.toy, data_root=root),
+            lambda: gpu_runs.scale(dataset, toy=given.toy, data_root=root),
             # So small a network leaves a GPU idle: the processor decides how many go side by side.
             given.workers if given.toy else max(given.workers, os.cpu_count() or 1),
         ),
@@ -234,7 +234,7 @@ def show_plan(given: argparse.Namespace) -> None:
     print(
         f"A sitting of {given.minutes:g} minutes. Seconds are estimates for an H100, not measured:"
     )
-    print(f"{gpu_plan.ASSUMED}\n")
+    print(f"{gpu_runs.ASSUMED}\n")
     total = 0.0
     for name, command in COMMANDS.items():
         limit = min(given.minutes * command.share, command.minutes)
@@ -243,13 +243,13 @@ def show_plan(given: argparse.Namespace) -> None:
               f"{command.about}")  # fmt: skip
     print(f"\npaper: {given.workers} runs side by side" + ("" if given.images else
           "; LEFT OUT without --images"))  # fmt: skip
-    for stage, runs in gpu_plan.paper(dataset, toy=given.toy, data_root="data"):
-        seconds = sum(map(gpu_plan.expected_seconds, runs))
+    for stage, runs in gpu_runs.paper(dataset, toy=given.toy, data_root="data"):
+        seconds = sum(map(gpu_runs.expected_seconds, runs))
         total += seconds
         print(f"  {stage:45} {len(runs):3} runs, about {seconds:6,.0f} s, "
               f"{total / 60:6.1f} minutes so far")  # fmt: skip
-    runs = gpu_plan.scale(dataset, toy=given.toy, data_root="data")
-    hours = sum(map(gpu_plan.expected_seconds, runs)) / 3600
+    runs = gpu_runs.scale(dataset, toy=given.toy, data_root="data")
+    hours = sum(map(gpu_runs.expected_seconds, runs)) / 3600
     print(f"\nscale: {len(runs):,} runs of the scale model and the map, about {hours:,.1f} hours")
 
 

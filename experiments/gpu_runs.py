@@ -1,4 +1,4 @@
-"""Runs side by side on one GPU until a time is up: gone on with, recorded, thinned.
+"""Which runs a sitting on a GPU trains, and how: side by side until a time is up, then thinned.
 
 Each run has a record under ``DIR/runs`` while it goes. One that is stopped by the clock, or
 killed, goes on from there at the next sitting. One that is finished first gets its row in the
@@ -12,10 +12,11 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,17 @@ from typing import Any
 import pandas as pd
 import torch
 
+from budgetlab import models
+from budgetlab.budget import Costs, model_costs
 from budgetlab.config import RunConfig
 from budgetlab.data import Splits
 from budgetlab.errors import InputError, RunError
 from budgetlab.records import thin, write_atomically
 from budgetlab.training import Run
-from experiments import tables
+from experiments import plans, tables
+from experiments.__main__ import ordered
 
-__all__ = ["Table", "processes", "sit"]
+__all__ = ["ASSUMED", "Table", "expected_seconds", "paper", "processes", "scale", "sit"]
 
 # What resuming needs is 90 MB for ResNet-18, and an epoch takes a fraction of a second.
 STATE_SECONDS = 20.0
@@ -260,3 +264,88 @@ def sit(
     for leftover in (out / "records").glob(".*"):  # of a copy that was being made
         shutil.rmtree(leftover, ignore_errors=True)
     Sitting(plan, table, out, workers, last, end, say, executor or processes).go()
+
+
+# The plan, the most wanted first, and what each run may take.
+
+SEEDS = range(6)
+# The first ten are those of the scale model's table.
+MORE_SEEDS = range(10, 30)
+ROUND = 3
+
+PEAK = 989e12
+UTILISATION = {"resnet18": 0.3}
+OTHERS = 0.001
+ASSUMED = (
+    f"floating point operations, {PEAK / 1e12:.0f} TFLOP/s at the peak, of which ResNet-18 is "
+    f"assumed to reach {UTILISATION['resnet18']:.0%} and a small network at batch 32 "
+    f"{OTHERS:.1%}, all processes together."
+)
+
+Wanted = Callable[[RunConfig], bool]
+# In the order of what each part of the plan brings; what an earlier stage holds is left out.
+STAGES: list[tuple[str, list[tuple[str, Wanted]]]] = [
+    ("(d) credit under RICAP", [("d", lambda run: True)]),
+    ("(b) methods at 0.2", [("b", lambda run: run.budget == 0.2)]),
+    ("(c) augmentations at 0.3", [("c", lambda run: run.budget == 0.3)]),
+    ("(a) budgets", [("a", lambda run: True), ("b", lambda run: run.method == "unif-SGD")]),
+    ("(e) entropy", [("e", lambda run: True)]),
+    ("the rest of (b), (c), and (f)", [(part, lambda run: True) for part in "bcf"]),
+]
+TOY = {"model": "tiny", "batch_size": 16, "limit": 200, "epochs": 3, "device": "cpu"}
+
+
+def paper(
+    dataset: str, *, toy: bool = False, **common: object
+) -> Iterator[tuple[str, list[RunConfig]]]:
+    """List the runs of the paper's claims, by stage, three seeds at a time.
+
+    Parameters
+    ----------
+    dataset
+        Data set to train on.
+    toy
+        Two stages of one seed, of runs that take a second.
+    **common
+        Settings of every run.
+    """
+    known: set[str] = set()
+    rounds = [SEEDS[:1]] if toy else [SEEDS[n : n + ROUND] for n in range(0, len(SEEDS), ROUND)]
+    settings = common | (TOY if toy else {})
+    for seeds in rounds:
+        for name, parts in STAGES[:2] if toy else STAGES:
+            found = [
+                run
+                for seed in seeds
+                for part, wanted in parts
+                for run in plans.runs(part, dataset, seed, preset="paper", **settings)
+                if wanted(run)
+            ]
+            new = {tables.key(run): run for run in found if tables.key(run) not in known}
+            known |= new.keys()
+            yield f"{name}, seeds {seeds[0]} to {seeds[-1]}", list(new.values())
+
+
+def scale(dataset: str, *, toy: bool = False, **common: object) -> list[RunConfig]:
+    """List the findings and the map of the scale model, with seeds that have not been run."""
+    if toy:
+        return ordered(["d"], [dataset], MORE_SEEDS[:1], **common, **TOY)
+    return ordered([*plans.FINDINGS, "map"], [dataset], MORE_SEEDS, **common)
+
+
+@lru_cache
+def _costs(model: str) -> Costs:
+    return model_costs(models.build(model, (3, 32, 32), 10), (3, 32, 32))
+
+
+def expected_seconds(run: RunConfig) -> float:
+    """Seconds a run is expected to add to the others on an H100: an estimate, not a measurement."""
+    costs = _costs(run.model)
+    visits = run.epochs * (run.limit or 50_000)
+    trained = visits * run.budget * costs.forward_backward
+    if run.method == "selective-backprop" and run.budget_unit == "iterations":
+        # About one in 1 / budget of those it looks at is trained on.
+        trained += visits * costs.forward
+    evaluations = run.epochs // run.evaluate_every if run.evaluate_every else 1
+    evaluated = evaluations * 10_000 * costs.forward
+    return (trained + evaluated) / (PEAK * UTILISATION.get(run.model, OTHERS))

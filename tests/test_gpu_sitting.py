@@ -19,7 +19,7 @@ from PIL import Image
 
 from budgetlab.errors import InputError
 from budgetlab.records import open_record
-from experiments import gpu, gpu_checks, gpu_plan, gpu_runs, tables
+from experiments import gpu, gpu_checks, gpu_runs, tables
 
 ROOT = Path(__file__).parents[1]
 FOREVER = {"last": math.inf, "end": math.inf}
@@ -39,7 +39,7 @@ class Here(Executor):
 
 @pytest.fixture
 def plan(data_root):
-    runs = gpu_plan.paper("digits", toy=True, data_root=str(data_root))
+    runs = gpu_runs.paper("digits", toy=True, data_root=str(data_root))
     return [run for _, some in runs for run in some][:4]
 
 
@@ -254,7 +254,7 @@ def test_the_plan_is_in_the_order_that_was_asked_for(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
     gpu.main(given)
     assert "LEFT OUT without --images" in capsys.readouterr().out
-    runs = [run for _, some in gpu_plan.paper("folder:x") for run in some]
+    runs = [run for _, some in gpu_runs.paper("folder:x") for run in some]
     keys = [tables.key(run) for run in runs]
     assert len(keys) == len(set(keys))
     assert {run.model for run in runs} == {"resnet18"}
@@ -262,12 +262,12 @@ def test_the_plan_is_in_the_order_that_was_asked_for(tmp_path, capsys):
 
 def test_a_full_run_is_expected_to_take_what_its_operations_say():
     full, third, looking = (
-        next(run for _, some in gpu_plan.paper("folder:x") for run in some
+        next(run for _, some in gpu_runs.paper("folder:x") for run in some
              if (run.method, run.budget, run.budget_unit, run.augmentation)
              == (method, budget, "iterations", "standard"))
         for method, budget in (("unif-SGD", 1.0), ("unif-SGD", 0.3), ("selective-backprop", 0.3))
     )  # fmt: skip
-    seconds = [gpu_plan.expected_seconds(run) for run in (full, third, looking)]
+    seconds = [gpu_runs.expected_seconds(run) for run in (full, third, looking)]
     # ResNet-18 on 32x32: 0.56 G multiply-adds forward, three times that with the backward.
     assert seconds[0] == pytest.approx(1e7 * 3.34e9 / (0.3 * 989e12), rel=0.05)
     assert 0.3 * seconds[0] < seconds[1] < 0.31 * seconds[0]
