@@ -1,9 +1,10 @@
 """Does any measure foretell what leaving a sample out does? Against trainings without it.
 
-    python -m experiments.influence [--seeds 5] [--folds 10]
+    python -m experiments.influence [--seeds 5 --folds 10]
 
 For each data set the training set is cut into folds, and a network is trained without each of
-them, seed by seed. What leaving a sample out does is how much its own margin
+them, seed by seed: without a tenth, and without single samples of ``points`` or three of
+``digits`` at a time (:data:`PLAN`). What leaving a sample out does is how much its own margin
 ``ln(p_y / (1 - p_y))`` falls, on average over seeds, against the networks that were trained on
 it. The measures come from trainings on everything. A second row asks for other samples: by how
 much the margins of held-out ones change from fold to fold, against the sum of the influences of
@@ -42,6 +43,8 @@ DATA = {
     "points": {"limit": 300, "label_noise": 0.1},
     "digits": {"limit": 300, "label_noise": 0.1},
 }
+# Data set, seeds, folds.
+PLAN = (("points", 5, 10), ("points", 3, 300), ("digits", 5, 10), ("digits", 3, 100))
 RUN = {"points": {"model": "mlp", "epochs": 40}, "digits": {"model": "tiny", "epochs": 30}}
 
 
@@ -137,31 +140,35 @@ def compare(name: str, seeds: int, count: int, root: str) -> list[dict[str, obje
     low, high = mean_interval(np.array(each))
     rows.append({"effect": "margins of held-out samples", "measure": "influence", "n": len(each),
                  "spearman": np.mean(each), "ci_low": low, "ci_high": high})  # fmt: skip
-    return [{"dataset": name, **row} for row in rows]
+    largest = -(-DATA[name]["limit"] // count)
+    return [{"dataset": name, "left_out": largest, **row} for row in rows]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", choices=list(DATA), default=list(DATA))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--folds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, help="with --folds, in place of the plan")
+    parser.add_argument("--folds", type=int)
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--table", type=Path, default=RESULTS / "influence.csv")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    command = f"python -m experiments.influence --seeds {given.seeds} --folds {given.folds}"
+    plan = [one for one in PLAN if one[0] in given.datasets]
+    if given.folds:
+        plan = [(name, given.seeds or 5, given.folds) for name in given.datasets]
     rows = []
-    for name in given.datasets:
+    for name, seeds, count in plan:
         began = time.perf_counter()
-        found = compare(name, given.seeds, given.folds, given.data_root)
+        found = compare(name, seeds, count, given.data_root)
         about = {
-            "trainings": given.seeds * (given.folds + 1),
+            "trainings": seeds * (count + 1),
             "seconds": round(time.perf_counter() - began),
-            "command": command,
+            "command": f"python -m experiments.influence --datasets {name} --seeds {seeds} "
+                       f"--folds {count}",
             "hardware": describe_hardware(CPU, FLOAT)["name"],
             "torch": torch.__version__,
-        }
+        }  # fmt: skip
         rows += [row | about for row in found]
         print(pd.DataFrame(found).to_string(index=False, float_format="%.2f"), file=sys.stderr)
     text = pd.DataFrame(rows).to_csv(index=False, float_format="%.4g")

@@ -24,4 +24,5 @@ def test_the_table_has_every_measure_beside_the_influence(tmp_path, monkeypatch,
     assert (rows["ci_low"] <= rows["spearman"]).all()
     assert (rows["spearman"] <= rows["ci_high"]).all()
     assert set(rows["trainings"]) == {5}
+    assert set(rows["left_out"]) == {10}
     assert rows["hardware"].notna().all()
