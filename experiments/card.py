@@ -16,9 +16,9 @@ import pandas as pd
 
 from budgetlab import analysis
 from budgetlab.analysis.statistics import MARGIN, sentence
+from budgetlab.course.results import averages, select
 from budgetlab.records import write_atomically
-from experiments.differences import against, averages, select
-from experiments.tables import RESULTS, provenance, read
+from experiments.tables import RESULTS, against, provenance, read
 
 __all__ = ["CLAIMS", "Claim", "card", "main", "page"]
 
@@ -176,15 +176,16 @@ def verdicts(claim: Claim, rows: pd.DataFrame) -> list[str]:
         return [NOT_RUN]
     own, sentences = _rows(claim, rows), []
     paired = pd.concat([
-        own[own["line"].isin(pair)].assign(pair=f"{pair[0]}|{pair[1]}")
+        own[own["line"].isin(pair)].assign(
+            pair="|".join(pair), baseline_line=pair[1],
+            side=lambda part, pair=pair: part["line"].map({pair[0]: "ours", pair[1]: "theirs"}),
+        )
         for pair in claim.pairs
     ])  # fmt: skip
     margin = MARGIN if claim.metric == "test_accuracy" else None
-    compared = paired.assign(
-        side=["ours" if line == pair.split("|")[0] else "theirs"
-              for line, pair in zip(paired["line"], paired["pair"], strict=True)]
-    )  # fmt: skip
-    table = against(compared, "side", "theirs", ["pair"], metric=claim.metric, margin=margin)
+    # All that a claim compares with one line is one question.
+    table = against(paired, "side", "theirs", ["pair", "baseline_line"],
+                    question=["baseline_line"], metric=claim.metric, margin=margin)  # fmt: skip
     if table.empty:
         return [NOT_RUN]
     for row in table.to_dict("records"):

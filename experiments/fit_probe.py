@@ -1,18 +1,20 @@
 """Fit what `bl.analysis.will_it_pay` says, and measure how often it is right elsewhere.
 
-    python -m experiments.fit_probe --table TABLE.csv --records KEPT --features FEATURES.csv
+    python -m experiments.fit_probe --table TABLE.csv --records KEPT... --features FEATURES.csv
 
 From the rows of the importance map: did a method gain in a cell (data set, redundancy,
 imbalance, label noise), or lose? From the uniform runs of the same cells: what did they look like?
 A logistic regression ties each answer to them. It is judged on cells, and on data sets, left out
 of the fit, against always giving the more frequent answer; where it is not better than that,
-the file says that nothing predicts it.
+the file says that nothing predicts it. Rows of ``networks.csv``, of networks that are never
+fitted, then say how often it is right on those (``python -m experiments --parts networks``).
 """
 
 import argparse
+import itertools
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,55 +30,54 @@ from budgetlab import analysis
 from budgetlab.analysis.will_it_pay import FEATURES, OUTCOMES
 from budgetlab.errors import InputError
 from budgetlab.records import open_records
-from experiments.differences import select
-from experiments.plans import ENTRIES
-from experiments.tables import read
+from experiments.maps import map_rows
+from experiments.tables import RESULTS, read
 
-__all__ = ["CELL", "features_of", "fit", "gains"]
+__all__ = ["CELL", "elsewhere", "features_of", "fit", "gains"]
 
 CELL = ["dataset", "redundancy", "imbalance", "label_noise"]
+NETWORK = "compact"
 BASELINE = "unif-SGD"
 THRESHOLD = 0.005
 FEWEST_CELLS, FEWEST_SEEDS = 8, 2
 OUT = Path(analysis.__file__).parent / "will_it_pay.json"
 
 
-def gains(rows: pd.DataFrame) -> pd.DataFrame:
+def gains(rows: pd.DataFrame, cell: Sequence[str] = CELL) -> pd.DataFrame:
     """Mean paired difference from the uniform draw: one row a cell, one column an entry.
 
     Parameters
     ----------
     rows
-        One row a run: the columns of :data:`CELL`, ``seed``, ``entry`` and ``test_accuracy``.
+        One row a run: the columns of ``cell``, ``seed``, ``entry`` and ``test_accuracy``.
+    cell
+        What makes a cell.
     """
-    wide = rows.pivot_table(index=[*CELL, "seed"], columns="entry", values="test_accuracy")
+    wide = rows.pivot_table(index=[*cell, "seed"], columns="entry", values="test_accuracy")
     paired = wide.drop(columns=BASELINE).sub(wide[BASELINE], axis=0)
-    enough = paired.groupby(level=CELL).count() >= FEWEST_SEEDS
-    return paired.groupby(level=CELL).mean().where(enough)
+    enough = paired.groupby(level=list(cell)).count() >= FEWEST_SEEDS
+    return paired.groupby(level=list(cell)).mean().where(enough)
 
 
-def features_of(records: Path) -> pd.DataFrame:
-    """Mean features of the uniform runs of each cell; one row a cell."""
-    found = []
-    for record in open_records(records):
-        config = record.config
-        if config["method"] != BASELINE or config["augmentation"] != "standard":
-            continue
-        try:
-            features = analysis.pay_features(record)
-        except InputError as error:
-            warnings.warn(f"{error}; left out", stacklevel=2)
-            continue
-        name = analysis.summaries(record)["dataset"].iloc[0]
-        about = {"dataset": name} | {key: config[key] for key in CELL[1:]}
-        # One cell is one regime: other budgets and lengths are not what the map compares.
-        about |= {key: config[key] for key in ("budget", "budget_unit", "epochs", "schedule")}
-        found.append(about | features)
-    frame = pd.DataFrame(found)
+def features_of(records: Sequence[Path]) -> pd.DataFrame:
+    """Mean features of the uniform runs of each network and cell; one row each."""
+    runs = [
+        record
+        for record in itertools.chain.from_iterable(map(open_records, records))
+        if (record.config["method"], record.config["augmentation"]) == (BASELINE, "standard")
+    ]
+    frame = analysis.summaries(runs)
+    # One cell is one regime: other budgets and lengths are not what the map compares.
     regime = ["budget", "budget_unit", "epochs", "schedule"]
     usual = frame.groupby(regime)[CELL].apply(lambda part: len(part.drop_duplicates())).idxmax()
     frame = frame[(frame[regime] == list(usual)).all(axis=1)]
-    return frame.groupby(CELL)[list(FEATURES)].mean().reset_index()
+    found = []
+    for row, about in frame[["model", *CELL]].iterrows():
+        try:
+            found.append(about.to_dict() | analysis.pay_features(runs[row]))
+        except InputError as error:
+            warnings.warn(f"{error}; left out", stacklevel=2)
+    return pd.DataFrame(found).groupby(["model", *CELL])[list(FEATURES)].mean().reset_index()
 
 
 def fit(differences: pd.DataFrame, features: pd.DataFrame) -> dict[str, Any]:
@@ -126,6 +127,38 @@ def fit(differences: pd.DataFrame, features: pd.DataFrame) -> dict[str, Any]:
     return model
 
 
+def elsewhere(model: dict[str, Any], differences: pd.DataFrame, features: pd.DataFrame) -> None:
+    """Add to a fitted model how often it is right on networks that it was not fitted on.
+
+    Parameters
+    ----------
+    model
+        As from :func:`fit`; ``right`` of each outcome gets ``networks``, and
+        ``networks constant`` for the answer that was the more frequent one in the fit.
+    differences, features
+        As for :func:`fit`, with ``model`` beside :data:`CELL`, the network fitted left out.
+    """
+    table = features.set_index(["model", *CELL]).join(differences, how="inner")
+    if table.empty:
+        return
+    model["networks"] = sorted(table.index.unique("model"))
+    for entry, fits in model["entries"].items():
+        if entry not in table:
+            continue
+        known = table[table[entry].notna()]
+        scaled = (known[model["features"]] - model["mean"]) / model["scale"]
+        for outcome, sign in zip(OUTCOMES, (1, -1), strict=True):
+            fitted = fits["outcomes"].get(outcome)
+            if fitted is None or known.empty:
+                continue
+            answer = sign * known[entry] > THRESHOLD
+            guess = scaled.to_numpy() @ fitted["coefficients"] + fitted["intercept"] > 0
+            frequent = fits[outcome] > fits["cells"] / 2
+            fitted["right"] |= {"networks": float((guess == answer).mean()),
+                                "networks constant": float((answer == frequent).mean()),
+                                "networks cells": len(known)}  # fmt: skip
+
+
 def _fitted(values: np.ndarray, answer: np.ndarray, model: dict[str, Any]) -> dict[str, Any]:
     scaled = (values - np.array(model["mean"])) / np.array(model["scale"])
     full = LogisticRegression().fit(scaled, answer)
@@ -165,23 +198,30 @@ def main(arguments: Iterable[str] | None = None) -> int:
     """Fit and write the model; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, required=True, help="rows of the map, CSV")
-    parser.add_argument("--records", type=Path, help="records of its runs; writes --features")
+    parser.add_argument("--records", type=Path, nargs="+",
+                        help="folders of records of its runs; writes --features")  # fmt: skip
     parser.add_argument("--features", type=Path, required=True, help="features of each cell, CSV")
+    parser.add_argument("--networks", type=Path, default=RESULTS / "networks.csv",
+                        help="rows of other networks, CSV")  # fmt: skip
     parser.add_argument("--out", type=Path, default=OUT, help="JSON to write")
     given = parser.parse_args(None if arguments is None else list(arguments))
     if given.records is not None:
         features_of(given.records).to_csv(given.features, index=False)
     rows = read(given.table)
     if "augmentation" in rows:  # a table of all parts: the map alone
-        rows = select(rows, "entry", "method", "smoothing", "averaging", "weights", "budget_unit",
-                      *CELL[1:])  # fmt: skip
-        rows = rows[rows["entry"].isin(ENTRIES)]
-    model = fit(gains(rows), pd.read_csv(given.features))
+        rows = map_rows(rows)
+    features = pd.read_csv(given.features)
+    others = features[features["model"] != NETWORK]
+    model = fit(gains(rows), features[features["model"] == NETWORK])
+    if len(others) and given.networks.is_file():
+        elsewhere(model, gains(read(given.networks), ["model", *CELL]), others)
     made = f"python -m experiments.fit_probe, {len(rows):,} rows of {given.table.name}"
     given.out.write_text(json.dumps({"made": made} | model, indent=2) + "\n", encoding="utf-8")
     for entry, fits in model["entries"].items():
         for outcome, found in fits["outcomes"].items():
-            right = ", ".join(f"{name} {100 * n:.0f}%" for name, n in found["right"].items())
+            right = ", ".join(
+                f"{name} {n:.0%}" for name, n in found["right"].items() if name != "networks cells"
+            )
             known = "predicted" if found["predicts"] else "not predicted"
             print(f"{entry}, {outcome} ({fits[outcome]} of {fits['cells']}): {known}; {right}")
     return 0

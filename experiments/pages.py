@@ -14,63 +14,26 @@ from pathlib import Path
 import pandas as pd
 
 from budgetlab import analysis, plots
-from budgetlab.course.results import DIALS, USUAL
+from budgetlab.course.results import averages, select
 from budgetlab.records import write_atomically
-from experiments.differences import against, averages, select
+from experiments.maps import FEWEST, HOW, importance_map, interval, level, map_table, number
 from experiments.plans import (
     BUDGETS,
-    CONDITIONS,
-    CORNERS,
-    ENTRIES,
     FINDINGS,
     LEAGUE,
     LENGTHS,
     LOOK_OR_SCORE,
-    NEWER,
-    NOISES,
 )
-from experiments.tables import RESULTS, provenance, read
+from experiments.tables import RESULTS, against, provenance, read
 
 DOCS = Path(__file__).parents[1] / "docs"
 METHODS = ("unif-SGD", "SGD", "p-SGD", "c-SGD", "selective-backprop")
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
 CHARGED = ("selective-backprop", *LOOK_OR_SCORE)
-FEWEST = 2
 SHIPPED_MAP = Path(analysis.__file__).parent / "importance_map.csv"
 SHIPPED = ["dataset", "redundancy", "imbalance", "label_noise", "method", "n", "baseline_mean",
            "difference", "ci_low", "ci_high", "p_corrected", "verdict"]  # fmt: skip
 SHORT = {"method": {"selective-backprop, equal flops": "selective backprop"}}
-
-HOW = """Every run is the preset `scale-model`: 1,000 training images, a network of 97,000 weights
-that learns them by heart, 100 epochs at full budget where no other length is named, batches of 32,
-rate 0.05 falling linearly to zero, weight decay 5e-4; test accuracy on 10,000 images after the last
-epoch. Data sets: `shapes`, drawn by code, and `cifar10-jpeg`, CIFAR-10 stored as JPEG. A seed draws
-the training images, the first weights, the order and the augmentation, so intervals speak of other
-images too. Differences are in percentage points, paired by seed, with 95% intervals (Student's t);
-*better* and *worse* are claimed after Holm's correction over the comparisons of one data set and
-condition; *equivalent* means within one percentage point by two one-sided tests; everything else is
-*undecided*."""
-
-
-def number(value: float, digits: int = 1, sign: bool = False) -> str:
-    """Write a share as percent; nothing where there is none."""
-    return "" if value != value else f"{100 * value:{'+' if sign else ''}.{digits}f}"
-
-
-def level(row: pd.Series) -> str:
-    """Write mean, spread and n."""
-    spread = f" ± {number(row['spread'])}" if row["n"] > 1 else ""
-    return f"{number(row['mean'])}{spread} (n = {row['n']})"
-
-
-def interval(row: pd.Series) -> str:
-    """Write a difference with its interval and verdict."""
-    if not row["n"]:
-        return "not run yet"
-    inside = ""
-    if row["ci_low"] == row["ci_low"]:
-        inside = f" ({number(row['ci_low'], sign=True)} to {number(row['ci_high'], sign=True)})"
-    return f"{number(row['difference'], sign=True)}{inside}, {row['verdict']}"
 
 
 def levels(rows: pd.DataFrame, name: str, by: str, metric: str = "test_accuracy") -> str:
@@ -237,138 +200,6 @@ def _missing(rows: pd.DataFrame) -> str:
     return f"Seeds that are in where ten are planned: {'; '.join(few)}." if few else ""
 
 
-def map_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Take the runs that the map compares."""
-    own = select(rows, "entry", "method", "smoothing", "averaging", "weights", "budget_unit",
-                 "redundancy", "imbalance", "label_noise")  # fmt: skip
-    own = own[own["entry"].isin(ENTRIES)]
-    # The variants of (e) are p-SGD too, but not the published one of the map.
-    published = own["smoothing"].eq(1) & own["averaging"].eq("lifetime")
-    return own[published | own["entry"].eq("p-SGD, sharp")]
-
-
-def pooled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every entry against unif-SGD at each label noise, averaged over the rows of the map.
-
-    A seed counts where all its cells are in.
-    """
-    by = ["dataset", "label_noise", "entry", "seed"]
-    cells = map_rows(rows).groupby(by)["test_accuracy"].agg(["mean", "size"]).reset_index()
-    whole = cells[cells["size"] == len(CONDITIONS) // len(NOISES)]
-    averaged = whole.rename(columns={"mean": "test_accuracy"})
-    return against(averaged, "entry", "unif-SGD", ["dataset", "label_noise"])
-
-
-def corners() -> dict[str, dict[str, float]]:
-    """The corners of the map, by what a reader calls them."""
-    said = {"redundancy": "redundancy {:g}", "label_noise": "label noise {:g}",
-            "imbalance": "imbalance {:g}"}  # fmt: skip
-    return {
-        " and ".join(text.format(corner[name]) for name, text in said.items()
-                     if corner.get(name, USUAL[name]) != USUAL[name]) or "clean": corner
-        for corner in CORNERS
-    }  # fmt: skip
-
-
-def corner_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Newer methods in the corners of the map: a row a data set and entry, a column a corner.
-
-    A cell of which no run is in, or none with unif-SGD beside it, says so.
-    """
-    own = select(rows, "entry", "method", "class_shares", "budget_unit", *DIALS)
-    own = own[own["entry"].isin(["unif-SGD", *NEWER])]
-    found = against(own, "entry", "unif-SGD", ["dataset", *DIALS])
-    cells = {
-        (row["dataset"], row["entry"], *(row[name] for name in DIALS)):
-            f"{interval(row)} (n = {row['n']})"
-        for row in found.to_dict("records")
-    }  # fmt: skip
-    shown = []
-    for dataset, name in itertools.product(dict.fromkeys(rows["dataset"]), NEWER):
-        line = {"dataset": dataset, "method": name}
-        for title, corner in corners().items():
-            place = tuple((USUAL | corner)[dial] for dial in DIALS)
-            line[title] = cells.get((dataset, name, *place), "not run yet")
-        shown.append(line)
-    return pd.DataFrame(shown, columns=["dataset", "method", *corners()])
-
-
-def map_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every entry of the map against unif-SGD, cell by cell."""
-    by = ["dataset", "redundancy", "imbalance", "label_noise"]
-    table = against(map_rows(rows), "entry", "unif-SGD", by)
-    if table.empty:
-        return table
-    table = table[table["n"] >= FEWEST]
-    # A data set of which only the first cell is in has no map yet.
-    cells = table.groupby("dataset")["label_noise"].transform("nunique")
-    return table[cells > 1].reset_index(drop=True)
-
-
-def importance_map(rows: pd.DataFrame) -> str:
-    """Write docs/map.md."""
-    table = map_table(rows)
-    parts = ["# When does importance sampling pay?", HOW, PLAN]
-    if table.empty:
-        return "\n\n".join([*parts, "Not run yet.", *_corners(rows)]) + "\n"
-    shown = table.assign(
-        **{"difference (95%), verdict": table.apply(interval, axis=1),
-           "accuracy of unif-SGD": [number(v) for v in table["baseline_mean"]]}
-    )  # fmt: skip
-    columns = ["redundancy", "imbalance", "label_noise", "entry", "n", "accuracy of unif-SGD",
-               "difference (95%), verdict"]  # fmt: skip
-    counts = table.groupby("entry")["verdict"].value_counts().unstack(fill_value=0)
-    parts += [
-        "![Differences from unif-SGD over redundancy, imbalance and label noise](images/map.png)",
-        "How often each verdict was reached, over all cells and both data sets:",
-        analysis.markdown(counts.reset_index()).rstrip(),
-        *_by_noise(rows),
-    ]
-    for dataset, own in shown.groupby("dataset", sort=False):
-        parts += [f"## {dataset}", analysis.markdown(own[columns]).rstrip()]
-    parts += _corners(rows)
-    parts.append(f"{provenance(rows)}. Made by `python -m experiments --parts map newer`.")
-    return "\n\n".join(parts) + "\n"
-
-
-def _corners(rows: pd.DataFrame) -> list[str]:
-    """Write the table of newer methods."""
-    table = corner_table(rows)
-    return [
-        "## Newer methods, in the corners of the map",
-        "Difference from `unif-SGD` at budget 0.3 in percentage points (95%), verdict. *Equal "
-        "flops*: what the scoring run or the forward passes take comes out of the budget. Claims "
-        "are corrected within a cell.",
-        analysis.markdown(table).rstrip(),
-    ]
-
-
-def _by_noise(rows: pd.DataFrame) -> list[str]:
-    """Write the table that averages over redundancy and imbalance."""
-    table = pooled(rows)
-    if table.empty:
-        return []
-    wide = table.assign(said=table.apply(interval, axis=1)).pivot(
-        index=["dataset", "entry"], columns="label_noise", values="said"
-    )
-    wide.columns = [f"label noise {noise:g}" for noise in wide.columns]
-    wide.insert(0, "n", table.groupby(["dataset", "entry"])["n"].min())
-    return ["## What label noise does", BY_NOISE, analysis.markdown(wide.reset_index()).rstrip()]
-
-
-BY_NOISE = """Single cells have few seeds. Averaged over the six rows of a data set (redundancy 0,
-0.5, 0.75 and 0.9, imbalance 10 and 100), seed by seed, a method has one difference from `unif-SGD`
-a seed and level of noise. This average was decided on after the first cells had been seen."""
-
-PLAN = """Stated before it was run: each method at budget 0.3 against `unif-SGD`, over redundancy
-(the share of the training set that are copies, fifteen of each copied image) and over class
-imbalance (the largest class over the smallest; the test set stays balanced), each crossed with
-label noise. *sharp* is p-SGD with smoothing 0.1 and the last value in place of the mean; *unbiased*
-divides each loss by its chance of being drawn; selective backprop has equal flops. Claims are
-corrected within a cell, so that of the 24 cells of a data set about one may hold a claim by
-chance."""
-
-
 def league(rows: pd.DataFrame) -> str:
     """Write docs/league.md: every method, and the paper's under every augmentation."""
     parts = ["# Every method at equal cost", HOW]
@@ -376,13 +207,11 @@ def league(rows: pd.DataFrame) -> str:
     own = own[own["budget"].isin(BUDGETS)]
     for unit in ("iterations", "flops"):
         # What a method that only trains spends is the same in both units.
-        same = own["budget_unit"].eq(unit) | ~own["method"].isin(CHARGED)
-        here = own[same & own["budget_unit"].isin([unit, "iterations"])]
+        same = own["method"].isin(CHARGED) if unit == "flops" else True
+        here = own[own["budget_unit"].eq(unit) & same | own["method"].eq("unif-SGD")]
         table = against(here, "method", "unif-SGD", ["dataset", "budget"])
-        parts.append(f"## At equal {unit}")
-        parts.append(
-            "Not run yet." if table.empty else _ranked(pd.concat([table, _not_run(table)]))
-        )
+        parts += [f"## At equal {unit}", CHARGE] if unit == "flops" else [f"## At equal {unit}"]
+        parts += ["Not run yet."] if table.empty else [_ranked(table), *_not_run(table, unit)]
     grid = select(rows, "method", "augmentation")
     grid = grid[grid["method"].isin(METHODS)]
     table = against(grid, "method", "unif-SGD", ["dataset", "augmentation"])
@@ -391,13 +220,22 @@ def league(rows: pd.DataFrame) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _not_run(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for every method of the league that has none, by data set and budget."""
-    planned = dict.fromkeys([*METHODS[1:], "random-subset", *(one["method"] for one in LEAGUE)])
-    known = set(zip(table["dataset"], table["budget"], table["method"], strict=True))
-    cells = itertools.product(dict.fromkeys(table["dataset"]), BUDGETS, planned)
-    missing = [cell for cell in cells if cell not in known]
-    return pd.DataFrame(missing, columns=["dataset", "budget", "method"]).assign(n=0)
+def _not_run(table: pd.DataFrame, unit: str) -> list[str]:
+    """A sentence for each data set and budget of which methods of the league are missing."""
+    planned = list(dict.fromkeys(
+        [*METHODS[1:], "random-subset", *(one["method"] for one in LEAGUE)]
+    )) if unit == "iterations" else CHARGED  # fmt: skip
+    found = []
+    for dataset, budget in itertools.product(dict.fromkeys(table["dataset"]), BUDGETS):
+        here = table[table["dataset"].eq(dataset) & table["budget"].eq(budget)]
+        missing = [f"`{name}`" for name in planned if name not in set(here["method"])]
+        if missing:
+            found.append(f"Not run yet on {dataset} at budget {budget:g}: {', '.join(missing)}.")
+    return found
+
+
+CHARGE = """Methods that look at samples or score them first, with that taken out of the budget.
+Those that only train spend the same in both units and stand above."""
 
 
 def _ranked(table: pd.DataFrame) -> str:

@@ -1,31 +1,36 @@
 """Put the tables that the course reads beside its notebooks.
 
-    python -m experiments.ship [--table NEWER.csv] [--kept FOLDER]
+    python -m experiments.ship [--table NEWER.csv] [--networks NEWER.csv] [--kept FOLDER...]
 
 Writes ``notebooks/records/scale_model.csv`` (the columns that the course uses),
-``departures.csv`` and ``reproduction.csv``, and the table of results in README.md. With
-``--table`` a newer table of the scale model takes the place of the old one first, and the pages
-and the card are made again. With ``--kept``, the folder of ``python -m experiments --keep``,
-small copies of two of its records are made anew.
+``departures.csv`` and ``reproduction.csv``, and what README.md says was found. With ``--table``
+a newer table of the scale model takes the place of the old one first, with ``--networks`` that
+of other networks, and the pages and the card are made again. With ``--kept``, the folders of
+``python -m experiments --keep``, small copies of two records and the forecast of
+``will_it_pay`` are made anew.
 """
 
 import argparse
+import itertools
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from budgetlab import analysis
 from budgetlab.course import select
+from budgetlab.course.results import averages
 from budgetlab.records import open_records, thin, write_atomically
-from experiments import card, pages
-from experiments.differences import against, averages
-from experiments.tables import RESULTS, SETTINGS, read
+from experiments import card, fit_probe, maps, pages
+from experiments.plans import LEAGUE, LENGTHS, NOISES
+from experiments.tables import RESULTS, SETTINGS, against, provenance, read
 
-__all__ = ["COLUMNS", "RECORDS", "readme_table", "shipped", "write_readme"]
+__all__ = ["COLUMNS", "RECORDS", "findings", "gaps", "readme_table", "shipped", "write_readme"]
 
 RECORDS = Path(__file__).parents[1] / "notebooks" / "records"
 
@@ -33,9 +38,10 @@ RECORDS = Path(__file__).parents[1] / "notebooks" / "records"
 COLUMNS = ["dataset", "entry", *(name for name in SETTINGS if name != "data_seed"),
            "test_accuracy", "train_accuracy", "steps", "trained_samples", "looked_samples",
            "flops", "entropy", "coverage"]  # fmt: skip
-DATASETS = ("shapes", "cifar10-jpeg")
+NAMES = {"shapes": "shapes", "cifar10-jpeg": "photographs"}
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- table: python -m experiments.ship -->\n", "<!-- end of the table -->\n"
+MARKS = {part: (f"<!-- {part}: python -m experiments.ship -->\n", f"<!-- end of the {part} -->\n")
+         for part in ("table", "findings", "runs", "gaps")}  # fmt: skip
 README_RUNS = {
     "full unif-SGD": "the full run, `unif-SGD`",
     "unif-SGD": "`unif-SGD`, redrawn every epoch",
@@ -46,6 +52,8 @@ README_RUNS = {
     "selective-backprop": "selective backprop",
     "selective-backprop, equal flops": "selective backprop, equal flops",
 }
+SEEKING = {"loss": "drawing by the loss", "p-SGD, sharp": "a sharp p-SGD",
+           "selective-backprop, equal flops": "selective backprop"}  # fmt: skip
 RECORDED = ("p-SGD", "c-SGD")
 COPIED = ("departures.csv", "reproduction.csv")
 
@@ -58,22 +66,40 @@ def shipped(rows: pd.DataFrame) -> pd.DataFrame:
 
 def readme_table(rows: pd.DataFrame) -> str:
     """Write the methods at budget 0.3 against uniform draws, as README shows them."""
-    own = select(rows, "method", "budget_unit", budget=[0.3, 1.0])
-    own = own.assign(run=[_run(row) for row in own.to_dict("records")])
-    levels = averages(own, ["dataset", "run"]).set_index(["dataset", "run"])
-    gaps = against(own, "run", "unif-SGD").set_index(["dataset", "run"])
+    levels = averages(_runs(rows), ["dataset", "run"]).set_index(["dataset", "run"])
+    gaps = differences(rows)
     lines = []
     for run, said in README_RUNS.items():
         line = {"budget 30%": said}
-        for dataset in DATASETS:
+        for dataset in NAMES:
             at = levels.loc[dataset, run]
             gap = gaps.loc[dataset, run] if (dataset, run) in gaps.index else None
             line[f"`{dataset}`, accuracy %"] = (
-                f"{pages.number(at['mean'])} ± {pages.number(at['spread'])} ({at['n']:.0f})"
+                f"{maps.number(at['mean'])} ± {maps.number(at['spread'])} ({at['n']:.0f})"
             )
-            line[f"`{dataset}`, difference"] = "" if gap is None else pages.interval(gap)
+            line[f"`{dataset}`, difference"] = "" if gap is None else maps.interval(gap)
         lines.append(line)
     return analysis.markdown(pd.DataFrame(lines))
+
+
+def differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """Compare each run of README with uniform draws; one question is one of docs/findings.md."""
+    runs = _runs(rows)
+    both = ["SGD", "p-SGD", "c-SGD"]
+    questions = [["full unif-SGD"], ["random-subset"], [*both, "selective-backprop, equal flops"],
+                 [*both, "selective-backprop"]]  # fmt: skip
+    found = [
+        against(runs[runs["run"].isin(["unif-SGD", *some])], "run", "unif-SGD")
+        for some in questions
+    ]
+    last = pd.concat(found).drop_duplicates(["dataset", "run"], keep="last")
+    return last.set_index(["dataset", "run"])
+
+
+def _runs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Take the runs at budget 0.3 and the full ones, each named by what README compares."""
+    own = select(rows, "method", "budget_unit", budget=[0.3, 1.0])
+    return own.assign(run=[_run(row) for row in own.to_dict("records")])
 
 
 def _run(row: dict[str, object]) -> str:
@@ -83,25 +109,162 @@ def _run(row: dict[str, object]) -> str:
     return f"{row['method']}, equal flops" if row["budget_unit"] == "flops" else str(row["method"])
 
 
-def write_readme(rows: pd.DataFrame, readme: Path = README) -> None:
-    """Put the table of today between its two marks in README.md."""
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-    text = before + BEGIN + "\n" + readme_table(rows) + "\n" + END + rest.split(END)[1]
+def findings(rows: pd.DataFrame, probe: dict[str, Any]) -> str:
+    """Write the list of README: what the table shows, each with its numbers."""
+    gaps = differences(rows).swaplevel()
+    pooled = maps.pooled(rows)
+    noisy = pooled[pooled["label_noise"].gt(0)].groupby("entry")
+    lost = ", ".join(f"{name} {_range(noisy.get_group(entry))}" for entry, name in SEEKING.items())
+    noisiest = pooled[pooled["label_noise"].eq(max(NOISES)) & pooled["entry"].eq("c-SGD")]
+    cells = maps.map_table(rows)
+    cells = cells[cells["imbalance"].eq(100) & cells["label_noise"].eq(0)]
+    rare = cells.set_index(["entry", "dataset"])
+    points = [
+        "**Redrawing costs little, a fixed subset costs much**: a third of the training keeps most "
+        "of the accuracy if the third is drawn anew every epoch. Against that, a subset that stays "
+        f"the same {_each(gaps.loc['random-subset'])}.",
+        "**Which samples are drawn hardly matters on clean, balanced data.** Against a uniform "
+        f"draw p-SGD {_each(gaps.loc['p-SGD'])}; c-SGD {_each(gaps.loc['c-SGD'])}.",
+        "**Choosing is not free.** Selective backprop runs three samples forward for each one it "
+        "trains on; where that is charged, it "
+        f"{_each(gaps.loc['selective-backprop, equal flops'])}.",
+        "**Wrong labels turn the choice against you.** Averaged over the rows of the map "
+        f"({pooled['n'].min()} seeds or more), the changes in points at 10% to 40% wrong labels: "
+        f"{lost}. At 40% c-SGD, which avoids what stays wrong, "
+        f"{_each(noisiest.set_index('dataset'))}.",
+        "**Rare classes are where importance may pay.** With classes of 100 to 1 and clean labels, "
+        f"against a uniform draw, a sharp p-SGD {_each(rare.loc['p-SGD, sharp'])}; c-SGD "
+        f"{_each(rare.loc['c-SGD'])} ({rare['n'].min()} seeds or more).",
+        foretold(probe),
+        "**Variety needs time**: without augmentation accuracy is highest in short trainings, and "
+        "the order turns round as they get longer ([the crossing curve](docs/findings.md)).",
+    ]  # fmt: skip
+    return "\n".join(textwrap.fill(f"- {text}", 100, subsequent_indent="  ", break_long_words=False,
+                                   break_on_hyphens=False) for text in points) + "\n"  # fmt: skip
+
+
+def _each(gaps: pd.DataFrame) -> str:
+    """Say what a method does against uniform draws, a data set each; a verb is said once."""
+    clauses: list[str] = []
+    before = ""
+    for name in (name for name in NAMES if name in gaps.index):
+        gap = gaps.loc[name]
+        low, high = (maps.number(gap[end], sign=True) for end in ("ci_low", "ci_high"))
+        size = maps.number(abs(gap["difference"]))
+        verb, again = {
+            "better": (f"gains {size} points ", f"{size} "),
+            "worse": (f"loses {size} points ", f"{size} "),
+            "equivalent": ("is equivalent ", ""),
+        }.get(gap["verdict"], ("is undecided ", ""))
+        clauses.append(
+            f"{again if gap['verdict'] == before else verb}on {NAMES[name]} ({low} to {high})"
+        )
+        before = gap["verdict"]
+    return " and ".join(clauses)
+
+
+def _range(gaps: pd.DataFrame) -> str:
+    """Write the smallest and the largest difference by data set."""
+    by = gaps.groupby("dataset")["difference"].agg(["min", "max"])
+    return " and ".join(
+        f"{maps.number(by['min'][name], sign=True)} to {maps.number(by['max'][name], sign=True)} "
+        f"on {NAMES[name]}"
+        for name in NAMES
+        if name in by.index
+    )
+
+
+def foretold(probe: dict[str, Any]) -> str:
+    """Say what ``will_it_pay`` predicts, and how often it was right on what was left out."""
+    fits = [(entry, outcome, fit["right"]) for entry, own in probe["entries"].items()
+            for outcome, fit in own["outcomes"].items() if fit["predicts"]]  # fmt: skip
+    if not fits:
+        return ("**A short uniform run foretells neither gains nor losses**: nothing that "
+                "`bl.analysis.will_it_pay(record)` sees predicts them.")  # fmt: skip
+    only_losses = all(outcome == "lose" for _, outcome, _ in fits)
+    parts = []
+    for outcome, verb in (("lose", "will lose"), ("gain", "will gain")):
+        names = [SEEKING.get(entry, entry) for entry, what, _ in fits if what == outcome]
+        if names:
+            parts.append(f"whether {maps.listed(names, 'or')} {verb}")
+    said = [
+        f"**A short uniform run foretells {'losses rather than gains' if only_losses else 'a part'}"
+        ".** From its losses and margins, `bl.analysis.will_it_pay(record)` tells "
+        f"{' and '.join(parts)}: right on {_shares(fits, 'cells')} of the cells of the map left "
+        f"out of the fit (always the more frequent answer: {_shares(fits, 'constant')}), but on "
+        f"{_shares(fits, 'data sets')} of those of a data set left out."
+    ]
+    tried = [one for one in fits if "networks" in one[2]]
+    if tried:
+        said.append(
+            f"With networks that it had not seen ({', '.join(probe['networks'])}) it was right on "
+            f"{_shares(tried, 'networks')} of {max(one[2]['networks cells'] for one in tried)} "
+            f"cells (the more frequent answer: {_shares(tried, 'networks constant')})."
+        )
+    if only_losses:
+        said.append("No gain was predictable.")
+    return " ".join([*said, "The sentences it prints give these figures."])
+
+
+def _shares(fits: Sequence[tuple[str, str, dict[str, float]]], name: str) -> str:
+    shares = [f"{right[name]:.0%}" for *_, right in fits if name in right]
+    low, high = min(shares, key=_percent), max(shares, key=_percent)
+    return low if low == high else f"{low} to {high}"
+
+
+def _percent(text: str) -> int:
+    return int(text.rstrip("%"))
+
+
+def gaps(rows: pd.DataFrame) -> str:
+    """Say how many seeds each part has where more are planned."""
+    lengths = select(rows, "augmentation", "epochs", method="unif-SGD")
+    by = lengths.groupby(["epochs", "dataset", "augmentation"])["seed"].nunique()
+    least = by.groupby("epochs").min().reindex(LENGTHS, fill_value=0)
+    few = [f"{epochs:,} epochs have {n or 'none'}" for epochs, n in least.items() if n < 10]
+    newer = select(rows, "method", "budget_unit")
+    newer = newer[newer["method"].isin({one["method"] for one in LEAGUE})]
+    seeds = newer.groupby(["dataset", "method", "budget_unit"])["seed"].nunique()
+    text = (
+        "The findings have ten seeds"
+        f"{', but trainings of ' + maps.listed(few, 'and') if few else ''}. The map has at least "
+        f"{maps.map_table(rows)['n'].min()} seeds a cell where five are planned, the other "
+        f"methods of [docs/league.md](docs/league.md) {seeds.min()} to {seeds.max()}. Nothing of "
+        "this was run on a GPU, so that every cell at the paper's own scale says *not run yet* "
+        "([docs/gpu.md](docs/gpu.md) has what is proven without one, and the one command for a "
+        "first quarter of an hour with one)."
+    )
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def write_readme(rows: pd.DataFrame, probe: dict[str, Any], readme: Path = README) -> None:
+    """Put what the table says today between its marks in README.md."""
+    text = readme.read_text(encoding="utf-8")
+    runs = (
+        "Every run is a row of\n[experiments/results/scale_model.csv](experiments/results/"
+        f"scale_model.csv):\n{provenance(rows)}.\n"
+    )
+    parts = {"table": readme_table(rows), "findings": findings(rows, probe), "runs": runs,
+             "gaps": gaps(rows)}  # fmt: skip
+    for part, (begin, end) in MARKS.items():
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{parts[part]}\n{end}{rest.split(end)[1]}"
     write_atomically(readme, text.encode())
 
 
-def ship_records(kept: Path) -> None:
+def ship_records(kept: Sequence[Path]) -> None:
     """Write small copies of p-SGD and c-SGD on photographs: budget 0.3, seed 0, no images."""
     for method in RECORDED:
         wanted = [
             record
-            for record in open_records(kept)
+            for record in itertools.chain.from_iterable(map(open_records, kept))
             if record.config["seed"] == 0
             and record.about["data"]["name"] == "cifar10-jpeg"
             and len(select(pd.DataFrame([dict(record.config)]), method=method))
         ]
         if len(wanted) != 1:
-            raise SystemExit(f"{kept} holds {len(wanted)} records of {method} where 1 is wanted")
+            where = maps.listed(kept, "and")
+            raise SystemExit(f"{where}: {len(wanted)} records of {method} where 1 is wanted")
         target = RECORDS / f"cifar10-jpeg-{method}"
         shutil.rmtree(target, ignore_errors=True)
         thin(wanted[0], target, samples=None, epochs=10)
@@ -117,21 +280,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the tables; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, help="a newer scale_model.csv")
-    parser.add_argument("--kept", type=Path, help="a folder of kept records")
+    parser.add_argument("--networks", type=Path, help="a newer networks.csv")
+    parser.add_argument("--kept", type=Path, nargs="+", help="folders of kept records")
     given = parser.parse_args(arguments)
     table = RESULTS / "scale_model.csv"
+    for newer, shipped_as in ((given.table, table), (given.networks, RESULTS / "networks.csv")):
+        if newer:
+            write_atomically(shipped_as, newer.read_bytes())
+    if given.kept:
+        fit_probe.main(["--table", str(table), "--features", str(RESULTS / "features.csv"),
+                        "--records", *map(str, given.kept)])  # fmt: skip
+        ship_records(given.kept)
     if given.table:
-        write_atomically(table, given.table.read_bytes())
         pages.main([])
     card.main()
-    write_readme(read(table))
+    write_readme(read(table), json.loads(fit_probe.OUT.read_text(encoding="utf-8")))
     rows = shipped(read(table))
     text = rows.to_csv(index=False, float_format="%.6g")
     write_atomically(RECORDS / "scale_model.csv", text.encode())
     for name in COPIED:
         shutil.copy(RESULTS / name, RECORDS)
-    if given.kept:
-        ship_records(given.kept)
     print(f"{len(rows)} runs of the scale model, {', '.join(COPIED)}: {RECORDS}")
     return 0
 

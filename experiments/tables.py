@@ -1,4 +1,4 @@
-"""Results that add up over many sittings: train what a table does not hold yet.
+"""Results that add up over many sittings: train what a table does not hold yet; compare.
 
 A table is a CSV file with one row a run. A run that has its row is never trained again, and a
 row is written as soon as its run ends, so that a sitting can be cut off at any moment. Runs go
@@ -8,7 +8,7 @@ side by side in processes that stay alive, one thread each.
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ import pandas as pd
 import torch
 
 from budgetlab import analysis
+from budgetlab.analysis.comparison import concluded
+from budgetlab.analysis.statistics import MARGIN, paired_difference
 from budgetlab.config import RunConfig
 from budgetlab.data import Splits
 from budgetlab.records import Record, write_atomically
 from budgetlab.training import Run, load_data
 from experiments.plans import entry
 
-__all__ = ["RESULTS", "key", "load", "provenance", "read", "row_of", "sit"]
+__all__ = ["RESULTS", "against", "key", "load", "provenance", "read", "row_of", "sit"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -170,3 +172,59 @@ def sit(
         write_atomically(table, text.encode())
         print(f"{done} of {len(missing)}: {row['dataset']} {row['entry']}", file=sys.stderr)
     return read(table)
+
+
+def against(
+    rows: pd.DataFrame,
+    name: str,
+    baseline: object,
+    by: Sequence[str] = ("dataset",),
+    *,
+    question: Sequence[str] = (),
+    metric: str = "test_accuracy",
+    margin: float | None = MARGIN,
+) -> pd.DataFrame:
+    """Compare each value of a column with one of them, seed by seed.
+
+    Parameters
+    ----------
+    rows
+        One row a run, each condition and seed once.
+    name
+        Column that holds what is compared, such as ``entry`` or ``augmentation``.
+    baseline
+        Its value that the others are compared with.
+    by
+        Columns in which both must agree.
+    question
+        Those of them that make one question, over which claims are corrected; by default all.
+    metric, margin
+        As in :func:`budgetlab.compare`.
+
+    Returns
+    -------
+    DataFrame
+        One row a comparison, with ``n`` (pairs), ``mean``, ``difference``, ``ci_low``,
+        ``ci_high``, ``p``, ``p_corrected`` (Holm over one question), ``verdict`` and
+        ``sentence``.
+    """
+    found = []
+    for key, group in rows.groupby(list(by), sort=False):
+        wide = group.pivot_table(index="seed", columns=name, values=metric)
+        if baseline not in wide:
+            continue
+        for value in wide.columns.drop(baseline):
+            both = wide[[value, baseline]].dropna()
+            result = paired_difference(both[value], both[baseline], margin=margin)
+            found.append(dict(zip(by, key, strict=True)) | {name: value} | vars(result) | {
+                "method": value, "baseline": baseline, "n": result.pairs,
+                "mean": wide[value].mean(), "baseline_mean": both[baseline].mean(),
+                "pair_spread": result.spread, "dropped": 0, "spread": wide[value].std(ddof=1),
+                "baseline_spread": wide[baseline].std(ddof=1),
+            })  # fmt: skip
+    table = pd.DataFrame(found)
+    return (
+        table
+        if table.empty
+        else concluded(table, by, metric, margin=margin, question=question or by)
+    )

@@ -121,13 +121,13 @@ def cells():
            "label_noise": 0.0}
     )  # fmt: skip
     frame["copies"] = np.arange(40) / 40
-    return frame
+    return frame.assign(model="compact")
 
 
 def rows_of(cells, gain):
     """Two seeds of the baseline and of one entry in each cell."""
     rows = [
-        cell[fit_probe.CELL].to_dict()
+        cell[["model", *fit_probe.CELL]].to_dict()
         | {"seed": seed, "entry": entry, "test_accuracy": 0.5 + seed / 100 + more}
         for (_, cell), size in zip(cells.iterrows(), gain, strict=True)
         for seed in (0, 1)
@@ -147,19 +147,35 @@ def test_a_planted_rule_is_found_and_one_of_chance_is_not(cells, tmp_path):
     chance = np.random.default_rng(3).choice([0.02, -0.01], 40)
     none = fit_probe.fit(fit_probe.gains(rows_of(cells, chance)), cells)["entries"]["p-SGD"]
     assert not any(found["predicts"] for found in none["outcomes"].values())
-    # The command writes what `will_it_pay` reads.
-    rule.to_csv(tmp_path / "map.csv", index=False)
-    rule.assign(key=range(len(rule))).to_csv(tmp_path / "map.csv", index=False)
-    cells.to_csv(tmp_path / "cells.csv", index=False)
-    out = tmp_path / "pay.json"
-    assert fit_probe.main(["--table", str(tmp_path / "map.csv"), "--features",
-                           str(tmp_path / "cells.csv"), "--out", str(out)]) == 0  # fmt: skip
-    written = json.loads(out.read_text())
+
+
+def test_the_command_writes_what_will_it_pay_reads_and_tries_it_on_other_networks(
+    cells, record, tmp_path
+):
+    rule = np.where(cells["copies"] > 0.4, 0.02, -0.01)
+    rows_of(cells, rule).assign(key="0").to_csv(tmp_path / "map.csv", index=False)
+    # The rule is turned round in the last ten cells of the other network: right in two thirds.
+    others = cells[10:].assign(model="other")
+    turned = np.where(np.arange(30) < 20, rule[10:], 0.01 - rule[10:])
+    rows_of(others, turned).assign(key="0").to_csv(tmp_path / "others.csv", index=False)
+    pd.concat([cells, others]).to_csv(tmp_path / "cells.csv", index=False)
+    given = {"table": "map.csv", "features": "cells.csv", "networks": "others.csv",
+             "out": "pay.json"}  # fmt: skip
+    pairs = [(f"--{name}", str(tmp_path / file)) for name, file in given.items()]
+    assert fit_probe.main([text for pair in pairs for text in pair]) == 0
+    written = json.loads((tmp_path / "pay.json").read_text())
+    assert written["networks"] == ["other"]
     assert written["entries"]["p-SGD"]["cells"] == 40
     place = written["features"].index("copies")
     gain, lose = written["entries"]["p-SGD"]["outcomes"].values()
     assert gain["coefficients"][place] > 1
     assert lose["coefficients"][place] < -1
+    assert gain["right"]["networks"] == pytest.approx(2 / 3, abs=0.1)
+    # Of the thirty, 10 to 16 lose by the rule, and the last ten, which gain by it, lose too.
+    assert gain["right"]["networks constant"] == pytest.approx((turned > 0.005).mean())
+    said = str(analysis.will_it_pay(record, model=written))
+    assert "with networks that were not fitted, on " in said
+    assert "of 30 cells (the more frequent answer: 43%)" in said
 
 
 def test_gains_are_paired_and_a_single_seed_is_none(cells):
@@ -178,7 +194,7 @@ def test_features_of_cells_are_means_over_their_uniform_runs(tmp_path):
             ("p-SGD", 0, 0.0, 0.5), ("unif-SGD", 0, 0.0, 0.6),
         )
     ]  # fmt: skip
-    found = fit_probe.features_of(tmp_path).set_index("label_noise")
+    found = fit_probe.features_of([tmp_path]).set_index("label_noise")
     assert found.index.tolist() == [0.0, 0.1]
     two = [analysis.pay_features(record)["forgetting"] for record in records[:2]]
     assert found.loc[0.0, "forgetting"] == pytest.approx(np.mean(two))

@@ -1,15 +1,16 @@
 """The pages say what the table holds, and no more."""
 
 import itertools
+import re
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from budgetlab.course.results import USUAL
-from experiments import card, pages, plans, tables
-from experiments.differences import against, averages, select
+from budgetlab.course.results import USUAL, averages, select
+from experiments import card, maps, pages, plans, tables
+from experiments.tables import against
 
 
 @lru_cache
@@ -46,7 +47,7 @@ def test_the_usual_settings_are_those_of_a_run_that_says_nothing():
 
 def test_a_gain_is_found_where_it_was_put_and_nowhere_else():
     gains = {"p-SGD": 0.02, "c-SGD": -0.03}
-    table = pages.map_table(rows_of("map", gains)).set_index("entry")
+    table = maps.map_table(rows_of("map", gains)).set_index("entry")
     assert set(table.loc["p-SGD", "verdict"]) == {"better"}
     assert set(table.loc["c-SGD", "verdict"]) == {"worse"}
     # Among so many cells one may be called by chance.
@@ -61,13 +62,13 @@ def test_over_the_rows_of_the_map_each_seed_has_one_difference():
     noisy = rows["entry"].eq("loss") & rows["label_noise"].eq(0.4)
     rows.loc[noisy, "test_accuracy"] -= 0.05
     rows = rows[~(rows["seed"].eq(3) & rows["redundancy"].eq(0.5))]  # three of four are whole
-    table = pages.pooled(rows).set_index(["entry", "label_noise"])
+    table = maps.pooled(rows).set_index(["entry", "label_noise"])
     assert set(table["n"]) == {3}
     assert table.loc["c-SGD", "difference"].to_numpy() == pytest.approx([0.01] * 4, abs=0.001)
     assert table.loc["loss", "verdict"].to_dict() == {
         0.0: "equivalent", 0.1: "equivalent", 0.2: "equivalent", 0.4: "worse"
     }  # fmt: skip
-    assert "What label noise does" in pages.importance_map(rows)
+    assert "What label noise does" in maps.importance_map(rows)
 
 
 def test_a_setting_younger_than_a_row_has_its_default_there(tmp_path):
@@ -78,7 +79,7 @@ def test_a_setting_younger_than_a_row_has_its_default_there(tmp_path):
 
 
 def test_cells_with_too_few_seeds_stay_out_of_the_map():
-    assert pages.map_table(rows_of("map", {}, seeds=pages.FEWEST - 1)).empty
+    assert maps.map_table(rows_of("map", {}, seeds=maps.FEWEST - 1)).empty
 
 
 def test_pairs_are_of_the_same_seed():
@@ -103,7 +104,7 @@ def test_every_finding_has_its_section():
 def test_what_has_not_been_run_is_said_to_be_missing():
     text = pages.findings(rows_of("b", {}, 3))
     assert "Not run yet" in text.split("## (d)")[1].split("## (e)")[0]
-    assert "Not run yet" in pages.importance_map(EMPTY)
+    assert "Not run yet" in maps.importance_map(EMPTY)
     assert pages.league(EMPTY).count("Not run yet") == 3
 
 
@@ -140,7 +141,7 @@ CORNER = "imbalance 100"
 
 def test_newer_methods_stand_in_the_corners_and_what_is_missing_says_so():
     newer, base = rows_of("newer", {"seta": 0.03}), rows_of("map", {})
-    table = pages.corner_table(pd.concat([newer, base])).set_index("method")
+    table = maps.corner_table(pd.concat([newer, base])).set_index("method")
     assert list(table.columns[1:]) == [
         "clean", "redundancy 0.9", "label noise 0.4", CORNER
     ]  # fmt: skip
@@ -149,15 +150,15 @@ def test_newer_methods_stand_in_the_corners_and_what_is_missing_says_so():
     assert table.loc["seta", CORNER].endswith(", better (n = 5)")
     assert not table.eq("not run yet").any(axis=None)
     part = newer[newer["entry"].ne("dual, equal flops") & newer["imbalance"].eq(1)]
-    table = pages.corner_table(pd.concat([part, base])).set_index("method")
+    table = maps.corner_table(pd.concat([part, base])).set_index("method")
     assert table[CORNER].eq("not run yet").all()
     assert table.loc["dual, equal flops", "clean"] == "not run yet"
-    assert "## Newer methods, in the corners of the map" in pages.importance_map(EMPTY)
+    assert "## Newer methods, in the corners of the map" in maps.importance_map(EMPTY)
 
 
 def test_balanced_classes_are_no_runs_of_the_method_without():
     rows = pd.concat([rows_of("newer", {"loss, balanced": 0.2}), rows_of("map", {})])
-    table = pages.map_table(rows).set_index("entry")
+    table = maps.map_table(rows).set_index("entry")
     assert table.loc["loss", "difference"].abs().max() < 0.01
     line = next(line for line in pages.league(rows).splitlines()
                 if line.startswith("| shapes | 0.3 | loss "))  # fmt: skip
@@ -166,9 +167,20 @@ def test_balanced_classes_are_no_runs_of_the_method_without():
 
 def test_the_league_says_which_of_its_methods_were_not_run():
     rows = pd.concat([rows_of("league", {}), rows_of("b", {})])
-    assert "| random-subset | 0 |  | not run yet |" in pages.league(rows)
-    assert "ccs | 0" not in pages.league(rows)
-    iterations = rows[~(rows["method"].eq("top-k") & rows["budget_unit"].eq("flops"))]
-    equal = pages.league(iterations).split("## At equal")
-    assert "| top-k | 0 |  | not run yet |" not in equal[1]
-    assert "| top-k | 0 |  | not run yet |" in equal[2]
+    missing = [line for line in pages.league(rows).splitlines() if line.startswith("Not run yet")]
+    assert missing == [
+        f"Not run yet on shapes at budget {budget}: `random-subset`." for budget in (0.2, 0.3)
+    ]
+    no_top = rows[~(rows["method"].eq("top-k") & rows["budget_unit"].eq("flops"))]
+    missing = [line for line in pages.league(no_top).splitlines() if line.startswith("Not run yet")]
+    assert [line.split(": ")[1] for line in missing] == ["`random-subset`."] * 2 + ["`top-k`."] * 2
+    assert "| loss |" not in pages.league(rows).split("## At equal flops")[1]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"), [(1, r"-\d+\.\d \(one pair\)"), (2, r"-\d+\.\d and -\d+\.\d \(two pairs\)")]
+)
+def test_one_or_two_pairs_have_no_interval_and_no_verdict(seeds, said):
+    rows = pd.concat([rows_of("a", {"random-subset": -0.1}, seeds), rows_of("b", {}, seeds)])
+    found = against(select(rows, "method"), "method", "unif-SGD").set_index("method")
+    assert re.fullmatch(said, maps.interval(found.loc["random-subset"]))

@@ -29,7 +29,7 @@ from budgetlab.analysis.tables import ConditionTable
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import Records
 
-__all__ = ["BASELINE", "compare", "results"]
+__all__ = ["BASELINE", "compare", "concluded", "results"]
 
 BASELINE = "unif-SGD"
 """What every method has to beat: the same number of steps with uniform draws."""
@@ -127,7 +127,8 @@ def compare(
             about | _against(name, key, keys, groups, metric, confidence, margin)
             for name in _opponents(about["method"], wanted)
         ]
-    table = _concluded(pd.DataFrame(rows), keys, metric, confidence, margin)
+    shown = [name for name in keys if name not in ("method", *METHOD_FIELDS)]
+    table = concluded(pd.DataFrame(rows), shown, metric, confidence, margin)
     table = ConditionTable(table[[*keys, *COLUMNS]]).of(
         keys, metric=metric, cost_name=cost, confidence=confidence
     )
@@ -140,19 +141,29 @@ def compare(
     )
 
 
-def _concluded(
-    table: pd.DataFrame, keys: list[str], metric: str, confidence: float, margin: float | None
+def concluded(
+    table: pd.DataFrame,
+    shown: Sequence[str],
+    metric: str = "test_accuracy",
+    confidence: float = 0.95,
+    margin: float | None = MARGIN,
+    question: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Add what follows from all rows together: corrected p, verdicts, sentences."""
+    """Add what follows from all rows together: corrected p, verdicts, sentences.
+
+    ``shown`` are the settings that a sentence names where they vary; claims are corrected over
+    the rows that agree in ``question``, by default over all.
+    """
     alpha = 1 - confidence
-    table["p_corrected"] = holm(table["p"])
-    table["p_equivalent"] = holm(table["p_equivalent"])
+    for name, source in (("p_corrected", "p"), ("p_equivalent", "p_equivalent")):
+        p = table.groupby(list(question), sort=False)[source] if question else table[source]
+        table[name] = p.transform(holm) if question else holm(p)
     table["verdict"] = [verdict(row, metric, alpha) for row in table.to_dict("records")]
     rows = table.to_dict("records")
     table["seeds_to_settle"] = [settled_by(row, margin, alpha) for row in rows]
-    shown = varying(table, [name for name in keys if name not in ("method", *METHOD_FIELDS)])
+    named = varying(table, list(shown))
     table["sentence"] = [
-        sentence(row, metric, confidence, margin, shown) for row in table.to_dict("records")
+        sentence(row, metric, confidence, margin, named) for row in table.to_dict("records")
     ]
     return table
 

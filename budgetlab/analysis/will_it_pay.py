@@ -182,9 +182,8 @@ def will_it_pay(
     -------
     Forecast
         Chances by method of a gain and of a loss, and sentences that say how often they were
-        right on cells of the importance map, and on data sets, that were left out of the fit.
-        Where nothing predicted either there, the sentence says so. One network was fitted
-        (``compact``); on others it has not been tried.
+        right on cells of the importance map, on data sets and on networks that were left out of
+        the fit. Where nothing predicted either there, the sentence says so.
 
     Examples
     --------
@@ -229,6 +228,12 @@ def _said(entry: str, outcome: str, fits: Mapping[str, Any], chance: float, poin
     right = fits["outcomes"][outcome]["right"]
     other = right.get("data sets")
     there = f", and on {100 * other:.0f}% of those of a data set left out" if other else ""
+    if "networks" in right:
+        there += (
+            f"; with networks that were not fitted, on {100 * right['networks']:.0f}% of "
+            f"{right['networks cells']} cells (the more frequent answer: "
+            f"{100 * right['networks constant']:.0f}%)"
+        )
     return (
         f"{entry} is {likely} to {outcome} more than {points} against unif-SGD (chance "
         f"{100 * chance:.0f}%). Such a forecast was right on {100 * right['cells']:.0f}% of the "
