@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["InputError", "RunError", "known", "one_line", "unknown"]
+__all__ = ["InputError", "RunError", "counted", "few", "known", "one_line", "unknown"]
 
 
 def one_line(text: object, most: int | None = None) -> str:
@@ -16,6 +16,19 @@ def one_line(text: object, most: int | None = None) -> str:
     cut = whole if most is None else whole[:most]
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
     return shown if len(cut) == len(whole) else f"{shown}..."
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun: ``1 image``, ``1,200 images``, ``3 classes``."""
+    plural = f"{noun}es" if noun.endswith(("ss", "tch")) else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def few(names: Iterable[str], most: int = 3) -> str:
+    """Name the first few, and say how many more there are."""
+    shown = list(names)
+    more = f" and {len(shown) - most:,} more" if len(shown) > most else ""
+    return f"{', '.join(shown[:most])}{more}"
 
 
 class InputError(ValueError):

@@ -45,13 +45,23 @@ def one_of_each() -> list:
 
 def test_names_and_descriptions():
     assert augment.names() == [
-        "none", "standard", "mixup", "ricap", "cutmix", "randaugment", "cutout",
+        "none", "standard", "flip", "mixup", "ricap", "cutmix", "randaugment", "cutout",
     ]  # fmt: skip
     assert list(augment.describe()) == augment.names()
     for name in augment.names():
         built = augment.build(name)
         assert built.name == name
         assert re.fullmatch(r"\w+\(.*\)", repr(built))
+
+
+def test_a_flip_alone_mirrors_half_of_the_images_and_moves_none():
+    images = noise(200, 3, 9, 12, seed=0)
+    given = augment.build("flip")(images, torch.Generator().manual_seed(0)).images
+    mirrored = (given == images.flip(3)).flatten(1).all(1)
+    assert torch.equal(mirrored, ~(given == images).flatten(1).all(1))
+    assert 60 < mirrored.sum() < 140
+    kept = augment.build("flip", flip=False)(images, torch.Generator().manual_seed(0)).images
+    assert torch.equal(kept, images)
 
 
 def test_repr_says_what_was_asked_for():

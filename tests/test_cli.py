@@ -194,7 +194,7 @@ def test_bad_input_is_one_line_and_no_record(call, quick, tmp_path, flags, says)
         (["resume"], "record"),
         (["resume", "/nowhere"], "'/nowhere' is no record: give a folder with a record.json"),
         (["compare", "/nowhere"], "record '/nowhere' does not exist"),
-        (["compare"], "no record was given: name the folder of a record"),
+        (["compare"], "no record was given: name one, such as runs"),
         (["report"], "no record was given"),
         (["list", "method"], "unknown list 'method': did you mean 'methods'?"),
         (["list"], "budgetlab: Missing from budgetlab list: STR datasets, models, methods"),
@@ -410,7 +410,7 @@ def test_augmentations_are_compared_before_anything_else(call, images):
     assert "crop and flip" in said.out
     assert "is best here" in said.out
     found = call("inspect", f"folder:{images}", "--augmentations", "--epochs", 1, "--json").json
-    assert [row["n"] for row in found["augmentations"]] == [3, 3, 3]
+    assert [row["n"] for row in found["augmentations"]] == [3, 3, 3, 3]
     assert found["advice"] in said.out
 
 

@@ -62,14 +62,6 @@ def test_grey_images_features_and_names():
     assert part.y.tolist() == [1]
 
 
-def test_normalised_samples_have_mean_zero_and_deviation_one():
-    samples = bl.Dataset.from_dataset(Listed([(pixels(seed=n), 0) for n in range(20)]))
-    x = samples.normalised().double()
-    assert x.mean((0, 2, 3)).abs().max() < 1e-5
-    assert (x.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
-    assert torch.equal(samples.normalised(torch.tensor([3])), samples.normalised()[3:4])
-
-
 def test_normalised_is_what_the_network_is_trained_on(config):
     seen = []
     run = bl.Run(config.replace(dataset="digits", limit=64, batch_size=16))
@@ -102,11 +94,6 @@ def test_normalised_is_what_the_network_is_trained_on(config):
 def test_what_cannot_be_used_is_named(dataset, message):
     with pytest.raises(InputError, match=message):
         bl.Dataset.from_dataset(dataset)
-
-
-def test_twins_are_found_by_their_values():
-    x = torch.from_numpy(np.stack([pixels(seed=n) for n in (0, 1, 0, 2, 1, 0)]))
-    assert bl.data.duplicates(x).tolist() == [0, 1, 0, 3, 1, 0]
 
 
 def test_own_splits_train_and_hold_out_a_fifth(config):
@@ -151,6 +138,18 @@ def test_the_map_keeps_classes_apart_and_the_atlas_takes_it(tmp_path, two_colour
     atlas = bl.widgets.SampleAtlas(record, splits, more=where)
     atlas.by.value = "embedding_1"
     assert atlas.chosen.index[0] == first.argmax()
+
+
+def test_a_map_by_umap(tmp_path, two_colours):
+    pytest.importorskip("umap", reason="umap-learn is not installed")
+    splits, wrong = two_colours
+    record = bl.train("unif-SGD", splits=splits, epochs=3, budget=1.0, batch_size=10,
+                      augmentation="none", out=tmp_path, device="cpu", progress=False)  # fmt: skip
+    where = analysis.embedding(record, splits, method="umap")
+    colour, at = splits.train.y.numpy() ^ wrong, where.to_numpy()
+    apart = np.linalg.norm(at[:, None] - at, axis=2) + 1e9 * np.eye(len(at))
+    assert (colour[apart.argmin(axis=1)] == colour).mean() > 0.9
+    assert np.isnan(where.attrs["explained"])
 
 
 def test_a_map_is_of_the_data_and_weights_of_the_record(tmp_path, two_colours):
@@ -206,12 +205,14 @@ def test_augmentations_are_compared_on_samples_held_out_of_training():
                                                                     strict=True))))  # fmt: skip
     found = analysis.compare_augmentations(splits, seeds=3, epochs=4, budget=1.0, batch_size=20,
                                            device="cpu", precision="float32")  # fmt: skip
-    assert set(found.index) == {"none", "crop", "crop and flip"}
-    assert found.index[-1] == "crop and flip"
+    assert set(found.index) == {"none", "flip", "crop", "crop and flip"}
+    assert {*found.index[-2:]} == {"flip", "crop and flip"}
     assert found.loc["none", ["difference", "augmentation", "flip"]].tolist() == [0, "none", "no"]
     flipped = found.loc["crop and flip"]
     assert flipped["accuracy"] < 0.8 < found["accuracy"].iloc[0]
     assert (flipped["ci_high"], flipped["n"]) < (0, 4)
     assert f"with flip {found['flip'].iloc[0]} is best here" in found.attrs["advice"]
+    with pytest.raises(InputError, match="augmentation and flip are what is compared"):
+        analysis.compare_augmentations(splits, augmentation="none")
     with pytest.raises(InputError, match="these samples are vectors"):
         analysis.compare_augmentations(bl.data.load("points", progress=False))

@@ -25,8 +25,9 @@ from budgetlab.analysis.noise import (
 from budgetlab.analysis.own_data import (
     VERDICTS,
     compare_augmentations,
-    export_indices,
+    find_suspects,
     indices,
+    suspects,
     triage,
 )
 from budgetlab.analysis.per_sample import HARD, LEARNING, MEANINGS, described, hardness, measures
@@ -67,7 +68,7 @@ from budgetlab.analysis.wrong_labels import (
     held_out_probabilities,
     label_quality,
     precision_and_recall,
-    suspects,
+    threshold_quality,
 )
 from budgetlab.records import RecordWarning as RecordWarning
 from budgetlab.records import open_records as load
@@ -105,7 +106,7 @@ __all__ = [
     "entropy",
     "epochs",
     "export",
-    "export_indices",
+    "find_suspects",
     "frontier",
     "gini",
     "grand",
@@ -143,6 +144,7 @@ __all__ = [
     "summaries",
     "suspects",
     "table",
+    "threshold_quality",
     "triage",
     "varying",
     "will_it_pay",

@@ -2,14 +2,15 @@
 
 import dataclasses
 import warnings
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 
 import pandas as pd
 
 from budgetlab.analysis.frames import RecordWarning
 from budgetlab.config import DATA_FIELDS, RunConfig
-from budgetlab.errors import InputError
-from budgetlab.methods import OPTIONS, ordered
+from budgetlab.errors import InputError, counted, few
+from budgetlab.methods import OPTIONS as METHOD_FIELDS
+from budgetlab.methods import ordered as method_order
 
 __all__ = [
     "METHOD_FIELDS",
@@ -28,8 +29,6 @@ SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
 # Where a run lies, and the device it ran on, do not make another condition; the
 # model that "auto" became does.
 NOT_CONDITIONS = ("data_root", "out", "device")
-
-METHOD_FIELDS = OPTIONS
 
 
 def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this frame") -> None:
@@ -83,11 +82,6 @@ def data_columns(frame: pd.DataFrame) -> list[str]:
     return [name for name in DATA_FIELDS if name != "dataset" and name in frame]
 
 
-def method_order(methods: Iterable[str]) -> list[str]:
-    """Sort methods: the built-in ones in their usual order, then others as they come."""
-    return ordered(methods)
-
-
 def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Those of the columns that hold more than one value."""
     return [name for name in columns if frame[name].astype(str).nunique(dropna=False) > 1]
@@ -124,14 +118,14 @@ def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFram
         unfinished = frame["status"] != "finished"
         if unfinished.any():
             _warn(
-                f"{unfinished.sum()} of {len(frame)} runs are not finished and are left out of "
-                f"the comparison: {_names(frame[unfinished])}"
+                f"left out of the comparison, as not finished: {_names(frame[unfinished])} "
+                f"({unfinished.sum()} of {counted(len(frame), 'run')})"
             )
         frame = frame[~unfinished]
     without = frame[metric].isna()
     if without.any():
-        _warn(f"{without.sum()} of {len(frame)} runs have no {metric} and are left out of the "
-              f"comparison: {_names(frame[without])}")  # fmt: skip
+        _warn(f"left out of the comparison, as without {metric}: {_names(frame[without])} "
+              f"({without.sum()} of {counted(len(frame), 'run')})")  # fmt: skip
         frame = frame[~without]
     if frame.empty:
         raise InputError("no finished run to compare: train until the end, or resume the runs")
@@ -139,8 +133,8 @@ def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFram
     order = frame.sort_values("updated", kind="stable") if "updated" in frame else frame
     again = order.duplicated(keys, keep="last")
     if again.any():
-        _warn(f"{again.sum()} runs repeat another one with the same settings and seed, and the "
-              f"latest of each counts; left out: {_names(order[again])}")  # fmt: skip
+        _warn("left out of the comparison, as repeated later with the same settings and seed: "
+              f"{_names(order[again])} ({counted(again.sum(), 'run')})")  # fmt: skip
     return order[~again].sort_index()
 
 
@@ -153,9 +147,9 @@ def warn_of_other_data(frame: pd.DataFrame, keys: Sequence[str]) -> None:
         for other in counts.index[1:]:
             strangers = group[group["fingerprint"] == other]
             _warn(
-                f"{len(strangers)} of {len(group)} runs on '{group['dataset'].iloc[0]}' were "
-                f"trained on other data (fingerprint {other}, not {counts.index[0]}) and are "
-                f"compared among themselves only: {_names(strangers)}"
+                f"compared among themselves only, as on other data named "
+                f"'{group['dataset'].iloc[0]}' (fingerprint {other}, not {counts.index[0]}): "
+                f"{_names(strangers)} ({len(strangers)} of {counted(len(group), 'run')})"
             )
 
 
@@ -164,8 +158,7 @@ def _names(frame: pd.DataFrame, most: int = 3) -> str:
     names = [str(name) for name in frame.get("path", frame["method"])]
     if "status" in frame and (frame["status"] != "finished").any():
         names = [f"{n} ({s})" for n, s in zip(names, frame["status"], strict=True)]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
+    return few(names, most)
 
 
 def _warn(text: str) -> None:

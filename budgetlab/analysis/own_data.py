@@ -1,8 +1,7 @@
-"""Your own data: what to do with each sample, and which augmentation suits it."""
+"""Your own data: what to do with each sample, suspected labels, and which augmentation suits."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,17 +9,31 @@ import pandas as pd
 
 from budgetlab.analysis.per_sample import measures
 from budgetlab.analysis.statistics import paired_difference
-from budgetlab.analysis.wrong_labels import label_quality, trained
-from budgetlab.errors import InputError, unknown
-from budgetlab.records import Records, open_records, write_atomically
+from budgetlab.analysis.wrong_labels import (
+    held_out_probabilities,
+    label_quality,
+    threshold_quality,
+    trained,
+    training_samples,
+)
+from budgetlab.errors import InputError, counted, known, unknown
+from budgetlab.records import Records, open_records
 
 if TYPE_CHECKING:
     from budgetlab.data import Dataset, Splits
 
-__all__ = ["VERDICTS", "compare_augmentations", "export_indices", "indices", "triage"]
+__all__ = [
+    "VERDICTS",
+    "compare_augmentations",
+    "find_suspects",
+    "indices",
+    "suspects",
+    "triage",
+]
 
 VERDICTS = {
-    "check the label": "on average another class was more likely than the label",
+    "check the label": "suspected beside a quality, or copies of it have another label",
+    "low margin": "on average another class was more likely than the label, which may be right",
     "decisive": "learned, but not surely: among the most wavering third of those not easy",
     "ordinary": "none of the others",
     "redundant": "right at every visit, with little error; or a copy of an earlier sample",
@@ -31,8 +44,8 @@ VERDICTS = {
 MEASURES = ("aum", "confidence", "variability", "correctness", "forgetting", "el2n", "mean_loss")
 FIRST = ("rank", "verdict", "index", "origin", "label", "suggested", "p_wrong", "name", "copy_of")
 AUM_NOTE = (
-    "a margin below zero is not calibrated: many labels that are to be checked may be right; "
-    "give pred_probs= for a list whose precision is told"
+    "a margin below zero is a place to look and no verdict, as many of these labels may be right: "
+    "give quality= for labels to be checked, and how many of them to expect to be wrong"
 )
 WAVERING = 1 / 3
 EASY = 0.5
@@ -41,21 +54,21 @@ EASY = 0.5
 def triage(
     data: Records | pd.DataFrame,
     *,
+    quality: pd.DataFrame | None = None,
     copies: np.ndarray | None = None,
     names: Sequence[str] | None = None,
-    pred_probs: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Rank the training samples of your own data by what to do with them.
 
     The verdicts, see :data:`VERDICTS`, are rules on recorded measures, not facts:
 
-    - *check the label*: the area under the margin (Pleiss et al. 2020) is negative, or
-      two identical samples have different labels. Lowest margin first. That lists many
-      right labels where a network is weak or trained on the hard ones above all; give
-      ``pred_probs`` for a verdict whose precision can be told.
-    - *redundant*: a copy of an earlier sample with the same label; or classified right at
-      every visit, never forgotten, and among the half with the smallest error vectors
-      (EL2N, Paul et al. 2021) of those. Smallest error first, copies in front.
+    - *check the label*: a suspect of ``quality``, surest first; or two identical samples have
+      different labels.
+    - *low margin*, only without ``quality``: a negative area under the margin (Pleiss et al.
+      2020), lowest first. That ranks wrong labels well, but where a network is weak, or was
+      trained on the hard samples above all, most of the list is right: :func:`indices` keeps it.
+    - *redundant*: a copy of an earlier sample with the same label; or right at every visit,
+      and among the half with the smallest error vectors (EL2N, Paul et al. 2021) of those.
     - *decisive*: of the samples left, the third with the highest variability
       (Swayamdipta et al. 2020: the ambiguous region carries generalisation).
 
@@ -64,24 +77,22 @@ def triage(
     data
         Records of runs on the same data (measures are averaged over them: several seeds
         make a steadier list), or a frame as from :func:`budgetlab.analysis.measures`.
+    quality
+        As from :func:`budgetlab.analysis.label_quality` (held-out folds) or
+        :func:`budgetlab.analysis.threshold_quality`, of the same samples.
     copies
         As from :func:`budgetlab.data.duplicates` of the training samples, int64 ``[N]``.
     names
         What to call each training sample, ``[N]``; by default its ``origin`` is told.
-    pred_probs
-        As from :func:`budgetlab.analysis.held_out_probabilities`, ``[N, C]``. A label is to be
-        checked where :func:`budgetlab.analysis.label_quality` suspects it, surest first,
-        whatever its margin.
 
     Returns
     -------
     DataFrame
         One row a sample, index ``sample``, most in need of a look first: ``rank`` from 1,
-        ``verdict``, ``index`` (position in the source, for ``Subset``), ``origin`` (the file,
-        or the place in an array), ``label``, ``name`` and ``copy_of`` where known, the
-        measures, and the metadata of the data; with ``pred_probs`` also ``suggested`` (number
-        of the class that the network would say) and ``p_wrong``. ``attrs["note"]`` says what
-        to expect of the list: its precision, or that it is not calibrated.
+        ``verdict``, ``index`` (position in the source, for ``Subset``), ``origin``, ``label``,
+        ``name`` and ``copy_of`` where known, the measures, and the metadata; with ``quality``
+        also ``p_wrong`` and ``suggested`` (number of a class). ``attrs["note"]`` says how many
+        of the labels to be checked to expect to be wrong, or that nothing can say it.
 
     Raises
     ------
@@ -89,7 +100,7 @@ def triage(
         If the records are of different data, or a list has another length.
     """
     frame = _averaged(data) if not isinstance(data, pd.DataFrame) else data.copy()
-    for what, given in (("copies", copies), ("names", names)):
+    for what, given in (("copies", copies), ("names", names), ("quality", quality)):
         if given is not None and len(given) != len(frame):
             raise InputError(
                 f"{what} has {len(given)} entries for {len(frame)} training samples: give one each"
@@ -99,45 +110,34 @@ def triage(
     if copies is not None:
         own = np.arange(len(frame))
         frame["copy_of"] = np.where(np.asarray(copies) == own, -1, np.asarray(copies))
-    wrong, note = frame["aum"] < 0, AUM_NOTE
-    if pred_probs is not None:
-        quality = label_quality(frame["label"].to_numpy(), pred_probs)
-        frame[["suggested", "p_wrong"]] = quality[["suggested", "p_wrong"]].to_numpy()
-        frame["suggested"] = frame["suggested"].astype(int)
-        wrong = pd.Series(quality["suspect"].to_numpy(), frame.index)
-        note = quality.attrs["weak"] or _expected(quality)
-    frame["verdict"] = _verdicts(frame, wrong)
-    frame["_place"] = frame["verdict"].map({name: n for n, name in enumerate(VERDICTS)})
+    suspect, note = pd.Series(False, frame.index), AUM_NOTE
+    if quality is not None:
+        added = [name for name in ("suggested", "p_wrong") if name in quality]
+        frame = frame.assign(**{name: quality[name].to_numpy() for name in added})
+        suspect[:], note = quality["suspect"].to_numpy(), expectation(quality)
+    frame["verdict"] = _verdicts(frame, suspect, frame["aum"].lt(0) & (quality is None))
+    place = frame["verdict"].map({name: n for n, name in enumerate(VERDICTS)})
     by_error = frame["el2n"].where(frame.get("copy_of", pd.Series(-1, frame.index)) < 0, -1.0)
-    inner = {
+    within = {
         "check the label": -frame["p_wrong"] if "p_wrong" in frame else frame["aum"],
+        "low margin": frame["aum"],
         "decisive": -frame["variability"],
         "ordinary": -frame["mean_loss"],
         "redundant": by_error,
     }
-    frame["_inner"] = 0.0
-    for verdict, values in inner.items():
-        mine = frame["verdict"] == verdict
-        frame.loc[mine, "_inner"] = values[mine]
-    ranked = frame.sort_values(["_place", "_inner"], kind="stable").drop(
-        columns=["_place", "_inner"]
+    inner = pd.Series(0.0, frame.index)
+    for verdict, values in within.items():
+        inner = inner.where(frame["verdict"] != verdict, values)
+    order = pd.DataFrame({"place": place, "inner": inner}).sort_values(
+        ["place", "inner"], kind="stable"
     )
+    ranked = frame.loc[order.index]
     ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
     first = [n for n in FIRST if n in ranked]
     rest = [n for n in ranked if n not in (*first, *MEASURES)]
     ranked = ranked[[*first, *MEASURES, *rest]]
     ranked.attrs["note"] = note
     return ranked
-
-
-def _expected(quality: pd.DataFrame) -> str:
-    listed = quality[quality["suspect"]]
-    if not len(listed):
-        return "no label is a suspect"
-    return (
-        f"about {100 * listed['p_wrong'].mean():.0f}% of the {len(listed):,} labels to be checked "
-        "are expected to be wrong"
-    )
 
 
 def _averaged(records: Records) -> pd.DataFrame:
@@ -159,18 +159,19 @@ def _averaged(records: Records) -> pd.DataFrame:
     return first.assign(**means)
 
 
-def _verdicts(frame: pd.DataFrame, wrong: pd.Series) -> pd.Series:
+def _verdicts(frame: pd.DataFrame, wrong: pd.Series, low: pd.Series) -> pd.Series:
     verdict = pd.Series("ordinary", index=frame.index)
     seen = frame["visits"] > 0
     easy = seen & (frame["correctness"] == 1) & (frame["forgetting"] == 0)
     if easy.any():
         easy &= frame["el2n"] <= frame.loc[easy, "el2n"].quantile(EASY)
-    left = seen & ~wrong & ~easy
+    left = seen & ~wrong & ~low & ~easy
     places = frame["variability"][left].rank(ascending=False, method="first")
     most = places[places <= max(1, round(WAVERING * len(places)))].index
     verdict[most] = "decisive"
-    verdict[easy & ~wrong] = "redundant"
+    verdict[easy] = "redundant"
     verdict[~seen] = "not seen"
+    verdict[low] = "low margin"
     if "copy_of" in frame:
         same, other = _copies(frame)
         verdict[same & ~wrong] = "redundant"
@@ -186,6 +187,80 @@ def _copies(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return (frame["copy_of"] >= 0) & (labels == 1), labels > 1
 
 
+def expectation(quality: pd.DataFrame) -> str:
+    """How many of the suspects to expect to be wrong, in a sentence.
+
+    Parameters
+    ----------
+    quality
+        As from :func:`label_quality` or :func:`threshold_quality`.
+    """
+    listed, weak = quality.loc[quality["suspect"], "p_wrong"], quality.attrs.get("weak", "")
+    if not len(listed):
+        return f"{weak}; so no label is a suspect" if weak else "no label is a suspect"
+    share = f"{100 * listed.mean():.0f}%"
+    if weak:
+        return f"{weak}; so {share} for {counted(len(listed), 'suspect')} may be far off"
+    return f"about {share} of {counted(len(listed), 'suspected label')} can be expected to be wrong"
+
+
+def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> pd.DataFrame:
+    """List the suspected labels, the surest first, with the expected precision of the list.
+
+    Parameters
+    ----------
+    quality
+        As from :func:`label_quality` or :func:`threshold_quality`.
+    data
+        The data that was judged, to have origins and names of classes beside.
+
+    Returns
+    -------
+    DataFrame
+        Rows of ``quality`` that are suspects, by ``p_wrong``; column ``expected_precision`` is
+        the estimated share of wrong labels in the list down to that row; with ``data`` also
+        ``origin``, ``label`` and, from held-out folds, ``instead``. ``attrs`` as there, and
+        ``expected_precision`` of the whole list and ``note``, which says it in a sentence.
+    """
+    found = quality[quality["suspect"]].drop(columns="suspect")
+    by = ["p_wrong", "margin"] if "margin" in found else ["p_wrong"]
+    found = found.sort_values(by, ascending=[False, True][: len(by)], kind="stable")
+    found["expected_precision"] = found["p_wrong"].expanding().mean()
+    if data is not None:
+        train = training_samples(data)
+        names, rows = np.array(train.classes), found.index
+        known = {"label": names[train.y.cpu().numpy()[rows]]}
+        if "suggested" in found:
+            known["instead"] = names[found["suggested"]]
+        known |= {name: train.metadata[name].to_numpy()[rows]
+                  for name in ("origin", "index") if name in train.metadata}  # fmt: skip
+        found = pd.DataFrame(known, rows).join(found)
+    whole = float(found["p_wrong"].mean()) if len(found) else float("nan")
+    found.attrs = quality.attrs | {"expected_precision": whole, "note": expectation(quality)}
+    return found
+
+
+def find_suspects(data: "Splits | Dataset", *, by: str = "folds", **settings: Any) -> pd.DataFrame:
+    """Train shortly, judge the labels, and list the suspects: :func:`suspects` in one call.
+
+    Parameters
+    ----------
+    data
+        The data; its training samples are judged.
+    by
+        ``folds``: by :func:`held_out_probabilities`; ``threshold``: by
+        :func:`threshold_quality`.
+    **settings
+        As for these; without augmentation unless one is given, as short trainings do best.
+    """
+    by = known("way to judge labels", by, ("folds", "threshold"))
+    settings = {"augmentation": "none"} | settings
+    if by == "threshold":
+        return suspects(threshold_quality(data, **settings), data)
+    chances = held_out_probabilities(data, **settings)
+    return suspects(label_quality(training_samples(data).y.cpu().numpy(), chances), data)
+
+
 def indices(
     ranked: pd.DataFrame, *, drop: Sequence[str] = ("check the label", "redundant")
 ) -> np.ndarray:
@@ -196,14 +271,15 @@ def indices(
     ranked
         As from :func:`triage`.
     drop
-        Verdicts to leave out. Of a group of copies with the same label the first stays,
-        unless it is redundant by itself.
+        Verdicts to leave out. Of copies with the same label the first stays, unless it is
+        redundant by itself.
 
     Returns
     -------
     numpy.ndarray
         int64, ascending: positions in the source of the data (``index``), so that they
         count in the data set or folder that was read, held-out samples not among them.
+        ``numpy.savetxt(path, kept, fmt="%d")`` writes them, one a line.
     """
     for name in drop:
         if name not in VERDICTS:
@@ -213,30 +289,9 @@ def indices(
     return np.sort(np.asarray(source, np.int64))
 
 
-def export_indices(
-    ranked: pd.DataFrame,
-    path: Path | str,
-    *,
-    drop: Sequence[str] = ("check the label", "redundant"),
-) -> Path:
-    """Write :func:`indices` to a text file, one position a line.
-
-    ``numpy.loadtxt(path, dtype=int)`` reads it. For the whole list with its measures use
-    :func:`budgetlab.analysis.export` with a name that ends in ``.csv``.
-    """
-    path = Path(path)
-    text = "".join(f"{number}\n" for number in indices(ranked, drop=drop))
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise InputError(
-            f"'{path}' cannot be written ({error.strerror}): give another file"
-        ) from None
-    return path
-
-
 ARMS = {
     "none": ("none", False),
+    "flip": ("flip", True),
     "crop": ("standard", False),
     "crop and flip": ("standard", True),
 }
@@ -264,18 +319,20 @@ def compare_augmentations(
     Returns
     -------
     DataFrame
-        One row for ``none``, ``crop`` and ``crop and flip``, the best first: ``augmentation`` and
-        ``flip`` as settings take them, ``n``, ``accuracy`` (mean, 0 to 1), ``spread`` (standard
-        deviation), and ``difference`` from none, paired by seed, with ``ci_low`` and ``ci_high``
-        (95%). ``attrs["advice"]`` says in a sentence what to choose.
+        One row for ``none``, ``flip``, ``crop`` and ``crop and flip``, the best first:
+        ``augmentation`` and ``flip`` as settings take them, ``n``, ``accuracy`` (mean, 0 to 1),
+        ``spread`` (standard deviation), and ``difference`` from none, paired by seed, with
+        ``ci_low`` and ``ci_high`` (95%). ``attrs["advice"]`` says in a sentence what to choose.
     """
-    from budgetlab.data import Dataset, Splits
+    from budgetlab.data import Splits
 
-    train = data if isinstance(data, Dataset) else data.train
+    train = training_samples(data)
     if len(train.sample_shape) != 3:
         raise InputError("augmentations are for images, and these samples are vectors")
     if seeds < 1:
         raise InputError(f"seeds {seeds} is not allowed: give at least 1")
+    if settings.keys() & {"augmentation", "flip"}:
+        raise InputError("augmentation and flip are what is compared here: leave them out")
     found = {name: np.empty(seeds) for name in ARMS}
     for seed in range(seeds):
         for name, (augmentation, flip) in ARMS.items():

@@ -161,10 +161,7 @@ def ranked_counts(record: Record) -> pd.DataFrame:
 
 
 def picks_by(record: Record, column: str = "difficulty", *, groups: int = 10) -> pd.DataFrame:
-    """How often does a run train on the easy, and how often on the hard?
-
-    The samples are put into groups of equal size by what is known of them. A uniform
-    draw gives 1 in every group, up to chance.
+    """How often does a run train on the easy, and how often on the hard? By groups of one size.
 
     Parameters
     ----------
@@ -180,8 +177,8 @@ def picks_by(record: Record, column: str = "difficulty", *, groups: int = 10) ->
     -------
     DataFrame
         One row a group, lowest values first: ``group`` (from 1), ``middle`` (mean of
-        the column), ``picked`` (places in batches over those that a uniform draw would
-        give), ``never`` (share never trained on, 0 to 1) and ``samples``.
+        the column), ``picked`` (places in batches over those of a uniform draw), ``never``
+        (share never trained on, 0 to 1) and ``samples``.
 
     Raises
     ------
@@ -297,10 +294,9 @@ def sample_life(record: Record, sample: int) -> pd.DataFrame:
 def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.DataFrame:
     """Does the credited probability say how often the label wins?
 
-    Under mixing an image holds several samples, and the probability of a label that
-    the credit rule gives to a sample is also what scores are made of. In each bin of
-    credited probability, ``right`` is the share of visits where that label had the
-    highest logit. A useful rule rises with it.
+    Under mixing an image holds several samples. In each bin of credited probability,
+    ``right`` is the share of visits where that label had the highest logit. A useful credit
+    rule rises with it.
 
     Parameters
     ----------
@@ -332,9 +328,8 @@ def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.Data
 def credit_by_reference(record: Record, reference: Record, bins: int = 10) -> pd.DataFrame:
     """Does a sample get credit for being well known, as a run without mixing knows it?
 
-    The samples are put into groups of equal size by their mean probability under a
-    reference run. A rule that credits the right sample gives more to a group that is
-    better known; one that credits samples that are not in the image gives the same to all.
+    A rule that credits the right sample gives more to samples that a reference run knows
+    better; one that credits samples that are not in the image gives the same to all.
 
     Parameters
     ----------

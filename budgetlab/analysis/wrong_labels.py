@@ -1,28 +1,40 @@
-"""Wrong labels from held-out folds: probabilities, suspects, and how often such lists are right.
+"""Wrong labels: suspects, and how many of them to expect to be wrong.
 
-A network that has seen a sample may know its wrong label by heart. Judged by one that has
-not, the label has to be plausible by the others of its class.
+A network that has seen a sample may know its wrong label by heart. So it is judged by one that
+has not (held-out folds), or beside samples whose label is known to be wrong (threshold samples).
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from budgetlab.analysis.per_sample import measures
 from budgetlab.errors import InputError
 
 if TYPE_CHECKING:
     from budgetlab.data import Dataset, Splits
     from budgetlab.training import Run
 
-__all__ = ["held_out_probabilities", "label_quality", "precision_and_recall", "suspects"]
+__all__ = [
+    "held_out_probabilities",
+    "label_quality",
+    "precision_and_recall",
+    "threshold_quality",
+]
 
-# Below this share of right answers on held-out samples, beyond what guessing gives, a network
-# is too weak to judge labels.
-WEAK = 0.5
-ROUNDS, STEPS = 4, 50
+# Below this share of the right answers that wrong labels leave possible, beyond what guessing
+# gives, a network is too weak to judge labels: it takes hard samples for wrong ones.
+WEAK = 0.65
+# Share of the samples whose labels tell how a class is labelled: the surest, but not too few.
+SUREST, LEAST = 0.05, 20
+STEPS = 50
+# Fewer threshold samples than these have no percentiles to speak of.
+FEWEST = 20
 
 
 def held_out_probabilities(
@@ -39,13 +51,13 @@ def held_out_probabilities(
     seed
         Of the folds and the runs.
     **settings
-        Fields of :class:`budgetlab.RunConfig`, such as ``epochs`` and ``lr``; a short run will
-        do. The budget is the full run unless another is given.
+        Fields of :class:`budgetlab.RunConfig`, such as ``epochs``; the budget is the full run
+        unless another is given.
 
     Returns
     -------
     numpy.ndarray
-        float64 ``[N, C]``: ``pred_probs`` for :func:`suspects` and for cleanlab's
+        float64 ``[N, C]``: ``pred_probs`` for :func:`label_quality` and for cleanlab's
         ``find_label_issues(labels, pred_probs)``. ``splits.train.y`` are the labels.
 
     Raises
@@ -53,12 +65,10 @@ def held_out_probabilities(
     InputError
         If there are fewer samples of a class than are needed, or a setting does not fit.
     """
-    import torch
-
-    from budgetlab.data import Dataset, Splits
+    from budgetlab.data import Splits
     from budgetlab.data.samples import fingerprint
 
-    train = splits if isinstance(splits, Dataset) else splits.train
+    train = training_samples(splits)
     y = train.y.cpu().numpy()
     if not 2 <= folds <= len(y):
         raise InputError(f"folds {folds} is not allowed: give 2 to {len(y)}")
@@ -70,11 +80,22 @@ def held_out_probabilities(
         test = train.select(held)
         own = Splits("folds", part, None, test, fingerprint(part, test))
         with trained(own, **{"budget": 1.0, "seed": seed, "evaluate_every": 0} | settings) as run:
-            run.loop.engine.network.eval()
-            with torch.no_grad():
-                parts = [run.loop.engine.logits(x.to(run.device)) for x in test.x.split(512)]
-            found[held] = torch.cat(parts).double().softmax(dim=1).cpu().numpy()
+            found[held] = _softmax(_logits(run, test))
     return found
+
+
+def training_samples(splits: "Splits | Dataset") -> "Dataset":
+    return getattr(splits, "train", splits)
+
+
+def _logits(run: "Run", samples: "Dataset") -> np.ndarray:
+    """Float64 ``[N, C]`` of the trained network, without augmentation."""
+    import torch
+
+    run.loop.engine.network.eval()
+    with torch.no_grad():
+        parts = [run.loop.engine.logits(x.to(run.device)) for x in samples.x.split(512)]
+    return torch.cat(parts).double().cpu().numpy()
 
 
 @contextlib.contextmanager
@@ -110,10 +131,11 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     """Judge each label by probabilities of a network that has not seen it.
 
-    The probabilities are calibrated first: one temperature, by which the labels are most
-    likely (Guo et al. 2017). A label is a suspect where another class is at least as likely
-    as it usually is among the samples of that class, and is the likeliest such one (confident
-    learning, Northcutt et al. 2021).
+    The probabilities are calibrated first, by the temperature at which the labels are most
+    likely (Guo et al. 2017). How often a class is labelled as which, ``P(label | true)``, is
+    counted among the samples that are of it most surely (in the manner of Patrini et al. 2017).
+    Then, by Bayes' rule, ``P(true | x, label)``: a label is a suspect where another class is
+    likelier.
 
     Parameters
     ----------
@@ -125,12 +147,11 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a sample: ``p_label`` (calibrated), ``suggested`` (number of the likeliest
-        class), ``p_suggested``, ``suspect``, and ``p_wrong``, the estimated probability that
-        the label is wrong: within 0.1 where probabilities are those of a calibrated network,
-        too low by up to 0.25 in short trainings with a third of the labels wrong. ``attrs``
-        has ``accuracy`` (held-out, against the labels as they are), ``temperature``, and
-        ``weak``, a sentence where the network cannot judge, else empty.
+        One row a sample: ``suspect``; ``p_wrong``, the estimated probability that the label is
+        wrong; ``p_label`` (calibrated); ``suggested`` (number of the likeliest true class) and
+        ``p_suggested``. ``attrs`` has ``accuracy`` (held-out, against the labels as they are),
+        ``temperature``, and ``weak``, a sentence where the network cannot judge, as hard samples
+        look like wrong ones to it, and ``p_wrong`` may be far off; else empty.
     """
     labels, chance = np.asarray(labels), np.asarray(pred_probs, float)
     if chance.ndim != 2 or labels.shape != chance.shape[:1] or not len(labels):
@@ -144,30 +165,137 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
         )
     temperature = _temperature(labels, chance)
     chance = _softmax(np.log(np.maximum(chance, 1e-12)) / temperature)
+    surest = np.argsort(-chance, axis=0, kind="stable")[: max(LEAST, round(SUREST * len(labels)))]
+    counts = np.stack([np.bincount(labels[rows], minlength=chance.shape[1]) for rows in surest.T])
+    noise = (counts + 0.5 / chance.shape[1]) / (len(surest) + 0.5)
+    true = _true_classes(labels, chance, noise)
     rows = np.arange(len(labels))
-    own = chance[rows, labels]
-    usual = np.array([
-        chance[labels == c, c].mean() if (labels == c).any() else 1.0
-        for c in range(chance.shape[1])
-    ])  # fmt: skip
-    likely = np.where(chance >= usual, chance, 0.0)
-    best = np.where(likely.any(axis=1), likely.argmax(axis=1), labels)
-    suspect = (best != labels) & (chance.argmax(axis=1) != labels)
-    wrong = _wrong(labels, chance, best, suspect)
-    guess = np.bincount(labels).max() / len(labels)
-    accuracy = float((chance.argmax(axis=1) == labels).mean())
+    best = true.argmax(axis=1)
     frame = pd.DataFrame(
-        {"p_label": own, "suggested": chance.argmax(axis=1), "p_suggested": chance.max(axis=1),
-         "suspect": suspect, "p_wrong": wrong}, index=pd.RangeIndex(len(labels), name="sample"),
+        {"suspect": best != labels, "p_wrong": 1 - true[rows, labels],
+         "p_label": chance[rows, labels], "suggested": best, "p_suggested": true[rows, best]},
+        index=pd.RangeIndex(len(labels), name="sample"),
     )  # fmt: skip
+    accuracy = float((chance.argmax(axis=1) == labels).mean())
+    guess = np.bincount(labels).max() / len(labels)
     weak = ""
-    if (accuracy - guess) / max(1 - guess, 1e-9) < WEAK:
+    # What the network says of the very surest: wrong labels leave no more possible.
+    peak = np.mean(
+        [chance[rows[: len(surest) // 5 + 1], c].mean() for c, rows in enumerate(surest.T)]
+    )
+    if accuracy - guess < WEAK * (peak - guess):
         weak = (
             f"the network agrees with {100 * accuracy:.0f}% of held-out labels, too few to judge "
             "them: train for longer, or with a larger network"
         )
     frame.attrs = {"accuracy": accuracy, "temperature": temperature, "weak": weak}
     return frame
+
+
+def _true_classes(labels: np.ndarray, chance: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Probability ``[N, C]`` of each class to be the true one of each sample.
+
+    The network, trained on the labels as they are, says ``P(label | x)``, which is ``sum_c
+    P(label | c) P(c | x)``: solved for ``P(c | x)`` by expectation maximisation. Then ``P(c | x,
+    label) ~ P(c | x) P(label | c)``.
+    """
+    true = chance.copy()
+    for _ in range(STEPS):
+        true *= (chance / np.maximum(true @ noise, 1e-12)) @ noise.T
+    joint = true * noise[:, labels].T
+    return joint / np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)
+
+
+def threshold_quality(
+    splits: "Splits | Dataset", *, percentile: float = 99.0, seed: int = 0, **settings: Any
+) -> pd.DataFrame:
+    """Judge labels by their margins beside those of samples that are wrong for certain.
+
+    One sample in C + 1, drawn at random, is given to a class of its own: these *threshold
+    samples* are learned as wrong labels are. A label is a suspect if its area under the margin
+    is no larger than that percentile of theirs (Pleiss et al. 2020), whatever the sampling
+    method does to margins. Two runs with other threshold samples judge all.
+
+    The expected precision is no part of the paper: a wrong label is taken to have the margin of
+    a threshold sample, and :func:`label_quality` of these, on whose labels the network was not
+    trained, estimates the share of wrong labels among all.
+
+    Parameters
+    ----------
+    splits
+        The data; its training samples are judged.
+    percentile
+        Of the margins of the threshold samples, in (0, 100]. At 99 nearly all wrong labels are
+        listed, and many others; at 50 a surer half of them.
+    seed
+        Of the threshold samples and the runs.
+    **settings
+        As for :func:`held_out_probabilities`.
+
+    Returns
+    -------
+    DataFrame
+        One row a sample: ``margin``, the area under the margin less the cutoff, mean of the runs
+        that judge it; ``suspect``; and ``p_wrong``. ``attrs`` as of :func:`label_quality`, of the
+        threshold samples, and ``share_wrong``, the estimated share of wrong labels.
+    """
+    train = training_samples(splits)
+    classes = len(train.classes)
+    count = len(train) // (classes + 1)
+    if not 0 < percentile <= 100:
+        raise InputError(f"percentile {percentile} is not allowed: give one in (0, 100]")
+    if count < FEWEST:
+        raise InputError(
+            f"{len(train)} samples of {classes} classes give {count} threshold samples, and "
+            f"{FEWEST} are needed: judge the labels by held_out_probabilities"
+        )
+    order = np.random.default_rng(seed).permutation(len(train))
+    drawn = [order[:count], order[count : 2 * count]]
+    runs = [_beside_threshold(train, fake, {"seed": seed + n} | settings)
+            for n, fake in enumerate(drawn)]  # fmt: skip
+    y = train.y.cpu().numpy()[np.concatenate(drawn)]
+    about = label_quality(y, np.concatenate([chances for _, chances in runs]))
+    share = float(about["p_wrong"].mean())
+    margins, wrong = np.full((2, 2, len(train)), np.nan)
+    for number, ((aum, _), fake) in enumerate(zip(runs, drawn, strict=True)):
+        judged = np.isfinite(aum)
+        judged[fake] = False
+        known = fake[np.isfinite(aum[fake])]
+        margins[number, judged] = aum[judged] - np.percentile(aum[known], percentile)
+        wrong[number, judged] = share * _density_ratio(aum[judged], aum[known])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a sample never trained on has none
+        margin, p_wrong = np.nanmean(margins, axis=0), np.nanmean(wrong.clip(max=1), axis=0)
+    frame = pd.DataFrame({"margin": margin, "suspect": margin <= 0, "p_wrong": p_wrong})
+    frame.attrs = about.attrs | {"share_wrong": share}
+    return frame.rename_axis("sample")
+
+
+def _beside_threshold(
+    train: "Dataset", fake: np.ndarray, settings: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Area under the margin ``[N]``, and probabilities ``[T, C]`` of the threshold samples."""
+    from budgetlab.data import Splits
+
+    y, classes = train.y.clone(), len(train.classes)
+    y[fake] = classes
+    made = replace(train, y=y, classes=(*train.classes, "threshold samples"))
+    own = Splits.of(made, made.select(fake), name="threshold")
+    with trained(own, **{"budget": 1.0, "evaluate_every": 0} | settings) as run:
+        aum = measures(run.record)["aum"].to_numpy()
+        return aum, _softmax(_logits(run, made.select(fake))[:, :classes])
+
+
+def _density_ratio(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """How many times as dense the known values are at each of the values; falls as they grow."""
+    from sklearn.isotonic import IsotonicRegression
+
+    both, is_known = (
+        np.concatenate([values, known]),
+        np.repeat([0.0, 1.0], [len(values), len(known)]),
+    )
+    share = IsotonicRegression(increasing=False).fit(both, is_known).predict(values)
+    return share / np.maximum(1 - share, 1e-9) * len(values) / max(len(known), 1)
 
 
 def _temperature(labels: np.ndarray, chance: np.ndarray) -> float:
@@ -184,64 +312,6 @@ def _temperature(labels: np.ndarray, chance: np.ndarray) -> float:
         return float((total - scaled[rows, labels]).mean())
 
     return float(np.exp(minimize_scalar(cost, bounds=(-3, 3), method="bounded").x))
-
-
-def _wrong(
-    labels: np.ndarray, chance: np.ndarray, best: np.ndarray, suspect: np.ndarray
-) -> np.ndarray:
-    """Probability that each label is wrong, by Bayes' rule.
-
-    How often a class is labelled as another, ``P(label | true)``, comes from the confident
-    counts first. The network, trained on the labels as they are, says ``P(label | x)``, which
-    is ``sum_c P(label | c) P(c | x)``: solved for ``P(c | x)`` by expectation maximisation. Then
-    ``P(true = c | x, label) ~ P(c | x) P(label | c)``, by which the counts are made again. Few
-    rounds, because in the end labels alone do not tell a wrong one from a hard sample.
-    """
-    rows, classes = np.arange(len(labels)), chance.shape[1]
-    counted = np.zeros((classes, classes))
-    np.add.at(counted, (np.where(suspect, best, labels), labels), 1)
-    for _ in range(ROUNDS):
-        # One sample more that is labelled right, and one spread over the others.
-        counted += np.eye(classes) + 1 / classes
-        noise = counted / counted.sum(axis=1, keepdims=True)
-        true = chance.copy()
-        for _ in range(STEPS):
-            true *= (chance / np.maximum(true @ noise, 1e-12)) @ noise.T
-        joint = true * noise[:, labels].T
-        joint /= joint.sum(axis=1, keepdims=True)
-        counted = np.zeros((classes, classes))
-        np.add.at(counted.T, labels, joint)
-    return 1 - joint[rows, labels]
-
-
-def suspects(
-    labels: np.ndarray, pred_probs: np.ndarray, *, ranked: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """List the suspected labels, the surest first, with the expected precision of the list.
-
-    Parameters
-    ----------
-    labels, pred_probs
-        As for :func:`label_quality`.
-    ranked
-        As from :func:`budgetlab.analysis.triage`, to have its columns beside.
-
-    Returns
-    -------
-    DataFrame
-        Rows of :func:`label_quality` that are suspects, by ``p_wrong``; column
-        ``expected_precision`` is the estimated share of wrong labels in the list down to that
-        row. ``attrs`` as there, and ``expected_precision`` of the whole list.
-    """
-    quality = label_quality(labels, pred_probs)
-    found = quality[quality["suspect"]].sort_values("p_wrong", ascending=False, kind="stable")
-    found = found.drop(columns="suspect")
-    found["expected_precision"] = found["p_wrong"].expanding().mean()
-    if ranked is not None:
-        found = found.join(ranked[[n for n in ranked if n not in found]])
-    whole = float(found["p_wrong"].mean()) if len(found) else float("nan")
-    found.attrs = quality.attrs | {"expected_precision": whole}
-    return found
 
 
 def precision_and_recall(

@@ -48,6 +48,7 @@ __all__ = [
 DESCRIPTIONS = {
     "none": "the images as they are",
     "standard": "crop with padding 4 and horizontal flip",
+    "flip": "horizontal flip alone, where flips keep the label",
     "mixup": "standard, then a blend of two images (Zhang et al. 2018)",
     "ricap": "standard, then four crops patched together (Takahashi et al. 2018)",
     "cutmix": "standard, then a box of another image (Yun et al. 2019)",
@@ -118,6 +119,7 @@ def build(
     makers: dict[str, Callable[[], Augmentation]] = {
         "none": Identity,
         "standard": lambda: Standard(flip),
+        "flip": lambda: Standard(flip, padding=0),
         "mixup": lambda: Mixup(alpha, flip, per_image, fidelity),
         "ricap": lambda: Ricap(alpha, flip, per_image, fidelity),
         "cutmix": lambda: CutMix(alpha, flip, per_image, fidelity),

@@ -242,13 +242,12 @@ class Standard:
         Whether to flip; False for digits and house numbers, whose meaning would change.
     padding
         Black pixels on each side before cropping, at most an eighth of the shorter side
-        of the image: 4 of 32 pixels as in the paper, 1 of 8.
+        of the image: 4 of 32 pixels as in the paper, 1 of 8. With 0 nothing is cropped.
     """
-
-    name = "standard"
 
     def __init__(self, flip: bool = True, padding: int = 4):
         self.flip, self.padding = flip, padding
+        self.name = "standard" if padding else "flip"
 
     def crop(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Draw and apply; each image gets its own place and its own coin."""

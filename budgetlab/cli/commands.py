@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, RunError, one_line, unknown
+from budgetlab.errors import InputError, RunError, counted, one_line, unknown
 from budgetlab.records import plain
 from budgetlab.sweeps.grid import Lists, values_of
 
@@ -66,7 +66,6 @@ class Resume:
         from budgetlab.training import Run
 
         _named(self.method)
-
         run = Run.resume(
             self.record, data_root=self.data_root, dataset=self.dataset or None,
             epochs=self.epochs or None,
@@ -129,7 +128,7 @@ def _sweep(runs: "sweeps.Sweep") -> int:
 def _swept(runs: "sweeps.Sweep") -> str:
     counts = ", ".join(f"{count} {status}" for status, count in runs.counts.items())
     kept = sum(row["how"] == "kept" and row["status"] == "finished" for row in runs.rows)
-    lines = [f"{len(runs)} runs: {counts}" + (f" ({kept} from before)" if kept else "")]
+    lines = [f"{counted(len(runs), 'run')}: {counts}" + (f" ({kept} from before)" if kept else "")]
     lines += [f"failed: {name}: {reason}" for name, reason in runs.failed.items()]
     if runs.failed:
         lines.append("to try these again: the same command with --retry")
@@ -165,7 +164,6 @@ class Compare:
         """Compare; returns the exit code."""
         from budgetlab import analysis
 
-        _need_records(self.records)
         frame = analysis.compare(self.records, baseline=self.baseline)
         if self.out is not None:
             analysis.export(frame, self.out)
@@ -189,14 +187,14 @@ class Report:
         """Write the page; returns the exit code."""
         from budgetlab import report
 
-        _need_records(self.records)
         print(report.write(self.records, self.out))
         return DONE
 
 
 @dataclass
 class Inspect:
-    """Load data and say what was found, without training: splits, classes, copies, oddities."""
+    """Load data and say what was found: splits, classes, copies, oddities; and, in short trainings,
+    which labels are probably wrong and which augmentation suits."""
 
     dataset: Positional[str]
     """folder:PATH, npz:PATH, or a built-in name."""
@@ -213,9 +211,16 @@ class Inspect:
     data_root: Path = Path("data")
     """Folder for downloads and caches."""
     augmentations: bool = False
-    """Also compare no augmentation, crops, and crops with flips, in short trainings."""
+    """Also compare no augmentation, crops, flips, and crops with flips, in short trainings."""
+    suspects: Literal["none", "folds", "threshold"] = "none"
+    """Also list labels that are probably wrong, by held-out folds or by threshold samples."""
+    out: Path | None = None
+    """Also write the suspects to a file: .csv, .md or .tex."""
     epochs: int = 30
-    """Epochs of these trainings: as many as you will train for."""
+    """Epochs of these trainings: as many as you will train for; likewise the next three."""
+    batch_size: int = 128
+    lr: float = 0.1
+    model: str = "auto"
     json: bool = False
     """Print one JSON object on standard output."""
 
@@ -223,22 +228,29 @@ class Inspect:
         """Inspect; returns the exit code."""
         from budgetlab import analysis, data
 
+        if self.out is not None and self.suspects == "none":
+            raise InputError(f"'{self.out}' is for suspects: give --suspects folds or threshold")
         splits = data.load(
             self.dataset, limit=self.limit, size=self.image_size or None, flip=self.flip,
             drop_copies=self.drop_copies, edits=self.edits, root=self.data_root, progress=False,
         )  # fmt: skip
         assert splits.intake is not None
-        if not self.json:
-            print(splits.intake)
-        said: dict[str, Any] = {}
+        said, show = splits.intake.to_dict(), (lambda *_: None) if self.json else print
+        show(splits.intake)
+        settings = {"epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr,
+                    "model": self.model, "budget": 1.0}  # fmt: skip
         if self.augmentations:
-            compared = analysis.compare_augmentations(splits, epochs=self.epochs, budget=1.0)
-            rows = compared.reset_index().to_dict("records")
-            said = {"augmentations": rows, "advice": compared.attrs["advice"]}
-            if not self.json:
-                print(analysis.table(compared.reset_index()), compared.attrs["advice"], sep="\n")
+            arms = analysis.compare_augmentations(splits, **settings).reset_index()
+            said |= {"augmentations": arms.to_dict("records"), "advice": arms.attrs["advice"]}
+            show(f"{analysis.table(arms)}\n{arms.attrs['advice']}")
+        if self.suspects != "none":
+            found = analysis.find_suspects(splits, by=self.suspects, **settings)
+            said |= {"suspects": found.to_dict("records")} | found.attrs
+            if self.out is not None:
+                analysis.export(found, self.out)
+            show(f"{analysis.table(found.head(20))}\n{found.attrs['note']}")
         if self.json:
-            _print_json(splits.intake.to_dict() | said)
+            _print_json(said)
         return DONE
 
 
@@ -258,12 +270,11 @@ class List:
         for method in self.method:
             _named(method)
         described = _described(self.what)
+        width = max(map(len, described))
         if self.json:
             _print_json(described)
-            return DONE
-        width = max(map(len, described))
-        for name, text in described.items():
-            print(f"{name:{width}}  {text}")
+        else:
+            print("\n".join(f"{name:{width}}  {text}" for name, text in described.items()))
         return DONE
 
 
@@ -284,15 +295,13 @@ class Demo:
 def _described(what: str) -> dict[str, str]:
     if what not in LISTS:
         raise unknown("list", what, LISTS)
-    from budgetlab import augment, budget, data, methods, models, presets
+    from budgetlab import analysis, augment, budget, data, methods, models, presets
 
     if what == "schedules":
         return {name: text for name, (text, _) in budget.SCHEDULES.items()}
     if what == "measures":
-        from budgetlab.analysis import described
-
         return {row.measure: row.meaning + (f" ({row.hard} is hard)" if row.hard else "")
-                for row in described().itertuples()}  # fmt: skip
+                for row in analysis.described().itertuples()}  # fmt: skip
     modules = {"datasets": data, "models": models, "methods": methods, "augmentations": augment,
                "presets": presets}  # fmt: skip
     return modules[what].describe()
@@ -305,11 +314,6 @@ def _named(method: str) -> str:
     from budgetlab import samplers
 
     return samplers.from_module(method)
-
-
-def _need_records(records: tuple[Path, ...]) -> None:
-    if not records:
-        raise InputError("no record was given: name the folder of a record, such as runs")
 
 
 def _train(run: "Run", as_json: bool) -> int:

@@ -48,7 +48,7 @@ def image_grid(
     classes
         Names of the classes, for the label under each image; by default those of the
         record. A frame without them shows the number of the class. Where a frame suggests
-        another class, as :func:`budgetlab.analysis.triage` does with ``pred_probs``, that is
+        another class, as :func:`budgetlab.analysis.triage` does beside held-out folds, that is
         shown below: ``cat?`` under ``dog``.
     ax
         Where to draw; a new figure by default.

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.config import RENAMED
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, counted
 from budgetlab.records.format import (
     EPOCH_COLUMNS,
     FORMAT,
@@ -77,7 +77,7 @@ class Record:
             "test accuracy": "not evaluated" if accuracy is None else f"{accuracy:.2%}",
             "cost": f"{summary.get('trained_samples') or 0:,} samples trained on, "
             f"{summary.get('looked_samples') or 0:,} run forward only, {flops or 0:.3g} flops",
-            "status": f"{self.status}, {self._counted_epochs()} epochs",
+            "status": f"{self.status}, {counted(self._counted_epochs(), 'epoch')}",
         }
         cells = (f"<tr><th>{k}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
         return f"<table>{''.join(cells)}</table>"
@@ -263,7 +263,7 @@ def open_records(records: Records) -> list[Record]:
             except InputError as error:
                 problems.append(str(error))
     if not opened:
-        raise InputError(problems[0] if problems else "no record was given: give at least one")
+        raise InputError(problems[0] if problems else "no record was given: name one, such as runs")
     for problem in problems:
         warnings.warn(f"{problem}; this record is left out", RecordWarning, stacklevel=2)
     return list(opened.values())

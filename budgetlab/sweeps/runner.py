@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgetlab import presets
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, counted
 from budgetlab.sweeps.dispatch import Dispatcher, InProcess, connect, processes, slots_for
 from budgetlab.sweeps.grid import FIELDS, Grid, names, product, varied, with_known_names
 from budgetlab.sweeps.trials import RunIndex, Trial, forget_data, packed
@@ -125,7 +125,7 @@ class Sweep:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        return f"Sweep({len(self.runs)} runs: {counts}; iterate it, or .run(), to train)"
+        return f"Sweep({counted(len(self.runs), 'run')}: {counts}; iterate it, or .run(), to train)"
 
     def __len__(self) -> int:
         return len(self.runs)

@@ -22,7 +22,7 @@ from budgetlab.devices import (
     describe_hardware,
     using_threads,
 )
-from budgetlab.errors import InputError, RunError
+from budgetlab.errors import InputError, RunError, counted
 from budgetlab.history import History
 from budgetlab.records import Record, RecordWriter, open_record
 from budgetlab.training import checkpoint, inputs, limits
@@ -135,7 +135,7 @@ class Run:
         ]
         if self.splits.skipped:
             first = self.splits.skipped[0]
-            notes.append(f"{len(self.splits.skipped)} files were skipped, first: {first}")
+            notes.append(f"skipped: {counted(len(self.splits.skipped), 'file')}, first {first}")
         return notes
 
     def _limit_in_words(self) -> str:
