@@ -15,7 +15,7 @@ from PIL import Image
 
 from budgetlab import analysis, cli, data
 from budgetlab.config import RunConfig
-from budgetlab.data.images import decode_all
+from budgetlab.data.images import read_images
 from budgetlab.errors import InputError
 from budgetlab.records import open_record
 from budgetlab.records.lock import holder
@@ -146,7 +146,10 @@ class Targets:
     def _read_image(self, ending: str, content: bytes) -> None:
         # Beside a good one: it alone must be left out, and the others come through.
         (self.images / f"bad.{ending}").write_bytes(content)
-        decoded = decode_all(self.images, [f"bad.{ending}", "good.png"], 8, progress=False)
+        decoded = read_images(
+            self.images, [f"bad.{ending}", "good.png"], np.arange(2), stamp="", size=8,
+            root=self.images, keep=False, progress=False,
+        )  # fmt: skip
         assert 1 in decoded.kept
         assert len(decoded.x) + len(decoded.skipped) == 2
 

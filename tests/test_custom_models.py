@@ -95,11 +95,6 @@ def test_a_network_of_the_kit_takes_no_other_on_resuming(train):
         Run.resume(train().writer.path, model=TwoLayers)
 
 
-def test_a_name_alone_is_not_enough(config):
-    with pytest.raises(InputError, match="give it again with model="):
-        Run(config.replace(model="own:Nobody-123456"))
-
-
 class Tuple(TwoLayers):
     def forward(self, x):
         return (x,)

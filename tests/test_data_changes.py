@@ -61,11 +61,6 @@ def test_stratified_keeps_the_share_of_every_class(y, share, seed):
         assert abs((y[chosen] == label).sum() - exact) < 1
 
 
-def test_stratified_by_hand():
-    y = np.array([0] * 6 + [1] * 3 + [2] * 3)
-    assert np.bincount(y[stratified(y, 4, generator())]).tolist() == [2, 1, 1]
-
-
 def test_imbalance_profile_by_hand():
     y = np.repeat(np.arange(3), 100)
     # 100 * 100 ** (-k / 2) for k = 0, 1, 2.
@@ -131,11 +126,6 @@ def test_instance_noise_changes_exactly_the_share_whatever_the_data(y, rate, see
     noisy = noisy_labels(y, 5, rate, "instance", generator(seed), x)
     assert (noisy != y).sum() == round(rate * len(y))
     assert ((noisy >= 0) & (noisy < 5)).all()
-
-
-def test_instance_noise_needs_the_samples():
-    with pytest.raises(InputError, match="needs the samples"):
-        noisy_labels(np.array([0, 1]), 2, 0.5, "instance", generator())
 
 
 def test_a_sample_is_judged_by_a_model_that_has_not_seen_its_label():

@@ -1,7 +1,6 @@
 """Class folders, mini-ImageNet: what is read, how, and what is left out."""
 
 import os
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -51,19 +50,21 @@ def test_without_a_test_folder_a_fifth_of_each_class_is_held_out(pets, tmp_path)
     assert read(pets, tmp_path, seed=1).fingerprint != data.fingerprint
 
 
-def test_train_test_and_val_folders(tmp_path):
-    top = tmp_path / "split"
-    for part, count in (("train", 3), ("test", 2), ("val", 1)):
-        for number in range(count):
-            picture(top / part / "a" / f"{number}.png", (10, 0, 0))
-            picture(top / part / "b" / f"{number}.png", (20, 0, 0))
-    data = read(top, tmp_path)
-    assert [len(part) for part in (data.train, data.val, data.test)] == [6, 2, 4]
-    for part in (data.train, data.val, data.test):
-        assert (part.x[:, 0, 0, 0] == 10 + 10 * part.y).all()
-    picture(top / "test" / "c" / "0.png", (30, 0, 0))
+def test_a_class_of_the_test_images_alone_is_refused(tmp_path):
+    for part, classes in (("train", "ab"), ("test", "abc")):
+        for name in classes:
+            picture(tmp_path / "split" / part / name / "0.png", (10, 0, 0))
     with pytest.raises(InputError, match="class 'c'"):
-        read(top, tmp_path)
+        read(tmp_path / "split", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [("RGBA", (255, 0, 0, 255), 0), ("RGBA", (255, 0, 0, 0), 255), ("LA", (0, 51), 204)],
+)
+def test_what_is_transparent_shows_white(mode, colour, expected, tmp_path):
+    picture(tmp_path / "one.png", colour, mode=mode)
+    assert images.decode(tmp_path / "one.png", None)[1, 3, 4] == expected
 
 
 def test_second_load_decodes_nothing_and_a_change_decodes_again(pets, tmp_path, monkeypatch):
@@ -83,7 +84,7 @@ def test_an_unreadable_image_is_skipped_counted_and_reported(pets, tmp_path):
     (pets / "cat" / "4.png").write_bytes((pets / "cat" / "4.png").read_bytes()[:40])
     (pets / "dog" / "fake.jpg").write_text("no image")
     for _ in range(2):
-        with pytest.warns(UserWarning, match=r"2 of the files .* are skipped: cat/4\.png"):
+        with pytest.warns(UserWarning, match=r"skipped in .*: cat/4\.png.* \(2 files\)"):
             data = read(pets, tmp_path)
         assert len(data.train) + len(data.test) == 19
         assert [entry.split(":")[0] for entry in data.skipped] == ["cat/4.png", "dog/fake.jpg"]
@@ -97,7 +98,7 @@ def test_links_are_followed_and_said_and_no_circle_is(pets, tmp_path):
     (pets / "owl").symlink_to(tmp_path / "outside")
     (pets / "dog" / "back").symlink_to(pets / "dog")
     (pets / "dog" / "gone.png").symlink_to(pets / "nothing.png")
-    with pytest.warns(UserWarning, match="2 of the files"):
+    with pytest.warns(UserWarning, match="skipped in"):
         data = read(pets, tmp_path)
     assert data.train.classes == ("cat", "dog", "owl")
     assert len(data.train) + len(data.test) == 22
@@ -105,7 +106,7 @@ def test_links_are_followed_and_said_and_no_circle_is(pets, tmp_path):
         "dog/back: a link to a folder that is read already",
         "dog/gone.png: a link to nothing",
     )
-    assert "2 files are links, and were followed" in data.intake.odd
+    assert "links, which were followed: 2 files" in data.intake.odd
 
 
 def test_mixed_sizes_become_32_and_one_size_is_kept(tmp_path):
@@ -119,13 +120,6 @@ def test_mixed_sizes_become_32_and_one_size_is_kept(tmp_path):
     assert read(top, tmp_path).train.sample_shape == (3, 32, 32)
 
 
-def test_large_images_of_one_size_are_made_small(tmp_path):
-    for name in ("a", "b"):
-        for number in range(5):
-            picture(tmp_path / "large" / name / f"{number}.jpg", (9, 9, 9), size=(300, 200))
-    assert read(tmp_path / "large", tmp_path).train.sample_shape == (3, 32, 32)
-
-
 def test_the_shorter_side_is_resized_and_the_centre_cut(tmp_path):
     wide = Image.new("RGB", (96, 32), "red")
     wide.paste(Image.new("RGB", (32, 32), "blue"), (32, 0))
@@ -135,32 +129,6 @@ def test_the_shorter_side_is_resized_and_the_centre_cut(tmp_path):
     assert cut.shape == (3, 16, 16)
     assert (cut[2, :, 2:-2] > 250).all()
     assert (cut[0, :, 2:-2] < 5).all()
-
-
-@pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
-    [
-        ("L", 77, (77, 77, 77)),
-        ("1", 1, (255, 255, 255)),
-        ("RGB", (1, 2, 3), (1, 2, 3)),
-        ("RGBA", (255, 0, 0, 255), (255, 0, 0)),
-        ("RGBA", (255, 0, 0, 0), (255, 255, 255)),
-        ("LA", (0, 51), (204, 204, 204)),
-        ("I;16", 256 * 40 + 3, (40, 40, 40)),
-    ],
-)
-def test_every_mode_becomes_rgb(mode, colour, expected, tmp_path):
-    picture(tmp_path / "one.png", colour, mode=mode)
-    assert images.decode(tmp_path / "one.png", None)[:, 3, 4].tolist() == list(expected)
-
-
-def test_palette_and_cmyk(tmp_path):
-    Image.new("RGB", (9, 9), (200, 100, 0)).quantize(4).save(tmp_path / "palette.gif")
-    assert images.decode(tmp_path / "palette.gif", None)[:, 0, 0].tolist() == [200, 100, 0]
-    picture(tmp_path / "print.jpg", (0, 255, 255, 0), mode="CMYK")
-    red = images.decode(tmp_path / "print.jpg", None)[:, 5, 5]
-    assert red[0] > 240
-    assert red[1:].max() < 15
 
 
 def test_exif_orientation_is_applied(tmp_path):
@@ -216,7 +184,7 @@ def test_nothing_readable_is_refused(tmp_path):
         (tmp_path / "bad" / name).mkdir(parents=True)
         for number in range(5):
             (tmp_path / "bad" / name / f"{number}.png").write_text("no image")
-    with pytest.raises(InputError, match="none of the 10 images"):
+    with pytest.raises(InputError, match="none of 10 images"):
         read(tmp_path / "bad", tmp_path)
 
 
@@ -264,9 +232,3 @@ def test_mini_imagenet_says_what_is_missing(tmp_path):
     (top / "val.csv").write_bytes(b"filename,label\nn\0.jpg,a\n")
     with pytest.raises(InputError, match=r"null character in 'n\\x00.jpg,a'"):
         load("mini-imagenet", root=tmp_path)
-
-
-def test_a_clean_folder_gives_no_warning(pets, tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        read(pets, tmp_path)

@@ -87,6 +87,8 @@ def test_without_a_test_set_a_fifth_is_held_out(tmp_path):
             "another shape",
         ),
         ({"x": images(20, 8, 8), "y": np.array([None] * 20)}, "Python objects"),
+        ({"x": images(20, 0, 8), "y": Y}, "1 pixel or more"),
+        ({"x": images(20, 8, 8), "y": Y, "classes": ["a", "a"]}, "two classes are called 'a'"),
     ],
 )
 def test_refused_in_one_sentence(arrays, says, tmp_path):

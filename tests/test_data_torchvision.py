@@ -42,9 +42,7 @@ def cifar10(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR10, "train_list", train)
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", sums]])
     monkeypatch.setattr(
-        datasets.CIFAR10,
-        "meta",
-        {"filename": "batches.meta", "key": "label_names", "md5": meta},
+        datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": meta}
     )
     return tmp_path
 

@@ -17,10 +17,17 @@ from torch.utils.data import Sampler as TorchSampler
 
 from budgetlab import samplers
 from budgetlab.augment import AugmentedBatch
-from budgetlab.budget import Budget, Costs, Ledger, model_costs
+from budgetlab.budget import Costs, Ledger, model_costs
 from budgetlab.config import RunConfig
-from budgetlab.custom_loop.history import LoopHistory, PendingBatch, measure_batch
-from budgetlab.custom_loop.items import about_data, collate, labels_of, logits_of
+from budgetlab.custom_loop.history import (
+    LoopHistory,
+    PendingBatch,
+    about_data,
+    collate,
+    labels_of,
+    logits_of,
+    measure_batch,
+)
 from budgetlab.devices import describe_hardware
 from budgetlab.errors import InputError
 from budgetlab.presets import Settings, takes_settings
@@ -38,9 +45,8 @@ class BudgetSampler(TorchSampler[list[int]]):
     pass over the loader is one epoch; batches end when the budget is spent. It has a length
     where the method knows beforehand how many batches an epoch has.
 
-    With worker processes the loader asks for batches ahead, so a method that looks sees
-    the network as it was a few steps before. One process trains: there is no support
-    for distributed training.
+    With worker processes the loader asks ahead, so a method that looks sees the network as it
+    was a few steps before. One process trains, not several.
 
     Parameters
     ----------
@@ -51,9 +57,9 @@ class BudgetSampler(TorchSampler[list[int]]):
         Sampling method by name.
     model
         The network that is trained, for methods that look at samples first and for a
-        budget in ``flops``. Looks run it in evaluation mode without a gradient on what
-        the data set gives, on the device of its first weight. It gives logits, or something
-        with ``logits``; of items that are dicts it is given all but the label by name.
+        budget in ``flops``. Looks run it in evaluation mode without a gradient, on the device
+        of its first weight. It gives logits, or something with ``logits``; of items that are
+        dicts it is given all but the label by name.
     proxy
         What another network has found, for methods that need one (``rho-loss``, the
         pruned core sets): ``bl.samplers.ProxyRun(history, losses)``.
@@ -131,6 +137,8 @@ class BudgetSampler(TorchSampler[list[int]]):
             validation_size=int(proxy is not None),
             train_proxy=self._found_by_proxy,
         )
+        self.sampler, self.ledger, self.budget = (
+            self.stream.sampler, self.stream.ledger, self.stream.budget)  # fmt: skip
         if self.sampler.proxy is not None and proxy is None:
             raise InputError(
                 f"method '{self.config.method}' needs what another network has found: give "
@@ -163,21 +171,6 @@ class BudgetSampler(TorchSampler[list[int]]):
     def _found_by_proxy(self, plan: ProxyPlan, generator: torch.Generator) -> ProxyRun:
         assert self._proxy is not None
         return self._proxy
-
-    @property
-    def sampler(self) -> samplers.Sampler:
-        """The method."""
-        return self.stream.sampler
-
-    @property
-    def ledger(self) -> Ledger:
-        """What has been spent."""
-        return self.stream.ledger
-
-    @property
-    def budget(self) -> Budget:
-        """What may be spent."""
-        return self.stream.budget
 
     @property
     def finished(self) -> bool:

@@ -53,10 +53,15 @@ def stratified(y: np.ndarray, count: int, generator: np.random.Generator) -> np.
     order = generator.permutation(len(labels))
     first = order[np.argsort(-remainder[order], kind="stable")]
     quota[first[: count - quota.sum()]] += 1
-    chosen = [
-        generator.permutation(np.flatnonzero(y == label))[:size]
-        for label, size in zip(labels, quota, strict=True)
-    ]
+    return _of_each(y, labels, quota, generator)
+
+
+def _of_each(
+    y: np.ndarray, labels: np.ndarray, sizes: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Positions, ascending, of so many of each class."""
+    chosen = [generator.permutation(np.flatnonzero(y == label))[:size]
+              for label, size in zip(labels, sizes, strict=True)]  # fmt: skip
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
@@ -90,11 +95,7 @@ def imbalanced(y: np.ndarray, ratio: float, generator: np.random.Generator) -> n
     profile = ratio ** (-np.arange(len(labels)) / max(1, len(labels) - 1))
     largest = (sizes / profile).min()
     keep = np.maximum(1, np.rint(largest * profile)).astype(np.int64)
-    chosen = [
-        generator.permutation(np.flatnonzero(y == label))[:size]
-        for label, size in zip(labels, keep, strict=True)
-    ]
-    return np.sort(np.concatenate(chosen)).astype(np.int64)
+    return _of_each(y, labels, keep, generator)
 
 
 def redundant(

@@ -1,9 +1,7 @@
 """Copies of samples, within and across splits: the same values, or images that look the same."""
 
 import hashlib
-from collections.abc import Mapping
-from itertools import combinations
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgetlab.data.samples import Dataset
-from budgetlab.errors import InputError
+from budgetlab.data.samples import Dataset, Splits
+from budgetlab.errors import InputError, counted
 
-if TYPE_CHECKING:
-    from budgetlab.data.samples import Splits
-
-__all__ = ["counted", "duplicates", "find_copies", "perceptual_hash", "without_copies"]
+__all__ = ["count_copies", "duplicates", "find_copies", "perceptual_hash", "without_copies"]
 
 HASH_SIDE, HASH_KEPT = 32, 8
 BANDS = 4
+# What is left of one side where an image was stretched to another aspect ratio and then cut to
+# a square: from 15:16 to 1:2, in steps of 8%. So many ways to be alike ask for a closer likeness.
+LEFT = np.geomspace(0.9375, 0.5, 9)
+CUTS = [(1.0, 1.0), *((share, 1.0) for share in LEFT), *((1.0, share) for share in LEFT)]
+LIKER = 0.5
 # Near copies differ in at most so many bits of 64, and their small versions correlate.
 MOST_BITS = 10
 SMALL_SIDE = 16
@@ -54,7 +54,7 @@ def _first_of(parts: list[Tensor]) -> np.ndarray:
     return np.array([first.setdefault(one, n) for n, one in enumerate(digests)], np.int64)
 
 
-def perceptual_hash(x: Tensor) -> np.ndarray:
+def perceptual_hash(x: Tensor, cuts: Sequence[tuple[float, float]] = CUTS[:1]) -> np.ndarray:
     """Hash images so that those that look the same have nearly the same bits.
 
     The signs of the 8x8 lowest frequencies of the grey image about their median (pHash,
@@ -64,38 +64,52 @@ def perceptual_hash(x: Tensor) -> np.ndarray:
     ----------
     x
         uint8 ``[N, C, H, W]``.
+    cuts
+        Shares of width and height, in (0, 1], of the middle that is hashed; by default all.
 
     Returns
     -------
     numpy.ndarray
-        uint64 ``[N]``.
+        uint64 ``[K, N]``, one row a cut.
     """
-    places = np.arange(HASH_SIDE)
-    waves = np.cos(np.pi * (places + 0.5) * np.arange(HASH_KEPT)[:, None] / HASH_SIDE)
-    waves = waves.astype(np.float32)
-    hashes = [np.empty(0, np.uint64)]
-    for part in x.split(4096):
-        grey = F.adaptive_avg_pool2d(part.float().mean(1, keepdim=True), HASH_SIDE)[:, 0].numpy()
-        low = (waves @ grey @ waves.T).reshape(len(part), HASH_KEPT**2)
-        # The mean brightness says nothing of what is seen.
-        bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
-        bits[:, 0] = False
-        hashes.append(np.packbits(bits, axis=1).view(np.uint64)[:, 0])
-    return np.concatenate(hashes)
+    hashes = np.empty((len(cuts), len(x)), np.uint64)
+    for start in range(0, len(x), 4096):
+        part = x[start : start + 4096].float().mean(1, keepdim=True)
+        grey = F.adaptive_avg_pool2d(part, HASH_SIDE)[:, 0].numpy()
+        for row, (width, height) in zip(hashes, cuts, strict=True):
+            low = _waves(height) @ grey @ _waves(width).T
+            low = low.reshape(len(part), HASH_KEPT**2)
+            # The mean brightness says nothing of what is seen.
+            bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
+            bits[:, 0] = False
+            row[start : start + 4096] = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+    return hashes
+
+
+def _waves(share: float) -> np.ndarray:
+    """Lowest cosine waves ``[HASH_KEPT, HASH_SIDE]`` over the share in the middle of a side."""
+    places = np.arange(HASH_SIDE) + 0.5
+    # How much of each pixel lies within the share.
+    edge = HASH_SIDE * (1 - share) / 2
+    inside = np.clip(np.minimum(places + 0.5 - edge, HASH_SIDE - edge - places + 0.5), 0, 1)
+    at = np.clip((places - edge) / share, 0, HASH_SIDE)
+    waves = np.cos(np.pi * at * np.arange(HASH_KEPT)[:, None] / HASH_SIDE) * inside
+    return waves.astype(np.float32)
 
 
 def find_copies(
-    splits: "Splits",
+    splits: Splits,
     *,
     near: bool = True,
     likeness: float = LIKENESS,
     embedding: Mapping[str, np.ndarray] | None = None,
+    stretched: bool = False,
 ) -> pd.DataFrame:
     """Find exact and near copies, within and across the splits.
 
     Images are near copies if their :func:`perceptual_hash` differs in few bits and small
-    versions of them correlate: another compression, size or
-    brightness, not another crop or a mirrored image.
+    versions of them correlate: another compression, size or brightness, not another crop or a
+    mirrored image.
 
     Parameters
     ----------
@@ -105,11 +119,14 @@ def find_copies(
         Also look for near copies; of points and vectors there are only exact ones, unless an
         embedding is given.
     likeness
-        Least correlation of near copies, or least cosine of their embeddings, up to 1. Small
-        drawings and digits that are no copies reach 0.97 at times.
+        Least correlation of near copies, or least cosine of their embeddings, up to 1. Digits
+        that are no copies reach 0.97 at times.
     embedding
         Vectors ``[N, D]`` by split (train, val, test), such as features of a trained network:
         samples are near copies by the angle between them.
+    stretched
+        Also look for copies that were given another aspect ratio, up to twice as long, before
+        images were cut to a square: ten times the work. Loading does so where it cuts.
 
     Returns
     -------
@@ -132,7 +149,7 @@ def find_copies(
             raise InputError("embedding does not have one vector for each sample of each split")
         pairs = _close_pairs(np.concatenate(vectors)[distinct], likeness)
     elif near and xs[0].ndim == 4:
-        pairs = _alike_pairs(xs, distinct, likeness)
+        pairs = _alike_pairs(xs, distinct, likeness, CUTS if stretched else CUTS[:1])
     if pairs is not None:
         group = distinct[_first_linked(pairs, len(distinct))][np.searchsorted(distinct, first)]
     sizes = np.bincount(group, minlength=len(own))
@@ -154,16 +171,51 @@ def find_copies(
     return frame[["group", "split", "sample", "origin", "label", "kind"]].reset_index(drop=True)
 
 
-def _alike_pairs(xs: list[Tensor], distinct: np.ndarray, likeness: float) -> np.ndarray:
+def _alike_pairs(
+    xs: list[Tensor], distinct: np.ndarray, likeness: float, cuts: Sequence[tuple[float, float]]
+) -> np.ndarray:
     """Pairs ``[M, 2]`` of places in ``distinct`` whose images look the same."""
-    hashes = np.concatenate([perceptual_hash(x) for x in xs])[distinct]
+    hashes = np.concatenate([perceptual_hash(x, cuts) for x in xs], axis=1)[:, distinct]
     seen = np.concatenate([_small(part) for x in xs for part in x.split(4096)])[distinct]
-    seen -= seen.mean(axis=1, keepdims=True)
-    seen /= np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-6)
-    pairs = _candidates(hashes)
-    near = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]) <= MOST_BITS
-    pairs = pairs[near]
-    return pairs[np.einsum("ij,ij->i", seen[pairs[:, 0]], seen[pairs[:, 1]]) >= likeness]
+    pairs = _candidates(hashes[0], hashes[0])
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    found = [pairs[_correlations(seen[pairs[:, 0]], seen[pairs[:, 1]]) >= likeness]]
+    for cut, middles in zip(cuts[1:], hashes[1:], strict=True):
+        pairs = _candidates(middles, hashes[0])
+        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        if len(pairs):
+            alike = _cut_likeness(xs, distinct[pairs[:, 0]], seen[pairs[:, 1]], *cut)
+            found.append(pairs[alike >= 1 - LIKER * (1 - likeness)])
+    return np.concatenate(found)
+
+
+def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Correlation ``[M]`` of the rows of two arrays ``[M, D]``."""
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    size = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.einsum("ij,ij->i", a, b) / np.maximum(size, 1e-9)
+
+
+def _cut_likeness(
+    xs: list[Tensor], rows: np.ndarray, seen: np.ndarray, width: float, height: float
+) -> np.ndarray:
+    """Correlation ``[M]`` of the middles of images with small versions of others.
+
+    The largest over shares a little smaller and larger, which lie between those that are tried.
+    """
+    starts = np.cumsum([0, *(len(x) for x in xs)])
+    part = np.searchsorted(starts, rows, side="right") - 1
+    x = torch.stack([xs[k][row - starts[k]] for k, row in zip(part, rows, strict=True)]).float()
+    best = np.full(len(rows), -1.0)
+    for change in (0.97, 1.0, 1.03):
+        sides = [
+            max(1, round(side * min(1.0, share * (change if share < 1 else 1))))
+            for side, share in zip(x.shape[2:], (height, width), strict=True)
+        ]
+        top, left = ((side - kept) // 2 for side, kept in zip(x.shape[2:], sides, strict=True))
+        middle = x[:, :, top : top + sides[0], left : left + sides[1]]
+        best = np.maximum(best, _correlations(_small(middle), seen))
+    return best
 
 
 def _close_pairs(vectors: np.ndarray, likeness: float) -> np.ndarray:
@@ -192,20 +244,25 @@ def _small(x: Tensor) -> np.ndarray:
     return F.adaptive_avg_pool2d(x.float(), SMALL_SIDE).flatten(1).numpy()
 
 
-def _candidates(hashes: np.ndarray) -> np.ndarray:
-    """Pairs ``[M, 2]`` of hashes that agree in a quarter of their bits, each once."""
+def _candidates(asked: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Pairs ``[M, 2]`` of places in two lists of hashes that differ in few bits, each once.
+
+    Those that agree in a quarter of their bits are compared.
+    """
     found = [np.empty((0, 2), np.int64)]
     for band in range(BANDS):
-        part = (hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF)
-        order = np.argsort(part, kind="stable")
-        ends = np.flatnonzero(np.diff(part[order])) + 1
-        for bucket in np.split(order, ends):
-            if 1 < len(bucket) <= MOST_IN_BUCKET:
-                found.append(np.array([*combinations(bucket, 2)], np.int64))
+        ours, theirs = ((h >> np.uint64(16 * band)) & np.uint64(0xFFFF) for h in (asked, known))
+        order = np.argsort(theirs, kind="stable")
+        first, last = (np.searchsorted(theirs[order], ours, side) for side in ("left", "right"))
+        count = np.where(last - first <= MOST_IN_BUCKET, last - first, 0)
+        a = np.repeat(np.arange(len(ours)), count)
+        b = order[np.arange(len(a)) + np.repeat(first - (count.cumsum() - count), count)]
+        near = np.bitwise_count(asked[a] ^ known[b]) <= MOST_BITS
+        found.append(np.stack([a[near], b[near]], axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
 
-def counted(copies: pd.DataFrame) -> dict[str, int]:
+def count_copies(copies: pd.DataFrame) -> dict[str, int]:
     """Count copies by kind and split, such as ``exact within train`` or ``near test in train``.
 
     Parameters
@@ -226,15 +283,20 @@ def counted(copies: pd.DataFrame) -> dict[str, int]:
 
 
 def without_copies(
-    train: Dataset, val: Dataset | None, test: Dataset, *, near: bool, odd: list[str]
+    train: Dataset,
+    val: Dataset | None,
+    test: Dataset,
+    *,
+    near: bool,
+    stretched: bool,
+    odd: list[str],
 ) -> Dataset:
     """Leave out training samples that are copies of others; says so in ``odd``."""
-    from budgetlab.data.samples import Splits
-
-    copies = find_copies(Splits("", train, val, test, ""), near=near)
+    splits = Splits("", train, val, test, "")
+    copies = find_copies(splits, near=near, stretched=stretched)
     gone = copies[(copies["split"] == "train") & (copies["kind"] != "first")]["sample"]
     if not len(gone):
         return train
-    odd.append(f"{len(gone):,} training samples are copies of others and were left out")
+    odd.append(f"copies of others, left out: {counted(len(gone), 'training sample')}")
     kept = np.setdiff1d(np.arange(len(train)), gone)
     return train.select(kept)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.data.samples import Dataset, with_truth
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, counted, unknown
 from budgetlab.records import write_atomically
 
 __all__ = ["ACTIONS", "Edits"]
@@ -118,20 +118,7 @@ class Edits:
     def choose(
         self, y: np.ndarray, origins: np.ndarray, classes: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Apply what changes labels, and drop.
-
-        Parameters
-        ----------
-        y, origins
-            Labels and origins ``[N]`` of a split.
-        classes
-            Names of the classes.
-
-        Returns
-        -------
-        y, kept
-            New labels ``[M]`` of the samples that are kept, and their positions ``[M]``.
-        """
+        """Apply what changes labels ``[N]``, and drop: new labels and positions ``[M]``."""
         self._met |= {str(origin) for origin in origins}
         shown = pd.Series(origins).astype(str)
         new = shown.map(self._of("relabel"))
@@ -162,8 +149,8 @@ class Edits:
         lost = [origin for origin in self.table["origin"] if origin not in self._met]
         if lost:
             raise InputError(
-                f"edits '{self.path}' name {len(set(lost))} samples that the data does not have, "
-                f"first '{lost[0]}': give origins as in its metadata, or remove these rows"
+                f"edits '{self.path}' name {counted(len(set(lost)), 'sample')} missing from the "
+                f"data, first '{lost[0]}': give origins as in its metadata, or remove these rows"
             )
 
 

@@ -7,14 +7,14 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, counted, few
 from budgetlab.records.safety import require_memory
 
 __all__ = ["as_samples", "encode_labels", "read_dataset"]
 
 # Under which names the items of Hugging Face data sets hold samples and labels.
 SAMPLE_KEYS = ("image", "img", "pixel_values", "x", "features")
-LABEL_KEYS = ("label", "labels", "fine_label", "target", "y")
+LABEL_KEYS = ("label", "labels", "y", "target", "targets", "fine_label")
 
 
 def as_samples(x: np.ndarray, where: Callable[[int], str], channels_first: bool) -> np.ndarray:
@@ -43,10 +43,10 @@ def as_samples(x: np.ndarray, where: Callable[[int], str], channels_first: bool)
         x = x[:, None]
     elif x.ndim == 4 and not channels_first and x.shape[3] in (1, 3):
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape[1:]:
         raise InputError(
             f"{where(0)} has shape {shape[1:]}: give images [H, W] or [C, H, W], as arrays also "
-            "[H, W, C], of 1 or 3 channels, or features [D] as floats"
+            "[H, W, C], of 1 or 3 channels and 1 pixel or more, or features [D] as floats"
         )
     if x.dtype == np.uint8:
         return x
@@ -101,20 +101,23 @@ def encode_labels(
     kinds = {array.dtype.kind in "US" for array in flat.values()}
     if len(kinds) > 1:
         raise InputError(f"{' and '.join(flat)} are of different kinds: give all as {train.dtype}")
+    texts = np.array([str(name) for name in (() if names is None else names)])
+    if len(set(texts)) < len(texts):
+        twice = next(name for name in texts if (texts == name).sum() > 1)
+        raise InputError(f"two classes are called '{twice}': give each a name of its own")
     if names is not None and not kinds.pop():
-        texts = np.array([str(name) for name in names])
         for what, array in flat.items():
             if len(array) and int(array.max()) >= len(texts):
                 hint = "; do they begin at 1?" if array.max() == len(texts) and array.min() else ""
                 raise InputError(
-                    f"{what} has labels up to {array.max()} and there are {len(texts)} classes: "
+                    f"{what} has labels up to {array.max()} for {counted(len(texts), 'class')}: "
                     f"give a name for each label, counted from 0{hint}"
                 )
         flat = {what: array.astype(np.int64) for what, array in flat.items()}
         used = np.unique(flat[first])
         if keep_all or len(used) == len(texts):
             return flat, list(map(str, texts)), odd
-        unused = _few(np.delete(texts, used).tolist())
+        unused = few(f"'{name}'" for name in np.delete(texts, used))
         odd.append(f"no sample has class {unused}, which is left out")
         classes = texts[used]
     else:
@@ -129,7 +132,8 @@ def encode_labels(
             )
     encoded = {what: _positions(array, used, what, first) for what, array in flat.items()}
     if len(used) > 20 and len(used) > len(train) / 2:
-        odd.append(f"{len(used):,} classes for {len(train):,} samples: are {first} class labels?")
+        shown = f"{counted(len(used), 'class')} for {counted(len(train), 'sample')}"
+        odd.append(f"{shown}: are {first} class labels?")
     return encoded, [str(name) for name in classes], odd
 
 
@@ -183,11 +187,6 @@ def _flat(values: Any, what: str, odd: list[str]) -> np.ndarray:
             "from 0 on, and leave out samples without a label"
         )
     return array
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def read_dataset(

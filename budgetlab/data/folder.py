@@ -17,7 +17,7 @@ from budgetlab.data.intake import Found
 from budgetlab.data.listing import SIDECARS, Tree, existing_folder, list_tree
 from budgetlab.data.samples import channel_statistics, keeps_label, make_samples
 from budgetlab.data.sources import Choose, Source, everything, split_off_test
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, counted, few
 
 __all__ = ["folder", "mini_imagenet"]
 
@@ -51,7 +51,7 @@ def folder(
     path
         The folder.
     size
-        As in :func:`budgetlab.data.images.decode_all`.
+        As in :func:`budgetlab.data.images.read_images`.
     choose
         Picks samples of each split by their labels and origins before any is decoded.
     """
@@ -136,7 +136,7 @@ def _found(tree: Tree, decoded: Decoded, skipped: tuple[str, ...]) -> Found:
     odd = list(tree.odd)
     links = sum(one.links for one in listings)
     if links:
-        odd.append(f"{links:,} files are links, and were followed")
+        odd.append(f"links, which were followed: {counted(links, 'file')}")
     endings = {os.path.splitext(name)[1].lower() for one in listings for name in one.names}
     if endings - IMAGE_FOLDER:
         odd.append(
@@ -153,7 +153,7 @@ def _found(tree: Tree, decoded: Decoded, skipped: tuple[str, ...]) -> Found:
         scale += f"; grey levels of {decoded.bits} bits shown with 8, on one scale for all"
     where = {part: f"{name}/" if name else "class folders" for part, name in tree.folders.items()}
     where.setdefault("test", "a fifth of the training images, held out")
-    return Found(where, dict(not_read), skipped, scale, odd)
+    return Found(where, dict(not_read), skipped, scale, odd, decoded.fit is not None)
 
 
 def _alike(labels: Sequence[str]) -> list[list[str]]:
@@ -226,7 +226,9 @@ def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> So
     )  # fmt: skip
     _warn(str(top), decoded.skipped)
     if len(decoded.kept) < 2:
-        raise InputError(f"'{top}' has {len(decoded.kept)} readable images: put all into images/")
+        raise InputError(
+            f"'{top}' has {counted(len(decoded.kept), 'readable image')}: put all into images/"
+        )
     classes = sorted(set(table["label"]))
     y = table["label"].map({name: k for k, name in enumerate(classes)}).to_numpy()[decoded.kept]
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(table))
@@ -277,10 +279,5 @@ def _stamp(file: Path) -> str:
 def _warn(path: str, skipped: Sequence[str]) -> None:
     """Say how many files were left out, and the first few of them."""
     if skipped:
-        more = ", ..." if len(skipped) > 3 else ""
-        warnings.warn(
-            f"{len(skipped)} of the files in '{path}' cannot be used and are skipped: "
-            f"{', '.join(skipped[:3])}{more}",
-            UserWarning,
-            stacklevel=2,
-        )
+        text = f"skipped in '{path}', as they cannot be used: {few(skipped)} "
+        warnings.warn(f"{text}({counted(len(skipped), 'file')})", UserWarning, stacklevel=2)

@@ -15,19 +15,11 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from budgetlab.data.cache import read_cache, write_cache
-from budgetlab.errors import InputError
+from budgetlab.data.sources import read_cache, write_cache
+from budgetlab.errors import InputError, counted
 from budgetlab.records.safety import require_memory
 
-__all__ = [
-    "DEFAULT_SIZE",
-    "Decoded",
-    "decode",
-    "decode_all",
-    "is_image_name",
-    "printable",
-    "read_images",
-]
+__all__ = ["DEFAULT_SIZE", "Decoded", "decode", "is_image_name", "printable", "read_images"]
 
 DEFAULT_SIZE = 32
 # Pictures that all have one size are kept as they are up to this side.
@@ -116,11 +108,15 @@ def decode(path: Path, size: int | None, bits: int | None = 16) -> np.ndarray:
         if size is not None:
             # JPEG only: decode at a half, a quarter or an eighth where that is enough.
             image.draft(None, (2 * size, 2 * size))
+        # Of colours of 16 bits Pillow gives the upper 8.
+        deep = "RGB" in image.mode and any(";16" in str(tile[3]) for tile in image.tile)
         large = image.width * image.height > LARGE_PIXELS
         with _one_large if large else contextlib.nullcontext():
             upright = _to_rgb(ImageOps.exif_transpose(image), bits)
             if size is not None:
                 upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+        if deep and max(high for _, high in upright.getextrema()) < 16:
+            raise ValueError("its colours have 16 bits and use 12: save them with 8 bits")
         return np.asarray(upright).transpose(2, 0, 1)
 
 
@@ -149,7 +145,8 @@ def read_images(
     stamp
         Changes whenever one of the files does.
     size
-        As in :func:`decode_all`.
+        As in :func:`decode`, for all. None: images that all have the same size of at most 128
+        pixels a side stay as they are; else 32.
     root, keep
         Where the cache lies, and whether it may be written.
     """
@@ -201,24 +198,6 @@ def _joined(stored: dict[str, np.ndarray], new: Decoded, bad: np.ndarray) -> dic
             "skipped": skipped[bad_order], "bits": np.array(new.bits)}  # fmt: skip
 
 
-def decode_all(top: Path, names: Sequence[str], size: int | None, progress: bool) -> Decoded:
-    """Read many image files into one array.
-
-    Parameters
-    ----------
-    top, names
-        A folder, and the files relative to it.
-    size
-        As in :func:`decode`, for all. None: images that all have the same size of
-        at most 128 pixels a side stay as they are; else 32.
-    progress
-        Whether to show a bar on standard error.
-    """
-    with _quiet_pillow():
-        fit, shape = _target(top, names, size)
-        return _decode_to(top, names, np.arange(len(names)), fit, shape, progress)
-
-
 @contextlib.contextmanager
 def _quiet_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -239,7 +218,9 @@ def _decode_to(
 ) -> Decoded:
     """Decode with one thread a processor: Pillow lets go of the lock while it decodes."""
     total = len(positions) * 3 * shape[0] * shape[1]
-    require_memory(f"a set of {len(positions)} images", total, "give a smaller size or fewer files")
+    require_memory(
+        f"a set of {counted(len(positions), 'image')}", total, "give a smaller size or fewer files"
+    )
     x = np.empty((len(positions), 3, *shape), np.uint8)
     bits: int | None = None
 
@@ -313,7 +294,7 @@ def _target(
                 return DEFAULT_SIZE, (DEFAULT_SIZE, DEFAULT_SIZE)
     if not found:
         raise InputError(
-            f"none of the {len(names)} images can be read: the first one is "
+            f"none of {counted(len(names), 'image')} can be read: the first one is "
             f"'{top / printable(names[0])}', open it in another program to see why"
         )
     return None, found.pop()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from budgetlab.errors import counted, few, one_line
+
 if TYPE_CHECKING:
     from budgetlab.data.samples import Splits
 
@@ -24,13 +26,15 @@ _said: set[str] = set()
 @dataclass(frozen=True)
 class Found:
     """What only the reader of the files knows: where each split was found, files of other
-    endings and their number, files that cannot be used, how pixels were scaled, oddities."""
+    endings and their number, files that cannot be used, how pixels were scaled, oddities, and
+    whether images were cut to squares."""
 
     where: dict[str, str] = field(default_factory=dict)
     not_read: dict[str, int] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     scale: str = ""
     odd: list[str] = field(default_factory=list)
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,27 +43,17 @@ class Intake:
 
     Attributes
     ----------
-    name
-        As it was asked for.
-    splits
-        Number of samples by split and class, of what is trained and tested on.
-    where
-        Where each split was found.
-    shape
-        Of one sample.
-    scale
-        What was done to the pixels; empty for built-in data and vectors.
-    flip
-        Whether the standard augmentation mirrors images.
+    splits, where
+        Number of samples by split and class, and where each split was found.
+    shape, scale
+        Of one sample, and what was done to its pixels: empty for built-in data and vectors.
     mean, std
         Per channel, of the training samples.
-    not_read
-        Files by ending that are none of the images.
-    skipped
-        Images that cannot be used, each with the reason.
+    not_read, skipped
+        Files by ending that are none of the images; images that cannot be used, with the reason.
     copies
         Number of samples that are copies of an earlier one, by kind: ``exact within train``,
-        ``near test in train`` and the like.
+        ``near of test in train`` and the like.
     odd
         Sentences on what deserves a look.
     """
@@ -86,18 +80,24 @@ class Intake:
         found = [("data", self.name)]
         for part, counts in self.splits.items():
             place = f" ({self.where[part]})" if part in self.where else ""
-            found.append((part, f"{sum(counts.values()):,} samples{place}: {_counted(counts)}"))
+            found.append(
+                (part, f"{counted(sum(counts.values()), 'sample')}{place}: {_shown(counts)}")
+            )
         scale = f", {self.scale}" if self.scale else ""
         found.append(("one sample", "x".join(map(str, self.shape)) + scale))
         if len(self.shape) == 3:
             found.append(("flip", FLIPPED[self.flip]))
         if self.not_read:
-            found.append(("not read", _counted(self.not_read, most=6)))
+            found.append(("not read", _shown(self.not_read, most=6)))
         if self.skipped:
-            found.append(("skipped", f"{len(self.skipped)} images, first {self.skipped[0]}"))
+            found.append(
+                ("skipped", f"{counted(len(self.skipped), 'image')}, first {self.skipped[0]}")
+            )
         if self.copies:
-            found.append(("copies", _counted(self.copies, most=6)))
-        return found + [("note", text) for text in self.odd]
+            found.append(("copies", _shown(self.copies, most=6)))
+        found += [("note", text) for text in self.odd]
+        # Names of classes and files are those of strangers.
+        return [(heading, one_line(text)) for heading, text in found]
 
     def __str__(self) -> str:
         return "\n".join(f"{heading + ':':12}{text}" for heading, text in self.lines())
@@ -111,7 +111,7 @@ class Intake:
         return f"<table>{rows}</table>"
 
 
-def _counted(counts: dict[str, int], most: int = MOST_CLASSES) -> str:
+def _shown(counts: dict[str, int], most: int = MOST_CLASSES) -> str:
     """``a 10, b 12``; of many, how many and from what to what."""
     if len(counts) > most:
         return f"{len(counts):,} classes of {min(counts.values()):,} to {max(counts.values()):,}"
@@ -119,19 +119,7 @@ def _counted(counts: dict[str, int], most: int = MOST_CLASSES) -> str:
 
 
 def take_in(splits: "Splits", found: Found, copies: dict[str, int], odd: list[str]) -> Intake:
-    """Summarise loaded data.
-
-    Parameters
-    ----------
-    splits
-        The data.
-    found
-        What its reader knows.
-    copies
-        As from :func:`budgetlab.data.copies.counted`.
-    odd
-        More that deserves a look.
-    """
+    """Summarise loaded data: ``copies`` as counted, and ``odd`` things that deserve a look."""
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     counts = {
         part: dict(zip(samples.classes, np.bincount(samples.y.cpu().numpy(),
@@ -140,27 +128,23 @@ def take_in(splits: "Splits", found: Found, copies: dict[str, int], odd: list[st
         for part, samples in parts.items() if samples is not None
     }  # fmt: skip
     untested = [name for name, count in counts["test"].items() if not count]
-    few = [name for name, count in counts["train"].items() if count < 5]
+    rare = [name for name, count in counts["train"].items() if count < 5]
     odd = [*found.odd, *odd]
     leaked = sum(n for kind, n in copies.items() if kind.endswith("in train") and " of " in kind)
     if leaked:
         odd.append(
-            f"{leaked:,} training samples are copies of held-out ones, so that the accuracy is too "
-            "high: drop_copies=near leaves them out"
+            f"copies of held-out samples: {counted(leaked, 'training sample')}, so that the "
+            "accuracy is too high; drop_copies=near leaves these out"
         )
     if untested:
-        odd.append(f"no test samples of {_names(untested)}: the accuracy says nothing of them")
-    if few:
-        odd.append(f"fewer than five training samples of {_names(few)}")
+        odd.append(f"no test samples of {few(untested, 5)}: the accuracy says nothing of them")
+    if rare:
+        odd.append(f"fewer than five training samples of {few(rare, 5)}")
     train = splits.train
     return Intake(
         splits.name, counts, found.where, train.sample_shape, found.scale, train.flip, train.mean,
         train.std, found.not_read, tuple(splits.skipped), copies, tuple(odd),
     )  # fmt: skip
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more classes" if len(names) > 5 else "")
 
 
 def say_once(intake: Intake) -> None:

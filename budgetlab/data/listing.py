@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from budgetlab.data.images import is_image_name, printable
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, counted, few
 
 __all__ = ["Listing", "Tree", "existing_folder", "list_tree", "split_of"]
 
@@ -147,11 +147,11 @@ def _splits(top: Path, kinds: dict[str, str], flat: list[str], others: list[str]
     if others and [*kinds.values()] == ["train"]:
         raise InputError(
             f"'{next(iter(kinds))}' in '{top}' looks like a split and lies beside "
-            f"{_few(others)}, which look like classes: move these, or rename it"
+            f"{few(map(printable, others))}, which look like classes: move these, or rename it"
         )
     folders = {kind: name for kind in SPLITS for name, one in kinds.items() if one == kind}
     listings = {kind: list_classes(top, top / name) for kind, name in folders.items()}
-    odd = [f"not read, beside the splits: {_few(others)}"] if others else []
+    odd = [f"not read, beside the splits: {few(map(printable, others))}"] if others else []
     return Tree(listings, folders, odd)
 
 
@@ -273,7 +273,7 @@ def _require_classes(top: Path, tree: Tree) -> None:
     below = _folders(inner)
     if inner != part and len(below) > 1 and any(map(_has_images, _paths(inner))):
         raise InputError(
-            f"the class folders of '{part}' lie deeper, in '{inner}' ({_few(below)}): "
+            f"class folders of '{part}' lie deeper, in '{inner}' ({few(map(printable, below))}): "
             + (f"give folder:{inner}" if part == top else f"move them up into '{part}'")
         )
     if classes:
@@ -282,13 +282,10 @@ def _require_classes(top: Path, tree: Tree) -> None:
             "needed"
         )
     endings: Counter[str] = sum(listing.not_read.values(), Counter())
-    seen = "".join(f"; it has {count} files with {end}" for end, count in endings.most_common(1))
+    seen = "".join(
+        f"; it has {counted(count, 'file')} with {end}" for end, count in endings.most_common(1)
+    )
     raise InputError(
         f"'{part}' has no images in class folders{seen}: give a folder that holds one folder of "
         "images for each class, or train/ and test/ with those inside"
     )
-
-
-def _few(names: list[str]) -> str:
-    shown = [printable(name) for name in names]
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")

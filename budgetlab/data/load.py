@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from budgetlab.config import DROPS, FLIPS, REDUNDANCY_KINDS
-from budgetlab.data.arrays import npz
 from budgetlab.data.changes import (
     NOISE_KINDS,
     imbalanced,
@@ -20,13 +19,13 @@ from budgetlab.data.changes import (
     stratified,
     varied,
 )
-from budgetlab.data.copies import counted, find_copies, without_copies
+from budgetlab.data.copies import count_copies, find_copies, without_copies
 from budgetlab.data.edits import Edits, origins_of
 from budgetlab.data.folder import folder, mini_imagenet
 from budgetlab.data.intake import Intake, say_once, take_in
 from budgetlab.data.points import PROBLEMS
 from budgetlab.data.samples import Dataset, Splits, fingerprint
-from budgetlab.data.sources import Choose, Source, digits, points, shapes
+from budgetlab.data.sources import Choose, Source, digits, npz, points, shapes
 from budgetlab.data.torchvision_sets import cifar10, cifar100, svhn
 from budgetlab.errors import InputError, known
 from budgetlab.seeds import numpy_generator
@@ -37,10 +36,7 @@ NAMES: dict[str, tuple[str, Callable[..., Source]]] = {
     "shapes": ("32x32 RGB, 10 drawn shapes of known difficulty (10,000 + 10,000)", shapes),
     "points": ("2-D: the same as points:moons", partial(points, "moons")),
     **{
-        f"points:{problem}": (
-            f"2-D: {text} (1,000 + 1,000)",
-            partial(points, problem),
-        )
+        f"points:{problem}": (f"2-D: {text} (1,000 + 1,000)", partial(points, problem))
         for problem, text in PROBLEMS.items()
     },
     "digits": ("8x8 grey, 10 handwritten digits (1,438 + 359), ships with scikit-learn", digits),
@@ -104,38 +100,9 @@ def load(
         Folder for downloads and caches.
     seed
         Seed of what is drawn: the pictures of ``shapes``, the points, splits, noise.
-    limit
-        Keep only this many training samples, every class at its share; 0 keeps all.
-    val_fraction
-        Share of the training set held out for validation, in [0, 1), every class
-        at its share.
-    label_noise
-        Share of the training labels made wrong, in [0, 1): exactly
-        ``round(label_noise * N)`` of them.
-    noise_kind
-        ``symmetric``: any other class; ``pair``: the next class; ``instance``: what
-        looks alike, hard samples first.
-    imbalance
-        Size of the most frequent class over the least frequent, at least 1;
-        sizes in between fall exponentially.
-    redundancy
-        Share of the training set that are copies of few of its images, in [0, 1). The number
-        of samples stays; the metadata has ``copy_of``, the position of the original in the
-        training set, which for a sample that is no copy is its own.
-    copies
-        Copies of each image that is copied: 0.75 of 2,000 samples are 15 copies each of 100.
-    redundancy_kind
-        ``exact``, or ``varied``: moved by up to a pixel, up to a tenth brighter or darker.
     size
         Side of the images of ``folder:``, in pixels; None keeps images of one size of at
         most 128 pixels a side as they are, and makes others 32.
-    flip
-        Whether the standard augmentation may mirror images: ``yes``, ``no``, or ``auto``, as
-        the data set says. For one's own data that is by the names of the classes: not where
-        they are letters or digits, or left and right.
-    drop_copies
-        Leave out training images that are copies of another one in training, validation or
-        test: ``none``, ``exact``, or ``near`` for both; see :func:`budgetlab.data.find_copies`.
     edits
         Samples to drop, relabel or mark, see :class:`budgetlab.data.Edits`; or their file.
     whole
@@ -148,6 +115,11 @@ def load(
         next time.
     progress
         Whether to show progress on standard error.
+    limit, val_fraction, label_noise, noise_kind, imbalance, redundancy, copies, \
+    redundancy_kind, flip, drop_copies
+        As the fields of :class:`budgetlab.RunConfig`. Shares are met exactly, every class at
+        its own, and class sizes fall exponentially. Of copies that are planted the metadata
+        has ``copy_of``, the position of the original in the training set.
 
     Returns
     -------
@@ -165,22 +137,13 @@ def load(
     flip = known("flip", flip, FLIPS)
     drop_copies = known("kind of copies to drop", drop_copies, DROPS)
     asked = {
-        "dataset": name,
-        "data_root": str(root),
-        "data_seed": seed,
-        "limit": limit,
-        "val_fraction": val_fraction,
-        "label_noise": label_noise,
-        "noise_kind": noise_kind,
-        "imbalance": imbalance,
-        "redundancy": redundancy,
-        "copies": copies,
-        "redundancy_kind": redundancy_kind,
-        "image_size": size or 0,
-        "flip": flip,
+        "dataset": name, "data_root": str(root), "data_seed": seed, "limit": limit,
+        "val_fraction": val_fraction, "label_noise": label_noise, "noise_kind": noise_kind,
+        "imbalance": imbalance, "redundancy": redundancy, "copies": copies,
+        "redundancy_kind": redundancy_kind, "image_size": size or 0, "flip": flip,
         "drop_copies": drop_copies,
         "edits": str(edits.path if isinstance(edits, Edits) else edits or ""),
-    }
+    }  # fmt: skip
     _check(seed, limit, val_fraction, label_noise, size)
     own = name.partition(":")[0] in OWN
     table = Edits(edits) if isinstance(edits, str | Path) and str(edits) else None
@@ -202,7 +165,8 @@ def load(
         train, test = table.noted(train), table.noted(test)
     odd: list[str] = []
     if drop_copies != "none":
-        train = without_copies(train, val, test, near=drop_copies == "near", odd=odd)
+        train = without_copies(train, val, test, near=drop_copies == "near",
+                               stretched=source.found.cut, odd=odd)  # fmt: skip
     if not (first and limit):
         train = _fewer(train, imbalance, limit, seed)
     if val_fraction and val is not None:
@@ -216,7 +180,7 @@ def load(
         train, test = replace(train, flip=flip == "yes"), replace(test, flip=flip == "yes")
         val = None if val is None else replace(val, flip=flip == "yes")
     splits = Splits(name, train, val, test, "", tuple(source.skipped), asked)
-    found = counted(find_copies(splits)) if own else {}
+    found = count_copies(find_copies(splits, stretched=source.found.cut)) if own else {}
     train = _repeat(train, redundancy, copies, redundancy_kind, seed)
     train = _mislabel(train, label_noise, noise_kind, seed)
     intake = take_in(splits, source.found, found, odd)
@@ -258,11 +222,7 @@ def _source(name: str) -> Callable[..., Source]:
 
 
 def _check(
-    seed: int,
-    limit: int,
-    val_fraction: float,
-    label_noise: float,
-    size: int | None,
+    seed: int, limit: int, val_fraction: float, label_noise: float, size: int | None
 ) -> None:
     """Refuse values out of range before anything is read."""
     for what, value in (("seed", seed), ("limit", limit)):

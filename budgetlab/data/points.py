@@ -5,13 +5,11 @@ the difficulty of a point is how little the best possible classifier could be
 sure of its label. numpy only.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from budgetlab.errors import unknown
 
-__all__ = ["PROBLEMS", "Points", "draw", "posterior"]
+__all__ = ["PROBLEMS", "draw", "posterior"]
 
 PROBLEMS = {
     "moons": "two interleaved half circles that overlap",
@@ -28,29 +26,11 @@ BLOB_SPREAD = 0.8
 NODES = 200
 
 
-@dataclass(frozen=True)
-class Points:
-    """Points of one problem.
-
-    ``x`` float32 ``[N, 2]``; ``y`` int64 ``[N]``; ``difficulty`` float64 ``[N]`` in
-    [0, 1]; ``other_label`` int64 ``[N]``, the class nearly as likely as ``y`` for an
-    ambiguous point, else -1.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    classes: tuple[str, ...]
-    difficulty: np.ndarray
-    other_label: np.ndarray
-
-
-def draw(problem: str, count: int, generator: np.random.Generator) -> Points:
+def draw(problem: str, count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
     """Draw points of one problem.
 
-    Difficulty is ``1 - P(y | x)`` under the true densities: near 0 deep inside a
-    class, 0.5 on the boundary of two, near 1 for a point that fell among the
-    others, which nothing but memory can get right. A point is ambiguous where
-    no class has more than 60%.
+    Difficulty is ``1 - P(y | x)`` under the true densities: near 0 deep inside a class, near 1
+    for a point that fell among the others. A point is ambiguous where no class has over 60%.
 
     Parameters
     ----------
@@ -58,11 +38,17 @@ def draw(problem: str, count: int, generator: np.random.Generator) -> Points:
         One of :data:`PROBLEMS`.
     count
         Number of points.
+
+    Returns
+    -------
+    dict
+        ``x`` float32 ``[N, 2]``; ``y`` int64 ``[N]``; ``difficulty`` float64 ``[N]`` in [0, 1];
+        ``other_label`` int64 ``[N]``, the class nearly as likely as ``y`` for an ambiguous
+        point, else -1.
     """
     if problem not in PROBLEMS:
         raise unknown("points problem", problem, PROBLEMS)
     curves, spread, shares = _mixture(problem)
-    classes = len(shares)
     y = _labels(count, shares, generator)
     place = generator.integers(0, len(curves[0]), count)
     x = np.stack(curves)[y, place] + spread * generator.standard_normal((count, 2))
@@ -71,13 +57,10 @@ def draw(problem: str, count: int, generator: np.random.Generator) -> Points:
     others = chance.copy()
     others[rows, y] = -1
     ambiguous = chance.max(axis=1) < 0.6
-    return Points(
-        x=x.astype(np.float32),
-        y=y,
-        classes=tuple(f"{problem[:-1]} {k}" for k in range(classes)),
-        difficulty=np.clip(1 - chance[rows, y], 0.0, 1.0),
-        other_label=np.where(ambiguous, others.argmax(axis=1), -1),
-    )
+    return {
+        "x": x.astype(np.float32), "y": y, "difficulty": np.clip(1 - chance[rows, y], 0.0, 1.0),
+        "other_label": np.where(ambiguous, others.argmax(axis=1), -1),
+    }  # fmt: skip
 
 
 def posterior(problem: str, x: np.ndarray) -> np.ndarray:

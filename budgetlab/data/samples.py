@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from budgetlab.data.changes import stratified
 from budgetlab.data.encoding import encode_labels, read_dataset
 from budgetlab.data.intake import Intake
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, counted, few
 from budgetlab.seeds import numpy_generator
 
 __all__ = [
@@ -70,7 +70,8 @@ class Dataset:
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.sample_shape))
-        return f"Dataset({len(self):,} samples of {shape}, {len(self.classes)} classes)"
+        classes = counted(len(self.classes), "class")
+        return f"Dataset({counted(len(self), 'sample')} of {shape}, {classes})"
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -173,7 +174,7 @@ class Splits:
         shape = "x".join(map(str, self.train.sample_shape))
         return (
             f"Splits({self.name!r}: {len(self.train):,} train{val} + {len(self.test):,} test "
-            f"samples of {shape}, {len(self.train.classes)} classes)"
+            f"samples of {shape}, {counted(len(self.train.classes), 'class')})"
         )
 
     @property
@@ -226,7 +227,7 @@ class Splits:
             if part.sample_shape != train.sample_shape or part.classes != train.classes:
                 raise InputError(
                     f"the parts of '{name}' differ: samples of {part.sample_shape} in classes "
-                    f"{_few(part.classes)} beside {train.sample_shape} in {_few(train.classes)}; "
+                    f"{few(part.classes)} beside {train.sample_shape} in {few(train.classes)}; "
                     "give the same shape and classes= to all"
                 )
         return cls(name, train, val, test, fingerprint(train, test))
@@ -238,10 +239,6 @@ def _with_classes(samples: Dataset, classes: tuple[str, ...]) -> Dataset:
         return samples
     place = torch.tensor([classes.index(name) for name in samples.classes])
     return replace(samples, y=place.to(samples.y.device)[samples.y], classes=classes)
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def make_samples(
@@ -294,12 +291,10 @@ def with_truth(samples: Dataset, true_label: Sequence[int | str | None]) -> Data
         )
     given = pd.Series(list(true_label), dtype=object)
     known = given.notna().to_numpy()
-    values = given[known].tolist()
-    if all(isinstance(value, str) for value in values):
-        encoded, _, _ = encode_labels({"true_label": values}, samples.classes, keep_all=True)
-    else:
-        encoded, _, _ = encode_labels({"true_label": np.array(values, float)}, samples.classes,
-                                      keep_all=True)  # fmt: skip
+    values: Any = given[known].tolist()
+    if not all(isinstance(value, str) for value in values):
+        values = np.array(values, float)
+    encoded, _, _ = encode_labels({"true_label": values}, samples.classes, keep_all=True)
     y = samples.y.cpu().numpy()
     true = pd.array(np.zeros(len(y), np.int64), dtype="Int64")
     true[:] = pd.NA
@@ -327,8 +322,7 @@ def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
     """Mean and standard deviation per channel on the 0..1 scale, or per feature of points.
 
     Images are counted by value (a histogram of 256 bins), so that the result is
-    exact and the same in whatever order it is summed. A channel that never
-    varies gets a deviation of 1, so that dividing by it is harmless.
+    exact. A channel that never varies gets a deviation of 1.
 
     Parameters
     ----------

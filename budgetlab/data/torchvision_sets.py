@@ -18,70 +18,52 @@ from budgetlab.errors import InputError
 
 __all__ = ["cifar10", "cifar100", "svhn"]
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 # Arazo et al. (BMVC 2021) and its published code.
 CIFAR10_STATISTICS = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 CIFAR100_STATISTICS = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 SVHN_STATISTICS = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
-def cifar10(root: Path, download: bool, progress: bool, **_: Any) -> Source:
+def cifar10(**options: Any) -> Source:
     """CIFAR-10: 32x32 RGB, 50,000 + 10,000."""
-    from torchvision import datasets  # slow to import, and only these need it
-
-    return _cifar("cifar10", datasets.CIFAR10, CIFAR10_STATISTICS, root, download, progress)
+    return _cifar("cifar10", "CIFAR10", CIFAR10_STATISTICS, **options)
 
 
-def cifar100(root: Path, download: bool, progress: bool, **_: Any) -> Source:
+def cifar100(**options: Any) -> Source:
     """CIFAR-100: 32x32 RGB, 50,000 + 10,000."""
+    return _cifar("cifar100", "CIFAR100", CIFAR100_STATISTICS, **options)
+
+
+def _cifar(
+    name: str,
+    kind: str,
+    statistics: Statistics,
+    root: Path,
+    download: bool,
+    progress: bool,
+    **_: Any,
+) -> Source:
     from torchvision import datasets  # slow to import, and only these need it
 
-    return _cifar("cifar100", datasets.CIFAR100, CIFAR100_STATISTICS, root, download, progress)
+    read = [_open(name, partial(getattr(datasets, kind), str(root), part), root, download, progress)
+            for part in (True, False)]  # fmt: skip
+    parts = [(np.ascontiguousarray(one.data.transpose(0, 3, 1, 2)), one.targets) for one in read]
+    return _source(parts, read[0].classes, statistics, flip=True)
 
 
 def svhn(root: Path, download: bool, progress: bool, **_: Any) -> Source:
     """SVHN, cropped digits: 32x32 RGB, 73,257 + 26,032. A mirrored digit is no digit."""
     from torchvision import datasets  # slow to import, and only these need it
 
-    parts = []
-    for split in ("train", "test"):
-        read = _open(
-            "svhn",
-            partial(datasets.SVHN, str(root), split),
-            root,
-            download,
-            progress,
-        )
-        parts.append((np.ascontiguousarray(read.data), read.labels))
+    read = [_open("svhn", partial(datasets.SVHN, str(root), part), root, download, progress)
+            for part in ("train", "test")]  # fmt: skip
+    parts = [(np.ascontiguousarray(one.data), one.labels) for one in read]
     return _source(parts, [str(digit) for digit in range(10)], SVHN_STATISTICS, flip=False)
 
 
-def _cifar(
-    name: str,
-    kind: Callable[..., Any],
-    statistics: tuple[tuple[float, ...], tuple[float, ...]],
-    root: Path,
-    download: bool,
-    progress: bool,
-) -> Source:
-    parts = []
-    for is_train in (True, False):
-        read = _open(
-            name,
-            partial(kind, str(root), is_train),
-            root,
-            download,
-            progress,
-        )
-        parts.append((np.ascontiguousarray(read.data.transpose(0, 3, 1, 2)), read.targets))
-    return _source(parts, read.classes, statistics, flip=True)
-
-
 def _source(
-    parts: list[tuple[np.ndarray, Any]],
-    classes: list[str],
-    statistics: tuple[tuple[float, ...], tuple[float, ...]],
-    *,
-    flip: bool,
+    parts: list[tuple[np.ndarray, Any]], classes: list[str], statistics: Statistics, *, flip: bool
 ) -> Source:
     mean, std = statistics
     train, test = (
