@@ -238,6 +238,19 @@ def test_triage_by_hand():
     assert analysis.indices(ranked, drop=["not seen"]).tolist() == [10, 11, 12, 13, 14, 15, 17]
 
 
+def test_a_suspect_that_is_more_likely_right_is_not_dropped():
+    made, names = measures_by_hand()
+    quality = pd.DataFrame(
+        {"suspect": [True] * 3 + [False] * 5, "p_wrong": [0.9, 0.4, 0.6] + [0] * 5}
+    )
+    ranked = analysis.triage(made, quality=quality, names=names).set_index("name")
+    assert ranked.index[:2].tolist() == ["wrong", "easy"]
+    assert ranked["verdict"][:2].tolist() == ["check the label"] * 2
+    assert ranked.loc["worse", "verdict"] == "low margin"
+    assert ranked.attrs["note"].startswith("about 75% of 2 suspected labels")
+    assert 11 in analysis.indices(ranked)
+
+
 def test_within_a_verdict_the_clearest_cases_come_first():
     made, names = measures_by_hand()
     many = pd.concat([made] * 4, ignore_index=True)

@@ -62,11 +62,12 @@ def triage(
 
     The verdicts, see :data:`VERDICTS`, are rules on recorded measures, not facts:
 
-    - *check the label*: a suspect of ``quality``, surest first; or two identical samples have
-      different labels.
-    - *low margin*, only without ``quality``: a negative area under the margin (Pleiss et al.
-      2020), lowest first. That ranks wrong labels well, but where a network is weak, or was
-      trained on the hard samples above all, most of the list is right: :func:`indices` keeps it.
+    - *check the label*: a suspect of ``quality`` that is wrong more likely than not, surest
+      first; or two identical samples have different labels.
+    - *low margin*: the other suspects; without ``quality``, a negative area under the margin
+      (Pleiss et al. 2020), lowest first. That ranks wrong labels well, but where a network is
+      weak, or was trained on the hard samples above all, most of the list is right:
+      :func:`indices` keeps it.
     - *redundant*: a copy of an earlier sample with the same label; or right at every visit,
       and among the half with the smallest error vectors (EL2N, Paul et al. 2021) of those.
     - *decisive*: of the samples left, the third with the highest variability
@@ -110,12 +111,15 @@ def triage(
     if copies is not None:
         own = np.arange(len(frame))
         frame["copy_of"] = np.where(np.asarray(copies) == own, -1, np.asarray(copies))
-    suspect, note = pd.Series(False, frame.index), AUM_NOTE
+    suspect, low, note = pd.Series(False, frame.index), frame["aum"] < 0, AUM_NOTE
     if quality is not None:
         added = [name for name in ("suggested", "p_wrong") if name in quality]
         frame = frame.assign(**{name: quality[name].to_numpy() for name in added})
-        suspect[:], note = quality["suspect"].to_numpy(), expectation(quality)
-    frame["verdict"] = _verdicts(frame, suspect, frame["aum"].lt(0) & (quality is None))
+        # Threshold samples list many that are more likely right than wrong.
+        sure = quality["suspect"] & (quality["p_wrong"] >= 0.5)
+        low[:] = (quality["suspect"] & ~sure).to_numpy()
+        suspect[:], note = sure.to_numpy(), expectation(quality.assign(suspect=sure))
+    frame["verdict"] = _verdicts(frame, suspect, low)
     place = frame["verdict"].map({name: n for n, name in enumerate(VERDICTS)})
     by_error = frame["el2n"].where(frame.get("copy_of", pd.Series(-1, frame.index)) < 0, -1.0)
     within = {
