@@ -8,8 +8,9 @@
   a solution cell, the check after it gives one point for each function that it checks;
   ``nbgrader_config.py`` grades at the small scale and leaves a cell five minutes.
 
-Both copies carry the same cell ids, so that nbgrader can grade what is handed in from either
-its own release or this students' copy.
+Beside each lies ``handout.html``, one page to print, made of HANDOUT.md. Both copies carry the
+same cell ids, so that nbgrader can grade what is handed in from either its own release or this
+students' copy.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+from nbconvert.filters import markdown2html
 
 HERE = Path(__file__).parent
 SOLUTION, HIDDEN = "SOLUTION", "HIDDEN TESTS"
@@ -40,6 +42,18 @@ import os
 os.environ.setdefault("BUDGETLAB_SCALE", "smoke")
 c = get_config()
 c.ExecutePreprocessor.timeout = 300
+"""
+
+
+PAGE = """\
+<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Handout: budgeted training</title>
+<style>@page {{ size: A4; margin: 15mm }} body {{ font: 10.5pt/1.35 sans-serif; max-width: 46em;
+margin: auto }} table {{ border-collapse: collapse }} td, th {{ border: 1px solid #888;
+padding: 2pt 6pt; text-align: left; vertical-align: top }} h1 {{ font-size: 16pt }}
+h2 {{ font-size: 12pt; margin-bottom: 2pt }} ul {{ margin-top: 2pt }}</style>
+{}
+</html>
 """
 
 
@@ -179,6 +193,8 @@ def write(source: Path, out: Path) -> int:
                 shutil.copytree(source / name, folder / as_name)
             elif (source / name).is_file():
                 shutil.copy(source / name, folder / as_name)
+        handout = markdown2html((source / "HANDOUT.md").read_text(encoding="utf-8"))
+        (folder / "handout.html").write_text(PAGE.format(handout), encoding="utf-8")
         if audience == "instructors":
             (folder / "nbgrader_config.py").write_text(GRADING)
     return found // 2

@@ -1,37 +1,23 @@
-"""Exercises: what a check says, and what the two copies of the course hold."""
+"""What notebooks need beside the kit: checks of exercises, predictions, tables and records."""
 
-import copy
-import importlib.util
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import nbformat
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from traitlets.config.loader import PyFileConfigLoader
 
 import budgetlab as bl
+from budgetlab import course
+from budgetlab.course import predicting
+from budgetlab.course.results import USUAL
+from budgetlab.records import find_records, open_record
+from experiments import ship
+from experiments.tables import RESULTS, read
 
-ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-def load(name: str):
-    spec = importlib.util.spec_from_file_location(
-        f"notebooks_{name}", ROOT / f"notebooks/{name}.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build, course = load("build"), load("course")
+RECORDS = Path(__file__).parents[1] / "notebooks/records"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 SCORES = torch.tensor([1.0, 2.0, 3.0])
 SHARES = SCORES / 6
@@ -74,26 +60,17 @@ def said(capsys):
     return check
 
 
-def test_a_right_answer_is_called_right(said):
-    text = said(share, SHARES, hint="not needed")
-    assert text == "share: right, 1 check passed.\n"
-    assert bl.course.passed("share")
+def yields(scores):
+    raise NotImplementedError
+    yield
 
 
-@pytest.mark.parametrize("empty", [stub, gives(None), gives(...), None, ...])
+@pytest.mark.parametrize("empty", [stub, yields, gives(None), gives(...), None, ...])
 def test_an_empty_answer_is_no_mistake(said, empty):
-    text = said(empty, SHARES, hint="divide by the sum")
+    text = said(empty, lambda result: list(result) == [1], hint="divide by the sum")
     assert "nothing here yet" in text
     assert "Hint" not in text
     assert "not right" not in text
-
-
-def test_a_generator_without_a_body_is_empty(said):
-    def batches(scores):
-        raise NotImplementedError
-        yield
-
-    assert "nothing here yet" in said(batches, lambda result: list(result) == [1])
 
 
 @pytest.mark.parametrize(
@@ -143,15 +120,11 @@ def test_an_exception_is_told_with_its_line(said):
     text = said(divides, 1.0)
     assert "It stopped with ZeroDivisionError: " in text
     assert "in the line: return scores[0].item() / nothing" in text
-
-
-def test_too_many_arguments_are_told(said):
     assert "TypeError" in said(share, 1.0, given=(SCORES, 2))
 
 
 def test_a_change_to_what_was_given_is_told_and_does_no_harm(said):
-    text = said(in_place, SHARES)
-    assert "changes its argument 1 in place" in text
+    assert "changes its argument 1 in place" in said(in_place, SHARES)
     assert SCORES.tolist() == [1.0, 2.0, 3.0]
 
 
@@ -200,275 +173,161 @@ def test_random_answers_get_the_same_stream_each_time(said):
         assert "right" in said(draw, expected, given=(generator,))
 
 
-def test_the_first_case_that_fails_is_shown(capsys):
-    bl.course.check(abs, [((1,), 1), ((-2,), -2), ((-3,), 0)])
-    text = capsys.readouterr().out
-    assert "1 of 3 checks pass so far" in text
-    assert "returned: 2" in text
-
-
 @pytest.mark.parametrize("cases", [[], [(1,)], [((1,), None)], ["ab c"]])
 def test_cases_that_check_nothing_are_the_fault_of_their_author(cases):
     with pytest.raises(bl.InputError):
         bl.course.check(abs, cases)
 
 
-def test_a_verdict_is_that_of_the_latest_check(capsys):
-    bl.course.check(abs, [((-1,), 1)])
+def test_the_first_case_that_fails_is_shown_and_the_latest_check_counts(capsys):
+    bl.course.check(abs, [((-1,), 1)], hint="not needed")
+    assert capsys.readouterr().out == "abs: right, 1 check passed.\n"
     assert bl.course.passed("abs")
-    bl.course.check(abs, [((-1,), 2)])
+    bl.course.check(abs, [((1,), 1), ((-2,), -2), ((-3,), 0)])
+    text = capsys.readouterr().out
+    assert "1 of 3 checks pass so far" in text
+    assert "returned: 2" in text
     assert not bl.course.passed("abs")
     assert not bl.course.passed("never checked")
 
 
-# -- the two copies --------------------------------------------------------------------
+# -- predictions -----------------------------------------------------------------------
 
-EXERCISE = '''def double(x):
-    """Twice x."""
-    ### BEGIN SOLUTION
-    return 2 * x
-    ### END SOLUTION'''
-CHECK = """bl.course.check(double, [((2,), 4)], hint="Multiply by two.")
-### BEGIN HIDDEN TESTS
-assert double(5) == 10
-### END HIDDEN TESTS"""
+ASKED = ("Which loses <more>?", ["the subset", "the redrawn part"])
 
 
-def notebook(*cells: tuple[str, str]) -> nbformat.NotebookNode:
-    made = [
-        nbformat.v4.new_code_cell(source, metadata={"tags": [tag] if tag else []})
-        for tag, source in cells
-    ]
-    return nbformat.v4.new_notebook(cells=made)
+@pytest.fixture
+def guess(monkeypatch, tmp_path):
+    monkeypatch.setattr(predicting, "_locked", {})
+    monkeypatch.setattr(predicting, "KEPT", tmp_path / "predictions.json")
+    return course.predict(*ASKED)
 
 
-def small() -> nbformat.NotebookNode:
-    ours = notebook(
-        ("", "import budgetlab as bl"), ("exercise", EXERCISE), ("check", CHECK), ("", "print(1)")
-    )
-    build.put_setup_first(ours)
-    return build.clean(ours)
+def bundle(shown) -> dict:
+    return shown._repr_mimebundle_()
 
 
-def test_students_get_the_question_and_not_the_answer():
-    theirs = course.for_students(small(), "01_small")
-    exercise, check = theirs.cells[2], theirs.cells[3]
-    assert exercise.source == (
-        'def double(x):\n    """Twice x."""\n    # YOUR CODE HERE\n    raise NotImplementedError()'
-    )
-    assert check.source == CHECK.splitlines()[0]
-    assert "jupyter" not in exercise.metadata
-    assert "2 * x" not in json.dumps(theirs)
+def test_a_result_waits_for_the_prediction_and_then_says_both(guess):
+    shown = guess.reveal("The subset loses 11 points.", answer="the subset")
+    assert "11 points" not in shown.widget.value
+    assert guess.button.disabled
+    guess.radio.value = "the redrawn part"
+    assert not guess.button.disabled
+    guess.button.click()
+    assert "11 points" in shown.widget.value
+    assert "you predicted: the redrawn part" in shown.widget.value
+    assert guess.radio.disabled
+    assert guess.button.disabled
 
 
-def test_instructors_keep_the_answer_and_give_points():
-    theirs = course.for_instructors(small(), "01_small")
-    exercise, check = theirs.cells[2], theirs.cells[3]
-    assert exercise.source == EXERCISE
-    assert check.metadata.nbgrader.points == 1
-    assert check.source.index("passed('double')") < check.source.index("### END HIDDEN TESTS")
-    assert exercise.metadata.nbgrader.grade_id == "n01-exercise-1"
+def test_what_was_locked_stays_locked_over_cells_and_kernels(guess, monkeypatch):
+    guess.lock("the subset")
+    guess.lock("the redrawn part")
+    assert "as you predicted" in guess.reveal("so", answer="the subset").widget.value
+    for kernel in (predicting._locked, {}):
+        monkeypatch.setattr(predicting, "_locked", kernel)
+        again = course.predict(*ASKED)
+        assert again.locked == again.radio.value == "the subset"
+        assert again.radio.disabled
+    other = course.predict(ASKED[0], ["another", "choice"])
+    assert other.locked is None
+    other.lock("choice")
+    assert "as you predicted" in other.reveal("so", answer="choice").widget.value
 
 
-def test_making_copies_changes_nothing():
-    ours = small()
-    before = copy.deepcopy(ours)
-    course.for_students(ours, "01_small")
-    course.for_instructors(ours, "01_small")
-    assert ours == before
+@pytest.mark.parametrize("damaged", ["", "[1]", "no json", '{"Which loses <more>?": 3}'])
+def test_a_damaged_file_of_predictions_holds_none(guess, damaged):
+    predicting.KEPT.write_text(damaged)
+    again = course.predict(*ASKED)
+    assert again.locked is None
+    again.lock("the subset")
+    assert again.locked == "the subset"
 
 
-@pytest.mark.parametrize(
-    ("cells", "words"),
-    [
-        ([("exercise", "def f(): pass"), ("check", CHECK)], "BEGIN SOLUTION"),
-        ([("exercise", EXERCISE.replace("### END", "### End")), ("check", CHECK)], "END SOLUTION"),
-        ([("exercise", EXERCISE)], "no cell tagged 'check'"),
-        ([("exercise", EXERCISE), ("", "1"), ("check", CHECK)], "no cell tagged 'check'"),
-        ([("exercise", EXERCISE), ("check", "print(double(2))")], "bl.course.check"),
-        ([("", "1"), ("check", CHECK)], "follows no exercise"),
-    ],
-)
-def test_an_exercise_that_cannot_be_handed_out_is_named(cells, words):
-    with pytest.raises(course.CourseError, match=re.escape(words)) as caught:
-        course.for_students(notebook(*cells), "01_small")
-    assert "01_small" in str(caught.value)
+def test_a_page_shows_question_and_result_without_a_widget(guess):
+    asked = bundle(guess)
+    assert WIDGET in asked
+    assert "Which loses &lt;more&gt;?" in asked["text/html"]
+    assert "<li>the redrawn part</li>" in asked["text/html"]
+    assert "11" in bundle(guess.reveal("11 points", "the subset"))["text/html"]
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("course")
-    course.write(ROOT / "notebooks", out)
-    return out
+def test_figures_and_tables_wait_as_well(guess):
+    figure, ax = plt.subplots()
+    ax.plot([0, 1])
+    shown = guess.reveal(ax, "the subset", alt="a line that rises")
+    assert not plt.fignum_exists(figure.number)
+    assert bundle(shown)["text/plain"] == "a line that rises"
+    assert bundle(shown)["image/png"]
+    table = guess.reveal(pd.DataFrame({"lost": [11.0]}), "the subset")
+    assert "<img" not in shown.widget.value
+    guess.lock("the subset")
+    assert 'alt="a line that rises"' in shown.widget.value
+    assert "11.0" in table.widget.value
 
 
-def test_the_whole_course_is_written_for_both(written):
-    names = [path.name for path in NOTEBOOKS]
-    for audience in ("students", "instructors"):
-        assert sorted(path.name for path in (written / audience).glob("*.ipynb")) == names
-    assert not list((written / "students").rglob("TEACHING.md"))
-    page = (written / "students" / "README.md").read_text()
-    assert "pip install" in page
-    assert "records/" in page
-    assert "make " not in page
-    assert "lecturers" not in page
-    assert "TEACHING.md" in (written / "instructors" / "README.md").read_text()
+def test_what_cannot_be_predicted_is_refused(guess):
+    with pytest.raises(bl.InputError, match="two different"):
+        course.predict("?", ["one", "one"])
+    with pytest.raises(bl.InputError, match="the subset"):
+        guess.reveal("so", answer="a subset")
+    with pytest.raises(bl.InputError, match="nothing"):
+        guess.lock("nothing")
 
 
-def test_grading_runs_at_the_small_scale_and_waits_for_slow_cells(written, monkeypatch):
-    monkeypatch.setenv("BUDGETLAB_SCALE", "unset")
-    monkeypatch.delenv("BUDGETLAB_SCALE")
-    config = PyFileConfigLoader("nbgrader_config.py", path=str(written / "instructors"))
-    assert config.load_config().ExecutePreprocessor.timeout >= 120
-    assert os.environ["BUDGETLAB_SCALE"] == "smoke"
-    assert not (written / "students" / "nbgrader_config.py").exists()
+# -- tables and records that ship ------------------------------------------------------
 
 
-def test_no_solution_is_left_for_students(written):
-    for path in (written / "students").glob("*.ipynb"):
-        text = path.read_text()
-        assert "BEGIN SOLUTION" not in text
-        assert "HIDDEN TESTS" not in text
-        solved = nbformat.read(written / "instructors" / path.name, as_version=4)
-        assert text.count("raise NotImplementedError()") >= sum(
-            course.has_tag(cell, "exercise") for cell in solved.cells
-        )
+def test_the_first_folder_that_holds_the_table_wins_and_none_is_said(tmp_path):
+    near, far = tmp_path / "near", tmp_path / "far"
+    for folder, value in ((near, 1), (far, 2)):
+        folder.mkdir()
+        (folder / "both.csv").write_text(f"method,value\np-SGD,{value}\n")
+    (far / "departures.csv").write_text("value\n3\n")
+    places = (tmp_path / "missing", near, far)
+    assert course.results("both", places).to_dict("records") == [{"method": "p-SGD", "value": 1}]
+    assert list(course.results("departures", places)["value"]) == [3]
+    with pytest.raises(bl.InputError, match="unknown table of results 'departure': did you mean"):
+        course.results("departure", places)
+    with pytest.raises(bl.InputError, match="table 'x' is not here, nor any other: the folder rec"):
+        course.results("x", (tmp_path / "missing",))
 
 
-def test_an_old_solution_does_not_survive_in_the_students_folder(tmp_path):
-    (tmp_path / "students").mkdir()
-    (tmp_path / "students" / "solved.ipynb").write_text("{}")
-    course.write(ROOT / "notebooks", tmp_path)
-    assert not (tmp_path / "students" / "solved.ipynb").exists()
+def test_what_ships_is_what_was_measured():
+    table = read(RESULTS / "scale_model.csv")
+    theirs = course.results(folders=(RECORDS,))
+    pd.testing.assert_frame_equal(theirs, ship.shipped(table), check_dtype=False)
+    assert table["key"].is_unique
+    assert (table["data_seed"] == table["seed"]).all()
+    settings = ship.COLUMNS[: ship.COLUMNS.index("test_accuracy")]
+    assert not theirs.duplicated(settings).any()
+    for name in ship.COPIED:
+        assert (RECORDS / name).read_bytes() == (RESULTS / name).read_bytes()
 
 
-# nbgrader runs beside the tests: its own warnings are not ours.
-VALIDATE = """
-import sys, nbformat
-from nbgrader.nbgraderformat import MetadataValidator
-for path in sys.argv[1:]:
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    MetadataValidator().validate_nb(notebook)
-    ids = [c.metadata.nbgrader.grade_id for c in notebook.cells if "nbgrader" in c.metadata]
-    assert len(ids) == len(set(ids)), ids
-"""
+@pytest.mark.parametrize("method", ship.RECORDED)
+def test_the_record_of_a_method_is_one_of_the_runs_in_the_table(method):
+    names = {f"cifar10-jpeg-{name}" for name in ship.RECORDED}
+    assert {path.name for path in find_records(RECORDS)} == names
+    record = open_record(RECORDS / f"cifar10-jpeg-{method}")
+    assert record.config["method"] == method
+    assert not record.thumbnails, "images of this data set are not ours to pass on"
+    table = course.select(course.results(), method=method, seed=record.config["seed"])
+    (run,) = table[table["dataset"] == "cifar10-jpeg"].to_dict("records")
+    assert run["test_accuracy"] == pytest.approx(record.summary["test_accuracy"], rel=1e-5)
+    assert record.config["budget"] == run["budget"]
+    # Most epochs are left out; the last is kept.
+    assert record.samples["probability"].to_numpy()[-1].sum() == pytest.approx(1, abs=0.02)
+    assert not any(str(record.config[name]).startswith("/") for name in ("data_root", "out"))
 
 
-def test_what_is_written_is_valid_for_nbgrader(written):
-    paths = [str(path) for path in written.rglob("*.ipynb")]
-    done = subprocess.run([sys.executable, "-c", VALIDATE, *paths], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-GRADES = """
-from nbgrader.api import Gradebook
-with Gradebook("sqlite:///gradebook.db") as book:
-    for one in book.assignment_submissions("week1"):
-        print(one.student.id, one.score, one.max_score)
-"""
-
-
-def test_nbgrader_grades_what_is_handed_in(tmp_path):
-    """Its own release equals our students' copy; solved gets all points, empty and wrong none."""
-    solved, empty = course.for_instructors(small(), "01_a"), course.for_students(small(), "01_a")
-    wrong = copy.deepcopy(empty)
-    wrong.cells[2].source = "def double(x):\n    return x * x"
-    place = tmp_path / "source" / "week1"
-    place.mkdir(parents=True)
-    nbformat.write(solved, place / "01_a.ipynb")
-    handed_in = {"solved": solved, "empty": empty, "wrong": wrong}
-    for student, theirs in handed_in.items():
-        folder = tmp_path / "submitted" / student / "week1"
-        folder.mkdir(parents=True)
-        nbformat.write(theirs, folder / "01_a.ipynb")
-    grade(tmp_path, "generate_assignment", "week1")
-    released = nbformat.read(tmp_path / "release" / "week1" / "01_a.ipynb", as_version=4)
-    assert [c.source.rstrip() for c in released.cells] == [c.source.rstrip() for c in empty.cells]
-    grade(tmp_path, "autograde", "week1")
-    done = subprocess.run(
-        [sys.executable, "-c", GRADES], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    grades = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
-    assert grades == {"solved": ["1.0", "1.0"], "empty": ["0.0", "1.0"], "wrong": ["0.0", "1.0"]}
-
-
-def grade(folder: Path, command: str, assignment: str) -> None:
-    away = {name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
-    # It calls alembic by its name, which lies beside the interpreter.
-    away["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        [sys.executable, "-m", "nbgrader", command, assignment, f"--course-dir={folder}"],
-        cwd=folder, env=os.environ | away, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-# -- the first cell --------------------------------------------------------------------
-
-FIRST_CELL = """
-import importlib.util, os, sys
-from IPython.core.interactiveshell import InteractiveShell
-find, asked, shell = importlib.util.find_spec, [], InteractiveShell.instance()
-importlib.util.find_spec = lambda name: None if name == "budgetlab" else find(name)
-shell.register_magic_function(asked.append, magic_name="pip")
-result = shell.run_cell(sys.argv[1])
-print("asked", asked[0] if asked else "nothing")
-print("now in", os.getcwd())
-sys.exit(not result.success)
-"""
-
-
-def first_cell(folder: Path) -> subprocess.CompletedProcess:
-    """Run the cell where the kit is missing and pip only takes notes."""
-    command = [sys.executable, "-c", FIRST_CELL, build.SETUP]
-    away = os.environ | {"IPYTHONDIR": str(folder / "ipython")}
-    return subprocess.run(command, cwd=folder, env=away, capture_output=True, text=True)
-
-
-@pytest.mark.parametrize("opened", [".", "deep/course", "project/notebooks"])
-def test_the_first_cell_installs_a_copy_that_lies_near(tmp_path, opened):
-    project = tmp_path / "project" / "notebooks"
-    if opened == "deep/course":
-        project = tmp_path / "notebooks"
-    project.mkdir(parents=True)
-    shutil.copy(ROOT / "notebooks/build.py", project)
-    (tmp_path / opened).mkdir(parents=True, exist_ok=True)
-    done = first_cell(tmp_path / opened)
-    assert done.returncode == 0, done.stderr
-    assert f'asked install -q "{project.parent}"' in done.stdout
-    assert f"now in {project}" in done.stdout
-
-
-def test_the_first_cell_says_what_to_do_where_there_is_no_copy(tmp_path):
-    done = first_cell(tmp_path)
-    assert done.returncode != 0
-    assert "clone the project, or upload and unpack a copy of it" in done.stdout
-    assert "asked nothing" in done.stdout
-
-
-def test_the_first_cell_does_nothing_where_the_kit_is():
-    before = os.getcwd()
-    names: dict = {}
-    exec(compile(build.SETUP.replace("%pip", "raise SystemExit  # "), "setup", "exec"), names)
-    assert os.getcwd() == before
-    assert "copies" not in names
-
-
-def test_the_first_cell_is_put_once():
-    ours = small()
-    build.put_setup_first(ours)
-    assert [course.has_tag(cell, "setup") for cell in ours.cells].count(True) == 1
-    assert ours.cells[0].source == build.SETUP
-
-
-def test_the_first_cell_can_be_put_in_without_a_run(tmp_path):
-    ours = small()
-    ours.cells = ours.cells[1:]
-    ours.cells[-1].outputs = [nbformat.v4.new_output("stream", name="stdout", text="1\n")]
-    nbformat.write(ours, tmp_path / "01_a.ipynb")
-    build.put_setup_in(tmp_path / "01_a.ipynb")
-    theirs = nbformat.read(tmp_path / "01_a.ipynb", as_version=4)
-    assert theirs.cells[0].source == build.SETUP
-    assert [cell.execution_count for cell in theirs.cells] == [1, 2, 3, 4, 5]
-    assert theirs.cells[-1].outputs == ours.cells[-1].outputs
+def test_select_takes_what_varies_what_is_asked_for_and_the_rest_as_usual():
+    rows = pd.DataFrame({name: [value] * 5 for name, value in USUAL.items()}
+                        | {"epochs": [100, 100, 100, 30, 100]})  # fmt: skip
+    rows["method"] = ["unif-SGD", "p-SGD", "c-SGD", "unif-SGD", "unif-SGD"]
+    rows["budget"] = [0.3, 0.3, 0.3, 0.3, 0.2]
+    assert list(course.select(rows).index) == [0]
+    assert list(course.select(rows, "method").index) == [0, 1, 2]
+    assert list(course.select(rows, "epochs").index) == [0, 3]
+    assert list(course.select(rows, method=["p-SGD", "c-SGD"]).index) == [1, 2]
+    assert list(course.select(rows, "budget", method="unif-SGD").index) == [0, 4]

@@ -176,12 +176,6 @@ def test_replies_are_looked_at_in_this_way_wherever_a_notebook_is_run(tmp_path, 
 # -- what is committed -----------------------------------------------------------------
 
 
-def test_the_course_is_complete():
-    numbers = [path.stem.split("_")[0] for path in NOTEBOOKS]
-    assert len(numbers) == len(set(numbers))
-    assert numbers == [f"{number:02d}" for number in range(len(numbers))]
-
-
 @every
 def test_is_committed_with_outputs_and_nothing_else(path):
     notebook, code = read(path), code_of(path)
@@ -193,60 +187,57 @@ def test_is_committed_with_outputs_and_nothing_else(path):
     assert not any(output.output_type == "error" for output in outputs)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert path.stat().st_size < 1_000_000
+    text = json.dumps([output for output in outputs if "png" not in str(output)[:200]])
+    assert not re.search(r"/(home|root|work|Users)/", text), "names a place of the machine"
 
 
 @every
-def test_names_no_place_of_the_machine_that_ran_it(path):
-    for cell in code_of(path):
-        text = json.dumps([output for output in cell.outputs if "png" not in str(output)[:200]])
-        assert not re.search(r"/(home|root|work|Users)/", text), text[:300]
-
-
-@every
-def test_begins_with_the_cell_that_installs_the_kit(path):
-    first = code_of(path)[0]
-    assert first.source == build.SETUP
-    assert not first.outputs
-
-
-@every
-def test_exercises_and_scaffolding_are_folded(path):
-    for cell in code_of(path):
+def test_scaffolding_is_tagged_and_folded(path):
+    code = code_of(path)
+    assert code[0].source == build.SETUP
+    assert not code[0].outputs
+    (scale,) = [cell for cell in code if course.has_tag(cell, "parameters")]
+    assert 'os.environ.get("BUDGETLAB_SCALE", "full")' in scale.source
+    for cell in code:
         folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
         assert folded == any(course.has_tag(cell, tag) for tag in build.FOLDED), cell.source
+        if re.search(r"^\s+assert ", cell.source, re.M):
+            assert course.has_tag(cell, "hide-input") or course.has_tag(cell, "setup"), cell.source
 
 
 # -- how it reads ----------------------------------------------------------------------
 
+ANSWER = "<details><summary>Answer</summary>\n\n"
 
-def headings(path: Path) -> list[str]:
-    text = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
-    return [line for part in text for line in part.splitlines() if re.match(r"#+ ", line)]
+
+def text_of(path: Path) -> str:
+    return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+
+
+def source_of(path: Path) -> str:
+    return "\n".join(cell.source for cell in code_of(path))
+
+
+def asked(path: Path) -> list[tuple[str, str]]:
+    """Name and question of each prediction."""
+    pattern = r'^(\w+) = bl\.course\.predict\(\s*((?:"[^"]*"\s*)+),'
+    return [(name, "".join(re.findall(r'"([^"]*)"', said)))
+            for name, said in re.findall(pattern, source_of(path), re.M)]  # fmt: skip
 
 
 @every
-def test_has_one_title_and_headings_in_order(path):
-    found = headings(path)
-    assert found[0].startswith("# ")
-    assert sum(line.startswith("# ") for line in found) == 1
+def test_opens_and_closes_as_the_others_do(path):
+    found = re.findall(r"^#+ .*", text_of(path), re.M)
     levels = [len(line.split(" ")[0]) for line in found]
+    assert levels.count(1) == levels[0] == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels)), found
-
-
-@every
-def test_opens_with_a_question_and_what_it_takes(path):
     opening = read(path).cells[0].source
-    assert "?" in opening
-    assert "After this notebook you can" in opening
-    assert len(re.findall(r"^- ", opening, re.M)) >= 2
-    assert re.search(r"\*\*Takes\*\*.*(minute|second)", opening)
-
-
-@every
-def test_closes_with_what_was_found_and_references(path):
-    found = headings(path)
-    assert "## What we found" in found
-    assert found[-1] == "## References"
+    assert "?" in found[0] or "?" in opening.split("After this notebook you can")[0]
+    assert len(re.findall(r"^- ", opening.split("After this notebook you can")[1], re.M)) >= 2
+    assert re.search(r"\*\*Takes\*\*.*(minute|second)s? to run", opening)
+    assert found[-3:] == ["## Quiz", "## What we found", "## References"]
+    lines = text_of(path).split("## What we found")[1].split("## References")[0]
+    assert len(re.findall(r"^- ", lines, re.M)) == 3
     cells = read(path).cells
     start = next(i for i, cell in enumerate(cells) if "## What we found" in cell.source)
     asserted = [cell for cell in cells[start:] if cell.cell_type == "code"]
@@ -254,17 +245,57 @@ def test_closes_with_what_was_found_and_references(path):
 
 
 @every
+def test_every_prediction_is_asked_once_and_resolved_once(path):
+    names = [name for name, _ in asked(path)]
+    source = source_of(path)
+    assert 2 <= len(names) == len(set(names)) <= 4
+    assert source.count(".predict(") == source.count(".reveal(") == len(names)
+    for name in names:
+        assert len(re.findall(rf"^{name}$", source, re.M)) == 1, f"{name} is not shown, or twice"
+        assert source.count(f"{name}.reveal(") == 1
+        assert source.index(f"\n{name}\n") < source.index(f"{name}.reveal(")
+
+
+@every
+def test_every_question_has_exactly_one_answer_under_a_toggle(path):
+    text = text_of(path)
+    quiz = text.split("## Quiz")[1].split("## What we found")[0]
+    questions = re.split(r"^\*\*(\d)\.\*\* ", quiz, flags=re.M)[1:]
+    assert questions[::2] == list("12345")
+    assert [part.count(ANSWER) for part in questions[1::2]] == [1] * 5
+    thoughts = re.split(r"^> \*\*Think!\*\* ", text, flags=re.M)[1:]
+    assert thoughts
+    assert all(re.match(r"(?:.*\n(?:>.*\n)*)\n" + re.escape(ANSWER), part) for part in thoughts)
+    exercises = len(list(course.exercises(read(path), path.stem)))
+    assert text.count("<details>") == text.count(ANSWER) == text.count("</details>")
+    assert text.count(ANSWER) == 5 + len(thoughts) + exercises
+
+
+@every
+def test_an_exercise_asks_for_a_prediction_and_stands_alone(path):
+    cells = read(path).cells
+    for exercise, check in course.exercises(read(path), path.stem):
+        assert re.search(r'^def \w+\(.*\n {4}"""', exercise.source, re.M), exercise.source
+        here, there = (next(i for i, cell in enumerate(cells) if cell.id == one.id)
+                       for one in (exercise, check))  # fmt: skip
+        assert "**Predict" in cells[here - 1].source
+        answer = next(cell for cell in cells[there + 1 :] if cell.cell_type == "markdown")
+        assert answer.source.startswith(ANSWER), "no answer after the check"
+        # The kit's own function may have the same name.
+        (name,) = re.findall(r"^def (\w+)", exercise.source, re.M)
+        called = re.compile(rf"(?<!bl\.samplers\.)\b{name}\(")
+        later = [cell.source for cell in cells[there + 1 :] if cell.cell_type == "code"]
+        assert not any(called.search(source) for source in later), f"{name} is needed later"
+
+
+@every
 def test_has_a_demo_with_a_question_before_and_a_finding_after(path):
     cells = read(path).cells
-    starts = [
-        i for i, cell in enumerate(cells)
-        if cell.cell_type == "markdown" and re.search(r"^#+ .*Demo", cell.source, re.M)
-    ]  # fmt: skip
+    starts = [i for i, cell in enumerate(cells) if re.search(r"^#+ .*Demo", cell.source, re.M)]
     assert starts
     for start in starts:
-        before = cells[start].source.split("Demo", 1)[1]
         after = cells[start + 1 : start + 10]
-        assert "?" in before, before
+        assert "?" in cells[start].source.split("Demo", 1)[1]
         assert any(re.search(r"\b(bl\.widgets|bl\.explore|W)\.", cell.source) for cell in after)
         # For a reader without a kernel, and for a run without a front end.
         shown = [i for i, cell in enumerate(after) if cell.cell_type == "code" and cell.outputs]
@@ -273,99 +304,20 @@ def test_has_a_demo_with_a_question_before_and_a_finding_after(path):
 
 
 @every
-def test_asks_before_it_shows_and_asks_again_at_the_end(path):
-    """Two or more predictions, each resolved; five questions with answers; three lines."""
-    cells = read(path).cells
-    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    asked = re.findall(r"^(\w+) = bl\.course\.predict\(", code, re.M)
-    assert 2 <= len(asked) <= 4
-    assert [f"{name}.reveal(" in code for name in asked] == [True] * len(asked)
-    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    quiz, found = text.split("## Quiz")[1].split("## What we found")
-    assert re.findall(r"^\*\*(\d)\.\*\*", quiz, re.M) == list("12345")
-    assert quiz.count("<details><summary>Answer</summary>\n\n") == 5
-    assert len(re.findall(r"^- ", found.split("## References")[0], re.M)) == 3
-    thoughts = text.count("> **Think!**")
-    assert text.count("<details>") == text.count("</details>") >= thoughts + 5
-
-
-@every
 def test_is_short_and_says_how_hard_and_how_long_a_section_is(path):
-    text = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
-    assert sum(len(part.split()) for part in text) <= 1300
-    sections = re.split(r"^## ", "\n".join(text), flags=re.M)[1:]
-    plain = ("Quiz", "What we found", "References")
-    lessons = [part for part in sections if not part.startswith(plain)]
-    marks = [re.search(r"^\*Level [123] of 3, \d+ minutes\*$", part, re.M) for part in lessons]
-    assert all(marks), [part.splitlines()[0] for part in lessons]
-
-
-@every
-def test_links_to_terms_that_the_glossary_has(path):
-    """A link to a heading that is not there leads to the top of the page, and nobody notices."""
-    terms = re.findall(r"^## (.+)$", (FOLDER / "GLOSSARY.md").read_text(), re.M)
-    anchors = {term.lower().replace(" ", "-") for term in terms}
-    text = "\n".join(cell.source for cell in read(path).cells)
-    linked = re.findall(r"\(GLOSSARY\.md#([\w-]+)\)", text)
-    assert linked
-    assert set(linked) <= anchors
-
-
-@every
-def test_asserts_are_scaffolding(path):
-    for cell in code_of(path):
-        if re.search(r"^\s+assert ", cell.source, re.M) and not course.has_tag(cell, "setup"):
-            assert course.has_tag(cell, "hide-input"), cell.source
-
-
-@every
-def test_makes_the_reader_think(path):
-    assert any("> **Think!**" in cell.source for cell in read(path).cells)
-
-
-@every
-def test_has_an_exercise_and_a_check(path):
-    found = list(course.exercises(read(path), path.stem))
-    assert found
-    for exercise, _ in found:
-        assert re.search(r'^def \w+\(.*\n {4}"""', exercise.source, re.M), exercise.source
-
-
-@every
-def test_no_later_cell_needs_the_answer_to_an_exercise(path):
-    code = code_of(path)
-    for exercise, check in course.exercises(read(path), path.stem):
-        (name,) = re.findall(r"^def (\w+)", exercise.source, re.M)
-        place = next(i for i, cell in enumerate(code) if cell.id == check.id)
-        # The kit's own function may have the same name.
-        called = re.compile(rf"(?<!bl\.samplers\.)\b{name}\(")
-        users = [cell.source for cell in code[place + 1 :] if called.search(cell.source)]
-        assert users == []
-
-
-@every
-def test_cells_are_short(path):
-    code = code_of(path)[1:]
-    lengths = [len(cell.source.splitlines()) for cell in code]
-    assert max(lengths) <= 15, code[lengths.index(max(lengths))].source
+    text, code = text_of(path), code_of(path)[1:]
+    assert len(text.split()) <= 1350
+    sections = re.split(r"^## ", text, flags=re.M)[1:-3]
+    marks = [re.search(r"^\*Level [123] of 3, \d+ minutes\*$", part, re.M) for part in sections]
+    assert all(marks), [part.splitlines()[0] for part in sections]
+    assert max(len(cell.source.splitlines()) for cell in code) <= 15
     # Imports, scaffolding and exercises have lines that are not for reading on.
     others = {"parameters", "exercise", "check", "hide-input"}
     lesson = [cell.source for cell in code[1:] if not others & set(cell.metadata.get("tags", []))]
-    lengths = [sum(bool(line.strip()) for line in text.splitlines()) for text in lesson]
+    lengths = [sum(bool(line.strip()) for line in source.splitlines()) for source in lesson]
     assert statistics.median(lengths) <= 5, lengths
-
-
-@every
-def test_defines_no_class_but_a_method(path):
-    for cell in code_of(path):
-        if re.search(r"^class ", cell.source, re.M):
-            assert re.search(r"^@bl\.sampler\(.*\nclass ", cell.source, re.M), cell.source
-
-
-@every
-def test_one_cell_sets_the_scale(path):
-    (cell,) = [cell for cell in code_of(path) if course.has_tag(cell, "parameters")]
-    assert 'os.environ.get("BUDGETLAB_SCALE", "full")' in cell.source
+    for source in re.findall(r"(?:^@.*\n)?^class ", source_of(path), re.M):
+        assert source.startswith("@bl.sampler("), "defines a class that is no method"
 
 
 @every
@@ -377,7 +329,48 @@ def test_every_figure_is_described(path):
             assert len(text) > 30, f"no words for the figure of: {cell.source}"
 
 
-def test_the_index_names_every_notebook():
-    index = (FOLDER / "README.md").read_text()
-    linked = re.findall(r"\]\((\w+)\.ipynb\) \|", index)
-    assert linked == [path.stem for path in NOTEBOOKS]
+# -- the course as a whole -------------------------------------------------------------
+
+
+def test_the_course_is_complete_and_the_index_names_every_notebook():
+    numbers = [path.stem.split("_")[0] for path in NOTEBOOKS]
+    assert numbers == [f"{number:02d}" for number in range(len(numbers))]
+    index = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\]\((\w+)\.ipynb\) \| (.+?) \|", index)
+    titles = [read(path).cells[0].source.splitlines()[0] for path in NOTEBOOKS]
+    assert [name for name, _ in rows] == [path.stem for path in NOTEBOOKS]
+    assert [f"# {said}" for _, said in rows] == titles
+    assert sum(len(text_of(path).split()) for path in NOTEBOOKS) <= 18_000
+
+
+def test_nothing_is_asked_twice():
+    questions = [said for path in NOTEBOOKS for _, said in asked(path)]
+    functions, quiz = [], []
+    for path in NOTEBOOKS:
+        quiz += re.findall(r"^\*\*\d\.\*\* (.*)", text_of(path), re.M)
+        for exercise, _ in course.exercises(read(path), path.stem):
+            functions += re.findall(r"^def (\w+)", exercise.source, re.M)
+    for found in (questions, functions, quiz):
+        assert len(found) == len(set(found))
+    assert len(quiz) == 5 * len(NOTEBOOKS)
+
+
+def test_terms_are_linked_where_they_are_first_used():
+    """A link to a heading that is not there leads to the top of the page, and nobody notices."""
+    glossary = (FOLDER / "GLOSSARY.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^## (.+)$", glossary, re.M)
+    left = {term.lower().replace(" ", "-"): term for term in terms}
+    known = set(left)
+    for path in NOTEBOOKS:
+        text = text_of(path).split("## References")[0]
+        text = re.sub(r"^#.*$|<details>.*?</details>", "", text, flags=re.M | re.S)
+        linked = re.findall(r"\(GLOSSARY\.md#([\w-]+)\)", text)
+        assert linked, path.stem
+        assert set(linked) <= known, path.stem
+        for anchor, term in list(left.items()):
+            word = rf"(?<![\w`-]){term}(?:s|es)?(?![\w-])"
+            first = re.search(rf"\[[^\]]*\]\(GLOSSARY\.md#{anchor}\)|{word}", text, re.I)
+            if first:
+                assert anchor in first[0], f"{path.stem} uses '{term}' first, without a link"
+                del left[anchor]
+    assert not left, "terms that no notebook uses"

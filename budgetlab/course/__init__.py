@@ -1,13 +1,8 @@
-"""Say in words whether the answer to an exercise is right, and what is wrong with it.
+"""What notebooks need beside the kit: predictions, checks of exercises, and tables that ship.
 
-In a notebook::
-
-    bl.course.check(double, [((2,), 4), ((-1.5,), -3.0)], hint="Multiply by two.")
-
-It prints one short text and raises nothing, so that an unsolved exercise never stops a
-notebook from running to its end. For marks, ``assert bl.course.passed("double")`` can follow;
-the copy that ``make course`` writes for instructors has it. :func:`predict` asks for a prediction
-before a result shows; :func:`results` and what follows it read the tables that come with the kit.
+:func:`predict` asks for a prediction before a result shows; :func:`check` says in words whether
+the answer to an exercise is right, and what is wrong with it; :func:`results`, and what follows
+it, read the tables that come with the course.
 """
 
 from budgetlab.course.checking import check, passed

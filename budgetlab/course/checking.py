@@ -1,20 +1,29 @@
-"""Call an answer with each case and say the first thing that is wrong."""
+"""Call the answer to an exercise with each case, and say the first thing that is wrong.
+
+In a notebook::
+
+    bl.course.check(double, [((2,), 4), ((-1.5,), -3.0)], hint="Multiply by two.")
+
+It prints one short text and raises nothing, so that an unsolved exercise never stops a notebook.
+For marks, ``assert bl.course.passed("double")`` can follow, as in the instructors' copy.
+"""
 
 import copy
 import inspect
+import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from budgetlab.course.comparing import compare
-from budgetlab.course.words import array_of, count, error_text, holds_numbers, is_tensor, show
 from budgetlab.errors import InputError
 
 __all__ = ["check", "passed"]
 
 EMPTY = "nothing here yet"
+SHOWN = 8
+LONGEST = 200
 
 _verdicts: dict[str, bool] = {}
 
@@ -28,9 +37,8 @@ def check(
 ) -> None:
     """Call an answer with each case and print what is right or wrong, in words.
 
-    Only the first thing that is wrong is shown. Whatever the answer does - nothing yet,
-    an exception, the wrong type, shape or values, a change to what it was given - ends
-    in a sentence, never in an exception.
+    Whatever the answer does - nothing yet, an exception, the wrong type, shape or values, a
+    change to what it was given - ends in a sentence, never in an exception.
 
     Parameters
     ----------
@@ -39,10 +47,9 @@ def check(
     cases
         Pairs ``(arguments, expected)``. The arguments are a tuple; anything else is one
         argument. Each call gets copies. What is expected is a number, text, list, array,
-        tensor, a dict or tuple of these, or a predicate ``callable(result)`` that
-        returns True or a sentence saying what is wrong. A tensor or array must be
-        answered by one, of whole numbers or bools if it holds these; a list by any
-        sequence of numbers.
+        tensor, a dict or tuple of these, or a predicate ``callable(result)`` that returns True
+        or a sentence saying what is wrong. A tensor or array must be answered by one, of whole
+        numbers or bools if it holds these; a list by any sequence of numbers.
     hint
         Shown when something is wrong, not before the student has begun.
     tolerance
@@ -51,52 +58,41 @@ def check(
     Raises
     ------
     InputError
-        If the cases are no such pairs or there is none: the fault of who wrote the
+        If the cases are no such pairs or there is none: the fault of whoever wrote the
         exercise, which must not look like a pass.
     """
     pairs = _pairs(cases)
     name = getattr(answer, "__name__", "your answer")
     _verdicts[name] = False
-    for number, (given, expected) in enumerate(pairs, start=1):
+    for number, (given, expected) in enumerate(pairs):
         problem = _try(answer, name, given, expected, tolerance)
         if problem == EMPTY:
             print(f"{name}: {EMPTY}. Write its body, run its cell, then this one again.")
-            return
+        elif problem:
+            print(f"{name}: not right yet ({number} of {len(pairs)} checks pass so far).")
+            print(problem + (f"\n  Hint: {hint}" if hint else ""))
         if problem:
-            print(f"{name}: not right yet ({number - 1} of {len(pairs)} checks pass so far).")
-            print(problem)
-            if hint:
-                print(f"  Hint: {hint}")
             return
     _verdicts[name] = True
-    print(f"{name}: right, {count(len(pairs), 'check')} passed.")
+    print(f"{name}: right, {_count(len(pairs), 'check')} passed.")
 
 
 def passed(name: str) -> bool:
-    """Tell whether the latest check of an answer passed, for an ``assert`` that gives marks.
-
-    Parameters
-    ----------
-    name
-        Of the function that was checked; False if none of that name was.
-    """
+    """Tell whether the latest check of the function of this name passed; False if none was."""
     return _verdicts.get(name, False)
 
 
 def _pairs(cases: Sequence[tuple[Any, Any]]) -> list[tuple[tuple, Any]]:
-    pairs = []
     for case in cases:
         if not isinstance(case, tuple | list) or len(case) != 2:
-            raise InputError(f"case {show(case)} is no pair: give (arguments, expected)")
-        given, expected = case
-        if expected is None or expected is Ellipsis:
+            raise InputError(f"case {_show(case)} is no pair: give (arguments, expected)")
+        if case[1] is None or case[1] is Ellipsis:
             raise InputError(
-                f"a case expects {expected}, which is what an empty answer gives: expect a value"
+                f"a case expects {case[1]}, which is what an empty answer gives: expect a value"
             )
-        pairs.append((given if isinstance(given, tuple) else (given,), expected))
-    if not pairs:
+    if not cases:
         raise InputError("there are no cases, so that any answer would pass: give at least one")
-    return pairs
+    return [(given if isinstance(given, tuple) else (given,), want) for given, want in cases]
 
 
 def _try(answer: Any, name: str, given: tuple, expected: Any, tolerance: float) -> str:
@@ -104,35 +100,33 @@ def _try(answer: Any, name: str, given: tuple, expected: Any, tolerance: float) 
     if answer is None or answer is Ellipsis:
         return EMPTY
     if not callable(answer):
-        return f"  {show(answer)} is no function: define it with def, and give its name."
-    call = f"  given:    {_arguments(answer, given)}"
-    ours, theirs = _copied(given), _copied(given)
+        return f"  {_show(answer)} is no function: define it with def, and give its name."
+    ours, theirs = (tuple(map(_copy, given)) for _ in range(2))
+    lines = [f"  given:    {_arguments(answer, given)}"]
     try:
         result = answer(*theirs)
+        if result is None or result is Ellipsis:
+            return EMPTY
+        lines.append(f"  returned: {_show(result)}")
+        if not callable(expected):
+            lines.append(f"  expected: {_show(expected)}")
+        # What an answer yields, or hands to a predicate, may be the part that is missing.
+        wrong = _compare(result, expected, tolerance) or _changed(ours, theirs, name)
     except NotImplementedError:
         return EMPTY
     except Exception as error:
-        return f"{call}\n  It stopped with {error_text(error)}{_place(answer, error)}"
-    if result is None or result is Ellipsis:
-        return EMPTY
-    lines = [call, f"  returned: {show(result)}"]
-    if not callable(expected):
-        lines.append(f"  expected: {show(expected)}")
-    try:
-        # What an answer yields, or hands to a predicate, may be the part that is missing.
-        wrong = compare(result, expected, tolerance) or _changed(ours, theirs, name)
-    except NotImplementedError:
-        return EMPTY
-    except Exception as error:  # a result that cannot even be compared
-        wrong = f"A {type(result).__name__} cannot be compared ({error_text(error)})."
+        if len(lines) > 1:  # it returned something that cannot even be compared
+            wrong = f"A {type(result).__name__} cannot be compared ({_error_text(error)})."
+        else:
+            wrong = f"It stopped with {_error_text(error)}{_place(answer, error)}"
     return "\n".join([*lines, f"  {wrong}"]) if wrong else ""
 
 
 def _changed(before: tuple, after: tuple, name: str) -> str:
     """Return a sentence if an answer changed what it was given."""
     for number, pair in enumerate(zip(before, after, strict=True), start=1):
-        want, have = map(array_of, pair)
-        if not holds_numbers(want):
+        want, have = map(_array, pair)
+        if not _holds_numbers(want):
             continue
         floats = want.dtype.kind == "f"
         if have.shape != want.shape or not np.array_equal(have, want, equal_nan=floats):
@@ -143,15 +137,11 @@ def _changed(before: tuple, after: tuple, name: str) -> str:
     return ""
 
 
-def _copied(given: tuple) -> tuple:
-    return tuple(_copy(value) for value in given)
-
-
 def _copy(value: Any) -> Any:
     """Copy an argument, so that one case cannot spoil the next or a second run."""
     if hasattr(value, "clone_state"):  # a torch.Generator, which cannot be deep-copied
         return value.clone_state()
-    if is_tensor(value):
+    if _is_tensor(value):
         return value.detach().clone().requires_grad_(value.requires_grad)
     try:
         return copy.deepcopy(value)
@@ -163,9 +153,9 @@ def _arguments(answer: Any, given: tuple) -> str:
     """Write arguments with their names, as far as these can be found."""
     try:
         bound = inspect.signature(answer).bind(*given).arguments
-        return ", ".join(f"{name} = {show(value)}" for name, value in bound.items()) or "nothing"
+        return ", ".join(f"{name} = {_show(value)}" for name, value in bound.items()) or "nothing"
     except (TypeError, ValueError):
-        return ", ".join(show(value) for value in given) or "nothing"
+        return ", ".join(map(_show, given)) or "nothing"
 
 
 def _place(answer: Any, error: Exception) -> str:
@@ -176,3 +166,202 @@ def _place(answer: Any, error: Exception) -> str:
     if not inside or not inside[-1].line:
         return "."
     return f"\n  in the line: {inside[-1].line.strip()}"
+
+
+# -- how a result differs from what is expected ------------------------------------------
+
+
+def _compare(result: Any, expected: Any, tolerance: float) -> str:
+    """Return ``""`` if a result is as expected, else a sentence saying how it differs."""
+    if callable(expected):
+        return _ask(expected, result)
+    have, want = _array(result), _array(expected)
+    if isinstance(expected, Mapping) or _is_nested(expected, want):
+        return _compare_parts(result, expected, tolerance)
+    if (
+        _holds_numbers(have) != _holds_numbers(want)
+        or (_is_tensor(expected) and not _is_tensor(result))
+        or (isinstance(expected, np.ndarray) and not hasattr(result, "__array__"))
+    ):
+        return _kind(result, expected)
+    # Indices are whole numbers; 3 and 3.0 in a list are the same.
+    whole = hasattr(expected, "dtype") and want.dtype.kind in "iu" and have.dtype.kind == "f"
+    if (have.dtype.kind == "b") != (want.dtype.kind == "b") or whole:
+        return f"It holds {_holds(have)} instead of {_holds(want)}."
+    if have.shape != want.shape:
+        return f"The shape is {_shape(have)} instead of {_shape(want)}."
+    if not _holds_numbers(want):
+        return "" if result == expected else _kind(result, expected)
+    if want.dtype.kind == "b":
+        return _differences(have, want, have != want)
+    have, want = have.astype(np.float64), want.astype(np.float64)
+    lost = np.isnan(have) & ~np.isnan(want)
+    if lost.any():
+        where = f" {_position(lost)}" if have.ndim else ""
+        return (
+            f"There is a NaN{where}: is something divided by zero, or the logarithm of zero taken?"
+        )
+    close = np.isclose(have, want, rtol=tolerance, atol=tolerance, equal_nan=True)
+    return _differences(have, want, ~close)
+
+
+def _compare_parts(result: Any, expected: Mapping | Sequence, tolerance: float) -> str:
+    if isinstance(expected, Mapping):
+        if not isinstance(result, Mapping):
+            return _kind(result, expected)
+        missing = [key for key in expected if key not in result]
+        extra = [key for key in result if key not in expected]
+        if missing or extra:
+            lacks = f"lacks {_show(missing)}" if missing else ""
+            has = f"has {_show(extra)} too much" if extra else ""
+            return f"The dict {' and '.join(part for part in (lacks, has) if part)}."
+        parts = [(f"Under {key!r}", result[key], value) for key, value in expected.items()]
+    else:
+        if not isinstance(result, tuple | list):
+            return _kind(result, expected)
+        if len(result) != len(expected):
+            return f"It has {_count(len(result), 'part')} instead of {len(expected)}."
+        pairs = zip(result, expected, strict=True)
+        parts = [(f"Part {n}", have, want) for n, (have, want) in enumerate(pairs, start=1)]
+    for where, have, want in parts:
+        wrong = _compare(have, want, tolerance)
+        if wrong:
+            return f"{where}: {wrong}"
+    return ""
+
+
+def _ask(predicate: Callable[[Any], Any], result: Any) -> str:
+    """Ask a predicate; what it cannot work with is wrong too."""
+    try:
+        said = predicate(result)
+        right = not isinstance(said, str) and bool(said)
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        return (
+            f"A {type(result).__name__} cannot be checked here ({_error_text(error)}): "
+            "is it the kind of thing that was asked for?"
+        )
+    if right:
+        return ""
+    return said if isinstance(said, str) and said else "It is not what was asked for."
+
+
+def _differences(have: np.ndarray, want: np.ndarray, far: np.ndarray) -> str:
+    if not far.any():
+        return ""
+    if not have.ndim:
+        return f"It is {_number(have)} instead of {_number(want)}."
+    first = tuple(np.argwhere(far)[0])
+    return (
+        f"{far.sum()} of {_count(far.size, 'value')} {'is' if far.sum() == 1 else 'are'} off; "
+        f"the first one {_position(far)} is {_number(have[first])} "
+        f"instead of {_number(want[first])}.{_pattern(have, want)}"
+    )
+
+
+def _pattern(have: np.ndarray, want: np.ndarray) -> str:
+    """Name a simple relation between what is there and what should be, if there is one."""
+    if have.dtype.kind == "b":
+        return " All are the other way round." if (have != want).all() else ""
+    if have.size > 2 and np.allclose(np.sort(have, axis=None), np.sort(want, axis=None)):
+        return " The values are right, their order is not."
+    # Two numbers at least, or every wrong number would be a multiple.
+    known = want != 0
+    if known.sum() > 1 and np.isfinite(have).all() and not have[~known].any():
+        ratios = have[known] / want[known]
+        if ratios[0] != 0 and np.allclose(ratios, ratios[0]):
+            return f" All are {_number(ratios[0])} times what they should be."
+    return ""
+
+
+def _is_nested(value: Any, array: np.ndarray) -> bool:
+    """Tell a tuple or list of arrays, texts or dicts from one of plain numbers."""
+    if not isinstance(value, tuple | list):
+        return False
+    arrays = any(_is_tensor(item) or isinstance(item, np.ndarray) for item in value)
+    # Rows of different lengths, or texts, make no array of numbers.
+    return arrays or not _holds_numbers(array)
+
+
+def _is_tensor(value: Any) -> bool:
+    # Where there is a tensor, torch is loaded; where it is not, there is none to find.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _array(value: Any) -> np.ndarray:
+    """Return numbers as an array on the host; of type object where they are none."""
+    if _is_tensor(value):
+        value = value.detach().cpu()
+        # NumPy knows no bfloat16.
+        value = value.float() if value.is_floating_point() and value.itemsize < 4 else value
+        return value.numpy()
+    plain = not isinstance(value, set | Mapping | str | bytes) and not inspect.isgenerator(value)
+    try:
+        return np.asarray(value) if plain else np.empty((), dtype=object)
+    except Exception:
+        return np.empty((), dtype=object)
+
+
+def _holds_numbers(array: np.ndarray) -> bool:
+    return array.dtype.kind in "biuf"
+
+
+# -- values in words ---------------------------------------------------------------------
+
+
+def _show(value: Any) -> str:
+    """Write a value in one line."""
+    if _is_tensor(value) or isinstance(value, np.ndarray):
+        array = _array(value)
+        body = np.array2string(array, precision=4, threshold=SHOWN, edgeitems=3, separator=", ")
+        text = f"{type(value).__name__} {' '.join(body.split())}"
+        return text if array.size <= SHOWN else f"{text} of shape {_shape(array)}"
+    if isinstance(value, float | np.generic):
+        return _number(value)
+    if isinstance(value, tuple | list):
+        inside = ", ".join(map(_show, value[:SHOWN]))
+        inside += f", ... ({len(value)} in all)" if len(value) > SHOWN else ""
+        return f"({inside})" if isinstance(value, tuple) else f"[{inside}]"
+    try:
+        text = getattr(value, "__name__", None) or " ".join(repr(value).split())
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _kind(result: Any, expected: Any) -> str:
+    if type(result) is type(expected):
+        return "They differ."
+    return f"It is of type {type(result).__name__} instead of {type(expected).__name__}."
+
+
+def _holds(array: np.ndarray) -> str:
+    names = {"b": "True and False", "f": "numbers with a fraction"}
+    return f"{names.get(array.dtype.kind, 'whole numbers')} ({array.dtype})"
+
+
+def _number(value: Any) -> str:
+    number = np.asarray(value)
+    return f"{float(number):.6g}" if number.dtype.kind == "f" else str(number)
+
+
+def _position(where: np.ndarray) -> str:
+    """Name the first place that is True."""
+    place = [int(i) for i in np.argwhere(where)[0]]
+    return f"(at {place[0] if len(place) == 1 else tuple(place)}, counted from 0)"
+
+
+def _shape(array: np.ndarray) -> str:
+    # A single number has none that a reader would know.
+    return str(array.shape) if array.ndim else "that of a single number"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _error_text(error: Exception) -> str:
+    text = " ".join(str(error).split())[:LONGEST]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -10,47 +10,43 @@ and in a later cell::
     guess.reveal(ax, answer="the subset")
 
 Where a kernel runs, the answer must be locked before the result shows, and cannot be changed
-afterwards, not even by running the cells again. Elsewhere, as on a page, both are plain text.
+afterwards, not even by running the cells again or restarting the kernel: it is kept in
+``predictions.json`` beside the notebook. Elsewhere, as on a page, both are plain text.
 """
 
 import base64
+import contextlib
 import html
 import io
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from budgetlab.errors import InputError, unknown
 
 __all__ = ["Prediction", "predict"]
 
+KEPT = Path("predictions.json")
+
 _locked: dict[str, str] = {}
 
 
-def predict(question: str, choices: Sequence[str]) -> "Prediction":
-    """Ask for a prediction before a result is shown.
+class Prediction:
+    """A question with its choices, one of which can be locked, once.
 
     Parameters
     ----------
     question
-        In one sentence. A prediction is kept under it for as long as the kernel runs.
+        In one sentence; the prediction is kept under it.
     choices
         At least two different answers.
-
-    Returns
-    -------
-    Prediction
-        To be displayed; :meth:`Prediction.reveal` shows the result.
 
     Raises
     ------
     InputError
         If there are fewer than two choices, or two are the same.
     """
-    return Prediction(question, choices)
-
-
-class Prediction:
-    """A question with its choices, of which one can be locked, once."""
 
     def __init__(self, question: str, choices: Sequence[str]):
         if len(choices) < 2 or len(set(choices)) < len(choices):
@@ -59,9 +55,11 @@ class Prediction:
 
         self.question, self.choices = question, list(choices)
         self._waiting: list[tuple[Any, str]] = []
-        kept = _locked.get(question)
-        kept = kept if kept in self.choices else None
-        self.radio = W.RadioButtons(options=self.choices, value=kept, layout={"width": "auto"})
+        # A file that is not there, or that somebody has edited, holds no predictions.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            _locked.update(json.loads(KEPT.read_text(encoding="utf-8")).items())
+        self.radio = W.RadioButtons(options=self.choices, value=self.locked,
+                                    layout={"width": "auto"})  # fmt: skip
         self.button = W.Button(description="Lock my prediction", button_style="primary",
                                disabled=True, layout={"width": "auto"})  # fmt: skip
         self.status = W.HTML()
@@ -89,7 +87,10 @@ class Prediction:
         choice = self.radio.value if choice is None else choice
         if choice not in self.choices:
             raise unknown("choice", str(choice), self.choices)
-        _locked.setdefault(self.question, choice)
+        if self.locked is None:
+            _locked[self.question] = choice
+            with contextlib.suppress(OSError):  # a folder that cannot be written to
+                KEPT.write_text(json.dumps(_locked, indent=1), encoding="utf-8")
         self.radio.value = self.locked
         self._update()
         for place, result in self._waiting:
@@ -143,6 +144,9 @@ class Prediction:
         choices = "".join(f"<li>{html.escape(choice)}</li>" for choice in self.choices)
         text = f"<p><b>Predict.</b> {html.escape(self.question)}</p><ul>{choices}</ul>"
         return _bundle(self.widget) | {"text/html": text, "text/plain": self.question}
+
+
+predict = Prediction
 
 
 class Revealed:

@@ -27,7 +27,7 @@ ENTRIES = ("unif-SGD", "p-SGD", "p-SGD, sharp", "c-SGD", "loss", "loss, unbiased
 
 
 def results(name: str = "scale_model", folders: tuple[Path, ...] = PLACES) -> pd.DataFrame:
-    """Read a table of results, such as ``scale_model`` or ``newer_methods``.
+    """Read a table of results, such as ``scale_model`` or ``other_methods``.
 
     Parameters
     ----------
