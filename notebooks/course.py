@@ -51,7 +51,8 @@ PAGE = """\
 <style>@page {{ size: A4; margin: 15mm }} body {{ font: 10.5pt/1.35 sans-serif; max-width: 46em;
 margin: auto }} table {{ border-collapse: collapse }} td, th {{ border: 1px solid #888;
 padding: 2pt 6pt; text-align: left; vertical-align: top }} h1 {{ font-size: 16pt }}
-h2 {{ font-size: 12pt; margin-bottom: 2pt }} ul {{ margin-top: 2pt }}</style>
+h2 {{ font-size: 12pt; margin-bottom: 2pt }} ul {{ margin-top: 2pt }}
+.anchor-link {{ display: none }}</style>
 {}
 </html>
 """

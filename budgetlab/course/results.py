@@ -40,7 +40,7 @@ def results(name: str = "scale_model", folders: tuple[Path, ...] = PLACES) -> pd
     Returns
     -------
     DataFrame
-        The rows as they were written, one a run; empty cells are NaN.
+        The rows as they were written, one per run; empty cells are NaN.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
     Parameters
     ----------
     rows
-        One row a run, as from :func:`results`.
+        One row per run, as from :func:`results`.
     *free
         Settings that may have any value.
     **values
@@ -82,7 +82,7 @@ def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
 
 
 def averages(rows: pd.DataFrame, by: Sequence[str], metric: str = "test_accuracy") -> pd.DataFrame:
-    """One row a condition: n, mean, spread (ddof 1) and the 95% interval of the mean."""
+    """One row per condition: n, mean, spread (ddof 1) and the 95% interval of the mean."""
     found = []
     for key, group in rows.groupby(list(by), sort=False):
         values = group[metric].to_numpy(float)
@@ -100,7 +100,7 @@ def against(rows: pd.DataFrame, name: str, baseline: object) -> ConditionTable:
     Parameters
     ----------
     rows
-        One row a run, as from :func:`select`.
+        One row per run, as from :func:`select`.
     name
         The setting that is compared, such as ``augmentation`` or ``credit``.
     baseline
@@ -124,12 +124,12 @@ def importance(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows
-        One row a run, as from :func:`results`.
+        One row per run, as from :func:`results`.
 
     Returns
     -------
     DataFrame
-        As from :func:`budgetlab.compare`, without the baseline: one row a data set, condition
+        As from :func:`budgetlab.compare`, without the baseline: one row per data set, condition
         (``redundancy``, ``imbalance``, ``label_noise``) and method, named as in ``entry``.
         Holm's correction is over all of them.
     """
