@@ -48,7 +48,7 @@ def collect(
     shutil.copytree(ROOT / "docs" / "images", source / "docs" / "images")
     for path in (ROOT / "docs").glob("*.md"):
         shutil.copy(path, source / "docs")
-    for page in ("README.md", "TEACHING.md", "GLOSSARY.md", "HANDOUT.md"):
+    for page in ("README.md", "TEACHING.md", "GLOSSARY.md", "HANDOUT.md", "TABLES.md"):
         shutil.copy(ROOT / "notebooks" / page, source / "notebooks")
     for name in notebooks:
         path = ROOT / "notebooks" / f"{name}.ipynb"

@@ -31,9 +31,10 @@ SOLUTION, HIDDEN = "SOLUTION", "HIDDEN TESTS"
 STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
 SCHEMA_VERSION = 3
 # What lies beside the notebooks, and under which name.
+ALIKE = ("records", "GLOSSARY.md", "TABLES.md")
 BESIDE = {
-    "students": {"records": "records", "STUDENTS.md": "README.md", "GLOSSARY.md": "GLOSSARY.md"},
-    "instructors": {name: name for name in ("records", "README.md", "TEACHING.md", "GLOSSARY.md")},
+    "students": {"STUDENTS.md": "README.md"} | {name: name for name in ALIKE},
+    "instructors": {name: name for name in (*ALIKE, "README.md", "TEACHING.md", "HANDOUT.md")},
 }
 # Without it nbgrader runs everything at full size, and stops a cell after 30 seconds.
 GRADING = """\
