@@ -138,7 +138,8 @@ def elsewhere(model: dict[str, Any], differences: pd.DataFrame, features: pd.Dat
     differences, features
         As for :func:`fit`, with ``model`` beside :data:`CELL`, the network fitted left out.
     """
-    table = features.set_index(["model", *CELL]).join(differences, how="inner")
+    # A cell of which too few seeds are in says nothing of its network.
+    table = features.set_index(["model", *CELL]).join(differences.dropna(how="all"), how="inner")
     if table.empty:
         return
     model["networks"] = sorted(table.index.unique("model"))

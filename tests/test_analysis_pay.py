@@ -157,8 +157,13 @@ def test_the_command_writes_what_will_it_pay_reads_and_tries_it_on_other_network
     # The rule is turned round in the last ten cells of the other network: right in two thirds.
     others = cells[10:].assign(model="other")
     turned = np.where(np.arange(30) < 20, rule[10:], 0.01 - rule[10:])
-    rows_of(others, turned).assign(key="0").to_csv(tmp_path / "others.csv", index=False)
-    pd.concat([cells, others]).to_csv(tmp_path / "cells.csv", index=False)
+    # Of a third network only one seed is in, which is none.
+    third = cells[:9].assign(model="third")
+    single = rows_of(third, rule[:9]).query("seed == 0")
+    pd.concat([rows_of(others, turned), single]).assign(key="0").to_csv(
+        tmp_path / "others.csv", index=False
+    )
+    pd.concat([cells, others, third]).to_csv(tmp_path / "cells.csv", index=False)
     given = {"table": "map.csv", "features": "cells.csv", "networks": "others.csv",
              "out": "pay.json"}  # fmt: skip
     pairs = [(f"--{name}", str(tmp_path / file)) for name, file in given.items()]
