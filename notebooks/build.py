@@ -85,7 +85,19 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.outputs = [output for output in cell.outputs if is_kept(output)]
             for output in cell.outputs:
                 output.get("data", {}).pop(WIDGET, None)
+                if "data" in output:
+                    output.data = as_a_browser_writes(output.data)
     return notebook
+
+
+def as_a_browser_writes(value: object) -> object:
+    """Write whole numbers without a fraction, as JupyterLab will when it saves the notebook."""
+    if isinstance(value, dict):
+        return nbformat.from_dict({key: as_a_browser_writes(one) for key, one in value.items()})
+    if isinstance(value, list):
+        return [as_a_browser_writes(one) for one in value]
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return int(value) if whole else value
 
 
 def is_kept(output: nbformat.NotebookNode) -> bool:
