@@ -17,7 +17,7 @@ from types import ModuleType
 
 import nbformat
 
-from budgetlab.explore.chart import STYLE, fragment, script
+from budgetlab.explore.chart import MIMES, STYLE, fragment, script
 
 ROOT = Path(__file__).parents[1]
 OWN = Path(__file__).parent / "book"
@@ -26,7 +26,6 @@ OWN = Path(__file__).parent / "book"
 PARTS = ("training", "config", "presets", "data", "models", "augment", "methods", "samplers",
          "history", "budget", "custom_loop", "custom_models", "sweeps", "records", "analysis",
          "estimators", "plots", "explore", "report", "widgets", "course", "errors")  # fmt: skip
-CHARTS = {"application/vnd.vegalite.v5+json", "application/vnd.vega.v5+json"}
 LOADED = (
     '<link rel="stylesheet" href="../_static/explorables.css">\n'
     '<script defer src="../_static/explorables.js"></script>'
@@ -101,7 +100,7 @@ def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.metadata["mystnb"] = {"image": {"alt": text}}
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
-            for mime in CHARTS & set(data):
+            for mime in set(MIMES.values()) & set(data):
                 charts = True
                 spec = data.pop(mime)  # Sphinx warns of a type that it does not know
                 data["text/html"] = fragment(spec, data["text/plain"], data["image/png"])

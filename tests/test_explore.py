@@ -101,7 +101,7 @@ def test_the_twin_is_what_the_method_would_do(runs):
 
 def test_a_long_record_of_many_samples_stays_small(tmp_path):
     record = write_run(tmp_path, method="p-SGD", size=2_500, epochs=60, budget=0.3)
-    chart = bl.explore.probabilities(record)
+    chart = bl.explore.probabilities(record, samples=2_000)
     assert len(chart.to_json()) < SPEC_LIMIT
     assert "2,000 of 2,500 samples" in chart.spec["title"]["subtitle"]
     epochs = [row["at"] for row in chart.spec["data"]["values"]]
@@ -196,6 +196,7 @@ def test_learning_shows_the_runs_over_any_cost(runs):
     assert one["value"].tolist() == pytest.approx((100 * rows["test_accuracy"]).tolist(), rel=1e-4)
     points = [item for kind, item in drawn(chart) if kind == "symbol"]
     assert len(points) == 24
+    assert len(chart.to_json()) < SPEC_LIMIT
     assert "seconds of training" in texts(chart.with_values(cost="seconds"))
     with pytest.raises(InputError, match="steps"):
         bl.explore.learning(runs, cost="step")
@@ -257,6 +258,8 @@ def test_the_crossing_shows_the_rows_chosen():
     assert sorted(mean) == pytest.approx(sorted(twin["mean"]))
     assert sorted(epochs) == sorted(twin["epochs"])
     assert "none with so few seeds" in chart.alt
+    scene = vl_convert.vegalite_to_scenegraph(chart.to_json(), vl_version=VEGA_LITE)
+    assert "Ricap leads at 30 epochs and at 300" in json.dumps(scene)
     assert len([1 for kind, _ in drawn(chart) if kind == "symbol"]) == 6
 
 
@@ -292,6 +295,25 @@ def test_the_playground_draws_what_was_picked(watched, epoch):
     expected = 2 * bl.plots.points.sizes(compact(twin["chance"], 3))
     assert [point["size"] for point in points] == pytest.approx(expected.tolist())
     assert [run.frames[epoch - 1].headline(run.name) for run in watched] == texts(moved)
+
+
+def test_a_long_playground_of_many_points_stays_small():
+    rng, size, frames = np.random.default_rng(0), 2_000, []
+    for epoch in range(60):
+        frames.append(bl.explore.Frame(
+            winner=rng.integers(0, 2, (60, 60)).astype(np.uint8), sure=rng.random((60, 60)),
+            chance=rng.random(size), picked=rng.integers(0, 2, size), trained=np.ones(size, int),
+            accuracy=0.5, steps=epoch))  # fmt: skip
+    run = bl.explore.PointRun("p-SGD", rng.random((size, 2)), rng.integers(0, 2, size), frames)
+    chart = bl.explore.playground(run, run)
+    assert len(chart.to_json()) < SPEC_LIMIT
+    # Between two epochs that are kept, the one before holds.
+    held = {epoch: chart.twin(epoch=epoch)["picked"].to_numpy()[:size] for epoch in (1, 30, 60)}
+    assert (held[1] == frames[0].picked).all()
+    assert (held[60] == frames[59].picked).all()
+    dark = [item.get("stroke") == "#111111" for kind, item in drawn(chart.with_values(epoch=30))
+            if kind == "symbol"]  # fmt: skip
+    assert dark[:size] == (held[30] > 0).tolist()
 
 
 def test_the_playground_plays_by_a_clock(watched):

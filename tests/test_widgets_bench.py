@@ -18,8 +18,7 @@ from budgetlab.widgets import ProbabilityMicroscope, TrainingBench
 from budgetlab.widgets.background import Pace, Session
 from budgetlab.widgets.bench import minutes
 from budgetlab.widgets.bench_controls import explain
-from budgetlab.widgets.bench_picture import standing_of_record, standing_of_run
-from budgetlab.widgets.bench_runs import runs_table
+from budgetlab.widgets.bench_shelf import runs_table, standing_of_record, standing_of_run
 
 WAIT = 60
 
@@ -226,11 +225,11 @@ def test_a_new_bench_of_the_same_name_stops_the_old_one(make, slow):
     begun(old)
     new = make(method="unif-SGD")
     assert old.wait(WAIT)
-    picture = old.shelf.picture.panel.value
+    picture = old.shelf.picture.value
     assert "has taken over" in old.status.text
     assert bl.open_record(old._run.writer.path).status == "stopped"
     assert new.fit().status == "finished"
-    assert old.shelf.picture.panel.value == picture
+    assert old.shelf.picture.value == picture
     assert old.train_button.disabled
     with pytest.raises(RunError, match="taken over"):
         old.fit()
@@ -345,7 +344,7 @@ def test_runs_are_collected_overlaid_and_switched(make):
     names = [name for name, _ in bench.shelf.runs.options]
     assert names == ["p-SGD, b 0.5, seed 0", "unif-SGD, b 0.5, seed 0"]
     assert len(bench.shelf.runs.value) == 2
-    alt = bench.shelf.picture.panel.alt
+    alt = bench.shelf.picture.alt
     assert "p-SGD, b 0.5, seed 0: " in alt
     assert "Samples of unif-SGD, b 0.5, seed 0 in epoch 3" in alt
     for _, cost in bench.shelf.cost.options:
@@ -355,10 +354,10 @@ def test_runs_are_collected_overlaid_and_switched(make):
         assert np.array_equal(line.get_xdata(), bench.records[0].epochs[cost])
     assert {cost for _, cost in bench.shelf.cost.options} == set(AXES)
     bench.shelf.runs.value = bench.shelf.runs.options[0][1:]
-    assert "unif-SGD" not in bench.shelf.picture.panel.alt
-    assert "Samples of p-SGD" in bench.shelf.picture.panel.alt
+    assert "unif-SGD" not in bench.shelf.picture.alt
+    assert "Samples of p-SGD" in bench.shelf.picture.alt
     bench.shelf.runs.value = ()
-    assert "No samples yet" in bench.shelf.picture.panel.alt
+    assert "No samples yet" in bench.shelf.picture.alt
 
 
 def test_records_can_be_opened(make, train, tmp_path):
@@ -373,7 +372,7 @@ def test_records_can_be_opened(make, train, tmp_path):
     bench.shelf.open_button.click()
     assert "does not exist" in bench.status.text
     again = make(records=tmp_path / "runs")
-    assert "c-SGD" in again.shelf.picture.panel.alt
+    assert "c-SGD" in again.shelf.picture.alt
     assert "c-SGD" in again.shelf.table.value or "budget" in again.shelf.table.value
 
 
@@ -384,7 +383,7 @@ def test_a_run_within_its_first_epoch_can_be_drawn(make, slow):
 
     def look(run):
         bench.shelf.follow(run.writer.path, standing_of_run(run))
-        pictures.append(bench.shelf.picture.panel.alt)
+        pictures.append(bench.shelf.picture.alt)
 
     run.on_step = look
     bench.shelf.add(run.record)
@@ -495,7 +494,7 @@ def test_no_text_of_the_picture_is_cut_off(make, train):
     records = [train(method="selective-backprop", lr=0.0625, weight_decay=0.0003125, seed=s,
                      epochs=e).record for s in (0, 123456) for e in (3, 4)]  # fmt: skip
     bench = make(records=records)
-    figure = bench.shelf.picture.panel.figure
+    figure = bench.shelf.picture.figure
     figure.canvas.draw()
     width, height = figure.canvas.get_width_height()
     for axes in bench.shelf.picture.axes:
@@ -615,12 +614,12 @@ def test_pace_by_hand(monkeypatch):
     assert pace.due()
     with pace.working():
         now[0] += 0.2
-    now[0] += 2.9
-    assert not pace.due()  # fifteen times what drawing took
+    now[0] += 4.9
+    assert not pace.due()  # twenty-five times what drawing took
     now[0] += 0.2
     assert pace.due()
     assert not pace.due(within_epoch=True)
-    now[0] += 3
+    now[0] += 5
     assert pace.due(within_epoch=True)
 
 

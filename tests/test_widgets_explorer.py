@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from budgetlab import augment
+from budgetlab.augment.mixtures import augmented
 from budgetlab.errors import InputError
 from budgetlab.widgets import AugmentationExplorer
 from budgetlab.widgets.explorer import MIXING
-from budgetlab.widgets.mixtures import augmented
 
 
 @pytest.fixture

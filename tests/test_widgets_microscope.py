@@ -175,8 +175,8 @@ def test_every_control_at_its_ends_leaves_a_picture(microscope):
             for end in (number.box.min, number.box.max):
                 number.value = end
                 assert not microscope.status.is_problem, microscope.status.text
-                assert "base64" in microscope.picture.panel.value
-                assert f"Epoch {microscope.epoch.value}" in microscope.picture.panel.alt
+                assert "base64" in microscope.picture.value
+                assert f"Epoch {microscope.epoch.value}" in microscope.picture.alt
 
 
 def test_the_widget_shows_what_the_functions_give(microscope):
@@ -226,11 +226,11 @@ def test_a_run_with_a_temperature_of_its_own_is_shown_with_it(train):
 
 def test_a_budget_that_is_too_small_is_said_and_the_picture_stays(microscope):
     microscope.method.value = "p-SGD"
-    before = microscope.picture.panel.value
+    before = microscope.picture.value
     microscope.budget.value = 0.01
     assert microscope.status.is_problem
     assert "raise the budget" in microscope.status.text
-    assert microscope.picture.panel.value == before
+    assert microscope.picture.value == before
     microscope.budget.value = 0.5
     assert not microscope.status.is_problem
 
@@ -319,7 +319,7 @@ def test_a_run_that_trains_is_followed_to_its_end(live):
         assert microscope.follower.playing
         next(epochs)
         until(lambda epoch=epoch: f"Epoch {epoch}: c-SGD" in microscope.status.text)
-        assert f"Epoch {epoch}" in microscope.picture.panel.alt
+        assert f"Epoch {epoch}" in microscope.picture.alt
     assert next(epochs, None) is None
     until(lambda: not microscope.follower.playing)
     assert shown == [2, 3, 4, 5]
@@ -377,14 +377,14 @@ def test_a_run_that_was_killed_is_not_waited_for(train):
 
 def test_a_record_that_vanishes_ends_the_following(live):
     epochs, microscope = live
-    before = microscope.picture.panel.value
+    before = microscope.picture.value
     microscope.follower.play()
     # At once: half a record would be one whose run has ended.
     microscope.record.path.rename(microscope.record.path.with_name("gone"))
     until(lambda: not microscope.follower.playing)
     assert microscope.status.is_problem
     assert str(microscope.record.path) in microscope.status.text
-    assert microscope.picture.panel.value == before
+    assert microscope.picture.value == before
     with pytest.raises(RunError, match="was removed"):
         next(epochs)
 

@@ -9,9 +9,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from budgetlab import plots
 from budgetlab.errors import InputError
-from budgetlab.widgets.controls import Number, StatusLine, choice
-from budgetlab.widgets.panel import PicturePanel, data_uri, fixed_figure, table_markup
+from budgetlab.plots import style
+from budgetlab.plots.samples import histogram
+from budgetlab.widgets.controls import (
+    Number,
+    PicturePanel,
+    StatusLine,
+    choice,
+    data_uri,
+    ready,
+    table_markup,
+)
 
 
 def decode(markup):
@@ -27,8 +37,8 @@ def test_an_image_survives_its_address(shape):
 
 
 def test_a_picture_has_the_size_of_its_figure_and_says_what_it_shows():
-    panel = PicturePanel(fixed_figure(300, 120))
-    (line,) = panel.figure.subplots().plot([0, 1], [0, 1])
+    panel = PicturePanel(300, 120)
+    (line,) = panel.axes[0].plot([0, 1], [0, 1])
     panel.show('a < b & "c"')
     first = decode(panel.value)
     assert first.shape == (120, 300, 3)
@@ -40,9 +50,28 @@ def test_a_picture_has_the_size_of_its_figure_and_says_what_it_shows():
 
 
 def test_the_background_of_a_picture_is_white():
-    panel = PicturePanel(fixed_figure(60, 40))
+    panel = PicturePanel(60, 40)
+    panel.axes[0].axis("off")
     panel.show("nothing")
     assert (decode(panel.value) == 255).all()
+
+
+def test_axes_made_ready_hold_nothing_of_the_picture_before():
+    ax, fresh = (PicturePanel(300, 120).axes[0] for _ in range(2))
+    style.empty(ax, "nothing yet")
+    plots.sample_life(LIFE, image=np.zeros((4, 4), np.uint8), ax=ready(ax))
+    for one in (ready(ax), ready(fresh)):
+        histogram(np.arange(2000.0), x="loss", ax=one)
+    assert [len(ax.get_children()), ax.get_xlim(), ax.get_ylim(), ax.get_legend()] == [
+        len(fresh.get_children()), fresh.get_xlim(), fresh.get_ylim(), None]  # fmt: skip
+    assert [text.get_text() for text in ax.get_xticklabels()] == [
+        text.get_text() for text in fresh.get_xticklabels()]  # fmt: skip
+    assert ax.xaxis.get_visible()
+
+
+LIFE = pd.DataFrame(
+    {"epoch": [1, 2], "p_y": [0.2, 0.9], "correct": [0, 1], "times_trained": [1, 1]}
+)
 
 
 def test_a_number_typed_out_of_range_becomes_the_nearest_end():

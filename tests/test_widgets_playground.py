@@ -122,8 +122,8 @@ def test_every_epoch_can_be_gone_to(make):
     pictures = set()
     for epoch in (1, 2, 3, 4):
         playground.epoch.value = epoch
-        pictures.add(playground.picture.panel.value)
-        alt = playground.picture.panel.alt
+        pictures.add(playground.picture.value)
+        alt = playground.picture.alt
         assert f"Epoch {epoch} of two runs" in alt
         assert left[epoch - 1].headline("unif-SGD") in alt
         assert right[epoch - 1].headline("p-SGD") in alt
@@ -185,7 +185,7 @@ def test_every_problem_method_and_way_makes_a_picture(make, problem):
         for epoch in (1, playground.epoch.box.max):
             playground.epoch.value = epoch
             assert not playground.status.is_problem, playground.status.text
-            assert "never drawn" in playground.picture.panel.alt
+            assert "never drawn" in playground.picture.alt
 
 
 def test_the_shorter_run_stays_at_its_last_epoch(make):
@@ -197,8 +197,8 @@ def test_the_shorter_run_stays_at_its_last_epoch(make):
 
 def test_before_training_the_points_are_there(make):
     playground = make()
-    assert "not trained so far" in playground.picture.panel.alt
-    assert "data:image/png" in playground.picture.panel.value
+    assert "not trained so far" in playground.picture.alt
+    assert "data:image/png" in playground.picture.value
 
 
 def test_an_error_in_a_sampler_shows_and_is_raised(make):

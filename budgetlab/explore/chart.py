@@ -26,6 +26,10 @@ SCHEMAS = {
     "vega-lite": "https://vega.github.io/schema/vega-lite/v5.json",
     "vega": "https://vega.github.io/schema/vega/v5.json",
 }
+MIMES = {
+    "vega-lite": "application/vnd.vegalite.v5+json",
+    "vega": "application/vnd.vega.v5+json",
+}
 SHARPNESS = 1.5
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond",
            "v": "triangle-down", "P": "cross", "X": "triangle-left"}  # fmt: skip
@@ -124,9 +128,7 @@ class Explorable:
     @property
     def mime(self) -> str:
         """The type under which a notebook stores it."""
-        return "application/vnd.vegalite.v5+json" if self.kind == "vega-lite" else (
-            "application/vnd.vega.v5+json"
-        )  # fmt: skip
+        return MIMES[self.kind]
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         # The image is for readers that cannot draw the chart, such as a page of GitHub.

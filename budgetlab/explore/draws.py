@@ -1,7 +1,7 @@
 """Which samples would be drawn, and how surely? Smoothing, power, budget and epoch to slide."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +11,6 @@ from budgetlab.errors import InputError
 from budgetlab.explore.chart import Explorable, compact, slider, specification, words
 from budgetlab.methods import COLOURS
 from budgetlab.records import Record, open_record
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["probabilities"]
 
@@ -28,7 +25,7 @@ def probabilities(
     record: Record | Path | str,
     *,
     method: str | None = None,
-    samples: int = 2_000,
+    samples: int = 1_000,
     seed: int = 0,
 ) -> Explorable:
     """Smoothing, power, budget and epoch as sliders: the draw that a method would make.

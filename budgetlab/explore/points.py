@@ -37,6 +37,7 @@ GRID = 60
 SIDE = 330  # pixels of one half
 SYMBOLS = ("circle", "square", "triangle-up")
 STEP = 450  # milliseconds of an epoch that plays
+MOST_VALUES = 40_000  # points times epochs of a run, so that a chart stays under 1 MB
 
 
 @dataclass(frozen=True)
@@ -214,14 +215,19 @@ def playground(
         raise InputError("the two runs are not on the same points: give two on the same data")
     x, y = runs[0].x, runs[0].y
     last = max(len(run.frames) for run in runs)
-    rows = [_row(place, run, epoch) for place, run in enumerate(runs) for epoch in range(last)]
+    # Of a longer run on many points some epochs are shown, each until the next one.
+    kept = np.linspace(1, last, max(2, min(last, MOST_VALUES // len(x)))).round().astype(int)
+    kept = np.unique(kept)
+    until = [*kept[1:].tolist(), last + 1]
+    rows = [_row(place, run, int(epoch)) | {"until": end} for place, run in enumerate(runs)
+            for epoch, end in zip(kept, until, strict=True)]  # fmt: skip
 
     def twin(epoch: int = last) -> pd.DataFrame:
         if not 1 <= epoch <= last:
             raise InputError(f"epoch {epoch} is not in this chart: give 1 to {last}")
         parts = []
         for name, run in zip(("left", "right"), runs, strict=True):
-            frame = run.frames[min(epoch, len(run.frames)) - 1]
+            frame = _frame(run, int(kept[np.searchsorted(kept, epoch, side="right") - 1]))
             chance = np.nan_to_num(frame.chance, nan=1.0)
             parts.append(pd.DataFrame({"run": name, "x": x[:, 0], "y": x[:, 1], "label": y,
                                        "chance": chance, "picked": frame.picked}))  # fmt: skip
@@ -239,19 +245,25 @@ def playground(
     spec = specification(
         {"text": {"expr": f"'{title}, epoch ' + epoch"}}, alt,
         params=[checkbox("playing", "play", False), slider("epoch", "epoch", last, 1, last, 1)],
-        data={"values": rows}, transform=[{"filter": "datum.epoch == epoch"}], spacing=30,
+        data={"values": rows}, transform=[{"filter": "datum.epoch <= epoch && epoch < datum.until"}],
+        spacing=30,
         hconcat=[_half(place, where, extent_of(x)) for place in (0, 1)],
     )  # fmt: skip
     return Explorable(_playing(spec, last), alt, twin, title=title, kind="vega")
 
 
+def _frame(run: PointRun, epoch: int) -> Frame:
+    """What there is of an epoch, from 1; a shorter run stays at its last one."""
+    return run.frames[min(epoch, len(run.frames)) - 1]
+
+
 def _row(place: int, run: PointRun, epoch: int) -> dict[str, Any]:
-    """One epoch of one run, as the chart holds it; a shorter run stays at its last one."""
-    frame = run.frames[min(epoch, len(run.frames) - 1)]
+    """One epoch of one run, as the chart holds it."""
+    frame = _frame(run, epoch)
     surface = surface_colours(frame.winner, frame.sure)[::-1]
     return {
         "side": place,
-        "epoch": epoch + 1,
+        "epoch": epoch,
         "headline": frame.headline(run.name),
         "surface": webp(np.ascontiguousarray(surface), GRID, quality=92),
         "chance": compact(np.nan_to_num(frame.chance, nan=1.0), 3),

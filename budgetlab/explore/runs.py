@@ -1,5 +1,6 @@
 """What was reached, at what cost, and where: learning curves, importance map, crossing curve."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from budgetlab.explore.chart import (
     words,
 )
 from budgetlab.plots import style
+from budgetlab.plots.maps import crossed
 
 __all__ = ["crossing", "importance_map", "learning"]
 
@@ -99,8 +101,10 @@ def learning(
         select("seed", "seed", {EVERY: EVERY, **{str(seed): seed for seed in seeds}}),
     ]
     title = "Who learns fastest for what it costs?"
+    found = style.leader(ends.mean().to_dict(), value).replace("\\$", "$")
+    hint = "Click in the legend to compare; hover for the run"
     spec = specification(
-        {"text": title, "subtitle": "Click in the legend to compare; hover for the run"}, alt,
+        {"text": title, "subtitle": f"{found}. {hint}" if found else hint}, alt,
         params=controls, width=560, height=330,
         data={"values": records_of(table)},
         transform=[
@@ -244,8 +248,12 @@ def crossing(frame: pd.DataFrame) -> Explorable:
     controls, start, twin = _choices(table, keys)
     names = list(dict.fromkeys(table["augmentation"]))
     alt = _in_words(twin(), "mean", ["augmentation", "epochs"], "percent")
-    title = {
-        "text": "Which augmentation is best for how long a training?",
+    title = "Which augmentation is best for how long a training?"
+    said = {"".join(map(str, chosen if isinstance(chosen, tuple) else (chosen,))): crossed(rows)
+            for chosen, rows in table.groupby(keys)}  # fmt: skip
+    found = f"({json.dumps(said)})['' + {' + '.join(keys)}]"
+    heading = {
+        "text": {"expr": f"{found} ? {found} : '{title}'"},
         "subtitle": "Click in the legend to compare; hover for seeds and interval",
     }
     x = {"field": "epochs", "type": "quantitative", "title": "epochs of the full run",
@@ -274,10 +282,10 @@ def crossing(frame: pd.DataFrame) -> Explorable:
         },
     }  # fmt: skip
     spec = specification(
-        title, alt, params=controls, data={"values": records_of(table)}, width=520, height=320,
+        heading, alt, params=controls, data={"values": records_of(table)}, width=520, height=320,
         transform=[{"filter": _same(start)}], layer=[band, line, points],
     )  # fmt: skip
-    return Explorable(spec, alt, twin, title=title["text"])
+    return Explorable(spec, alt, twin, title=title)
 
 
 def _rows(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

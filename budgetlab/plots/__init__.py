@@ -4,21 +4,25 @@ Every function takes ``ax=`` and returns the Axes; :func:`alt_text` says in word
 was drawn.
 """
 
-from budgetlab.plots.budgets import budget_curves, coverage
-from budgetlab.plots.choices import agreement_matrix, picks_by
+from budgetlab.plots.choices import (
+    agreement_matrix,
+    coverage,
+    detection_curve,
+    flagged_share,
+    noisy_picks,
+    picks_by,
+)
 from budgetlab.plots.gradients import gradient_errors, gradient_quality
 from budgetlab.plots.groups import (
     class_accuracy,
     class_share,
     confusion,
     credit_calibration,
-    flagged_share,
     measure_vs_measure,
 )
 from budgetlab.plots.images import image_grid, image_rows
 from budgetlab.plots.learning import cost_ledger, differences, frontier, learning_curves
-from budgetlab.plots.maps import crossing, importance_map
-from budgetlab.plots.noise import detection_curve, noisy_picks
+from budgetlab.plots.maps import budget_curves, crossing, importance_map
 from budgetlab.plots.points import points_map
 from budgetlab.plots.samples import (
     loss_distribution,

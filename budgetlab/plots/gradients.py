@@ -105,8 +105,13 @@ def gradient_quality(
                     label=style.literal(f"{name} (n = {n})"))  # fmt: skip
         first, last = part["mean"].iloc[0], part["mean"].iloc[-1]
         said.append(f"{name} goes from {first:.2f} to {last:.2f}")
+    ends = {name: group.iloc[-1] for name, group in
+            table.sort_values("steps").groupby("name", sort=False)["mean"]}  # fmt: skip
+    most = style.furthest({name: end for name, end in ends.items() if name != "uniform"} or ends,
+                          1.0 if value.endswith("ratio") else 0.0)  # fmt: skip
     return style.finish(
         ax,
+        title=style.literal(f"{style.capital(most)} ends at {ends[most]:.2f}"),
         x="optimiser steps",
         y=MEANING.get(value, value.replace("_", " ")),
         legend=True,

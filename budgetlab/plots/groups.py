@@ -1,4 +1,4 @@
-"""Measures against each other, classes and their confusion, flagged samples, credit."""
+"""Measures against each other, classes and their confusion, credit."""
 
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,10 @@ from budgetlab.analysis import (
     credit_by_reference,
     group_accuracy,
     measures,
-    selection,
 )
 from budgetlab.analysis import class_share as find_class_share
 from budgetlab.analysis import confusion as find_confusion
 from budgetlab.analysis.conditions import require
-from budgetlab.errors import InputError
 from budgetlab.plots import style
 from budgetlab.plots.samples import run_names
 from budgetlab.records import Record, Records, open_records
@@ -28,11 +26,8 @@ __all__ = [
     "class_share",
     "confusion",
     "credit_calibration",
-    "flagged_share",
     "measure_vs_measure",
 ]
-
-FLAGS = {"noisy": "samples with a wrong label", "ambiguous": "ambiguous samples"}
 
 
 def measure_vs_measure(
@@ -73,8 +68,9 @@ def measure_vs_measure(
     _marginals(ax, shown[x].to_numpy(float), shown[y].to_numpy(float))
     rho = shown[[x, y]].rank().corr().iloc[0, 1] if len(shown) > 2 else np.nan
     relation = f"Spearman correlation {rho:.2f}" if pd.notna(rho) else "no correlation can be had"
+    title = relation if pd.notna(rho) else ""
     left_out = f", {hidden:,} without a finite value not drawn" if hidden else ""
-    return style.finish(
+    style.finish(
         ax,
         x=style.axis_name(x) + (f"\n({hidden:,} samples have no finite value)" if hidden else ""),
         y=style.axis_name(y),
@@ -82,6 +78,9 @@ def measure_vs_measure(
         text=f"{style.axis_name(y)} against {style.axis_name(x)}, one point a sample: "
         f"{len(shown):,} samples{left_out}; {relation}.",
     )
+    # Above the histogram that lies above the axes.
+    ax.set_title(title, loc="left", fontsize=11, color=style.INK, y=1.17)
+    return ax
 
 
 def _marginals(ax: "Axes", x: np.ndarray, y: np.ndarray) -> None:
@@ -116,9 +115,7 @@ def class_share(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Ax
     ax = style.axes(ax)
     drawn = style.looks([name for name in frame["class"].unique() if name in furthest])
     for name, look in drawn.items():
-        ax.plot(table.index, table[name], color=look.colour, linestyle=look.line,
-                marker=look.marker, markersize=4, markevery=max(1, len(table) // 8),
-                label=style.literal(name))  # fmt: skip
+        style.line(ax, table.index, table[name], look, name)
     ax.axhline(1, color=style.INK, linewidth=1)
     order = tail.sort_values(ascending=False)
     return style.finish(
@@ -132,47 +129,6 @@ def class_share(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Ax
         text=f"How often each of {table.shape[1]} classes is trained on; 1 is its share of the "
         f"data. In the last quarter {order.index[0]} is picked {order.iloc[0]:.2f} times as "
         f"often as that, {order.index[-1]} {order.iloc[-1]:.2f} times.",
-    )
-
-
-def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = None) -> "Axes":
-    """Does a method pick wrong labels, or ambiguous samples? Their share of the batches.
-
-    Parameters
-    ----------
-    data
-        Records whose data say which samples these are.
-    flag
-        ``noisy`` or ``ambiguous``.
-    ax
-        Where to draw; a new figure by default.
-    """
-    if flag not in FLAGS:
-        raise InputError(f"unknown flag '{flag}': choose one of {', '.join(FLAGS)}")
-    runs = open_records(data)
-    found = dict(zip(run_names(runs), map(selection, runs), strict=True))
-    ax = style.axes(ax)
-    drawn, said, base, means = style.looks(list(found)), [], 0.0, {}
-    for name, frame in found.items():
-        require(frame, [f"{flag}_share"], f"the selection of {name}")
-        look, share = drawn[name], 100 * frame[f"{flag}_share"]
-        ax.plot(frame["epoch"], share, color=look.colour, linestyle=look.line,
-                label=style.literal(name))  # fmt: skip
-        base = 100 * frame.attrs[f"{flag}_base"]
-        means[name] = share.mean()
-        said.append(f"{name}: {share.mean():.1f}% on average")
-    ax.axhline(base, color=style.INK, linewidth=1)
-    most = style.furthest(means, base)
-    return style.finish(
-        ax,
-        title=style.literal(
-            f"{style.capital(most)} picks {means[most]:.1f}%, where {base:.1f}% are"
-        ),
-        x="epoch",
-        y=f"{FLAGS[flag]}, share of the batches (%)",
-        legend=True,
-        text=f"{FLAGS[flag].capitalize()}, as a share of the batches; {base:.1f}% of the data "
-        f"are. {'; '.join(said)}.",
     )
 
 
@@ -208,27 +164,34 @@ def credit_calibration(
         for name, run in zip(run_names(runs), runs, strict=True)
     ]
     ax = style.axes(ax)
-    drawn, said = style.looks(names), []
+    drawn, said, found = style.looks(names), [], {}
     for name, run in zip(names, runs, strict=True):
         look = drawn[name]
         if reference is None:
             frame = calibration(run, bins)
             x, y = frame["p_y"], frame["right"]
-            said.append(f"{name}: {np.average((y - x).abs(), weights=frame['visits']):.3f} apart")
+            found[name] = float(np.average((y - x).abs(), weights=frame["visits"]))
+            said.append(f"{name}: {found[name]:.3f} apart")
         else:
             frame = credit_by_reference(run, reference, bins)
             x, y = frame["reference"], frame["credited"]
-            said.append(f"{name}: Spearman correlation {frame.attrs['spearman']:.2f}")
-        ax.plot(x, y, color=look.colour, linestyle=look.line, marker=look.marker, markersize=5,
-                label=style.literal(name))  # fmt: skip
+            found[name] = frame.attrs["spearman"]
+            said.append(f"{name}: Spearman correlation {found[name]:.2f}")
+        style.line(ax, x, y, look, name)
     if reference is None:
         ax.plot([0, 1], [0, 1], color=style.INK, linewidth=1, linestyle=":", label="as credited")
         x_name, y_name = "probability credited to the sample", "share of visits where its label won"
+        best = min(found, key=lambda name: found[name])
+        title = f"{style.capital(best)} is {100 * found[best]:.0f} points from what it credits"
     else:
+        best = max(found, key=lambda name: found[name])
+        title = f"{style.capital(best)} finds its sample best: correlation {found[best]:.2f}"
         x_name = "mean probability of the label in the run without mixing"
         y_name = "mean probability credited under mixing"
     text = f"{y_name} against {x_name}. {'; '.join(said)}."
-    return style.finish(ax, x=x_name, y=y_name, legend=True, text=text)
+    if len(found) < 2 or any(value != value for value in found.values()):
+        title = ""
+    return style.finish(ax, title=style.literal(title), x=x_name, y=y_name, legend=True, text=text)
 
 
 def class_accuracy(
@@ -268,6 +231,7 @@ def class_accuracy(
     worst, best = shown.iloc[-1], frame.loc[frame["accuracy"].idxmax()]
     return style.finish(
         ax,
+        title=style.literal(f"Lowest: {worst['group']}, {100 * worst['accuracy']:.1f}%"),
         x=style.axis_name("test_accuracy"),
         legend=True,
         text=f"Test accuracy of {len(shown)} of {len(frame)} groups, with intervals: from "
@@ -307,7 +271,8 @@ def confusion(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes
     worst = mistakes.stack().nlargest(3)
     pairs = [f"{a} taken for {b} ({n:,})" for (a, b), n in worst.items() if n]
     style.finish(
-        ax, x="predicted", y="true class (shares of it, %)",
+        ax, title=style.literal(f"Most often: {pairs[0]}") if pairs else "", x="predicted",
+        y="true class (shares of it, %)",
         text=f"Confusion of {len(kept)} of {len(table)} classes: {int(mistakes.sum().sum()):,} of "
         f"{int(table.sum().sum()):,} test samples are wrong"
         + (f", most often {'; '.join(pairs)}." if pairs else "."),

@@ -69,14 +69,9 @@ def learning_curves(
         look = looks[group[keys[-1]].iloc[0]] if looks else drawn[name]
         n = int(group["n"].iloc[0])
         x, middle = group["cost"].to_numpy(), scale * group["mean"].to_numpy()
-        ax.plot(x, middle, color=look.colour, linestyle=look.line, marker=look.marker,
-                markevery=max(1, len(x) // 6), markersize=5,
-                label=style.literal(f"{name} (n = {n})"))  # fmt: skip
-        if group["spread"].notna().any():
-            spread = scale * group["spread"].to_numpy()
-            ax.fill_between(
-                x, middle - spread, middle + spread, color=look.colour, alpha=0.15, linewidth=0
-            )
+        spread = scale * group["spread"].to_numpy(float)
+        band = None if np.isnan(spread).all() else (middle - spread, middle + spread)
+        style.line(ax, x, middle, look, f"{name} (n = {n})", band)
         said.append(f"{name} ends at {middle[-1]:.4g} after {_count(x[-1])} (n = {n})")
         ends[name] = middle[-1]
     style.keep_possible(ax, value)
@@ -199,6 +194,8 @@ def differences(
     scale = style.fraction(metric)
     drawn = style.looks(list(dict.fromkeys(frame["method"])))
     shown = [name for name in varying(frame, keys) if name not in ("method", "baseline")]
+    baselines = list(dict.fromkeys(frame["baseline"]))
+    against = f" from {baselines[0]}" if len(baselines) == 1 else ""
     names = []
     for place, row in enumerate(frame.to_dict("records")):
         look, middle = drawn[row["method"]], scale * row["difference"]
@@ -208,7 +205,8 @@ def differences(
         full = "full" if pd.notna(row["ci_low"]) else "none"
         ax.plot([middle], [place], marker=look.marker, color=look.colour, fillstyle=full)
         extra = f" ({label(row, shown)})" if shown else ""
-        names.append(style.literal(f"{row['method']} against {row['baseline']}{extra}"))
+        other = f" against {row['baseline']}" if len(baselines) > 1 else ""
+        names.append(style.literal(f"{row['method']}{other}{extra}"))
     _zoom(ax, scale * frame[["difference", "ci_low", "ci_high"]].to_numpy(float))
     ax.axvline(0, color=style.INK, linewidth=1)
     ax.set_yticks(range(len(frame)), names)
@@ -219,7 +217,7 @@ def differences(
     return style.finish(
         ax,
         title=style.verdicts(frame),
-        x=f"difference {what}, {100 * confidence:g}% CI",
+        x=f"difference{against} {what}, {100 * confidence:g}% CI",
         text=f"Paired differences, {len(frame)} comparisons. {text}",
     )
 
@@ -293,7 +291,12 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
         + (f", {_count(o)} through a second network" if o else "")
         for name, t, s, o in zip(names, trained, looked, other, strict=True)
     )
+    looks = (looked + other) / trained.where(trained > 0)
+    most = int(looks.fillna(0).to_numpy().argmax())
+    title = (f"{style.capital(names[most])} looks at {looks[most]:.2g} samples for each one that "
+             "it trains on" if looks[most] > 0 else "")  # fmt: skip
     style.finish(ax, x="samples through a network, mean of the runs", text=f"Costs. {said}.")
+    ax.set_title(style.literal(title), loc="left", fontsize=11, color=style.INK, pad=42)
     ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 1.0))
     return ax
 

@@ -1,4 +1,4 @@
-"""When does it pay: the importance map, and accuracy over the length of training."""
+"""When does it pay: the importance map, and accuracy over budget and length of training."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,16 +6,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from budgetlab.analysis import results
 from budgetlab.analysis.conditions import method_order, require
 from budgetlab.analysis.statistics import MARGIN
+from budgetlab.analysis.tables import keys_of
 from budgetlab.errors import InputError
 from budgetlab.plots import style
+from budgetlab.plots.learning import named_groups
+from budgetlab.records import Records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-__all__ = ["crossing", "importance_map"]
+__all__ = ["budget_curves", "crossed", "crossing", "importance_map"]
 
 ROWS = ("redundancy", "imbalance")
 NEUTRAL = {"redundancy": 0, "imbalance": 1, "label_noise": 0}
@@ -211,17 +215,16 @@ def crossing(
     for name, look in drawn.items():
         own = frame[frame["augmentation"] == name].sort_values("epochs")
         middle = scale * own["mean"]
-        ax.plot(own["epochs"], middle, **style.line_kws(look, line_kws),
-                label=style.literal(f"{name} (n = {_counts(own['n'])})"))  # fmt: skip
-        ax.fill_between(own["epochs"], scale * own["ci_low"], scale * own["ci_high"],
-                        color=look.colour, alpha=0.15, linewidth=0)  # fmt: skip
+        band = scale * own["ci_low"], scale * own["ci_high"]
+        style.line(ax, own["epochs"], middle, look, f"{name} (n = {_counts(own['n'])})", band,
+                   line_kws)  # fmt: skip
         said.append(f"{name} goes from {middle.iloc[0]:.1f} at {own['epochs'].iloc[0]:g} epochs "
                     f"to {middle.iloc[-1]:.1f} at {own['epochs'].iloc[-1]:g}")  # fmt: skip
     lengths = sorted(frame["epochs"].unique())
     ax.set_xscale("log")
     style.finish(
         ax,
-        title=_crossed(frame, value),
+        title=crossed(frame, value),
         x="epochs of the full run (logarithmic)",
         y=style.axis_name(value),
         legend=True,
@@ -237,8 +240,8 @@ def _counts(n: pd.Series) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _crossed(frame: pd.DataFrame, value: str) -> str:
-    """Which line is on top at both ends."""
+def crossed(frame: pd.DataFrame, value: str = "test_accuracy") -> str:
+    """Which augmentation is on top at both ends, as a title; nothing of a single length."""
     sign = 1 if value.endswith("accuracy") else -1
     ends = []
     for length in (frame["epochs"].min(), frame["epochs"].max()):
@@ -250,3 +253,61 @@ def _crossed(frame: pd.DataFrame, value: str) -> str:
     if first == last:
         return f"{style.capital(first)} leads at {short:g} epochs and at {long:g}"
     return f"{style.capital(first)} leads at {short:g} epochs, {last} at {long:g}"
+
+
+def budget_curves(
+    data: Records | pd.DataFrame,
+    *,
+    value: str = "test_accuracy",
+    keys: Sequence[str] | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """What does a larger budget buy? Mean of each condition over the budget, ± deviation.
+
+    Parameters
+    ----------
+    data
+        Records of runs at several budgets, or a frame as from
+        :func:`budgetlab.analysis.summaries` or :func:`budgetlab.analysis.results`.
+    value
+        What was reached: ``test_accuracy`` or ``test_loss``.
+    keys
+        Columns that make a condition, in a frame of your own; by default the settings of a
+        run that it holds.
+    ax
+        Where to draw; a new figure by default.
+    """
+    if isinstance(data, pd.DataFrame) and "mean" in data:
+        frame, value = data, getattr(data, "metric", value)
+    else:
+        frame = results(data, metric=value)
+    require(frame, ["method", "budget", "mean", "spread", "n"], "a frame of results")
+    keys = [name for name in keys_of(frame, keys) if name != "budget"]
+    groups, drawn = named_groups(frame, keys)
+    ax, scale, said, least = style.axes(ax), style.fraction(value), [], {}
+    for place, (name, group) in enumerate(groups.items()):
+        look, group = drawn[name], group.sort_values("budget")
+        n, middle = int(group["n"].min()), scale * group["mean"].to_numpy()
+        spread = scale * group["spread"].fillna(0).to_numpy()
+        # A little to the side, so that bars at one budget do not cover each other.
+        x = 100 * group["budget"].to_numpy() * 1.02 ** (place - (len(groups) - 1) / 2)
+        ax.errorbar(x, middle, yerr=spread if n > 1 else None, color=look.colour,
+                    linestyle=look.line, marker=look.marker, markersize=5, capsize=2,
+                    label=style.literal(f"{name} (n = {n})"))  # fmt: skip
+        least[name] = middle[0]
+        ends = zip(100 * group["budget"], middle, strict=True)
+        said.append(f"{name}: " + ", ".join(f"{y:.4g} at {b:g}%" for b, y in ends))
+    budgets = sorted(set(100 * frame["budget"]))
+    ax.set_xscale("log")
+    style.finish(
+        ax,
+        title=style.leader(least, value).replace("ends best", "is best at its smallest budget"),
+        x="budget (% of the full run, logarithmic)",
+        y=style.axis_name(value),
+        legend=True,
+        text=f"{style.axis_name(value)} over the budget, with one standard deviation. "
+        f"{'; '.join(said)}.",
+    )
+    ax.set_xticks(budgets, [f"{b:g}" for b in budgets])
+    ax.minorticks_off()
+    return ax

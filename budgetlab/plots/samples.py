@@ -166,8 +166,7 @@ def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "
         require(frame, ["rank", "times_trained"], "a frame of ranked counts")
         counts, look = frame["times_trained"], drawn[name]
         share = (frame["rank"] - 0.5) / len(frame)
-        ax.plot(100 * share, counts, color=look.colour, linestyle=look.line,
-                label=style.literal(name))  # fmt: skip
+        style.line(ax, 100 * share, counts, look, name)
         never[name] = 100 * (counts == 0).mean()
         said.append(f"{name}: most trained {counts.max()} times, median {counts.median():g}, "
                     f"never {never[name]:.1f}%")  # fmt: skip

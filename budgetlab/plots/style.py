@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["LineStyle", "alt_text", "axes", "axis_name", "capital", "condition_looks", "describe",
-           "empty", "finish", "fraction", "furthest", "keep_possible", "leader", "line_kws",
-           "line_labels", "literal", "looks", "new_figure", "scatter_kws", "verdicts"]  # fmt: skip
+           "empty", "finish", "fraction", "furthest", "keep_possible", "leader", "line", "line_kws",
+           "line_labels", "literal", "looks", "new_figure", "scatter_kws",
+           "verdicts"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
@@ -58,6 +59,22 @@ def line_kws(
     """Arguments for ``Axes.plot``; what a caller changes goes before what is usual."""
     own = {"color": look.colour, "linestyle": look.line, "marker": look.marker, "markersize": 5}
     return own | usual | dict(changes or {})
+
+
+def line(
+    ax: "Axes",
+    x: Sequence[float],
+    y: Sequence[float],
+    look: LineStyle,
+    name: str,
+    band: tuple[Any, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> None:
+    """Draw a line with a marker here and there, and a band between two others."""
+    usual = {"markevery": max(1, len(x) // 8), "label": literal(name)}
+    ax.plot(x, y, **line_kws(look, changes, **usual))
+    if band is not None:
+        ax.fill_between(x, *band, color=look.colour, alpha=0.15, linewidth=0)
 
 
 def scatter_kws(count: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +25,17 @@ from budgetlab.explore.ranking import (
 )
 from budgetlab.records import Record, open_record, write_atomically
 from budgetlab.records.thin import sampled_down, sampled_sentence
-from budgetlab.widgets.controls import LABEL, Number, StatusLine, button, choice, row
-from budgetlab.widgets.panel import (
+from budgetlab.widgets.controls import (
+    LABEL,
+    Number,
     PicturePanel,
-    TileSheet,
+    StatusLine,
+    button,
+    choice,
     data_uri,
-    fixed_figure,
     image_tag,
     ready,
+    row,
 )
 
 if TYPE_CHECKING:
@@ -161,9 +164,8 @@ class SampleAtlas(W.VBox):
 
     def _build_life(self) -> None:
         count = 1 if self.other is None else 2
-        self.life = PicturePanel(fixed_figure(760, 260))
-        self._axes = self.life.figure.subplots(1, count, squeeze=False, sharey=True)[0]
-        self.life.figure.subplots_adjust(left=0.08, right=0.98, top=0.9, bottom=0.18, wspace=0.08)
+        self.life = PicturePanel(760, 260, columns=count, left=0.08, right=0.98, top=0.9,
+                                 bottom=0.18, wspace=0.08)  # fmt: skip
         self.portrait = W.HTML(layout=W.Layout(width="150px", height="160px"))
         self.facts = W.HTML(layout=W.Layout(min_height="9em"))
 
@@ -243,14 +245,15 @@ class SampleAtlas(W.VBox):
                 else image_tag(data_uri(image), f"Sample {sample}: {name}", PORTRAIT)
             )  # fmt: skip
             said = []
-            for ax, record in zip(self._axes, (self.record, self.other), strict=False):
+            for ax, record in zip(self.life.axes, (self.record, self.other), strict=False):
                 assert record is not None
                 plots.sample_life(sample_life(record, sample), ax=ready(ax))
                 run = short_name(record.config, ["method", "budget"])
                 ax.set_title(f"Sample {sample} in {run}", loc="left", fontsize=10)
                 said.append(f"{run}: {plots.alt_text(ax)}")
-            for ax in self._axes[1:]:
+            for ax in self.life.axes[1:]:
                 ax.set_ylabel("")
+                ax.tick_params(labelleft=False)
             self.life.show(f"Sample {sample}. {' '.join(said)}")
             self.facts.value = self._facts(sample)
 
@@ -305,3 +308,68 @@ class SampleAtlas(W.VBox):
 
 
 PORTRAIT = "width:128px;height:128px;object-fit:contain;image-rendering:pixelated;background:white"
+
+SIDE = 80
+TALL = SIDE + 44  # with the caption
+
+
+class Tile(W.VBox):
+    """One image to click on, its number and a line under it."""
+
+    def __init__(self, choose: Callable[[int], None]):
+        self.picture = W.HTML(layout=W.Layout(height=f"{TALL}px", margin="0"))
+        # Laid over the image, which is what one clicks on; its name is its tooltip.
+        over = W.Layout(width=f"{SIDE + 8}px", height=f"{SIDE}px", margin=f"-{TALL}px 0 0 0")
+        self.button = W.Button(layout=over, style={"button_color": "transparent"})
+        self.sample = -1
+        self.button.on_click(lambda _: choose(self.sample))
+        size = W.Layout(
+            width=f"{SIDE + 10}px", height=f"{TALL + 4}px", margin="2px", overflow="hidden"
+        )
+        super().__init__([self.picture, self.button], layout=size)
+
+    def show(self, sample: int, image: np.ndarray | None, line: str) -> None:
+        """Show a sample; without an image it says so."""
+        self.sample = sample
+        box = f"width:{SIDE}px;height:{SIDE}px;object-fit:contain;display:block;margin:0 auto"
+        if image is None:
+            picture = f'<div style="{box};border:1px dashed">no image kept</div>'
+        else:
+            alt = f"Sample {sample}: {line}"
+            picture = image_tag(data_uri(image), alt, f"{box};image-rendering:pixelated")
+        said = f"#{sample} {line}"
+        text = f'<div style="{CAPTION}" title="{html.escape(line)}">{html.escape(said)}</div>'
+        self.picture.value = picture + text
+        self.button.tooltip = f"Show the life of sample {sample}"
+        self.layout.visibility = "visible"
+
+    def hide(self) -> None:
+        """Leave the place empty, without moving what lies below."""
+        self.sample = -1
+        self.layout.visibility = "hidden"
+
+
+CAPTION = (
+    "line-height:1.25;font-size:11px;height:40px;overflow:hidden;text-align:center;"
+    "overflow-wrap:anywhere"
+)
+
+
+class TileSheet(W.HBox):
+    """A fixed number of tiles that wrap in a narrow window."""
+
+    def __init__(self, count: int, choose: Callable[[int], None]):
+        self.tiles = [Tile(choose) for _ in range(count)]
+        super().__init__(self.tiles, layout=W.Layout(flex_flow="row wrap", max_width="980px"))
+        self.add_class("bl-tiles")
+
+    def show(
+        self, samples: Sequence[int], images: Mapping[int, np.ndarray], lines: Sequence[str]
+    ) -> None:
+        """Show samples, at most as many as there are tiles."""
+        for place, tile in enumerate(self.tiles):
+            if place < len(samples):
+                sample = int(samples[place])
+                tile.show(sample, images.get(sample), lines[place])
+            else:
+                tile.hide()

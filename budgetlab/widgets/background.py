@@ -205,7 +205,7 @@ class Trainer(W.VBox):
 class Pace:
     """Says when it is time to draw again, so that watching costs little.
 
-    Drawing may take a sixteenth of the time. Within an epoch the clock of the run goes on,
+    Drawing may take a twenty-fifth of the time. Within an epoch the clock of the run goes on,
     so that it may take half of that only, and every two seconds at most.
 
     Parameters
@@ -223,13 +223,13 @@ class Pace:
         """Whether it is time; the first picture always is."""
         if self.ended is None:
             return True
-        pause = max(WITHIN_EPOCH, 30 * self.took) if within_epoch else self.pause
+        pause = max(WITHIN_EPOCH, 50 * self.took) if within_epoch else self.pause
         return time.perf_counter() - self.ended >= pause
 
     @property
     def pause(self) -> float:
         """Seconds from the end of one picture to the next."""
-        return max(self.shortest, 15 * self.took)
+        return max(self.shortest, 25 * self.took)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:

@@ -15,8 +15,7 @@ from budgetlab.records import Record, open_record
 from budgetlab.training import Run, load_data
 from budgetlab.widgets.background import Pace, Session, Trainer
 from budgetlab.widgets.bench_controls import RunControls, explain, first_settings
-from budgetlab.widgets.bench_picture import standing_of_run
-from budgetlab.widgets.bench_runs import RunShelf
+from budgetlab.widgets.bench_shelf import RunShelf, standing_of_run
 from budgetlab.widgets.controls import LABEL, StatusLine, button, row
 
 __all__ = ["TrainingBench"]
@@ -55,7 +54,7 @@ class TrainingBench(Trainer):
         Settings by name, such as ``bench.controls.by_name["budget"].value = 0.1``.
     shelf
         The runs, their pictures and the table:
-        :class:`~budgetlab.widgets.bench_runs.RunShelf`.
+        :class:`~budgetlab.widgets.bench_shelf.RunShelf`.
 
     Raises
     ------

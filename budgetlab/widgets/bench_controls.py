@@ -18,7 +18,6 @@ __all__ = ["RunControls", "explain", "first_settings"]
 MOST_EPOCHS, MOST_RUNS = 500, 20
 KEEP = "as set"
 
-
 # What a bench trains where nothing else is asked for: some seconds on an ordinary computer.
 QUICK = presets.settings("scale-model") | {"epochs": 12, "evaluate_every": 4, "budget": 0.3}
 SIZES = {"dataset", "model", "limit", "epochs", "batch_size"}
@@ -96,11 +95,11 @@ class RunControls(W.VBox):
         self.repeats.on_change(lambda: on_change("repeats"))
         self.preset = choice("Preset", [KEEP, *presets.PRESETS], KEEP, "bl-preset")
         self.preset.observe(lambda change: self.take(change["new"]), "value")
-        budget = [c["budget"], c["budget_unit"], c["epochs"], c["seed"], self.repeats]
+        # Each seed draws its own samples. At most four lines: a projector shows few.
         groups = [
-            group("Data", c["dataset"], c["label_noise"], self.preset),
-            group("Method", c["method"], c["augmentation"], c["model"]),
-            group("Budget", *budget),
+            group("Data", c["dataset"], c["label_noise"], c["seed"], self.repeats),
+            group("Method", self.preset, c["method"], c["augmentation"], c["model"]),
+            group("Budget", c["budget"], c["budget_unit"], c["epochs"]),
         ]
         layout = W.Layout(flex_flow="row wrap", align_items="flex-start")
         super().__init__([W.HBox(groups, layout=layout)])

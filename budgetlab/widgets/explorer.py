@@ -5,12 +5,11 @@ import html
 import ipywidgets as W
 
 from budgetlab import augment
+from budgetlab.augment.mixtures import Mixture, augmented
 from budgetlab.config import CREDITS
 from budgetlab.data import Dataset, Splits
 from budgetlab.errors import InputError
-from budgetlab.widgets.controls import Number, StatusLine, button, choice, row
-from budgetlab.widgets.mixtures import Mixture, augmented
-from budgetlab.widgets.panel import data_uri, image_tag
+from budgetlab.widgets.controls import Number, StatusLine, button, choice, data_uri, image_tag, row
 
 __all__ = ["AugmentationExplorer"]
 
@@ -36,7 +35,7 @@ class AugmentationExplorer(W.VBox):
         The controls; set their ``value``.
     mixtures
         By augmentation, what was made of the images:
-        :class:`~budgetlab.widgets.mixtures.Mixture`.
+        :class:`~budgetlab.augment.mixtures.Mixture`.
 
     Raises
     ------

@@ -23,8 +23,16 @@ from budgetlab.plots import style
 from budgetlab.plots.samples import histogram, ranked
 from budgetlab.records import Record, open_record
 from budgetlab.widgets.background import Pace, Player
-from budgetlab.widgets.controls import Number, StatusLine, button, choice, row
-from budgetlab.widgets.panel import PicturePanel, fixed_figure, ready, table_markup
+from budgetlab.widgets.controls import (
+    Number,
+    PicturePanel,
+    StatusLine,
+    button,
+    choice,
+    ready,
+    row,
+    table_markup,
+)
 
 __all__ = ["ProbabilityMicroscope"]
 
@@ -85,13 +93,14 @@ class ProbabilityMicroscope(W.VBox):
         self._build_controls()
         self.status = StatusLine()
         self.table = W.HTML(layout=W.Layout(min_height="6em"))
-        self.picture = _Picture()
+        self.picture = PicturePanel(960, 320, columns=3, left=0.075, right=0.99, top=0.9,
+                                    bottom=0.17, wspace=0.33)  # fmt: skip
         super().__init__(
             [
                 row(self.method, self.epoch, self.budget),
                 row(self.smoothing, self.power, self.view),
                 row(self.beta, self.auto_beta, self.reload_button, self.follower.button),
-                self.picture.panel,
+                self.picture,
                 self.table,
                 self.status,
             ]
@@ -188,8 +197,7 @@ class ProbabilityMicroscope(W.VBox):
             self.numbers = in_numbers(self.chances, history.seen.numpy())
             self.table.value = self._table()
             text = self._say()
-            losses = history.last_loss.numpy()
-            self.picture.draw(self.chances, losses, self.view.value, text)
+            self._draw(self.chances, history.last_loss.numpy(), text)
             self.status.say(text)
 
     def _before(self, epoch: int) -> History:
@@ -242,25 +250,15 @@ class ProbabilityMicroscope(W.VBox):
                 f"{100 * numbers['coverage']:.1f}% and {100 * numbers['coverage_after']:.1f}%",
         }}), head=False)  # fmt: skip
 
-
-class _Picture:
-    """Left ``q``, times uniform; middle the chance of being drawn; right the losses of both."""
-
-    def __init__(self, width: int = 960, height: int = 320):
-        figure = fixed_figure(width, height)
-        self.panel = PicturePanel(figure)
-        self.axes = figure.subplots(1, 3)
-        figure.subplots_adjust(left=0.075, right=0.99, top=0.9, bottom=0.17, wspace=0.33)
-
-    def draw(self, chances: ExpectedDraw, losses: np.ndarray, view: str, text: str) -> None:
-        """Show the draw of one epoch, and the losses ``[N]`` known before; NaN where none is."""
-        left, middle, right = map(ready, self.axes)
+    def _draw(self, chances: ExpectedDraw, losses: np.ndarray, text: str) -> None:
+        """Left ``q``, times uniform; middle the chance of being drawn; right the losses of both."""
+        left, middle, right = map(ready, self.picture.axes)
         relative = chances.q * len(chances.q)
         for ax, values, name, colour, least in (
             (left, relative, "times that of a uniform draw", style.COLOURS[2], 2.0),
             (middle, chances.inclusion, "chance in this epoch", style.COLOURS[0], 1.0),
         ):
-            if view == RANKED:
+            if self.view.value == RANKED:
                 ranked(values, y=name, colour=colour, ax=ax)
             else:
                 histogram(values, x=name, least=least, colour=colour, ax=ax)
@@ -271,11 +269,11 @@ class _Picture:
         else:
             style.empty(right, "no loss known yet")
         titles = ("Probability q of the draw", "Chance of being drawn", "Losses known before")
-        for ax, title in zip(self.axes, titles, strict=True):
+        for ax, title in zip(self.picture.axes, titles, strict=True):
             ax.set_title(title, loc="left", fontsize=11, color=style.INK)
         median = f"median loss {np.median(losses[known]):.3g}" if known.any() else (
             "no loss known yet")  # fmt: skip
-        self.panel.show(
+        self.picture.show(
             f"{text} Three plots. q goes from {relative.min():.3g} to {relative.max():.3g} times "
             f"uniform; the chance of being drawn from {chances.inclusion.min():.3g} to "
             f"{chances.inclusion.max():.3g}; {median}."

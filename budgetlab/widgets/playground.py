@@ -6,7 +6,6 @@ import weakref
 from typing import Any
 
 import ipywidgets as W
-import numpy as np
 
 from budgetlab import plots, samplers
 from budgetlab.config import RunConfig
@@ -14,8 +13,7 @@ from budgetlab.data.points import PROBLEMS
 from budgetlab.explore.points import Frame, PointRun, frame_of, grid_of
 from budgetlab.training import Run, load_data
 from budgetlab.widgets.background import Pace, Player, Session, Trainer
-from budgetlab.widgets.controls import LABEL, Number, button, choice, row
-from budgetlab.widgets.panel import PicturePanel, fixed_figure, ready
+from budgetlab.widgets.controls import LABEL, Number, PicturePanel, button, choice, ready, row
 
 __all__ = ["SamplerPlayground"]
 
@@ -76,7 +74,8 @@ class SamplerPlayground(Trainer):
         self._methods = methods
         self._pace, self._training = Pace(), 0
         self._build_controls(problem)
-        self.picture = _Picture()
+        self.picture = PicturePanel(900, 470, columns=2, left=0.05, right=0.985, top=0.9,
+                                    bottom=0.06, wspace=0.12)  # fmt: skip
         self._load(self.base)
         self.children = [
             row(self.problem, self.left, self.right),
@@ -84,7 +83,7 @@ class SamplerPlayground(Trainer):
             row(self.train_button, self.stop_button),
             row(self.player.button, self.epoch, self.back, self.forth, self.speed, self.way),
             self.status,
-            self.picture.panel,
+            self.picture,
         ]
         self.add_class("bl-playground")
         self.claim(self.train_button, self.stop_button)
@@ -262,39 +261,18 @@ class SamplerPlayground(Trainer):
     def update(self) -> None:
         """Show the epoch that is chosen; a run that is shorter stays at its last one."""
         with self._lock, self.status.catching():
-            place = self.epoch.value - 1
-            left, right = (f[min(place, len(f) - 1)] if f else None for f in self.frames)
+            place, said = self.epoch.value - 1, []
             x, y = self.splits.train.x.numpy(), self.splits.train.y.numpy()
-            shown = list(zip(self._names, (left, right), strict=True))
-            self.picture.draw(x, y, shown, self.way.value, self.epoch.value)
-
-
-class _Picture:
-    """Two runs on the same points, side by side."""
-
-    def __init__(self, width: int = 900, height: int = 470):
-        figure = fixed_figure(width, height)
-        self.panel = PicturePanel(figure)
-        self.axes = figure.subplots(1, 2)
-        figure.subplots_adjust(left=0.05, right=0.985, top=0.9, bottom=0.06, wspace=0.12)
-
-    def draw(
-        self, x: np.ndarray, y: np.ndarray, frames: list[tuple[str, Frame | None]], way: str,
-        epoch: int,
-    ) -> None:  # fmt: skip
-        """Show one epoch of two runs; ``way`` is how the probability is shown."""
-        said = []
-        for ax, (name, frame) in zip(self.axes, frames, strict=True):
-            shown: dict[str, Any] = {"title": f"{name}: not trained so far"}
-            if frame is not None:
-                shown = {
-                    "chance": frame.chance,
-                    "picked": frame.picked,
-                    "shade": way == AS_COLOUR,
-                    "surface": (frame.winner, frame.sure),
-                    "title": frame.headline(name),
-                }
-            plots.points_map(x, y, **shown, ax=ready(ax))
-            ax.title.set_fontsize(10)
-            said.append(plots.alt_text(ax))
-        self.panel.show(f"Epoch {epoch} of two runs on the same points. {' '.join(said)}")
+            sides = zip(self.picture.axes, self._names, self.frames, strict=True)
+            for ax, name, frames in sides:
+                shown: dict[str, Any] = {"title": f"{name}: not trained so far"}
+                if frames:
+                    now = frames[min(place, len(frames) - 1)]
+                    shown = {"chance": now.chance, "picked": now.picked,
+                             "shade": self.way.value == AS_COLOUR,
+                             "surface": (now.winner, now.sure),
+                             "title": now.headline(name)}  # fmt: skip
+                plots.points_map(x, y, **shown, ax=ready(ax))
+                ax.title.set_fontsize(10)
+                said.append(plots.alt_text(ax))
+            self.picture.show(f"Epoch {place + 1} of two runs on the same points. {' '.join(said)}")

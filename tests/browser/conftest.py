@@ -1,13 +1,24 @@
-"""One JupyterLab and one browser for all tests in this folder."""
+"""One JupyterLab, one app and one browser for all tests in this folder."""
 
 import importlib.util
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from lab import Lab, browser_path, running_lab, write_notebook
+from lab import (
+    ROOT,
+    Lab,
+    browser_path,
+    command_of_make,
+    free_port,
+    running_lab,
+    serving,
+    write_notebook,
+)
 
 if TYPE_CHECKING:
     from opened import Opened
@@ -47,6 +58,25 @@ def lab(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
     """A JupyterLab of its own."""
     with running_lab(tmp_path_factory.mktemp("lab")) as running:
         yield running
+
+
+@pytest.fixture(scope="package")
+def app(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The app as the Makefile starts it, on copies, at a port of its own."""
+    folder, port = tmp_path_factory.mktemp("app"), free_port()
+    setting, _, _, module, pages, *options = command_of_make("app", port)
+    assert (module, pages) == ("voila", "notebooks/app")
+    name, _, place = setting.partition("=")
+    # What it trains is written beside the pages.
+    root = folder / "notebooks" / "app"
+    shutil.copytree(ROOT / "notebooks" / "app", root)
+    url = f"http://127.0.0.1:{port}"
+    command = ["voila", str(root), *options, "--no-browser"]
+    with serving(command, folder / "server", f"{url}/login", **{name: str(ROOT / place)}):
+        said = (folder / "server" / "server.log").read_text()
+        found = re.search(rf"{url}/\?token=(\w+)", said)
+        assert found, said
+        yield Lab(url, found[1], root)
 
 
 @pytest.fixture(scope="package")

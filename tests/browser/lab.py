@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nbformat
+
+ROOT = Path(__file__).parents[2]
 
 # Data sets so small that a run takes a second or two. One that a test wants to stop does not
 # hurry while there is a file "hold", so that it lasts some minutes on any machine.
@@ -98,8 +101,6 @@ explorer
 }
 """Source of each cell of the notebook, by what it is for."""
 
-QUIET = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
-
 
 def write_notebook(path: Path, names: Sequence[str]) -> Path:
     """Write a notebook of some of :data:`CELLS`, in order."""
@@ -110,6 +111,15 @@ def write_notebook(path: Path, names: Sequence[str]) -> Path:
     }  # fmt: skip
     nbformat.write(notebook, path)
     return path
+
+
+def command_of_make(target: str, port: int = 0) -> list[str]:
+    """What ``make app`` or ``make lab`` would run."""
+    command = ["make", "-n", "-o", ".venv/.installed", target, f"PORT={port}"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = made.stdout.replace("\\\n", " ").splitlines()
+    (line,) = [line for line in lines if "voila" in line or "jupyterlab" in line]
+    return shlex.split(line)
 
 
 def free_port() -> int:
@@ -124,9 +134,6 @@ def own_folders(folder: Path) -> dict[str, str]:
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR",
              "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")  # fmt: skip
     folders = {name: str(folder / name.lower()) for name in names}
-    settings = Path(folders["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(QUIET))
     return os.environ | folders | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
 
 
@@ -220,16 +227,18 @@ class Lab:
 
 @contextlib.contextmanager
 def running_lab(folder: Path) -> Iterator[Lab]:
-    """Start JupyterLab with nothing of the user's, on this machine only."""
+    """Start JupyterLab as ``make lab`` does, with nothing of the user's, in another folder."""
     root, token, port = folder / "root", secrets.token_hex(16), free_port()
+    setting, _, _, _, _, *options = command_of_make("lab")
+    name, _, place = setting.partition("=")
     root.mkdir(parents=True)
     url = f"http://127.0.0.1:{port}"
     command = [
-        "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
+        "jupyterlab", *options, "--no-browser", f"--port={port}",
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
         f"--ServerApp.root_dir={root}", "--allow-root", "--expose-app-in-browser",
     ]  # fmt: skip
-    with serving(command, folder / "server", f"{url}/api"):
+    with serving(command, folder / "server", f"{url}/api", **{name: str(ROOT / place)}):
         yield Lab(url, token, root)
 
 

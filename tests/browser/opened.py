@@ -49,10 +49,11 @@ class Tab:
         Errors in the console of the browser, and requests to anything but the server.
     """
 
-    def __init__(self, browser: "Browser", server: str):
+    def __init__(self, browser: "Browser", server: str, **window: Any):
         self.server = server
         self.faults: list[str] = []
-        self.page: Page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
+        usual = {"viewport": {"width": 1280, "height": 1000}}
+        self.page: Page = browser.new_context(**usual | window).new_page()
         self.page.set_default_timeout(WAIT)
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda error: self.faults.append(f"error in the page: {error}"))
@@ -154,13 +155,16 @@ class Opened(Tab):
         The server.
     """
 
-    def __init__(self, browser: "Browser", lab: Lab, path: Path):
-        super().__init__(browser, lab.url)
+    def __init__(
+        self, browser: "Browser", lab: Lab, path: Path, *, kernel: bool = True, **window: Any
+    ):
+        super().__init__(browser, lab.url, **window)
         self.lab, self.path, self.folder = lab, path, path.parent
         place = path.relative_to(lab.root)
         # A workspace of its own, or it would open what the last test had open too.
         self.page.goto(f"{lab.url}/lab/workspaces/{path.stem}/tree/{place}?token={lab.token}")
-        self.wait_for_kernel()
+        if kernel:
+            self.wait_for_kernel()
 
     def end(self) -> None:
         """Close the tab and end the kernel."""

@@ -1,51 +1,16 @@
 """The bench and the playground as pages: what ``make app`` starts."""
 
-import re
-import shlex
-import shutil
-import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from lab import Lab, free_port, serving
+from lab import ROOT, command_of_make
 from opened import Tab
 
 # On a busy machine a kernel alone takes a minute to start.
 pytestmark = pytest.mark.timeout(900)
 
-ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "notebooks" / "app"
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory) -> Iterator[Lab]:
-    """The app as the Makefile starts it, on copies, at a port of its own."""
-    folder, port = tmp_path_factory.mktemp("app"), free_port()
-    setting, _, _, module, pages, *options = command_of_make(port)
-    assert (module, pages) == ("voila", "notebooks/app")
-    name, _, place = setting.partition("=")
-    # What it trains is written beside the pages.
-    root = folder / "notebooks" / "app"
-    shutil.copytree(PAGES, root)
-    url = f"http://127.0.0.1:{port}"
-    command = ["voila", str(root), *options, "--no-browser"]
-    with serving(command, folder / "server", f"{url}/login", **{name: str(ROOT / place)}):
-        said = (folder / "server" / "server.log").read_text()
-        found = re.search(rf"{url}/\?token=(\w+)", said)
-        assert found, said
-        yield Lab(url, found[1], root)
-
-
-def command_of_make(port: int) -> list[str]:
-    """What ``make app`` would run."""
-    command = ["make", "-n", "-o", ".venv/.installed", "app", f"PORT={port}"]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    lines = made.stdout.replace("\\\n", " ").splitlines()
-    (line,) = [line for line in lines if "voila" in line]
-    return shlex.split(line)
 
 
 def get(url: str) -> tuple[int, str]:
@@ -88,7 +53,7 @@ def test_the_start_page_asks_nobody_and_leads_to_the_pages(app, browser):
 
 
 def test_it_is_there_for_this_machine_only():
-    assert "--Voila.ip=127.0.0.1" in command_of_make(8866)
+    assert "--Voila.ip=127.0.0.1" in command_of_make("app")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +73,25 @@ def test_a_page_trains_and_stops(app, browser, name, widget, begun):
     tab.wait_for_status(widget, "Stopped")
     tab.screenshot(f"app_{name}")
     assert "import budgetlab" not in tab.page.inner_text("body")  # a page shows no code
+    assert tab.faults == []
+    tab.close()
+
+
+def test_the_bench_fits_a_projector(app, browser):
+    tab = Tab(browser, app.url, viewport={"width": 1280, "height": 800})
+    tab.page.goto(f"{app.url}/voila/render/bench.ipynb?token={app.token}")
+    tab.wait_for_status(".bl-bench", "Ready")
+    for method in ("p-SGD", "unif-SGD"):
+        tab.choose(".bl-bench .bl-method", method)
+        tab.click(".bl-bench .bl-train")
+        tab.wait_for_status(".bl-bench", "Training.")
+        tab.wait_for_status(".bl-bench", "Finished")
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 1280
+    tab.find(".bl-bench").evaluate("bench => bench.scrollIntoView()")
+    box = tab.find(".bl-bench .bl-fig img").bounding_box()
+    tab.screenshot("bench")
+    assert box["width"] > 0.85 * 1280
+    assert box["y"] + box["height"] <= 800
     assert tab.faults == []
     tab.close()
 

@@ -1,28 +1,89 @@
 """Runs that are collected, laid over each other, and listed with what they cost."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ipywidgets as W
+import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import AXES, condition_columns, label, load, summaries, varying
+from budgetlab import plots
+from budgetlab.analysis import AXES, condition_columns, label, load, one_epoch, summaries, varying
 from budgetlab.errors import InputError, RunError
 from budgetlab.plots import style
+from budgetlab.plots.samples import histogram
 from budgetlab.records import Record
-from budgetlab.widgets.bench_picture import (
-    MOST_CURVES,
-    BenchPicture,
-    Standing,
-    run_looks,
-    standing_of_record,
+from budgetlab.training import Run
+from budgetlab.widgets.controls import (
+    LABEL,
+    PicturePanel,
+    StatusLine,
+    button,
+    choice,
+    ready,
+    row,
+    table_markup,
 )
-from budgetlab.widgets.controls import LABEL, StatusLine, button, choice, row
-from budgetlab.widgets.panel import table_markup
 
-__all__ = ["RunList", "RunShelf", "named_runs", "runs_table"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["MOST_CURVES", "RunList", "RunShelf", "Standing", "named_runs", "runs_table",
+           "standing_of_record", "standing_of_run"]  # fmt: skip
+
+MOST_CURVES = 7
+NO_EPOCH = "no epoch yet"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A run at one moment.
+
+    For each sample ``[N]`` the last known loss, NaN where none is, and its probability, of kind
+    ``draw`` or ``keep``, None without any; one row a finished epoch, as ``epochs.csv``.
+    """
+
+    epoch: int
+    losses: np.ndarray
+    probability: np.ndarray | None
+    kind: str
+    rows: pd.DataFrame = field(repr=False)
+
+
+def standing_of_run(run: Run) -> Standing:
+    """Copy what there is to see of a run, between two of its steps."""
+    probability = run.loop.sampler.probability
+    return Standing(
+        epoch=max(run.history.epoch, 1),
+        losses=run.history.last_loss.cpu().numpy().copy(),
+        probability=None if probability is None else probability.cpu().numpy().copy(),
+        kind=run.loop.sampler.probability_kind,
+        rows=pd.DataFrame(run.writer.epochs),
+    )
+
+
+def standing_of_record(record: Record) -> Standing | None:
+    """Read how a run stood at its last whole epoch; None before the first."""
+    if not len(record.epochs):
+        return None
+    last = one_epoch(record)
+    probability = last["probability"].to_numpy()
+    return Standing(
+        epoch=int(last["epoch"].iloc[0]),
+        losses=last["loss"].fillna(last["last_loss"]).to_numpy(),
+        probability=None if np.isnan(probability).all() else probability,
+        kind=record.probability_kind,
+        rows=record.epochs,
+    )
+
+
+def run_looks(names: Sequence[str]) -> dict[str, style.LineStyle]:
+    """How runs are drawn: the colour says the method, with which their names begin."""
+    return style.condition_looks({name: name.partition(", ")[::2] for name in names})
 
 
 class RunShelf(W.VBox):
@@ -52,25 +113,19 @@ class RunShelf(W.VBox):
         self._names: dict[Path, str] = {}
         self._standing: dict[Path, Standing | None] = {}
         self._live: Path | None = None
-        self.picture = BenchPicture()
+        self.picture = PicturePanel(1180, 420, 2, 2, left=0.06, right=0.985, top=0.94, bottom=0.11,
+                                    wspace=0.16, hspace=0.52)  # fmt: skip
         axes = [(text, name) for name, text in AXES.items()]
         self.cost = choice("Cost axis", axes, "steps", "bl-cost", "22em")
         self.cost.observe(lambda _: self.redraw(), "value")
         self.path = W.Text(description="Folder", placeholder="of records", style=LABEL)
         self.path.add_class("bl-folder")
-        self.open_button = button(
-            "Open", self.open_folder, "bl-open", "Show the runs of this folder too"
-        )
+        self.open_button = button("Open", self.open_folder, "bl-open",
+                                  "Show the runs of this folder too")  # fmt: skip
         self.runs = RunList(self.redraw, self.remove)
         self.table = W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
-        super().__init__(
-            [
-                self.runs,
-                self.picture.panel,
-                row(self.cost, self.path, self.open_button),
-                self.table,
-            ]
-        )
+        opening = row(self.cost, self.path, self.open_button)
+        super().__init__([self.runs, self.picture, opening, self.table])
         self.list_runs(select=self.records)
 
     def open_folder(self) -> None:
@@ -147,12 +202,74 @@ class RunShelf(W.VBox):
             last = shown[-1].path if shown else None
             last = self._live if self._live in standings else last
             name, now = (self._names[last], standings[last]) if last is not None else ("", None)
-            self.picture.draw(curves, self.cost.value, name, now)
+            self._draw(curves, name, now)
 
     def _stand(self, record: Record) -> Standing | None:
         if record.path not in self._standing:
             self._standing[record.path] = standing_of_record(record)
         return self._standing[record.path]
+
+    def _draw(self, curves: Mapping[str, pd.DataFrame], shown: str, now: Standing | None) -> None:
+        """Accuracy, loss, losses of the samples, probabilities; the last two of one run."""
+        above, beside = map(ready, self.picture.axes[:2])
+        said = self._curves(above, curves, "test_accuracy", "Accuracy on the test set (%)")
+        self._curves(beside, curves, "train_loss", "Loss while training (nats)")
+        self.picture.show(f"{said} {self._samples(shown, now)}")
+
+    def _curves(
+        self, ax: "Axes", curves: Mapping[str, pd.DataFrame], value: str, title: str
+    ) -> str:
+        cost = self.cost.value
+        # Not every epoch is tested; what is known is joined.
+        parts = {
+            name: rows.dropna(subset=[value]) for name, rows in curves.items() if value in rows
+        }
+        frames = [
+            pd.DataFrame({"method": name.partition(", ")[0], "run": name, "cost": rows[cost],
+                          "mean": rows[value], "spread": np.nan, "n": 1})
+            for name, rows in parts.items() if len(rows)
+        ]  # fmt: skip
+        if not frames:
+            style.empty(ax, NO_EPOCH, title)
+            return f"Training curves over {style.axis_name(cost)}. None yet."
+        plots.learning_curves(
+            pd.concat(frames), cost=cost, value=value, keys=("method", "run"),
+            looks=run_looks(list(curves)), legend=False, ax=ax,
+        )  # fmt: skip
+        ax.set_title(title, loc="left", fontsize=11, color=style.INK)
+        ax.set_ylabel("")
+        ends = [f"{name}: {style.fraction(value) * rows[value].iloc[-1]:.1f}% after epoch "
+                f"{len(curves[name])}" for name, rows in parts.items() if len(rows)]  # fmt: skip
+        return f"Training curves over {style.axis_name(cost)}. {'; '.join(ends)}."
+
+    def _samples(self, shown: str, now: Standing | None) -> str:
+        titles = ("Losses of the samples", "Sampling probability")
+        losses, chances = (ready(ax) for ax in self.picture.axes[2:])
+        if now is None:
+            for ax, title in zip((losses, chances), titles, strict=True):
+                style.empty(ax, NO_EPOCH, title)
+            return "No samples yet."
+        known = now.losses[~np.isnan(now.losses)]
+        if len(known):
+            histogram(known, x="last known loss (nats)", ax=losses)
+            # In the title, which begins at the left: below, a long name would be cut off.
+            losses.set_title(style.literal(f"{titles[0]}: {shown}, epoch {now.epoch}"), loc="left",
+                             fontsize=11, color=style.INK)  # fmt: skip
+        else:
+            style.empty(losses, "no sample seen yet", titles[0])
+        text = f"Samples of {shown} in epoch {now.epoch}: {len(known):,} seen"
+        text += f", median loss {np.median(known):.3g}" if len(known) else ""
+        q = np.empty(0) if now.probability is None else now.probability
+        q = q[~np.isnan(q)]
+        if not len(q):
+            style.empty(chances, "this method has no probabilities yet", titles[1])
+            return f"{text}; no probabilities."
+        draws = now.kind == "draw"
+        name = "times that of a uniform draw" if draws else "chance of being kept"
+        q = q * len(q) if draws else q
+        histogram(q, x=name, least=1.5 if draws else 1.0, colour=style.COLOURS[2], ax=chances)
+        chances.set_title(titles[1], loc="left", fontsize=11, color=style.INK)
+        return f"{text}; {name} from {q.min():.3g} to {q.max():.3g}."
 
 
 class RunList(W.VBox):

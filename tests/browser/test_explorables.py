@@ -1,0 +1,211 @@
+"""The charts that the course stores: drawn, and answering, where no kernel was ever started.
+
+In JupyterLab, in the built site opened from disk without a network, and in Voila, which needs a
+kernel to show a page and none afterwards; by mouse and by keyboard, light and dark, in a narrow
+window and at 200%.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from lab import Lab
+from opened import Opened, Tab
+
+from budgetlab.explore.chart import MIMES
+
+pytestmark = pytest.mark.timeout(900)
+
+ROOT = Path(__file__).parents[2]
+KINDS = ("learning", "probabilities", "playground", "crossing", "importance_map", "atlas")
+USUAL = {"viewport": {"width": 1280, "height": 1000}}
+NARROW = {"viewport": {"width": 900, "height": 900}}
+# What a zoom of 200% makes of a window of 1,280 x 1,000 pixels.
+ZOOMED = {"viewport": {"width": 640, "height": 500}, "device_scale_factor": 2}
+
+PICTURE = "canvas => canvas.toDataURL()"
+CHANGED = "([canvas, before]) => canvas.toDataURL() !== before"
+# Up and down go from cell to cell in JupyterLab; these keys reach sliders and lists.
+KEYS = {"checkbox": ("Space", "Space")}
+
+
+# What JupyterLab asks, and what nbgrader adds, where nobody switches them off.
+OTHERS = re.compile("Jupyter news|Validate|Create Assignment|Formgrader")
+
+
+def stored() -> dict[str, tuple[str, dict]]:
+    """For each kind of chart, a notebook of the course and what one of its cells stores."""
+    found = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            kinds = re.findall(r"bl\.explore\.(\w+)\(", cell.source)
+            for output in cell.get("outputs", ()):
+                if kinds and set(MIMES.values()) & set(output.get("data", {})):
+                    found.setdefault(kinds[-1], (path.stem, dict(output.data)))
+    return {kind: found[kind] for kind in KINDS}
+
+
+def changes(tab, canvas, act) -> bool:
+    """Whether the picture becomes another one within some seconds of an act."""
+    from playwright.sync_api import TimeoutError
+
+    before = canvas.evaluate(PICTURE)
+    act()
+    try:
+        tab.page.wait_for_function(CHANGED, arg=[canvas.element_handle(), before], timeout=4_000)
+    except TimeoutError:
+        return False
+    return True
+
+
+def answers_to_keys(tab, place) -> None:
+    """Every slider changes the picture, and each chart has a control that does."""
+    canvas, moved = place.locator("canvas").first, []
+    for control in place.locator(".vega-bindings input, .vega-bindings select").all():
+        kind = control.get_attribute("type") or ""
+        control.focus()
+        keys = KEYS.get(kind, ("End", "Home"))
+        moved.append(max(changes(tab, canvas, lambda k=k, c=control: c.press(k)) for k in keys))
+        assert moved[-1] or kind != "range", control.get_attribute("name")
+    assert any(moved)
+
+
+def answers_to_the_mouse(tab, place, kind: str) -> None:
+    """A rectangle over points selects; a click in the legend fades all others."""
+    canvas = place.locator("canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+
+    def drag() -> None:
+        tab.page.mouse.move(box["x"] + 120, box["y"] + 120)
+        tab.page.mouse.down()
+        tab.page.mouse.move(box["x"] + 260, box["y"] + 260, steps=5)
+        tab.page.mouse.up()
+
+    if kind == "atlas":
+        assert changes(tab, canvas, drag)
+    if kind == "learning":
+        # The first name of the legend, which stands to the right of the lines.
+        at = {"x": box["width"] - 60, "y": 49}
+        assert changes(tab, canvas, lambda: canvas.click(position=at))
+
+
+def accessible(tab, part: str) -> None:
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    tab.page.evaluate(AXE_SCRIPT)
+    found = tab.page.evaluate("part => axe.run(part)", part)
+    said = [[one["id"], [n["html"][:200] for n in one["nodes"][:3]]] for one in found["violations"]]
+    assert said == []
+    assert len(found["passes"]) > 5
+
+
+# ---- JupyterLab ----
+
+
+@pytest.mark.parametrize(
+    ("theme", "window"), [("Light", USUAL), ("Dark", NARROW), ("Light", ZOOMED)]
+)
+def test_jupyterlab_draws_what_is_stored_and_starts_no_kernel(lab, browser, shot, theme, window):
+    notebook = nbformat.v4.new_notebook()
+    for kind, (_, bundle) in stored().items():
+        cell = nbformat.v4.new_code_cell(f"bl.explore.{kind}(...)", execution_count=1)
+        cell.outputs = [nbformat.v4.new_output("execute_result", bundle, execution_count=1)]
+        notebook.cells.append(cell)
+    # A kernel that no machine has: nothing can start by itself.
+    notebook.metadata["kernelspec"] = {"name": "nowhere", "display_name": "Nowhere"}
+    path = lab.root / f"stored{window['viewport']['width']}.ipynb"
+    nbformat.write(notebook, path)
+    tab = Opened(browser, lab, path, kernel=False, **window)
+    assert tab.page.get_by_text(OTHERS).count() == 0
+    dialog = tab.page.locator(".jp-Dialog")
+    dialog.get_by_role("button", name="No Kernel").click()
+    dialog.wait_for(state="detached")
+    tab.command("application:toggle-left-area")
+    tab.command("apputils:change-theme", theme=f"JupyterLab {theme}")
+    for number, kind in enumerate(KINDS):
+        tab.scroll_to(number)
+        place = tab.page.locator(".jp-Cell").filter(has_text=f"bl.explore.{kind}(")
+        place.locator("canvas").first.wait_for()
+        tab.screenshot(f"{shot}_{kind}")
+        answers_to_keys(tab, place)
+        answers_to_the_mouse(tab, place, kind)
+        accessible(tab, ".jp-OutputArea-output")
+    tab.command("apputils:change-theme", theme="JupyterLab Light")
+    assert lab.api("kernels") == lab.api("sessions") == []
+    assert tab.faults == []
+    tab.close()
+
+
+# ---- the built site, from disk ----
+
+
+@pytest.fixture(scope="module")
+def site(chromium, tmp_path_factory) -> Path:
+    """The book with the notebooks that hold one chart of each kind."""
+    out = tmp_path_factory.mktemp("book") / "site"
+    names = dict.fromkeys(name for name, _ in stored().values())
+    command = [sys.executable, str(ROOT / "docs/book.py"), "--out", str(out), "--parts", "errors"]
+    subprocess.run([*command, "--notebooks", *names], check=True, capture_output=True, timeout=580)
+    return out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_site_answers_from_disk_with_the_network_off(site, browser, shot, kind):
+    page = site / "notebooks" / f"{stored()[kind][0]}.html"
+    tab = Tab(browser, site.as_uri(), **(ZOOMED if kind == "atlas" else NARROW))
+    tab.page.context.set_offline(True)
+    tab.page.goto(page.as_uri())
+    place = tab.page.locator(".bl-explorable[data-drawn=yes]").first
+    place.locator("canvas").wait_for()
+    place.scroll_into_view_if_needed()
+    tab.screenshot(shot)
+    answers_to_keys(tab, place)
+    answers_to_the_mouse(tab, place, kind)
+    accessible(tab, "body")
+    assert tab.faults == []
+    tab.close()
+
+
+# ---- Voila ----
+
+SHOW = """
+import json
+from IPython.display import display
+
+for bundle in json.load(open("charts.json")):
+    display(bundle, raw=True)
+"""
+
+
+def test_a_page_of_voila_answers_once_its_kernel_is_gone(app, browser, shot):
+    import json
+
+    (app.root / "charts.json").write_text(json.dumps([one for _, one in stored().values()]))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOW.strip())])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, app.root / "charts.ipynb")
+    tab = Tab(browser, app.url)
+    tab.page.goto(f"{app.url}/voila/render/charts.ipynb?token={app.token}")
+    places = tab.page.locator(".jp-OutputArea-output:has(canvas)")
+    places.nth(len(KINDS) - 1).wait_for()
+    end_kernels(app)
+    for number, kind in enumerate(KINDS):
+        place = places.nth(number)
+        place.scroll_into_view_if_needed()
+        tab.screenshot(f"{shot}_{kind}")
+        answers_to_keys(tab, place)
+        answers_to_the_mouse(tab, place, kind)
+    accessible(tab, ".jp-OutputArea-output")
+    assert tab.faults == []
+    tab.close()
+
+
+def end_kernels(app: Lab) -> None:
+    for kernel in app.api("kernels") or []:
+        app.api(f"kernels/{kernel['id']}", "DELETE")
+    assert app.api("kernels") == []
