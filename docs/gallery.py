@@ -21,56 +21,38 @@ from budgetlab import plots, report
 from budgetlab.errors import InputError
 from budgetlab.records import open_records
 
-# (question, call); the names that the calls use are made in `names`.
-CALLS = [
-    ("Who learns fastest for what it costs?", 'bl.plots.learning_curves(runs, cost="steps")'),
-    ("What does accuracy cost?", 'bl.plots.frontier(runs, cost="flops")'),
-    ("Is it better than the baseline?", 'bl.plots.differences(runs, baseline="unif-SGD")'),
-    ("When does it pay?", "bl.plots.importance_map(cells)"),
-    ("How long must a training be for variety to pay?", "bl.plots.crossing(lengths)"),
-    ("What does a larger budget buy?", "bl.plots.budget_curves(runs)"),
-    ("Where did the budget go?", "bl.plots.cost_ledger(runs)"),
-    ("How do the losses spread?", "bl.plots.loss_distribution(record)"),
-    ("How far from uniform does it draw?", "bl.plots.sampling_probability(record)"),
-    ("Does it draw what it has not learned?", "bl.plots.probability_vs_loss(record, epoch=-1)"),
-    ("Does it return to a few samples?", "bl.plots.ranked_picks(same_seed)"),
-    (
-        "Do two measures say the same?",
-        'bl.plots.measure_vs_measure(record, "confidence", "variability")',
-    ),
-    ("Are some classes picked more?", "bl.plots.class_share(record)"),
-    ("Where does it go wrong?", "bl.plots.class_accuracy(record)"),
-    ("Which classes are taken for which?", "bl.plots.confusion(record)"),
-    ("Does it pick wrong labels?", 'bl.plots.flagged_share(same_seed, flag="noisy")'),
-    ("Which measure finds wrong labels?", "bl.plots.detection_curve(record)"),
-    ("Who trains on wrong labels, and when?", "bl.plots.noisy_picks(same_seed)"),
-    ("Is the gradient right on average, and how noisy?", "bl.plots.gradient_errors(estimates)"),
-    (
-        "Does importance pay more late in training?",
-        'bl.plots.gradient_quality(estimates, "variance_ratio")',
-    ),
-    ("Which samples are trained on most?", 'bl.plots.image_grid(record, "times_trained")'),
-    ("How much of the data has it seen?", "bl.plots.coverage(same_seed)"),
-    (
-        "Who is drawn, on points?",
-        "bl.plots.points_map([[0, 0], [1, 2], [2, 1]], [0, 1, 0], chance=[0.5, 1, 2])",
-    ),
-    ("Does it train on the hard ones?", "bl.plots.picks_by(runs)"),
-    (
-        "Do runs choose the same samples?",
-        'bl.plots.agreement_matrix(same_seed, measure="times_trained")',
-    ),
-    (
-        "How do images differ?",
-        'bl.plots.image_rows({"some": list(record.thumbnails.values())[:8]})',
-    ),
-    ("Which samples are hardest?", 'bl.plots.image_grid(record, "mean_loss", count=8)'),
-    ("What happened to one sample?", "bl.plots.sample_life(record, sample)"),
-    (
-        "Does the credited probability mean anything under mixing?",
-        "bl.plots.credit_calibration(same_seed)",
-    ),
-]
+# The names that the calls use are made in `SETUP`.
+CALLS = """
+bl.plots.learning_curves(runs, cost="steps")
+bl.plots.frontier(runs, cost="flops")
+bl.plots.differences(runs, baseline="unif-SGD")
+bl.plots.importance_map(cells)
+bl.plots.crossing(lengths)
+bl.plots.budget_curves(runs)
+bl.plots.cost_ledger(runs)
+bl.plots.loss_distribution(record)
+bl.plots.sampling_probability(record)
+bl.plots.probability_vs_loss(record, epoch=-1)
+bl.plots.ranked_picks(same_seed)
+bl.plots.measure_vs_measure(record, "confidence", "variability")
+bl.plots.class_share(record)
+bl.plots.class_accuracy(record)
+bl.plots.confusion(record)
+bl.plots.flagged_share(same_seed, flag="noisy")
+bl.plots.detection_curve(record)
+bl.plots.noisy_picks(same_seed)
+bl.plots.gradient_errors(estimates)
+bl.plots.gradient_quality(estimates, "variance_ratio")
+bl.plots.image_grid(record, "times_trained")
+bl.plots.coverage(same_seed)
+bl.plots.points_map([[0, 0], [1, 2], [2, 1]], [0, 1, 0], chance=[0.5, 1, 2])
+bl.plots.picks_by(runs)
+bl.plots.agreement_matrix(same_seed, measure="times_trained")
+bl.plots.image_rows({"some": list(record.thumbnails.values())[:8]})
+bl.plots.image_grid(record, "mean_loss", count=8)
+bl.plots.sample_life(record, sample)
+bl.plots.credit_calibration(same_seed)
+""".strip().splitlines()
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -115,10 +97,12 @@ lengths = pd.DataFrame({{
     "ci_high": [0.51, 0.61, 0.42, 0.66], "n": 5}})"""
 
 
-def draw(question: str, call: str, names: dict) -> dict[str, str]:
-    """Evaluate a call and keep its figure."""
+def draw(call: str, names: dict) -> dict[str, str]:
+    """Evaluate a call; keep its figure, and the question that its docstring asks."""
     import matplotlib.pyplot as plt
 
+    plot = getattr(plots, call.removeprefix("bl.plots.").partition("(")[0])
+    question = " ".join(plot.__doc__.split()).partition("?")[0] + "?"
     ax = eval(call, names)
     file = io.BytesIO()
     ax.figure.savefig(file, format="png", dpi=120)
@@ -138,9 +122,9 @@ def build(folder: Path, out: Path) -> Path:
     names = {"bl": budgetlab, "pd": pd}
     exec(setup, names)
     items = []
-    for question, call in CALLS:
+    for call in CALLS:
         try:
-            items.append(draw(question, call, names))
+            items.append(draw(call, names))
         except InputError as error:
             warnings.warn(f"{call}: {error}", stacklevel=2)
     css = Markup((Path(report.__file__).parent / "page.css").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from torch import nn
 import budgetlab as bl
 from budgetlab.budget import model_costs
 from budgetlab.errors import InputError
-from budgetlab.report.reproduce import command
+from budgetlab.report.page import command
 from budgetlab.training import Run
 
 

@@ -14,7 +14,7 @@ from budgetlab.analysis import RecordWarning
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.records import Record, open_records
-from budgetlab.report.reproduce import command
+from budgetlab.report.page import command
 
 
 class Page(HTMLParser):

@@ -21,7 +21,7 @@ from budgetlab.config import BUDGET_UNITS, RunConfig
 from budgetlab.data import Splits
 from budgetlab.errors import InputError, RunError
 from budgetlab.records import Record, open_record
-from budgetlab.report.reproduce import command
+from budgetlab.report.page import command
 from budgetlab.samplers import Batch
 from budgetlab.training import Run, finish, load_data
 

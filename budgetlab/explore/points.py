@@ -245,8 +245,8 @@ def playground(
     spec = specification(
         {"text": {"expr": f"'{title}, epoch ' + epoch"}}, alt,
         params=[checkbox("playing", "play", False), slider("epoch", "epoch", last, 1, last, 1)],
-        data={"values": rows}, transform=[{"filter": "datum.epoch <= epoch && epoch < datum.until"}],
-        spacing=30,
+        data={"values": rows}, spacing=30,
+        transform=[{"filter": "datum.epoch <= epoch && epoch < datum.until"}],
         hconcat=[_half(place, where, extent_of(x)) for place in (0, 1)],
     )  # fmt: skip
     return Explorable(_playing(spec, last), alt, twin, title=title, kind="vega")

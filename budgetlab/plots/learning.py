@@ -296,7 +296,13 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     title = (f"{style.capital(names[most])} looks at {looks[most]:.2g} samples for each one that "
              "it trains on" if looks[most] > 0 else "")  # fmt: skip
     style.finish(ax, x="samples through a network, mean of the runs", text=f"Costs. {said}.")
-    ax.set_title(style.literal(title), loc="left", fontsize=11, color=style.INK, pad=42)
+    ax.set_title(
+        style.literal(title),
+        loc="left",
+        fontsize=11,
+        color=style.INK,
+        pad=6 + 16 * len(ax.containers),
+    )  # above the legend
     ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 1.0))
     return ax
 
