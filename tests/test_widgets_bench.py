@@ -110,18 +110,6 @@ def test_stop_leaves_a_record_that_goes_on_to_the_same_end(make, slow):
     assert same(finished, bench.fit())
 
 
-def test_the_twin_can_resume(make, slow):
-    bench = make(method="slow", epochs=30, budget=1.0)
-    bench.train()
-    begun(bench)
-    bench.stop()
-    bench.wait(WAIT)
-    slow.set()
-    record = bench.fit(resume=bench.records[0])
-    assert record.status == "finished"
-    assert len(bench.records) == 1
-
-
 def test_an_interrupt_of_the_twin_leaves_a_resumable_record(make):
     interrupt = [True]
 
@@ -141,10 +129,9 @@ def test_an_interrupt_of_the_twin_leaves_a_resumable_record(make):
     assert "Stopped. The record holds 2 whole epochs" in bench.status.text
     assert not bench.train_button.disabled
     interrupt.clear()
-    bench.resume_button.click()
-    bench.wait(WAIT)
-    assert bench.records[0].status == "finished"
-    assert same(bench.records[0], bench.fit())
+    resumed = bench.fit(resume=bench.records[0])
+    assert (len(bench.records), resumed.status) == (1, "finished")
+    assert same(resumed, bench.fit())
 
 
 # ---- what goes wrong ----
@@ -293,12 +280,13 @@ def bars(axes):
 
 
 def test_the_picture_shows_what_plots_draw_of_the_last_run(make):
-    bench = make(method="p-SGD")
+    bench = make(method="p-SGD", epochs=5, evaluate_every=2)
     record = bench.fit()
     accuracy, loss, losses, probabilities = bench.shelf.picture.axes
+    assert record.epochs["test_accuracy"].isna().any()  # what is known is joined
     for axes, column, scale in ((accuracy, "test_accuracy", 100), (loss, "train_loss", 1)):
         (line,) = axes.lines
-        assert line.get_ydata() == pytest.approx(scale * record.epochs[column])
+        assert line.get_ydata() == pytest.approx(scale * record.epochs[column].dropna())
         assert axes.get_legend() is None
     known = standing_of_record(record).losses
     known = known[~np.isnan(known)]
@@ -306,7 +294,7 @@ def test_the_picture_shows_what_plots_draw_of_the_last_run(make):
     assert counts.sum() == len(known)
     assert edges[-1] == pytest.approx(1.02 * np.quantile(known, 0.995), rel=1e-3)
     assert losses.get_xlabel() == "last known loss (nats)"
-    title = "Losses of the samples: p-SGD, b 0.5, seed 0, epoch 3"
+    title = "Losses of the samples: p-SGD, b 0.5, seed 0, epoch 5"
     assert losses.get_title("left") == title
     assert bars(probabilities)[0].sum() == 128
     assert probabilities.get_xlabel() == "times that of a uniform draw"
@@ -325,15 +313,6 @@ def test_the_picture_shows_what_plots_draw_of_the_last_run(make):
         assert axes.yaxis.get_visible()
     looks = style.looks(["p-SGD", "unif-SGD"]).values()
     assert drawn == {(look.colour, look.marker) for look in looks}
-
-
-def test_epochs_that_were_not_tested_are_left_out_and_the_others_joined(make):
-    bench = make(method="p-SGD", epochs=5, evaluate_every=2)
-    record = bench.fit()
-    tested = record.epochs.dropna(subset=["test_accuracy"])
-    assert 1 < len(tested) < 5
-    (line,) = bench.shelf.picture.axes[0].lines
-    assert line.get_ydata() == pytest.approx(100 * tested["test_accuracy"])
 
 
 def test_runs_are_collected_overlaid_and_switched(make):
@@ -411,13 +390,6 @@ def test_the_record_of_a_run_that_trains_holds_what_is_written_by_now(make, slow
     assert [record.path for record in bench.records] == [early.path]
 
 
-def test_more_runs_than_colours_shows_the_last(make, train):
-    records = [train(seed=seed).record for seed in range(9)]
-    bench = make(records=records)
-    assert len(bench.shelf.shown()) == 7
-    assert not bench.status.is_problem
-
-
 def test_the_table_shows_text_as_text(train):
     table = runs_table([train().record], ["<b>run</b>"])
     assert "&lt;b&gt;run" in table
@@ -461,10 +433,12 @@ def test_data_are_loaded_once(make, monkeypatch):
 # ---- settings and runs as people meet them ----
 
 
-def test_records_may_come_from_anywhere(make, train):
-    records = [train(seed=seed).record for seed in (0, 1)]
+def test_records_may_come_from_anywhere_and_the_last_are_shown(make, train):
+    records = [train(seed=seed).record for seed in range(9)]
     bench = make(records=(record for record in records))
     assert [record.path for record in bench.records] == [record.path for record in records]
+    assert [record.path for record in bench.shelf.shown()] == [r.path for r in records[2:]]
+    assert not bench.status.is_problem
 
 
 def test_names_are_taken_in_any_case_and_a_wrong_one_is_said():
@@ -519,25 +493,21 @@ def test_a_run_is_hidden_and_taken_off_the_list(make, train):
     assert records[0].path.is_dir()
 
 
-def test_several_seeds_are_trained_in_a_row(make, slow):
-    slow.set()
-    bench = make(method="slow")
-    bench.controls.repeats.value = 3
-    assert "3 runs in a row, seeds 0 to 2" in bench.explanation.text
-    bench.train()
-    until(lambda: len(bench.records) == 3 and bench.wait(0))
-    assert [record.config["seed"] for record in bench.records] == [0, 1, 2]
-    assert {record.status for record in bench.records} == {"finished"}
-
-
-def test_stop_ends_the_queue_too(make, slow):
+def test_several_seeds_are_trained_in_a_row_and_stop_ends_them_all(make, slow):
     bench = make(method="slow", epochs=30, budget=1.0)
     bench.controls.repeats.value = 3
+    assert "3 runs in a row, seeds 0 to 2" in bench.explanation.text
     bench.train()
     begun(bench)
     bench.stop()
     assert bench.wait(WAIT)
     assert [record.status for record in bench.records] == ["stopped"]
+    slow.set()
+    bench.controls.by_name["epochs"].value = 2
+    bench.train()
+    until(lambda: len(bench.records) == 4 and bench.wait(0))
+    assert [record.config["seed"] for record in bench.records[1:]] == [0, 1, 2]
+    assert {record.status for record in bench.records[1:]} == {"finished"}
 
 
 def test_stop_while_the_data_are_loading_answers_at_once(make, monkeypatch):

@@ -121,17 +121,6 @@ def test_what_rs2_recorded_is_read_as_what_it_does(train):
     assert set(found.inclusion) == {0.5}
 
 
-def test_controls_that_say_nothing_are_off(train):
-    microscope = ProbabilityMicroscope(train(method="p-SGD").record)
-    for method in ("rs2", "SGD", "selective-backprop", "as recorded"):
-        microscope.method.value = method
-        assert microscope.smoothing.disabled, method
-        assert microscope.power.disabled, method
-    microscope.method.value = "c-SGD"
-    assert not microscope.smoothing.disabled
-    assert not microscope.power.disabled
-
-
 def test_a_method_that_no_sample_alone_allows_breaks_nothing(train):
     @bl.sampler("many")
     class Many(bl.Sampler):
@@ -194,24 +183,20 @@ def test_the_widget_shows_what_the_functions_give(microscope):
     assert "simulated" in microscope.table.value
 
 
-def test_less_smoothing_prefers_more(microscope):
+def test_less_smoothing_and_more_power_prefer_more(microscope):
     microscope.method.value = "p-SGD"
-    sizes = []
-    for strength in (0.0, 1.0, 10.0):
-        microscope.smoothing.value = strength
-        sizes.append(microscope.numbers["effective_samples"])
-    assert sizes == sorted(sizes)
-    assert sizes[0] < sizes[2] - 1
 
+    def sizes(control, values):
+        for value in values:
+            control.value = value
+            yield microscope.numbers["effective_samples"]
 
-def test_temperature_goes_from_uniform_to_greedy(microscope):
-    microscope.method.value, microscope.smoothing.value = "p-SGD", 0
-    sizes = []
-    for power in (0.0, 1.0, 5.0):
-        microscope.power.value = power
-        sizes.append(microscope.numbers["effective_samples"])
-    assert sizes[0] == pytest.approx(128)
-    assert sizes[0] > sizes[1] > sizes[2]
+    much, some, none = sizes(microscope.smoothing, (10.0, 1.0, 0.0))
+    assert much >= some >= none
+    assert none < much - 1
+    even, *greedy = sizes(microscope.power, (0.0, 1.0, 5.0))
+    assert even == pytest.approx(128)
+    assert even > greedy[0] > greedy[1]
     assert "power 5" in microscope.status.text
 
 
@@ -267,15 +252,13 @@ def test_a_filter_that_still_trains_is_read_as_one(config):
 
 
 def test_controls_that_change_nothing_are_off(microscope):
-    assert microscope.smoothing.disabled
-    assert microscope.power.disabled
     assert microscope.budget.disabled
-    microscope.method.value = "p-SGD"
-    assert not microscope.smoothing.disabled
-    assert not microscope.power.disabled
+    for method in ("rs2", "SGD", "selective-backprop", "as recorded", "c-SGD", "p-SGD"):
+        microscope.method.value = method
+        off = method not in ("c-SGD", "p-SGD")
+        assert microscope.smoothing.disabled == microscope.power.disabled == off, method
     assert microscope.beta.disabled
     microscope.method.value = "selective-backprop"
-    assert microscope.smoothing.disabled
     microscope.auto_beta.value = False
     assert not microscope.beta.disabled
 
