@@ -66,7 +66,7 @@ def line(
     x: Sequence[float],
     y: Sequence[float],
     look: LineStyle,
-    name: str,
+    name: Hashable,
     band: tuple[Any, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> None:
