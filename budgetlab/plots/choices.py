@@ -10,11 +10,11 @@ from budgetlab.analysis import detection_curve as find_curve
 from budgetlab.analysis import label, run_agreement, selection, summaries, varying
 from budgetlab.analysis import noisy_picks as find_noisy_picks
 from budgetlab.analysis import picks_by as find_picks
-from budgetlab.analysis.conditions import condition_columns, require
+from budgetlab.analysis.conditions import condition_columns, method_order, require
 from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
-from budgetlab.plots.samples import run_names
-from budgetlab.records import Record, Records, open_records
+from budgetlab.plots.samples import by_method, run_names
+from budgetlab.records import Record, Records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def agreement_matrix(
     if isinstance(data, pd.DataFrame):
         frame = data
     else:
-        runs = open_records(data)
+        runs = by_method(data)
         names = dict(zip((str(run.path) for run in runs), run_names(runs), strict=True))
         frame = run_agreement(runs, measure).replace({"a": names, "b": names})
     require(frame, ["a", "b", value], "a frame of agreements")
@@ -68,8 +68,9 @@ def agreement_matrix(
     side = 0.62 * len(order)
     ax = style.axes(ax, (2.8 + side, 1.6 + side))
     _cells(ax, table, value)
-    text = _in_words(frame, value)
-    style.finish(ax, title=text.partition("Highest: ")[2].partition(";")[0], text=text)
+    known = frame[value].dropna()
+    title = f"From {known.min():.2f} to {known.max():.2f}" if len(known) else ""
+    style.finish(ax, title=title, text=_in_words(frame, value))
     ax.grid(False)
     return ax
 
@@ -125,7 +126,7 @@ def picks_by(
     ax
         Where to draw; a new figure by default.
     """
-    runs = open_records(data)
+    runs = by_method(data)
     about = summaries(runs)
     shown = varying(about, condition_columns(about)) or ["method"]
     names = [label(row, shown) for row in about.to_dict("records")]
@@ -176,7 +177,7 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
     """
     if flag not in FLAGS:
         raise InputError(f"unknown flag '{flag}': choose one of {', '.join(FLAGS)}")
-    runs = open_records(data)
+    runs = by_method(data)
     found = dict(zip(run_names(runs), map(selection, runs), strict=True))
     ax = style.axes(ax)
     drawn, said, base, means = style.looks(list(found)), [], 0.0, {}
@@ -263,7 +264,7 @@ def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     table = grouped.agg(["mean", "std", "count"]).reset_index()
     ax = style.axes(ax)
     said, ends = [], {}
-    for name, look in style.looks(list(table["method"].unique())).items():
+    for name, look in style.looks(method_order(table["method"])).items():
         part = table[table["method"] == name]
         n = int(part["count"].max())
         band = (part["mean"] - part["std"], part["mean"] + part["std"]) if n > 1 else None
@@ -325,7 +326,7 @@ def coverage(
 
 def _coverage_by_condition(data: Records) -> dict[str, pd.DataFrame]:
     """Mean coverage of the runs of each condition, named by what tells it from the others."""
-    runs = open_records(data)
+    runs = by_method(data)
     about = summaries(runs)
     shown = varying(about, condition_columns(about)) or ["method"]
     parts: dict[str, list[pd.DataFrame]] = {}

@@ -15,8 +15,8 @@ from budgetlab.analysis import class_share as find_class_share
 from budgetlab.analysis import confusion as find_confusion
 from budgetlab.analysis.conditions import require
 from budgetlab.plots import style
-from budgetlab.plots.samples import run_names
-from budgetlab.records import Record, Records, open_records
+from budgetlab.plots.samples import by_method, run_names
+from budgetlab.records import Record, Records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,7 +158,7 @@ def credit_calibration(
     ax
         Where to draw; a new figure by default.
     """
-    runs = open_records(data)
+    runs = by_method(data)
     names = [
         name if "credit" in name else f"{name} (credit {run.config.get('credit', '')})"
         for name, run in zip(run_names(runs), runs, strict=True)
@@ -259,7 +259,7 @@ def confusion(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes
     kept = (mistakes.sum(axis=1) + mistakes.sum(axis=0)).nlargest(20, keep="first").index
     kept = [name for name in table.index if name in kept]
     share = table.div(table.sum(axis=1).clip(lower=1), axis=0).loc[kept, kept]
-    ax = style.axes(ax, (2.2 + 0.36 * len(kept), 1.6 + 0.36 * len(kept)))
+    ax = style.axes(ax, (max(4.8, 2.2 + 0.36 * len(kept)), 1.6 + 0.36 * len(kept)))
     ax.imshow(100 * share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for row, column in np.argwhere(share.to_numpy() >= 0.005):
         value = share.iloc[row, column]
@@ -271,7 +271,7 @@ def confusion(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes
     worst = mistakes.stack().nlargest(3)
     pairs = [f"{a} taken for {b} ({n:,})" for (a, b), n in worst.items() if n]
     style.finish(
-        ax, title=style.literal(f"Most often: {pairs[0]}") if pairs else "", x="predicted",
+        ax, title=style.literal(style.capital(pairs[0])) if pairs else "", x="predicted",
         y="true class (shares of it, %)",
         text=f"Confusion of {len(kept)} of {len(table)} classes: {int(mistakes.sum().sum()):,} of "
         f"{int(table.sum().sum()):,} test samples are wrong"

@@ -8,7 +8,7 @@ import pandas as pd
 
 from budgetlab.analysis import label, one_epoch, quantiles, ranked_counts, summaries, varying
 from budgetlab.analysis import sample_life as find_life
-from budgetlab.analysis.conditions import condition_columns, require
+from budgetlab.analysis.conditions import condition_columns, method_order, require
 from budgetlab.errors import InputError
 from budgetlab.plots import style
 from budgetlab.records import Record, Records, open_records
@@ -16,8 +16,8 @@ from budgetlab.records import Record, Records, open_records
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["histogram", "loss_distribution", "probability_vs_loss", "ranked", "ranked_picks",
-           "sample_life", "sampling_probability"]  # fmt: skip
+__all__ = ["by_method", "histogram", "loss_distribution", "probability_vs_loss", "ranked",
+           "ranked_picks", "run_names", "sample_life", "sampling_probability"]  # fmt: skip
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -157,7 +157,7 @@ def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "
     if isinstance(data, pd.DataFrame):
         curves = {"this run": data}
     else:
-        runs = open_records(data)
+        runs = by_method(data)
         curves = dict(zip(run_names(runs), map(ranked_counts, runs), strict=True))
     ax = style.axes(ax)
     drawn = style.looks(list(curves))
@@ -179,6 +179,13 @@ def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "
         legend=True,
         text=f"Times each sample was trained on, by rank. {'; '.join(said)}.",
     )
+
+
+def by_method(records: Records) -> list[Record]:
+    """Open records, in the order in which every figure shows methods."""
+    runs = open_records(records)
+    order = method_order(run.config["method"] for run in runs)
+    return sorted(runs, key=lambda run: order.index(run.config["method"]))
 
 
 def run_names(records: Sequence[Record]) -> list[str]:
