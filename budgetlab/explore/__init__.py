@@ -2,7 +2,8 @@
 
 Each function takes records or frames and returns an :class:`Explorable`: JupyterLab draws it
 on opening a notebook, before anything has run, and a saved page needs no network. ``twin`` of a
-chart gives the numbers that it shows, computed in Python.
+chart gives the numbers that it shows, computed in Python. Tab goes to a control; in
+JupyterLab, where arrows up and down go from cell to cell, left and right, Home and End set it.
 
 >>> chart = bl.explore.probabilities(record)  # doctest: +SKIP
 >>> chart.save("probabilities.html")  # doctest: +SKIP

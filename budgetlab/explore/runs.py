@@ -118,37 +118,44 @@ def learning(
 
 
 def _lines(conditions: Sequence[str], name: str, axes: Sequence[str]) -> list[dict[str, Any]]:
-    look = looks_of(conditions, "condition")
     at = {
         "x": {"field": "cost", "type": "quantitative", "title": None},
         "y": {"field": "value", "type": "quantitative", "title": name, "scale": {"zero": False}},
     }
-    faded = {"condition": {"param": "chosen", "value": 1}, "value": 0.12}
-    points = {
-        "params": [{"name": "chosen", "bind": "legend",
-                    "select": {"type": "point", "fields": ["condition"], "toggle": "true"}}],
-        "mark": {"type": "point", "filled": True, "size": 34, "aria": False},
-        "encoding": at | look | {
-            "opacity": faded,
-            "tooltip": [
-                {"field": "condition", "title": "run"},
-                {"field": "seed"}, {"field": "epoch"},
-                {"field": "value", "title": name, "format": ".2f"},
-                *({"field": a, "title": style.axis_name(a)} for a in axes if a != "epoch"),
-            ],
-        },
-    }  # fmt: skip
-    line = {
-        "mark": {"type": "line", "strokeWidth": 1.6, "aria": False},
-        "encoding": at | {"color": look["color"], "opacity": faded,
-                          "detail": {"field": "run"},
-                          "order": {"field": "epoch", "type": "quantitative"}},
-    }  # fmt: skip
+    tooltip = [
+        {"field": "condition", "title": "run"}, {"field": "seed"}, {"field": "epoch"},
+        {"field": "value", "title": name, "format": ".2f"},
+        *({"field": a, "title": style.axis_name(a)} for a in axes if a != "epoch"),
+    ]  # fmt: skip
+    one_a_run = {"detail": {"field": "run"}, "order": {"field": "epoch", "type": "quantitative"}}
     names = ", ".join(f"'{name}': '{style.axis_name(name)}'" for name in axes)
     below = words(f"({{{names}}})[cost]", align="center")
     below["mark"] |= {"x": {"expr": "width / 2"}, "y": {"expr": "height + 26"}}
     below |= {"data": {"values": [{}]}}
-    return [line, points, below]
+    return [*_curves(conditions, "condition", at, tooltip, one_a_run), below]
+
+
+def _curves(
+    names: Sequence[str],
+    field: str,
+    at: dict[str, Any],
+    tooltip: list[dict[str, Any]],
+    more: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Lines and their points; those that are not chosen in the legend are faded."""
+    look, faded = looks_of(names, field), {"condition": {"param": "chosen", "value": 1},
+                                           "value": 0.12}  # fmt: skip
+    points = {
+        "params": [{"name": "chosen", "bind": "legend",
+                    "select": {"type": "point", "fields": [field], "toggle": "true"}}],
+        "mark": {"type": "point", "filled": True, "size": 40, "aria": False},
+        "encoding": at | look | {"opacity": faded, "tooltip": tooltip},
+    }  # fmt: skip
+    line = {
+        "mark": {"type": "line", "strokeWidth": 1.8, "aria": False},
+        "encoding": at | {"color": look["color"], "opacity": faded} | (more or {}),
+    }
+    return [line, points]
 
 
 MAP_COLUMNS = ("dataset", "method", "label_noise", "difference", "ci_low", "ci_high", "n",
@@ -260,30 +267,20 @@ def crossing(frame: pd.DataFrame) -> Explorable:
          "scale": {"type": "log", "nice": False, "padding": 20},
          "axis": {"values": sorted(table["epochs"].unique().tolist())}}  # fmt: skip
     y = {"type": "quantitative", "scale": {"zero": False}}
-    faded = {"condition": {"param": "chosen", "value": 1}, "value": 0.12}
-    look = looks_of(names, "augmentation")
     band = {
         "mark": {"type": "errorband", "opacity": 0.15},
         "encoding": {"x": x, "y": y | {"field": "ci_low", "title": "test accuracy (%)"},
-                     "y2": {"field": "ci_high"}, "color": look["color"]},
+                     "y2": {"field": "ci_high"},
+                     "color": looks_of(names, "augmentation")["color"]},
         "transform": [{"filter": "isValid(datum.ci_low) && isValid(datum.ci_high)"}],
     }  # fmt: skip
-    middle = {"x": x, "y": y | {"field": "mean", "title": "test accuracy (%)"},
-              "color": look["color"], "opacity": faded}  # fmt: skip
-    line = {"mark": {"type": "line", "strokeWidth": 2, "aria": False}, "encoding": middle}
-    points = {
-        "params": [{"name": "chosen", "bind": "legend",
-                    "select": {"type": "point", "fields": ["augmentation"], "toggle": "true"}}],
-        "mark": {"type": "point", "filled": True, "size": 60, "aria": False},
-        "encoding": middle | {
-            "shape": look["shape"],
-            "tooltip": _hover(["dataset", "augmentation", "epochs", "mean", "n", "interval",
-                               *(["verdict"] if "verdict" in table else [])]),
-        },
-    }  # fmt: skip
+    middle = {"x": x, "y": y | {"field": "mean", "title": "test accuracy (%)"}}
+    tooltip = _hover(["dataset", "augmentation", "epochs", "mean", "n", "interval",
+                      *(["verdict"] if "verdict" in table else [])])  # fmt: skip
     spec = specification(
         heading, alt, params=controls, data={"values": records_of(table)}, width=520, height=320,
-        transform=[{"filter": _same(start)}], layer=[band, line, points],
+        transform=[{"filter": _same(start)}],
+        layer=[band, *_curves(names, "augmentation", middle, tooltip)],
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title)
 

@@ -3,13 +3,23 @@
 import html
 
 import ipywidgets as W
+import pandas as pd
 
 from budgetlab import augment
 from budgetlab.augment.mixtures import Mixture, augmented
 from budgetlab.config import CREDITS
 from budgetlab.data import Dataset, Splits
 from budgetlab.errors import InputError
-from budgetlab.widgets.controls import Number, StatusLine, button, choice, data_uri, image_tag, row
+from budgetlab.widgets.controls import (
+    Number,
+    StatusLine,
+    button,
+    choice,
+    data_uri,
+    image_tag,
+    row,
+    table_markup,
+)
 
 __all__ = ["AugmentationExplorer"]
 
@@ -124,28 +134,17 @@ class AugmentationExplorer(W.VBox):
 
     def _show_credit(self) -> None:
         with self.status.catching():
-            name = self.detail.value
-            head = "".join(
-                f'<th scope="col" style="{CELL};overflow-wrap:normal">{text}</th>'
-                for text in ("row", "made of", *(f"credit: {CREDIT_WORDS[r]}" for r in CREDITS))
-            )
-            body = ""
-            for offset, one in enumerate(self.mixtures[name]):
-                index = self.first.value + offset
-                cells = [self._parts(one.parts)]
+            rows = {}
+            for number, one in enumerate(self.mixtures[self.detail.value], self.first.value):
+                said = {"made of": self._parts(one.parts)}
                 for rule in CREDITS:
                     # Under the published rule a sample may get the credit for an image
                     # that shows nothing of it.
-                    absent = [s for s in one.credit[rule] if s not in one.parts]
+                    absent = any(sample not in one.parts for sample in one.credit[rule])
                     note = ", which is not in the image" if absent else ""
-                    cells.append(_shares(one.credit[rule]) + note)
-                body += f'<tr><th scope="row" style="{CELL};{WHOLE}">#{index}</th>'
-                body += "".join(f'<td style="{CELL}">{html.escape(c)}</td>' for c in cells)
-                body += "</tr>"
-            self.credit.value = (
-                f'<table style="width:100%;max-width:760px"><thead><tr>{head}</tr></thead>'
-                f"<tbody>{body}</tbody></table>"
-            )
+                    said[f"credit: {CREDIT_WORDS[rule]}"] = _shares(one.credit[rule]) + note
+                rows[f"#{number}"] = said
+            self.credit.value = table_markup(pd.DataFrame(rows).T.rename_axis(columns="row"))
 
     def _class_of(self, index: int) -> str:
         return self.samples.classes[int(self.samples.y[index])]
