@@ -125,23 +125,16 @@ def test_every_control_at_its_ends_leaves_a_usable_atlas(atlas):
         control.value = control.options[0][1] if isinstance(option, tuple) else control.options[0]
 
 
-def test_there_are_as_many_pages_as_the_chosen_fill(atlas):
+def test_one_class_and_all_again_on_as_many_pages_as_they_fill(atlas):
     atlas.only_images.value = False
-    for label in (EVERY_CLASS, 1):
-        atlas.label.value = label
-        pages = -(-len(atlas.chosen) // len(atlas.sheet.tiles))
-        assert (atlas.page.box.min, atlas.page.box.max) == (1, max(pages, 1))
-    assert len(atlas.frame) > len(atlas.chosen)
-
-
-def test_one_class_and_all_again(atlas):
-    assert atlas.label.label == "all classes"
     everybody = len(atlas.chosen)
-    atlas.label.value = 1
-    assert set(atlas.chosen["label"]) == {1}
-    atlas.label.label = "all classes"
-    assert atlas.label.index == 0
-    assert len(atlas.chosen) == everybody
+    assert atlas.label.label == "all classes"
+    for label, classes in ((1, {1}), (EVERY_CLASS, {0, 1, 2, 3})):
+        atlas.label.value = label
+        assert set(atlas.chosen["label"]) == classes
+        pages = -(-len(atlas.chosen) // len(atlas.sheet.tiles))
+        assert (atlas.page.box.min, atlas.page.box.max) == (1, pages)
+    assert (atlas.label.index, len(atlas.chosen)) == (0, everybody)
 
 
 def test_all_measures_can_be_sorted_by(atlas):
@@ -185,12 +178,9 @@ def test_a_tile_opens_the_life_of_its_sample(atlas):
     times = int(atlas.frame.loc[tile.sample, "times_trained"])
     assert f"trained on {times} times" in atlas.life.alt
     assert f"<strong>{times}</strong> times in a training batch" in atlas.facts.value
-
-
-@pytest.mark.parametrize(("typed", "shown"), [(-5, 0), (10**6, 199)])
-def test_a_number_that_does_not_exist_shows_the_nearest(atlas, typed, shown):
-    atlas.sample.value = typed
-    assert f"Sample {shown}." in atlas.life.alt
+    for typed, nearest in ((-5, 0), (10**6, 199)):
+        atlas.sample.value = typed
+        assert f"Sample {nearest}." in atlas.life.alt
 
 
 def test_a_noisy_sample_says_its_true_class(atlas):
@@ -251,12 +241,9 @@ def test_points_have_pictures_too(train, load_once):
     assert not atlas.only_images.value
     assert len(atlas.chosen) == 128
     assert "data:image/png" in atlas.sheet.tiles[0].picture.value
-
-
-def test_points_without_data_say_that_there_is_no_image(train):
-    atlas = SampleAtlas(train().record)
-    assert "no image kept" in atlas.sheet.tiles[0].picture.value
-    assert not atlas.status.is_problem
+    without = SampleAtlas(run.record)
+    assert "no image kept" in without.sheet.tiles[0].picture.value
+    assert not without.status.is_problem
 
 
 def test_no_epoch_is_an_error(config):

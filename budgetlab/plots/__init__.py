@@ -1,7 +1,7 @@
 """One function a question: a frame or a record in, matplotlib Axes out, no torch.
 
-Every function takes ``ax=`` and returns the Axes; :func:`alt_text` says in words what
-was drawn.
+Every function takes ``ax=``, where to draw (a new figure by default), and returns the Axes;
+:func:`alt_text` says in words what was drawn.
 """
 
 import lazy_loader

@@ -49,8 +49,6 @@ def agreement_matrix(
         With records: the measure that is compared between them.
     value
         ``spearman`` (-1 to 1) or ``overlap`` (0 to 1).
-    ax
-        Where to draw; a new figure by default.
     """
     if value not in VALUES:
         raise unknown("value", value, VALUES)
@@ -123,8 +121,6 @@ def picks_by(
         What is known of each sample, such as ``difficulty``.
     groups
         Groups of equal size, from the lowest values to the highest.
-    ax
-        Where to draw; a new figure by default.
     """
     runs = by_method(data)
     about = summaries(runs)
@@ -172,8 +168,6 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
         Records whose data say which samples these are.
     flag
         ``noisy`` or ``ambiguous``.
-    ax
-        Where to draw; a new figure by default.
     """
     if flag not in FLAGS:
         raise InputError(f"unknown flag '{flag}': choose one of {', '.join(FLAGS)}")
@@ -218,8 +212,6 @@ def detection_curve(
         :func:`budgetlab.analysis.detection_curve`.
     names
         Measures; by default all that say how hard a sample is.
-    ax
-        Where to draw; a new figure by default.
     """
     frame = data if isinstance(data, pd.DataFrame) else find_curve(data, names)
     require(frame, ["measure", "precision", "recall"], "a frame of precision and recall")
@@ -255,8 +247,6 @@ def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     data
         Records of runs with label noise, or a frame as from
         :func:`budgetlab.analysis.noisy_picks`.
-    ax
-        Where to draw; a new figure by default.
     """
     frame = data if isinstance(data, pd.DataFrame) else find_noisy_picks(data)
     require(frame, ["method", "epoch", "times_base"], "a frame of noisy picks")
@@ -298,8 +288,6 @@ def coverage(
     budget
         Draws also what a new uniform draw of this share in every epoch is expected to
         reach: ``1 - (1 - budget)^epoch``.
-    ax
-        Where to draw; a new figure by default.
     """
     found = {"this run": data} if isinstance(data, pd.DataFrame) else _coverage_by_condition(data)
     ax, drawn, said, ends = style.axes(ax), style.looks(list(found)), [], {}

@@ -33,8 +33,6 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     frame
         Rows of one moment, as from the functions of :class:`budgetlab.estimators.Moment`;
         several rows of one name (seeds) are averaged.
-    ax
-        Where to draw; a new figure by default.
     """
     require(frame, ["name", "weights", "bias2", "variance", "variance_ratio"], "a frame of errors")
     unit = frame["variance"] / frame["variance_ratio"]
@@ -87,8 +85,6 @@ def gradient_quality(
         :class:`budgetlab.estimators.Moment`, put one below the other.
     value
         Column to draw over ``steps``, such as ``possible_gain`` or ``variance_ratio``.
-    ax
-        Where to draw; a new figure by default.
     """
     require(frame, ["name", "steps", value], "a frame of errors over steps")
     shown = frame.dropna(subset=[value])

@@ -49,8 +49,6 @@ def measure_vs_measure(
     x, y
         Two of its columns. Samples without a finite value in both are counted below
         the axis and not drawn.
-    ax
-        Where to draw; a new figure by default.
     """
     frame = measures(data) if isinstance(data, Record) else data
     require(frame, [x, y], "a frame of measures")
@@ -103,8 +101,6 @@ def class_share(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Ax
     data
         A record, or a frame as from :func:`budgetlab.analysis.class_share`. Beyond
         seven classes, those that end furthest from their share of the data are drawn.
-    ax
-        Where to draw; a new figure by default.
     """
     frame = find_class_share(data) if isinstance(data, Record) else data
     require(frame, ["epoch", "class", "share", "base"], "a frame of class shares")
@@ -155,8 +151,6 @@ def credit_calibration(
         A run on the same data without mixing.
     bins
         Groups of samples, or bins of the probability.
-    ax
-        Where to draw; a new figure by default.
     """
     runs = by_method(data)
     names = [
@@ -205,8 +199,6 @@ def class_accuracy(
         As for :func:`budgetlab.analysis.group_accuracy`; or a frame from there.
     most
         Groups drawn, the worst of them.
-    ax
-        Where to draw; a new figure by default.
     """
     if isinstance(data, pd.DataFrame) and "mistaken_for" in data:
         frame = data
@@ -248,8 +240,6 @@ def confusion(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes
     data
         As for :func:`budgetlab.analysis.confusion`; or a table from there. Beyond twenty
         classes, the twenty with the most mistakes are drawn.
-    ax
-        Where to draw; a new figure by default.
     """
     if isinstance(data, pd.DataFrame) and data.index.name == "label":
         table = data

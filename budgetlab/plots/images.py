@@ -50,8 +50,6 @@ def image_grid(
         record. A frame without them shows the number of the class. Where a frame suggests
         another class, as :func:`budgetlab.analysis.triage` does beside held-out folds, that is
         shown below: ``cat?`` under ``dog``.
-    ax
-        Where to draw; a new figure by default.
     """
     frame = measures(data) if isinstance(data, Record) else data
     check_measure(frame, by)
@@ -105,8 +103,6 @@ def image_rows(
         By name, images ``uint8 [H, W, C]`` or ``[H, W]``; rows may differ in length.
     captions
         By the same names, a short text under each image; rows without one have none.
-    ax
-        Where to draw; a new figure by default.
 
     Raises
     ------

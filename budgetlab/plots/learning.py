@@ -51,8 +51,6 @@ def learning_curves(
         Of the conditions, by the last of ``keys``; by default each method has its own.
     legend
         Whether to name the lines.
-    ax
-        Where to draw; a new figure by default.
     """
     if isinstance(data, pd.DataFrame) and "mean" in data:
         frame = data
@@ -109,8 +107,6 @@ def frontier(
     keys
         Columns that make a condition, in a frame of your own; by default the settings of a
         run that it holds.
-    ax
-        Where to draw; a new figure by default.
     """
     if isinstance(data, pd.DataFrame) and "on_frontier" in data:
         frame = data
@@ -177,8 +173,6 @@ def differences(
     keys
         Columns that make a condition, in a frame of your own; by default the settings of a
         run that it holds.
-    ax
-        Where to draw; a new figure by default.
     """
     if isinstance(data, pd.DataFrame) and "difference" in data:
         frame = data
@@ -257,8 +251,6 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     ----------
     data
         Records, or a frame as from :func:`budgetlab.analysis.summaries`.
-    ax
-        Where to draw; a new figure by default.
     """
     frame = data if isinstance(data, pd.DataFrame) else summaries(data)
     require(frame, ["method", "trained_samples", "looked_samples"], "a frame of summaries")

@@ -206,8 +206,6 @@ def crossing(
         What the mean is of.
     line_kws
         For every line, as in ``Axes.plot``.
-    ax
-        Where to draw; a new figure by default.
     """
     require(frame, ["epochs", "augmentation", "mean", "ci_low", "ci_high", "n"])
     ax, scale, said = style.axes(ax), style.fraction(value), []
@@ -274,8 +272,6 @@ def budget_curves(
     keys
         Columns that make a condition, in a frame of your own; by default the settings of a
         run that it holds.
-    ax
-        Where to draw; a new figure by default.
     """
     if isinstance(data, pd.DataFrame) and "mean" in data:
         frame, value = data, getattr(data, "metric", value)

@@ -56,8 +56,6 @@ def points_map(
         Show the chance by how deep the colour of a point is, in place of its size.
     title
         Above the points.
-    ax
-        Where to draw; a new figure by default.
 
     Raises
     ------

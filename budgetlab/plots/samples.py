@@ -29,8 +29,6 @@ def loss_distribution(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) 
     ----------
     data
         A record, or a frame as from :func:`budgetlab.analysis.quantiles` of ``loss``.
-    ax
-        Where to draw; a new figure by default.
     """
     frame = quantiles(data, "loss", LEVELS) if isinstance(data, Record) else data
     ax = style.axes(ax)
@@ -59,8 +57,6 @@ def sampling_probability(data: Record | pd.DataFrame, *, ax: "Axes | None" = Non
     data
         A record, or a frame as from :func:`budgetlab.analysis.quantiles` of
         ``probability``; its column ``kind`` says what the probability is of.
-    ax
-        Where to draw; a new figure by default.
     """
     frame = quantiles(data, "probability", LEVELS) if isinstance(data, Record) else data
     keeps = _keeps(frame)
@@ -114,8 +110,6 @@ def probability_vs_loss(
         A record, or a frame as from :func:`budgetlab.analysis.one_epoch`.
     epoch
         From 1; -1 is the last.
-    ax
-        Where to draw; a new figure by default.
     """
     frame = one_epoch(data, epoch) if isinstance(data, Record) else data
     keeps = _keeps(frame)
@@ -151,8 +145,6 @@ def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "
     ----------
     data
         Records, or one frame as from :func:`budgetlab.analysis.ranked_counts`.
-    ax
-        Where to draw; a new figure by default.
     """
     if isinstance(data, pd.DataFrame):
         curves = {"this run": data}
@@ -218,8 +210,6 @@ def sample_life(
     image
         ``uint8 [H, W, C]``, shown in the corner; by default the record's own thumbnail
         where it kept one.
-    ax
-        Where to draw; a new figure by default.
     """
     if isinstance(data, Record):
         if sample is None:
