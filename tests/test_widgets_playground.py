@@ -105,11 +105,8 @@ def test_button_and_twin_keep_the_same_frames(make):
             assert np.array_equal(a.sure, b.sure)
             assert np.array_equal(a.picked, b.picked)
             assert a.accuracy == b.accuracy
-
-
-def test_both_start_from_the_same_weights_and_the_same_first_epoch(make):
-    left, right = make(("unif-SGD", "p-SGD")).fit()
-    # The first draw is uniform for both, from the same stream.
+    # Both start from the same weights; the first draw is uniform, from the same stream.
+    left, right = again
     assert np.array_equal(left[0].picked, right[0].picked)
     assert np.array_equal(left[0].sure, right[0].sure)
     assert not np.array_equal(left[-1].picked, right[-1].picked)
@@ -117,6 +114,8 @@ def test_both_start_from_the_same_weights_and_the_same_first_epoch(make):
 
 def test_every_epoch_can_be_gone_to(make):
     playground = make()
+    assert "not trained so far" in playground.picture.alt
+    assert "data:image/png" in playground.picture.value
     left, right = playground.fit()
     assert playground.epoch.slider.max == playground.epoch.box.max == 4
     pictures = set()
@@ -164,18 +163,6 @@ def test_a_pause_stays_where_it_is(make):
     assert playground.epoch.value == 2
 
 
-def test_training_and_a_newer_playground_pause_it(make):
-    playground = make()
-    playground.fit()
-    playground.speed.value = max(SPEEDS.values())
-    playground.player.play()
-    playground.fit()
-    assert not playground.player.playing
-    playground.player.play()
-    make()
-    assert not playground.player.playing
-
-
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_every_problem_method_and_way_makes_a_picture(make, problem):
     playground = make(("selective-backprop", "SGD"), problem)
@@ -193,12 +180,6 @@ def test_the_shorter_run_stays_at_its_last_epoch(make):
     # At half the budget, full passes need half the epochs.
     assert (len(left), len(right)) == (4, 2)
     assert left[-1].steps == right[-1].steps
-
-
-def test_before_training_the_points_are_there(make):
-    playground = make()
-    assert "not trained so far" in playground.picture.alt
-    assert "data:image/png" in playground.picture.value
 
 
 def test_an_error_in_a_sampler_shows_and_is_raised(make):
@@ -231,9 +212,16 @@ def test_a_wrong_value_is_said(make):
 
 
 def test_a_new_playground_replaces_the_old_one(make):
-    old = make(epochs=200)
+    old = make(epochs=3)
+    old.fit()
+    old.speed.value = max(SPEEDS.values())
+    old.player.play()
+    old.epochs.value = 200
     old.train()
+    assert not old.player.playing
+    old.player.play()
     new = make()
+    assert not old.player.playing
     assert old.wait(WAIT)
     assert "has taken over" in old.status.text
     with pytest.raises(RunError, match="taken over"):
