@@ -217,7 +217,8 @@ def script() -> str:
     """Return the script that draws all charts of a page: Vega and what it needs, 0.9 MB."""
     import vl_convert
 
-    return vl_convert.javascript_bundle(SCRIPT, vl_version=VEGA_LITE)
+    # In a scope of its own: other scripts of a page, such as those of Sphinx, have a "_" too.
+    return f"(() => {{\n{vl_convert.javascript_bundle(SCRIPT, vl_version=VEGA_LITE)}\n}})();"
 
 
 def specification(title: Any, alt: str, **parts: Any) -> dict[str, Any]:

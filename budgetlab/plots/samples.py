@@ -278,6 +278,7 @@ def histogram(
     at least to ``least``.
     """
     ax = style.axes(ax)
+    values = np.asarray(values, float)  # a float32 at the top would lie above the last edge
     top = max(1.02 * float(np.quantile(values, 0.995)), least) or 1.0
     inside, edges = np.minimum(values, top), np.linspace(0, top, 41)
     counts, _ = np.histogram(inside, edges)
