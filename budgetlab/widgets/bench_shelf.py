@@ -140,11 +140,11 @@ class RunShelf(W.VBox):
             self.status.say(f"Opened {len(found)} record{'s' * (len(found) != 1)}.")
 
     def add(self, record: Record, now: Standing | None = None) -> None:
-        """Take in a run, or what has become of it, and show it."""
+        """Take in a run that begins, to be drawn once it is followed, or what has become of one."""
         self._keep(record)
         if now is not None:
             self._standing[record.path] = now
-        self.list_runs(select=[record])
+        self.list_runs(select=[record], draw=now is not None)
 
     def follow(self, path: Path | None, now: Standing | None = None) -> None:
         """Show how a run stands that is training; None when it has ended."""
@@ -162,7 +162,7 @@ class RunShelf(W.VBox):
                 self.records.append(record)
             self._standing.pop(record.path, None)
 
-    def list_runs(self, select: Sequence[Record]) -> None:
+    def list_runs(self, select: Sequence[Record], *, draw: bool = True) -> None:
         """Write list and table anew; what was selected stays so."""
         with self._lock:
             names = named_runs(self.records) if self.records else []
@@ -173,7 +173,8 @@ class RunShelf(W.VBox):
             self.runs.list(options, [path for _, path in options if path in chosen])
             self._listing = False
             self.table.value = runs_table(self.records, names)
-        self.redraw()
+        if draw:
+            self.redraw()
 
     def remove(self, path: str) -> None:
         """Take a run off the list; its record stays where it is."""
