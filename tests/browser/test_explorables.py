@@ -100,7 +100,8 @@ def accessible(tab, part: str) -> None:
     from axe_playwright_python.base import AXE_SCRIPT
 
     tab.page.evaluate(AXE_SCRIPT)
-    found = tab.page.evaluate("part => axe.run(part)", part)
+    # Its look at style sheets would be a request of its own.
+    found = tab.page.evaluate("part => axe.run(part, {preload: false})", part)
     said = [[one["id"], [n["html"][:200] for n in one["nodes"][:3]]] for one in found["violations"]]
     assert said == []
     assert len(found["passes"]) > 5
