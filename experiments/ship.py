@@ -225,14 +225,16 @@ def gaps(rows: pd.DataFrame) -> str:
     newer = select(rows, "method", "budget_unit")
     newer = newer[newer["method"].isin({one["method"] for one in LEAGUE})]
     seeds = newer.groupby(["dataset", "method", "budget_unit"])["seed"].nunique()
+    cells = maps.map_table(rows)["n"].min()
     text = (
         "The findings have ten seeds"
         f"{', but trainings of ' + maps.listed(few, 'and') if few else ''}. The map has at least "
-        f"{maps.map_table(rows)['n'].min()} seeds a cell where five are planned, the other "
-        f"methods of [docs/league.md](docs/league.md) {seeds.min()} to {seeds.max()}. Nothing of "
-        "this was run on a GPU, so that every cell at the paper's own scale says *not run yet* "
-        "([docs/gpu.md](docs/gpu.md) has what is proven without one, and the one command for a "
-        "first quarter of an hour with one)."
+        f"{cells} seeds a cell{' where five are planned' if cells < 5 else ''}. The other methods "
+        "of [docs/league.md](docs/league.md) were run with "
+        f"{seeds.min()} to {seeds.max()} of the ten seeds that are planned at 30% of the training, "
+        "and not yet at 20%. Nothing of this was run on a GPU, so that every cell at the paper's "
+        "own scale says *not run yet* ([docs/gpu.md](docs/gpu.md) has what is proven without one, "
+        "and the one command for a first quarter of an hour with one)."
     )
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False) + "\n"
 

@@ -85,7 +85,7 @@ def test_the_crossing_names_who_leads_where():
         for e, m, n in zip((100, 10), levels[::-1], (5, 10), strict=True)
     ]
     ax = plots.crossing(pd.DataFrame(rows), line_kws={"linewidth": 4})
-    assert ax.get_title("left") == "None leads at 10 epochs, ricap at 100"
+    assert ax.get_title("left") == "No augmentation leads at 10 epochs, ricap at 100"
     line = next(line for line in ax.lines if line.get_label().startswith("ricap"))
     np.testing.assert_allclose(line.get_xdata(), [10, 100])
     np.testing.assert_allclose(line.get_ydata(), [40, 60])

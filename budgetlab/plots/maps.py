@@ -245,6 +245,8 @@ def crossed(frame: pd.DataFrame, value: str = "test_accuracy") -> str:
     for length in (frame["epochs"].min(), frame["epochs"].max()):
         there = frame[frame["epochs"] == length]
         ends.append((there.loc[(sign * there["mean"]).idxmax(), "augmentation"], length))
+    # "None leads" would say that there is no leader.
+    ends = [("no augmentation" if name == "none" else name, length) for name, length in ends]
     (first, short), (last, long) = ends
     if short == long:
         return ""
