@@ -202,10 +202,10 @@ def expectation(quality: pd.DataFrame) -> str:
     listed, weak = quality.loc[quality["suspect"], "p_wrong"], quality.attrs.get("weak", "")
     if not len(listed):
         return f"{weak}; so no label is a suspect" if weak else "no label is a suspect"
-    share = f"{100 * listed.mean():.0f}%"
+    found = counted(len(listed), "suspected label")
     if weak:
-        return f"{weak}; so {share} for {counted(len(listed), 'suspect')} may be far off"
-    return f"about {share} of {counted(len(listed), 'suspected label')} can be expected to be wrong"
+        return f"{weak}; how many of the {found} are wrong cannot be told, so judge the first by eye"
+    return f"about {100 * listed.mean():.0f}% of {found} can be expected to be wrong"
 
 
 def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> pd.DataFrame:
@@ -224,12 +224,14 @@ def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> p
         Rows of ``quality`` that are suspects, by ``p_wrong``; column ``expected_precision`` is
         the estimated share of wrong labels in the list down to that row; with ``data`` also
         ``origin``, ``label`` and, from held-out folds, ``instead``. ``attrs`` as there, and
-        ``expected_precision`` of the whole list and ``note``, which says it in a sentence.
+        ``expected_precision`` of the whole list and ``note``, which says it in a sentence. Both
+        precisions are NaN where the network is too weak to judge: the estimate does not hold.
     """
     found = quality[quality["suspect"]].drop(columns="suspect")
     by = ["p_wrong", "margin"] if "margin" in found else ["p_wrong"]
     found = found.sort_values(by, ascending=[False, True][: len(by)], kind="stable")
-    found["expected_precision"] = found["p_wrong"].expanding().mean()
+    weak = bool(quality.attrs.get("weak"))
+    found["expected_precision"] = np.nan if weak else found["p_wrong"].expanding().mean()
     if data is not None:
         train = training_samples(data)
         names, rows = np.array(train.classes), found.index
@@ -239,7 +241,7 @@ def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> p
         known |= {name: train.metadata[name].to_numpy()[rows]
                   for name in ("origin", "index") if name in train.metadata}  # fmt: skip
         found = pd.DataFrame(known, rows).join(found)
-    whole = float(found["p_wrong"].mean()) if len(found) else float("nan")
+    whole = float("nan") if weak or not len(found) else float(found["p_wrong"].mean())
     found.attrs = quality.attrs | {"expected_precision": whole, "note": expectation(quality)}
     return found
 
