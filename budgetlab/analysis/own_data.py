@@ -204,7 +204,7 @@ def expectation(quality: pd.DataFrame) -> str:
         return f"{weak}; so no label is a suspect" if weak else "no label is a suspect"
     found = counted(len(listed), "suspected label")
     if weak:
-        return f"{weak}; how many of the {found} are wrong cannot be told, so judge the first by eye"
+        return f"{weak}; how many of the {found} are wrong cannot be told: judge the first by eye"
     return f"about {100 * listed.mean():.0f}% of {found} can be expected to be wrong"
 
 
