@@ -37,6 +37,13 @@ FEATURES = {
 """What :func:`pay_features` measures, and what it means."""
 
 
+# Where one asks whether it pays: the other half of the answer.
+VARIANCE = (
+    "How much noise each method's batches add to the gradient on your data is in the tables of "
+    "bl.estimators.Moment.of_record(record): distributions() and methods(...)."
+)
+
+
 @dataclass(frozen=True)
 class Forecast:
     """What :func:`will_it_pay` says.
@@ -220,6 +227,7 @@ def will_it_pay(
     elif outside and any(foreseen.values()):
         named = ", ".join(FEATURES.get(name, name) for name in outside)
         sentences.append(f"Trust it less here: the map has no data like these in {named}.")
+    sentences.append(VARIANCE)
     return Forecast(foreseen["gain"], foreseen["lose"], found, outside, sentences)
 
 
