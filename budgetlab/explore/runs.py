@@ -166,8 +166,8 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
     """Where does a method help? Its difference from uniform sampling over two dials of the data.
 
     Choose data, method and, where there are several, the budget; hovering over a field gives
-    number of seeds, interval and verdict. Colours are the same for all choices: orange helps,
-    purple costs. An interval that holds zero is printed pale.
+    number of seeds, interval and verdict. Colours are the same for all choices: purple helps,
+    orange costs, as in the drawn map. An interval that holds zero is printed pale.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
         "encoding": at | {
             "color": {"field": "difference", "type": "quantitative", "title": "difference",
                       "scale": {"domain": [-reach, 0, reach],
-                                "range": ["#5e3c99", "#f7f7f7", "#e66101"]}},
+                                "range": ["#e66101", "#f7f7f7", "#5e3c99"]}},
             "tooltip": _hover(["dataset", "method", dial, "label_noise", "n", "interval",
                                "verdict"]),
         },
