@@ -185,7 +185,7 @@ def test_nothing_to_read_is_an_error_that_says_so(tmp_path):
         analysis.summaries(tmp_path / "nowhere")
     with pytest.raises(InputError, match="holds no record"):
         analysis.summaries(tmp_path)
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(InputError, match="no record was given"):
         analysis.summaries([])
 
 

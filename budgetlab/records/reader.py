@@ -69,6 +69,7 @@ class Record:
     def _repr_html_(self) -> str:
         config, summary = self.config, self.summary
         accuracy, flops = summary.get("test_accuracy"), summary.get("flops")
+        epochs = self._counted_epochs()
         rows = {
             "record": self.path.name,
             "method": config["method"],
@@ -77,7 +78,8 @@ class Record:
             "test accuracy": "not evaluated" if accuracy is None else f"{accuracy:.2%}",
             "cost": f"{summary.get('trained_samples') or 0:,} samples trained on, "
             f"{summary.get('looked_samples') or 0:,} run forward only, {flops or 0:.3g} flops",
-            "status": f"{self.status}, {counted(self._counted_epochs(), 'epoch')}",
+            "status": f"{self.status}, "
+            + (counted(epochs, "epoch") if isinstance(epochs, int) else f"epochs {epochs}"),
         }
         cells = (f"<tr><th>{k}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
         return f"<table>{''.join(cells)}</table>"
