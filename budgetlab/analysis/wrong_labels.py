@@ -85,7 +85,8 @@ def held_out_probabilities(
 
 
 def training_samples(splits: "Splits | Dataset") -> "Dataset":
-    return getattr(splits, "train", splits)
+    samples: Dataset = getattr(splits, "train", splits)  # type: ignore[arg-type]
+    return samples
 
 
 def _logits(run: "Run", samples: "Dataset") -> np.ndarray:

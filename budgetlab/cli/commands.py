@@ -237,8 +237,10 @@ class Inspect:
         assert splits.intake is not None
         said, show = splits.intake.to_dict(), (lambda *_: None) if self.json else print
         show(splits.intake)
-        settings = {"epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr,
-                    "model": self.model, "budget": 1.0}  # fmt: skip
+        settings: dict[str, Any] = {
+            "epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr,
+            "model": self.model, "budget": 1.0,
+        }  # fmt: skip
         if self.augmentations:
             arms = analysis.compare_augmentations(splits, **settings).reset_index()
             said |= {"augmentations": arms.to_dict("records"), "advice": arms.attrs["advice"]}

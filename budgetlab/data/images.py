@@ -109,13 +109,13 @@ def decode(path: Path, size: int | None, bits: int | None = 16) -> np.ndarray:
             # JPEG only: decode at a half, a quarter or an eighth where that is enough.
             image.draft(None, (2 * size, 2 * size))
         # Of colours of 16 bits Pillow gives the upper 8.
-        deep = "RGB" in image.mode and any(";16" in str(tile[3]) for tile in image.tile)
+        deep = "RGB" in image.mode and any(";16" in str(t[3]) for t in getattr(image, "tile", ()))
         large = image.width * image.height > LARGE_PIXELS
         with _one_large if large else contextlib.nullcontext():
             upright = _to_rgb(ImageOps.exif_transpose(image), bits)
             if size is not None:
                 upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
-        if deep and max(high for _, high in upright.getextrema()) < 16:
+        if deep and np.asarray(upright).max() < 16:
             raise ValueError("its colours have 16 bits and use 12: save them with 8 bits")
         return np.asarray(upright).transpose(2, 0, 1)
 
