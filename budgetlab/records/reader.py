@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.config import RENAMED
-from budgetlab.errors import InputError, counted
+from budgetlab.errors import InputError
 from budgetlab.records.format import (
     EPOCH_COLUMNS,
     FORMAT,
@@ -69,7 +69,6 @@ class Record:
     def _repr_html_(self) -> str:
         config, summary = self.config, self.summary
         accuracy, flops = summary.get("test_accuracy"), summary.get("flops")
-        epochs = self._counted_epochs()
         rows = {
             "record": self.path.name,
             "method": config["method"],
@@ -78,8 +77,7 @@ class Record:
             "test accuracy": "not evaluated" if accuracy is None else f"{accuracy:.2%}",
             "cost": f"{summary.get('trained_samples') or 0:,} samples trained on, "
             f"{summary.get('looked_samples') or 0:,} run forward only, {flops or 0:.3g} flops",
-            "status": f"{self.status}, "
-            + (counted(epochs, "epoch") if isinstance(epochs, int) else f"epochs {epochs}"),
+            "status": f"{self.status}, epochs: {self._counted_epochs()}",
         }
         cells = (f"<tr><th>{k}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
         return f"<table>{''.join(cells)}</table>"
