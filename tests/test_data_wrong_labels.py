@@ -121,6 +121,12 @@ def test_planted_faults_are_found_by_held_out_folds(faulty, config):
     assert ranked.attrs["note"] == listed.attrs["note"]
     with pytest.raises(InputError, match="quality has 9 entries for 400"):
         bl.analysis.triage(run.record, quality=quality[:9])
+    # Of a network that is too weak nothing is dropped.
+    quality.attrs["weak"] = "the network is too weak"
+    unsure = bl.analysis.triage(run.record, quality=quality)
+    assert "check the label" not in set(unsure["verdict"])
+    assert (unsure["verdict"] == "low margin").sum() >= quality["suspect"].sum()
+    assert "cannot be told" in unsure.attrs["note"]
 
 
 @pytest.mark.parametrize("method", ["unif-SGD", "selective-backprop"])

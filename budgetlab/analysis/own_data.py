@@ -63,7 +63,8 @@ def triage(
     The verdicts, see :data:`VERDICTS`, are rules on recorded measures, not facts:
 
     - *check the label*: a suspect of ``quality`` that is wrong more likely than not, surest
-      first; or two identical samples have different labels.
+      first, unless the network is too weak to judge; or two identical samples have different
+      labels.
     - *low margin*: the other suspects; without ``quality``, a negative area under the margin
       (Pleiss et al. 2020), lowest first. That ranks wrong labels well, but where a network is
       weak, or was trained on the hard samples above all, most of the list is right:
@@ -115,10 +116,13 @@ def triage(
     if quality is not None:
         added = [name for name in ("suggested", "p_wrong") if name in quality]
         frame = frame.assign(**{name: quality[name].to_numpy() for name in added})
-        # Threshold samples list many that are more likely right than wrong.
-        sure = quality["suspect"] & (quality["p_wrong"] >= 0.5)
+        # Threshold samples list many that are more likely right than wrong, and so does a network
+        # that is too weak to judge, whatever it makes of them.
+        weak = bool(quality.attrs.get("weak"))
+        sure = quality["suspect"] & (quality["p_wrong"] >= 0.5) & (not weak)
         low[:] = (quality["suspect"] & ~sure).to_numpy()
-        suspect[:], note = sure.to_numpy(), expectation(quality.assign(suspect=sure))
+        suspect[:] = sure.to_numpy()
+        note = expectation(quality if weak else quality.assign(suspect=sure))
     frame["verdict"] = _verdicts(frame, suspect, low)
     place = frame["verdict"].map({name: n for n, name in enumerate(VERDICTS)})
     by_error = frame["el2n"].where(frame.get("copy_of", pd.Series(-1, frame.index)) < 0, -1.0)
