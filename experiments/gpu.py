@@ -56,7 +56,8 @@ COMMANDS = {
     "images": Command("unpack and decode the images", (*CHECK, "images"), 0.2, 3, 40),
     "tests": Command(
         "the tests marked gpu",
-        ("-m", "pytest", "-m", "gpu", "-rA", "-p", "no:cacheprovider"), 0.15, 4, 45, (),
+        ("-m", "pytest", "-m", "gpu", "-rA", "-W", "default", "-p", "no:cacheprovider"),
+        0.15, 4, 45, (),
     ),
     "determinism": Command(
         "the same seed twice, bit for bit or not", (*CHECK, "determinism"), 0.05, 1, 25
@@ -146,11 +147,12 @@ def run_command(name: str, given: argparse.Namespace, log: Log, end: float) -> N
     limit = min(60 * given.minutes * command.share, 60 * command.minutes, end - now())
     log.say(f"{name}: {command.about}; at most {limit:.0f} s")
     began = now()
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # Into a file: a pipe would stay open as long as any process that the part has started.
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
             arguments_of(name, given, folder), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         try:
             status = "failed" if child.wait(max(0, limit)) else "done"
