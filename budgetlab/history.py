@@ -152,10 +152,13 @@ class History:
         self.times_trained = torch.zeros(size, dtype=torch.int32, device=device)
         self.times_trained_this_epoch = torch.zeros_like(self.times_trained)
         self.epoch = 0
+        # On the device too: a recorded step reads it there.
+        self._epoch = torch.zeros((), device=device)
 
     def start_epoch(self, epoch: int) -> None:
         """Begin epoch number ``epoch``, counted from 1."""
         self.epoch = epoch
+        self._epoch.fill_(epoch)
         self.times_trained_this_epoch.zero_()
 
     def count(self, drawn: Tensor) -> None:
@@ -191,7 +194,7 @@ class History:
         rows = torch.stack([torch.ones_like(error), error, *sums], 1) * share[:, None]
         self._sums.index_add_(0, samples, torch.cat([rows, forgotten[:, None]], 1))
 
-        epoch = torch.full_like(error, float(self.epoch))
+        epoch = self._epoch.expand_as(error)
         now = torch.stack([seen.loss, seen.p_y, seen.margin, seen.el2n, seen.correct, epoch], 1)
         self._last[samples] = torch.where(winner[:, None] >= 0, now[winner.clamp(min=0)], before)
 
@@ -308,6 +311,7 @@ class History:
         self._last.copy_(state["last"])
         self.times_trained.copy_(state["times_trained"])
         self.epoch = state["epoch"]
+        self._epoch.fill_(self.epoch)
 
 
 class Trajectory(History):

@@ -4,7 +4,6 @@ Each is a command that a sitting starts and may stop: python -m experiments.gpu_
 """
 
 import argparse
-import os
 import shutil
 import sys
 import tarfile
@@ -23,7 +22,6 @@ from budgetlab.data import load as load_data
 from budgetlab.devices import choose_device
 from budgetlab.errors import InputError
 from budgetlab.records import write_atomically
-from budgetlab.training.graphs import SWITCH
 from budgetlab.training.loop import Loop
 
 __all__ = ["dataset_of", "determinism", "images", "profile"]
@@ -78,16 +76,10 @@ def _unpack(archive: Path, target: Path) -> None:
 
 def _looped(model: str, graphs: bool, batch: int, steps: int, **settings: object) -> Loop:
     """A loop that has trained for two epochs, with graphs where they pay or without."""
-    before = os.environ.get(SWITCH)
-    os.environ[SWITCH] = "1" if graphs else "0"
-    try:
-        loop = make_loop(random_images(batch * steps), model, batch_size=batch, **settings)
-        for _ in range(2):
-            epoch_seconds(loop)
-    finally:
-        del os.environ[SWITCH]
-        if before is not None:
-            os.environ[SWITCH] = before
+    loop = make_loop(random_images(batch * steps), model, batch_size=batch, **settings)
+    loop.graphs = loop.graphs if graphs else None
+    for _ in range(2):
+        epoch_seconds(loop)
     return loop
 
 
@@ -114,7 +106,7 @@ def determinism(
                 one, two = (_looped(model, graphs, batch, steps, **settings) for _ in range(2))
                 rows.append(
                     {"model": model, "method": method, "augmentation": augmentation,
-                     "graphs": graphs, "graph_in_use": one.engine._graph is not None,
+                     "graphs": graphs, "graph_in_use": bool(one.graphs and one.graphs.in_use),
                      "device": str(one.device), "precision": str(one.engine.precision),
                      "steps": one.ledger.steps, **_compared(_left(one), _left(two))}
                 )  # fmt: skip

@@ -1,194 +1,154 @@
-"""Graphs of forward and backward: used only where they are right and pay; here without a GPU."""
+"""Recorded steps: used only where they are right and pay; here without a GPU, by fake replays."""
 
 import pytest
 import torch
 
-from budgetlab import models
+from budgetlab.augment import AugmentedBatch
+from budgetlab.config import RunConfig
 from budgetlab.devices import Clock
-from budgetlab.training import graphs
-from budgetlab.training.engine import Engine
-from budgetlab.training.graphs import GraphedNetwork, graph_if_it_pays
+from budgetlab.samplers import Batch
+from budgetlab.training.graphs import SWITCH, StepGraphs, _device_seconds, replay_if_it_pays
 from budgetlab.training.loop import Loop
 
 FLOAT = torch.float32
+CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def network() -> torch.nn.Module:
-    return models.build("small", (3, 8, 8), 4, seed=0).train()
+def over_buffers(work, generator):
+    """Record as CUDA does: by steps that count, and with results in tensors that are kept."""
+    kept = [value.clone() for value in work()]
+    work()
 
+    def replay():
+        for buffer, value in zip(kept, work(), strict=True):
+            buffer.copy_(value)
+        return tuple(kept)
 
-@pytest.fixture
-def inputs() -> torch.Tensor:
-    return torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def warmed_up(network, inputs, precision):
-    """Make a graph as CUDA does, by passes that move the running means of batch norm."""
-    for _ in range(3):
-        network(inputs + 5)
-    return lambda batch: network(batch)
+    return replay
 
 
 def quicker(factor: float):
-    """Say that passes of the graph, timed second, take less by a factor."""
-    told = iter([1.0, 1.0 / factor])
+    """Say that replays, timed second, take less by a factor."""
+    told = iter([1.0, 1.0 / factor] * 9)
     return lambda work: next(told)
 
 
-def state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in network.state_dict().items()}
+def counter():
+    """Work on one tensor, with a random number; what it changes, and its generator."""
+    value, generator = torch.zeros(3), torch.Generator().manual_seed(0)
+    value[2] = torch.nan
+
+    def work():
+        value.add_(1 + torch.rand((), generator=generator))
+        return (value.sum(),)
+
+    return work, value, generator
 
 
 @pytest.mark.parametrize(
     ("factor", "used"), [(2.0, True), (1.06, True), (1.04, False), (0.5, False)]
 )
-def test_a_graph_is_used_where_it_pays_and_leaves_nothing_behind(network, inputs, factor, used):
-    before = state(network)
-    graph = graph_if_it_pays(network, inputs, FLOAT, capture=warmed_up, seconds=quicker(factor))
-    assert (graph is not None) is used
-    after = network.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert all(p.grad is None for p in network.parameters())
+def test_a_replay_is_used_where_it_pays_and_the_trial_leaves_nothing_behind(factor, used):
+    work, value, generator = counter()
+    before, drawn = value.clone(), generator.get_state()
+    replay = replay_if_it_pays(
+        work, [value], generator, record=over_buffers, seconds=quicker(factor)
+    )
+    assert (replay is not None) is used
+    assert torch.equal(value.nan_to_num(), before.nan_to_num())
+    assert torch.equal(generator.get_state(), drawn)
 
 
-def test_a_graph_that_computes_something_else_is_not_used(network, inputs):
-    def wrong_logits(network, inputs, precision):
-        return lambda batch: network(batch) * 1.1
-
-    def wrong_gradients(network, inputs, precision):
-        # As if a part of the network had been recorded without its backward.
-        return lambda batch: network.classifier(network.features(batch).mean((2, 3)).detach())
-
-    def fine(network, inputs, precision):
-        return lambda batch: network(batch) * (1 + 1e-4)
-
-    for capture, used in ((wrong_logits, False), (wrong_gradients, False), (fine, True)):
-        graph = graph_if_it_pays(network, inputs, FLOAT, capture=capture, seconds=quicker(2))
-        assert (graph is not None) is used, capture
+def leaves_something_else(work, generator):
+    return lambda: (work()[0] * 1.1,)
 
 
-def test_what_cannot_be_recorded_is_trained_without_a_graph(network, inputs):
-    def refuses(network, inputs, precision):
-        network(inputs + 5)
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    before = state(network)
-    assert graph_if_it_pays(network, inputs, FLOAT, capture=refuses) is None
-    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+def draws_something_else(work, generator):
+    return lambda: (torch.rand(9, generator=generator), *work())[1:]
 
 
-def test_graphs_can_be_turned_off(network, inputs, monkeypatch):
-    monkeypatch.setenv(graphs.SWITCH, "0")
-    assert graph_if_it_pays(network, inputs, FLOAT, capture=warmed_up, seconds=quicker(9)) is None
+def returns_less(work, generator):
+    return lambda: work()[1:]
 
 
-def test_a_batch_of_another_shape_does_not_fit(inputs):
-    graph = GraphedNetwork(lambda batch: batch, inputs)
-    assert graph.fits(torch.zeros_like(inputs))
-    assert not graph.fits(inputs[:5])
-    assert not graph.fits(inputs.double())
+def refuses(work, generator):
+    work()
+    raise RuntimeError("operation not permitted when stream is capturing")
 
 
-def make_engine(config, load_once) -> Engine:
-    samples = load_once("digits", limit=40).train
-    return Engine(config, "small", samples, torch.device("cpu"), FLOAT)
+@pytest.mark.parametrize(
+    "record", [leaves_something_else, draws_something_else, returns_less, refuses]
+)
+def test_a_recording_that_is_wrong_or_impossible_is_not_used(record):
+    work, value, generator = counter()
+    value[2] = 0
+    before = value.clone()
+    given = {"record": record, "seconds": quicker(9)}
+    assert replay_if_it_pays(work, [value], generator, **given) is None
+    assert torch.equal(value, before)
 
 
-def test_steps_through_a_graph_are_the_steps_without(config, load_once, monkeypatch):
-    """The way through the engine, with a graph that replays on the CPU."""
-    from budgetlab.samplers import Batch
-
-    config = config.replace(dataset="digits", batch_size=8)
-    plain, graphed = make_engine(config, load_once), make_engine(config, load_once)
-    assert not plain._may_graph
-    tried = []
-
-    def graph(network, inputs, precision):
-        tried.append(inputs.shape)
-        return GraphedNetwork(network, inputs)
-
-    monkeypatch.setattr("budgetlab.training.engine.graph_if_it_pays", graph)
-    graphed._may_graph = True
-    for size in (8, 8, 5, 8):
-        batch = Batch(torch.arange(size))
-        one, other = plain.step(batch, 0.1), graphed.step(batch, 0.1)
-        assert torch.equal(one.loss, other.loss)
-    assert len(tried) == 1
-    for a, b in zip(plain.network.parameters(), graphed.network.parameters(), strict=True):
-        assert torch.equal(a, b)
+def recorded(loop, record=over_buffers):
+    """Let the steps of a loop be replayed, as on a GPU."""
+    loop.graphs = StepGraphs(
+        loop._step, loop.engine, loop.history, record=record, seconds=quicker(9)
+    )
+    return loop.graphs
 
 
-class FakeReplay:
-    """Passes as a graph on a GPU replays them: over buffers that every call overwrites."""
-
-    def __init__(self, network, inputs):
-        self.network, self.weights = network, list(network.parameters())
-        self.inputs, self.logits = inputs.detach().clone(), network(inputs).detach()
-        self.gradients = [torch.zeros_like(w) for w in self.weights]
-        self.calls = 0
-
-    def __call__(self, inputs):
-        return _Replayed.apply(self, inputs, *self.weights)
+def left(loop):
+    """All that training leaves, as bytes."""
+    held = {**loop.engine.network.state_dict(), **loop.history.state_dict()}
+    arrays = {name: value.numpy() for name, value in held.items() if hasattr(value, "numpy")}
+    return {name: value.tobytes() for name, value in (arrays | loop.epoch_arrays()).items()}
 
 
-class _Replayed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, graph, inputs, *weights):
-        graph.calls += 1
-        ctx.graph = graph
-        graph.inputs.copy_(inputs)
-        with torch.enable_grad():
-            graph.made = graph.network(graph.inputs)
-        return graph.logits.copy_(graph.made).detach()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        graph = ctx.graph
-        for buffer, new in zip(
-            graph.gradients, torch.autograd.grad(graph.made, graph.weights, gradient), strict=True
-        ):
-            buffer.copy_(new)
-        return (None, None, *(buffer.detach() for buffer in graph.gradients))
-
-
-def test_a_run_over_replayed_buffers_leaves_the_same_weights_and_history(
-    config, load_once, monkeypatch
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("method", "augmentation"),
+    [("p-SGD", "ricap"), ("c-SGD", "standard"), ("selective-backprop", "mixup"), ("loss", "none")],
+)
+def test_a_run_over_replayed_steps_leaves_what_plain_steps_leave(
+    method, augmentation, optimiser, load_once
 ):
-    """What a step hands on must not lie in a buffer that the next one overwrites."""
-    samples = load_once("digits", limit=40).train
-    made = []
-
-    def capture(network, inputs, precision):
-        made.append(FakeReplay(network, inputs))
-        return made[-1]
-
-    def try_graph(*given):
-        return graph_if_it_pays(*given, capture=capture, seconds=quicker(9))
-
-    monkeypatch.setattr("budgetlab.training.engine.graph_if_it_pays", try_graph)
-    config = config.replace(dataset="digits", model="small", method="p-SGD", epochs=8, budget=1.0)
-    plain, graphed = (Loop(config, samples, torch.device("cpu"), FLOAT) for _ in range(2))
-    graphed.engine._may_graph = True
+    """Draws, credit, weights and rates of learning; and no result in a tensor overwritten later."""
+    samples = load_once("digits", limit=44).train
+    config = RunConfig(dataset="digits", model="small", method=method, augmentation=augmentation,
+                       optimiser=optimiser, epochs=8, budget=1.0, batch_size=8, lr=0.01,
+                       weights="unbiased" if method == "loss" else "none")  # fmt: skip
+    # With a rate that a float32 holds exactly: a recorded step reads it from a tensor.
+    config = config.replace(schedule="constant", lr=2**-6)
+    plain, replayed = (Loop(config, samples, CPU, FLOAT) for _ in range(2))
+    graphs = recorded(replayed)
     for epoch in (1, 2):
-        losses, others = [], []
-        for loop, kept in ((plain, losses), (graphed, others)):
-            step = loop._step
+        rows = [loop.train_epoch(epoch) for loop in (plain, replayed)]
+        assert rows[0]["train_loss"] == rows[1]["train_loss"]
+    assert graphs.in_use
+    assert left(plain) == left(replayed)
+    assert replayed.engine.optimiser.param_groups[0].get("capturable", False) is False
 
-            def keep(batch, lr, step=step, kept=kept):
-                outcome = step(batch, lr)
-                kept.append(outcome[0])  # read only after the epoch, as on a GPU
-                return outcome
 
-            monkeypatch.setattr(loop, "_step", keep)
-            loop.train_epoch(epoch)
-        assert torch.equal(torch.stack(losses), torch.stack(others))
-        assert len(set(torch.stack(others).tolist())) == len(others)
-    assert made[0].calls > plain.ledger.steps
-    a, b = plain.engine.network.state_dict(), graphed.engine.network.state_dict()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    first, other = plain.epoch_arrays(), graphed.epoch_arrays()
-    assert all((first[name].tobytes() == other[name].tobytes()) for name in first)
+def test_graphs_can_be_turned_off(config, load_once, monkeypatch):
+    monkeypatch.setenv(SWITCH, "0")
+    loop = Loop(config, load_once("points", limit=128).train, CPU, FLOAT)
+    graphs = recorded(loop)
+    loop.train_epoch(1)
+    assert not graphs.in_use
+    assert graphs.replays == {}
+
+
+def test_a_batch_of_another_kind_is_not_replayed(config, load_once):
+    """Fewer samples, factors, or images that were looked at: each is another recording or none."""
+    samples = load_once("digits", limit=64).train
+    loop = Loop(config.replace(dataset="digits", model="small", batch_size=8), samples, CPU, FLOAT)
+    graphs = recorded(loop)
+    indices = torch.arange(8)
+    images = AugmentedBatch(samples.x[:8], indices[:, None], torch.ones(8, 1))
+    kinds = [Batch(indices), Batch(indices, torch.ones(8)), Batch(indices, None, images)]
+    for batch in (*kinds, Batch(indices[:5]), *kinds):
+        assert all(value.ndim == 0 for value in graphs(batch, 0.1))
+    assert len(graphs.replays) == 3
+    assert graphs.in_use
 
 
 class FakeEvent:
@@ -256,19 +216,35 @@ def test_passes_are_timed_by_events_after_a_warm_up(event_clock):
         done.append(1)
         FakeEvent.now += 2.0
 
-    assert graphs._device_seconds(work, repeats=3) == 6.0
+    assert _device_seconds(work, repeats=3) == 6.0
     assert len(done) == 4
     assert (len(event_clock), FakeEvent.waited) == (1, 1)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_a_graph_on_a_gpu_computes_what_the_network_does(precision):
-    network = models.build("small", (3, 32, 32), 10).cuda().train()
-    inputs = torch.randn(128, 3, 32, 32, device="cuda")
-    graph = graph_if_it_pays(network, inputs, precision, seconds=quicker(9))
-    assert graph is not None
-    with torch.autocast("cuda", precision, enabled=precision != FLOAT):
-        expected = network(inputs + 1)
-    assert torch.allclose(graph(inputs + 1).float(), expected.float(), rtol=2e-2, atol=2e-2)
+@pytest.mark.parametrize("precision", [FLOAT, torch.bfloat16])
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("method", "augmentation"),
+    [("p-SGD", "ricap"), ("c-SGD", "cutmix"), ("selective-backprop", "mixup"),
+     ("p-SGD", "randaugment")],
+)  # fmt: skip
+def test_a_step_recorded_on_a_gpu_is_used_and_leaves_what_a_plain_one_leaves(
+    method, augmentation, optimiser, precision, load_once
+):
+    samples = load_once("digits", limit=256).train
+    config = RunConfig(dataset="digits", model="small", method=method, augmentation=augmentation,
+                       optimiser=optimiser, epochs=40, budget=1.0, batch_size=32, lr=0.001,
+                       schedule="constant")  # fmt: skip
+    loops = [Loop(config, samples, torch.device("cuda"), precision) for _ in range(2)]
+    loops[1].graphs = None
+    rows = [[loop.train_epoch(epoch) for epoch in (1, 2)] for loop in loops]
+    assert loops[0].graphs.in_use
+    for one, other in zip(*rows, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=2e-2)
+    # The same random numbers were drawn, and as many of them.
+    states = [loop.engine.generator.get_state() for loop in loops]
+    assert torch.equal(*states)
+    held = [loop.history.times_trained for loop in loops]
+    assert torch.equal(*held)

@@ -18,9 +18,11 @@ from budgetlab.data import Dataset
 from budgetlab.data.samples import make_samples
 from budgetlab.devices import choose_device, choose_precision
 from budgetlab.records import RecordWriter
+from budgetlab.samplers import Batch
+from budgetlab.training.graphs import StepGraphs
 from budgetlab.training.loop import Loop
 
-__all__ = ["BATCH", "Row", "alternate", "bare_step", "compared", "epoch_seconds", "make_loop",
+__all__ = ["BATCH", "Row", "alternate", "bare_steps", "compared", "epoch_seconds", "make_loop",
            "matrix_product", "random_images", "row", "scratch", "wait_for",
            "writer_for"]  # fmt: skip
 
@@ -122,15 +124,25 @@ def make_loop(samples: Dataset, model: str, device: str = "auto", **settings: ob
     return Loop(config, samples, chosen, choose_precision("auto", chosen))
 
 
-def bare_step(loop: Loop, indices: torch.Tensor) -> None:
-    """Forward, backward and update on a batch; nothing is learned about the samples."""
+def bare_steps(loop: Loop) -> Callable[[torch.Tensor], object]:
+    """Forward, backward and update on a batch of indices; nothing is learned about the samples.
+
+    Replayed from a graph where the loop's own steps may be.
+    """
     engine = loop.engine
-    shown = engine.augment(indices)
-    engine.network.train()
-    logits = engine._training_logits(shown.images)
-    engine._cross_entropy(logits, shown).mean().backward()
-    engine.optimiser.step()
-    engine.optimiser.zero_grad(set_to_none=True)
+
+    def step(batch: Batch, lr: float | torch.Tensor) -> tuple[torch.Tensor]:
+        engine.optimiser.param_groups[0]["lr"] = lr
+        shown = engine.augment(batch.indices)
+        engine.network.train()
+        loss = engine._cross_entropy(engine.logits(shown.images), shown).mean()
+        loss.backward()
+        engine.optimiser.step()
+        engine.optimiser.zero_grad(set_to_none=True)
+        return (loss.detach(),)
+
+    taken = StepGraphs(step, engine, loop.history) if loop.graphs else step
+    return lambda indices: taken(Batch(indices), loop.config.lr)
 
 
 def epoch_seconds(loop: Loop) -> float:

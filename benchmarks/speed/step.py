@@ -1,6 +1,5 @@
 """A training step against the usual loop's, and against what the device can do."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from benchmarks.speed.measure import (
     BATCH,
     Row,
     alternate,
-    bare_step,
+    bare_steps,
     compared,
     epoch_seconds,
     make_loop,
@@ -23,8 +22,6 @@ from benchmarks.speed.measure import (
     writer_for,
 )
 from budgetlab.devices import choose_device
-from budgetlab.training.graphs import SWITCH
-from budgetlab.training.loop import Loop
 
 __all__ = ["step"]
 
@@ -167,13 +164,15 @@ def on_gpu(
     # At the rate of a budget of 1 all samples are drawn, so that every epoch has all steps.
     graphed = make_loop(samples, model, device.type, batch_size=batch, method="p-SGD")
     epoch_seconds(graphed)
-    plain = _without_graphs(samples, model, device.type, batch)
+    plain = make_loop(samples, model, device.type, batch_size=batch, method="p-SGD")
+    plain.graphs = None
+    step = bare_steps(graphed)
     indices = torch.arange(batch, device=device)
     product, operations = matrix_product(device, graphed.engine.precision, side=side)
 
     def bare() -> None:
         for _ in range(steps):
-            bare_step(graphed, indices)
+            step(indices)
 
     with ApartLoop(max(usual_steps, 4) * batch, model, device, batch) as usual:
         seconds = alternate(
@@ -199,25 +198,11 @@ def on_gpu(
     rows += [
         row("step", f"{name}: ours without graphs", [1000 * s for s in seconds["plain"]], "ms"),
         row("step", f"{name}: gain by graphs", gain, "ratio"),
-        row("step", f"{name}: graph in use", [float(graphed.engine._graph is not None)], "0 or 1"),
+        row("step", f"{name}: graph in use", [float(graphed.graphs.in_use)], "0 or 1"),
         row("step", f"{name}: bare step", [1000 * s for s in seconds["bare"]], "ms"),
         row("step", f"{name}: importance", added, "of a step", "<= 0.02" if important else ""),
     ]
     return rows + _of_the_peak(name, device, [flops / s for s in seconds["ours"]])
-
-
-def _without_graphs(samples: object, model: str, device: str, batch: int) -> Loop:
-    """A loop that found graphs turned off at its first step, when it decides."""
-    before = os.environ.get(SWITCH)
-    os.environ[SWITCH] = "0"
-    try:
-        loop = make_loop(samples, model, device, batch_size=batch, method="p-SGD")
-        epoch_seconds(loop)
-    finally:
-        del os.environ[SWITCH]
-        if before is not None:
-            os.environ[SWITCH] = before
-    return loop
 
 
 def _of_the_peak(name: str, device: torch.device, reached: list[float]) -> list[Row]:

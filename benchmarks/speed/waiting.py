@@ -21,7 +21,7 @@ from PIL import Image
 from benchmarks.speed.measure import (
     Row,
     alternate,
-    bare_step,
+    bare_steps,
     compared,
     make_loop,
     random_images,
@@ -238,8 +238,8 @@ def _bare_seconds(folder: Path, repeats: int = 12) -> float:
             alike[kind] = alike.get(kind, 0) + summary["steps"]
         for (model, batch, side), steps in alike.items():
             loop = make_loop(random_images(batch, side), model, "cpu", batch_size=batch)
-            indices = torch.arange(batch)
-            work = {"bare": lambda loop=loop, indices=indices: bare_step(loop, indices)}
+            indices, step = torch.arange(batch), bare_steps(loop)
+            work = {"bare": lambda step=step, indices=indices: step(indices)}
             total += steps * statistics.median(alternate(work, repeats)["bare"])
     finally:
         torch.set_num_threads(threads)

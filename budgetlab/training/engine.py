@@ -22,7 +22,6 @@ from budgetlab.devices import keep_freed_memory
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, Measures, assign_credit, measure
 from budgetlab.samplers.base import Batch, ForwardResult
-from budgetlab.training.graphs import GraphedNetwork, graph_if_it_pays
 
 __all__ = ["Engine", "Evaluation", "Outcome"]
 
@@ -131,10 +130,6 @@ class Engine:
         mean = torch.tensor(samples.mean, device=device).view(per_channel)
         std = torch.tensor(samples.std, device=device).view(per_channel)
         self._factor, self._shift = 1 / (scale * std), -mean / std
-        # A network of one's own may do what a graph cannot record.
-        self._may_graph = device.type == "cuda" and model_name in models.IMAGE_MODELS
-        self._graph_tried = False
-        self._graph: GraphedNetwork | None = None
         # The published code credits the row, whatever the image shows.
         published = config.fidelity == "published"
         self.credit_rule = "row" if published else config.credit
@@ -165,26 +160,9 @@ class Engine:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Run the network on images (0 to 255) or points; float32 ``[B, C]``."""
-        inputs = self._normalised(inputs)
-        with self.autocast():
-            return self.network(inputs).float()
-
-    def _normalised(self, inputs: Tensor) -> Tensor:
         inputs = torch.addcmul(self._shift, inputs, self._factor)
         if self.is_image:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return inputs
-
-    def _training_logits(self, images: Tensor) -> Tensor:
-        """:meth:`logits` of a batch to train on, replayed from a graph where that pays."""
-        if not self._may_graph:
-            return self.logits(images)
-        inputs = self._normalised(images)
-        if not self._graph_tried:
-            self._graph_tried = True
-            self._graph = graph_if_it_pays(self.network, inputs, self.precision)
-        if self._graph is not None and self._graph.fits(inputs):
-            return self._graph(inputs).float()
         with self.autocast():
             return self.network(inputs).float()
 
@@ -220,7 +198,7 @@ class Engine:
         parts = -logits.log_softmax(1).gather(1, self.samples.y[augmented.sources])
         return (augmented.weights * parts).sum(1)
 
-    def step(self, batch: Batch, lr: float) -> Outcome:
+    def step(self, batch: Batch, lr: float | Tensor) -> Outcome:
         """Train on a batch; nothing is copied to the host.
 
         Parameters
@@ -228,13 +206,13 @@ class Engine:
         batch
             What the sampler yielded.
         lr
-            Learning rate of this step.
+            Learning rate of this step; a scalar tensor on the device for a step that is recorded.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         shown = batch.augmented or self.augment(batch.indices)
         self.network.train()
-        logits = self._training_logits(shown.images)
+        logits = self.logits(shown.images)
         losses = self._cross_entropy(logits, shown)
         objective = losses if batch.weights is None else losses * batch.weights
         objective.mean().backward()

@@ -1,8 +1,9 @@
-"""Forward and backward of a network as CUDA graphs: one launch instead of hundreds.
+"""A whole training step as one CUDA graph: one launch instead of hundreds.
 
-A small network on a GPU spends its time launching kernels. A graph records them once and
-replays them. Whether that pays depends on network, batch and GPU, so it is tried on the first
-batch: a graph is used only where it gives the same logits and gradients, and is faster.
+A step launches some five hundred kernels, and on a fast GPU handing them out takes longer than
+running them. A graph records them once and replays them: augmentation, forward and backward
+pass, optimiser, and what is learned of the samples. Whether that pays is tried, not assumed: a
+graph is used only where it leaves what the plain step leaves, and is faster.
 """
 
 import os
@@ -10,106 +11,197 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["GraphedNetwork", "graph_if_it_pays"]
+from budgetlab.augment import AugmentedBatch
+from budgetlab.history import History
+from budgetlab.samplers.base import Batch
+from budgetlab.training.engine import Engine
+
+__all__ = ["StepGraphs", "replay_if_it_pays"]
 
 # At least so much faster, or the memory of a graph is not worth it.
 WORTH = 1.05
-# Relative difference in logits and gradients that rounding in bfloat16 can make.
+# Relative difference in anything a step leaves that rounding in bfloat16 can make.
 TOLERANCE = 2e-2
 SWITCH = "BUDGETLAB_GRAPHS"
 
-
-class _Forward(nn.Module):
-    """A module of its own around a network, for making a graph changes the module."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.network(inputs)
+Step = Callable[[Batch, float | Tensor], tuple[Tensor, ...]]
+Work = Callable[[], tuple[Tensor, ...]]
 
 
-class GraphedNetwork:
-    """A network whose training passes over batches of one shape are replayed.
+class StepGraphs:
+    """The steps of a run, those on whole batches replayed where that pays.
 
-    The logits it returns are overwritten by the next call.
+    The first step of each kind of batch is plain: it makes what an optimiser keeps. At the
+    second a graph is tried. The environment variable ``BUDGETLAB_GRAPHS=0`` turns graphs off.
+
+    Parameters
+    ----------
+    step
+        The plain step: takes a batch and a learning rate, returns scalars.
+    engine, history
+        What the step changes.
+    record, seconds
+        How a graph is made and how work is timed; others in tests.
     """
 
-    def __init__(self, replay: Callable[[Tensor], Tensor], like: Tensor):
-        self._replay = replay
-        self._shape, self._dtype = like.shape, like.dtype
+    def __init__(
+        self,
+        step: Step,
+        engine: Engine,
+        history: History,
+        *,
+        record: Callable[[Work, torch.Generator], Work] | None = None,
+        seconds: Callable[[Work], float] | None = None,
+    ):
+        self.step, self.engine, self.history = step, engine, history
+        self.how = {"record": record or _record, "seconds": seconds or _device_seconds}
+        self.lr = torch.zeros((), device=engine.device)
+        self.replays: dict[tuple, tuple[Batch, Work] | None] = {}
+        """By kind of batch: the tensors that a replay reads, and the replay; None for plain."""
 
-    def fits(self, inputs: Tensor) -> bool:
-        """Whether a batch has the shape and type that was recorded."""
-        return inputs.shape == self._shape and inputs.dtype == self._dtype
+    @property
+    def in_use(self) -> bool:
+        """Whether any kind of batch is replayed."""
+        return any(self.replays.values())
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Return logits ``[B, classes]`` in the format the network computes in."""
-        return self._replay(inputs)
+    def __call__(self, batch: Batch, lr: float) -> tuple[Tensor, ...]:
+        """Take a step."""
+        kind = _kind(batch)
+        if len(batch.indices) != self.engine.config.batch_size or os.environ.get(SWITCH) == "0":
+            return self.step(batch, lr)
+        if kind not in self.replays:
+            self.replays[kind] = None
+            made = self.step(batch, lr)
+            self.replays[kind] = self._recorded(batch, lr)
+            return made
+        found = self.replays[kind]
+        if found is None:
+            return self.step(batch, lr)
+        own, replay = found
+        _fill(own, batch)
+        self.lr.fill_(lr)
+        # What a replay returns lies in tensors that the next one overwrites.
+        return tuple(value.clone() for value in replay())
+
+    def _recorded(self, batch: Batch, lr: float) -> tuple[Batch, Work] | None:
+        own = _copy(batch)
+        self.lr.fill_(lr)
+        group = self.engine.optimiser.param_groups[0]
+        plain = {name: group[name] for name in ("lr", "capturable") if name in group}
+        if "capturable" in group:
+            group["capturable"] = True
+        try:
+            replay = replay_if_it_pays(
+                lambda: self.step(own, self.lr), self._state(), self.engine.generator, **self.how
+            )
+        finally:
+            group.update(plain)
+            self.engine.optimiser.zero_grad(set_to_none=True)
+        return replay and (own, replay)
+
+    def _state(self) -> list[Tensor]:
+        """Every tensor that a step changes."""
+        optimiser = self.engine.optimiser.state.values()
+        held = [value for one in optimiser for value in one.values()]
+        held += [*self.engine.network.state_dict().values(), *vars(self.history).values()]
+        return [value for value in held if isinstance(value, Tensor)]
 
 
-def graph_if_it_pays(
-    network: nn.Module,
-    inputs: Tensor,
-    precision: torch.dtype,
+def _kind(batch: Batch) -> tuple:
+    """What a batch must have in common with the one that was recorded."""
+    parts = vars(batch.augmented) if batch.augmented else {}
+    tensors = [batch.indices, batch.weights, *parts.values()]
+    return tuple(None if one is None else (one.shape, one.dtype) for one in tensors)
+
+
+def _copy(batch: Batch) -> Batch:
+    parts = batch.augmented and AugmentedBatch(
+        **{name: value.clone() for name, value in vars(batch.augmented).items()}
+    )
+    weights = None if batch.weights is None else batch.weights.clone()
+    return Batch(batch.indices.clone(), weights, parts)
+
+
+def _fill(own: Batch, batch: Batch) -> None:
+    own.indices.copy_(batch.indices)
+    if own.weights is not None and batch.weights is not None:
+        own.weights.copy_(batch.weights)
+    if own.augmented and batch.augmented:
+        for name, value in vars(own.augmented).items():
+            value.copy_(getattr(batch.augmented, name))
+
+
+def replay_if_it_pays(
+    work: Work,
+    state: list[Tensor],
+    generator: torch.Generator,
     *,
-    capture: Callable[[nn.Module, Tensor, torch.dtype], Callable] | None = None,
-    seconds: Callable[[Callable[[], Any]], float] | None = None,
-) -> GraphedNetwork | None:
-    """Try a graph of a network in training mode on one batch of normalised images.
+    record: Callable[[Work, torch.Generator], Work],
+    seconds: Callable[[Work], float],
+) -> Work | None:
+    """Try a graph of some work.
 
-    Weights, buffers and gradients of the network are as before. The environment variable
-    ``BUDGETLAB_GRAPHS=0`` turns graphs off. ``capture`` and ``seconds``, how a graph is made and
-    how passes are timed, are other ones in tests.
+    Parameters
+    ----------
+    work
+        Reads and changes tensors in place, and returns some; the same ones in every call.
+    state
+        What it changes; as before when this returns, and so is the generator.
+    generator
+        Of its random numbers, on its device.
 
     Returns
     -------
-    GraphedNetwork or None
-        None where the graph cannot be made, differs, or is not at least 5% faster.
+    callable or None
+        The replay; None where no graph can be made, or it leaves something else, or is not at
+        least 5% faster.
     """
-    if os.environ.get(SWITCH) == "0":
-        return None
-    capture, seconds = capture or _capture, seconds or _device_seconds
-    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    before, drawn = [value.clone() for value in state], generator.get_state()
 
-    def eager(batch: Tensor) -> Tensor:
-        with _autocast(batch, precision):
-            return network(batch)
+    def restore() -> None:
+        for value, old in zip(state, before, strict=True):
+            value.copy_(old)
+        generator.set_state(drawn)
 
-    def passes(forward: Callable[[Tensor], Tensor]) -> list[Tensor]:
-        _restore(network, before)
-        network.zero_grad(set_to_none=True)
-        logits = forward(inputs)
-        logits.float().square().mean().backward()
-        seen = [p.grad.clone() for p in network.parameters() if p.grad is not None]
-        return [logits.detach().float().clone(), *seen]
+    def left(done: Work) -> list[Tensor]:
+        restore()
+        return [value.clone() for value in (*done(), *state)]
 
     try:
-        replay = capture(network, inputs, precision)
-        if not _alike(passes(eager), passes(replay)):
+        replay = record(work, generator)
+        if not _alike(left(work), left(replay)):
             return None
-        slow, quick = seconds(lambda: passes(eager)), seconds(lambda: passes(replay))
-        return GraphedNetwork(replay, inputs) if slow > WORTH * quick else None
+        return replay if seconds(work) > WORTH * seconds(replay) else None
     except RuntimeError:  # what cannot be recorded, memory that does not suffice
         return None
     finally:
-        _restore(network, before)
-        network.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            restore()
+        if torch.cuda.is_available():
+            # What was held twice for the trial; the graph keeps what it needs.
+            torch.cuda.empty_cache()
 
 
-def _autocast(inputs: Tensor, precision: torch.dtype) -> torch.autocast:
-    # Weights that autocast keeps in a cache would be freed under a graph that reads them.
-    return torch.autocast(inputs.device.type, precision, enabled=precision != torch.float32,
-                          cache_enabled=False)  # fmt: skip
+def _record(work: Work, generator: torch.Generator) -> Work:
+    # As CUDA wants it: a few calls on a stream of their own, then one that is recorded.
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        made = work()
 
+    def replay() -> tuple[Tensor, ...]:
+        graph.replay()
+        return made
 
-def _capture(network: nn.Module, inputs: Tensor, precision: torch.dtype) -> Callable:
-    wrapped = _Forward(network).train()
-    with _autocast(inputs, precision):
-        return torch.cuda.make_graphed_callables(wrapped, (inputs.detach().clone(),))
+    return replay
 
 
 def _device_seconds(work: Callable[[], Any], repeats: int = 10) -> float:
@@ -126,14 +218,13 @@ def _device_seconds(work: Callable[[], Any], repeats: int = 10) -> float:
 
 
 def _alike(expected: list[Tensor], given: list[Tensor]) -> bool:
-    """Whether tensors agree, each to a tolerance of its own size."""
-    return len(expected) == len(given) and all(
-        bool(torch.linalg.vector_norm(a - b) <= TOLERANCE * torch.linalg.vector_norm(a) + 1e-8)
-        for a, b in zip(expected, given, strict=True)
-    )
+    """Whether tensors agree, each to a tolerance of its own size; NaN agrees with NaN."""
 
+    def close(a: Tensor, b: Tensor) -> bool:
+        if not torch.equal(a.isnan(), b.isnan()):
+            return False
+        a, b = (value.detach().double().nan_to_num() for value in (a, b))
+        norm = torch.linalg.vector_norm
+        return bool(norm(a - b) <= TOLERANCE * norm(a) + 1e-8)
 
-def _restore(network: nn.Module, buffers: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, buffer in network.named_buffers():
-            buffer.copy_(buffers[name])
+    return len(expected) == len(given) and all(map(close, expected, given))

@@ -27,6 +27,7 @@ from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.samplers.base import TrainProxy
 from budgetlab.training.engine import Engine
+from budgetlab.training.graphs import StepGraphs
 from budgetlab.training.proxy import ProxyTrainer
 
 __all__ = ["BudgetedBatches", "Loop"]
@@ -227,7 +228,6 @@ class Loop:
         self.device = device
         self.model_name = models.choose(config.model, train.sample_shape, device)
         self.engine = Engine(config, self.model_name, train, device, precision)
-        # Where methods choose; an Apple GPU lacks the float64 of their chances.
         self.chooser = chooses_on(device)
         self.history = History(size, self.chooser)
         self.threads = threads or self._choose_threads()
@@ -246,6 +246,9 @@ class Loop:
         stream = self.stream
         self.sampler, self.ledger, self.budget = stream.sampler, stream.ledger, stream.budget
         self.clock = Clock(device, waiting=config.budget_unit == "seconds")
+        # A network of one's own may do what a graph cannot record.
+        recorded = device.type == "cuda" and self.model_name in models.IMAGE_MODELS
+        self.graphs = StepGraphs(self._step, self.engine, self.history) if recorded else None
         if self.sampler.proxy is not None:
             self._proxies = ProxyTrainer(
                 self.engine, self.model_name, val, precision, self.ledger, self.budget,
@@ -274,8 +277,7 @@ class Loop:
             return torch.get_num_threads()
         config, shape = self.config, self.engine.samples.sample_shape
         kind = (self.model_name, shape, config.batch_size, config.augmentation, most)
-        if kind not in _THREADS:
-            # A few rows show it as well as many.
+        if kind not in _THREADS:  # a few rows show it as well as many
             _THREADS[kind] = fastest_threads(self._trial(min(config.batch_size, 32)), most)
         return _THREADS[kind]
 
@@ -326,12 +328,11 @@ class Loop:
         self.clock.start()
         for batch, progress in self.stream.epoch(number, self.history, self._look):
             lr = self.stream.learning_rate(progress)
-            loss, correct = self._step(batch, lr)
+            loss, correct = (self.graphs or self._step)(batch, lr)
             losses.append(loss)
             corrects.append(correct)
             slowest = max(slowest, self._charge_time())
-            if self.device.type == "cpu":
-                # Free here; on a GPU asking at every step would stall it.
+            if self.device.type == "cpu":  # on a GPU asking at every step would stall it
                 self._check_finite([loss], lr)
             began = time.perf_counter()
             on_step()
@@ -348,10 +349,9 @@ class Loop:
             "train_accuracy": _mean(corrects),
         }
 
-    def _step(self, batch: samplers.Batch, lr: float) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: samplers.Batch, lr: float | Tensor) -> tuple[Tensor, Tensor]:
         """One step, learned from; its loss and its share classified right."""
-        outcome = self.engine.step(moved(batch, self.engine.device), lr)
-        outcome = moved(outcome, self.chooser)
+        outcome = moved(self.engine.step(moved(batch, self.engine.device), lr), self.chooser)
         self.history.count(batch.indices)
         self.history.update(outcome.credit, outcome.seen)
         share = outcome.credit.weights
