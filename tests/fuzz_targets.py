@@ -18,7 +18,7 @@ from budgetlab.config import RunConfig
 from budgetlab.data.images import read_images
 from budgetlab.errors import InputError
 from budgetlab.records import open_record
-from budgetlab.records.lock import holder
+from budgetlab.records.safety import holder
 from budgetlab.training import Run, checkpoint
 
 # What all mutations begin with: numbers and words that programs stumble over.

@@ -17,9 +17,9 @@ from torchvision.datasets import ImageFolder
 import budgetlab as bl
 from budgetlab import analysis, cli
 from budgetlab.data import images, load
-from budgetlab.data.encoding import encode_labels
-from budgetlab.data.listing import split_of
-from budgetlab.data.samples import keeps_label
+from budgetlab.data.arrays import encode_labels
+from budgetlab.data.dataset import keeps_label
+from budgetlab.data.folder import split_of
 from budgetlab.errors import InputError
 
 

@@ -8,8 +8,8 @@ import torch
 
 from budgetlab.data import Dataset, Splits, describe, load
 from budgetlab.data import shapes as drawing
-from budgetlab.data.samples import channel_statistics
-from budgetlab.data.sources import shapes as shapes_source
+from budgetlab.data.builtin import shapes as shapes_source
+from budgetlab.data.dataset import channel_statistics
 from budgetlab.errors import InputError
 
 
@@ -51,9 +51,9 @@ def test_second_load_reads_the_cache_and_is_the_same(shapes, root, monkeypatch):
 
 
 def test_a_damaged_cache_is_drawn_again(root, monkeypatch):
-    monkeypatch.setattr("budgetlab.data.sources.SHAPES_TRAIN", 30)
-    monkeypatch.setattr("budgetlab.data.sources.SHAPES_TEST", 20)
-    monkeypatch.setattr("budgetlab.data.sources.SHAPES_TEST_BEFORE", 10)
+    monkeypatch.setattr("budgetlab.data.builtin.SHAPES_TRAIN", 30)
+    monkeypatch.setattr("budgetlab.data.builtin.SHAPES_TEST", 20)
+    monkeypatch.setattr("budgetlab.data.builtin.SHAPES_TEST_BEFORE", 10)
     first = shapes_source(root / "small", seed=3)
     (cache,) = (root / "small").rglob("*.npz")
     cache.write_bytes(cache.read_bytes()[:1000])
@@ -64,7 +64,7 @@ def test_a_damaged_cache_is_drawn_again(root, monkeypatch):
 def test_a_root_that_cannot_be_written_only_skips_the_cache(tmp_path):
     (tmp_path / "taken").write_text("a file, not a folder")
     assert len(load("digits", root=tmp_path / "taken").train) == 1438
-    from budgetlab.data.sources import write_cache
+    from budgetlab.data.images import write_cache
 
     assert not write_cache(tmp_path / "taken" / "x.npz", {"x": np.zeros(1)})
 

@@ -5,7 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from budgetlab.data.points import BLOB_CENTRES, BLOB_SHARES, BLOB_SPREAD, PROBLEMS, draw, posterior
+from budgetlab.data.builtin import (
+    BLOB_CENTRES,
+    BLOB_SHARES,
+    BLOB_SPREAD,
+    PROBLEMS,
+    posterior,
+)
+from budgetlab.data.builtin import draw_points as draw
 
 
 def generator(seed: int = 0) -> np.random.Generator:

@@ -6,7 +6,7 @@ import pytest
 
 from budgetlab.config import RunConfig
 from budgetlab.records import SAMPLE_ARRAYS, RecordWriter, open_record
-from budgetlab.records.format import packing, round_loss, without_implied
+from budgetlab.records.format import round_loss, without_implied
 
 CLASSES = 10
 
@@ -132,18 +132,3 @@ def test_what_is_implied_is_said_of_the_whole_array():
     odd = implied.copy()
     odd[0] = 0.5
     assert np.array_equal(without_implied(odd, loss), odd, equal_nan=True)
-
-
-def test_packing_is_without_loss_and_harder_at_a_higher_level(tmp_path):
-    import zarr
-
-    values = visit(20_000, 0, 1.0)["loss"]
-    sizes = []
-    for level in (1, 9):
-        codec = packing(values.nbytes, level)
-        array = zarr.create_array(
-            tmp_path / str(level), data=round_loss(values), chunks=values.shape, compressors=codec
-        )
-        assert np.array_equal(array[:], round_loss(values))
-        sizes.append(array.nbytes_stored())
-    assert sizes[1] < sizes[0] < values.nbytes / 2

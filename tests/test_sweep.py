@@ -19,8 +19,8 @@ import budgetlab as bl
 from budgetlab import cli
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
-from budgetlab.records import find_records, lock, open_record
-from budgetlab.records.lock import hold, is_held
+from budgetlab.records import find_records, open_record, safety
+from budgetlab.records.safety import hold, is_held
 from budgetlab.sweeps import product
 from budgetlab.sweeps.grid import planned_cost
 from budgetlab.sweeps.trials import find_record, lock_path
@@ -328,7 +328,7 @@ def test_a_folder_that_knows_no_locks_is_said_and_used(quick, monkeypatch):
     def unsupported(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock.FileLock, "acquire", unsupported)
+    monkeypatch.setattr(safety.FileLock, "acquire", unsupported)
     with pytest.warns(UserWarning, match="train in this folder from one place only"):
         assert [row["status"] for row in quiet(quick)] == ["finished"]
 

@@ -21,7 +21,7 @@ import budgetlab as bl
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 from budgetlab.records import find_records, open_record
-from budgetlab.records.lock import holder, is_held
+from budgetlab.records.safety import holder, is_held
 from budgetlab.sweeps import dispatch
 from budgetlab.sweeps.dispatch import Processes, slots_for
 from budgetlab.sweeps.trials import lock_path

@@ -9,7 +9,7 @@ import torch
 from waiting import until
 
 import budgetlab as bl
-from budgetlab.data.points import PROBLEMS
+from budgetlab.data.builtin import PROBLEMS
 from budgetlab.errors import InputError, RunError
 from budgetlab.explore.points import GRID, frame_of, grid_of
 from budgetlab.training import Run

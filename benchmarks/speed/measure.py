@@ -15,7 +15,7 @@ import torch
 
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
-from budgetlab.data.samples import make_samples
+from budgetlab.data.dataset import make_samples
 from budgetlab.devices import choose_device, choose_precision
 from budgetlab.records import RecordWriter
 from budgetlab.samplers import Batch
@@ -112,7 +112,7 @@ def random_images(count: int, side: int = 32) -> Dataset:
     x = torch.from_numpy(rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8))
     half = (0.5, 0.5, 0.5)
     labels = rng.integers(0, 10, count)
-    return make_samples(x, labels, CLASSES, mean=half, std=half, flip=True)
+    return make_samples(x, labels, CLASSES, statistics=(half, half), flip=True)
 
 
 def make_loop(samples: Dataset, model: str, device: str = "auto", **settings: object) -> Loop:

@@ -66,7 +66,7 @@ def held_out_probabilities(
         If there are fewer samples of a class than are needed, or a setting does not fit.
     """
     from budgetlab.data import Splits
-    from budgetlab.data.samples import fingerprint
+    from budgetlab.data.dataset import fingerprint
 
     train = training_samples(splits)
     y = train.y.cpu().numpy()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from budgetlab.data.encoding import LABEL_KEYS
+from budgetlab.data.arrays import LABEL_KEYS
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, History, Measures, measure
 

@@ -1,22 +1,20 @@
-"""What can be done to a training set: imbalance, subset, validation split, label noise.
+"""What can be done to a training set: imbalance, planted copies, label noise.
 
-The functions pick positions or labels from plain arrays and draw from the
-generator they are given. `budgetlab.data.load` applies them in a fixed order.
+Positions and labels are picked from plain arrays, with draws from a generator that is given.
+:func:`budgetlab.data.load` applies them in a fixed order.
 """
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 
+from budgetlab.data.dataset import Dataset, of_each_class, stratified
 from budgetlab.errors import InputError, unknown
+from budgetlab.seeds import numpy_generator
 
-__all__ = [
-    "NOISE_KINDS",
-    "annotator",
-    "imbalanced",
-    "noisy_labels",
-    "redundant",
-    "stratified",
-    "varied",
-]
+__all__ = ["NOISE_KINDS", "annotator", "imbalanced", "mislabel", "noisy_labels", "redundant",
+           "repeat", "varied"]  # fmt: skip
 
 NOISE_KINDS = ("symmetric", "pair", "instance")
 
@@ -26,63 +24,12 @@ ANNOTATOR_SIDE = 8
 ANNOTATOR_SHRINKAGE = 0.1
 
 
-def stratified(y: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Pick ``count`` positions so that every class keeps its share.
-
-    Shares are rounded by largest remainder, so that exactly ``count`` are picked;
-    equal remainders go to classes drawn at random.
-
-    Parameters
-    ----------
-    y
-        Labels ``[N]``.
-    count
-        How many to pick, in [0, N].
-
-    Returns
-    -------
-    numpy.ndarray
-        int64 ``[count]``, ascending.
-    """
-    if not 0 <= count <= len(y):
-        raise InputError(f"cannot pick {count} of {len(y)} samples: give 0 to {len(y)}")
-    if count == 0:
-        return np.empty(0, np.int64)
-    labels, sizes = np.unique(y, return_counts=True)
-    quota, remainder = np.divmod(sizes * count, len(y))
-    order = generator.permutation(len(labels))
-    first = order[np.argsort(-remainder[order], kind="stable")]
-    quota[first[: count - quota.sum()]] += 1
-    return _of_each(y, labels, quota, generator)
-
-
-def _of_each(
-    y: np.ndarray, labels: np.ndarray, sizes: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
-    """Positions, ascending, of so many of each class."""
-    chosen = [generator.permutation(np.flatnonzero(y == label))[:size]
-              for label, size in zip(labels, sizes, strict=True)]  # fmt: skip
-    return np.sort(np.concatenate(chosen)).astype(np.int64)
-
-
 def imbalanced(y: np.ndarray, ratio: float, generator: np.random.Generator) -> np.ndarray:
-    """Pick positions so that class sizes fall exponentially over the classes.
+    """Pick positions of labels ``[N]`` so that class sizes fall exponentially over the classes.
 
     Class k of K keeps ``n_0 * ratio ** (-k / (K - 1))`` samples, at least one
     (Cui et al., CVPR 2019, section 5), where ``n_0`` is the size of the smallest
-    class or more, if all classes can still be filled.
-
-    Parameters
-    ----------
-    y
-        Labels ``[N]``.
-    ratio
-        Size of the first class over the size of the last, at least 1.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64, ascending. All positions when ``ratio`` is 1.
+    class or more, if all classes can still be filled. Positions are int64, ascending.
     """
     if not (np.isfinite(ratio) and ratio >= 1):
         raise InputError(
@@ -95,7 +42,7 @@ def imbalanced(y: np.ndarray, ratio: float, generator: np.random.Generator) -> n
     profile = ratio ** (-np.arange(len(labels)) / max(1, len(labels) - 1))
     largest = (sizes / profile).min()
     keep = np.maximum(1, np.rint(largest * profile)).astype(np.int64)
-    return _of_each(y, labels, keep, generator)
+    return of_each_class(y, keep, generator)
 
 
 def redundant(
@@ -108,25 +55,8 @@ def redundant(
     samples are replaced has ``round(m / copies)`` of its other samples copied, at least one,
     each as often as the others or once more.
 
-    Parameters
-    ----------
-    y
-        Labels ``[N]``.
-    share
-        Share of the samples that are copies, in [0, 1).
-    copies
-        Copies of each image that is copied, at least 1.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64 ``[N]``: position of the sample whose values each one takes; its own, if it is
-        not replaced.
-
-    Raises
-    ------
-    InputError
-        If the share leaves a class without a sample to copy.
+    Returned is for labels ``[N]`` the position of the sample whose values each one takes, int64
+    ``[N]``; its own, if it is not replaced.
     """
     if not 0 <= share < 1:
         raise InputError(f"redundancy {share} is not allowed: give a share in [0, 1)")
@@ -151,16 +81,8 @@ def redundant(
 def varied(x: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Change images slightly: moved by up to a pixel each way, up to a tenth brighter or darker.
 
-    Parameters
-    ----------
-    x
-        uint8 ``[N, C, H, W]``, or float ``[N, features]``, of which each value moves by up to
-        a hundredth of the spread of its feature.
-
-    Returns
-    -------
-    numpy.ndarray
-        Changed copies, of the same shape and type.
+    Images are uint8 ``[N, C, H, W]``; of float ``[N, features]`` each value moves by up to
+    a hundredth of the spread of its feature.
     """
     if x.ndim != 4:
         moved = generator.uniform(-0.01, 0.01, x.shape) * x.std(axis=0)
@@ -185,30 +107,13 @@ def noisy_labels(
     generator: np.random.Generator,
     x: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Give exactly ``round(rate * N)`` samples a wrong label.
+    """Give exactly ``round(rate * N)`` of true labels ``[N]``, each in [0, classes), a wrong one.
 
-    Parameters
-    ----------
-    y
-        True labels ``[N]``, each in [0, classes).
-    classes
-        Number of classes, at least 2.
-    rate
-        Share of the labels to change, in [0, 1).
-    kind
-        ``symmetric``: any of the other classes, equally likely; ``pair``: the
-        next class, the last one becoming the first; ``instance``: what a hurried
-        annotator would mix up, see :func:`annotator`. There the chance of a wrong
-        label is in proportion to ``1 - P(true class | x)``, and the wrong label is
-        drawn by ``P`` among the other classes: hard samples are wrong more often,
-        and wrong in the direction of what they look like.
-    x
-        The samples, ``[N, ...]``; needed for ``instance`` only.
-
-    Returns
-    -------
-    numpy.ndarray
-        A changed copy.
+    ``symmetric``: any of the other classes, equally likely; ``pair``: the next class, the last one
+    becoming the first; ``instance``: what a hurried annotator would mix up of the samples ``x``
+    ``[N, ...]``, see :func:`annotator`. There the chance of a wrong label is in proportion to
+    ``1 - P(true class | x)``, and the wrong label is drawn by ``P`` among the other classes: hard
+    samples are wrong more often, and wrong in the direction of what they look like.
     """
     if not 0 <= rate < 1:
         raise InputError(f"label noise {rate} is not allowed: give a share in [0, 1)")
@@ -263,13 +168,6 @@ def annotator(
     that no sample is judged by a model that has seen its label. Instance-dependent
     noise from the doubt of a model is due to Chen et al. (*Beyond class-conditional
     assumption*, AAAI 2021), who train a network for it.
-
-    Parameters
-    ----------
-    x
-        ``[N, C, H, W]`` or ``[N, features]``.
-    y
-        True labels ``[N]``.
     """
     features = _small(x)
     chance = np.empty((len(y), classes))
@@ -314,3 +212,25 @@ def _discriminant(x: np.ndarray, y: np.ndarray, asked: np.ndarray, classes: int)
     logits = (asked - centre) @ weights - ((means - centre).T * weights).sum(axis=0) / 2 + prior
     chance = np.exp(logits - logits.max(axis=1, keepdims=True))
     return chance / chance.sum(axis=1, keepdims=True)
+
+
+def repeat(train: Dataset, share: float, copies: int, kind: str, seed: int) -> Dataset:
+    """Put copies of few samples in the place of others, and say in the metadata of which."""
+    generator = numpy_generator(seed, "redundancy")
+    source = redundant(train.y.numpy(), share, copies, generator)
+    repeated = train.select(source)
+    if kind == "varied":
+        is_copy = source != np.arange(len(source))
+        x = repeated.x.numpy().copy()
+        x[is_copy] = varied(x[is_copy], generator)
+        repeated = replace(repeated, x=torch.from_numpy(x))
+    return replace(repeated, metadata=repeated.metadata.assign(copy_of=source))
+
+
+def mislabel(train: Dataset, rate: float, kind: str, seed: int) -> Dataset:
+    """Change labels, and say in the metadata which."""
+    y = train.y.numpy()
+    generator = numpy_generator(seed, "noise")
+    given = noisy_labels(y, len(train.classes), rate, kind, generator, train.x.numpy())
+    metadata = train.metadata.assign(true_label=y, is_noisy=given != y)
+    return replace(train, y=torch.from_numpy(given), metadata=metadata)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgetlab.data.samples import Dataset, Splits
-from budgetlab.errors import InputError, counted
+from budgetlab.data.dataset import Splits
+from budgetlab.errors import InputError
 
-__all__ = ["count_copies", "duplicates", "find_copies", "perceptual_hash", "without_copies"]
+__all__ = ["count_copies", "duplicates", "find_copies", "perceptual_hash"]
 
 HASH_SIDE, HASH_KEPT = 32, 8
 BANDS = 4
@@ -30,18 +30,10 @@ MOST_IN_BUCKET = 500
 
 
 def duplicates(x: Tensor) -> np.ndarray:
-    """Find samples whose values are the same to the last bit as those of an earlier one.
+    """Find samples ``[N, ...]`` with the same values, to the last bit, as an earlier one.
 
-    Parameters
-    ----------
-    x
-        ``[N, ...]``.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64 ``[N]``: number of the first sample with the same values, which for a
-        sample that has no twin, and for the first of each, is its own.
+    Returned is, int64 ``[N]``, the number of the first sample with the same values: its own for a
+    sample that has no twin, and for the first of each.
     """
     return _first_of([torch.as_tensor(x).cpu()])
 
@@ -55,22 +47,11 @@ def _first_of(parts: list[Tensor]) -> np.ndarray:
 
 
 def perceptual_hash(x: Tensor, cuts: Sequence[tuple[float, float]] = CUTS[:1]) -> np.ndarray:
-    """Hash images so that those that look the same have nearly the same bits.
+    """Hash images ``[N, C, H, W]`` so that those that look the same have nearly the same bits.
 
     The signs of the 8x8 lowest frequencies of the grey image about their median (pHash,
-    Zauner 2010): another compression, size or brightness changes few of them.
-
-    Parameters
-    ----------
-    x
-        uint8 ``[N, C, H, W]``.
-    cuts
-        Shares of width and height, in (0, 1], of the middle that is hashed; by default all.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint64 ``[K, N]``, one row a cut.
+    Zauner 2010): another compression, size or brightness changes few of them. ``cuts`` are shares
+    of width and height, in (0, 1], of the middle that is hashed; uint64 ``[K, N]``, one row a cut.
     """
     hashes = np.empty((len(cuts), len(x)), np.uint64)
     for start in range(0, len(x), 4096):
@@ -135,8 +116,7 @@ def find_copies(
         ``split``, ``sample`` (its number there), ``origin``, ``label`` and ``kind``: ``first``
         of its group in the order test, val, train, else ``exact`` or ``near`` copy of another.
     """
-    given = {"test": splits.test, "val": splits.val, "train": splits.train}
-    parts = {name: part for name, part in given.items() if part is not None}
+    parts = {name: splits.parts[name] for name in ("test", "val", "train") if name in splits.parts}
     xs = [part.x.cpu() for part in parts.values()]
     first = _first_of(xs)
     own = np.arange(len(first))
@@ -156,15 +136,12 @@ def find_copies(
     chosen = np.flatnonzero(sizes[group] > 1)
     chosen = chosen[np.argsort(group[chosen], kind="stable")]
     names = np.repeat([*parts], [len(part) for part in parts.values()])
-    known = pd.concat(
-        [
-            pd.DataFrame({"sample": np.arange(len(part)),
-                          "origin": part.metadata.get("origin", part.metadata["index"]),
-                          "label": part.y.cpu().numpy()})
-            for part in parts.values()
-        ],
-        ignore_index=True,
-    )  # fmt: skip
+    known = pd.concat([
+        pd.DataFrame({"sample": np.arange(len(part)),
+                      "origin": part.metadata.get("origin", part.metadata["index"]),
+                      "label": part.y.cpu().numpy()})
+        for part in parts.values()
+    ], ignore_index=True)  # fmt: skip
     kind = np.select([group == own, first < own], ["first", "exact"], "near")
     frame = known.assign(split=names, kind=kind, group=group).iloc[chosen]
     frame["group"] = pd.factorize(frame["group"])[0]
@@ -263,13 +240,7 @@ def _candidates(asked: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def count_copies(copies: pd.DataFrame) -> dict[str, int]:
-    """Count copies by kind and split, such as ``exact within train`` or ``near test in train``.
-
-    Parameters
-    ----------
-    copies
-        As from :func:`find_copies`.
-    """
+    """Count what :func:`find_copies` found, such as ``exact within train``."""
     counts: dict[str, int] = {}
     for _, members in copies.groupby("group"):
         first = members["split"].iloc[0]
@@ -280,23 +251,3 @@ def count_copies(copies: pd.DataFrame) -> dict[str, int]:
     if (labels > 1).any():
         counts["groups whose labels differ"] = int((labels > 1).sum())
     return counts
-
-
-def without_copies(
-    train: Dataset,
-    val: Dataset | None,
-    test: Dataset,
-    *,
-    near: bool,
-    stretched: bool,
-    odd: list[str],
-) -> Dataset:
-    """Leave out training samples that are copies of others; says so in ``odd``."""
-    splits = Splits("", train, val, test, "")
-    copies = find_copies(splits, near=near, stretched=stretched)
-    gone = copies[(copies["split"] == "train") & (copies["kind"] != "first")]["sample"]
-    if not len(gone):
-        return train
-    odd.append(f"copies of others, left out: {counted(len(gone), 'training sample')}")
-    kept = np.setdiff1d(np.arange(len(train)), gone)
-    return train.select(kept)

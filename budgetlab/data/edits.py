@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from budgetlab.data.samples import Dataset, with_truth
+from budgetlab.data.arrays import with_truth
+from budgetlab.data.dataset import Dataset
 from budgetlab.errors import InputError, counted, unknown
 from budgetlab.records import write_atomically
 
@@ -130,7 +131,7 @@ class Edits:
 
     def noted(self, samples: Dataset) -> Dataset:
         """Add what is known by the edits to the metadata: ``marked``, ``relabelled``, the truth."""
-        shown = origins_of(samples).astype(str)
+        shown = samples.origins.astype(str)
         added = {}
         for action, column in (("mark", "marked"), ("relabel", "relabelled")):
             listed = self._of(action).index
@@ -152,11 +153,6 @@ class Edits:
                 f"edits '{self.path}' name {counted(len(set(lost)), 'sample')} missing from the "
                 f"data, first '{lost[0]}': give origins as in its metadata, or remove these rows"
             )
-
-
-def origins_of(samples: Dataset) -> np.ndarray:
-    """Where samples come from: their origin, or the position in the source as a text."""
-    return samples.metadata.get("origin", samples.metadata["index"].astype(str)).to_numpy()
 
 
 def _origins(samples: pd.DataFrame | Iterable[str]) -> list[str]:

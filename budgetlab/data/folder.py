@@ -1,30 +1,67 @@
-"""The user's own images in class folders, and mini-ImageNet."""
+"""People's own images in class folders, in the order of torchvision's ``ImageFolder``."""
 
 import hashlib
-import io
 import os
-import warnings
+import re
+import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from budgetlab.data.images import Decoded, printable, read_images
-from budgetlab.data.intake import Found
-from budgetlab.data.listing import SIDECARS, Tree, existing_folder, list_tree
-from budgetlab.data.samples import channel_statistics, keeps_label, make_samples
-from budgetlab.data.sources import Choose, Source, everything, split_off_test
+from budgetlab.data.dataset import (
+    Choose,
+    Dataset,
+    Source,
+    keeps_label,
+    make_samples,
+    split_off_test,
+)
+from budgetlab.data.images import Decoded, is_image_name, printable, read_images, warn_of
 from budgetlab.errors import InputError, counted, few
 
-__all__ = ["folder", "mini_imagenet"]
+__all__ = ["folder", "split_of"]
 
-MINI_IMAGENET_STATISTICS = (0.4728, 0.4487, 0.4031), (0.2744, 0.2663, 0.2806)
-MINI_IMAGENET_SIZE = 84
+# More folders in folders than anybody sorts images into; Python itself gives up at 1,000.
+DEEPEST = 50
+# Larger than any image that is trained on; some decoders read a file whole.
+MOST_BYTES = 256 * 2**20
+SPLITS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "tst", "eval", "evaluation"),
+}
+# Words that may stand beside: "train_images", "TestSet", "seg_train".
+BESIDE = {"set", "sets", "data", "dataset", "split", "image", "images", "imgs", "img", "photos",
+          "pictures", "pics", "samples", "files", "folder", "cropped", "seg"}  # fmt: skip
+# Files that go with images and are none: labels, lists, notes.
+SIDECARS = {".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml",
+            ".ini", ".db", ".log", ".npy", ".npz", ".mat", ".pkl", ".pt", ".zip"}  # fmt: skip
 # What torchvision's ImageFolder reads.
 IMAGE_FOLDER = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Image files of one split, ordered as ``ImageFolder`` orders them.
+
+    ``folder`` holds them, and is empty where it is the data set's own; ``names`` are relative to
+    the latter, with ``/``; ``labels`` the class folder of each; ``skipped`` names and reasons;
+    ``not_read`` counts by class the files of other endings; ``links`` how many files are reached
+    through a link; ``stamp`` changes with every name, size and time of change.
+    """
+
+    folder: str
+    names: list[str]
+    labels: list[str]
+    skipped: list[str]
+    not_read: dict[str, Counter[str]]
+    links: int
+    stamp: str
 
 
 def folder(
@@ -33,43 +70,32 @@ def folder(
     seed: int,
     size: int | None,
     progress: bool,
-    keep: bool = True,
-    choose: Choose = everything,
+    keep: bool,
+    choose: Choose,
     **_: Any,
 ) -> Source:
     """Images in one folder for each class, decoded once and cached under ``root``.
 
-    The class folders lie in the folder itself, or in ``train/`` in it, with
-    ``test/`` and ``val/`` beside it if there are any; :func:`budgetlab.data.listing.split_of`
-    says how these may be named. Without ``test/`` a fifth of the training images is held
-    out, every class at its share. Classes, files and ``index`` are in the order of
-    torchvision's ``ImageFolder``; the metadata has ``origin``, the path of each file in the
-    folder. Only files that are needed are decoded.
-
-    Parameters
-    ----------
-    path
-        The folder.
-    size
-        As in :func:`budgetlab.data.images.read_images`.
-    choose
-        Picks samples of each split by their labels and origins before any is decoded.
+    The class folders lie in the folder itself, or in ``train/`` in it, with ``test/`` and ``val/``
+    beside it if there are any; :func:`split_of` says how these may be named. Without ``test/`` a
+    fifth of the training images is held out, every class at its share. The metadata has ``origin``,
+    the path of each file in the folder. ``choose`` picks samples of each split by their labels and
+    origins: only what is needed is decoded, at a ``size`` as for :func:`read_images`.
     """
-    top = existing_folder(Path(path).expanduser())
-    tree = list_tree(top)
-    classes = _class_names(top, tree)
-    listings = list(tree.listings.values())
-    names = [name for listing in listings for name in listing.names]
+    top = _existing(Path(path).expanduser())
+    listings, odd = _list_tree(top)
+    classes = _class_names(top, listings)
+    names = [name for one in listings.values() for name in one.names]
     number = {name: k for k, name in enumerate(classes)}
-    y = np.array([number[one] for listing in listings for one in listing.labels])
-    sizes = [len(listing.names) for listing in listings]
-    part_of = np.repeat(np.arange(len(sizes)), sizes)
+    y = np.array([number[label] for one in listings.values() for label in one.labels])
+    sizes = [len(one.names) for one in listings.values()]
+    part_of = np.repeat([*listings], sizes)
     origins = np.array([printable(name) for name in names], dtype=object)
-    _require_most(top, tree, Counter())
+    _require_most(top, listings, Counter())
 
     def rows_of(usable: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Positions and labels of each split, of the files that can be used."""
-        parts = {part: usable[part_of[usable] == k] for k, part in enumerate(tree.listings)}
+        parts = {part: usable[part_of[usable] == part] for part in listings}
         if "test" not in parts:
             rest, held = split_off_test(y[parts["train"]], seed)
             parts |= {"test": parts["train"][held], "train": parts["train"][rest]}
@@ -82,10 +108,9 @@ def folder(
         return found
 
     def decoded_of(wanted: np.ndarray) -> Decoded:
-        return read_images(
-            top, names, wanted, stamp="".join(listing.stamp for listing in listings),
-            size=size, root=root, keep=keep, progress=progress,
-        )  # fmt: skip
+        stamp = "".join(one.stamp for one in listings.values())
+        return read_images(top, names, wanted, stamp=stamp, size=size, root=root, keep=keep,
+                           progress=progress)  # fmt: skip
 
     rows = rows_of(np.arange(len(names)))
     decoded = decoded_of(np.sort(np.concatenate([chosen for chosen, _ in rows.values()])))
@@ -93,191 +118,279 @@ def folder(
         # What is drawn is drawn among the readable, so that it does not depend on what was
         # decoded before.
         decoded = decoded_of(np.arange(len(names)))
-        bad = np.setdiff1d(np.arange(len(names)), decoded.kept)
-        _require_most(top, tree, Counter(zip(part_of[bad].tolist(), y[bad].tolist(), strict=True)))
+        labels = [classes[label] for label in y[decoded.bad]]
+        _require_most(top, listings, Counter(zip(part_of[decoded.bad], labels, strict=True)))
         rows = rows_of(decoded.kept)
-    skipped = tuple(one for listing in listings for one in listing.skipped) + decoded.skipped
-    _warn(path, skipped)
-    made = _assemble(decoded, rows, classes, origins)
-    # An offset within the split, as ImageFolder of that folder counts.
-    starts = dict(zip(tree.listings, np.cumsum([0, *sizes[:-1]]), strict=True))
-    for part, samples in made.items():
-        samples.metadata["index"] -= starts.get(part, 0)
-    return Source(
-        made["train"], made["test"], made.get("val"), skipped, chosen=True,
-        found=_found(tree, decoded, skipped),
-    )  # fmt: skip
-
-
-def _assemble(
-    decoded: Decoded,
-    rows: dict[str, tuple[np.ndarray, np.ndarray]],
-    classes: Sequence[str],
-    origins: np.ndarray,
-) -> dict:
-    """Cut the decoded images into splits; ``index`` counts the files that were listed."""
-    place = {part: np.searchsorted(decoded.kept, chosen) for part, (chosen, _) in rows.items()}
-    mean, std = channel_statistics(decoded.x[place["train"]])
-    flip = keeps_label(classes)
-    made = {}
-    for part, (chosen, labels) in rows.items():
-        known = pd.DataFrame({"origin": origins[chosen]})
+    skipped = [text for one in (*listings.values(), decoded) for text in one.skipped]
+    warn_of(path, skipped)
+    # The index counts within the split, as ImageFolder of that folder does.
+    starts = dict(zip(listings, np.cumsum([0, *sizes[:-1]]), strict=True))
+    made: dict[str, Dataset] = {}
+    for part in sorted(rows, key=[*SPLITS].index):
+        chosen, labels = rows[part]
+        train = made.get("train")
+        statistics = None if train is None else (train.mean, train.std)
         made[part] = make_samples(
-            decoded.x[place[part]], labels, classes, mean=mean, std=std, flip=flip,
-            metadata=known, index=chosen,
+            decoded.x[np.searchsorted(decoded.kept, chosen)], labels, classes,
+            flip=keeps_label(classes), statistics=statistics, index=chosen - starts.get(part, 0),
+            metadata={"origin": origins[chosen]},
         )  # fmt: skip
-    return made
+    return Source(**made, chosen=True, skipped=tuple(skipped), cut=decoded.fit is not None,
+                  **_found(listings, decoded, odd))  # fmt: skip
 
 
-def _found(tree: Tree, decoded: Decoded, skipped: tuple[str, ...]) -> Found:
+def _found(listings: dict[str, Listing], decoded: Decoded, odd: list[str]) -> dict[str, Any]:
     """What the summary says of the files."""
-    listings = tree.listings.values()
-    not_read = sum((sum(one.not_read.values(), Counter()) for one in listings), Counter())
-    odd = list(tree.odd)
-    links = sum(one.links for one in listings)
+    parts = listings.values()
+    links = sum(one.links for one in parts)
     if links:
         odd.append(f"links, which were followed: {counted(links, 'file')}")
-    endings = {os.path.splitext(name)[1].lower() for one in listings for name in one.names}
+    endings = {os.path.splitext(name)[1].lower() for one in parts for name in one.names}
     if endings - IMAGE_FOLDER:
         odd.append(
             f"ImageFolder does not read {', '.join(sorted(endings - IMAGE_FOLDER))}: its positions "
             "are others than index, so go by origin"
         )
-    labels = tree.listings["train"].labels
-    alike = [names for names in _alike(labels) if len(names) > 1]
-    odd += [f"classes {' and '.join(names)} differ in case or spaces only" for names in alike]
+    alike: dict[str, list[str]] = {}
+    for name in sorted(set(listings["train"].labels)):
+        alike.setdefault("".join(name.casefold().split()), []).append(name)
+    odd += [f"classes {' and '.join(names)} differ in case or spaces only"
+            for names in alike.values() if len(names) > 1]  # fmt: skip
     scale = "of their own size; image_size sets another"
     if decoded.fit:
         scale = f"resized to {decoded.fit} and cut to a square; image_size sets another size"
     if decoded.bits > 8:
         scale += f"; grey levels of {decoded.bits} bits shown with 8, on one scale for all"
-    where = {part: f"{name}/" if name else "class folders" for part, name in tree.folders.items()}
+    where = {part: f"{one.folder}/" if one.folder else "class folders"
+             for part, one in listings.items()}  # fmt: skip
     where.setdefault("test", "a fifth of the training images, held out")
-    return Found(where, dict(not_read), skipped, scale, odd, decoded.fit is not None)
+    not_read: Counter[str] = sum((_total(one) for one in parts), Counter())
+    return {"where": where, "not_read": dict(not_read), "scale": scale, "odd": odd}
 
 
-def _alike(labels: Sequence[str]) -> list[list[str]]:
-    """Classes whose names are the same but for case and spaces."""
-    groups: dict[str, list[str]] = {}
-    for name in sorted(set(labels)):
-        groups.setdefault("".join(name.casefold().split()), []).append(name)
-    return list(groups.values())
+def _total(listing: Listing) -> Counter[str]:
+    return sum(listing.not_read.values(), Counter())
 
 
-def _class_names(top: Path, tree: Tree) -> list[str]:
+def _class_names(top: Path, listings: dict[str, Listing]) -> list[str]:
     """Classes of the training images, sorted; the other splits may have no more."""
-    classes = sorted(set(tree.listings["train"].labels))
-    for part, listing in tree.listings.items():
+    classes = sorted(set(listings["train"].labels))
+    for listing in listings.values():
         for name in sorted(set(listing.labels) - set(classes)):
             raise InputError(
-                f"class '{name}' of '{top}' is in {tree.folders[part]}/ and not in "
-                f"{tree.folders['train']}/: add images for training, or remove it"
+                f"class '{name}' of '{top}' is in {listing.folder}/ and not in "
+                f"{listings['train'].folder}/: add images for training, or remove it"
             )
     return classes
 
 
-def _require_most(top: Path, tree: Tree, unreadable: Counter[tuple[int, int]]) -> None:
-    """Refuse a folder of which most files of a class cannot be read.
-
-    ``unreadable`` counts files that could not be decoded, by numbers of split and class.
-    """
-    classes = sorted(set(tree.listings["train"].labels))
-    for number, (part, listing) in enumerate(tree.listings.items()):
+def _require_most(
+    top: Path, listings: dict[str, Listing], damaged: Counter[tuple[str, str]]
+) -> None:
+    """Refuse a folder of which most files of a class cannot be read, or decoded (by split)."""
+    for part, listing in listings.items():
         counts = Counter(listing.labels)
         for name in sorted({*counts, *listing.not_read}):
             others = {ending: count for ending, count in listing.not_read.get(name, {}).items()
                       if ending not in SIDECARS}  # fmt: skip
-            bad = unreadable[number, classes.index(name)] if name in classes else 0
-            read = counts[name] - bad
-            missing = sum(others.values()) + bad
+            bad = damaged[part, name]
+            read, missing = counts[name] - bad, sum(others.values()) + bad
             if missing > read and (read or others):
                 said = [f"{count} with {end}" for end, count in others.items()]
                 said += [f"{bad} damaged"] if bad else []
-                where = f"{tree.folders[part]}/{name}".lstrip("/")
+                where = f"{listing.folder}/{name}".lstrip("/")
                 raise InputError(
                     f"most of '{where}' in '{top}' cannot be read: {missing} of {missing + read} "
                     f"files ({', '.join(said)}); save them as PNG or JPEG, or remove them"
                 )
 
 
-def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> Source:
-    """mini-ImageNet as in Arazo et al.: all images pooled, shuffled once and cut.
+def _existing(path: Path) -> Path:
+    """Return the folder, or raise an error that suggests the nearest one there is."""
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise InputError(f"'{path}' is a file: give a folder that holds one folder for each class")
+    siblings = [one.name for one in path.parent.glob("*") if one.is_dir()]
+    near = get_close_matches(path.name, siblings, n=1, cutoff=0.5)
+    hint = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
+    raise InputError(f"there is no folder '{path}': {hint}")
 
-    Needs ``train.csv``, ``val.csv``, ``test.csv`` (columns filename and label) and
-    ``images/`` in ``root/mini-imagenet``. Of the 60,000 images the first 50,000 of
-    a fixed order are for training, whatever the seed.
+
+def split_of(name: str) -> str | None:
+    """Return the split that a folder's name stands for: train, val or test; None for none.
+
+    In any case, with numbers, and beside words such as *set* or *images*: ``Training``,
+    ``train2017``, ``test_images``. ``train station`` is a class.
     """
-    top = root / "mini-imagenet"
-    tables = [top / f"{part}.csv" for part in ("train", "val", "test")]
-    for needed in (*tables, top / "images"):
-        if not needed.exists():
+    found = set()
+    for word in re.findall(r"[^\W\d_]+", name.lower()):
+        kinds = {kind for kind, words in SPLITS.items() for one in words
+                 if word == one or word.removeprefix(one) in BESIDE - {word}}  # fmt: skip
+        if not kinds and word not in BESIDE:
+            return None
+        found |= kinds
+    return found.pop() if len(found) == 1 else None
+
+
+def _list_tree(top: Path) -> tuple[dict[str, Listing], list[str]]:
+    """Find the splits of a folder, list the images of each, and say what is odd.
+
+    A folder that looks like a split is never taken for a class, but for ``train`` alone
+    among other classes, with its images directly inside.
+    """
+    folders = _folders(top)
+    kinds = {name: kind for name in folders if (kind := split_of(name)) is not None}
+    kinds = {name: kind for name, kind in kinds.items() if any(_walk(top / name, [], ""))}
+    flat = [name for name in kinds if not _have_images(top / name, _folders(top / name))]
+    others = [n for n in folders if kinds and n not in kinds and _have_images(top, [n])]
+    if len(kinds) == 1 and [*kinds.values()] == flat == ["train"] and len(others) > 1:
+        kinds, odd = {}, ["'train' is taken for a class, as it stands among others"]
+    else:
+        _require_splits(top, kinds, flat, others)
+        odd = [f"not read, beside the splits: {few(map(printable, others))}"] if others else []
+    found = {kind: name for kind in SPLITS for name, one in kinds.items() if one == kind}
+    listings = {kind: _list_classes(top, name) for kind, name in (found or {"train": ""}).items()}
+    _require_classes(top, listings["train"])
+    return listings, odd
+
+
+def _require_splits(top: Path, kinds: dict[str, str], flat: list[str], others: list[str]) -> None:
+    """Refuse folders of which it is not plain what they are."""
+    for kind in SPLITS:
+        same = [name for name, one in kinds.items() if one == kind]
+        if len(same) > 1:
             raise InputError(
-                f"mini-imagenet is not complete, '{needed}' is missing: put train.csv, val.csv, "
-                f"test.csv and images/ into '{top}'"
+                f"'{top}' has {' and '.join(same)}, which both look like the {kind} split: "
+                "leave one"
             )
-    table = pd.concat([_table(file) for file in tables], ignore_index=True)
-    # Only the last part of a name counts: a table cannot point out of the folder.
-    names = [f"images/{Path(name).name}" for name in table["filename"]]
-    stamps = "\0".join(_stamp(top / name) for name in names)
-    stamp = hashlib.sha256(stamps.encode()).hexdigest()
-    decoded = read_images(
-        top, names, np.arange(len(names)), stamp=stamp, size=MINI_IMAGENET_SIZE, root=root,
-        keep=keep, progress=progress,
-    )  # fmt: skip
-    _warn(str(top), decoded.skipped)
-    if len(decoded.kept) < 2:
+    if flat:
         raise InputError(
-            f"'{top}' has {counted(len(decoded.kept), 'readable image')}: put all into images/"
+            f"'{flat[0]}' in '{top}' looks like a split and has no class folders with images: "
+            "sort its images into one folder a class, or move it elsewhere"
         )
-    classes = sorted(set(table["label"]))
-    y = table["label"].map({name: k for k, name in enumerate(classes)}).to_numpy()[decoded.kept]
-    order = np.random.Generator(np.random.PCG64(0)).permutation(len(table))
-    place = np.argsort(order)[decoded.kept]
-    in_order = np.argsort(place)
-    first = int((place < round(len(table) * 5 / 6)).sum())
-    mean, std = MINI_IMAGENET_STATISTICS
-    train, test = (
-        make_samples(
-            decoded.x[rows], y[rows], classes, mean=mean, std=std, flip=True,
-            index=decoded.kept[rows],
-            metadata=pd.DataFrame({"origin": [names[k] for k in decoded.kept[rows]]}),
-        )
-        for rows in (in_order[:first], in_order[first:])
-    )  # fmt: skip
-    return Source(train, test, skipped=decoded.skipped)
-
-
-def _table(file: Path) -> pd.DataFrame:
-    """Read one table of file names and labels."""
-    try:
-        content = file.read_bytes()
-        table = pd.read_csv(io.BytesIO(content), dtype=str)
-    except (ValueError, OSError) as error:
-        # What pandas says may take several lines.
-        reason = " ".join(str(error).split())
-        raise InputError(f"'{file}' is not a table of filename and label: {reason}") from error
-    if not {"filename", "label"} <= set(table.columns):
-        raise InputError(f"'{file}' needs the columns filename and label: it has {[*table]}")
-    # pandas before 3 cuts a name there.
-    odd = [line for line in content.splitlines() if b"\0" in line]
-    if odd:
+    if kinds and "train" not in kinds.values():
         raise InputError(
-            f"'{file}' has a null character in {odd[0].decode(errors='replace')!r}, which no file "
-            "can have in its name: remove the row"
+            f"'{top}' has {' and '.join(kinds)}, which looks like a split, and none for training: "
+            "add a folder train/ with class folders, or rename it if it is a class"
         )
-    return table[["filename", "label"]].dropna()
+    if others and [*kinds.values()] == ["train"]:
+        raise InputError(
+            f"'{next(iter(kinds))}' in '{top}' looks like a split and lies beside "
+            f"{few(map(printable, others))}, which look like classes: move these, or rename it"
+        )
 
 
-def _stamp(file: Path) -> str:
+def _list_classes(top: Path, part: str) -> Listing:
+    """List the images of every class folder in one part, without opening any.
+
+    Links are followed, a folder once. Hidden files and folders are passed over, and so is
+    what lies more than 50 folders deep.
+    """
+    names: list[str] = []
+    labels: list[str] = []
+    skipped: list[str] = []
+    not_read: dict[str, Counter[str]] = {}
+    links, digest = 0, hashlib.sha256()
+    for inside in _folders(top / part):
+        label, shown = printable(inside), f"{part}/{inside}".lstrip("/")
+        cut = len(str(top / part / inside))
+        for path, by_link in _walk(top / part / inside, skipped, shown):
+            if not is_image_name(os.path.basename(path)):
+                ending = os.path.splitext(path)[1].lower() or "no ending"
+                not_read.setdefault(label, Counter())[printable(ending)] += 1
+                continue
+            name = f"{shown}{path[cut:]}".replace(os.sep, "/")
+            try:
+                status = os.stat(path)
+            except OSError:
+                reason = "a link to nothing" if os.path.islink(path) else "cannot be opened"
+                skipped.append(f"{name}: {reason}")
+                continue
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+                # Reading from a pipe would never end.
+                skipped.append(f"{name}: no file, or too large a one")
+                continue
+            links += by_link or os.path.islink(path)
+            names.append(name)
+            labels.append(label)
+            digest.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"))
+    skipped = [printable(one) for one in skipped]
+    return Listing(part, names, labels, skipped, not_read, links, digest.hexdigest())
+
+
+def _walk(folder: Path, skipped: list[str], shown: str) -> Iterator[tuple[str, bool]]:
+    """Paths of the files below a folder, each with whether it lies behind a linked folder.
+
+    In ``ImageFolder``'s order: folders by their whole path, the files of each by name.
+    """
+    found: list[tuple[str, list[str], bool]] = []
+    followed = {os.path.realpath(folder)}
+    linked = {str(folder)} if folder.is_symlink() else set()
+
+    def complain(error: OSError) -> None:
+        skipped.append(f"{shown}: {(error.strerror or 'cannot be opened').lower()}")
+
+    for root, inside, files in os.walk(folder, followlinks=True, onerror=complain):
+        behind = root in linked
+        found.append((root, sorted(name for name in files if not name.startswith(".")), behind))
+        kept = []
+        for name in inside if root[len(str(folder)) :].count(os.sep) < DEEPEST else ():
+            path = os.path.join(root, name)
+            if name.startswith("."):
+                continue
+            if os.path.islink(path):
+                if os.path.realpath(path) in followed:
+                    shorter = os.path.relpath(path, folder.parent)
+                    skipped.append(f"{shorter}: a link to a folder that is read already")
+                    continue
+                followed.add(os.path.realpath(path))
+            if behind or os.path.islink(path):
+                linked.add(path)
+            kept.append(name)
+        inside[:] = kept
+    for root, files, behind in sorted(found):
+        for name in files:
+            yield os.path.join(root, name), behind
+
+
+def _folders(path: Path) -> list[str]:
+    """Names of the folders inside, sorted; hidden ones are none."""
     try:
-        status = file.stat()
+        entries = [entry.name for entry in os.scandir(path) if entry.is_dir()]
     except OSError:
-        return f"{file.name} missing"
-    return f"{file.name} {status.st_size} {status.st_mtime_ns}"
+        return []
+    return sorted(name for name in entries if not name.startswith(".") and name != "__MACOSX")
 
 
-def _warn(path: str, skipped: Sequence[str]) -> None:
-    """Say how many files were left out, and the first few of them."""
-    if skipped:
-        text = f"skipped in '{path}', as they cannot be used: {few(skipped)} "
-        warnings.warn(f"{text}({counted(len(skipped), 'file')})", UserWarning, stacklevel=2)
+def _have_images(path: Path, folders: Iterable[str]) -> bool:
+    return any(is_image_name(os.path.basename(file))
+               for name in folders for file, _ in _walk(path / name, [], ""))  # fmt: skip
+
+
+def _require_classes(top: Path, listing: Listing) -> None:
+    """Refuse a training split without two classes of images, and say where they may be."""
+    classes = sorted(set(listing.labels))
+    if len(classes) > 1:
+        return
+    # As archives are unpacked: one folder too many around the classes.
+    part = inner = top / listing.folder
+    while len(_folders(inner)) == 1:
+        inner = inner / _folders(inner)[0]
+    below = _folders(inner)
+    if inner != part and len(below) > 1 and _have_images(inner, below):
+        raise InputError(
+            f"class folders of '{part}' lie deeper, in '{inner}' ({few(map(printable, below))}): "
+            + (f"give folder:{inner}" if part == top else f"move them up into '{part}'")
+        )
+    if classes:
+        raise InputError(
+            f"'{part}' has one class only, '{classes[0]}': at least two folders of images are "
+            "needed"
+        )
+    seen = "".join(f"; it has {counted(count, 'file')} with {end}"
+                   for end, count in _total(listing).most_common(1))  # fmt: skip
+    raise InputError(
+        f"'{part}' has no images in class folders{seen}: give a folder that holds one folder of "
+        "images for each class, or train/ and test/ with those inside"
+    )

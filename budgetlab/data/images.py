@@ -1,4 +1,4 @@
-"""Image files of any kind to one uint8 array, in parallel; the unreadable are left out."""
+"""Image files of any kind to one uint8 array, in parallel, and its cache."""
 
 import contextlib
 import hashlib
@@ -15,14 +15,15 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from budgetlab.data.sources import read_cache, write_cache
-from budgetlab.errors import InputError, counted
-from budgetlab.records.safety import require_memory
+from budgetlab.errors import InputError, counted, few
+from budgetlab.records import write_atomically
+from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
 
-__all__ = ["DEFAULT_SIZE", "Decoded", "decode", "is_image_name", "printable", "read_images"]
+__all__ = ["Decoded", "decode", "is_image_name", "printable", "read_cache", "read_images",
+           "warn_of", "write_cache"]  # fmt: skip
 
 DEFAULT_SIZE = 32
-# Pictures that all have one size are kept as they are up to this side.
+# Images that all have one size are kept as they are up to this side.
 LARGEST_KEPT = 128
 # More than any camera's; Pillow warns from 89 million on.
 MOST_PIXELS = 64_000_000
@@ -33,8 +34,6 @@ LARGE_PIXELS = 8_000_000
 REFUSED_FORMATS = {"EPS", "WMF", "MPEG"}
 # The tag of EXIF data that says how an image is turned; from 5 on it lies on its side.
 ORIENTATION = 0x0112
-
-
 # Raised whenever the same files would be decoded to other pixels.
 DECODER_VERSION = 2
 
@@ -42,12 +41,13 @@ DECODER_VERSION = 2
 @dataclass(frozen=True)
 class Decoded:
     """``x`` uint8 ``[M, 3, H, W]``; ``kept`` the positions of the M files that could be
-    read; ``skipped`` one entry each for the others, name and reason; ``bits`` of the grey
+    read; ``bad`` those of the others, with name and reason in ``skipped``; ``bits`` of the grey
     levels of images that have more than 256 of them, else 0; ``fit`` the side of the square
     that all were fitted into, None where they stayed as they are."""
 
     x: np.ndarray
     kept: np.ndarray
+    bad: np.ndarray
     skipped: tuple[str, ...]
     bits: int = 0
     fit: int | None = None
@@ -58,6 +58,36 @@ _one_large = threading.Lock()
 
 class _Deep(Exception):
     """An image has grey levels of more than 8 bits; the argument is the highest."""
+
+
+def read_cache(
+    path: Path, names: Sequence[str], *, key: str | None = None
+) -> dict[str, np.ndarray] | None:
+    """Read arrays written by :func:`write_cache`; None where that is not possible.
+
+    A missing, damaged or foreign file is no error: the data is made again. Where a
+    ``key`` is given, the file must hold the same one.
+    """
+    try:
+        stored = read_npz(path, {"key", *names}, "")
+        same = key is None or str(stored["key"]) == key
+        return {name: stored[name] for name in names} if same else None
+    except DAMAGED_ARCHIVE:
+        return None
+
+
+def write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays, unless the folder cannot be written to: the cache is then left out."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def warn_of(folder: Path | str, skipped: Sequence[str]) -> None:
+    """Say how many files were left out, and the first few of them."""
+    if skipped:
+        text = f"skipped in '{folder}', as they cannot be used: {few(skipped)} "
+        warnings.warn(f"{text}({counted(len(skipped), 'file')})", UserWarning, stacklevel=2)
 
 
 def printable(name: str) -> str:
@@ -80,27 +110,12 @@ def _endings() -> frozenset[str]:
 
 
 def decode(path: Path, size: int | None, bits: int | None = 16) -> np.ndarray:
-    """Read one image file.
+    """Read one image file as uint8 ``[3, H, W]``.
 
     The orientation in its EXIF data is applied; of several frames the first is
-    taken; transparent parts show white; grey, palette and CMYK become RGB. Of grey levels
-    of more than 8 bits the upper 8 of ``bits`` are kept.
-
-    Parameters
-    ----------
-    path
-        The file.
-    size
-        The shorter side is resized to this, and the centre cut out; None keeps
-        the image as it is.
-    bits
-        What deep grey levels are taken to have; a scale that is the same for all images of a
-        data set keeps them comparable. None refuses such an image.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 ``[3, H, W]``.
+    taken; transparent parts show white; grey, palette and CMYK become RGB. The shorter side is
+    resized to ``size``, and the centre cut out, unless it is None. Of grey levels of more than 8
+    bits the upper 8 of ``bits`` are kept, on one scale for a data set; None refuses such an image.
     """
     with _opened(path) as image:
         if image.width * image.height > MOST_PIXELS:
@@ -172,30 +187,26 @@ def read_images(
                 # The scale is that of all deep images there are.
                 missing = np.setdiff1d(np.arange(len(names)), known)
                 new = _decode_to(top, names, missing, fit, shape, progress)
-        stored |= _joined(stored, new, np.setdiff1d(missing, new.kept))
+        stored |= _joined(stored, new)
         if keep:
             write_cache(cache, stored | {"key": np.array(key)})
-    rows = np.isin(stored["kept"], wanted)
-    skipped = stored["skipped"][np.isin(stored["bad"], wanted)]
-    return Decoded(
-        stored["x"] if rows.all() else stored["x"][rows],
-        stored["kept"][rows],
-        tuple(map(str, skipped)),
-        int(stored["bits"]),
-        fit,
-    )
+    rows, bad = (np.isin(stored[name], wanted) for name in ("kept", "bad"))
+    x = stored["x"] if rows.all() else stored["x"][rows]
+    skipped = tuple(map(str, stored["skipped"][bad]))
+    return Decoded(x, stored["kept"][rows], stored["bad"][bad], skipped, int(stored["bits"]), fit)
 
 
-def _joined(stored: dict[str, np.ndarray], new: Decoded, bad: np.ndarray) -> dict[str, np.ndarray]:
+def _joined(stored: dict[str, np.ndarray], new: Decoded) -> dict[str, np.ndarray]:
     """Add newly decoded images to those there are, in the order of the files."""
-    kept = np.concatenate([stored["kept"], new.kept])
-    order = np.argsort(kept)
-    all_bad = np.concatenate([stored["bad"], bad])
-    bad_order = np.argsort(all_bad)
-    skipped = np.concatenate([stored["skipped"], np.array(new.skipped, dtype=str)])
-    x = np.concatenate([stored["x"], new.x])[order] if len(stored["kept"]) else new.x
-    return {"x": x, "kept": kept[order], "bad": all_bad[bad_order],
-            "skipped": skipped[bad_order], "bits": np.array(new.bits)}  # fmt: skip
+    joined = {"bits": np.array(new.bits)}
+    for place, *names in (("kept", "x"), ("bad", "skipped")):
+        where = np.concatenate([stored[place], getattr(new, place)])
+        order = np.argsort(where)
+        joined[place] = where[order]
+        for name in names:
+            both = stored[name], np.asarray(getattr(new, name))
+            joined[name] = np.concatenate(both)[order] if len(both[0]) else both[1]
+    return joined
 
 
 @contextlib.contextmanager
@@ -252,13 +263,10 @@ def _decode_to(
             bits = _bits(max(one for one in said if isinstance(one, int)))
             for row, one in zip(deep, pool.map(read, deep), strict=True):
                 said[row] = one
-    kept = np.array([row for row, one in enumerate(said) if one is None], dtype=np.int64)
-    skipped = tuple(
-        printable(f"{names[positions[row]]}: {one}") for row, one in enumerate(said) if one
-    )
-    if len(kept) < len(x):
-        x = x[kept]
-    return Decoded(x, positions[kept], skipped, bits or 0, fit)
+    read_well = np.array([one is None for one in said], bool)
+    skipped = [printable(f"{names[positions[n]]}: {one}") for n, one in enumerate(said) if one]
+    x = x if read_well.all() else x[read_well]
+    return Decoded(x, positions[read_well], positions[~read_well], tuple(skipped), bits or 0, fit)
 
 
 @contextlib.contextmanager

@@ -1,63 +1,138 @@
-"""From a name to splits: which source, then what is done to its training set."""
+"""From a name to splits: a source, what is done to its training set, and what was found."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from budgetlab.config import DROPS, FLIPS, REDUNDANCY_KINDS
-from budgetlab.data.changes import (
-    NOISE_KINDS,
-    imbalanced,
-    noisy_labels,
-    redundant,
-    stratified,
-    varied,
-)
-from budgetlab.data.copies import count_copies, find_copies, without_copies
-from budgetlab.data.edits import Edits, origins_of
-from budgetlab.data.folder import folder, mini_imagenet
-from budgetlab.data.intake import Intake, say_once, take_in
-from budgetlab.data.points import PROBLEMS
-from budgetlab.data.samples import Dataset, Splits, fingerprint
-from budgetlab.data.sources import Choose, Source, digits, npz, points, shapes
-from budgetlab.data.torchvision_sets import cifar10, cifar100, svhn
-from budgetlab.errors import InputError, known
+from budgetlab.data.arrays import npz
+from budgetlab.data.builtin import BUILT_IN
+from budgetlab.data.changes import NOISE_KINDS, imbalanced, mislabel, repeat
+from budgetlab.data.copies import count_copies, find_copies
+from budgetlab.data.dataset import Choose, Dataset, Source, Splits, fingerprint, stratified
+from budgetlab.data.edits import Edits
+from budgetlab.data.folder import folder
+from budgetlab.errors import InputError, counted, few, known, one_line
 from budgetlab.seeds import numpy_generator
 
-__all__ = ["canonical", "describe", "inspect", "load"]
+__all__ = ["Intake", "canonical", "describe", "inspect", "load"]
 
-NAMES: dict[str, tuple[str, Callable[..., Source]]] = {
-    "shapes": ("32x32 RGB, 10 drawn shapes of known difficulty (10,000 + 10,000)", shapes),
-    "points": ("2-D: the same as points:moons", partial(points, "moons")),
-    **{
-        f"points:{problem}": (f"2-D: {text} (1,000 + 1,000)", partial(points, problem))
-        for problem, text in PROBLEMS.items()
-    },
-    "digits": ("8x8 grey, 10 handwritten digits (1,438 + 359), ships with scikit-learn", digits),
-    "cifar10": ("32x32 RGB, 10 classes of things and animals (50,000 + 10,000)", cifar10),
-    "cifar100": ("32x32 RGB, 100 classes of things and animals (50,000 + 10,000)", cifar100),
-    "svhn": ("32x32 RGB, 10 digits on house numbers (73,257 + 26,032)", svhn),
-    "mini-imagenet": (
-        "84x84 RGB, 100 classes of photographs (50,000 + 10,000), from your own copy",
-        mini_imagenet,
-    ),
-}
 OWN: dict[str, tuple[str, Callable[..., Source]]] = {
     "folder": ("your images: one folder a class, optionally under train/ and test/", folder),
     "npz": ("your arrays: x, y and optionally x_test, y_test, classes", npz),
 }
+MOST_CLASSES = 12
+FLIPPED = {
+    True: "mirrored at random by augmentation; flip=no if that changes what an image shows",
+    False: "never mirrored by augmentation; flip=yes if that changes nothing",
+}
+# The same data is loaded again for each run of a sweep.
+_said: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Summary of loaded data: said once, kept in the record, shown in a notebook.
+
+    Attributes
+    ----------
+    splits, where
+        Number of samples by split and class, and where each split was found.
+    shape, scale
+        Of one sample, and what was done to its pixels: empty for built-in data and vectors.
+    mean, std
+        Per channel, of the training samples.
+    not_read, skipped
+        Files by ending that are none of the images; images that cannot be used, with the reason.
+    copies
+        Number of samples that are copies of an earlier one, by kind: ``exact within train``,
+        ``near of test in train`` and the like.
+    odd
+        Sentences on what deserves a look.
+    """
+
+    name: str
+    splits: dict[str, dict[str, int]]
+    where: dict[str, str]
+    shape: tuple[int, ...]
+    scale: str
+    flip: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    not_read: dict[str, int]
+    skipped: tuple[str, ...]
+    copies: dict[str, int]
+    odd: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """What to say, as pairs of a heading and a text."""
+        found = [("data", self.name)]
+        for part, counts in self.splits.items():
+            place = f" ({self.where[part]})" if part in self.where else ""
+            total = counted(sum(counts.values()), "sample")
+            found.append((part, f"{total}{place}: {_shown(counts, MOST_CLASSES)}"))
+        scale = f", {self.scale}" if self.scale else ""
+        found.append(("one sample", "x".join(map(str, self.shape)) + scale))
+        if len(self.shape) == 3:
+            found.append(("flip", FLIPPED[self.flip]))
+        if self.not_read:
+            found.append(("not read", _shown(self.not_read, 6)))
+        if self.skipped:
+            first = f"{counted(len(self.skipped), 'image')}, first {self.skipped[0]}"
+            found.append(("skipped", first))
+        if self.copies:
+            found.append(("copies", _shown(self.copies, 6)))
+        found += [("note", text) for text in self.odd]
+        # Names of classes and files are those of strangers.
+        return [(heading, one_line(text)) for heading, text in found]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{heading + ':':12}{text}" for heading, text in self.lines())
+
+    def _repr_html_(self) -> str:
+        with pd.option_context("display.max_colwidth", None):
+            return pd.DataFrame(self.lines()).to_html(header=False, index=False)
+
+
+def _shown(counts: dict[str, int], most: int) -> str:
+    """``a 10, b 12``; of many, how many and from what to what."""
+    if len(counts) > most:
+        return f"{len(counts):,} classes of {min(counts.values()):,} to {max(counts.values()):,}"
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def describe() -> dict[str, str]:
     """One line on each data set, by the name to give."""
-    known = {name: text for name, (text, _) in NAMES.items()}
-    return known | {f"{kind}:PATH": text for kind, (text, _) in OWN.items()}
+    own = {f"{kind}:PATH": text for kind, (text, _) in OWN.items()}
+    return {name: text for name, (text, _) in BUILT_IN.items()} | own
+
+
+def canonical(name: str) -> str:
+    """Return a name as :func:`describe` writes it, whatever its case; a path stays as it is.
+
+    Raises
+    ------
+    InputError
+        If there is no such data set.
+    """
+    kind, colon, path = name.partition(":")
+    if not (colon and kind.lower() in OWN):
+        return known("dataset", name, describe())
+    if not path:
+        raise InputError(f"'{name}' has no path: write {kind.lower()}:PATH")
+    return f"{kind.lower()}:{path}"
 
 
 def load(
@@ -132,62 +207,65 @@ def load(
         If a name or value is not allowed, or data is missing or cannot be read.
     """
     name = canonical(name)
-    noise_kind = known("kind of label noise", noise_kind, NOISE_KINDS)
-    redundancy_kind = known("kind of redundancy", redundancy_kind, REDUNDANCY_KINDS)
-    flip = known("flip", flip, FLIPS)
-    drop_copies = known("kind of copies to drop", drop_copies, DROPS)
     asked = {
         "dataset": name, "data_root": str(root), "data_seed": seed, "limit": limit,
-        "val_fraction": val_fraction, "label_noise": label_noise, "noise_kind": noise_kind,
+        "val_fraction": val_fraction, "label_noise": label_noise,
+        "noise_kind": known("kind of label noise", noise_kind, NOISE_KINDS),
         "imbalance": imbalance, "redundancy": redundancy, "copies": copies,
-        "redundancy_kind": redundancy_kind, "image_size": size or 0, "flip": flip,
-        "drop_copies": drop_copies,
+        "redundancy_kind": known("kind of redundancy", redundancy_kind, REDUNDANCY_KINDS),
+        "image_size": size or 0, "flip": known("flip", flip, FLIPS),
+        "drop_copies": known("kind of copies to drop", drop_copies, DROPS),
         "edits": str(edits.path if isinstance(edits, Edits) else edits or ""),
     }  # fmt: skip
     _check(seed, limit, val_fraction, label_noise, size)
-    own = name.partition(":")[0] in OWN
-    table = Edits(edits) if isinstance(edits, str | Path) and str(edits) else None
-    if isinstance(edits, Edits) and edits:
-        table = edits
+    kind, _, path = name.partition(":")
+    own = kind in OWN
+    table = edits if isinstance(edits, Edits) else Edits(edits) if asked["edits"] else None
+    if isinstance(edits, Edits) and not len(edits):
+        table = None
+    drops = asked["drop_copies"]
     # Copies are looked for among all samples, so that it does not depend on the limit which go.
-    first = not (whole or drop_copies != "none")
-    choose = _chooser(table, partial(_kept, imbalance, limit, seed) if first and limit else None)
-    source = _source(name)(
-        root=Path(root).expanduser(), seed=seed, size=size, download=download, keep=keep,
-        progress=progress, choose=choose,
-    )  # fmt: skip
-    train, val, test = source.train, source.val, source.test
+    early = limit > 0 and not whole and drops == "none"
+    fewer = partial(_fewer, imbalance, limit, seed)
+    choose = _chooser(table, fewer if early else None)
+    read = partial(OWN[kind][1], path) if own else BUILT_IN[name][1]
+    source = read(root=Path(root).expanduser(), seed=seed, size=size, download=download, keep=keep,
+                  progress=progress, choose=choose)  # fmt: skip
+    parts, odd = source.parts, list(source.odd)
     if not source.chosen:
-        train, test = _chosen(train, choose, "train"), _chosen(test, choose, "test")
-        val = None if val is None else _chosen(val, choose, "val")
+        parts = {part: _chosen(samples, choose, part) for part, samples in parts.items()}
     if table is not None:
         table.require_met()
-        train, test = table.noted(train), table.noted(test)
-    odd: list[str] = []
-    if drop_copies != "none":
-        train = without_copies(train, val, test, near=drop_copies == "near",
-                               stretched=source.found.cut, odd=odd)  # fmt: skip
-    if not (first and limit):
-        train = _fewer(train, imbalance, limit, seed)
-    if val_fraction and val is not None:
+        parts = {part: table.noted(samples) for part, samples in parts.items()}
+    if drops != "none":
+        parts["train"] = _without_copies(parts, drops == "near", source.cut, odd)
+    if not early and (limit or imbalance != 1):
+        parts["train"] = parts["train"].select(fewer(parts["train"].y.numpy()))
+    if val_fraction and "val" in parts:
         raise InputError(
             f"val_fraction {val_fraction:g} is not needed, as '{name}' has a validation split: "
             "leave it out, or take that split away"
         )
     if val_fraction:
-        train, val = _split(train, val_fraction, seed)
-    if flip != "auto":
-        train, test = replace(train, flip=flip == "yes"), replace(test, flip=flip == "yes")
-        val = None if val is None else replace(val, flip=flip == "yes")
-    splits = Splits(name, train, val, test, "", tuple(source.skipped), asked)
-    found = count_copies(find_copies(splits, stretched=source.found.cut)) if own else {}
-    train = _repeat(train, redundancy, copies, redundancy_kind, seed)
-    train = _mislabel(train, label_noise, noise_kind, seed)
-    intake = take_in(splits, source.found, found, odd)
-    splits = replace(splits, train=train, fingerprint=fingerprint(train, test), intake=intake)
+        parts["train"], parts["val"] = _split(parts["train"], val_fraction, seed)
+    if asked["flip"] != "auto":
+        flips = asked["flip"] == "yes"
+        parts = {part: replace(samples, flip=flips) for part, samples in parts.items()}
+    splits = Splits(
+        name, parts["train"], parts.get("val"), parts["test"], "", source.skipped, asked
+    )
+    found = count_copies(find_copies(splits, stretched=source.cut)) if own else {}
+    intake = _take_in(splits, source, found, odd)
+    train = parts["train"]
+    if redundancy:
+        train = repeat(train, redundancy, copies, asked["redundancy_kind"], seed)
+    if label_noise:
+        train = mislabel(train, label_noise, asked["noise_kind"], seed)
     if progress and own:
-        say_once(intake)
-    return splits
+        _say_once(intake)
+    return replace(
+        splits, train=train, fingerprint=fingerprint(train, parts["test"]), intake=intake
+    )
 
 
 def inspect(name: str, **options: Any) -> Intake:
@@ -195,30 +273,6 @@ def inspect(name: str, **options: Any) -> Intake:
     intake = load(name, **({"progress": False} | options)).intake
     assert intake is not None
     return intake
-
-
-def canonical(name: str) -> str:
-    """Return a name as :func:`describe` writes it, whatever its case; a path stays as it is.
-
-    Raises
-    ------
-    InputError
-        If there is no such data set.
-    """
-    kind, colon, path = name.partition(":")
-    if not (colon and kind.lower() in OWN):
-        return known("dataset", name, describe())
-    if not path:
-        raise InputError(f"'{name}' has no path: write {kind.lower()}:PATH")
-    return f"{kind.lower()}:{path}"
-
-
-def _source(name: str) -> Callable[..., Source]:
-    """The function that loads a data set."""
-    if name in NAMES:
-        return NAMES[name][1]
-    kind, _, path = name.partition(":")
-    return partial(OWN[kind][1], path)
 
 
 def _check(
@@ -235,7 +289,7 @@ def _check(
         raise InputError(f"size {size} is not allowed: give 8 to 1024 pixels, or leave it out")
 
 
-def _chooser(edits: Edits | None, then: Callable[[np.ndarray], np.ndarray] | None) -> Choose:
+def _chooser(edits: Edits | None, fewer: Callable[[np.ndarray], np.ndarray] | None) -> Choose:
     """What picks samples before they are read: by edits, then the training samples by labels."""
 
     def choose(
@@ -244,9 +298,9 @@ def _chooser(edits: Edits | None, then: Callable[[np.ndarray], np.ndarray] | Non
         kept = np.arange(len(y))
         if edits is not None:
             y, kept = edits.choose(y, origins, classes)
-        if then is not None and part == "train":
-            fewer = then(y)
-            y, kept = y[fewer], kept[fewer]
+        if fewer is not None and part == "train":
+            chosen = fewer(y)
+            y, kept = y[chosen], kept[chosen]
         return y, kept
 
     return choose
@@ -254,29 +308,37 @@ def _chooser(edits: Edits | None, then: Callable[[np.ndarray], np.ndarray] | Non
 
 def _chosen(samples: Dataset, choose: Choose, part: str) -> Dataset:
     """Pick samples of data that is read already."""
-    y, kept = choose(part, samples.y.numpy(), origins_of(samples), samples.classes)
+    y, kept = choose(part, samples.y.numpy(), samples.origins, samples.classes)
     if len(kept) == len(samples) and np.array_equal(y, samples.y.numpy()):
         return samples
     return replace(samples.select(kept), y=torch.from_numpy(np.array(y)))
 
 
-def _fewer(train: Dataset, imbalance: float, limit: int, seed: int) -> Dataset:
-    """Apply the imbalance, then the limit."""
-    kept = _kept(imbalance, limit, seed, train.y.numpy())
-    return train if len(kept) == len(train) else train.select(kept)
-
-
-def _kept(imbalance: float, limit: int, seed: int, y: np.ndarray) -> np.ndarray:
+def _fewer(imbalance: float, limit: int, seed: int, y: np.ndarray) -> np.ndarray:
     """Positions that imbalance and limit leave of labels ``[N]``, each with draws of its own."""
-    kept = imbalanced(y, imbalance, numpy_generator(seed, "imbalance"))
+    kept = np.arange(len(y))
+    if imbalance != 1:
+        kept = imbalanced(y, imbalance, numpy_generator(seed, "imbalance"))
     if limit > len(kept):
         raise InputError(
             f"limit {limit} is more than the {len(kept)} training samples there are: "
             f"give at most {len(kept)}, or 0 for all"
         )
-    if limit:
-        kept = kept[stratified(y[kept], limit, numpy_generator(seed, "data"))]
-    return kept
+    return kept[stratified(y[kept], limit, numpy_generator(seed, "data"))] if limit else kept
+
+
+def _without_copies(
+    parts: dict[str, Dataset], near: bool, stretched: bool, odd: list[str]
+) -> Dataset:
+    """Leave out training samples that are copies of others; says so in ``odd``."""
+    train = parts["train"]
+    splits = Splits("", train, parts.get("val"), parts["test"], "")
+    copies = find_copies(splits, near=near, stretched=stretched)
+    gone = copies[(copies["split"] == "train") & (copies["kind"] != "first")]["sample"]
+    if not len(gone):
+        return train
+    odd.append(f"copies of others, left out: {counted(len(gone), 'training sample')}")
+    return train.select(np.setdiff1d(np.arange(len(train)), gone))
 
 
 def _split(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -292,27 +354,32 @@ def _split(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset
     return train.select(rest), train.select(held)
 
 
-def _repeat(train: Dataset, share: float, copies: int, kind: str, seed: int) -> Dataset:
-    """Put copies of few samples in the place of others, and say in the metadata of which."""
-    if not share:
-        return train
-    generator = numpy_generator(seed, "redundancy")
-    source = redundant(train.y.numpy(), share, copies, generator)
-    repeated = train.select(source)
-    if kind == "varied":
-        is_copy = source != np.arange(len(source))
-        x = repeated.x.numpy().copy()
-        x[is_copy] = varied(x[is_copy], generator)
-        repeated = replace(repeated, x=torch.from_numpy(x))
-    return replace(repeated, metadata=repeated.metadata.assign(copy_of=source))
+def _take_in(splits: Splits, source: Source, copies: dict[str, int], odd: list[str]) -> Intake:
+    """Summarise loaded data: ``copies`` as counted, and ``odd`` things that deserve a look."""
+    classes, train = splits.train.classes, splits.train
+    counts = {
+        part: dict(zip(classes, np.bincount(samples.y.numpy(), minlength=len(classes)).tolist(),
+                       strict=True))
+        for part, samples in splits.parts.items()
+    }  # fmt: skip
+    leaked = sum(n for kind, n in copies.items() if kind.endswith("in train") and " of " in kind)
+    if leaked:
+        odd.append(
+            f"copies of held-out samples: {counted(leaked, 'training sample')}, so that the "
+            "accuracy is too high; drop_copies=near leaves these out"
+        )
+    if untested := [name for name, count in counts["test"].items() if not count]:
+        odd.append(f"no test samples of {few(untested, 5)}: the accuracy says nothing of them")
+    if rare := [name for name, count in counts["train"].items() if count < 5]:
+        odd.append(f"fewer than five training samples of {few(rare, 5)}")
+    return Intake(splits.name, counts, source.where, train.sample_shape, source.scale, train.flip,
+                  train.mean, train.std, source.not_read, source.skipped, copies,
+                  tuple(odd))  # fmt: skip
 
 
-def _mislabel(train: Dataset, rate: float, kind: str, seed: int) -> Dataset:
-    """Change labels, and say in the metadata which."""
-    if not rate:
-        return train
-    y = train.y.numpy()
-    generator = numpy_generator(seed, "noise")
-    given = noisy_labels(y, len(train.classes), rate, kind, generator, train.x.numpy())
-    metadata = train.metadata.assign(true_label=y, is_noisy=given != y)
-    return replace(train, y=torch.from_numpy(given), metadata=metadata)
+def _say_once(intake: Intake) -> None:
+    """Print a summary on standard error, unless the very same was printed before."""
+    text = str(intake)
+    if text not in _said:
+        _said.add(text)
+        print(text, file=sys.stderr)

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,10 @@ from budgetlab.errors import one_line
 if TYPE_CHECKING:
     import xarray as xr
     import zarr
-    from zarr.codecs import BloscCodec
 
-__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "complaint", "pack_table", "packing",
-           "plain", "read_texts", "round_loss", "round_mantissa", "unpack_table", "without_implied",
-           "write_atomically", "write_column"]  # fmt: skip
+__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "compact", "complaint", "create_array",
+           "pack_table", "plain", "read_texts", "round_loss", "round_mantissa", "unpack_table",
+           "without_implied", "write_atomically", "write_column"]  # fmt: skip
 
 FORMAT = 1
 
@@ -53,20 +52,47 @@ SAMPLE_ARRAYS: dict[str, tuple[str, Any, str]] = {
 }
 
 
-def packing(chunk: int, level: int = 3) -> "BloscCodec":
-    """Return how per-sample arrays are compressed.
+# Per-sample arrays
 
-    Parameters
-    ----------
-    chunk
-        Bytes of a chunk. It is packed in one piece: several cost 5% more room.
-    level
-        0 to 9. At 7 a chunk takes a tenth less room and ten times as long as at 3.
+
+def create_array(
+    group: "zarr.Group", name: str, shape: tuple[int, int], chunks: tuple[int, int], level: int
+) -> "zarr.Array":
+    """Make one of :data:`SAMPLE_ARRAYS` ``[epoch, sample]``, empty.
+
+    At level 7 of 9 a chunk takes a tenth less room and ten times as long as at 3. It is packed in
+    one piece: several cost 5% more room.
     """
     from zarr.codecs import BloscCodec
 
-    piece = min(max(chunk, 1024), 2**20)
-    return BloscCodec(cname="zstd", clevel=level, shuffle="shuffle", blocksize=piece)
+    dtype, missing, meaning = SAMPLE_ARRAYS[name]
+    piece = min(max(np.dtype(dtype).itemsize * math.prod(chunks), 1024), 2**20)
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=tuple(max(side, 1) for side in chunks),
+        dtype=dtype,
+        fill_value=missing,
+        compressors=BloscCodec(cname="zstd", clevel=level, shuffle="shuffle", blocksize=piece),
+        dimension_names=("epoch", "sample"),
+        attributes={"description": meaning},
+    )
+
+
+def compact(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return values ``[N]`` of one epoch as they are stored, so that they take little room."""
+    arrays, stored = dict(arrays), {}
+    if {"p_y", "loss"} <= arrays.keys():
+        arrays["p_y"] = without_implied(arrays["p_y"], arrays["loss"])
+    for name, values in arrays.items():
+        dtype = SAMPLE_ARRAYS[name][0]
+        if dtype == "float32":
+            floats = values.astype(np.float32)
+            stored[name] = round_loss(floats) if name == "loss" else round_mantissa(floats)
+        else:
+            limits = np.iinfo(dtype)
+            stored[name] = np.clip(values, limits.min, limits.max).astype(dtype)
+    return stored
 
 
 def round_mantissa(values: np.ndarray, bits: int = 8) -> np.ndarray:
@@ -79,7 +105,6 @@ def round_mantissa(values: np.ndarray, bits: int = 8) -> np.ndarray:
     drop = np.uint32(23 - bits)
     half = np.uint32(1 << (int(drop) - 1))
     rounded = ((raw + half) >> drop << drop).view(np.float32)
-    # The largest numbers would round up to infinity.
     finite = np.isfinite(values) & np.isfinite(rounded)
     return np.where(finite, rounded, values).astype(np.float32)
 
@@ -96,52 +121,36 @@ def round_loss(loss: np.ndarray) -> np.ndarray:
 
 
 def without_implied(p_y: np.ndarray, loss: np.ndarray) -> np.ndarray:
-    """Return ``p_y`` as it is stored: NaN where all of it is ``exp(-loss)``.
-
-    Both arrays have the same shape; an array of NaN alone takes no room on the disk.
-    """
+    """Return ``p_y`` as it is stored: NaN, without room, where all of it is ``exp(-loss)``."""
     implied = np.exp(-np.asarray(loss, np.float64))
     if np.allclose(p_y, implied, rtol=1e-3, atol=1e-6, equal_nan=True):
         return np.full_like(p_y, np.nan)
     return p_y
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole, or as it was before.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or the folder cannot be written; the old file stays.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+# Columns: what is known of each sample
 
 
-def write_column(group: "zarr.Group", name: str, column: pd.Series) -> None:
-    """Write what is known of each sample: numbers, or texts as bytes of UTF-8 ``[N, width]``.
-
-    What is missing in a column of whole numbers or truth values is NaN. Other columns are left
-    out.
-    """
+def _as_array(column: pd.Series) -> np.ndarray | None:
+    """Numbers and truth values as they are, what is missing as NaN; texts as bytes of UTF-8."""
     if isinstance(column.dtype, pd.BooleanDtype | pd.Int64Dtype):
         column = column.astype(float)
     values = column.to_numpy()
     if values.dtype.kind in "biuf":
-        group.create_array(name, data=values, dimension_names=("sample",))
-    elif len(values) and all(isinstance(one, str) for one in values):
-        texts = np.char.encode(values.astype(str), "utf-8", "replace")
-        data = texts.view(np.uint8).reshape(len(texts), -1)
-        group.create_array(name, data=data, dimension_names=("sample", f"{name}_bytes"))
+        return values
+    if all(isinstance(one, str) for one in values):
+        return np.char.encode(values.astype(str), "utf-8", "replace")
+    return None
+
+
+def write_column(group: "zarr.Group", name: str, column: pd.Series) -> None:
+    """Write numbers, or texts as bytes ``[N, width]``; other columns are left out."""
+    values, dims = _as_array(column), ["sample"]
+    if values is None or (values.dtype.kind == "S" and not len(values)):
+        return
+    if values.dtype.kind == "S":
+        values, dims = values.view(np.uint8).reshape(len(values), -1), ["sample", f"{name}_bytes"]
+    group.create_array(name, data=values, dimension_names=dims)
 
 
 def read_texts(data: "xr.Dataset") -> "xr.Dataset":
@@ -158,37 +167,43 @@ def pack_table(table: pd.DataFrame) -> bytes:
     """Return the columns of a table that are numbers, truth values or texts as bytes of an npz."""
     columns: dict[str, Any] = {}
     for name, column in table.items():
-        if isinstance(column.dtype, pd.BooleanDtype | pd.Int64Dtype):
-            column = column.astype(float)
-        values = column.to_numpy()
+        values = _as_array(column)
+        if values is None:
+            continue
         if values.dtype.kind == "f":
-            columns[str(name)] = round_mantissa(values.astype(np.float32))
+            values = round_mantissa(values.astype(np.float32))
         elif values.dtype.kind in "iu" and len(values):
-            smallest = np.promote_types(*map(np.min_scalar_type, (values.min(), values.max())))
-            columns[str(name)] = values.astype(smallest)
-        elif values.dtype.kind == "b":
-            columns[str(name)] = values
-        elif all(isinstance(one, str) for one in values):
-            columns[str(name)] = np.char.encode(values.astype(str), "utf-8", "replace")
+            ends = map(np.min_scalar_type, (values.min(), values.max()))
+            values = values.astype(np.promote_types(*ends))
+        columns[str(name)] = values
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, **columns)
     return file.getvalue()
 
 
 def unpack_table(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Turn the arrays that :func:`pack_table` wrote into a table again.
-
-    Raises
-    ------
-    ValueError
-        If they are not columns of one length, with whole numbers as ``label`` and ``predicted``.
-    """
+    """Turn the arrays that :func:`pack_table` wrote into a table again."""
     if any(columns[name].dtype.kind not in "iu" for name in ("label", "predicted")):
         raise ValueError("labels and predictions are not whole numbers")
     return pd.DataFrame({
         name: np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values
         for name, values in columns.items()
     }).rename_axis("sample")  # fmt: skip
+
+
+def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file, bytes or what writes them, so that it is there whole, or as it was before."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content) if isinstance(content, bytes) else content(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def plain(value: Any) -> Any:
@@ -216,16 +231,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, float) or _is_whole(value)
 
 
-def _is_value(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float)
-
-
-def _is_plain(value: object) -> bool:
-    return all(map(_is_value, value)) if isinstance(value, list) else _is_value(value)
-
-
 def _is_list(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_value, value))
+    return isinstance(value, list) and all(one is None or isinstance(one, str | int | float)
+                                           for one in value)  # fmt: skip
 
 
 # A kind of value: how a complaint calls it, and whether a value is of that kind.
@@ -236,25 +244,23 @@ NUMBER: Kind = ("a number", _is_number)
 WHOLE: Kind = ("a whole number", _is_whole)
 MEASURED: Kind = ("a number", lambda value: value is None or _is_number(value))
 LIST: Kind = ("a list of values", _is_list)
-PLAIN: Kind = ("a value or a list of values", _is_plain)
+PLAIN: Kind = ("a value or a list of values", lambda value: _is_list([value]) or _is_list(value))
 
-NEEDED: dict[str, dict[str, Kind]] = {
-    "": {"config": TABLE, "data": TABLE, "summary": TABLE, "status": TEXT, "format": WHOLE},
+KINDS: dict[str, dict[str, Kind]] = {
+    "": {"config": TABLE, "data": TABLE, "summary": TABLE, "status": TEXT, "format": WHOLE,
+         "hardware": TABLE, "versions": TABLE, "id": TEXT, "message": TEXT, "updated": TEXT},
     "config": {"dataset": TEXT, "method": TEXT, "augmentation": TEXT, "budget": NUMBER,
                "budget_unit": TEXT, "seed": WHOLE},
-}  # fmt: skip
-KNOWN: dict[str, dict[str, Kind]] = {
-    "": {"hardware": TABLE, "versions": TABLE, "id": TEXT, "message": TEXT, "updated": TEXT},
     "data": {"fingerprint": TEXT, "val_fingerprint": TEXT, "name": TEXT, "classes": LIST,
              "skipped": LIST, "shape": LIST, "train": WHOLE, "test": WHOLE, "val": WHOLE,
              "intake": TABLE},
-    "summary": {**dict.fromkeys(("test_accuracy", "test_class_accuracy", "test_loss",
-                                 "steps", "trained_samples",
-                                 "looked_samples", "flops", "seconds", "proxy_samples"), MEASURED),
+    "summary": {**dict.fromkeys(("test_accuracy", "test_class_accuracy", "test_loss", "steps",
+                                 "trained_samples", "looked_samples", "flops", "seconds",
+                                 "proxy_samples"), MEASURED),
                 "epochs": WHOLE, "probability_kind": TEXT},
+    "hardware": {}, "versions": {},
 }  # fmt: skip
-MOST_SHOWN = 40
-PARTS = ("config", "data", "summary", "hardware", "versions")
+NEEDED = {"": ("config", "data", "summary", "status", "format"), "config": tuple(KINDS["config"])}
 
 
 def complaint(about: Any) -> str:
@@ -263,21 +269,14 @@ def complaint(about: Any) -> str:
     Whatever is not known here may stand there, as long as tables can be made of it: what a
     later version adds does not keep this one from reading.
     """
-    if not isinstance(about, dict):
-        return f"it lacks {', '.join(NEEDED[''])}"
-    return next((said for part in ("", *PARTS) if (said := _of_part(about, part))), "")
-
-
-def _of_part(about: Mapping[str, Any], part: str) -> str:
-    values = about.get(part, {}) if part else about
-    prefix = f"{part}." if part else ""
-    needed, known = NEEDED.get(part, {}), KNOWN.get(part, {})
-    missing = [name for name in needed if name not in values]
-    if missing:
-        return f"it lacks {', '.join(prefix + name for name in missing)}"
-    for name, value in values.items():
-        kind = needed.get(name) or known.get(name) or (PLAIN if part else None)
-        if kind is not None and not kind[1](value):
-            shown = one_line(repr(value), MOST_SHOWN)
-            return f"{prefix}{one_line(name, MOST_SHOWN)} is {shown} and not {kind[0]}"
+    about = about if isinstance(about, dict) else {}
+    for part, known in KINDS.items():
+        values, prefix = (about.get(part, {}), f"{part}.") if part else (about, "")
+        missing = [prefix + name for name in NEEDED.get(part, ()) if name not in values]
+        if missing:
+            return f"it lacks {', '.join(missing)}"
+        for name, value in values.items():
+            said, fits = known.get(name, PLAIN)
+            if not fits(value) and (part or name in known):
+                return f"{prefix}{one_line(name, 40)} is {one_line(repr(value), 40)} and not {said}"
     return ""

@@ -23,11 +23,12 @@ from budgetlab.records.format import (
     read_texts,
     unpack_table,
 )
-from budgetlab.records.lock import is_held, lock_of
 from budgetlab.records.safety import (
     DAMAGED_ARCHIVE,
     check_arrays,
     check_chunks,
+    is_held,
+    lock_of,
     own_file,
     read_npz,
     require_memory,
@@ -109,9 +110,7 @@ class Record:
         """Costs and accuracy so far, as ``budgetlab train --json`` prints them."""
         summary = self.about["summary"]
         # Written when training begins and ends: in between, or after a kill, the table knows more.
-        if self.status != "running" or not isinstance(self._counted_epochs(), int):
-            return summary
-        if self.epochs.empty:
+        if self.status != "running" or self._counted_epochs() in (0, "damaged"):
             return summary
         last = {k: v for k, v in self.epochs.iloc[-1].items() if k in summary}
         counts = {k: int(v) for k, v in last.items() if isinstance(summary[k], int)}
@@ -140,19 +139,18 @@ class Record:
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """One row an epoch; columns :data:`budgetlab.records.EPOCH_COLUMNS`."""
-        path = self.path / "epochs.csv"
-        if not path.is_file():
-            return pd.DataFrame(columns=list(EPOCH_COLUMNS), dtype=float)
-        try:
-            table = pd.read_csv(own_file(self.path, path.name))
-        except (ValueError, OSError, OverflowError) as error:
-            raise InputError(f"'{path}' cannot be read as a table: {_reason(error)}") from None
-        missing = [name for name in EPOCH_COLUMNS if name not in table]
-        if missing:
-            raise InputError(f"'{path}' lacks the columns {', '.join(missing)}")
-        if text := [n for n in EPOCH_COLUMNS if not pd.api.types.is_numeric_dtype(table[n])]:
-            raise InputError(f"'{path}' has entries that are no numbers in {', '.join(text)}")
-        return table
+
+        def read(file: Path) -> pd.DataFrame:
+            # To the last digit: pandas before 3 may otherwise change it.
+            table = pd.read_csv(file, float_precision="round_trip")
+            missing = [name for name in EPOCH_COLUMNS if name not in table]
+            if missing:
+                raise ValueError(f"it lacks the columns {', '.join(missing)}")
+            if text := [n for n in EPOCH_COLUMNS if not pd.api.types.is_numeric_dtype(table[n])]:
+                raise ValueError(f"it has entries that are no numbers in {', '.join(text)}")
+            return table
+
+        return self._part("epochs.csv", read, pd.DataFrame(columns=[*EPOCH_COLUMNS], dtype=float))
 
     @cached_property
     def samples(self) -> "xr.Dataset":
@@ -169,22 +167,13 @@ class Record:
             data = _open_arrays(path, epochs=len(self.epochs))
         except Exception as error:
             # zarr raises many kinds of error on damaged files, all meaning the same here.
-            raise InputError(f"'{path}' cannot be read: {_reason(error)}") from None
-        missing = [name for name in SAMPLE_ARRAYS if name not in data]
-        if missing:
-            raise InputError(f"'{path}' lacks the arrays {', '.join(missing)}")
-        return read_texts(_guarded(data, path)).assign_coords(
+            raise _unreadable(path, error) from None
+        return read_texts(data).assign_coords(
             epoch=np.arange(1, data.sizes["epoch"] + 1), sample=np.arange(data.sizes["sample"])
         )
 
     def require_whole(self) -> None:
-        """Refuse a record whose epochs or arrays cannot be read.
-
-        Raises
-        ------
-        InputError
-            That names the part.
-        """
+        """Refuse a record whose epochs or arrays cannot be read; the InputError says which."""
         _ = self.epochs, self.samples
 
     @cached_property
@@ -194,19 +183,14 @@ class Record:
         The most and least trained, and those of highest and lowest mean loss.
         Empty where the run kept none (points, or not finished).
         """
-        path = self.path / "thumbnails.npz"
-        if not path.is_file():
-            return {}
-        try:
-            arrays = read_npz(own_file(self.path, path.name), ("indices", "images"), NO_RECORD)
-            indices, images = (arrays[name] for name in ("indices", "images"))
-            if indices.ndim != 1 or len(indices) != len(images):
+
+        def read(file: Path) -> dict[int, np.ndarray]:
+            arrays = read_npz(file, ("indices", "images"), NO_RECORD)
+            if arrays["indices"].ndim != 1:
                 raise ValueError("it does not hold one image for each number")
-        except InputError:
-            raise
-        except DAMAGED_ARCHIVE as error:
-            raise InputError(f"'{path}' cannot be read: {_reason(error)}") from None
-        return dict(zip(indices.tolist(), images, strict=True))
+            return dict(zip(arrays["indices"].tolist(), arrays["images"], strict=True))
+
+        return self._part("thumbnails.npz", read, {})
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -214,15 +198,20 @@ class Record:
 
         ``label``, ``predicted``, metadata; empty if not finished, or of an earlier version.
         """
-        path = self.path / "predictions.npz"
+        return self._part("predictions.npz", lambda file: unpack_table(
+            read_npz(file, None, NO_RECORD)), pd.DataFrame())  # fmt: skip
+
+    def _part(self, name: str, read: Callable[[Path], Any], missing: Any) -> Any:
+        """Read one file of the record, and say in a sentence what is wrong with it."""
+        path = self.path / name
         if not path.is_file():
-            return pd.DataFrame()
+            return missing
         try:
-            return unpack_table(read_npz(own_file(self.path, path.name), None, NO_RECORD))
+            return read(own_file(self.path, name))
         except InputError:
             raise
         except DAMAGED_ARCHIVE as error:
-            raise InputError(f"'{path}' cannot be read: {_reason(error)}") from None
+            raise _unreadable(path, error) from None
 
 
 def open_record(path: Path | str) -> Record:
@@ -270,17 +259,9 @@ def open_records(records: Records) -> list[Record]:
 
 
 def find_records(paths: Path | str | Iterable[Path | str]) -> list[Path]:
-    """Find the folders of records: each path is a record, or a folder that holds some at any depth.
+    """Find the folders of records, sorted, each once.
 
-    Returns
-    -------
-    list of Path
-        Sorted, each once.
-
-    Raises
-    ------
-    InputError
-        If a path does not exist or holds no record.
+    Each path is a record, or a folder that holds some at any depth; else an InputError says so.
     """
     # By its real place, so that a record given in two ways does not count twice.
     found: dict[str, Path] = {}
@@ -288,7 +269,12 @@ def find_records(paths: Path | str | Iterable[Path | str]) -> list[Path]:
         path = Path(path)
         if not path.exists():
             raise InputError(f"record '{path}' does not exist: give the folder of a record")
-        inside = [path] if _is_record(path) else _inside(path)
+        inside = []
+        for folder, folders, files in os.walk(path):
+            if "record.json" in files:
+                inside.append(Path(folder))
+                # Full of small files, which are not looked through.
+                folders.clear()
         if not inside:
             raise InputError(f"'{path}' holds no record: give a folder with a record.json")
         for one in inside:
@@ -296,86 +282,64 @@ def find_records(paths: Path | str | Iterable[Path | str]) -> list[Path]:
     return sorted(found.values())
 
 
-def _inside(folder: Path) -> list[Path]:
-    """Records below a folder; their own folders, full of small files, are not entered."""
-    found = []
-    for path, folders, files in os.walk(folder):
-        if "record.json" in files:
-            found.append(Path(path))
-            folders.clear()
-    return found
-
-
 def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
-    import xarray as xr
-    import zarr
+    """Arrays of as many epochs as the table has, once it is sure that they are harmless.
 
-    check_arrays(path)
-    arrays: dict[str, Any] = dict(zarr.open_group(path, mode="r", zarr_format=3).arrays())
-    check_chunks(path, arrays)
-    kept = sum(
-        array.dtype.itemsize * math.prod([min(array.shape[0], epochs), *array.shape[1:]])
-        for array in arrays.values()
-        if array.shape and (array.metadata.dimension_names or ())[:1] == ("epoch",)
-    )
-    kept += sum(array.nbytes for array in arrays.values() if array.ndim < 2)
-    require_memory(f"'{path}'", kept, NO_RECORD)
-    options: dict[str, Any] = {"consolidated": False, "chunks": None, "zarr_format": 3,
-                               "mask_and_scale": False}  # fmt: skip
-    try:
-        return xr.open_zarr(path, **options).isel(epoch=slice(0, epochs))
-    except ValueError:
-        # A kill while the arrays grow leaves them of different lengths: take one at a time.
-        names = set(arrays)
-        parts = [xr.open_zarr(path, drop_variables=names - {name}, **options) for name in names]
-        parts = [p.isel(epoch=slice(0, epochs)) if "epoch" in p.dims else p for p in parts]
-        return xr.merge(parts, join="exact", compat="no_conflicts")
-
-
-def _guarded(data: "xr.Dataset", path: Path) -> "xr.Dataset":
-    """Return arrays as they are, still read lazily, that say in a sentence what is damaged.
-
-    ``p_y`` is ``exp(-loss)`` where nothing is stored: written out it would cost a fifth of a
-    record and say nothing new.
+    Each is read from zarr when it is asked for, and says in a sentence what is damaged. A kill
+    while they grow leaves them of different lengths, which xarray's own reader refuses.
     """
     import xarray as xr
+    import zarr
     from xarray.core import indexing
 
-    class Lazy(xr.backends.BackendArray):
-        def __init__(self, stored: Any, read: Callable[[Any], np.ndarray]):
-            self.shape, self.dtype, self.read = stored.shape, stored.dtype, read
+    class Stored(xr.backends.BackendArray):
+        def __init__(self, array: "zarr.Array", shape: tuple[int, ...]):
+            self.array, self.shape, self.dtype = array, shape, array.dtype
 
         def __getitem__(self, key: Any) -> Any:
             support = indexing.IndexingSupport.OUTER
             return indexing.explicit_indexing_adapter(key, self.shape, support, self.read)
 
-    def reader(name: str) -> Callable[[Any], np.ndarray]:
-        def read(key: Any) -> np.ndarray:
+        def read(self, key: tuple) -> np.ndarray:
+            within = tuple(slice(*one.indices(size)) if isinstance(one, slice) else one
+                           for one, size in zip(key, self.shape, strict=True))  # fmt: skip
             try:
-                return np.asarray(data[name].variable[key].values)
+                return np.asarray(self.array.oindex[within])
             except Exception as error:
-                # zarr and its compressors raise many kinds of error on damaged files.
-                raise InputError(f"'{path / name}' cannot be read: {_reason(error)}") from None
+                raise _unreadable(path / self.array.basename, error) from None
 
-        return read
+    class ImpliedByLoss(Stored):
+        """Written out, ``exp(-loss)`` would cost a fifth of a record and say nothing new."""
 
-    def read_p_y(key: Any) -> np.ndarray:
-        stored = reader("p_y")(key)
-        empty = np.isnan(stored)
-        return np.where(empty, np.exp(-reader("loss")(key)), stored) if empty.any() else stored
+        def read(self, key: tuple) -> np.ndarray:
+            stored = super().read(key)
+            empty = np.isnan(stored)
+            if not empty.any():
+                return stored
+            return np.where(empty, np.exp(-Stored(arrays["loss"], self.shape).read(key)), stored)
 
-    derived = data["p_y"].dims == data["loss"].dims
-    lazy = {}
-    for name, values in data.data_vars.items():
-        read = read_p_y if name == "p_y" and derived else reader(str(name))
-        array = indexing.LazilyIndexedArray(Lazy(values.variable, read))
-        lazy[name] = (values.dims, array, values.attrs)
-    return data.assign(lazy)
+    check_arrays(path)
+    arrays: dict[str, Any] = dict(zarr.open_group(path, mode="r", zarr_format=3).arrays())
+    check_chunks(path, arrays)
+    missing = [name for name in SAMPLE_ARRAYS if name not in arrays]
+    if missing:
+        raise ValueError(f"it lacks the arrays {', '.join(missing)}")
+    variables, kept = {}, 0
+    for name, array in sorted(arrays.items()):
+        dims, shape = tuple(array.metadata.dimension_names or ()), array.shape
+        if dims[:1] == ("epoch",):
+            shape = (min(shape[0], epochs), *shape[1:])
+        kept += array.dtype.itemsize * math.prod(shape)
+        kind = ImpliedByLoss if name == "p_y" and shape == variables["loss"][1].shape else Stored
+        variables[name] = dims, kind(array, shape), array.attrs.asdict()
+    require_memory(f"'{path}'", kept, NO_RECORD)
+    return xr.Dataset({name: (dims, indexing.LazilyIndexedArray(array), attributes)
+                       for name, (dims, array, attributes) in variables.items()})  # fmt: skip
 
 
-def _reason(error: Exception) -> str:
-    """First line of what an error says, or its kind."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return InputError(f"'{path}' cannot be read: {reason}")
 
 
 def _is_record(path: Path) -> bool:
@@ -389,7 +353,7 @@ def _read_about(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(own_file(path, file.name).read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"'{file}' cannot be read: {_reason(error)}") from None
+        raise _unreadable(file, error) from None
     wrong = complaint(about)
     if wrong:
         raise InputError(f"'{file}' is not the description of a run: {wrong}")

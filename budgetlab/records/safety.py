@@ -1,27 +1,43 @@
-"""What is checked of a record before any of it is read: it may come from a stranger.
+"""What guards a record: one trainer at a time, and nothing of a stranger's before it is checked.
 
 A record is data, and nothing in it is ever run. What is left to a stranger is a link that
 points out of it, a file that never ends, and a size that no memory holds: those are found
 here, before anything is allocated.
+
+A lock is a file that is held with filelock: with ``flock``, on Windows with ``LockFileEx``.
+The system frees it however its process ends, ``kill -9`` included, so there are no stale
+locks, no clocks to compare and nothing to clean up. Reading a record needs no lock.
+On a network folder the lock is as good as the file system's: NFS takes it to the server
+(and frees those of a machine that vanished after its lease, about 90 seconds on
+version 4); Lustre must be mounted with ``flock``, BeeGFS with global locks. A system
+without such locks is met with a warning: there, train in one place at a time.
 """
 
-import io
+import contextlib
+import errno
+import json
+import math
 import os
+import platform
 import stat
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, RunError
 
-__all__ = ["DAMAGED_ARCHIVE", "MOST", "check_arrays", "check_chunks", "check_stored",
-           "declared_sizes", "own_file", "read_npz", "require_memory"]  # fmt: skip
+__all__ = ["DAMAGED_ARCHIVE", "MOST", "InUse", "available_memory", "check_arrays", "check_chunks",
+           "check_stored", "hold", "hold_record", "holder", "is_held", "lock_of", "own_file",
+           "read_npz", "require_memory"]  # fmt: skip
 
 MIB = 2**20
 # Bytes that a file of a record may have. The largest of our own, with 100,000 epochs or as
@@ -35,22 +51,133 @@ CHUNK_START = 18
 COPIES = 2
 
 DAMAGED_ARCHIVE = (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, SyntaxError,
-                   RuntimeError, NotImplementedError, zlib.error, struct.error,
+                   RuntimeError, NotImplementedError, OverflowError, zlib.error, struct.error,
                    zipfile.BadZipFile, tokenize.TokenError)  # fmt: skip
 
+UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
+# Asking whether a lock is held takes it for a moment: that is waited for, and no longer.
+MOMENT_SECONDS = 0.1
+# Windows locks the first byte, which nobody else can read then: the holder is named behind it.
+SIGNED_FROM, MOST_SIGNED = 1, 4096
 
-def own_file(record: Path, name: str) -> Path:
-    """Return a file of a record, once it is sure that it is one and of a size to be read.
+
+# Locks
+
+
+class InUse(RunError):
+    """The record is being trained elsewhere now."""
+
+
+def lock_of(record: Path) -> Path:
+    """Where the lock of a record lies."""
+    return record / ".lock"
+
+
+@contextlib.contextmanager
+def hold_record(record: Path) -> Iterator[None]:
+    """Be the only one who trains a record while the block runs.
 
     Raises
     ------
-    ValueError
-        If it is a link that leaves the record, no file, or too large.
+    InUse
+        If another process or thread is; the message says which.
     OSError
-        If it is not there.
+        If the record is gone or its folder cannot be written.
     """
+    # A folder that was removed must not come back with nothing but a lock in it.
+    record.stat()
+    path = lock_of(record)
+    with hold(path) as ours:
+        if not ours:
+            by = holder(path)
+            raise InUse(
+                f"record '{record}' is being trained by process {by.get('process', '?')} on "
+                f"{by.get('host', '?')} since {by.get('since', '?')}: wait until it has ended, "
+                "or stop it"
+            )
+        yield
+
+
+@contextlib.contextmanager
+def hold(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Try to hold a lock while the block runs; yields whether it is held now.
+
+    The file is made if missing, with its folder. ``wait`` until it is free, instead of giving up.
+    An OSError says that the file cannot be made, or is a link.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of no thread: what trains is a generator, which another thread may close.
+    lock, ours = FileLock(path, thread_local=False), True
+    try:
+        lock.acquire(timeout=-1 if wait else MOMENT_SECONDS, poll_interval=MOMENT_SECONDS / 5)
+    except Timeout:
+        ours = False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        reason = error.strerror or "no reason given"
+        warnings.warn(
+            f"'{path.parent}' cannot be locked ({reason}): train in this folder from one place "
+            "only",
+            stacklevel=3,
+        )
+    try:
+        if ours:
+            _sign(path)
+        yield ours
+    finally:
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a lock is held now, here or elsewhere; nothing is made."""
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path, thread_local=False, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        # Whoever may only read cannot tell: training would be refused in any case.
+        return False
+
+
+def holder(path: Path) -> dict[str, Any]:
+    """Who held a lock last: ``process``, ``host``, ``since``; empty where unknown."""
+    try:
+        if not path.is_file():
+            return {}
+        with path.open("rb") as file:
+            file.seek(SIGNED_FROM)
+            signed = json.loads(file.read(MOST_SIGNED))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return signed if isinstance(signed, dict) else {}
+
+
+def _sign(path: Path) -> None:
+    """Leave word of who holds the lock, for people and messages; nothing depends on it."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    text = json.dumps({"process": os.getpid(), "host": platform.node(), "since": now})
+    with contextlib.suppress(OSError):
+        about = path.lstat()
+        # Out of a stranger's record it may be a pipe, or a second name of a file elsewhere.
+        if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+            with path.open("r+b") as file:
+                file.seek(SIGNED_FROM)
+                file.write(text.encode())
+                file.truncate()
+
+
+# Files and sizes. What is refused is a ValueError, where nothing else is said.
+
+
+def own_file(record: Path, name: str) -> Path:
+    """Return a file of a record, once it is sure that it is one and of a size to be read."""
     path = record / name
-    if path.is_symlink() and not _is_inside(path, record):
+    inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(record))
+    if path.is_symlink() and not inside:
         raise ValueError("it is a link that leaves the record")
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -61,18 +188,8 @@ def own_file(record: Path, name: str) -> Path:
     return path
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-
-
 def check_arrays(group: Path) -> None:
-    """Refuse links, odd files and unknown compressors among the arrays of a record.
-
-    Raises
-    ------
-    ValueError
-        If something is not as a record's arrays are.
-    """
+    """Refuse links and odd files among the arrays of a record."""
     if group.is_symlink():
         raise ValueError("it is a link")
     for folder, folders, files in os.walk(group):
@@ -86,63 +203,41 @@ def check_arrays(group: Path) -> None:
 
 
 def check_chunks(group: Path, arrays: dict[str, Any]) -> None:
-    """Refuse arrays that would not fit, and chunks that unpack to more than they should.
+    """Refuse opened zarr arrays of unknown compressors, and chunks of other sizes than they say.
 
-    Parameters
-    ----------
-    group
-        Folder of the arrays.
-    arrays
-        The opened zarr arrays by name; none of their values is read.
-
-    Raises
-    ------
-    ValueError
-        If a compressor is unknown or a chunk is not as long as the array says.
-    InputError
-        If a chunk alone would not fit into memory.
+    A chunk that alone would not fit into memory is an InputError. No value is read.
     """
     for name, array in arrays.items():
         codecs = {codec.to_dict()["name"] for codec in array.metadata.codecs}
         if not codecs <= CODECS:
             raise ValueError(f"'{name}' is packed with {', '.join(sorted(codecs - CODECS))}")
-        expected = array.dtype.itemsize
-        for side in array.chunks:
-            expected *= side
+        expected = array.dtype.itemsize * math.prod(array.chunks)
         require_memory(f"a chunk of '{group / name}'", expected, "it is no record of a run")
-        for folder, _, files in os.walk(group / name / "c"):
-            for file in files:
-                _check_chunk(Path(folder, file), codecs, expected, group)
+        for path in (group / name / "c").rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    start = file.read(CHUNK_START)
+                # A torn one is met when it is read.
+                if len(start) == CHUNK_START and _unpacked(start, codecs, expected) != expected:
+                    shown = path.relative_to(group)
+                    raise ValueError(f"chunk '{shown}' is not as long as its array says")
 
 
-def _check_chunk(path: Path, codecs: set[str], expected: int, group: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(CHUNK_START)
-    # A torn one is met when it is read.
-    if len(start) < CHUNK_START:
-        return
-    size = expected
+def _unpacked(start: bytes, codecs: set[str], expected: int) -> int:
+    """Bytes that a chunk unpacks to by its start; -1 where it hides them."""
     if "blosc" in codecs:
         # Two versions, flags, size of an entry; then bytes unpacked, of a block, and packed.
-        size = int.from_bytes(start[4:8], "little")
-    elif "zstd" in codecs:
-        size = _zstd_size(start)
-    if size != expected:
-        raise ValueError(f"chunk '{path.relative_to(group)}' is not as long as its array says")
-
-
-def _zstd_size(start: bytes) -> int:
-    """Bytes that a frame of Zstandard unpacks to (RFC 8878, 3.1.1.1); -1 where it hides them."""
-    if start[:4] != b"\x28\xb5\x2f\xfd":
-        return -1
+        return int.from_bytes(start[4:8], "little")
+    if "zstd" not in codecs:
+        return expected
+    # A frame of Zstandard (RFC 8878, 3.1.1.1).
     descriptor = start[4]
     single = bool(descriptor & 0b0010_0000)
     width = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
     at = 5 + (not single) + (0, 1, 2, 4)[descriptor & 0b11]
-    size = int.from_bytes(start[at : at + width], "little")
-    if width == 0 or at + width > len(start):
+    if start[:4] != b"\x28\xb5\x2f\xfd" or width == 0 or at + width > len(start):
         return -1
-    return size + 256 if width == 2 else size
+    return int.from_bytes(start[at : at + width], "little") + (256 if width == 2 else 0)
 
 
 def check_stored(file: Path) -> None:
@@ -150,13 +245,6 @@ def check_stored(file: Path) -> None:
 
     What ``torch.save`` writes lies in its archive as it is, so that a small file cannot
     unpack to a large one.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    zipfile.BadZipFile
-        If it is no archive.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -165,47 +253,23 @@ def check_stored(file: Path) -> None:
             raise ValueError("it is not as torch writes it")
 
 
-def declared_sizes(file: Path | io.BufferedIOBase, known: Collection[str] | None) -> int:
-    """Bytes of the known arrays of an npz file by their headers, which must be true.
-
-    Raises
-    ------
-    ValueError
-        If an array holds objects, or is not as long as its header says.
-    zipfile.BadZipFile
-        If it is no archive.
-    """
-    total = 0
-    with zipfile.ZipFile(file) as archive:
-        inside = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-        for name in inside:
-            if known is None or name in known:
-                total += _declared_size(archive, inside[name], name)
-    return total
-
-
-def _declared_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> int:
+def _declared_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
     """Bytes of an array by its header, which must agree with the bytes that are there."""
+    name = entry.filename.removesuffix(".npy")
     with archive.open(entry) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        else:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        first = np.lib.format.read_magic(stream) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
         if dtype.hasobject:
             raise ValueError(f"{name} holds Python objects")
-        size = dtype.itemsize
-        for side in shape:
-            size *= side
+        size = dtype.itemsize * math.prod(shape)
         if stream.tell() + size != entry.file_size:
             raise ValueError(f"{name} is not as long as its header says")
     return size
 
 
 def read_npz(file: Path, known: Collection[str] | None, remedy: str) -> dict[str, np.ndarray]:
-    """Read the known arrays of an npz file, once their headers say that they are harmless.
-
-    ``known`` may be None, for all there are.
+    """Read the known arrays of an npz file, or all, once their headers say that they are harmless.
 
     Raises
     ------
@@ -214,7 +278,11 @@ def read_npz(file: Path, known: Collection[str] | None, remedy: str) -> dict[str
     InputError
         If they would not fit into memory.
     """
-    require_memory(f"'{file}'", declared_sizes(file, known), remedy)
+    with zipfile.ZipFile(file) as archive:
+        inside = [one for one in archive.infolist()
+                  if known is None or one.filename.removesuffix(".npy") in known]  # fmt: skip
+        size = sum(_declared_size(archive, one) for one in inside)
+    require_memory(f"'{file}'", size, remedy)
     # Opened here: numpy leaves a damaged file open.
     with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored if known is None or name in known}

@@ -1,7 +1,6 @@
 """A small copy of a record, to ship or to send: fewer samples, fewer epochs, few files."""
 
 import copy
-import json
 import os
 import shutil
 import tempfile
@@ -15,15 +14,14 @@ import pandas as pd
 from budgetlab.errors import InputError
 from budgetlab.records.format import (
     SAMPLE_ARRAYS,
-    packing,
-    plain,
+    create_array,
     without_implied,
     write_atomically,
     write_column,
 )
 from budgetlab.records.reader import Record, open_record
 from budgetlab.records.safety import own_file
-from budgetlab.records.writer import pack_thumbnails
+from budgetlab.records.writer import pack_thumbnails, write_about
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -59,13 +57,13 @@ def thin(
         Folder of the copy; it must not exist yet.
     samples
         How many training samples to keep, drawn uniformly by ``seed`` and numbered anew
-        from 0 in their old order. The tag ``recorded_as`` holds their numbers in the
+        from 0 in their old order. The metadata ``recorded_as`` holds their numbers in the
         record of the run. None, or as many as there are, keeps all.
     epochs
         Epochs whose per-sample values are kept: how many, spread evenly from the first
         to the last, or their numbers, from 1. None keeps all. An epoch that is left out
-        stays in its place and looks as if nobody had been visited; how often each sample
-        was trained on is kept in every epoch, so that counts and coverage stay right.
+        stays in its place and looks as if nothing had been trained on; how often each sample
+        was is kept in every epoch, so that counts and coverage stay right.
     images
         Keep the thumbnails of the samples that are kept.
     seed
@@ -104,14 +102,13 @@ def thin(
         raise InputError(f"target '{target}' cannot be written ({error.strerror})") from None
     try:
         _write_arrays(folder, record, data, kept, chosen)
-        if images:
-            _write_thumbnails(folder, record, kept)
+        if images and (shown := _renumbered(record, kept)):
+            content = pack_thumbnails(np.array([*shown]), np.stack([*shown.values()]))
+            write_atomically(folder / "thumbnails.npz", content)
         for name in ("epochs.csv", "predictions.npz"):
             if (record.path / name).is_file():
                 write_atomically(folder / name, own_file(record.path, name).read_bytes())
-        about = _about(record, kept, chosen, data.sizes["sample"], seed)
-        text = json.dumps(plain(about), indent=1, allow_nan=False)
-        write_atomically(folder / "record.json", text.encode())
+        write_about(folder, _about(record, kept, chosen, data.sizes["sample"], seed))
         folder.chmod(0o755)
         os.rename(folder, target)
     except BaseException:
@@ -123,24 +120,12 @@ def thin(
 def sampled_down(
     record: Record, most: int = SHOWN, also: Collection[int] = (), seed: int = 0
 ) -> Record:
-    """Look at a large record through some of its samples; nothing is written.
+    """Look at a large record through ``most`` of its samples; nothing is written.
 
-    Parameters
-    ----------
-    record
-        Stays as it is, and is returned where it holds no more than ``most`` samples.
-    most
-        How many samples to draw, uniformly.
-    also
-        Numbers of samples that are kept besides, such as those with an image.
-    seed
-        Of the draw. Records of the same data hold the same samples.
-
-    Returns
-    -------
-    Record
-        In memory; its samples are numbered anew, with their own numbers in ``recorded_as``, and
-        ``about["thinned"]`` says how many there were, as for :func:`thin`.
+    They are drawn uniformly, the same for records of the same data; those of ``also``, such as
+    samples with an image, are kept besides. They are numbered anew, with their own numbers in
+    ``recorded_as``, and ``about["thinned"]`` says how many there were, as for :func:`thin`. A
+    record that holds no more is returned as it is.
     """
     data = record.samples
     size = data.sizes["sample"]
@@ -199,23 +184,16 @@ def _write_arrays(
 
     group = zarr.create_group(folder / "samples.zarr")
     left_out = np.setdiff1d(np.arange(data.sizes["epoch"]), chosen - 1)
-    for name, (dtype, missing, meaning) in SAMPLE_ARRAYS.items():
-        values = data[name].isel(sample=kept).to_numpy().astype(dtype)
+    some = data.isel(sample=kept)
+    for name, (dtype, missing, _) in SAMPLE_ARRAYS.items():
+        values = some[name].to_numpy().astype(dtype)
         if name == "p_y":
-            values = without_implied(values, data["loss"].isel(sample=kept).to_numpy())
+            values = without_implied(values, some["loss"].to_numpy())
         if name == "probability" and record.probability_kind == "draw":
             values *= data.sizes["sample"] / len(kept)
         if name != ALWAYS:
             values[left_out] = missing
-        group.create_array(
-            name,
-            data=values,
-            chunks=tuple(max(length, 1) for length in values.shape),
-            fill_value=missing,
-            compressors=packing(values.nbytes, level=9),
-            dimension_names=("epoch", "sample"),
-            attributes={"description": meaning},
-        )
+        create_array(group, name, values.shape, values.shape, level=9)[:] = values
     metadata = {str(name): data[name].to_numpy()[kept] for name in data if data[name].ndim == 1}
     if len(kept) < data.sizes["sample"]:
         metadata.setdefault("recorded_as", kept)
@@ -226,13 +204,6 @@ def _write_arrays(
 def _renumbered(record: Record, kept: np.ndarray) -> dict[int, np.ndarray]:
     new_number = {int(old): new for new, old in enumerate(kept)}
     return {new_number[i]: image for i, image in record.thumbnails.items() if i in new_number}
-
-
-def _write_thumbnails(folder: Path, record: Record, kept: np.ndarray) -> None:
-    shown = _renumbered(record, kept)
-    if shown:
-        content = pack_thumbnails(np.array(list(shown)), np.stack(list(shown.values())))
-        write_atomically(folder / "thumbnails.npz", content)
 
 
 def _about(

@@ -1,11 +1,12 @@
 """Writing a record while training."""
 
-import csv
 import errno
 import io
 import json
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,12 +21,10 @@ from budgetlab.records.format import (
     EPOCH_COLUMNS,
     FORMAT,
     SAMPLE_ARRAYS,
+    compact,
+    create_array,
     pack_table,
-    packing,
     plain,
-    round_loss,
-    round_mantissa,
-    without_implied,
     write_atomically,
     write_column,
 )
@@ -33,7 +32,7 @@ from budgetlab.records.format import (
 if TYPE_CHECKING:
     from budgetlab.records.reader import Record
 
-__all__ = ["RecordWriter", "copy_unfinished", "pack_thumbnails"]
+__all__ = ["RecordWriter", "copy_unfinished", "pack_thumbnails", "write_about"]
 
 LARGE_BUDGET = 0.6
 PACKAGES = ("budgetlab", "torch", "torchvision", "numpy")
@@ -82,7 +81,6 @@ class RecordWriter:
         RunError
             If the disk is full; nothing is left behind.
         """
-        path = _new_folder(Path(config.out), config.folder_name)
         about = {
             "format": FORMAT,
             "id": config.id,
@@ -97,17 +95,19 @@ class RecordWriter:
             | {"python": platform.python_version()},
             "summary": {},
         }
-        writer = cls(path, about, [])
-        try:
-            writer._create_arrays(metadata, config)
-            writer._save_about()
-        except BaseException as error:
-            # Half a record would be found, and said to be damaged, by whoever reads the folder.
-            shutil.rmtree(path, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise _not_written(Path(config.out), error) from None
-            raise
-        return writer
+        import zarr
+
+        with _new_folder(config) as path:
+            group = zarr.create_group(path / "samples.zarr", overwrite=True)
+            shape = config.epochs, len(metadata)
+            # Where epochs are short, time counts; where all samples are seen, room does.
+            level = 7 if config.budget > LARGE_BUDGET else 3
+            for name in SAMPLE_ARRAYS:
+                create_array(group, name, shape, (1, len(metadata)), level)
+            for name, column in metadata.items():
+                write_column(group, str(name), column)
+            write_about(path, about)
+        return cls(path, about, [])
 
     @classmethod
     def reopen(cls, path: Path | str, epochs: int) -> "RecordWriter":
@@ -115,8 +115,7 @@ class RecordWriter:
         from budgetlab.records.reader import open_record
 
         record = open_record(path)
-        rows = _exact_rows(record.path / "epochs.csv") if len(record.epochs) else []
-        return cls(record.path, dict(record.about), rows[:epochs])
+        return cls(record.path, dict(record.about), record.epochs.to_dict("records")[:epochs])
 
     def append_epoch(self, row: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Add one epoch.
@@ -142,15 +141,13 @@ class RecordWriter:
         # description of every array anew each epoch, which a kill may leave of different lengths,
         # and takes three times as long (23 ms against 6 for 10,000 samples).
         position = len(self.epochs)
-        if {"p_y", "loss"} <= arrays.keys():
-            arrays = arrays | {"p_y": without_implied(arrays["p_y"], arrays["loss"])}
-        for name, values in arrays.items():
+        for name, values in compact(arrays).items():
             if name not in self._opened:
                 self._opened[name] = zarr.open_array(self.path / "samples.zarr" / name, mode="r+")
             array = self._opened[name]
             if position >= array.shape[0]:
                 array.resize((position + 1, array.shape[1]))
-            array[position] = _compact(name, values)
+            array[position] = values
         # The row comes last: a reader trusts as many epochs as there are rows.
         epochs = [*self.epochs, {name: row.get(name, np.nan) for name in EPOCH_COLUMNS}]
         table = pd.DataFrame(epochs, columns=list(EPOCH_COLUMNS))
@@ -162,7 +159,7 @@ class RecordWriter:
         self.about |= {"status": status, "message": message, "updated": _now()}
         if summary is not None:
             self.about["summary"] = summary
-        self._save_about()
+        write_about(self.path, self.about)
 
     def save_state(self, content: bytes) -> None:
         """Keep what resuming needs (bytes of ``torch.save``)."""
@@ -180,30 +177,11 @@ class RecordWriter:
         """Keep what was predicted for the test samples: ``label``, ``predicted``, metadata."""
         write_atomically(self.path / "predictions.npz", pack_table(table))
 
-    def _save_about(self) -> None:
-        text = json.dumps(plain(self.about), indent=1, allow_nan=False)
-        write_atomically(self.path / "record.json", text.encode())
 
-    def _create_arrays(self, metadata: pd.DataFrame, config: RunConfig) -> None:
-        import zarr
-
-        group = zarr.create_group(self.path / "samples.zarr", overwrite=True)
-        count = len(metadata)
-        # Where epochs are short, time counts; where all samples are seen, room does.
-        level = 7 if config.budget > LARGE_BUDGET else 3
-        for name, (dtype, missing, meaning) in SAMPLE_ARRAYS.items():
-            group.create_array(
-                name,
-                shape=(config.epochs, count),
-                chunks=(1, max(count, 1)),
-                dtype=dtype,
-                fill_value=missing,
-                compressors=packing(np.dtype(dtype).itemsize * count, level),
-                dimension_names=("epoch", "sample"),
-                attributes={"description": meaning},
-            )
-        for name, column in metadata.items():
-            write_column(group, str(name), column)
+def write_about(path: Path, about: dict[str, Any]) -> None:
+    """Write ``record.json``."""
+    text = json.dumps(plain(about), indent=1, allow_nan=False)
+    write_atomically(path / "record.json", text.encode())
 
 
 def pack_thumbnails(indices: np.ndarray, images: np.ndarray) -> bytes:
@@ -215,8 +193,6 @@ def pack_thumbnails(indices: np.ndarray, images: np.ndarray) -> bytes:
 
 def copy_unfinished(record: "Record", config: RunConfig, state: bytes) -> Path:
     """Copy a record as that of another run, not finished yet, which goes on from ``state``."""
-    out = Path(config.out)
-    path = _new_folder(out, config.folder_name)
     about = record.about | {
         "id": config.id,
         "config": config.to_dict(),
@@ -224,54 +200,41 @@ def copy_unfinished(record: "Record", config: RunConfig, state: bytes) -> Path:
         "message": "extended; resume to go on",
         "updated": _now(),
     }
-    try:
+    with _new_folder(config) as path:
         # Links stay links, which whoever reads the copy refuses.
         shutil.copytree(record.path / "samples.zarr", path / "samples.zarr", symlinks=True)
         shutil.copy2(record.path / "epochs.csv", path / "epochs.csv", follow_symlinks=False)
-        writer = RecordWriter(path, about, [])
-        writer.save_state(state)
-        writer._save_about()
-    except BaseException as error:
-        shutil.rmtree(path, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise _not_written(out, error) from None
-        raise
+        RecordWriter(path, about, []).save_state(state)
+        write_about(path, about)
     return path
 
 
-def _compact(name: str, values: np.ndarray) -> np.ndarray:
-    dtype = SAMPLE_ARRAYS[name][0]
-    if name == "loss":
-        return round_loss(values.astype(np.float32))
-    if dtype == "float32":
-        return round_mantissa(values.astype(np.float32))
-    limits = np.iinfo(dtype)
-    return np.clip(values, limits.min, limits.max).astype(dtype)
+@contextmanager
+def _new_folder(config: RunConfig) -> Iterator[Path]:
+    """Make the folder of a new record; nothing is left behind where filling it fails.
 
-
-def _exact_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a table as they were written: pandas before 3 may change the last digit."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {name: int(text) if text.isdigit() else float(text or "nan") for name, text in row.items()}
-        for row in rows
-    ]
-
-
-def _new_folder(out: Path, name: str) -> Path:
-    for number in range(1, 10_000):
-        path = out / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            if not out.is_dir():
-                raise InputError(f"out '{out}' is a file: give a folder") from None
-            continue
-        except OSError as error:
+    Half a record would be found, and said to be damaged, by whoever reads the folder.
+    """
+    out, made = Path(config.out), None
+    try:
+        for number in range(1, 10_000):
+            path = out / (config.folder_name + (f"-{number}" if number > 1 else ""))
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if not out.is_dir():
+                    raise
+            else:
+                made = path
+                yield made
+                return
+        raise InputError(f"out '{out}' holds 10,000 records of this run: give another folder")
+    except BaseException as error:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        if isinstance(error, OSError):
             raise _not_written(out, error) from None
-        return path
-    raise InputError(f"out '{out}' holds 10,000 records of this run: give another folder")
+        raise
 
 
 def _not_written(out: Path, error: OSError) -> InputError | RunError:

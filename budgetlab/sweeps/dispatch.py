@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
-from budgetlab.records.lock import holder, is_held, lock_of
+from budgetlab.records.safety import holder, is_held, lock_of
 from budgetlab.sweeps.trials import (
     ASK_SECONDS,
     Job,

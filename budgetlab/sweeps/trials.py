@@ -17,7 +17,7 @@ import pandas as pd
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 from budgetlab.records import Record
-from budgetlab.records.lock import InUse, hold, is_held, lock_of
+from budgetlab.records.safety import InUse, hold, is_held, lock_of
 from budgetlab.sweeps.grid import data_key, planned_cost
 
 if TYPE_CHECKING:

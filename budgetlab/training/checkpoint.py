@@ -24,8 +24,7 @@ from budgetlab.data import Dataset
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.records import open_record
-from budgetlab.records.lock import hold_record
-from budgetlab.records.safety import check_stored, own_file
+from budgetlab.records.safety import check_stored, hold_record, own_file
 from budgetlab.records.writer import copy_unfinished
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from budgetlab import augment, custom_models, data, models, samplers
 from budgetlab.budget import SCHEDULES
 from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
-from budgetlab.data.samples import fingerprint
-from budgetlab.data.sources import SHAPES_TEST_BEFORE
+from budgetlab.data.builtin import SHAPES_TEST_BEFORE
+from budgetlab.data.dataset import fingerprint
 from budgetlab.errors import InputError, known
 from budgetlab.records import Record
 

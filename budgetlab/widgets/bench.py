@@ -38,7 +38,7 @@ class TrainingBench(Trainer):
     records
         Runs to show from the start: records, or folders that hold some.
     splits
-        Data of your own, as from :func:`budgetlab.data.from_torch`; the data controls are off.
+        Data of your own, as from :func:`budgetlab.Splits.of`; the data controls are off.
     model
         Name of a network, or one of your own, or a function that builds one.
     preset

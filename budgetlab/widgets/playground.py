@@ -9,7 +9,7 @@ import ipywidgets as W
 
 from budgetlab import plots, samplers
 from budgetlab.config import RunConfig
-from budgetlab.data.points import PROBLEMS
+from budgetlab.data.builtin import PROBLEMS
 from budgetlab.explore.points import Frame, PointRun, frame_of, grid_of
 from budgetlab.training import Run, load_data
 from budgetlab.widgets.background import Pace, Player, Session, Trainer
@@ -34,7 +34,7 @@ class SamplerPlayground(Trainer):
     methods
         The two methods.
     problem
-        One of :data:`budgetlab.data.points.PROBLEMS`.
+        One of :data:`budgetlab.data.builtin.PROBLEMS`.
     name
         A playground created again under the same name replaces the one before.
     **settings

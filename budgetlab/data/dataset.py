@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,21 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from budgetlab.data.changes import stratified
-from budgetlab.data.encoding import encode_labels, read_dataset
-from budgetlab.data.intake import Intake
 from budgetlab.errors import InputError, counted, few
 from budgetlab.seeds import numpy_generator
 
-__all__ = [
-    "Dataset",
-    "Splits",
-    "channel_statistics",
-    "fingerprint",
-    "keeps_label",
-    "make_samples",
-    "with_truth",
-]
+if TYPE_CHECKING:
+    from budgetlab.data.load import Intake
+
+__all__ = ["Choose", "Dataset", "Source", "Splits", "channel_statistics", "fingerprint",
+           "keeps_label", "make_samples", "of_each_class", "split_off_test",
+           "stratified"]  # fmt: skip
 
 DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 
@@ -38,7 +32,7 @@ class Dataset:
     Attributes
     ----------
     x
-        Images, uint8 ``[N, C, H, W]``; or points, float32 ``[N, 2]``.
+        Images, uint8 ``[N, C, H, W]``; or points, float32 ``[N, features]``.
     y
         The label that is trained on, int64 ``[N]``.
     classes
@@ -78,6 +72,12 @@ class Dataset:
         """Shape of one sample: ``(C, H, W)``, or ``(2,)`` for points."""
         return tuple(self.x.shape[1:])
 
+    @property
+    def origins(self) -> np.ndarray:
+        """Where samples come from: their origin, or the position in the source as a text."""
+        known = self.metadata
+        return known.get("origin", known["index"].astype(str)).to_numpy()
+
     @classmethod
     def from_dataset(
         cls,
@@ -93,7 +93,7 @@ class Dataset:
         ----------
         dataset
             Map-style, with items ``(sample, label)``, or dicts, as
-            :func:`budgetlab.data.encoding.read_dataset` takes them: PIL images, uint8, or
+            :func:`budgetlab.data.arrays.read_dataset` takes them: PIL images, uint8, or
             floats in [0, 1]; all of one size, without augmentation or normalisation.
         classes
             Names; by default ``dataset.classes``, else the labels that occur.
@@ -111,9 +111,10 @@ class Dataset:
             ``torch.utils.data.Subset`` takes. Mean and standard deviation are those of
             these samples.
         """
+        from budgetlab.data.arrays import read_dataset, with_truth
+
         x, y, names = read_dataset(dataset, classes)
-        mean, std = channel_statistics(x)
-        samples = make_samples(x, y, names, mean=mean, std=std, flip=flip)
+        samples = make_samples(x, y, names, flip=flip)
         samples.metadata["origin"] = [str(number) for number in range(len(y))]
         return samples if true_label is None else with_truth(samples, true_label)
 
@@ -137,8 +138,46 @@ class Dataset:
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
 
+# From the split, its labels [N], origins [N] and class names to new labels [M] and the
+# positions [M] of the samples that are kept.
+Choose = Callable[[str, np.ndarray, np.ndarray, Sequence[str]], tuple[np.ndarray, np.ndarray]]
+
+
+class _HasParts:
+    train: Dataset
+    val: Dataset | None
+    test: Dataset
+
+    @property
+    def parts(self) -> dict[str, Dataset]:
+        """The splits that there are, by name."""
+        given = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: part for name, part in given.items() if part is not None}
+
+
 @dataclass(frozen=True)
-class Splits:
+class Source(_HasParts):
+    """Splits before they are changed, and what only the reader of the files knows.
+
+    ``chosen``: samples were picked already, before they were read. ``where`` each split was
+    found; files of other endings by their number (``not_read``); images that cannot be used
+    (``skipped``); how pixels were scaled; whether they were cut to squares; oddities.
+    """
+
+    train: Dataset
+    test: Dataset
+    val: Dataset | None = None
+    chosen: bool = False
+    where: dict[str, str] = field(default_factory=dict)
+    not_read: dict[str, int] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    scale: str = ""
+    cut: bool = False
+    odd: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Splits(_HasParts):
     """A loaded data set.
 
     Attributes
@@ -167,7 +206,7 @@ class Splits:
     fingerprint: str
     skipped: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    intake: Intake | None = None
+    intake: "Intake | None" = None
 
     def __repr__(self) -> str:
         val = f" + {len(self.val):,} val" if self.val is not None else ""
@@ -214,14 +253,14 @@ class Splits:
             If the parts have other shapes or classes, or one is empty.
         """
         if test is None:
-            y = train.y.cpu().numpy()
-            held = stratified(y, round(len(y) / 5), numpy_generator(seed, "split"))
-            train, test = train.select(np.setdiff1d(np.arange(len(y)), held)), train.select(held)
+            rest, held = split_off_test(train.y.cpu().numpy(), seed)
+            train, test = train.select(rest), train.select(held)
         test = _with_classes(test, train.classes)
         val = None if val is None else _with_classes(val, train.classes)
         if len(train.classes) < 2:
             raise InputError(f"'{name}' has one class only, '{train.classes[0]}': give more")
-        for part in (train, test, *([val] if val is not None else [])):
+        splits = cls(name, train, val, test, "")
+        for part in splits.parts.values():
             if not len(part):
                 raise InputError(f"'{name}' has too few samples for training and testing: add some")
             if part.sample_shape != train.sample_shape or part.classes != train.classes:
@@ -230,7 +269,7 @@ class Splits:
                     f"{few(part.classes)} beside {train.sample_shape} in {few(train.classes)}; "
                     "give the same shape and classes= to all"
                 )
-        return cls(name, train, val, test, fingerprint(train, test))
+        return replace(splits, fingerprint=fingerprint(train, test))
 
 
 def _with_classes(samples: Dataset, classes: tuple[str, ...]) -> Dataset:
@@ -246,65 +285,57 @@ def make_samples(
     y: np.ndarray | Tensor,
     classes: Sequence[str],
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
     flip: bool,
-    metadata: pd.DataFrame | None = None,
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     index: np.ndarray | None = None,
     true: bool = False,
 ) -> Dataset:
     """Put arrays together as samples, with the metadata all data has.
 
     ``index`` is their position in the source, by default from 0 on; ``true`` says that all
-    labels are known to be right.
+    labels are known to be right; ``statistics``, mean and deviation, are by default their own.
     """
     labels = torch.as_tensor(y, dtype=torch.int64)
     known = pd.DataFrame({"index": np.arange(len(labels)) if index is None else np.array(index)})
     if true:
-        known["true_label"] = labels.numpy().copy()
-        known["is_noisy"] = False
-    if metadata is not None:
-        known = pd.concat([known, metadata], axis=1)
+        known = known.assign(true_label=labels.numpy().copy(), is_noisy=False)
+    known = known.assign(**(metadata or {}))
+    mean, std = statistics or channel_statistics(np.asarray(x))
     names = tuple(str(name) for name in classes)
-    statistics = tuple(map(float, mean)), tuple(map(float, std))
-    return Dataset(torch.as_tensor(x), labels, names, known, *statistics, flip)
+    return Dataset(torch.as_tensor(x), labels, names, known, tuple(map(float, mean)),
+                   tuple(map(float, std)), flip)  # fmt: skip
 
 
-def with_truth(samples: Dataset, true_label: Sequence[int | str | None]) -> Dataset:
-    """Add what the right labels are, as far as it is known.
+def stratified(y: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Pick ``count`` positions of labels ``[N]``, int64 and ascending; each class at its share.
 
-    Parameters
-    ----------
-    samples
-        The samples, with the labels that are trained on.
-    true_label
-        Number or name of the right class of each, ``[N]``; None or NaN where nobody knows.
-
-    Raises
-    ------
-    InputError
-        If there is not one for each sample, or one is no class.
+    Shares are rounded by largest remainder, so that exactly ``count`` are picked;
+    equal remainders go to classes drawn at random.
     """
-    if len(true_label) != len(samples):
-        raise InputError(
-            f"true_label has {len(true_label)} entries for {len(samples)} samples: give one each"
-        )
-    given = pd.Series(list(true_label), dtype=object)
-    known = given.notna().to_numpy()
-    values: Any = given[known].tolist()
-    if not all(isinstance(value, str) for value in values):
-        values = np.array(values, float)
-    encoded, _, _ = encode_labels({"true_label": values}, samples.classes, keep_all=True)
-    y = samples.y.cpu().numpy()
-    true = pd.array(np.zeros(len(y), np.int64), dtype="Int64")
-    true[:] = pd.NA
-    true[known] = encoded["true_label"]
-    wrong = true != y
-    columns = {"true_label": true, "is_noisy": wrong}
-    if known.all():
-        # What is known of all is as it is for drawn data.
-        columns = {"true_label": true.astype(np.int64), "is_noisy": wrong.astype(bool)}
-    return replace(samples, metadata=samples.metadata.assign(**columns))
+    if not 0 <= count <= len(y):
+        raise InputError(f"cannot pick {count} of {len(y)} samples: give 0 to {len(y)}")
+    if count == 0:
+        return np.empty(0, np.int64)
+    labels, sizes = np.unique(y, return_counts=True)
+    quota, remainder = np.divmod(sizes * count, len(y))
+    order = generator.permutation(len(labels))
+    first = order[np.argsort(-remainder[order], kind="stable")]
+    quota[first[: count - quota.sum()]] += 1
+    return of_each_class(y, quota, generator)
+
+
+def of_each_class(y: np.ndarray, sizes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Positions, ascending, of so many of each class that occurs."""
+    chosen = [generator.permutation(np.flatnonzero(y == label))[:size]
+              for label, size in zip(np.unique(y), sizes, strict=True)]  # fmt: skip
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def split_off_test(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions for training and, every class at its share, a fifth for testing."""
+    held = stratified(y, round(0.2 * len(y)), numpy_generator(seed, "split"))
+    return np.setdiff1d(np.arange(len(y)), held), held
 
 
 def keeps_label(classes: Sequence[str]) -> bool:

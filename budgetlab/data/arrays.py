@@ -1,39 +1,44 @@
-"""Samples and labels as people have them, as arrays of the kit: checked, never guessed at."""
+"""Samples and labels as people have them, in memory or an npz file: checked, never guessed at."""
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from budgetlab.errors import InputError, counted, few
-from budgetlab.records.safety import require_memory
+from budgetlab.data.dataset import Dataset, Source, keeps_label, make_samples, split_off_test
+from budgetlab.errors import InputError, counted, few, one_line
+from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
 
-__all__ = ["as_samples", "encode_labels", "read_dataset"]
+__all__ = ["LABEL_KEYS", "as_samples", "encode_labels", "npz", "read_dataset", "with_truth"]
 
 # Under which names the items of Hugging Face data sets hold samples and labels.
 SAMPLE_KEYS = ("image", "img", "pixel_values", "x", "features")
 LABEL_KEYS = ("label", "labels", "y", "target", "targets", "fine_label")
+# What the arrays of a file may be called: as here, as in those of Keras, and of MedMNIST.
+CALLED = {
+    "x": ("x", "X", "x_train", "X_train", "train_images", "images", "data"),
+    "y": ("y", "Y", "y_train", "Y_train", "train_labels", "labels", "targets"),
+    "x_test": ("x_test", "X_test", "test_images"),
+    "y_test": ("y_test", "Y_test", "test_labels"),
+    "x_val": ("x_val", "X_val", "val_images"),
+    "y_val": ("y_val", "Y_val", "val_labels"),
+    "classes": ("classes", "class_names"),
+}
+NPZ_SPLITS = {"train": ("x", "y"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
 
 
 def as_samples(x: np.ndarray, where: Callable[[int], str], channels_first: bool) -> np.ndarray:
     """Bring images or vectors into the form that is trained on.
 
-    Parameters
-    ----------
-    x
-        ``[N, ...]``: uint8 or floats in [0, 1] of ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]``
-        with C of 1 or 3; or float vectors ``[D]``.
-    where
-        Name of a sample by its number, for the message.
-    channels_first
-        Whether ``[H, W, C]`` is ruled out.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 ``[N, C, H, W]`` or float32 ``[N, D]``.
+    From ``[N, ...]``, uint8 or floats in [0, 1] of ``[H, W]``, ``[C, H, W]`` or, unless channels
+    come first, ``[H, W, C]``, with C of 1 or 3, to uint8 ``[N, C, H, W]``; or from float vectors to
+    float32 ``[N, D]``. ``where`` names a sample by its number, for the message.
     """
     if x.ndim == 2 and x.dtype.kind == "f":
         with np.errstate(over="ignore"):
@@ -87,8 +92,8 @@ def encode_labels(
     Returns
     -------
     encoded, classes, odd
-        int64 ``[N]`` by name; names of the classes, which are the ones that occur in the
-        training set, in the order of their labels; sentences on what looks odd.
+        int64 ``[N]`` by name; the classes that occur in the training set, in the order of their
+        labels; sentences on what looks odd.
 
     Raises
     ------
@@ -199,9 +204,7 @@ def read_dataset(
     dataset
         With ``len()`` and items ``(sample, label)``, or dicts such as ``{"image": ...,
         "label": ...}``; what more an item holds is passed over. A sample is a PIL image, an
-        array uint8 ``[H, W]`` or ``[H, W, C]``, a tensor uint8 ``[C, H, W]``, a float tensor
-        or array ``[C, H, W]`` or ``[H, W, C]`` with values in [0, 1], or floats
-        ``[features]``. C is 1 or 3. A label is a whole number or a text.
+        array or tensor as for :func:`as_samples`; a label is a whole number or a text.
     classes
         Names of the classes; by default ``dataset.classes``, also inside a ``Subset``, or
         those that a Hugging Face data set has; else the labels that occur.
@@ -210,11 +213,6 @@ def read_dataset(
     -------
     x, y, classes
         uint8 ``[N, C, H, W]`` or float32 ``[N, features]``; int64 ``[N]``; names.
-
-    Raises
-    ------
-    InputError
-        If an item cannot be used; the message says which and why.
     """
     size = len(dataset) if hasattr(dataset, "__len__") else 0
     if not size or not hasattr(dataset, "__getitem__"):
@@ -283,3 +281,117 @@ def _names(dataset: Any, classes: Sequence[str] | None) -> list[str] | None:
             given = next((getattr(one, "names", None) for one in known), None)
         inner = getattr(inner, "dataset", None)
     return None if given is None else [str(name) for name in given]
+
+
+def with_truth(samples: Dataset, true_label: Sequence[int | str | None]) -> Dataset:
+    """Add the number or name of the right class of each; None or NaN where nobody knows."""
+    if len(true_label) != len(samples):
+        raise InputError(
+            f"true_label has {len(true_label)} entries for {len(samples)} samples: give one each"
+        )
+    given = pd.Series(list(true_label), dtype=object)
+    known = given.notna().to_numpy()
+    values: Any = given[known].tolist()
+    if not all(isinstance(value, str) for value in values):
+        values = np.array(values, float)
+    encoded, _, _ = encode_labels({"true_label": values}, samples.classes, keep_all=True)
+    true = pd.array([pd.NA] * len(given), dtype="Int64")
+    true[known] = encoded["true_label"]
+    wrong = true != samples.y.cpu().numpy()
+    if known.all():
+        # What is known of all is as it is for drawn data.
+        true, wrong = true.astype(np.int64), wrong.astype(bool)
+    metadata = samples.metadata.assign(true_label=true, is_noisy=wrong)
+    return replace(samples, metadata=metadata)
+
+
+def npz(path: str, seed: int, **_: Any) -> Source:
+    """Arrays ``x`` and ``y``, and if there are ``x_test``, ``y_test``, ``classes``.
+
+    ``x`` is as for :func:`as_samples`, where channels are last if the last axis is 1 or 3 long;
+    ``y`` as for :func:`encode_labels`; the classes are those that occur. Without ``x_test`` a fifth
+    is held out, every class at its share; ``x_val`` and ``y_val`` are for validation. No pickle is
+    loaded, and sizes are checked in the headers before anything is read. The metadata has
+    ``origin``, such as ``x[17]``.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"there is no file '{path}': give the path of an npz file")
+    called, arrays = _read(file)
+    parts = {part: names for part, names in NPZ_SPLITS.items() if part == "train" or
+             {*names} & arrays.keys()}  # fmt: skip
+    for name in (name for names in parts.values() for name in names):
+        if name not in arrays:
+            with zipfile.ZipFile(file) as archive:
+                there = [one_line(one.removesuffix(".npy"), 40) for one in archive.namelist()[:20]]
+            raise InputError(
+                f"'{path}' has no array {name}: it has {', '.join(there) or 'none'}, and "
+                f"{' or '.join(CALLED[name][:3])} is asked for"
+            )
+    labels = {called[y]: arrays[y] for _, y in parts.values()}
+    given = arrays["classes"].reshape(-1).tolist() if "classes" in arrays else None
+    try:
+        encoded, classes, odd = encode_labels(labels, given)
+    except InputError as error:
+        raise InputError(f"in '{path}' {error}") from None
+    if len(classes) < 2 and len(arrays["y"]):
+        raise InputError(f"'{path}' has one class only, '{classes[0]}': at least two are needed")
+    xs = {part: _images(path, called[x], arrays[x], len(arrays[y]))
+          for part, (x, y) in parts.items()}  # fmt: skip
+    for part, x in xs.items():
+        if x.shape[1:] != xs["train"].shape[1:]:
+            raise InputError(
+                f"{parts[part][0]} of '{path}' has images of another shape than x: {x.shape[1:]} "
+                f"and {xs['train'].shape[1:]} must be the same"
+            )
+    rows = {part: np.arange(len(x)) for part, x in xs.items()}
+    where = {part: called[x] for part, (x, _) in parts.items()}
+    if "test" not in parts:
+        rows["train"], rows["test"] = split_off_test(encoded[called["y"]], seed)
+        parts["test"], xs["test"] = parts["train"], xs["train"]
+        where["test"] = f"a fifth of {called['x']}, held out"
+    if not all(len(chosen) for chosen in rows.values()):
+        raise InputError(f"'{path}' has too few images for training and testing: add some")
+    flip, statistics = given is None or keeps_label(classes), None
+    made: dict[str, Dataset] = {}
+    for part in sorted(rows, key=["train", "val", "test"].index):
+        chosen, (x, y) = rows[part], parts[part]
+        origin = [f"{called[x]}[{row}]" for row in chosen]
+        made[part] = make_samples(
+            xs[part][chosen], encoded[called[y]][chosen], classes, statistics=statistics, flip=flip,
+            index=chosen, metadata={"origin": origin},
+        )  # fmt: skip
+        statistics = made["train"].mean, made["train"].std
+    scale = "floats in [0, 1] as 0 to 255" if arrays["x"].dtype.kind == "f" else "as they are"
+    return Source(**made, where=where, scale=scale if xs["train"].ndim == 4 else "", odd=odd)
+
+
+def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """What each array is called in the file, and the arrays."""
+    every = [name for names in CALLED.values() for name in names]
+    try:
+        arrays = read_npz(file, every, "give fewer or smaller images")
+    except InputError:
+        raise
+    except DAMAGED_ARCHIVE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"'{file}' cannot be read ({one_line(reason, 200)}): save it with "
+            "numpy.savez(path, x=x, y=y)"
+        ) from error
+    called = {}
+    for role, names in CALLED.items():
+        there = [name for name in names if name in arrays]
+        if len(there) > 1:
+            raise InputError(f"'{file}' has both {' and '.join(there)}: leave one of them")
+        called[role] = there[0] if there else role
+    return called, {role: arrays[name] for role, name in called.items() if name in arrays}
+
+
+def _images(path: str, name: str, x: np.ndarray, labels: int) -> np.ndarray:
+    if x.ndim and len(x) != labels:
+        raise InputError(
+            f"{name} of '{path}' has {counted(len(x), 'image')} and {counted(labels, 'label')}: "
+            "give one label an image"
+        )
+    return as_samples(x, lambda row: f"{name}[{row}] of '{path}'", channels_first=False)
