@@ -22,8 +22,7 @@ from budgetlab.errors import InputError, RunError
 from budgetlab.records import find_records, open_record, safety
 from budgetlab.records.safety import hold, is_held
 from budgetlab.sweeps import product
-from budgetlab.sweeps.grid import planned_cost
-from budgetlab.sweeps.trials import find_record, lock_path
+from budgetlab.sweeps.grid import find_record, lock_path, planned_cost
 from budgetlab.training import Run
 
 

@@ -24,7 +24,7 @@ from budgetlab.records import find_records, open_record
 from budgetlab.records.safety import holder, is_held
 from budgetlab.sweeps import dispatch
 from budgetlab.sweeps.dispatch import Processes, slots_for
-from budgetlab.sweeps.trials import lock_path
+from budgetlab.sweeps.grid import lock_path
 
 LONG, ENDLESS = 25, 20_000
 ONE_THREAD = {"env": os.environ | {"OMP_NUM_THREADS": "1"}}

@@ -1,214 +1,191 @@
-"""Where the runs of a sweep are trained, and handing them out: here, in processes, on a cluster."""
+"""Where a run is trained - here, in processes of this machine, on a cluster - and how it is."""
 
 import contextlib
 import importlib
 import os
 import signal
 import sys
+import threading
 import time
-import uuid
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    wait,
-)
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
-from budgetlab.records.safety import holder, is_held, lock_of
-from budgetlab.sweeps.trials import (
-    ASK_SECONDS,
-    Job,
-    Outcome,
-    RunIndex,
-    Trial,
-    lock_path,
-    train_one,
-)
+from budgetlab.records.safety import InUse, hold, is_held, lock_of
+from budgetlab.sweeps.grid import data_key, find_record, lock_path, summary_of
 
 if TYPE_CHECKING:
+    from budgetlab.data import Splits
     from budgetlab.training import Run
 
-__all__ = ["Dispatcher", "InProcess", "Processes", "connect", "processes", "slots_for"]
+__all__ = ["ASK_SECONDS", "InProcess", "Job", "Outcome", "Processes", "check_places", "packed",
+           "place", "reason", "slots_for", "train_one"]  # fmt: skip
 
-BAR = "{percentage:3.0f}% |{bar:30}| {elapsed} gone, about {remaining} left{postfix}"
+ASK_SECONDS = 1.0
 CONNECT_SECONDS = 10
 # Processes that have nothing to do end after this time and give their memory back.
 IDLE_SECONDS = 300
-POLL_SECONDS = 1.0
-STOP_SECONDS = 120.0
-# A run that takes its worker with it would do so for ever.
-MOST_LOST = 2
+
+# Networks get their weights from torch's one global generator, and threads would share
+# the cores: a process trains one run at a time, however many threads call it.
+_one_at_a_time = threading.Lock()
+_loaded: dict[tuple, "Splits"] = {}
 
 
-class Dispatcher:
-    """Hands runs to an executor and takes them back, for the length of one iteration.
+@dataclass(frozen=True)
+class Outcome:
+    """How the training of a run ended.
 
-    An executor with an attribute ``slots`` has no more calls than that under way.
+    ``status`` is ``finished``, ``failed``, ``stopped``, or ``busy``: another process is training
+    it. ``how`` is ``trained`` from the start, ``resumed``, or ``kept`` as it was found; ``message``
+    why it failed; ``summary`` as ``budgetlab train --json`` prints it, empty without a record.
     """
 
-    def __init__(self, trials: list[Trial], executor: Executor, progress: bool):
-        self._trials, self._executor = trials, executor
-        # A cluster that grows with what is asked of it must see all that is left.
-        self._slots = getattr(executor, "slots", sys.maxsize)
-        self._under_way: dict[Future, Trial] = {}
-        self._elsewhere: list[Trial] = []
-        self._next_look = 0.0
-        self._stop = Path(trials[0].run.out, ".sweep", f"stop-{uuid.uuid4().hex}")
-        # The average speed so far: runs end in bursts, which a moving average would follow.
-        self._bar = tqdm(
-            total=sum(one.cost for one in trials), initial=self._done(), bar_format=BAR,
-            smoothing=0, file=sys.stderr, disable=not progress,
-        )  # fmt: skip
+    status: str
+    how: str = ""
+    message: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
 
-    def __enter__(self) -> "Dispatcher":
+
+@dataclass(frozen=True)
+class Job:
+    """One run to train, and whether to try again what has failed before.
+
+    As soon as the file ``stop`` exists, the run stops: a file reaches every kind of executor,
+    threads, processes and other machines alike. ``methods`` are what :func:`packed` gives.
+    """
+
+    run: RunConfig
+    retry: bool
+    stop: Path
+    methods: bytes = b""
+
+
+class _Stop(KeyboardInterrupt):
+    """The sweep was asked to stop: the run ends as at an interrupt."""
+
+
+def train_one(job: Job, on_step: Callable[["Run"], None] | None = None) -> Outcome:
+    """Train a run that is not being trained elsewhere, from where it stands.
+
+    ``on_step`` is called after every step, in this process. Failures are outcomes too; only an
+    interrupt of this process is raised.
+    """
+    with _one_at_a_time:
+        if job.stop.exists():
+            return Outcome("stopped")
         try:
-            self._stop.parent.mkdir(parents=True, exist_ok=True)
+            with hold(lock_path(job.run)) as ours:
+                return _train(job, on_step) if ours else Outcome("busy")
         except OSError as error:
-            out = self._stop.parent.parent
-            raise InputError(
-                f"out '{out}' cannot be written ({error.strerror}): give another folder"
-            ) from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop what is under way, and wait until it has."""
-        self._bar.close()
-        if not self._under_way:
-            return
-        with contextlib.suppress(OSError):
-            self._stop.touch()
-        wait(self._under_way, 3 * ASK_SECONDS)
-        for future, one in self._under_way.items():
-            # What has begun must see the file before it is gone; the rest need not begin.
-            if not is_held(lock_path(one.run)):
-                future.cancel()
-        wait(self._under_way, STOP_SECONDS)
-        self._stop.unlink(missing_ok=True)
-
-    def train(self, due: list[Trial], retry: bool, methods: bytes) -> Iterator[Trial]:
-        """Train them all; yields each as it ends."""
-        todo = deque(due)
-        while todo or self._under_way or self._elsewhere:
-            while todo and len(self._under_way) < self._slots:
-                one = todo.popleft()
-                self._hand_out(one, Job(one.run, retry, self._stop, methods))
-            for one in self._take_back():
-                if one.status == "planned":
-                    todo.append(one)
-                else:
-                    yield one
-            todo.extend(self._freed())
-            self._look()
-
-    def _hand_out(self, one: Trial, job: Job) -> None:
-        one.status = "running"
-        if isinstance(self._executor, InProcess):
-            before, text = self._done() - one.done, f"{self._text()}: {one.name}"
-
-            def follow(run: "Run") -> None:
-                one.share = run.budget.share_spent(run.ledger)
-                self._show(before + one.cost * one.share, text)
-
-            future = self._executor.submit(train_one, job, follow)
-        else:
-            try:
-                future = self._executor.submit(train_one, job)
-            except Exception as error:
-                raise RunError(
-                    f"the executor takes no more runs ({_reason(error)}): start the sweep again "
-                    "to go on, what is finished is kept"
-                ) from error
-        self._under_way[future] = one
-
-    def _take_back(self) -> Iterator[Trial]:
-        """Runs that have ended, or must be handed out again (``planned``)."""
-        if not self._under_way:
-            return
-        for future in wait(self._under_way, POLL_SECONDS, FIRST_COMPLETED).done:
-            one = self._under_way.pop(future)
-            one.end(self._outcome(one, future))
-            if one.status == "busy":
-                one.status = "running"
-                self._elsewhere.append(one)
-                continue
-            if one.status == "failed" and not self._bar.disable:
-                tqdm.write(f"failed: {one.name}: {one.message}", file=sys.stderr)
-            yield one
-
-    def _outcome(self, one: Trial, future: Future) -> Outcome:
-        try:
-            return future.result()
-        except CancelledError as error:
-            # Not by us: the executor has lost its workers, or its scheduler.
-            raise RunError(
-                "the executor has given the runs up: start the sweep again to go on, what is "
-                "finished is kept"
-            ) from error
-        except Exception as error:
-            # No outcome: the worker itself was lost. train_one returns all other failures.
-            one.lost += 1
-            if one.lost < MOST_LOST:
-                return Outcome("planned")
-            times = f"its worker was lost {one.lost} times ({_reason(error)})"
-            return Outcome("failed", message=f"{times}: it may need more memory")
-
-    def _freed(self) -> list[Trial]:
-        """Runs that another sweep was training and has left, finished or not."""
-        if self._elsewhere and not self._under_way:
-            time.sleep(POLL_SECONDS)
-        index = RunIndex(one.run for one in self._elsewhere)
-        freed = [one for one in self._elsewhere if not index.is_under_way(one.run)]
-        self._elsewhere = [one for one in self._elsewhere if one not in freed]
-        return freed
-
-    def _look(self) -> None:
-        """See on disk how far the runs are that train elsewhere, and show it."""
-        began = time.monotonic()
-        if not self._bar.disable and began >= self._next_look:
-            waiting = [*self._under_way.values(), *self._elsewhere]
-            index = RunIndex(one.run for one in waiting)
-            for one in waiting:
-                one.follow(index.record(one.run))
-            # A thousand at a time take a while to read: most of the time is for the runs.
-            spent = time.monotonic() - began
-            self._next_look = began + max(POLL_SECONDS, 20 * spent)
-        self._show(self._done(), self._text())
-
-    def _done(self) -> float:
-        return sum(one.done for one in self._trials)
-
-    def _show(self, done: float, text: str) -> None:
-        if not self._bar.disable:
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(done - self._bar.n)
-
-    def _text(self) -> str:
-        finished = sum(one.status == "finished" for one in self._trials)
-        failed = sum(one.status == "failed" for one in self._trials)
-        text = f"{finished} of {len(self._trials)} runs" + (f", {failed} failed" * bool(failed))
-        if self._elsewhere:
-            one = self._elsewhere[0]
-            by = holder(lock_path(one.run)) or holder(lock_of(one.record or Path()))
-            text += (
-                f", {len(self._elsewhere)} trained by process {by.get('process', '?')} "
-                f"on {by.get('host', '?')}"
-            )
-        return text
+            reason = error.strerror or type(error).__name__
+            return Outcome("failed", message=f"out '{job.run.out}' cannot be used ({reason})")
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
+def _train(job: Job, on_step: Callable[["Run"], None] | None) -> Outcome:
+    from budgetlab.training import Run
+
+    # Looked up under the lock: another sweep may have finished it just now.
+    record, run = find_record(job.run), None
+    if record is not None:
+        if record.status == "finished" or (record.status == "failed" and not job.retry):
+            message = record.about.get("message", "")
+            return Outcome(record.status, "kept", message, summary_of(record))
+        if is_held(lock_of(record.path)):
+            return Outcome("busy", summary=summary_of(record))
+    try:
+        _unpack(job.methods)
+        splits = _load_once(job)
+        run = Run.resume(record.path, splits=splits) if record else Run(job.run, splits=splits)
+        run.on_step = _after_step(job.stop, on_step)
+        for _ in run:
+            pass
+        status, message = "finished", ""
+    except _Stop:
+        status, message = "stopped", ""
+    except InUse:
+        # By ``train`` or ``resume``, which began while the data was loaded.
+        return Outcome("busy")
+    except (InputError, RunError) as error:
+        status, message = "failed", str(error)
+    except Exception as error:
+        # Anything that a method of your own may raise: the other runs go on.
+        status, message = "failed", f"{type(error).__name__}: {error}"
+    how = "resumed" if record is not None else "trained"
+    return Outcome(status, how, message, run.summary(status) if run is not None else {})
+
+
+def _after_step(stop: Path, on_step: Callable[["Run"], None] | None) -> Callable[["Run"], None]:
+    asked = time.monotonic()
+
+    def after(run: "Run") -> None:
+        nonlocal asked
+        # Now and then: asking at each step would load a network folder.
+        if time.monotonic() - asked >= ASK_SECONDS:
+            asked = time.monotonic()
+            if stop.exists():
+                raise _Stop
+        if on_step is not None:
+            on_step(run)
+
+    return after
+
+
+def _load_once(job: Job) -> "Splits":
+    """Load the data of a run, or take that of the run before where it is the same."""
+    from budgetlab.training import load_data
+
+    # Known by the sweep too: a worker may outlive it, and files may change in between.
+    key = (job.stop, *data_key(job.run))
+    if key not in _loaded:
+        # One set at a time: they are large.
+        _loaded.clear()
+        # One process at a time downloads and fills the cache; the others then find it.
+        with contextlib.ExitStack() as stack:
+            # A folder that cannot be written to is only read.
+            with contextlib.suppress(OSError):
+                stack.enter_context(hold(Path(job.run.data_root) / ".load.lock", wait=True))
+            _loaded[key] = load_data(job.run, progress=False)
+    return _loaded[key]
+
+
+def packed(methods: Iterable[str]) -> bytes:
+    """Pack methods of your own for other processes, or say in an InputError what cannot be sent."""
+    import cloudpickle
+
+    from budgetlab import samplers
+
+    own = {name: samplers.lookup(name) for name in methods}
+    own = {k: kind for k, kind in own.items() if not kind.__module__.startswith("budgetlab.")}
+    known = {"__main__", *cloudpickle.list_registry_pickle_by_value()}
+    modules = [sys.modules[name] for name in {kind.__module__ for kind in own.values()} - known]
+    try:
+        # By what they are, not by their file, which may have changed since or not be there.
+        for module in modules:
+            cloudpickle.register_pickle_by_value(module)
+        return cloudpickle.dumps(own) if own else b""
+    except Exception as error:
+        raise InputError(
+            f"the methods {', '.join(own)} cannot be sent to another process ({error}): sweep "
+            "in this process, with workers=1"
+        ) from None
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _unpack(methods: bytes) -> None:
+    if methods:
+        import cloudpickle
+
+        from budgetlab import samplers
+
+        for name, kind in cloudpickle.loads(methods).items():
+            samplers.sampler(name)(kind)
 
 
 class InProcess(Executor):
@@ -227,14 +204,9 @@ class Processes(Executor):
     """A fixed number of processes of this machine, each with one thread and one GPU.
 
     Each is an executor of loky of its own: one that dies takes no other run with it, and is
-    replaced at the next call. They read their environment before torch is loaded there.
-
-    Parameters
-    ----------
-    slots
-        Number of processes; no more calls than this may be under way at once.
-    gpus
-        What ``CUDA_VISIBLE_DEVICES`` may name, given out in turn; empty to leave it.
+    replaced at the next call. They read their environment before torch is loaded there: ``gpus``
+    are what ``CUDA_VISIBLE_DEVICES`` may name, given out in turn. No more calls than ``slots`` may
+    be under way at once.
     """
 
     def __init__(self, slots: int, gpus: tuple[str, ...] = ()):
@@ -285,7 +257,6 @@ class Processes(Executor):
 
 
 def _prepare() -> None:
-    """Make a fresh process ready: one thread, no signals."""
     import torch
 
     torch.set_num_threads(1)
@@ -349,13 +320,7 @@ def visible_gpus() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def connect(address: str) -> Iterator[Executor]:
-    """Connect to the scheduler of a Dask cluster, and leave it running afterwards.
-
-    Raises
-    ------
-    InputError
-        If Dask is not installed or nothing answers at the address.
-    """
+    """Connect to the scheduler of a Dask cluster, and leave it running afterwards."""
     try:
         distributed = importlib.import_module("distributed")
     except ImportError:
@@ -365,12 +330,52 @@ def connect(address: str) -> Iterator[Executor]:
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"scheduler '{address}' does not answer ({reason}): give an address such as "
+            f"scheduler '{address}' does not answer ({reason(error)}): give an address such as "
             "tcp://host:8786"
         ) from None
     try:
         yield client.get_executor()
     finally:
         client.close()
+
+
+def reason(error: BaseException) -> str:
+    """First line of what an error says, or its kind."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def place(
+    executor: Executor | None, scheduler: str, workers: int | str, runs: list[RunConfig], keep: bool
+) -> Iterator[Executor]:
+    """Lend the executor that trains these runs; ``keep`` is as for :func:`processes`."""
+    with contextlib.ExitStack() as stack:
+        slots, gpus = slots_for(workers, runs)
+        if executor is not None:
+            yield executor
+        elif scheduler:
+            yield stack.enter_context(connect(scheduler))
+        elif slots > 1:
+            yield stack.enter_context(processes(slots, gpus, keep=keep))
+        else:
+            stack.callback(_loaded.clear)
+            yield InProcess()
+
+
+def check_places(executor: Executor | None, workers: int | str, scheduler: str) -> None:
+    """Refuse places to train at that do not exist, or several of them."""
+    whole = isinstance(workers, int) and not isinstance(workers, bool) and 0 <= workers <= 1024
+    if workers != "auto" and not whole:
+        raise InputError(
+            f"workers {workers!r} is not allowed: give a whole number in [1, 1024], or auto"
+        )
+    if executor is not None and not hasattr(executor, "submit"):
+        raise InputError(
+            f"executor {executor!r} is not allowed: give a concurrent.futures.Executor, or "
+            "distributed.Client(...).get_executor()"
+        )
+    given = {"executor": executor is not None, "workers": workers != 1, "scheduler": scheduler}
+    several = [name for name, is_given in given.items() if is_given]
+    if len(several) > 1:
+        raise InputError(f"{' and '.join(several)} cannot be combined: give one of them")

@@ -1,20 +1,29 @@
-"""From settings, some of them lists, to the runs of a grid; and what each will cost."""
+"""The runs of a sweep: from settings, some of them lists; what each costs, and how it stands."""
 
 import ast
+import contextlib
 import dataclasses
 import inspect
 import itertools
 import math
+import os
+import re
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from budgetlab import methods
 from budgetlab.config import DATA_FIELDS, PLACES, RunConfig
 from budgetlab.errors import InputError, unknown
+from budgetlab.records import Record
+from budgetlab.records.safety import is_held, lock_of
 
-__all__ = ["Grid", "Lists", "data_key", "names", "planned_cost", "product", "train_size",
-           "values_of", "varied", "with_known_names"]  # fmt: skip
+__all__ = ["FIELDS", "Grid", "Lists", "RunIndex", "Trial", "data_key", "find_record", "lock_path",
+           "names", "planned_cost", "product", "summary_of", "values_of", "varied"]  # fmt: skip
 
 Grid = Mapping[str, Any] | RunConfig | Iterable[Mapping[str, Any] | RunConfig]
 
@@ -27,8 +36,14 @@ FIELDS = tuple(RunConfig.__dataclass_fields__)
 SIZES = {"shapes": 10_000, "points": 1_000, "digits": 1_438, "cifar10": 50_000, "cifar100": 50_000,
          "svhn": 73_257, "mini-imagenet": 50_000}  # fmt: skip
 UNKNOWN_SIZE = 10_000
-# A look is the forward third of a step.
+# A forward pass is a third of a step.
 LOOK = 1 / 3
+
+RESULTS = ("record", "test_accuracy", "test_loss", "epochs", "steps", "trained_samples",
+           "looked_samples", "flops", "seconds")  # fmt: skip
+# Which record to trust where a run left several.
+PREFERENCE = ("finished", "running", "stopped", "failed")
+NUMBERED = re.compile(r"(.+-s\d+-[0-9a-f]{10})(-\d+)?")
 
 
 def product(
@@ -122,44 +137,24 @@ def _is_several(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
-def with_known_names(runs: Iterable[RunConfig]) -> list[RunConfig]:
-    """Return the runs with all names as they are registered, each run once.
-
-    Names that do not exist are refused here, before anything is trained.
-
-    Raises
-    ------
-    InputError
-        Names the value, the allowed ones and the nearest match.
-    """
-    from budgetlab.training.inputs import with_known_names as known
-
-    # A name in another case is the same run, and must not have another id.
-    return list(dict.fromkeys(known(run) for run in runs))
-
-
 def data_key(run: RunConfig) -> tuple:
     """Everything that decides the data of a run; runs that share it share the data."""
     return tuple(getattr(run, name) for name in ("data_root", *DATA_FIELDS))
 
 
-def train_size(run: RunConfig) -> int:
-    """About how many samples a run trains on; a guess for data of your own."""
-    known = SIZES.get(run.dataset.partition(":")[0], UNKNOWN_SIZE)
-    size = min(run.limit, known) if run.limit and known != UNKNOWN_SIZE else run.limit or known
-    return max(1, round(size * (1 - run.val_fraction)))
-
-
 def planned_cost(run: RunConfig) -> float:
-    """About how long a run takes, in samples trained on.
+    """About how long a run takes, in samples trained on; a guess for data of your own.
 
     ``share * epochs * samples * (1 + looking)``, with the share of the full run that the
     method spends. Looking counts where it comes on top of
     the budget, which is so when it is counted in iterations.
     """
+    known = SIZES.get(run.dataset.partition(":")[0], UNKNOWN_SIZE)
+    size = min(run.limit, known) if run.limit and known != UNKNOWN_SIZE else run.limit or known
+    samples = max(1, round(size * (1 - run.val_fraction)))
     method = methods.find(run.method)
     looking = LOOK * method.candidates(run) if run.budget_unit == "iterations" else 0.0
-    return method.share(run) * run.epochs * train_size(run) * (1 + looking)
+    return method.share(run) * run.epochs * samples * (1 + looking)
 
 
 def names(runs: list[RunConfig]) -> list[str]:
@@ -176,6 +171,134 @@ def varied(runs: Iterable[RunConfig]) -> list[str]:
     """Names of the settings in which runs differ."""
     runs = list(runs)
     return [name for name in FIELDS if len({getattr(run, name) for run in runs}) > 1]
+
+
+@dataclasses.dataclass(eq=False)
+class Trial:
+    """One run of a sweep; no two of a grid have the same name.
+
+    ``status`` is ``planned``, or what its record says: ``running``, ``finished``, ``stopped``,
+    ``failed``; ``how``, ``message`` and ``summary`` are as the worker said, ``share`` is what it
+    has spent of its budget, 0 to 1, and ``lost`` how often its worker was lost.
+    """
+
+    run: RunConfig
+    name: str
+    status: str = "planned"
+    how: str = ""
+    message: str = ""
+    summary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    share: float = 0.0
+    lost: int = 0
+
+    @cached_property
+    def cost(self) -> float:
+        """About what it costs, in samples trained on."""
+        return planned_cost(self.run)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do unless a failure is tried again."""
+        return self.status in ("finished", "failed")
+
+    @property
+    def done(self) -> float:
+        """Cost of what needs no more work."""
+        return self.cost * (1.0 if self.ended else self.share)
+
+    @property
+    def record(self) -> Path | None:
+        """Its record, if there is one."""
+        path = self.summary.get("record")
+        return Path(path) if path else None
+
+    def stand_as(self, record: Record | None) -> None:
+        """Stand as the record says, or as planned where there is none."""
+        if record is None:
+            self.status, self.message, self.summary, self.share = "planned", "", {}, 0.0
+            return
+        self.status, self.message = record.status, str(record.about.get("message", ""))
+        self.follow(record)
+
+    def follow(self, record: Record | None) -> None:
+        """See how far it is, while it is trained."""
+        if record is not None:
+            self.summary, self.share = summary_of(record), _share_done(record)
+
+    def mark(self, held: bool) -> None:
+        """Tell a run that is being trained from one that was cut off."""
+        if held:
+            self.status = "running"
+        elif self.status == "running":
+            self.status = "stopped"
+
+    def row(self, settings: Iterable[str]) -> dict[str, Any]:
+        """What it is, what came out, how it stands, and the named settings."""
+        names = ("method", "augmentation", "budget", "budget_unit", "seed", *settings)
+        about = {name: getattr(self.run, name) for name in names}
+        results = dict.fromkeys(RESULTS) | self.summary
+        state = {"status": self.status, "how": self.how, "message": self.message}
+        return {"id": self.run.id} | about | {"dataset": self.run.dataset_name} | results | state
+
+
+class RunIndex:
+    """Names of the folders under some ``out``, read once for many runs."""
+
+    def __init__(self, runs: Iterable[RunConfig]):
+        self._names: dict[tuple[str, str], list[str]] = {}
+        for out in {run.out for run in runs}:
+            # Not there yet; a file in its place is refused when the first record is made.
+            for name in os.listdir(out) if os.path.isdir(out) else ():
+                match = NUMBERED.fullmatch(name)
+                if match:
+                    self._names.setdefault((out, match[1]), []).append(name)
+
+    def _folders(self, run: RunConfig) -> list[Path]:
+        names = self._names.get((run.out, run.folder_name), [])
+        return [Path(run.out) / name for name in sorted(names)]
+
+    def record(self, run: RunConfig) -> Record | None:
+        """Return the record of a run, the best one where there are several."""
+        records = []
+        for folder in self._folders(run):
+            # What cannot be read is left alone.
+            with contextlib.suppress(InputError):
+                records.append(Record(folder))
+        known = [one for one in records
+                 if one.about.get("id") == run.id and one.status in PREFERENCE]  # fmt: skip
+        return min(known, key=lambda one: PREFERENCE.index(one.status), default=None)
+
+    def is_under_way(self, run: RunConfig) -> bool:
+        """Whether a run is being trained now, by a sweep or by ``train`` and ``resume``."""
+        locks = (lock_path(run), *map(lock_of, self._folders(run)))
+        return any(is_held(lock) for lock in locks)
+
+
+def find_record(run: RunConfig) -> Record | None:
+    """Return the record of one run as it is on disk now, if there is one."""
+    return RunIndex([run]).record(run)
+
+
+def lock_path(run: RunConfig) -> Path:
+    """Where the lock of a run lies: beside the records, one file a run."""
+    return Path(run.out) / ".sweep" / f"{run.folder_name}.lock"
+
+
+def summary_of(record: Record) -> dict[str, Any]:
+    """Return the summary of a record, with the place where it lies now."""
+    return record.summary | {"record": str(record.path), "status": record.status}
+
+
+def _share_done(record: Record) -> float:
+    """Share of the budget that the whole epochs of a record have spent, 0 to 1."""
+    if record.status == "finished":
+        return 1.0
+    try:
+        progress = record.epochs["progress"]
+    except InputError:
+        return 0.0
+    last = float(progress.iloc[-1]) if len(progress) else 0.0
+    return 0.0 if pd.isna(last) else min(max(last, 0.0), 1.0)
 
 
 def _explained() -> dict[str, str]:

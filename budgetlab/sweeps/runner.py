@@ -2,24 +2,36 @@
 
 import contextlib
 import os
-from collections import Counter
+import sys
+import time
+import uuid
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from concurrent.futures import ThreadPoolExecutor as Threads
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm.auto import tqdm
+
 from budgetlab import presets
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, counted
-from budgetlab.sweeps.dispatch import Dispatcher, InProcess, connect, processes, slots_for
-from budgetlab.sweeps.grid import FIELDS, Grid, names, product, varied, with_known_names
-from budgetlab.sweeps.trials import RunIndex, Trial, forget_data, packed
+from budgetlab.errors import InputError, RunError, counted
+from budgetlab.records.safety import holder, is_held, lock_of
+from budgetlab.sweeps import dispatch
+from budgetlab.sweeps.grid import FIELDS, Grid, RunIndex, Trial, lock_path, names, product, varied
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Sweep", "sweep"]
+
+BAR = "{percentage:3.0f}% |{bar:30}| {elapsed} gone, about {remaining} left{postfix}"
+POLL_SECONDS = 1.0
+STOP_SECONDS = 120.0
+# A run that takes its worker with it would do so for ever.
+MOST_LOST = 2
 
 
 def sweep(
@@ -33,7 +45,7 @@ def sweep(
     progress: bool = True,
     **settings: Any,
 ) -> "Sweep":
-    """Plan a sweep; iterate it, or call :meth:`Sweep.run`, to train.
+    """Plan a sweep; nothing is trained before it is iterated, or :meth:`Sweep.run` is called.
 
     Parameters
     ----------
@@ -60,29 +72,20 @@ def sweep(
     **settings
         Fields of :class:`budgetlab.RunConfig`, each one value or several.
 
-    Returns
-    -------
-    Sweep
-        Nothing is trained yet.
-
-    Raises
-    ------
-    InputError
-        If a name or value is not allowed.
-
     Examples
     --------
     >>> plan = bl.sweep(method=["unif-SGD", "p-SGD"], seed=range(3))  # doctest: +SKIP
     >>> for row in plan:  # doctest: +SKIP
     ...     print(row["method"], row["seed"], row["test_accuracy"])
     """
-    _check_places(executor, workers, scheduler)
-    base = presets.settings(preset) if preset else {}
-    runs = with_known_names(product(grid, base, **settings))
-    return Sweep(
-        runs, executor=executor, workers=workers, scheduler=scheduler, retry=retry,
-        progress=progress,
-    )  # fmt: skip
+    from budgetlab.training.inputs import with_known_names
+
+    dispatch.check_places(executor, workers, scheduler)
+    runs = product(grid, presets.settings(preset) if preset else {}, **settings)
+    # Names that do not exist are refused before anything is trained, and one in another case is
+    # the same run: it must not have another id.
+    runs = list(dict.fromkeys(map(with_known_names, runs)))
+    return Sweep(runs, (executor, scheduler, workers), retry=retry, progress=progress)
 
 
 class Sweep:
@@ -97,27 +100,20 @@ class Sweep:
     def __init__(
         self,
         runs: Iterable[RunConfig],
-        *,
-        executor: Executor | None = None,
-        workers: int | str = 1,
-        scheduler: str = "",
+        place: tuple[Executor | None, str, int | str] = (None, "", 1),
         retry: bool = False,
         progress: bool = True,
     ):
-        self.runs = list(runs)
+        self.runs, self.retry, self.progress, self._place = list(runs), retry, progress, place
+        executor, scheduler, _ = place
         if executor is not None or scheduler:
             # Another machine, or process, may have another current folder.
             self.runs = [
                 run.replace(out=os.path.abspath(run.out), data_root=os.path.abspath(run.data_root))
                 for run in self.runs
             ]
-        self.retry = retry
-        self.progress = progress
-        self._workers, self._scheduler, self._given = workers, scheduler, executor
-        here = not scheduler and (
-            isinstance(executor, ThreadPoolExecutor) or (executor is None and workers == 1)
-        )
-        self._methods = b"" if here else packed({run.method for run in self.runs})
+        here = isinstance(executor, Threads) or place == (None, "", 1)
+        self._methods = b"" if here else dispatch.packed({run.method for run in self.runs})
         self._varied = varied(self.runs)
         named = zip(self.runs, names(self.runs), strict=True)
         self._trials = [Trial(run, name) for run, name in named]
@@ -194,7 +190,7 @@ class Sweep:
         done = [one for one in self._trials if one.status == "finished"]
         seconds = sum(one.summary.get("seconds") or 0.0 for one in done)
         cost = sum(one.cost for one in done)
-        slots, _ = slots_for(self._workers, self.runs)
+        slots, _ = dispatch.slots_for(self._place[2], self.runs)
         return self.cost_left * seconds / cost / slots if cost else None
 
     def refresh(self, *, ended: bool = True) -> None:
@@ -231,7 +227,9 @@ class Sweep:
             return
         try:
             with (
-                self._executor(due) as executor,
+                dispatch.place(
+                    *self._place, [one.run for one in due], keep=not self._methods
+                ) as executor,
                 Dispatcher(self._trials, executor, self.progress) as dispatcher,
             ):
                 for one in dispatcher.train(due, self.retry, self._methods):
@@ -239,36 +237,164 @@ class Sweep:
         finally:
             self.refresh(ended=False)
 
-    @contextlib.contextmanager
-    def _executor(self, due: list[Trial]) -> Iterator[Executor]:
-        slots, gpus = slots_for(self._workers, [one.run for one in due])
-        if self._given is not None:
-            yield self._given
-        elif self._scheduler:
-            with connect(self._scheduler) as executor:
-                yield executor
-        elif slots > 1:
-            with processes(slots, gpus, keep=not self._methods) as executor:
-                yield executor
+
+class Dispatcher:
+    """Hands runs to an executor and takes them back, for the length of one iteration.
+
+    An executor with an attribute ``slots`` has no more calls than that under way.
+    """
+
+    def __init__(self, trials: list[Trial], executor: Executor, progress: bool):
+        self._trials, self._executor = trials, executor
+        # A cluster that grows with what is asked of it must see all that is left.
+        self._slots = getattr(executor, "slots", sys.maxsize)
+        self._under_way: dict[Future, Trial] = {}
+        self._elsewhere: list[Trial] = []
+        self._next_look = 0.0
+        self._stop = Path(trials[0].run.out, ".sweep", f"stop-{uuid.uuid4().hex}")
+        # The average speed so far: runs end in bursts, which a moving average would follow.
+        self._bar = tqdm(
+            total=sum(one.cost for one in trials), initial=self._done(), bar_format=BAR,
+            smoothing=0, file=sys.stderr, disable=not progress,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Dispatcher":
+        try:
+            self._stop.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            out = self._stop.parent.parent
+            raise InputError(
+                f"out '{out}' cannot be written ({error.strerror}): give another folder"
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop what is under way, and wait until it has."""
+        self._bar.close()
+        if not self._under_way:
+            return
+        with contextlib.suppress(OSError):
+            self._stop.touch()
+        wait(self._under_way, 3 * dispatch.ASK_SECONDS)
+        for future, one in self._under_way.items():
+            # What has begun must see the file before it is gone; the rest need not begin.
+            if not is_held(lock_path(one.run)):
+                future.cancel()
+        wait(self._under_way, STOP_SECONDS)
+        self._stop.unlink(missing_ok=True)
+
+    def train(self, due: list[Trial], retry: bool, methods: bytes) -> Iterator[Trial]:
+        """Train them all; yields each as it ends."""
+        todo = deque(due)
+        while todo or self._under_way or self._elsewhere:
+            while todo and len(self._under_way) < self._slots:
+                one = todo.popleft()
+                self._hand_out(one, dispatch.Job(one.run, retry, self._stop, methods))
+            for one in self._take_back():
+                if one.status == "planned":
+                    todo.append(one)
+                else:
+                    yield one
+            todo.extend(self._freed())
+            self._look()
+
+    def _hand_out(self, one: Trial, job: dispatch.Job) -> None:
+        one.status = "running"
+        if isinstance(self._executor, dispatch.InProcess):
+            before, text = self._done() - one.done, f"{self._text()}: {one.name}"
+
+            def follow(run: Any) -> None:
+                one.share = run.budget.share_spent(run.ledger)
+                self._show(before + one.cost * one.share, text)
+
+            future = self._executor.submit(dispatch.train_one, job, follow)
         else:
             try:
-                yield InProcess()
-            finally:
-                forget_data()
+                future = self._executor.submit(dispatch.train_one, job)
+            except Exception as error:
+                raise RunError(
+                    f"the executor takes no more runs ({dispatch.reason(error)}): start the sweep "
+                    "again to go on, what is finished is kept"
+                ) from error
+        self._under_way[future] = one
 
+    def _take_back(self) -> Iterator[Trial]:
+        """Runs that have ended, or must be handed out again (``planned``)."""
+        if not self._under_way:
+            return
+        for future in wait(self._under_way, POLL_SECONDS, FIRST_COMPLETED).done:
+            one = self._under_way.pop(future)
+            outcome = self._outcome(one, future)
+            one.status, one.how, one.message = outcome.status, outcome.how, outcome.message
+            one.summary = outcome.summary or one.summary
+            if one.status == "busy":
+                one.status = "running"
+                self._elsewhere.append(one)
+                continue
+            if one.status == "finished" and not (one.record and one.record.is_dir()):
+                one.status = "failed"
+                one.message = (
+                    f"its record '{one.record}' is not to be found on this machine: give a folder "
+                    "for out that all machines share"
+                )
+            if one.status == "failed" and not self._bar.disable:
+                tqdm.write(f"failed: {one.name}: {one.message}", file=sys.stderr)
+            yield one
 
-def _check_places(executor: Executor | None, workers: int | str, scheduler: str) -> None:
-    whole = isinstance(workers, int) and not isinstance(workers, bool) and 0 <= workers <= 1024
-    if workers != "auto" and not whole:
-        raise InputError(
-            f"workers {workers!r} is not allowed: give a whole number in [1, 1024], or auto"
-        )
-    if executor is not None and not hasattr(executor, "submit"):
-        raise InputError(
-            f"executor {executor!r} is not allowed: give a concurrent.futures.Executor, or "
-            "distributed.Client(...).get_executor()"
-        )
-    given = {"executor": executor is not None, "workers": workers != 1, "scheduler": scheduler}
-    several = [name for name, is_given in given.items() if is_given]
-    if len(several) > 1:
-        raise InputError(f"{' and '.join(several)} cannot be combined: give one of them")
+    def _outcome(self, one: Trial, future: Future) -> dispatch.Outcome:
+        try:
+            return future.result()
+        except CancelledError as error:
+            # Not by us: the executor has lost its workers, or its scheduler.
+            raise RunError(
+                "the executor has given the runs up: start the sweep again to go on, what is "
+                "finished is kept"
+            ) from error
+        except Exception as error:
+            # No outcome: the worker itself was lost. dispatch.train_one returns all other failures.
+            one.lost += 1
+            if one.lost < MOST_LOST:
+                return dispatch.Outcome("planned")
+            times = f"its worker was lost {one.lost} times ({dispatch.reason(error)})"
+            return dispatch.Outcome("failed", message=f"{times}: it may need more memory")
+
+    def _freed(self) -> list[Trial]:
+        """Runs that another sweep was training and has left, finished or not."""
+        if self._elsewhere and not self._under_way:
+            time.sleep(POLL_SECONDS)
+        index = RunIndex(one.run for one in self._elsewhere)
+        freed = [one for one in self._elsewhere if not index.is_under_way(one.run)]
+        self._elsewhere = [one for one in self._elsewhere if one not in freed]
+        return freed
+
+    def _look(self) -> None:
+        """See on disk how far the runs are that train elsewhere, and show it."""
+        began = time.monotonic()
+        if not self._bar.disable and began >= self._next_look:
+            waiting = [*self._under_way.values(), *self._elsewhere]
+            index = RunIndex(one.run for one in waiting)
+            for one in waiting:
+                one.follow(index.record(one.run))
+            # A thousand at a time take a while to read: most of the time is for the runs.
+            spent = time.monotonic() - began
+            self._next_look = began + max(POLL_SECONDS, 20 * spent)
+        self._show(self._done(), self._text())
+
+    def _done(self) -> float:
+        return sum(one.done for one in self._trials)
+
+    def _show(self, done: float, text: str) -> None:
+        if not self._bar.disable:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(done - self._bar.n)
+
+    def _text(self) -> str:
+        finished = sum(one.status == "finished" for one in self._trials)
+        failed = sum(one.status == "failed" for one in self._trials)
+        text = f"{finished} of {len(self._trials)} runs" + (f", {failed} failed" * bool(failed))
+        if not self._elsewhere:
+            return text
+        one = self._elsewhere[0]
+        by = holder(lock_path(one.run)) or holder(lock_of(one.record or Path()))
+        at = f"process {by.get('process', '?')} on {by.get('host', '?')}"
+        return f"{text}, {len(self._elsewhere)} trained by {at}"
