@@ -141,8 +141,7 @@ class Record:
         """One row an epoch; columns :data:`budgetlab.records.EPOCH_COLUMNS`."""
 
         def read(file: Path) -> pd.DataFrame:
-            # To the last digit: pandas before 3 may otherwise change it.
-            table = pd.read_csv(file, float_precision="round_trip")
+            table = pd.read_csv(file)
             missing = [name for name in EPOCH_COLUMNS if name not in table]
             if missing:
                 raise ValueError(f"it lacks the columns {', '.join(missing)}")

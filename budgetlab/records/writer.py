@@ -1,5 +1,6 @@
 """Writing a record while training."""
 
+import csv
 import errno
 import io
 import json
@@ -115,7 +116,13 @@ class RecordWriter:
         from budgetlab.records.reader import open_record
 
         record = open_record(path)
-        return cls(record.path, dict(record.about), record.epochs.to_dict("records")[:epochs])
+        rows = []
+        if len(record.epochs):
+            # To the last digit, which pandas before 3 may change.
+            with (record.path / "epochs.csv").open(newline="", encoding="utf-8") as file:
+                rows = [{name: int(text) if text.isdigit() else float(text or "nan")
+                         for name, text in row.items()} for row in csv.DictReader(file)]  # fmt: skip
+        return cls(record.path, dict(record.about), rows[:epochs])
 
     def append_epoch(self, row: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Add one epoch.
