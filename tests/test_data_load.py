@@ -1,16 +1,33 @@
-"""`load` on the data sets that need no file: contents, order of changes, errors."""
+"""`load` on the data sets that need no file: contents, what is done to a training set, errors."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from budgetlab.data import Dataset, Splits, describe, load
+from budgetlab.data import Splits, describe, load
 from budgetlab.data import shapes as drawing
+from budgetlab.data.builtin import (
+    BLOB_CENTRES,
+    BLOB_SHARES,
+    BLOB_SPREAD,
+    PROBLEMS,
+    draw_points,
+    posterior,
+)
 from budgetlab.data.builtin import shapes as shapes_source
-from budgetlab.data.dataset import channel_statistics
+from budgetlab.data.changes import annotator, imbalanced, noisy_labels
+from budgetlab.data.dataset import channel_statistics, stratified
+from budgetlab.data.images import write_cache
 from budgetlab.errors import InputError
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
 
 
 @pytest.fixture(scope="module")
@@ -23,56 +40,114 @@ def shapes(root) -> Splits:
     return load("shapes", root=root)
 
 
-def test_shapes_is_what_the_page_says(shapes):
+# Contents
+
+
+def test_shapes_is_what_the_page_says_and_is_read_again_from_the_cache(shapes, root, monkeypatch):
     train, test = shapes.train, shapes.test
-    assert (len(train), len(test)) == (10_000, 10_000)
-    assert train.x.dtype == torch.uint8
-    assert train.y.dtype == torch.int64
+    assert (len(train), len(test), shapes.val) == (10_000, 10_000, None)
+    assert (train.x.dtype, train.y.dtype) == (torch.uint8, torch.int64)
     assert train.sample_shape == (3, 32, 32)
     assert torch.bincount(train.y).min() >= 950
     assert train.flip
-    assert shapes.val is None
-    difficulty = train.metadata["difficulty"]
+    difficulty, other = train.metadata["difficulty"], train.metadata["other_label"]
     assert difficulty.between(0, 1).all()
     assert (difficulty < 0.1).mean() > 0.4
     assert 0.03 < (difficulty > 0.8).mean() < 0.15
     assert 0.02 < train.metadata["is_ambiguous"].mean() < 0.04
-    other = train.metadata["other_label"]
     assert ((other >= 0) == train.metadata["is_ambiguous"]).all()
     assert (other != train.metadata["true_label"]).all()
-
-
-def test_second_load_reads_the_cache_and_is_the_same(shapes, root, monkeypatch):
     monkeypatch.setattr(drawing, "draw", None)
     again = load("shapes", root=root)
     assert again.fingerprint == shapes.fingerprint
-    assert torch.equal(again.train.x, shapes.train.x)
-    assert again.train.metadata.equals(shapes.train.metadata)
+    assert again.train.metadata.equals(train.metadata)
 
 
-def test_a_damaged_cache_is_drawn_again(root, monkeypatch):
-    monkeypatch.setattr("budgetlab.data.builtin.SHAPES_TRAIN", 30)
-    monkeypatch.setattr("budgetlab.data.builtin.SHAPES_TEST", 20)
-    monkeypatch.setattr("budgetlab.data.builtin.SHAPES_TEST_BEFORE", 10)
-    first = shapes_source(root / "small", seed=3)
-    (cache,) = (root / "small").rglob("*.npz")
+def test_a_damaged_cache_is_drawn_again_and_one_that_cannot_be_written_left_out(
+    tmp_path, monkeypatch
+):
+    for name, count in (("TRAIN", 30), ("TEST", 20), ("TEST_BEFORE", 10)):
+        monkeypatch.setattr(f"budgetlab.data.builtin.SHAPES_{name}", count)
+    first = shapes_source(tmp_path, seed=3)
+    (cache,) = tmp_path.rglob("*.npz")
     cache.write_bytes(cache.read_bytes()[:1000])
-    assert torch.equal(shapes_source(root / "small", seed=3).train.x, first.train.x)
+    assert torch.equal(shapes_source(tmp_path, seed=3).train.x, first.train.x)
     assert len(cache.read_bytes()) > 1000
-
-
-def test_a_root_that_cannot_be_written_only_skips_the_cache(tmp_path):
     (tmp_path / "taken").write_text("a file, not a folder")
     assert len(load("digits", root=tmp_path / "taken").train) == 1438
-    from budgetlab.data.images import write_cache
-
-    assert not write_cache(tmp_path / "taken" / "x.npz", {"x": np.zeros(1)})
+    write_cache(tmp_path / "taken" / "x.npz", {"x": np.zeros(1)})
 
 
-def test_order_of_changes_and_their_tags(shapes, root):
-    changed = load(
-        "shapes", root=root, imbalance=10, limit=1000, val_fraction=0.2, label_noise=0.25
-    )
+def test_digits_hold_out_a_fifth_of_every_class_and_statistics_are_exact():
+    digits = load("digits")
+    train = digits.train
+    assert (train.x.shape, train.x.max(), train.flip) == ((1438, 1, 8, 8), 255, False)
+    both = torch.bincount(train.y) + torch.bincount(digits.test.y)
+    assert (abs(torch.bincount(digits.test.y) / both - 0.2) < 0.01).all()
+    pixels = train.x.double() / 255
+    assert train.mean[0] == pytest.approx(pixels.mean().item())
+    assert train.std[0] == pytest.approx(pixels.std(correction=0).item())
+    x = np.zeros((2, 2, 1, 2), np.uint8)
+    x[:, 0] = [[[0, 255]], [[0, 255]]]
+    x[:, 1] = 51
+    # A constant channel gets 1, so that dividing by it is harmless.
+    assert np.ravel(channel_statistics(x)) == pytest.approx([0.5, 0.2, 0.5, 1.0])
+    picked = train.select([5, 3, 3])
+    assert torch.equal(picked.x, train.x[[5, 3, 3]])
+    assert picked.metadata["index"].tolist() == train.metadata["index"].iloc[[5, 3, 3]].tolist()
+    assert picked.metadata.index.tolist() == [0, 1, 2]
+    assert train.to("meta").x.device.type == "meta"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        picked.flip = True
+
+
+def test_describe_names_what_load_takes():
+    names = describe()
+    assert {"shapes", "points", "digits", "cifar10", "folder:PATH", "npz:PATH"} <= names.keys()
+    for name in ("points", "points:moons", "points:spirals", "points:blobs"):
+        assert load(name).name == name
+    assert not load("points").train.metadata.is_noisy.any()
+    assert not {"is_noisy", "true_label"} & {*load("digits").train.metadata}
+
+
+# Points: densities checked against what can be worked out by hand
+
+
+def test_densities_by_hand():
+    x = np.array([[0.3, 0.4], [2.0, 1.0], [-8.0, 9.0]])
+    apart = ((x[:, None] - np.array(BLOB_CENTRES)) ** 2).sum(axis=2)
+    weight = BLOB_SHARES * np.exp(-apart / (2 * BLOB_SPREAD**2))
+    assert posterior("blobs", x) == pytest.approx(weight / weight.sum(axis=1, keepdims=True))
+    # Turning the plane by 180 degrees about (0.5, 0.25) swaps the two moons.
+    x = generator().uniform(-2, 3, (50, 2))
+    turned = np.array([1.0, 0.5]) - x
+    assert posterior("moons", turned) == pytest.approx(posterior("moons", x)[:, ::-1])
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_difficulty_is_the_chance_of_being_wrong(problem):
+    points = SimpleNamespace(**draw_points(problem, 20_000, generator()))
+    chance = posterior(problem, points.x)
+    # Among points where class k has 70% to 80%, 70% to 80% are of class k: the
+    # densities are the ones that were drawn from.
+    for label in range(chance.shape[1]):
+        near = (chance[:, label] > 0.6) & (chance[:, label] < 0.9)
+        spread = 0.5 / np.sqrt(near.sum())
+        assert abs((points.y[near] == label).mean() - chance[near, label].mean()) < 4 * spread
+    assert points.difficulty == pytest.approx(1 - chance[np.arange(20_000), points.y], abs=1e-4)
+    assert 0.02 < (chance.argmax(axis=1) != points.y).mean() < 0.2
+    ambiguous = points.other_label >= 0
+    assert 0 < ambiguous.mean() < 0.1
+    assert (points.other_label != points.y).all()
+    assert chance[~ambiguous].max(axis=1).min() > 0.599
+
+
+# What is done to a training set
+
+
+def test_order_of_changes_and_their_metadata(shapes, root):
+    asked = {"imbalance": 10, "limit": 1000, "val_fraction": 0.2}
+    changed = load("shapes", root=root, label_noise=0.25, **asked)
     train, val = changed.train, changed.val
     assert (len(train), len(val)) == (800, 200)
     # Noise on train only, exact, and every changed label known.
@@ -80,7 +155,7 @@ def test_order_of_changes_and_their_tags(shapes, root):
     assert not val.metadata["is_noisy"].any()
     true = torch.tensor(train.metadata["true_label"].to_numpy())
     assert ((train.y != true).numpy() == train.metadata["is_noisy"].to_numpy()).all()
-    # The index leads back to the picture in the unchanged set.
+    # The index leads back to the image in the unchanged set.
     index = torch.tensor(train.metadata["index"].to_numpy())
     assert torch.equal(train.x, shapes.train.x[index])
     assert torch.equal(true, shapes.train.y[index])
@@ -89,90 +164,96 @@ def test_order_of_changes_and_their_tags(shapes, root):
     counts = torch.bincount(true).numpy()
     assert counts[0] / counts[-1] == pytest.approx(10, rel=0.15)
     assert torch.equal(changed.test.x, shapes.test.x)
-    clean = load("shapes", root=root, imbalance=10, limit=1000, val_fraction=0.2)
+    clean = load("shapes", root=root, **asked)
     assert torch.equal(clean.train.x, train.x)
     assert clean.fingerprint != changed.fingerprint
-    assert torch.bincount(changed.test.y).max() < 1050
 
 
-def test_digits_hold_out_a_fifth_of_every_class():
-    digits = load("digits")
-    assert digits.train.x.shape == (1438, 1, 8, 8)
-    assert digits.train.x.max() == 255
-    assert not digits.train.flip
-    both = torch.bincount(digits.train.y) + torch.bincount(digits.test.y)
-    share = torch.bincount(digits.test.y) / both
-    assert (abs(share - 0.2) < 0.01).all()
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0, 0.999),
+       st.sampled_from(["symmetric", "pair", "instance"]), st.integers(0, 100))  # fmt: skip
+def test_noise_changes_exactly_the_share_asked_for(y, rate, kind, seed):
+    y = np.array(y)
+    x = np.random.default_rng(seed).normal(size=(len(y), 2)) * (seed % 3)
+    noisy = noisy_labels(y, 5, rate, kind, generator(seed), x)
+    assert (noisy != y).sum() == round(rate * len(y))
+    assert ((noisy >= 0) & (noisy < 5)).all()
+    if kind == "pair":
+        assert (noisy[noisy != y] == (y[noisy != y] + 1) % 5).all()
 
 
-def test_select_and_to():
-    train = load("digits").train
-    picked = train.select([5, 3, 3])
-    assert torch.equal(picked.x, train.x[[5, 3, 3]])
-    assert picked.metadata["index"].tolist() == train.metadata["index"].iloc[[5, 3, 3]].tolist()
-    assert picked.metadata.index.tolist() == [0, 1, 2]
-    assert torch.equal(train.select(torch.tensor([7])).y, train.y[7:8])
-    assert train.to("meta").x.device.type == "meta"
-    assert isinstance(picked, Dataset)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        picked.flip = True
+def test_symmetric_noise_reaches_every_other_class_equally():
+    y = np.zeros(40_000, dtype=np.int64) + 2
+    counts = np.bincount(noisy_labels(y, 5, 0.5, "symmetric", generator()), minlength=5)
+    assert counts[2] == 20_000
+    # 5,000 expected in each, standard deviation about 61.
+    assert (abs(counts[[0, 1, 3, 4]] - 5000) < 5 * 62).all()
 
 
-def test_statistics_by_hand():
-    x = np.zeros((2, 2, 1, 2), np.uint8)
-    x[:, 0] = [[[0, 255]], [[0, 255]]]
-    x[:, 1] = 51
-    mean, std = channel_statistics(x)
-    assert mean == pytest.approx((0.5, 0.2))
-    # A constant channel gets 1, so that dividing by it is harmless.
-    assert std == pytest.approx((0.5, 1.0))
-    train = load("digits").train
-    pixels = train.x.double() / 255
-    assert train.mean[0] == pytest.approx(pixels.mean().item())
-    assert train.std[0] == pytest.approx(pixels.std(correction=0).item())
+def test_instance_noise_mixes_up_what_looks_alike():
+    """Classes 0, 1, 2 grow brighter; 0 and 1 overlap, 2 stands apart."""
+    rng, y = np.random.default_rng(0), np.arange(2000) % 3
+    brightness = np.array([100, 120, 220])[y] + rng.normal(0, 12, 2000)
+    x = brightness[:, None, None, None] + rng.normal(0, 3, (2000, 1, 16, 16))
+    x = x.clip(0, 255).astype(np.uint8)
+    noisy = noisy_labels(y, 3, 0.1, "instance", generator(), x)
+    changed = noisy != y
+    assert changed.sum() == 200
+    assert changed[y == 2].mean() < 0.02
+    assert (noisy[changed] != 2).mean() > 0.98
+    # Within class 0, the brighter ones look like class 1 and are wrong more often.
+    bright, zero = x.mean(axis=(1, 2, 3)) > 110, y == 0
+    assert changed[zero & bright].mean() > 3 * changed[zero & ~bright].mean()
+    # A sample is judged by a model that has not seen its label: here nothing can be learned, and
+    # one that knew the labels would be right more often.
+    x, y = rng.normal(size=(400, 30)), rng.integers(0, 2, 400)
+    judged = annotator(x, y, 2, generator())
+    assert abs((judged.argmax(axis=1) == y).mean() - 0.5) < 0.1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=80), st.floats(0, 1), st.integers(0, 100))
+def test_stratified_keeps_the_share_of_every_class(y, share, seed):
+    y = np.array(y)
+    count = int(share * len(y))
+    chosen = stratified(y, count, generator(seed))
+    assert len(chosen) == count == len(set(chosen.tolist()))
+    assert (np.diff(chosen) > 0).all()
+    for label in set(y.tolist()):
+        exact = (y == label).sum() * count / len(y)
+        assert abs((y[chosen] == label).sum() - exact) < 1
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
-    [({"name": "shape"}, "did you mean 'shapes'"), ({"name": "folder:"}, "folder:PATH"),
-     ({"name": "points:moon"}, "points:moons"), ({"limit": -1}, "limit -1"),
-     ({"limit": 2000}, "at most 1438"), ({"val_fraction": 1.0}, "val_fraction 1.0"),
-     ({"val_fraction": 1e-6}, "leaves a split empty"), ({"label_noise": 1.5}, "label_noise 1.5"),
-     ({"label_noise": float("nan")}, "nan"), ({"noise_kind": "asymmetric"}, "symmetric, pair"),
-     ({"imbalance": 0.1}, "at least 1"), ({"seed": -1}, "seed -1"), ({"size": 3}, "8 to 1024")],
+    ("sizes", "ratio", "kept"),
+    # 100 * 100 ** (-k / 2) for k = 0, 1, 2; and as many as an unbalanced source can fill.
+    [([100] * 3, 100, [100, 10, 1]), ([100] * 3, 4, [100, 50, 25]), ([100] * 3, 1, [100] * 3),
+     ([10, 100], 5, [10, 2])],
 )  # fmt: skip
-def test_bad_values_are_one_sentence(options, says):
-    with pytest.raises(InputError) as caught:
-        load(**({"name": "digits"} | options))
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_imbalance_profile_by_hand(sizes, ratio, kept):
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    assert np.bincount(y[imbalanced(y, ratio, generator())]).tolist() == kept
 
 
-def test_describe_names_what_load_takes():
-    names = describe()
-    assert {"shapes", "points", "digits", "cifar10", "folder:PATH", "npz:PATH"} <= names.keys()
-    for name in ("points", "points:moons", "points:spirals", "points:blobs"):
-        assert load(name).name == name
-
-
-@pytest.mark.parametrize("share", [0.5, 0.75, 0.9])
+@pytest.mark.parametrize("share", [0.5, 0.9])
 def test_redundancy_repeats_few_images_and_keeps_the_number_of_samples(share):
-    plain = load("digits", limit=1000)
+    plain = load("digits", limit=1000).train
     train = load("digits", limit=1000, redundancy=share, copies=15).train
     source = train.metadata["copy_of"].to_numpy()
     is_copy = source != np.arange(1000)
     assert is_copy.sum() == round(1000 * share)
-    assert torch.equal(torch.bincount(train.y), torch.bincount(plain.train.y))
+    assert torch.equal(torch.bincount(train.y), torch.bincount(plain.y))
     # Each copy is its original, which is no copy itself, and those not copied are as before.
-    assert torch.equal(train.x, plain.train.x[torch.tensor(source)])
+    assert torch.equal(train.x, plain.x[torch.tensor(source)])
     assert not is_copy[source].any()
     times = np.bincount(source[is_copy])
     assert abs(np.median(times[times > 0]) - 15) <= 5
-    assert (train.metadata["index"].to_numpy() == plain.train.metadata["index"][source]).all()
+    assert (train.metadata["index"].to_numpy() == plain.metadata["index"][source]).all()
 
 
-def test_varied_copies_differ_a_little_from_their_original():
-    train = load("digits", limit=500, redundancy=0.5, redundancy_kind="varied").train
+@pytest.mark.parametrize("name", ["digits", "points"])
+def test_varied_copies_differ_a_little_from_their_original(name):
+    train = load(name, limit=500, redundancy=0.5, redundancy_kind="varied").train
     source = train.metadata["copy_of"].to_numpy()
     is_copy = source != np.arange(500)
     same = (train.x == train.x[torch.tensor(source)]).flatten(1).all(1).numpy()
@@ -184,11 +265,31 @@ def test_varied_copies_differ_a_little_from_their_original():
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
-    [({"redundancy": 1.0}, "redundancy 1.0"), ({"redundancy": 0.5, "copies": 0}, "copies 0"),
+    ("options", "says"),
+    [({"name": "shape"}, "did you mean 'shapes'"), ({"name": "folder:"}, "folder:PATH"),
+     ({"name": "points:moon"}, "points:moons"), ({"limit": -1}, "limit -1"),
+     ({"limit": 2000}, "at most 1438"), ({"val_fraction": 1.0}, "val_fraction 1.0"),
+     ({"val_fraction": 1e-6}, "leaves a split empty"), ({"label_noise": 1.5}, "label_noise 1.5"),
+     ({"label_noise": float("nan")}, "nan"), ({"noise_kind": "asymmetric"}, "symmetric, pair"),
+     ({"imbalance": 0.1}, "at least 1"), ({"imbalance": float("inf")}, "imbalance inf"),
+     ({"seed": -1}, "seed -1"), ({"size": 3}, "8 to 1024"), ({"redundancy": 1.0}, "redundancy 1"),
+     ({"redundancy": 0.5, "copies": 0}, "copies 0"),
      ({"redundancy_kind": "some"}, "kind of redundancy 'some'"),
      ({"limit": 11, "redundancy": 0.95}, "without a sample to copy")],
 )  # fmt: skip
-def test_a_redundancy_that_cannot_be_is_refused(settings, named):
-    with pytest.raises(InputError, match=named):
-        load("digits", **settings)
+def test_bad_values_are_one_sentence(options, says):
+    with pytest.raises(InputError) as caught:
+        load(**({"name": "digits"} | options))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_that_no_array_fits_are_refused():
+    y = np.array([0, 1, 1, 0])
+    for call in (lambda: noisy_labels(y, 2, 1.0, "pair", generator()),
+                 lambda: noisy_labels(y, 2, 0.1, "pairs", generator()),
+                 lambda: noisy_labels(y, 1, 0.5, "pair", generator()),
+                 lambda: noisy_labels(y, 2, 0.5, "instance", generator()),
+                 lambda: stratified(y, 5, generator())):  # fmt: skip
+        with pytest.raises(InputError):
+            call()

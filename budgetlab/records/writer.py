@@ -119,9 +119,9 @@ class RecordWriter:
         rows = []
         if len(record.epochs):
             # To the last digit, which pandas before 3 may change.
-            with (record.path / "epochs.csv").open(newline="", encoding="utf-8") as file:
-                rows = [{name: int(text) if text.isdigit() else float(text or "nan")
-                         for name, text in row.items()} for row in csv.DictReader(file)]  # fmt: skip
+            table = (record.path / "epochs.csv").read_text(encoding="utf-8").splitlines()
+            rows = [{name: int(text) if text.isdigit() else float(text or "nan")
+                     for name, text in row.items()} for row in csv.DictReader(table)]  # fmt: skip
         return cls(record.path, dict(record.about), rows[:epochs])
 
     def append_epoch(self, row: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

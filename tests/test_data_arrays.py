@@ -1,0 +1,309 @@
+"""Arrays and data sets of one's own: npz files, labels in every encoding, any torch data set."""
+
+import io
+import struct
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Subset, TensorDataset
+
+import budgetlab as bl
+from budgetlab import analysis
+from budgetlab.data import load
+from budgetlab.data.arrays import encode_labels
+from budgetlab.errors import InputError
+from budgetlab.records import safety
+
+Y = np.arange(20) % 2
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def write(path, **arrays):
+    np.savez(path / "own.npz", **arrays)
+    return f"npz:{path / 'own.npz'}"
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((20, 8, 9), None), ((20, 8, 9, 3), (0, 3, 1, 2)), ((20, 8, 9, 1), (0, 3, 1, 2)),
+     ((20, 3, 8, 9), (0, 1, 2, 3)), ((20, 1, 8, 9), (0, 1, 2, 3))],
+)  # fmt: skip
+def test_layouts(shape, axes, tmp_path):
+    x = noise(*shape)
+    data = load(write(tmp_path, x=x, y=Y, x_test=x[:4], y_test=Y[:4]))
+    front = x[:, None] if axes is None else x.transpose(axes)
+    assert torch.equal(data.train.x, torch.from_numpy(front.copy()))
+    assert torch.equal(data.test.x, data.train.x[:4])
+    assert data.train.classes == ("0", "1")
+    assert data.train.mean == pytest.approx((front / 255).mean(axis=(0, 2, 3)))
+    assert data.train.std == pytest.approx((front / 255).std(axis=(0, 2, 3)))
+
+
+def test_without_a_test_set_a_fifth_is_held_out_and_names_are_those_that_occur(tmp_path):
+    x = noise(20, 8, 8)
+    data = load(write(tmp_path, x=x / 255, y=1 + Y, classes=["none", "even", "odd"]))
+    assert torch.bincount(data.train.y).tolist() == [8, 8]
+    assert torch.bincount(data.test.y).tolist() == [2, 2]
+    assert data.train.classes == ("even", "odd")
+    assert any("no sample has class 'none'" in one for one in data.intake.odd)
+    index = data.test.metadata["index"].to_numpy()
+    assert (data.test.x[:, 0].numpy() == x[index]).all()
+
+
+def test_arrays_of_other_names(tmp_path):
+    x = noise(20, 6, 6)
+    data = load(write(tmp_path, train_images=x, train_labels=Y[:, None], val_images=x[:4],
+                      val_labels=Y[:4, None], test_images=x[:6], test_labels=Y[:6, None]),
+                progress=False)  # fmt: skip
+    assert [len(part) for part in (data.train, data.val, data.test)] == [20, 4, 6]
+    assert data.test.metadata.origin[3] == "test_images[3]"
+
+
+X = noise(20, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"y": Y}, "no array x"),
+        ({"pictures": X, "y": Y}, "no array x: it has pictures, y, and x or X or x_train"),
+        ({"x": X}, "no array y"),
+        ({"x": X / 1.0, "y": Y}, "give uint8"),
+        ({"x": X.astype(np.uint16), "y": Y}, "x[0]"),
+        ({"x": X, "y": Y[:9]}, "20 images and 9 labels"),
+        ({"x": noise(20, 8, 8, 4), "y": Y}, "x[0]"),
+        ({"x": noise(20, 8), "y": Y}, "features [D] as floats"),
+        ({"x": X, "y": Y * 0.5}, "whole numbers"),
+        ({"x": X, "y": Y - 1}, "whole numbers"),
+        ({"x": X, "y": noise(20, 4) / 255}, "not one-hot"),
+        ({"x": X, "y": np.where(Y == 1, np.nan, 0)}, "y[1] is nan"),
+        ({"x": X, "y": Y * 0}, "at least two"),
+        ({"x": X, "y": Y, "classes": ["one"]}, "a name for each"),
+        ({"x": X, "y": Y + 1, "classes": ["a", "b"]}, "begin at 1"),
+        ({"x": X, "y": Y, "x_train": X}, "both x and x_train"),
+        ({"x": np.where(Y == 1, np.inf, 0)[:, None] + np.zeros(3), "y": Y}, "x[1]"),
+        ({"x": np.eye(20) + np.where(Y, np.nan, 0)[:, None], "y": Y}, "holds NaN, and so do 9 mo"),
+        ({"x": X, "y": Y, "x_test": X[:2], "y_test": Y[:2] + 1}, "label '2', which is no class"),
+        ({"x": X, "y": Y, "x_test": X[:2], "y_test": ["a", "b"]}, "are of different kinds"),
+        ({"x": X[:0], "y": Y[:0]}, "too few"),
+        ({"x": X, "y": Y, "x_test": X[:2]}, "no array y_test"),
+        ({"x": X, "y": Y, "x_test": noise(2, 9, 8), "y_test": Y[:2]}, "another shape"),
+        ({"x": X, "y": np.array([None] * 20)}, "Python objects"),
+        ({"x": noise(20, 0, 8), "y": Y}, "1 pixel or more"),
+        ({"x": X, "y": Y, "classes": ["a", "a"]}, "two classes are called 'a'"),
+        ({"x": X, "y": np.zeros((20, 2, 2))}, "of shape (20, 2, 2): give whole numbers"),
+    ],
+)
+def test_refused_in_one_sentence(arrays, says, tmp_path):
+    with pytest.raises(InputError) as caught:
+        load(write(tmp_path, **arrays))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_npz_or_promise_too_much(tmp_path, monkeypatch):
+    file = tmp_path / "own.npz"
+    with pytest.raises(InputError, match="there is no file"):
+        load(f"npz:{file}")
+    file.write_text("not an archive")
+    with pytest.raises(InputError, match=r"cannot be read.*numpy\.savez"):
+        load(f"npz:{file}")
+    write(tmp_path, x=X, y=Y)
+    with monkeypatch.context() as patched:
+        patched.setattr(safety, "available_memory", lambda: 1000)
+        patched.setattr(np, "load", None)
+        with pytest.raises(InputError, match="GiB of memory"):
+            load(f"npz:{file}")
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(InputError, match="cannot be read"):
+        load(f"npz:{file}")
+    header = io.BytesIO()
+    promise = {"descr": "|u1", "fortran_order": False, "shape": (10**12, 8, 8)}
+    np.lib.format.write_array_header_1_0(header, promise)
+    # Numpy takes a header of its second way of writing apart token by token: this never ends.
+    endless = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2L, ".ljust(117) + b"\n"
+    endless = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(endless)) + endless
+    for content, says in ((header.getvalue() + b"1", "as its header says"), (endless, "be read")):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("x.npy", content)
+        with pytest.raises(InputError, match=says):
+            load(f"npz:{file}")
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "encoded"),
+    [
+        ([1, 2, 3, 1], ["1", "2", "3"], [0, 1, 2, 0]),
+        ([7, 10**9, 7, 10**9], ["7", "1000000000"], [0, 1, 0, 1]),
+        ([-1, 1, 1, -1], ["-1", "1"], [0, 1, 1, 0]),
+        ([True, False, True, True], ["0", "1"], [1, 0, 1, 1]),
+        ([1.0, 0.0, 1.0, 2.0], ["0", "1", "2"], [1, 0, 1, 2]),
+        (["dog", "cat", "dog", "ape"], ["ape", "cat", "dog"], [2, 1, 2, 0]),
+        ([b"dog", b"cat", b"dog", b"cat"], ["cat", "dog"], [1, 0, 1, 0]),
+        ([[1], [0], [0], [1]], ["0", "1"], [1, 0, 0, 1]),
+        ([[0, 1], [1, 0], [1, 0], [0, 1]], ["0", "1"], [1, 0, 0, 1]),
+        (np.array([2**63 + 1, 3, 3, 3], np.uint64), ["3", str(2**63 + 1)], [1, 0, 0, 0]),
+    ],
+)
+def test_labels_in_every_encoding(labels, classes, encoded, tmp_path):
+    found, names, _ = encode_labels({"y": labels})
+    assert (names, found["y"].tolist()) == (classes, encoded)
+    y = np.concatenate([np.asarray(labels)] * 10)
+    data = load(write(tmp_path, x=noise(40, 6, 6), y=y), progress=False, label_noise=0.5)
+    assert list(data.train.classes) == classes
+    # Wrong labels are of classes that occur.
+    assert set(data.train.y.tolist()) <= set(range(len(classes)))
+    index = data.test.metadata["index"].to_numpy()
+    assert data.test.y.tolist() == np.tile(encoded, 10)[index].tolist()
+
+
+def test_labels_that_hardly_are_classes_are_said():
+    assert "are y class labels?" in encode_labels({"y": np.arange(30)})[2][-1]
+
+
+# Any torch data set
+
+
+class Items(torch.utils.data.Dataset):
+    def __init__(self, items, **about):
+        self.items = items
+        vars(self).update(about)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, number):
+        return self.items[number]
+
+
+@pytest.mark.parametrize(
+    "give",
+    [torch.from_numpy, lambda a: torch.from_numpy(a).float() / 255,
+     lambda a: Image.fromarray(a.transpose(1, 2, 0)), lambda a: a.transpose(1, 2, 0)],
+    ids=["uint8 tensor", "float tensor", "PIL", "array"],
+)  # fmt: skip
+def test_the_same_pixels_whatever_they_come_as(give):
+    images = [noise(3, 8, 9, seed=n) for n in range(4)]
+    samples = bl.Dataset.from_dataset(Items([(give(a), n % 2) for n, a in enumerate(images)]))
+    assert samples.x.dtype == torch.uint8
+    assert np.array_equal(samples.x.numpy(), np.stack(images))
+    assert samples.y.tolist() == [0, 1, 0, 1]
+    assert samples.metadata["index"].tolist() == [0, 1, 2, 3]
+    assert not samples.flip
+
+
+def test_names_of_classes_wherever_they_stand():
+    image = noise(3, 8, 8)
+    grey = bl.Dataset.from_dataset(Items([(image[0], np.int64(1)), (image[1], 0)]))
+    assert (grey.sample_shape, grey.classes) == ((1, 8, 8), ("0", "1"))
+    features = TensorDataset(torch.randn(5, 2), torch.arange(5) % 3)
+    assert bl.Dataset.from_dataset(features, classes=["a", "b", "c"]).classes == ("a", "b", "c")
+    named = Items([(image, 0), (image, 1)], classes=["cat", "dog", "owl"])
+    assert bl.Dataset.from_dataset(named).classes == ("cat", "dog", "owl")
+    part = bl.Dataset.from_dataset(Subset(named, [1]))
+    assert (part.classes, part.y.tolist()) == (("cat", "dog", "owl"), [1])
+    # As Hugging Face data sets give them.
+    items = [{"image": image, "label": n % 2} for n in range(4)]
+    features = {"image": None, "label": SimpleNamespace(names=["cat", "dog"])}
+    samples = bl.Dataset.from_dataset(Items(items, features=features))
+    assert (samples.classes, samples.y.tolist()) == (("cat", "dog"), [0, 1, 0, 1])
+    texts = bl.Dataset.from_dataset(Items([(image, "ab"[n % 2]) for n in range(4)]))
+    assert (texts.classes, texts.y.tolist()) == (("a", "b"), [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([], "len"),
+        ([noise(3, 8, 9)], "pairs"),
+        ([(X[0], None)], "label None"),
+        ([(X[0], "cat"), (X[0], 1)], "some labels are texts"),
+        ([(np.array([1.0, 2.0]), 0), (np.array([1.0, np.nan]), 1)], "item 1 holds NaN"),
+        ([(np.array([1.0, np.inf]), 0)], "item 0 holds an infinite"),
+        ([(np.array([1.0, 1e300]), 0)], "item 0 holds an infinite"),
+        ([(np.full((3, 8, 8), np.nan), 0)], "item 0 holds NaN"),
+        ([{"picture": X[0], "label": 0}], "picture, label"),
+        ([(X[0], 0.5)], "label 0.5"),
+        ([(X[0], -1)], "label -1"),
+        ([(torch.randn(3, 8, 8), 0)], r"\[0, 1\]"),
+        ([(torch.rand(5, 8, 8), 0)], "channels"),
+        ([(noise(8, 9), 0), (noise(8, 8), 0)], "item 1"),
+        ([(X[0], 3)], "2 classes"),
+    ],
+)
+def test_what_cannot_be_used_is_named(items, message):
+    about = {"classes": ["a", "b"]} if message == "2 classes" else {}
+    with pytest.raises(InputError, match=message):
+        bl.Dataset.from_dataset(Items(items, **about))
+
+
+def test_own_splits_train_and_hold_out_a_fifth(config):
+    samples = load("digits", progress=False).train
+    splits = bl.Splits.of(samples, name="mine")
+    assert len(splits.test) == round(len(samples) / 5)
+    held, kept = (set(part.metadata["index"]) for part in (splits.test, splits.train))
+    assert held | kept == set(samples.metadata["index"])
+    assert not held & kept
+    run = bl.Run(config.replace(dataset="mine", limit=0, epochs=1, budget=0.1), splits=splits)
+    seen = []
+    run.loop.engine.network.register_forward_pre_hook(lambda _, x: seen.append(x[0].clone()))
+    run.loop.engine.logits(splits.train.x[:5])
+    assert torch.allclose(seen[0], splits.train.normalised(slice(5)), atol=1e-5)
+    assert len(list(run)) == 1
+    assert run.record.about["data"]["name"] == "mine"
+
+
+def test_parts_are_numbered_alike_or_refused():
+    train = bl.Dataset.from_dataset(Items([(X[n], 2 * (n % 3)) for n in range(9)]))
+    test = bl.Dataset.from_dataset(Items([(X[n], 4) for n in range(3)]))
+    splits = bl.Splits.of(train, test)
+    assert splits.test.classes == ("0", "2", "4")
+    assert splits.test.y.tolist() == [2, 2, 2]
+    assert repr(splits) == "Splits('own': 9 train + 3 test samples of 1x8x8, 3 classes)"
+    for parts, says in (((train, load("digits", progress=False).train), "differ"),
+                        ((train.select([0]),), "too few"), ((test,), "one class only")):  # fmt: skip
+        with pytest.raises(InputError, match=says):
+            bl.Splits.of(*parts)
+
+
+def test_a_truth_that_is_known_of_some(config):
+    """Named or numbered, whole or in part, it reaches tables and plots."""
+    items = Items([(noise(12, 12, 3, seed=n), n % 3) for n in range(60)])
+    true = [None if n % 4 else (n + (n < 20)) % 3 for n in range(60)]
+    samples = bl.Dataset.from_dataset(items, true_label=true)
+    assert samples.metadata.is_noisy.isna().sum() == 45
+    assert samples.metadata.is_noisy.sum() == 5
+    splits = bl.Splits.of(samples, samples)
+    run = bl.Run(config.replace(dataset="own", limit=0, epochs=3), splits=splits)
+    list(run)
+    frame = analysis.measures(run.record)
+    assert frame.is_noisy.isna().sum() == 45
+    assert frame.true_label.dropna().tolist() == [label for label in true if label is not None]
+    assert (analysis.detection(run.record).n <= 15).all()
+    assert analysis.selection(run.record).attrs["noisy_base"] == 5 / 60
+    bl.plots.measure_vs_measure(frame.fillna({"aum": 0}))
+    bl.plots.flagged_share(run.record)
+    atlas = bl.widgets.SampleAtlas(run.record, splits=splits)
+    for group, count in (("noisy", 5), ("not noisy", 10)):
+        atlas.group.value = group
+        assert len(atlas.chosen) <= count
+    for sample in (0, 1, 24):
+        atlas.show_sample(sample)
+    whole = bl.Dataset.from_dataset(items, classes=list("abc"), true_label=["a"] * 60).metadata
+    assert (whole.is_noisy.dtype, whole.is_noisy.sum()) == (bool, 40)
+    for given, says in ((true[1:], "59 entries for 60"), (["z"] * 60, "'z'")):
+        with pytest.raises(InputError, match=says):
+            bl.Dataset.from_dataset(items, classes=list("abc"), true_label=given)
