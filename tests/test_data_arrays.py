@@ -273,8 +273,9 @@ def test_parts_are_numbered_alike_or_refused():
     assert splits.test.classes == ("0", "2", "4")
     assert splits.test.y.tolist() == [2, 2, 2]
     assert repr(splits) == "Splits('own': 9 train + 3 test samples of 1x8x8, 3 classes)"
-    for parts, says in (((train, load("digits", progress=False).train), "differ"),
-                        ((train.select([0]),), "too few"), ((test,), "one class only")):  # fmt: skip
+    others = load("digits", progress=False).train
+    for parts, says in (((train, others), "differ"), ((train.select([0]),), "too few"),
+                        ((test,), "one class only")):  # fmt: skip
         with pytest.raises(InputError, match=says):
             bl.Splits.of(*parts)
 
