@@ -152,13 +152,14 @@ def test_arrays_too_large_for_any_memory_are_refused_before_any_is_made(record):
 
 def test_a_chunk_that_does_not_fit_or_is_packed_in_another_way_is_refused(record):
     # The metadata is packed with zstd, by which frames say their size in several ways.
-    for name, at, size in (("loss", 4, struct.pack("<I", 2**31 - 1)),
-                           ("label", 4, b"\xa0\xff\xff\xff\x7f"), ("label", 4, b"\x00")):  # fmt: skip
+    sizes = [("loss", struct.pack("<I", 2**31 - 1)), ("label", b"\xa0\xff\xff\xff\x7f"),
+             ("label", b"\x00")]  # fmt: skip
+    for name, size in sizes:
         chunks = (record / "samples.zarr" / name / "c").rglob("*")
         chunk = next(path for path in chunks if path.is_file())
         before = chunk.read_bytes()
         content = bytearray(before)
-        content[at : at + len(size)] = size
+        content[4 : 4 + len(size)] = size
         chunk.write_bytes(content)
         assert "is not as long as its array says" in said(lambda: open_record(record).samples)
         chunk.write_bytes(before)

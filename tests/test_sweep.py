@@ -39,38 +39,26 @@ def quiet(*grid: object, **more: object) -> bl.Sweep:
 # Which runs ------------------------------------------------------------------------------
 
 
-def test_the_product_has_seeds_outermost_and_the_last_setting_fastest():
-    runs = product(method=["SGD", "p-SGD"], budget=[0.2, 0.4], seed=range(2))
-    assert [(run.seed, run.method, run.budget) for run in runs] == [
+def test_seeds_are_outermost_the_last_setting_fastest_and_the_same_data_together():
+    def listed(*names: str, **grid: object) -> list[tuple]:
+        return [tuple(getattr(run, name) for name in names) for run in product(**grid)]
+
+    assert listed("seed", "method", "budget", method=["SGD", "p-SGD"], budget=[0.2, 0.4],
+                  seed=range(2)) == [
         (0, "SGD", 0.2), (0, "SGD", 0.4), (0, "p-SGD", 0.2), (0, "p-SGD", 0.4),
         (1, "SGD", 0.2), (1, "SGD", 0.4), (1, "p-SGD", 0.2), (1, "p-SGD", 0.4),
     ]  # fmt: skip
-
-
-def test_runs_on_the_same_data_are_together():
-    runs = product(seed=[0, 1], label_noise=[0.0, 0.2])
-    assert [(run.label_noise, run.seed) for run in runs] == [(0, 0), (0, 1), (0.2, 0), (0.2, 1)]
-
-
-def test_explicit_lists_take_the_common_settings_and_keep_their_own():
-    full = {"method": "unif-SGD", "budget": 1.0}
-    runs = product([full, {"method": ["SGD", "p-SGD"], "budget": 0.2}], seed=[3, 4], epochs=5)
-    assert len(runs) == 6
-    assert {run.epochs for run in runs} == {5}
-    assert [(run.method, run.budget, run.seed) for run in runs[:3]] == [
-        ("unif-SGD", 1.0, 3), ("SGD", 0.2, 3), ("p-SGD", 0.2, 3),
+    assert listed("label_noise", "seed", seed=[0, 1], label_noise=[0.0, 0.2]) == [
+        (0, 0), (0, 1), (0.2, 0), (0.2, 1),
     ]  # fmt: skip
-
-
-def test_a_method_in_another_case_is_the_same_run(config):
-    sweep = bl.sweep(config, method=["P-sgd", "p-SGD"])
-    assert [run.method for run in sweep.runs] == ["p-SGD"]
-
-
-def test_milestones_are_one_value_unless_they_are_rows():
-    assert product(milestones=(0.2, 0.4))[0].milestones == (0.2, 0.4)
-    rows = product(milestones=[(0.2, 0.4), (0.5,)])
-    assert [run.milestones for run in rows] == [(0.2, 0.4), (0.5,)]
+    full = {"method": "unif-SGD", "budget": 1.0}
+    grid = [full, {"method": ["SGD", "p-SGD"], "budget": 0.2}]
+    assert listed("method", "budget", "epochs", grid=grid, seed=3, epochs=5) == [
+        ("unif-SGD", 1.0, 5), ("SGD", 0.2, 5), ("p-SGD", 0.2, 5),
+    ]  # fmt: skip
+    # Milestones are one value unless they are rows.
+    assert listed("milestones", milestones=(0.2, 0.4)) == [((0.2, 0.4),)]
+    assert listed("milestones", milestones=[(0.2, 0.4), (0.5,)]) == [((0.2, 0.4),), ((0.5,),)]
 
 
 @settings(max_examples=30, deadline=None)
@@ -130,24 +118,36 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path, settings
 
 
 def test_finished_runs_are_kept_and_only_the_rest_is_trained(quick):
-    first = list(quiet(quick, seed=[0, 1]))
+    # A name in another case is the same run.
+    first = list(quiet(quick, seed=[0, 1], method=["Unif-sgd", "unif-SGD"]))
     assert [row["how"] for row in first] == ["trained", "trained"]
     before = {path: (path / "record.json").read_bytes() for path in find_records(quick.out)}
+    # What is no record is left alone, and in nobody's way.
+    half = Path(quick.out) / quick.replace(seed=2).folder_name
+    half.mkdir(parents=True)
+    (half / "mine.txt").write_text("kept")
     rows = list(quiet(quick, seed=[0, 1, 2]))
     assert [(row["seed"], row["how"]) for row in rows] == [(0, "kept"), (1, "kept"), (2, "trained")]
     assert rows[0]["test_accuracy"] == first[0]["test_accuracy"]
+    assert Path(rows[2]["record"]).name == f"{half.name}-2"
     for path, content in before.items():
         assert (path / "record.json").read_bytes() == content
+    assert [path.name for path in half.iterdir()] == ["mine.txt"]
     assert len(find_records(quick.out)) == 3
 
 
 @pytest.mark.parametrize("method", ["p-SGD", "selective-backprop"])
-def test_a_run_that_was_cut_off_goes_on_to_the_same_result(quick, tmp_path, method):
+def test_a_run_that_was_cut_off_or_killed_goes_on_to_the_same_result(quick, tmp_path, method):
     quick = quick.replace(method=method, epochs=4)
     run = Run(quick)
-    for row in run:
-        if row["epoch"] == 1:
-            break
+    next(epochs := iter(run))
+    record = run.writer.path / "record.json"
+    running = record.read_bytes()
+    epochs.close()
+    if method == "p-SGD":
+        # As a kill leaves it.
+        record.write_bytes(running)
+        assert open_record(run.writer.path).status == "running"
     sweep = quiet(quick)
     assert sweep.counts == {"stopped": 1}
     assert 0 < sweep.cost_left < planned_cost(quick)
@@ -158,33 +158,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_result(quick, tmp_path, meth
     assert len(find_records(quick.out)) == 1
 
 
-def test_a_killed_run_that_says_it_runs_is_taken_up(quick):
-    run = Run(quick)
-    next(epochs := iter(run))
-    record = run.writer.path / "record.json"
-    running = record.read_bytes()
-    epochs.close()
-    record.write_bytes(running)
-    assert open_record(run.writer.path).status == "running"
-    sweep = quiet(quick)
-    assert sweep.counts == {"stopped": 1}
-    assert [row["how"] for row in sweep] == ["resumed"]
-
-
-def test_what_is_no_record_is_left_alone(quick):
-    half = Path(quick.out) / quick.folder_name
-    half.mkdir(parents=True)
-    (half / "mine.txt").write_text("kept")
-    (row,) = quiet(quick)
-    assert row["status"] == "finished"
-    assert Path(row["record"]).name == f"{quick.folder_name}-2"
-    assert [row["how"] for row in quiet(quick)] == ["kept"]
-    assert (half / "mine.txt").read_text() == "kept"
-
-
-@pytest.fixture
-def moody(tmp_path) -> Path:
-    """A method that fails as long as a file is there."""
+def test_a_failure_is_reported_and_stops_no_other_and_is_retried_on_request(quick, tmp_path):
     mood = tmp_path / "bad mood"
     mood.touch()
 
@@ -194,22 +168,17 @@ def moody(tmp_path) -> Path:
             raise ZeroDivisionError("in a bad mood")
         return 1 - history.confidence
 
-    return mood
-
-
-def test_a_failure_is_reported_and_stops_no_other_and_is_retried_on_request(quick, moody):
     grid = {"method": ["moody", "unif-SGD"], "seed": [0, 1]}
     sweep = quiet(quick, **grid)
     rows = {(row["method"], row["seed"]): row for row in sweep}
-    assert len(rows) == 4
-    assert {key for key, row in rows.items() if row["status"] == "finished"} == {
-        ("unif-SGD", 0), ("unif-SGD", 1),
+    assert {key: row["status"] for key, row in rows.items()} == {
+        ("moody", 0): "failed", ("moody", 1): "failed",
+        ("unif-SGD", 0): "finished", ("unif-SGD", 1): "finished",
     }  # fmt: skip
     assert rows["moody", 0]["message"] == "ZeroDivisionError: in a bad mood"
     assert sweep.counts == {"finished": 2, "failed": 2}
     assert list(sweep.failed) == ["moody, budget 0.5, seed 0", "moody, budget 0.5, seed 1"]
-
-    moody.unlink()
+    mood.unlink()
     again = quiet(quick, **grid)
     assert [row["how"] for row in again] == ["kept"] * 4
     assert again.counts == {"finished": 2, "failed": 2}
@@ -219,23 +188,20 @@ def test_a_failure_is_reported_and_stops_no_other_and_is_retried_on_request(quic
     assert len(find_records(quick.out)) == 4
 
 
-def test_a_loss_that_is_not_finite_fails_with_its_sentence(quick):
+def test_what_goes_wrong_is_said_of_each_run(quick):
     sweep = quiet(quick, lr=[0.1, 1e6], momentum=0.99, epochs=40)
     states = {row["lr"]: (row["status"], row["message"]) for row in sweep}
     assert states[0.1] == ("finished", "")
     assert states[1e6][0] == "failed"
     assert "learning rate" in states[1e6][1]
-
-
-def test_a_run_that_cannot_begin_fails_alone(quick):
+    # One that cannot begin has no record.
     sweep = quiet(quick, batch_size=[16, 4096])
     rows = list(sweep)
     assert [row["status"] for row in rows] == ["finished", "failed"]
     assert "less than one batch of 4096" in rows[1]["message"]
     assert rows[1]["record"] is None
-    frame = sweep.frame
-    assert frame["status"].tolist() == ["finished", "failed"]
-    assert frame["test_accuracy"].isna().tolist() == [False, True]
+    assert sweep.frame["status"].tolist() == ["finished", "failed"]
+    assert sweep.frame["test_accuracy"].isna().tolist() == [False, True]
 
 
 def test_an_interrupt_leaves_a_record_to_go_on_with(quick, tmp_path):
@@ -335,8 +301,8 @@ def test_a_folder_that_knows_no_locks_is_said_and_used(quick, monkeypatch):
 # What is shown ---------------------------------------------------------------------------
 
 
-def test_the_frame_shows_all_runs_while_they_go(quick):
-    sweep = quiet(quick, method=["unif-SGD", "p-SGD"], seed=[0, 1])
+def test_the_frame_and_the_bar_show_all_runs_while_they_go(quick, capsys):
+    sweep = bl.sweep(quick, method=["unif-SGD", "p-SGD"], seed=[0, 1])
     assert sweep.frame["status"].tolist() == ["planned"] * 4
     assert sweep.frame["test_accuracy"].isna().all()
     rows = iter(sweep)
@@ -347,20 +313,15 @@ def test_the_frame_shows_all_runs_while_they_go(quick):
     list(rows)
     done = sweep.frame
     assert done["status"].eq("finished").all()
-    pd.testing.assert_series_equal(
-        done["test_accuracy"], bl.summaries(sweep.records)["test_accuracy"]
-    )
+    known = bl.summaries(sweep.records)["test_accuracy"]
+    pd.testing.assert_series_equal(done["test_accuracy"], known)
     assert done["id"].tolist() == [run.id for run in sweep.runs]
     assert set(bl.compare(sweep.records)["method"]) == {"unif-SGD", "p-SGD"}
-
-
-def test_the_bar_covers_the_grid_and_estimates_the_time(quick, capsys):
-    list(bl.sweep(quick, method=["unif-SGD", "p-SGD"], seed=[0, 1]))
+    assert repr(sweep) == "Sweep(4 runs: 4 finished; iterate it, or .run(), to train)"
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "100%" in shown.err
-    assert "4 of 4 runs" in shown.err
-    assert "left" in shown.err
+    for part in ("100%", "4 of 4 runs", "left"):
+        assert part in shown.err
 
 
 SOAK = os.environ.get("BUDGETLAB_SOAK", "") not in ("", "0")
@@ -389,15 +350,6 @@ def test_very_many_runs_are_planned_in_a_moment_and_each_is_trained_once(config)
     began = time.perf_counter()
     assert quiet(tiny, method=methods, seed=range(SEEDS)).counts == {"finished": 2 * SEEDS}
     assert time.perf_counter() - began < 0.02 * len(frame) + 5
-
-
-def test_the_module_and_the_function_both_resolve():
-    import budgetlab.sweeps.runner
-
-    assert bl.sweeps is budgetlab.sweeps
-    assert bl.sweep is bl.sweeps.sweep
-    assert isinstance(bl.sweep(dataset="points", seed=[0, 1]), bl.Sweep)
-    assert bl.sweeps.product is product
 
 
 # The command line ------------------------------------------------------------------------
