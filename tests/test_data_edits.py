@@ -69,7 +69,7 @@ def test_the_later_of_two_edits_wins_and_a_limit_counts_what_is_left(top):
         read(top, edits=bl.data.Edits(top.parent / "f.csv").drop(fifteen), limit=18)
 
 
-def test_right_labels_can_be_told_by_a_table(top):
+def test_right_labels_can_be_told_by_a_table_and_built_in_data_by_index(top):
     origins = read(top).train.metadata.origin
     table = pd.DataFrame({"origin": origins[:3], "action": "true", "label": ["cat", "dog", "cat"]})
     table.to_csv(top.parent / "truth.csv", index=False)
@@ -77,6 +77,12 @@ def test_right_labels_can_be_told_by_a_table(top):
     assert torch.equal(train.y, read(top).train.y)
     assert train.metadata.is_noisy[:3].tolist() == [False, True, False]
     assert train.metadata.is_noisy[3:].isna().all()
+    assert bl.data.Edits(top.parent / "e.csv").true_label({"a": "cat"}).counts == {"true": 1}
+    digits = bl.data.load("digits", progress=False)
+    edits = bl.data.Edits("none.csv").drop(digits.train.metadata[["index"]].head(5))
+    after = bl.data.load("digits", edits=edits, progress=False)
+    assert len(after.train) == len(digits.train) - 5
+    assert repr(edits) == "Edits('none.csv': drop 5)"
 
 
 @pytest.mark.parametrize(
@@ -110,11 +116,14 @@ def test_edits_reach_a_run_by_its_config(top, config):
     assert bl.data.Edits(path).drop(ranked.head(2)).counts == {"drop": 3}
 
 
-def test_built_in_data_is_edited_by_index():
-    digits = bl.data.load("digits", progress=False)
-    edits = bl.data.Edits("none.csv").drop(digits.train.metadata["index"].head(5).astype(str))
-    after = bl.data.load("digits", edits=edits, progress=False)
-    assert len(after.train) == len(digits.train) - 5
+def test_what_is_no_list_of_samples_or_no_place_is_refused(tmp_path):
+    edits = bl.data.Edits(tmp_path / "no" / "where.csv")
+    for call, says in ((lambda: edits.drop("a"), "is one text"),
+                       (lambda: edits.drop(pd.DataFrame({"a": [1]})), "no column origin"),
+                       (lambda: bl.data.Edits.beside("digits"), "lies in no place"),
+                       (edits.save, "cannot be written")):  # fmt: skip
+        with pytest.raises(InputError, match=says):
+            call()
 
 
 # Copies

@@ -51,6 +51,16 @@ def record(images, tmp_path_factory) -> Path:
     return run.writer.path
 
 
+def small_set(top: Path, *names: str) -> Path:
+    """Six images a class."""
+    for name in names:
+        (top / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = np.full((8, 8, 3), 40 * number, np.uint8)
+            Image.fromarray(pixels).save(top / name / f"{number}.png")
+    return top
+
+
 def harmless(page: str) -> None:
     """No name has become a part of the page."""
     assert TAG not in page
@@ -61,28 +71,18 @@ def harmless(page: str) -> None:
     assert "onerror=alert" not in page
 
 
-def test_names_come_through_as_they_are(record):
-    classes = open_record(record).classes
-    assert {*classes} == {*NASTY}
-    assert any(TAG in one for one in open_record(record).about["data"]["skipped"])
-
-
-def test_a_report_shows_names_and_runs_nothing(record, tmp_path):
-    page = bl.report.write([record], tmp_path / "page.html")
-    harmless(Path(page).read_text())
-
-
 def all_inside(widget: W.Widget) -> Iterator[W.Widget]:
     yield widget
     for child in getattr(widget, "children", ()):
         yield from all_inside(child)
 
 
-def pages_of(widget: W.Widget) -> list[str]:
-    return [one.value for one in all_inside(widget) if isinstance(one, W.HTML)]
-
-
-def test_widgets_show_names_and_run_nothing(record, images, tmp_path):
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_names_come_through_and_are_only_ever_names(record, images, tmp_path):
+    opened = open_record(record)
+    assert {*opened.classes} == {*NASTY}
+    assert any(TAG in one for one in opened.about["data"]["skipped"])
+    harmless(Path(bl.report.write([record], tmp_path / "page.html")).read_text())
     splits = data.load(f"folder:{images}", root=tmp_path, progress=False)
     for made in (
         widgets.SampleAtlas(record, splits),
@@ -90,20 +90,15 @@ def test_widgets_show_names_and_run_nothing(record, images, tmp_path):
         widgets.TrainingBench(records=[record], name="hostile"),
         widgets.ProbabilityMicroscope(record),
     ):
-        pages = pages_of(made)
+        pages = [one.value for one in all_inside(made) if isinstance(one, W.HTML)]
         assert pages
         for page in pages:
             harmless(page)
-
-
-@pytest.mark.filterwarnings("ignore:Glyph")
-def test_plots_draw_names_as_text(record):
-    """A dollar sign begins a formula in matplotlib; half of one is an error when drawn."""
-    shares = bl.analysis.class_share(open_record(record))
+    # A dollar sign begins a formula in matplotlib; half of one is an error when drawn.
     for draw, given in (
-        (bl.plots.class_share, shares),
+        (bl.plots.class_share, bl.analysis.class_share(opened)),
         (bl.plots.learning_curves, record),
-        (bl.plots.image_grid, open_record(record)),
+        (bl.plots.image_grid, opened),
     ):
         ax = draw(given)
         ax.figure.canvas.draw()
@@ -125,13 +120,9 @@ def test_names_that_are_no_text_are_shown_as_well_as_can_be(images, tmp_path):
         name.encode()
 
 
-def test_folders_deeper_than_python_can_follow_are_passed_over(images, tmp_path):
-    top = tmp_path / "images"
-    for name in "ab":
-        (top / name).mkdir(parents=True)
-        for number in range(6):
-            pixels = np.full((8, 8, 3), 40 * number, np.uint8)
-            Image.fromarray(pixels).save(top / name / f"{number}.png")
+def test_folders_deeper_than_python_can_follow_and_pipes_are_passed_over(tmp_path):
+    top = small_set(tmp_path / "images", "a", "b")
+    os.mkfifo(top / "a" / "pipe.png")
     here = os.open(top / "a", os.O_RDONLY)
     try:
         for _ in range(1200):
@@ -142,7 +133,8 @@ def test_folders_deeper_than_python_can_follow_are_passed_over(images, tmp_path)
     finally:
         os.close(here)
     try:
-        splits = data.load(f"folder:{top}", root=tmp_path / "data", progress=False)
+        with pytest.warns(UserWarning, match=r"a/pipe.png: no file, or too large a one"):
+            splits = data.load(f"folder:{top}", root=tmp_path / "data", progress=False)
     finally:
         # Nor can pytest follow them when it clears up after a later run.
         outer = top / "a/d"
@@ -151,19 +143,6 @@ def test_folders_deeper_than_python_can_follow_are_passed_over(images, tmp_path)
             outer.rmdir()
             outer = inner.rename(outer)
         outer.rmdir()
-    assert len(splits.train) + len(splits.test) == 12
-
-
-def test_a_pipe_among_the_images_is_not_waited_for(tmp_path):
-    top = tmp_path / "images"
-    for name in "ab":
-        (top / name).mkdir(parents=True)
-        for number in range(6):
-            pixels = np.full((8, 8, 3), 40 * number, np.uint8)
-            Image.fromarray(pixels).save(top / name / f"{number}.png")
-    os.mkfifo(top / "a" / "pipe.png")
-    with pytest.warns(UserWarning, match=r"a/pipe.png: no file, or too large a one"):
-        splits = data.load(f"folder:{top}", root=tmp_path / "data", progress=False)
     assert len(splits.train) + len(splits.test) == 12
 
 
@@ -190,8 +169,5 @@ def test_a_sentence_does_not_grow_with_what_a_file_says(tmp_path):
     with pytest.raises(InputError, match="cannot be read") as error:
         data.load(f"npz:{file}", root=tmp_path)
     assert len(str(error.value)) < 500
-
-
-def test_what_is_short_and_can_be_printed_stays():
     assert one_line("größer als \\n", 12) == "größer als \\..."
     assert one_line("größer als \\n") == "größer als \\n"

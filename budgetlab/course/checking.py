@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, counted
 
 __all__ = ["check", "passed"]
 
@@ -74,7 +74,7 @@ def check(
         if problem:
             return
     _verdicts[name] = True
-    print(f"{name}: right, {_count(len(pairs), 'check')} passed.")
+    print(f"{name}: right, {counted(len(pairs), 'check')} passed.")
 
 
 def passed(name: str) -> bool:
@@ -153,19 +153,18 @@ def _arguments(answer: Any, given: tuple) -> str:
     """Write arguments with their names, as far as these can be found."""
     try:
         bound = inspect.signature(answer).bind(*given).arguments
-        return ", ".join(f"{name} = {_show(value)}" for name, value in bound.items()) or "nothing"
+        shown = [f"{name} = {_show(value)}" for name, value in bound.items()]
     except (TypeError, ValueError):
-        return ", ".join(map(_show, given)) or "nothing"
+        shown = [*map(_show, given)]
+    return ", ".join(shown) or "nothing"
 
 
 def _place(answer: Any, error: Exception) -> str:
     """Name the line of the answer in which it stopped."""
     code = getattr(answer, "__code__", None)
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [frame for frame in frames if code and frame.filename == code.co_filename]
-    if not inside or not inside[-1].line:
-        return "."
-    return f"\n  in the line: {inside[-1].line.strip()}"
+    lines = [frame.line for frame in traceback.extract_tb(error.__traceback__)
+             if code and frame.filename == code.co_filename]  # fmt: skip
+    return f"\n  in the line: {lines[-1].strip()}" if lines and lines[-1] else "."
 
 
 # -- how a result differs from what is expected ------------------------------------------
@@ -187,7 +186,10 @@ def _compare(result: Any, expected: Any, tolerance: float) -> str:
     # Indices are whole numbers; 3 and 3.0 in a list are the same.
     whole = hasattr(expected, "dtype") and want.dtype.kind in "iu" and have.dtype.kind == "f"
     if (have.dtype.kind == "b") != (want.dtype.kind == "b") or whole:
-        return f"It holds {_holds(have)} instead of {_holds(want)}."
+        names = {"b": "True and False", "f": "numbers with a fraction"}
+        held, asked = (f"{names.get(one.dtype.kind, 'whole numbers')} ({one.dtype})"
+                       for one in (have, want))  # fmt: skip
+        return f"It holds {held} instead of {asked}."
     if have.shape != want.shape:
         return f"The shape is {_shape(have)} instead of {_shape(want)}."
     if not _holds_numbers(want):
@@ -206,28 +208,23 @@ def _compare(result: Any, expected: Any, tolerance: float) -> str:
 
 
 def _compare_parts(result: Any, expected: Mapping | Sequence, tolerance: float) -> str:
+    if not isinstance(result, Mapping if isinstance(expected, Mapping) else tuple | list):
+        return _kind(result, expected)
     if isinstance(expected, Mapping):
-        if not isinstance(result, Mapping):
-            return _kind(result, expected)
         missing = [key for key in expected if key not in result]
         extra = [key for key in result if key not in expected]
-        if missing or extra:
-            lacks = f"lacks {_show(missing)}" if missing else ""
-            has = f"has {_show(extra)} too much" if extra else ""
-            return f"The dict {' and '.join(part for part in (lacks, has) if part)}."
+        lacks = [f"lacks {_show(missing)}"] if missing else []
+        has = [f"has {_show(extra)} too much"] if extra else []
+        if lacks or has:
+            return f"The dict {' and '.join(lacks + has)}."
         parts = [(f"Under {key!r}", result[key], value) for key, value in expected.items()]
     else:
-        if not isinstance(result, tuple | list):
-            return _kind(result, expected)
         if len(result) != len(expected):
-            return f"It has {_count(len(result), 'part')} instead of {len(expected)}."
+            return f"It has {counted(len(result), 'part')} instead of {len(expected)}."
         pairs = zip(result, expected, strict=True)
-        parts = [(f"Part {n}", have, want) for n, (have, want) in enumerate(pairs, start=1)]
-    for where, have, want in parts:
-        wrong = _compare(have, want, tolerance)
-        if wrong:
-            return f"{where}: {wrong}"
-    return ""
+        parts = [(f"Part {n}", *pair) for n, pair in enumerate(pairs, start=1)]
+    said = ((where, _compare(have, want, tolerance)) for where, have, want in parts)
+    return next((f"{where}: {wrong}" for where, wrong in said if wrong), "")
 
 
 def _ask(predicate: Callable[[Any], Any], result: Any) -> str:
@@ -242,9 +239,8 @@ def _ask(predicate: Callable[[Any], Any], result: Any) -> str:
             f"A {type(result).__name__} cannot be checked here ({_error_text(error)}): "
             "is it the kind of thing that was asked for?"
         )
-    if right:
-        return ""
-    return said if isinstance(said, str) and said else "It is not what was asked for."
+    text = said if isinstance(said, str) and said else "It is not what was asked for."
+    return "" if right else text
 
 
 def _differences(have: np.ndarray, want: np.ndarray, far: np.ndarray) -> str:
@@ -254,7 +250,7 @@ def _differences(have: np.ndarray, want: np.ndarray, far: np.ndarray) -> str:
         return f"It is {_number(have)} instead of {_number(want)}."
     first = tuple(np.argwhere(far)[0])
     return (
-        f"{far.sum()} of {_count(far.size, 'value')} {'is' if far.sum() == 1 else 'are'} off; "
+        f"{far.sum()} of {counted(far.size, 'value')} {'is' if far.sum() == 1 else 'are'} off; "
         f"the first one {_position(far)} is {_number(have[first])} "
         f"instead of {_number(want[first])}.{_pattern(have, want)}"
     )
@@ -337,11 +333,6 @@ def _kind(result: Any, expected: Any) -> str:
     return f"It is of type {type(result).__name__} instead of {type(expected).__name__}."
 
 
-def _holds(array: np.ndarray) -> str:
-    names = {"b": "True and False", "f": "numbers with a fraction"}
-    return f"{names.get(array.dtype.kind, 'whole numbers')} ({array.dtype})"
-
-
 def _number(value: Any) -> str:
     number = np.asarray(value)
     return f"{float(number):.6g}" if number.dtype.kind == "f" else str(number)
@@ -356,10 +347,6 @@ def _position(where: np.ndarray) -> str:
 def _shape(array: np.ndarray) -> str:
     # A single number has none that a reader would know.
     return str(array.shape) if array.ndim else "that of a single number"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _error_text(error: Exception) -> str:

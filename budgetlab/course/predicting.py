@@ -33,19 +33,9 @@ _locked: dict[str, str] = {}
 
 
 class Prediction:
-    """A question with its choices, one of which can be locked, once.
+    """A question, in one sentence, and at least two choices, one of which can be locked, once.
 
-    Parameters
-    ----------
-    question
-        In one sentence; the prediction is kept under it.
-    choices
-        At least two different answers.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two choices, or two are the same.
+    The prediction is kept under the question.
     """
 
     def __init__(self, question: str, choices: Sequence[str]):
@@ -129,9 +119,8 @@ class Prediction:
         return Revealed(place, static)
 
     def _verdict(self) -> str:
-        said = (
-            "as you predicted" if self.locked == self.answer else (f"you predicted: {self.locked}")
-        )
+        right = self.locked == self.answer
+        said = "as you predicted" if right else f"you predicted: {self.locked}"
         return f"<p><b>{html.escape(self.answer)}</b> ({html.escape(said)})</p>"
 
     def _update(self) -> None:
@@ -143,7 +132,10 @@ class Prediction:
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         choices = "".join(f"<li>{html.escape(choice)}</li>" for choice in self.choices)
         text = f"<p><b>Predict.</b> {html.escape(self.question)}</p><ul>{choices}</ul>"
-        return _bundle(self.widget) | {"text/html": text, "text/plain": self.question}
+        return (self.widget._repr_mimebundle_() or {}) | {
+            "text/html": text,
+            "text/plain": self.question,
+        }
 
 
 predict = Prediction
@@ -156,11 +148,7 @@ class Revealed:
         self.widget, self.static = widget, static
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return _bundle(self.widget) | self.static
-
-
-def _bundle(widget: Any) -> dict[str, Any]:
-    return dict(widget._repr_mimebundle_() or {})
+        return (self.widget._repr_mimebundle_() or {}) | self.static
 
 
 def _render(result: Any, alt: str) -> tuple[dict[str, str], str]:

@@ -48,36 +48,8 @@ def box(x: Array, y: Array, width: float, height: float) -> Array:
     return np.maximum(abs(x) - width, abs(y) - height)
 
 
-def circle(x: Array, y: Array) -> Array:
-    """A disc."""
-    return length(x, y) - 0.85
-
-
-def ring(x: Array, y: Array) -> Array:
-    """A disc with a hole."""
-    return abs(length(x, y) - 0.7) - 0.2
-
-
-def crescent(x: Array, y: Array) -> Array:
-    """A disc less a smaller one, to its right."""
-    return np.maximum(length(x, y) - 0.9, 0.72 - length(x - 0.42, y))
-
-
-def triangle(x: Array, y: Array) -> Array:
-    """Three equal sides, on its base."""
-    return np.maximum(HALF_SQRT3 * abs(x) + HALF * y, -y) - HALF
-
-
-def square(x: Array, y: Array) -> Array:
-    """On its base."""
-    return box(x, y, 0.72, 0.72)
-
-
 def star(x: Array, y: Array) -> Array:
-    """Five points: inside at least four of the five half planes of a pentagram.
-
-    So the second largest of the five distances decides.
-    """
+    """Inside at least four of the five half planes of a pentagram: the second largest decides."""
     largest, second = y, np.full_like(y, -9)
     for plane in (
         COS18 * x + SIN18 * y,
@@ -97,11 +69,6 @@ def heart(x: Array, y: Array) -> Array:
     return np.minimum(lobes, (x + abs(y) - np.float32(0.75)) * HALF_SQRT2)
 
 
-def cross(x: Array, y: Array) -> Array:
-    """Two bars of equal length."""
-    return np.minimum(box(x, y, 0.9, 0.28), box(x, y, 0.28, 0.9))
-
-
 def arrow(x: Array, y: Array) -> Array:
     """Points up: a head over a shaft."""
     head = np.maximum((abs(x) + y - 0.95) * HALF_SQRT2, 0.1 - y)
@@ -111,14 +78,23 @@ def arrow(x: Array, y: Array) -> Array:
 def drop(x: Array, y: Array) -> Array:
     """A disc with a tip above it, along the two tangents."""
     y = y + 0.3
-    ball = length(x, y) - 0.58
     tip = np.maximum(HALF_SQRT3 * abs(x) + HALF * y - 0.58, 0.29 - y)
-    return np.minimum(ball, tip)
+    return np.minimum(length(x, y) - 0.58, tip)
 
 
 OUTLINES: dict[str, Callable[[Array, Array], Array]] = {
-    function.__name__: function
-    for function in (circle, ring, crescent, triangle, square, star, heart, cross, arrow, drop)
+    "circle": lambda x, y: length(x, y) - 0.85,
+    "ring": lambda x, y: abs(length(x, y) - 0.7) - 0.2,
+    # A disc less a smaller one, to its right.
+    "crescent": lambda x, y: np.maximum(length(x, y) - 0.9, 0.72 - length(x - 0.42, y)),
+    # Of three equal sides, on its base.
+    "triangle": lambda x, y: np.maximum(HALF_SQRT3 * abs(x) + HALF * y, -y) - HALF,
+    "square": lambda x, y: box(x, y, 0.72, 0.72),
+    "star": star,
+    "heart": heart,
+    "cross": lambda x, y: np.minimum(box(x, y, 0.9, 0.28), box(x, y, 0.28, 0.9)),
+    "arrow": arrow,
+    "drop": drop,
 }
 CLASSES = tuple(OUTLINES)
 SIZE = 32
