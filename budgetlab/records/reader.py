@@ -185,9 +185,10 @@ class Record:
 
         def read(file: Path) -> dict[int, np.ndarray]:
             arrays = read_npz(file, ("indices", "images"), NO_RECORD)
-            if arrays["indices"].ndim != 1:
+            numbers, images = arrays["indices"], arrays["images"]
+            if numbers.ndim != 1 or len(numbers) != len(images):
                 raise ValueError("it does not hold one image for each number")
-            return dict(zip(arrays["indices"].tolist(), arrays["images"], strict=True))
+            return dict(zip(numbers.tolist(), images, strict=True))
 
         return self._part("thumbnails.npz", read, {})
 
