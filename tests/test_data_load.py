@@ -71,7 +71,7 @@ def test_a_damaged_cache_is_drawn_again_and_one_that_cannot_be_written_left_out(
     first = shapes_source(tmp_path, seed=3)
     (cache,) = tmp_path.rglob("*.npz")
     cache.write_bytes(cache.read_bytes()[:1000])
-    assert torch.equal(shapes_source(tmp_path, seed=3).train.x, first.train.x)
+    assert torch.equal(shapes_source(tmp_path, seed=3).parts["train"].x, first.parts["train"].x)
     assert len(cache.read_bytes()) > 1000
     (tmp_path / "taken").write_text("a file, not a folder")
     assert len(load("digits", root=tmp_path / "taken").train) == 1438

@@ -355,15 +355,16 @@ def npz(path: str, seed: int, **_: Any) -> Source:
     flip, statistics = given is None or keeps_label(classes), None
     made: dict[str, Dataset] = {}
     for part in sorted(rows, key=["train", "val", "test"].index):
-        chosen, (x, y) = rows[part], parts[part]
-        origin = [f"{called[x]}[{row}]" for row in chosen]
+        chosen = rows[part]
+        images, target = parts[part]
         made[part] = make_samples(
-            xs[part][chosen], encoded[called[y]][chosen], classes, statistics=statistics, flip=flip,
-            index=chosen, metadata={"origin": origin},
+            xs[part][chosen], encoded[called[target]][chosen], classes, statistics=statistics,
+            flip=flip, index=chosen,
+            metadata={"origin": [f"{called[images]}[{row}]" for row in chosen]},
         )  # fmt: skip
         statistics = made["train"].mean, made["train"].std
     scale = "floats in [0, 1] as 0 to 255" if arrays["x"].dtype.kind == "f" else "as they are"
-    return Source(**made, where=where, scale=scale if xs["train"].ndim == 4 else "", odd=odd)
+    return Source(made, where=where, scale=scale if xs["train"].ndim == 4 else "", odd=odd)
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:

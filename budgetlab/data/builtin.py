@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.data import shapes as shapes_drawing
-from budgetlab.data.dataset import Source, make_samples, split_off_test
+from budgetlab.data.dataset import Dataset, Source, make_samples, split_off_test
 from budgetlab.data.images import read_cache, read_images, warn_of, write_cache
 from budgetlab.errors import InputError, counted
 from budgetlab.seeds import numpy_generator
@@ -82,16 +82,17 @@ def _drawn(
     arrays: dict[str, np.ndarray], test: int, classes: Sequence[str], *, flip: bool
 ) -> Source:
     """Split drawn data, the first ``test`` samples for testing, and add what is known."""
-    splits, statistics = [], None
-    for part in (slice(test, None), slice(0, test)):
+    parts: dict[str, Dataset] = {}
+    statistics = None
+    for name, part in (("train", slice(test, None)), ("test", slice(0, test))):
         other = arrays["other_label"][part]
         metadata = {"difficulty": arrays["difficulty"][part], "is_ambiguous": other >= 0,
                     "other_label": other}  # fmt: skip
         x, y = arrays["x"][part].copy(), arrays["y"][part]
-        splits.append(make_samples(x, y, classes, statistics=statistics, flip=flip,
-                                   metadata=metadata, true=True))  # fmt: skip
-        statistics = splits[0].mean, splits[0].std
-    return Source(*splits)
+        parts[name] = make_samples(x, y, classes, statistics=statistics, flip=flip,
+                                   metadata=metadata, true=True)  # fmt: skip
+        statistics = parts["train"].mean, parts["train"].std
+    return Source(parts)
 
 
 def digits(seed: int, **_: Any) -> Source:
@@ -106,7 +107,7 @@ def digits(seed: int, **_: Any) -> Source:
     train = make_samples(x[rest], y[rest], names, flip=False, index=rest)
     test = make_samples(x[held], y[held], names, flip=False, index=held,
                         statistics=(train.mean, train.std))  # fmt: skip
-    return Source(train, test)
+    return Source({"train": train, "test": test})
 
 
 def torchvision_set(name: str, kind: str, root: Path, download: bool, progress: bool,
@@ -126,7 +127,7 @@ def torchvision_set(name: str, kind: str, root: Path, download: bool, progress: 
         )
         for one in read
     )  # fmt: skip
-    return Source(train, test)
+    return Source({"train": train, "test": test})
 
 
 def _open(name: str, read: Callable[..., Any], root: Path, download: bool, progress: bool) -> Any:
@@ -209,7 +210,7 @@ def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> So
         )
         for rows in (in_order[:first], in_order[first:])
     )  # fmt: skip
-    return Source(train, test, skipped=decoded.skipped)
+    return Source({"train": train, "test": test}, skipped=decoded.skipped)
 
 
 def _table(file: Path) -> pd.DataFrame:

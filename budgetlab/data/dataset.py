@@ -143,30 +143,16 @@ class Dataset:
 Choose = Callable[[str, np.ndarray, np.ndarray, Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
-class _HasParts:
-    train: Dataset
-    val: Dataset | None
-    test: Dataset
-
-    @property
-    def parts(self) -> dict[str, Dataset]:
-        """The splits that there are, by name."""
-        given = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: part for name, part in given.items() if part is not None}
-
-
 @dataclass(frozen=True)
-class Source(_HasParts):
-    """Splits before they are changed, and what only the reader of the files knows.
+class Source:
+    """The splits by name before they are changed, and what only the reader of the files knows.
 
     ``chosen``: samples were picked already, before they were read. ``where`` each split was
     found; files of other endings by their number (``not_read``); images that cannot be used
     (``skipped``); how pixels were scaled; whether they were cut to squares; oddities.
     """
 
-    train: Dataset
-    test: Dataset
-    val: Dataset | None = None
+    parts: dict[str, Dataset]
     chosen: bool = False
     where: dict[str, str] = field(default_factory=dict)
     not_read: dict[str, int] = field(default_factory=dict)
@@ -177,7 +163,7 @@ class Source(_HasParts):
 
 
 @dataclass(frozen=True)
-class Splits(_HasParts):
+class Splits:
     """A loaded data set.
 
     Attributes
@@ -215,6 +201,12 @@ class Splits(_HasParts):
             f"Splits({self.name!r}: {len(self.train):,} train{val} + {len(self.test):,} test "
             f"samples of {shape}, {counted(len(self.train.classes), 'class')})"
         )
+
+    @property
+    def parts(self) -> dict[str, Dataset]:
+        """The splits that there are, by name."""
+        given = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: part for name, part in given.items() if part is not None}
 
     @property
     def val_fingerprint(self) -> str:

@@ -118,10 +118,10 @@ def folder(
         # What is drawn is drawn among the readable, so that it does not depend on what was
         # decoded before.
         decoded = decoded_of(np.arange(len(names)))
-        labels = [classes[label] for label in y[decoded.bad]]
-        _require_most(top, listings, Counter(zip(part_of[decoded.bad], labels, strict=True)))
+        bad = zip(part_of[decoded.bad], [classes[k] for k in y[decoded.bad]], strict=True)
+        _require_most(top, listings, Counter(bad))
         rows = rows_of(decoded.kept)
-    skipped = [text for one in (*listings.values(), decoded) for text in one.skipped]
+    skipped = [text for one in listings.values() for text in one.skipped] + [*decoded.skipped]
     warn_of(path, skipped)
     # The index counts within the split, as ImageFolder of that folder does.
     starts = dict(zip(listings, np.cumsum([0, *sizes[:-1]]), strict=True))
@@ -135,8 +135,8 @@ def folder(
             flip=keeps_label(classes), statistics=statistics, index=chosen - starts.get(part, 0),
             metadata={"origin": origins[chosen]},
         )  # fmt: skip
-    return Source(**made, chosen=True, skipped=tuple(skipped), cut=decoded.fit is not None,
-                  **_found(listings, decoded, odd))  # fmt: skip
+    found = _found(listings, decoded, odd)
+    return Source(made, True, skipped=tuple(skipped), cut=decoded.fit is not None, **found)
 
 
 def _found(listings: dict[str, Listing], decoded: Decoded, odd: list[str]) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def load(
         If a name or value is not allowed, or data is missing or cannot be read.
     """
     name = canonical(name)
-    asked = {
+    asked: dict[str, Any] = {
         "dataset": name, "data_root": str(root), "data_seed": seed, "limit": limit,
         "val_fraction": val_fraction, "label_noise": label_noise,
         "noise_kind": known("kind of label noise", noise_kind, NOISE_KINDS),
@@ -220,9 +220,9 @@ def load(
     _check(seed, limit, val_fraction, label_noise, size)
     kind, _, path = name.partition(":")
     own = kind in OWN
-    table = edits if isinstance(edits, Edits) else Edits(edits) if asked["edits"] else None
-    if isinstance(edits, Edits) and not len(edits):
-        table = None
+    given = edits if isinstance(edits, Edits) else Edits(edits) if edits else None
+    # None where there are none.
+    table = given or None
     drops = asked["drop_copies"]
     # Copies are looked for among all samples, so that it does not depend on the limit which go.
     early = limit > 0 and not whole and drops == "none"

@@ -324,7 +324,8 @@ def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
     missing = [name for name in SAMPLE_ARRAYS if name not in arrays]
     if missing:
         raise ValueError(f"it lacks the arrays {', '.join(missing)}")
-    variables, kept = {}, 0
+    variables: dict[str, Any] = {}
+    kept = 0
     for name, array in sorted(arrays.items()):
         dims, shape = tuple(array.metadata.dimension_names or ()), array.shape
         if dims[:1] == ("epoch",):
