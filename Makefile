@@ -22,7 +22,7 @@ help:
 	@echo "make lint       check style and types"
 	@echo "make coverage   run all tests and say which lines and branches no test reaches"
 	@echo "make mutants    change the package line by line, in a copy, and say what no test notices"
-	@echo "make fuzz       feed damaged input to all that reads files; FUZZ_SECONDS=600 for longer"
+	@echo "make fuzz       feed damaged input to all that reads files; FUZZ_EXAMPLES=20000 for longer"
 	@echo "make soak       kill and resume every method with every augmentation; takes long"
 	@echo "make lowest     run the tests on the oldest packages that pyproject.toml allows"
 	@echo "make newest     run the tests on PYTHON=python3.13 and the newest packages"
@@ -70,7 +70,7 @@ test: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest tests/browser
 
 # What is checked beyond that, and what was found: docs/quality.md.
-FUZZ_SECONDS ?= 60
+FUZZ_EXAMPLES ?= 1000
 
 soak: $(VENV)/.installed-test
 	@BUDGETLAB_SOAK=1 $(BIN)/python -m pytest tests/test_killed.py tests/test_sweep.py
@@ -89,7 +89,7 @@ mutants: $(VENV)/.installed-test
 	@cd build/mutants && $(abspath $(BIN))/mutmut results | grep survived || true
 
 fuzz: $(VENV)/.installed-test
-	@$(BIN)/python tests/fuzz.py --seconds $(FUZZ_SECONDS)
+	@BUDGETLAB_FUZZ=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q --timeout 0 tests/test_fuzz.py
 
 lowest: $(VENV)/.installed-test
 	@mkdir -p build && $(BIN)/python tests/lowest.py > build/lowest.txt

@@ -7,28 +7,13 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from budgetlab.errors import InputError, known, unknown
 
-__all__ = [
-    "AVERAGINGS",
-    "BUDGET_UNITS",
-    "CLASS_SHARES",
-    "CREDITS",
-    "DATA_FIELDS",
-    "DROPS",
-    "FIDELITIES",
-    "FLIPS",
-    "HORIZONS",
-    "NOISE_KINDS",
-    "OPTIMISERS",
-    "PRECISIONS",
-    "REDUNDANCY_KINDS",
-    "WEIGHTS",
-    "RunConfig",
-]
+__all__ = ["DATA_FIELDS", "RunConfig"]
 
+# What fields take that have a choice.
 BUDGET_UNITS = ("iterations", "samples", "flops", "seconds")
 CREDITS = ("row", "dominant", "weighted")
 AVERAGINGS = ("lifetime", "last")
@@ -45,58 +30,6 @@ ANY_DATA = {"all", "data", "dataset", "datasets", "images", "imgs", "own", "phot
             "raw", "train", "training", "x"}  # fmt: skip
 CLASS_SHARES = ("free", "kept", "balanced")
 OPTIMISERS = ("sgd", "adamw")
-
-# Fields that take one of a few names, and what these are.
-CHOICES = {
-    "budget_unit": ("budget unit", BUDGET_UNITS),
-    "averaging": ("averaging", AVERAGINGS),
-    "credit": ("credit rule", CREDITS),
-    "fidelity": ("fidelity", FIDELITIES),
-    "noise_kind": ("kind of label noise", NOISE_KINDS),
-    "precision": ("precision", PRECISIONS),
-    "weights": ("kind of weights", WEIGHTS),
-    "redundancy_kind": ("kind of redundancy", REDUNDANCY_KINDS),
-    "flip": ("flip", FLIPS),
-    "drop_copies": ("kind of copies to drop", DROPS),
-    "schedule_horizon": ("horizon of the schedule", HORIZONS),
-    "class_shares": ("rule for class shares", CLASS_SHARES),
-    "optimiser": ("optimiser", OPTIMISERS),
-}
-
-# Fields that take a number: a round bracket leaves its end out.
-RANGES: dict[str, tuple[str, float, float]] = {
-    "budget": ("(]", 0, 1),
-    "epochs": ("[]", 1, 100_000),
-    "batch_size": ("[]", 1, 1_000_000),
-    "lr": ("(]", 0, 1e6),
-    "momentum": ("[)", 0, 1),
-    "weight_decay": ("[]", 0, 1e6),
-    "warmup": ("[)", 0, 1),
-    "hard_cutoff": ("[)", 0, 1),
-    "alpha": ("(]", 0, 1e6),
-    "randaugment_n": ("[]", 0, 16),
-    "randaugment_m": ("[]", 0, 30),
-    "sb_beta": ("[]", 0, 1e6),
-    "sb_staleness": ("[]", 1, 100_000),
-    "smoothing": ("[]", 0, 1e6),
-    "power": ("[]", 0, 100),
-    "keep_fraction": ("(]", 0, 1),
-    "presample": ("[]", 1, 1000),
-    "grad_norm_threshold": ("[]", 0, 1e6),
-    "prune_fraction": ("[)", 0, 1),
-    "subset_fraction": ("(]", 0, 1),
-    "proxy_share": ("()", 0, 1),
-    "holdout_fraction": ("()", 0, 1),
-    "label_noise": ("[)", 0, 1),
-    "imbalance": ("[]", 1, 1e6),
-    "redundancy": ("[)", 0, 1),
-    "copies": ("[]", 1, 10**9),
-    "val_fraction": ("[)", 0, 1),
-    "evaluate_every": ("[]", 0, 100_000),
-    "limit": ("[]", 0, 10**12),
-    "data_seed": ("[]", 0, 2**63 - 1),
-    "seed": ("[]", 0, 2**63 - 1),
-}
 
 # Fields that say where to read and write, not what is computed.
 PLACES = ("data_name", "data_root", "out")
@@ -132,9 +65,6 @@ ADDED = ("averaging", "class_shares", "copies", "data_name", "drop_copies", "edi
 # a run keeps its id.
 RENAMED = {"temperature": "power"}
 
-# Numbers that may also be left to the kit, as "auto".
-AUTOMATIC = ("prune_fraction", "sb_beta", "subset_fraction")
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -142,7 +72,8 @@ class RunConfig:
 
     The recipe defaults to Arazo et al. (BMVC 2021) with fewer epochs. Names of
     methods, models, augmentations, schedules and data sets are checked when the
-    run is built, ranges here.
+    run is built; the rest here: a field says which names it takes, or which numbers,
+    where a round bracket leaves an end out.
 
     Raises
     ------
@@ -158,109 +89,109 @@ class RunConfig:
     """Sampling method; on the command line also MODULE:METHOD, one of your own."""
     augmentation: str = "standard"
     """What is done to each image of a batch before training on it."""
-    budget: float = 0.3
+    budget: Annotated[float, "(0, 1]"] = 0.3
     """Fraction of the full run that may be spent, in (0, 1]."""
-    budget_unit: str = "iterations"
+    budget_unit: Annotated[str, BUDGET_UNITS] = "iterations"
     """What the budget counts: iterations, samples, flops or seconds."""
-    epochs: int = 30
+    epochs: Annotated[int, "[1, 100000]"] = 30
     """Epochs of the full run, of which the budget is a fraction."""
-    batch_size: int = 128
+    batch_size: Annotated[int, "[1, 1000000]"] = 128
     """Samples in one optimiser step."""
-    lr: float = 0.1
+    lr: Annotated[float, "(0, 1000000]"] = 0.1
     """Learning rate at the start."""
-    optimiser: str = "sgd"
+    optimiser: Annotated[str, OPTIMISERS] = "sgd"
     """sgd, or adamw, which wants a learning rate about a hundred times smaller."""
-    momentum: float = 0.9
+    momentum: Annotated[float, "[0, 1)"] = 0.9
     """Momentum of SGD, first beta of AdamW, in [0, 1)."""
-    weight_decay: float = 1e-4
+    weight_decay: Annotated[float, "[0, 1000000]"] = 1e-4
     """L2 penalty on all weights; of AdamW decoupled from the gradient."""
     schedule: str = "linear"
     """Learning rate over the progress of the budget."""
-    schedule_horizon: str = "budget"
+    schedule_horizon: Annotated[str, HORIZONS] = "budget"
     """What the schedule runs over: the budget, or the full run, which a budget cuts short."""
-    warmup: float = 0.0
+    warmup: Annotated[float, "[0, 1)"] = 0.0
     """Share of what the schedule runs over in which the rate first rises from 0, in [0, 1)."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """Progress at which the step schedule divides the rate by ten."""
-    alpha: float = 0.3
+    alpha: Annotated[float, "(0, 1000000]"] = 0.3
     """Parameter of the Beta(alpha, alpha) of mixup, CutMix and RICAP."""
-    randaugment_n: int = 2
+    randaugment_n: Annotated[int, "[0, 16]"] = 2
     """RandAugment: operations an image."""
-    randaugment_m: int = 4
+    randaugment_m: Annotated[int, "[0, 30]"] = 4
     """RandAugment: magnitude, 0 to 30."""
-    sb_beta: float | Literal["auto"] = "auto"
+    sb_beta: Annotated[float | Literal["auto"], "[0, 1000000]"] = "auto"
     """Selective backprop: power of the percentile; auto is 1/budget - 1."""
-    sb_staleness: int = 1
+    sb_staleness: Annotated[int, "[1, 100000]"] = 1
     """Selective backprop: score again every n-th epoch."""
-    smoothing: float = 1.0
+    smoothing: Annotated[float, "[0, 1000000]"] = 1.0
     """Methods that draw by a score: times the mean score added to each; large is uniform."""
-    power: float = 1.0
+    power: Annotated[float, "[0, 100]"] = 1.0
     """Methods that draw by a score, grad-norm: power of it; 0 is uniform, large is greedy."""
-    weights: str = "none"
+    weights: Annotated[str, WEIGHTS] = "none"
     """Methods that draw by a score: unbiased divides each loss by its chance of being drawn."""
-    class_shares: str = "free"
+    class_shares: Annotated[str, CLASS_SHARES] = "free"
     """Methods that draw by a score, core sets: free; kept as in the training set; or balanced."""
-    keep_fraction: float = 0.1
+    keep_fraction: Annotated[float, "(0, 1]"] = 0.1
     """top-k and rho-loss: share of the candidates trained on; 1 is uniform."""
-    presample: int = 3
+    presample: Annotated[int, "[1, 1000]"] = 3
     """grad-norm: candidates looked at for each sample trained on."""
-    grad_norm_threshold: float = 4 / 3
+    grad_norm_threshold: Annotated[float, "[0, 1000000]"] = 4 / 3
     """grad-norm: switched on while the estimated gain of choosing is above this."""
-    prune_fraction: float | Literal["auto"] = "auto"
+    prune_fraction: Annotated[float | Literal["auto"], "[0, 1)"] = "auto"
     """infobatch: share of the well-learned left out of an epoch; auto follows the budget."""
-    subset_fraction: float | Literal["auto"] = "auto"
+    subset_fraction: Annotated[float | Literal["auto"], "(0, 1]"] = "auto"
     """random-subset and the pruned ones: share of the training set kept; auto is the budget."""
-    hard_cutoff: float = 0.1
+    hard_cutoff: Annotated[float, "[0, 1)"] = 0.1
     """ccs: share of the training set, the hardest of it, left out before the choice, in [0, 1)."""
-    proxy_share: float = 0.2
+    proxy_share: Annotated[float, "(0, 1)"] = 0.2
     """rho-loss and the pruned ones: share of the budget for the network that scores."""
     proxy_model: str = "auto"
     """That network; auto is a small one for rho-loss, one like the run's own for the others."""
-    holdout_fraction: float = 0.1
+    holdout_fraction: Annotated[float, "(0, 1)"] = 0.1
     """rho-loss without a validation split: share of the training set held out for its proxy."""
-    averaging: str = "lifetime"
+    averaging: Annotated[str, AVERAGINGS] = "lifetime"
     """p-SGD and c-SGD: the mean of 1 - p_y over all visits (lifetime), or its last value (last)."""
-    credit: str = "dominant"
+    credit: Annotated[str, CREDITS] = "dominant"
     """Which sample a mixed image counts for: row, dominant or weighted."""
-    fidelity: str = "default"
+    fidelity: Annotated[str, FIDELITIES] = "default"
     """default, or published: what the paper's code does where it departs from its text."""
-    label_noise: float = 0.0
+    label_noise: Annotated[float, "[0, 1)"] = 0.0
     """Share of the training labels made wrong, in [0, 1)."""
-    noise_kind: str = "symmetric"
+    noise_kind: Annotated[str, NOISE_KINDS] = "symmetric"
     """symmetric: any other class; pair: the next class; instance: what looks alike."""
-    imbalance: float = 1.0
+    imbalance: Annotated[float, "[1, 1000000]"] = 1.0
     """Size of the most frequent training class over the least frequent, at least 1."""
-    redundancy: float = 0.0
+    redundancy: Annotated[float, "[0, 1)"] = 0.0
     """Share of the training set that are copies of few of its images, in [0, 1)."""
-    copies: int = 15
+    copies: Annotated[int, "[1, 1000000000]"] = 15
     """How many of these copies there are of each image that is copied."""
-    redundancy_kind: str = "exact"
+    redundancy_kind: Annotated[str, REDUNDANCY_KINDS] = "exact"
     """exact: the same values; varied: moved by a pixel or so, brighter or darker."""
-    val_fraction: float = 0.0
+    val_fraction: Annotated[float, "[0, 1)"] = 0.0
     """Share of the training set held out for validation, in [0, 1)."""
-    evaluate_every: int = 1
+    evaluate_every: Annotated[int, "[0, 100000]"] = 1
     """Evaluate on held-out data after every n-th epoch and the last one; 0 is only the last."""
-    limit: int = 0
+    limit: Annotated[int, "[0, 1000000000000]"] = 0
     """Use only this many training samples; 0 is all."""
     image_size: int = 0
     """Side of the images of folder:, in pixels; 0 keeps small ones as they are, others get 32."""
-    flip: str = "auto"
+    flip: Annotated[str, FLIPS] = "auto"
     """Whether images may be mirrored: yes, no, or auto, as the data set and its classes say."""
-    drop_copies: str = "none"
+    drop_copies: Annotated[str, DROPS] = "none"
     """Training images left out as copies of others: none, exact, or near (which look the same)."""
     edits: str = ""
     """Table of samples to drop, relabel or mark, a CSV file; see budgetlab.data.Edits."""
     data_name: str = ""
     """What tables and records call the data; by default its folder or file."""
-    data_seed: int = 0
+    data_seed: Annotated[int, "[0, 9223372036854775807]"] = 0
     """Seed of the data: generation, limit, split, label noise."""
-    seed: int = 0
+    seed: Annotated[int, "[0, 9223372036854775807]"] = 0
     """Seed of the run: initial weights, order, augmentation."""
     extended: str = ""
     """Kept by resume --epochs, not to be given: lengths the run had before, such as 10+20."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps, the GPU of a Mac."""
-    precision: str = "auto"
+    precision: Annotated[str, PRECISIONS] = "auto"
     """auto, float32 or bfloat16; auto is bfloat16 where the hardware has it."""
     data_root: str = "data"
     """Folder for downloads and caches."""
@@ -268,20 +199,14 @@ class RunConfig:
     """Folder in which the record is written."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
+        for name, allowed in ALLOWED.items():
+            object.__setattr__(self, name, _checked(name, allowed, getattr(self, name)))
         for name in PLACES:
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
-        for name, (what, allowed) in CHOICES.items():
-            object.__setattr__(self, name, known(what, getattr(self, name), allowed))
-        for name in RANGES:
-            _require_in_range(name, getattr(self, name))
         if self.image_size and not 8 <= self.image_size <= 1024:
             raise InputError(
                 f"image-size {self.image_size} is not allowed: give 8 to 1024 pixels, or 0"
             )
-        for name in ("data_root", "out"):
-            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         for milestone in self.milestones:
             if not 0 < milestone < 1:
                 raise InputError(
@@ -351,36 +276,45 @@ class RunConfig:
         return self.from_dict({**dataclasses.asdict(self), **changes})
 
 
-def _require_in_range(name: str, value: Any) -> None:
-    brackets, low, high = RANGES[name]
-    if value == "auto" and name in AUTOMATIC:
-        return
-    above = value > low if brackets[0] == "(" else value >= low
-    below = value < high if brackets[1] == ")" else value <= high
-    if not (math.isfinite(value) and above and below):
-        raise InputError(
-            f"{name.replace('_', '-')} {value} is not allowed: give a number in "
-            f"{brackets[0]}{low:g}, {high:g}{brackets[1]}"
-        )
+# What each field allows: names, a range of numbers, or None.
+ALLOWED = {
+    name: next(iter(getattr(hint, "__metadata__", ())), None)
+    for name, hint in get_type_hints(RunConfig, include_extras=True).items()
+}
 
 
-def _plain(name: str, value: Any) -> Any:
-    """Turn a given value into the plain type of its field, or say why not."""
+def _checked(name: str, allowed: tuple[str, ...] | str | None, value: Any) -> Any:
+    """Return a given value in the plain type of its field, or say what is wrong with it."""
     default = RunConfig.__dataclass_fields__[name].default
-    kind: type = float if name in AUTOMATIC else type(default)
-    flag = name.replace("_", "-")
+    automatic = default == "auto" and isinstance(allowed, str)
+    if automatic and value == "auto":
+        return value
+    value = _plain(name.replace("_", "-"), float if automatic else type(default), value)
+    if isinstance(allowed, tuple):
+        return known(name.replace("_", " "), value, allowed)
+    if allowed is not None and not _is_within(value, allowed):
+        raise InputError(
+            f"{name.replace('_', '-')} {value} is not allowed: give a number in {allowed}"
+        )
+    return value
+
+
+def _is_within(value: float, allowed: str) -> bool:
+    low, high = (int(end) for end in allowed[1:-1].split(", "))
+    above = value > low if allowed[0] == "(" else value >= low
+    below = value < high if allowed[-1] == ")" else value <= high
+    return math.isfinite(value) and above and below
+
+
+def _plain(flag: str, kind: type, value: Any) -> Any:
     try:
-        if name in AUTOMATIC and value == "auto":
-            return "auto"
         if kind is tuple:
             return tuple(float(part) for part in value)
         if kind is str:
             if not isinstance(value, str) and not hasattr(value, "__fspath__"):
                 raise TypeError
             return str(value)
-        if isinstance(value, bool | str):
-            raise TypeError
-        if kind is int and value != int(value):
+        if isinstance(value, bool | str) or (kind is int and value != int(value)):
             raise TypeError
         return kind(value)
     except (TypeError, ValueError, OverflowError):

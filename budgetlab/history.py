@@ -125,6 +125,14 @@ def assign_credit(rule: str, drawn: Tensor, sources: Tensor, weights: Tensor) ->
     raise unknown("credit rule", rule, CREDITS)
 
 
+def _mean_of(name: str, doc: str) -> Any:
+    return property(lambda self: self._sum(name) / self.visits, doc=doc)
+
+
+def _at_last(name: str, doc: str) -> Any:
+    return property(lambda self: self._newest(name), doc=doc)
+
+
 class History:
     """Statistics of every training sample, from training forwards only.
 
@@ -204,25 +212,34 @@ class History:
     def _newest(self, name: str) -> Tensor:
         return self._last[:, self.LAST.index(name)]
 
-    @property
-    def visits(self) -> Tensor:
-        """Visits so far; shares of a visit add up."""
-        return self._sum("visits")
+    visits = property(lambda self: self._sum("visits"), doc="Visits so far; shares add up.")
+    error = _mean_of(
+        "error", "Mean of ``1 - p_y`` over all visits, in [0, 1]: the statistic ``m`` of p-SGD."
+    )
+    confidence = _mean_of("p_y", "Mean ``p_y``, in [0, 1] (Swayamdipta et al. 2020).")
+    mean_loss = _mean_of("loss", "Mean cross-entropy, nats.")
+    mean_margin = _mean_of("margin", "Area under the margin (Pleiss et al. 2020).")
+    el2n = _mean_of(
+        "el2n",
+        """Mean of ``||softmax - onehot||_2`` over all visits, as in ``analysis.measures``.
+
+        Paul et al. (2021) take early epochs only: ``el2n_early`` there, and the scoring run of
+        ``el2n-pruned``, which is short.""",
+    )
+    forgotten = property(
+        lambda self: self._sum("forgotten"),
+        doc="Forgetting events: right at one visit, wrong at the next (Toneva et al. 2019).",
+    )
+    last_loss = _at_last("loss", "Cross-entropy at the last visit, nats; NaN before the first.")
+    last_p_y = _at_last("p_y", "Probability of the label at the last visit; NaN before the first.")
+    last_correct = _at_last("correct", "1 or 0 at the last visit; NaN before the first.")
+    last_el2n = _at_last("el2n", "``||softmax - onehot||_2`` at the last visit; else NaN.")
+    last_epoch = _at_last("epoch", "Epoch of the last visit, from 1; 0 for never.")
 
     @property
     def seen(self) -> Tensor:
         """bool: visited at least in part."""
         return self.visits > 0
-
-    @property
-    def error(self) -> Tensor:
-        """Mean of ``1 - p_y`` over all visits, in [0, 1]: the statistic ``m`` of p-SGD."""
-        return self._sum("error") / self.visits
-
-    @property
-    def confidence(self) -> Tensor:
-        """Mean ``p_y``, in [0, 1] (Swayamdipta et al. 2020)."""
-        return self._sum("p_y") / self.visits
 
     @property
     def variability(self) -> Tensor:
@@ -231,59 +248,10 @@ class History:
         return (mean_square - self.confidence**2).clamp(min=0).sqrt()
 
     @property
-    def mean_loss(self) -> Tensor:
-        """Mean cross-entropy, nats."""
-        return self._sum("loss") / self.visits
-
-    @property
-    def mean_margin(self) -> Tensor:
-        """Area under the margin (Pleiss et al. 2020)."""
-        return self._sum("margin") / self.visits
-
-    @property
-    def el2n(self) -> Tensor:
-        """Mean of ``||softmax - onehot||_2`` over all visits, as in ``analysis.measures``.
-
-        Paul et al. (2021) take early epochs only: ``el2n_early`` there, and the scoring run of
-        ``el2n-pruned``, which is short.
-        """
-        return self._sum("el2n") / self.visits
-
-    @property
-    def forgotten(self) -> Tensor:
-        """Forgetting events: right at one visit, wrong at the next (Toneva et al. 2019)."""
-        return self._sum("forgotten")
-
-    @property
     def never_learned(self) -> Tensor:
         """bool: visited, and never right at any visit."""
         # Right once and wrong now is a forgetting event.
         return (self.last_correct == 0) & (self.forgotten == 0)
-
-    @property
-    def last_loss(self) -> Tensor:
-        """Cross-entropy at the last visit, nats; NaN before the first."""
-        return self._newest("loss")
-
-    @property
-    def last_p_y(self) -> Tensor:
-        """Probability of the label at the last visit; NaN before the first."""
-        return self._newest("p_y")
-
-    @property
-    def last_correct(self) -> Tensor:
-        """1 or 0 at the last visit; NaN before the first."""
-        return self._newest("correct")
-
-    @property
-    def last_el2n(self) -> Tensor:
-        """``||softmax - onehot||_2`` at the last visit; NaN before the first."""
-        return self._newest("el2n")
-
-    @property
-    def last_epoch(self) -> Tensor:
-        """Epoch of the last visit, from 1; 0 for never."""
-        return self._newest("epoch")
 
     def epoch_arrays(self) -> dict[str, Tensor]:
         """What this epoch leaves in the record; NaN where a sample was not visited."""

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, get_type_hints
 
 from budgetlab.config import RunConfig
 from budgetlab.errors import known
@@ -85,10 +85,13 @@ def takes_settings(function: Function) -> Function:
     """
     own = inspect.signature(function)
     named = [part for part in own.parameters.values() if part.kind is not part.VAR_KEYWORD]
-    taken = {part.name for part in named}
+    taken, types = {part.name for part in named}, get_type_hints(RunConfig)
     fields = [
         inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=types[field.name],
         )
         for field in dataclasses.fields(RunConfig)
         if field.name not in taken

@@ -28,15 +28,11 @@ COSTS = Costs(forward=10, forward_backward=30)
 @pytest.mark.parametrize(
     ("size", "budget", "drawn"),
     [(50_000, 0.29, 14_500), (50_000, 0.58, 29_000), (50_000, 0.57, 28_500), (100, 1.0, 100),
-     (1000, 0.3, 300), (10, 0.25, 2), (73_257, 0.2, 14_651), (50_000, 1e-9, 0)],
+     (1000, 0.3, 300), (10, 0.25, 2), (73_257, 0.2, 14_651), (50_000, 1e-9, 0),
+     *((50_000, percent / 100, 500 * percent) for percent in range(1, 101))],
 )  # fmt: skip
 def test_samples_of_an_epoch(size, budget, drawn):
     assert samples_per_epoch(size, budget) == drawn
-
-
-def test_awkward_budgets_lose_no_sample():
-    for percent in range(1, 101):
-        assert samples_per_epoch(50_000, percent / 100) == 500 * percent
 
 
 def test_steps_of_an_epoch_drop_the_last_partial_batch():
@@ -86,20 +82,6 @@ def test_counting_leaves_the_model_as_it_was():
     assert all(one.grad is None and one.device.type == "cpu" for one in model.parameters())
 
 
-def counted(model: nn.Module) -> tuple[Costs, list[torch.Tensor]]:
-    """Costs of a model for samples of four numbers, and what it was given to count them."""
-    given: list[torch.Tensor] = []
-    model.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].detach()))
-    return model_costs(model, (4,)), given
-
-
-def test_counting_takes_one_sample_and_prints_nothing(capsys):
-    costs, given = counted(nn.Linear(4, 3))
-    assert costs == Costs(24, 48)
-    assert capsys.readouterr().out == ""
-    assert {(one.device.type, tuple(one.shape)) for one in given} == {("cpu", (1, 4))}
-
-
 class AsksForAValue(nn.Module):
     """Branches on a value, which shapes alone do not have."""
 
@@ -112,11 +94,14 @@ class AsksForAValue(nn.Module):
         return self.layer(x if x.sum().item() >= 0 else -x)
 
 
-def test_a_network_that_asks_for_values_is_counted_on_one_sample_of_zeros():
-    costs, given = counted(AsksForAValue())
-    assert costs == Costs(24, 48)
-    assert given[-1].device.type == "cpu"
-    assert given[-1].tolist() == [[0.0] * 4]
+@pytest.mark.parametrize("network", [nn.Linear(4, 3), AsksForAValue()])
+def test_operations_are_counted_on_one_sample_of_zeros(network, capsys):
+    given: list[torch.Tensor] = []
+    network.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].detach()))
+    assert model_costs(network, (4,)) == Costs(24, 48)
+    assert capsys.readouterr().out == ""
+    assert {one.device.type for one in given} == {"cpu"}
+    assert all(one.tolist() == [[0.0] * 4] for one in given)
 
 
 # The ledger
@@ -152,11 +137,6 @@ def test_limits_of_seven_steps(unit, limit):
     assert Budget.of_steps(unit, 7, 8, COSTS, step_seconds=0.5).limit == limit
 
 
-def test_an_unknown_unit_is_refused():
-    with pytest.raises(InputError, match="unknown budget unit 'sample': did you mean 'samples'"):
-        Budget.of_steps("sample", 7, 8, COSTS)
-
-
 @given(
     unit=st.sampled_from(BUDGET_UNITS),
     steps=st.integers(1, 30),
@@ -176,18 +156,6 @@ def test_the_limit_is_never_overstepped(unit, steps, plan):
             ledger.seconds += 0.25
         assert ledger.spent(unit) <= budget.limit
         assert 0 <= budget.share_spent(ledger) <= 1
-
-
-@pytest.mark.parametrize("unit", BUDGET_UNITS)
-def test_plain_training_takes_the_same_steps_in_every_unit(unit):
-    budget = Budget.of_steps(unit, 7, 8, COSTS, step_seconds=0.25)
-    budget.slowest_step = 0.25
-    ledger = Ledger(COSTS)
-    while budget.allows(ledger, trained=8):
-        ledger.charge_step(8)
-        ledger.seconds += 0.25
-    assert ledger.steps == 7
-    assert budget.share_spent(ledger) == 1
 
 
 def test_looking_costs_nothing_in_iterations_and_its_price_elsewhere():
@@ -214,6 +182,9 @@ def test_the_share_spent_is_that_of_the_limit_and_at_most_one():
     budget = Budget.of_steps("iterations", 7, 8, COSTS)
     shares = [budget.share_spent(Ledger(COSTS, steps=steps)) for steps in (0, 2, 7, 9)]
     assert shares == pytest.approx([0, 2 / 7, 1, 1])
+    # Where a step is larger than what is left, progress is: one of 16 starts at 40 at the latest.
+    assert Budget("samples", 56).progress(Ledger(COSTS, trained_samples=50), 16) == 1
+    assert Budget("iterations", 1).progress(Ledger(COSTS), 8) == 0
 
 
 def test_progress_counts_from_what_another_network_took():
@@ -224,12 +195,6 @@ def test_progress_counts_from_what_another_network_took():
         progress.append(budget.progress(ledger, 8))
         ledger.charge_step(8)
     assert progress == pytest.approx([0, 1 / 5, 2 / 5, 3 / 5, 4 / 5, 1])
-
-
-def test_progress_is_at_most_one_where_a_step_is_larger_than_what_is_left():
-    budget = Budget.of_steps("samples", 7, 8, COSTS)
-    # A step of 16 starts at 40 at the latest.
-    assert budget.progress(Ledger(COSTS, trained_samples=50), 16) == 1
 
 
 # The learning rate
@@ -250,11 +215,6 @@ def test_the_linear_schedule_is_that_of_the_paper(unit, steps):
     assert (rates[0], rates[-1]) == (0.1, pytest.approx(1e-6, rel=1e-6))
 
 
-def test_a_run_of_one_step_trains_at_the_full_rate():
-    budget, ledger = Budget.of_steps("iterations", 1, 8, COSTS), Ledger(COSTS)
-    assert schedule("linear", budget.progress(ledger, 8), 0.1) == 0.1
-
-
 @pytest.mark.parametrize(
     ("name", "progress", "rate"),
     [("cosine", 0, 0.1), ("cosine", 0.5, (0.1 + 1e-6) / 2), ("cosine", 1, 1e-6),
@@ -265,9 +225,11 @@ def test_schedules_by_hand(name, progress, rate):
     assert schedule(name, progress, 0.1, (0.5, 0.75)) == pytest.approx(rate, rel=1e-12)
 
 
-def test_an_unknown_schedule_is_refused():
+def test_an_unknown_name_is_refused():
     with pytest.raises(InputError, match="unknown schedule 'cosin': did you mean 'cosine'"):
         schedule("cosin", 0.5, 0.1)
+    with pytest.raises(InputError, match="unknown budget unit 'sample': did you mean 'samples'"):
+        Budget.of_steps("sample", 7, 8, COSTS)
 
 
 def test_asking_what_a_step_would_cost_charges_nothing():

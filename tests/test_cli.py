@@ -106,11 +106,6 @@ def test_every_option_reaches_the_config(call, quick):
     assert {name: config[name.replace("-", "_")] for name in options} == options
 
 
-def test_selective_backprop_s_beta_is_automatic_by_default(call, quick):
-    assert open_record(call(*quick, "--json").json["record"]).config["sb_beta"] == "auto"
-    assert call(*quick, "--sb-beta", "auto", "--json").code == 0
-
-
 def test_resume_goes_on_with_a_stopped_run(call, quick, monkeypatch):
     whole = call(*quick, "--json").json
     with monkeypatch.context() as patched:
@@ -137,15 +132,6 @@ def stop_after(monkeypatch, steps: int) -> None:
     monkeypatch.setattr(Ledger, "charge_step", charge_and_stop)
 
 
-def test_a_diverging_run_fails_with_its_record(call, quick):
-    said = call(*quick, "--lr", "1e6", "--epochs", 10, "--json")
-    assert said.code == 1
-    assert said.json["status"] == "failed"
-    assert any("budgetlab: the loss became" in line for line in said.err.splitlines())
-    assert "Traceback" not in said.err
-    assert open_record(said.json["record"]).status == "failed"
-
-
 # Bad input
 
 
@@ -158,7 +144,7 @@ def test_a_diverging_run_fails_with_its_record(call, quick):
         (["--schedule", "cosinus"], "unknown schedule 'cosinus': did you mean 'cosine'?"),
         (["--dataset", "shape"], "unknown dataset 'shape': did you mean 'shapes'?"),
         (["--budget-unit", "steps"], "unknown budget unit 'steps'"),
-        (["--credit", "rows"], "unknown credit rule 'rows': did you mean 'row'?"),
+        (["--credit", "rows"], "unknown credit 'rows': did you mean 'row'?"),
         (["--budget", "0"], "budget 0.0 is not allowed: give a number in (0, 1]"),
         (["--budget", "1.5"], "budget 1.5 is not allowed: give a number in (0, 1]"),
         (["--budget", "-0.1"], "budget -0.1 is not allowed: give a number in (0, 1]"),
@@ -230,26 +216,6 @@ def test_a_full_disk_from_the_start(call, quick, tmp_path, monkeypatch):
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_a_disk_that_fills_up_on_the_way(call, quick, monkeypatch):
-    from budgetlab.records import RecordWriter
-
-    real = RecordWriter.append_epoch
-    with monkeypatch.context() as patched:
-
-        def second_fails(self, row, arrays):
-            if row["epoch"] == 2:
-                no_room()
-            real(self, row, arrays)
-
-        patched.setattr(RecordWriter, "append_epoch", second_fails)
-        said = call(*quick, "--json")
-    assert said.code == 1
-    assert (said.json["status"], said.json["epochs"]) == ("failed", 1)
-    assert "cannot be written (No space left on device)" in said.err
-    assert "Traceback" not in said.err
-    assert call("resume", said.json["record"], "--json").json["status"] == "finished"
-
-
 def test_a_full_disk_while_reporting(call, quick, tmp_path, monkeypatch):
     record = call(*quick, "--json").json["record"]
     with monkeypatch.context() as patched:
@@ -304,26 +270,6 @@ def test_an_unreadable_image_is_skipped_and_said(call, own, images):
     assert "red/3.png" in about["data"]["skipped"][0]
 
 
-def test_a_folder_of_one_class_is_refused(call, own, images):
-    for file in (images / "blue").iterdir():
-        file.unlink()
-    said = call(*own)
-    assert said.code == 2
-    assert "has one class only, 'red': at least two folders" in said.sentence
-
-
-def test_a_folder_without_images_is_refused(call, own, images):
-    for file in images.rglob("*.png"):
-        file.rename(file.with_suffix(".txt"))
-    assert "has no images in class folders" in call(*own).sentence
-
-
-def test_a_missing_folder_names_the_nearest(call, own, images):
-    said = call(*own, "--dataset", f"folder:{images}s")
-    assert said.code == 2
-    assert f"there is no folder '{images}s': did you mean '{images}'?" in said.sentence
-
-
 # Reading
 
 
@@ -336,7 +282,7 @@ def four(call, quick, tmp_path) -> Path:
     return tmp_path / "runs"
 
 
-def test_compare_pairs_over_seeds(call, four):
+def test_compare_pairs_over_seeds(call, four, tmp_path):
     said = call("compare", four, "--baseline", "unif-SGD", "--json")
     assert said.code == 0, said.err
     rows = {row["method"]: row for row in said.json["rows"]}
@@ -349,9 +295,15 @@ def test_compare_pairs_over_seeds(call, four):
         values = [accuracy[method, 0], accuracy[method, 1]]
         assert row["n"] == 2
         assert row["mean"] == pytest.approx(np.mean(values))
-    text = call("compare", four)
-    assert text.code == 0
-    assert "p-SGD" in text.out
+    for name, start in (
+        ("t.csv", "dataset,"),
+        ("t.md", "| dataset"),
+        ("t.tex", "\\begin{tabular}"),
+    ):
+        text = call("compare", four, "--out", tmp_path / name)
+        assert (text.code, "p-SGD" in text.out) == (0, True)
+        assert (tmp_path / name).read_text().startswith(start)
+    assert ".csv, .md, .tex" in call("compare", four, "--out", tmp_path / "t.xls").sentence
 
 
 def test_report_writes_one_page(call, four, tmp_path):
@@ -372,16 +324,6 @@ def test_lists_are_names_and_lines(call, what):
     assert all(name and line and "\n" not in line for name, line in listed.items())
     lines = call("list", what).out.splitlines()
     assert [line.split("  ")[0].strip() for line in lines] == list(listed)
-
-
-def test_all_that_is_listed_can_be_asked_for(call):
-    expected = {"datasets": {"shapes", "cifar10", "folder:PATH", "digits", "points"},
-                "methods": {"SGD", "unif-SGD", "p-SGD", "c-SGD", "selective-backprop", "rs2"},
-                "models": {"auto", "resnet18"}, "schedules": {"linear", "step", "cosine"},
-                "augmentations": {"standard", "mixup", "ricap", "randaugment"},
-                "measures": {"aum", "el2n", "forgetting", "confidence"}}  # fmt: skip
-    for what, names in expected.items():
-        assert names <= set(call("list", what, "--json").json)
 
 
 def test_data_that_moved_is_pointed_at_and_a_finished_run_extended(call, own, images):
@@ -507,13 +449,6 @@ def test_help_shows_the_defaults():
     assert "unif-SGD" in out
 
 
-def test_bad_input_of_the_program_is_one_line_and_quick():
-    shown = program("train", "--budget", "2")
-    out, err = shown.communicate(timeout=60)
-    assert (shown.returncode, out) == (2, "")
-    assert err == "budgetlab: budget 2.0 is not allowed: give a number in (0, 1]\n"
-
-
 def test_a_program_that_is_told_to_end_leaves_a_record_that_resumes(call, quick, tmp_path):
     """SIGTERM, as a cluster sends it, stops like Ctrl-C."""
     running = program(*quick, "--epochs", 100_000, "--json")
@@ -534,21 +469,6 @@ def test_a_program_that_is_told_to_end_leaves_a_record_that_resumes(call, quick,
     assert record.status == "stopped"
     assert len(record.epochs) == summary["epochs"] >= 1
     assert record.samples.sizes["epoch"] == summary["epochs"]
-
-
-@pytest.mark.parametrize(("name", "start"), [("t.csv", "dataset,"), ("t.md", "| dataset"),
-                                            ("t.tex", "\\begin{tabular}")])  # fmt: skip
-def test_compare_writes_the_table_to_a_file(call, quick, tmp_path, name, start):
-    assert call(*quick).code == 0
-    assert call("compare", tmp_path / "runs", "--out", tmp_path / name).code == 0
-    assert (tmp_path / name).read_text().startswith(start)
-
-
-def test_compare_refuses_another_kind_of_file(call, quick, tmp_path):
-    assert call(*quick).code == 0
-    said = call("compare", tmp_path / "runs", "--out", tmp_path / "t.xls")
-    assert said.code == 2
-    assert ".csv, .md, .tex" in said.err
 
 
 def test_the_commands_leave_the_process_as_it_was(call, quick):

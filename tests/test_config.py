@@ -4,18 +4,17 @@ import ast
 import dataclasses
 import inspect
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import jedi
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import budgetlab as bl
-from budgetlab.config import CHOICES, PLACES, RunConfig
+from budgetlab.config import ALLOWED, PLACES, RunConfig
 from budgetlab.errors import InputError, known, unknown
 from budgetlab.presets import Settings
 
@@ -125,31 +124,18 @@ def test_the_id_is_the_same_however_a_value_was_given():
     assert RunConfig(lr=np.float64(1), epochs=3.0).id == RunConfig(lr=1, epochs=np.int32(3)).id
 
 
-def test_the_id_is_the_same_in_every_process():
-    program = "from budgetlab.config import RunConfig; print(RunConfig(budget=0.29, seed=7).id)"
-    ids = {
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                       env={"PYTHONHASHSEED": salt}, check=True).stdout.strip()
-        for salt in ("1", "2")
-    }  # fmt: skip
-    assert ids == {RunConfig(budget=0.29, seed=7).id}
-
-
 def test_it_survives_json():
     config = RunConfig(**OTHER_VALUES)
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+@example("鳥" * 100)
 @given(st.text(min_size=1, max_size=200))
 def test_a_folder_name_is_safe_whatever_the_data_is_called(text):
     name = RunConfig(dataset=f"folder:{text}").folder_name
     assert not set(name) & set('/\\:*?"<>|\0\n ')
     assert len(name.encode()) < 200
     assert not name.startswith("..")
-
-
-def test_a_folder_name_fits_a_file_system_in_any_script():
-    assert len(RunConfig(dataset="folder:" + "鳥" * 100).folder_name.encode()) < 200
 
 
 def test_folder_names_say_what_was_run():
@@ -175,25 +161,18 @@ def test_a_name_can_be_given_and_is_no_part_of_the_id():
     assert named.id == RunConfig(dataset="folder:Dataset").id
 
 
-def test_the_home_folder_is_meant_by_its_sign(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    config = RunConfig(out="~/runs", data_root="~")
-    assert config.out == str(tmp_path / "runs")
-    assert config.data_root == str(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("given_name", "near"), [("sgd", "SGD"), ("p-SDG", "p-SGD"), ("rs-2", "RS2")]
 )
 def test_a_wrong_name_meets_its_nearest(given_name, near):
+    assert "did you mean" not in str(unknown("method", "zzz", ["SGD", "p-SGD"]))
     error = unknown("method", given_name, ["SGD", "p-SGD", "RS2"])
     assert f"unknown method '{given_name}': did you mean '{near}'? choose one of" in str(error)
 
 
-@pytest.mark.parametrize("name", [name for name in CHOICES])
+@pytest.mark.parametrize("name", [name for name, of in ALLOWED.items() if isinstance(of, tuple)])
 def test_names_of_choices_are_matched_in_any_case(name):
-    _, allowed = CHOICES[name]
-    for value in allowed:
+    for value in ALLOWED[name]:
         config = RunConfig(**{name: value.upper()})
         assert getattr(config, name) == value
         assert config.id == RunConfig(**{name: value}).id
@@ -213,7 +192,7 @@ def test_a_name_keeps_its_case_where_two_differ_in_it_alone():
 
 def test_the_typed_settings_are_the_fields():
     # Method and model are arguments of their own.
-    fields = {f.name: f.type for f in dataclasses.fields(RunConfig)}
+    fields = get_type_hints(RunConfig)
     assert Settings.__annotations__ == {
         name: kind for name, kind in fields.items() if name not in ("method", "model")
     }
@@ -245,7 +224,3 @@ def test_names_of_the_package_resolve_and_editors_know_them():
     modules = {p.stem for p in Path(bl.__file__).parent.glob("*") if p.suffix != ".pyi"}
     private = {"__init__", "__main__", "__pycache__", "py", "cli", "demo"}
     assert modules - private <= names
-
-
-def test_a_name_like_no_other_gets_the_list_alone():
-    assert "did you mean" not in str(unknown("method", "zzz", ["SGD", "p-SGD"]))

@@ -23,7 +23,7 @@ from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
 from budgetlab.errors import RunError
 from budgetlab.records import open_record
-from budgetlab.training import Run, limits, load_data
+from budgetlab.training import Run, failures, load_data
 from budgetlab.training.engine import Engine
 
 # What is printed of files that cannot be read is a warning first.
@@ -387,8 +387,8 @@ def test_a_gpu_that_does_not_answer_from_the_start(config, monkeypatch, capsys):
 
 def test_an_error_of_ours_is_not_dressed_up():
     for error in (ValueError("out of range"), RuntimeError("shape mismatch"), KeyError("CUDA")):
-        assert not limits.no_memory(error)
-        assert not limits.device_lost(error)
+        assert not failures.no_memory(error)
+        assert not failures.device_lost(error)
 
 
 @pytest.mark.gpu

@@ -1,6 +1,6 @@
 """Thousands of damaged inputs: each either opens or is refused in one sentence.
 
-``make fuzz`` runs on for as long as you like; ``tests/fuzz.py`` says how.
+``make fuzz`` tries as many as you like.
 """
 
 import os

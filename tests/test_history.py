@@ -39,11 +39,8 @@ def test_measures_by_hand():
     assert seen.el2n.tolist() == pytest.approx([math.sqrt(14) / 8, math.sqrt(78) / 8], abs=1e-6)
 
 
-def test_a_tie_is_not_correct():
+def test_measures_stay_finite_at_huge_logits_and_a_tie_is_not_correct():
     assert measure(torch.zeros(1, 3), torch.tensor([0])).correct.tolist() == [0]
-
-
-def test_measures_stay_finite_at_huge_logits():
     logits = torch.tensor([[1e4, -1e4], [1e4, -1e4]])
     seen = measure(logits, torch.tensor([0, 1]))
     assert seen.loss.tolist() == [0, 2e4]
@@ -122,18 +119,12 @@ def test_a_sample_twice_in_a_batch_has_two_visits_and_the_last_row_as_its_newest
     assert history.last_epoch.tolist() == [4, 0, 4]
 
 
-def test_a_sample_forgotten_twice_in_a_batch_is_forgotten_once():
+@pytest.mark.parametrize(("p_y", "forgotten"), [([0.1, 0.2], 1), ([0.1, 0.8], 0)])
+def test_a_sample_twice_in_a_batch_is_forgotten_once_by_its_newest_row(p_y, forgotten):
     history = History(1)
     visit(history, [0], [0.9])
-    visit(history, [0, 0], [0.1, 0.2])
-    assert history.forgotten.item() == 1
-
-
-def test_the_newest_row_decides_whether_a_sample_is_forgotten():
-    history = History(1)
-    visit(history, [0], [0.9])
-    visit(history, [0, 0], [0.1, 0.8])
-    assert (history.forgotten.item(), history.last_correct.item()) == (0, 1)
+    visit(history, [0, 0], p_y)
+    assert (history.forgotten.item(), history.last_correct.item()) == (forgotten, 1 - forgotten)
 
 
 def test_counting_what_is_trained_on():
@@ -186,37 +177,21 @@ def pairs(credit: Credit) -> list[tuple[int, int, float]]:
     return list(zip(credit.rows.tolist(), credit.samples.tolist(), weights, strict=True))
 
 
-def test_row_credits_the_drawn_sample():
-    assert pairs(assign_credit("row", DRAWN, SOURCES, WEIGHTS)) == [
-        (0, 10, 1), (1, 20, 1), (2, 30, 1)]  # fmt: skip
-
-
-def test_row_credits_the_drawn_sample_even_where_nothing_of_it_is_seen():
-    sources = torch.tensor([[20, 30], [10, 30], [10, 20]])
-    credited = assign_credit("row", DRAWN, sources, WEIGHTS)
-    assert credited.samples.tolist() == [10, 20, 30]
-
-
-def test_dominant_credits_the_largest_part():
-    assert pairs(assign_credit("dominant", DRAWN, SOURCES, WEIGHTS)) == [
-        (0, 10, 1), (1, 30, 1), (2, 30, 1)]  # fmt: skip
-
-
-def test_weighted_credits_every_part_by_its_share():
-    assert pairs(assign_credit("weighted", DRAWN, SOURCES, WEIGHTS)) == [
-        (0, 10, 0.7), (0, 20, 0.3),
-        (1, 20, 0.25), (1, 30, 0.75),
-        (2, 30, 1), (2, 10, 0)]  # fmt: skip
-
-
-def test_without_mixing_all_rules_agree():
-    one, whole = DRAWN[:, None], torch.ones(3, 1)
-    for rule in ("row", "dominant", "weighted"):
-        assert pairs(assign_credit(rule, DRAWN, one, whole)) == [
-            (0, 10, 1), (1, 20, 1), (2, 30, 1)]  # fmt: skip
-
-
-def test_an_unknown_rule_is_refused():
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("row", [(0, 10, 1), (1, 20, 1), (2, 30, 1)]),
+        ("dominant", [(0, 10, 1), (1, 30, 1), (2, 30, 1)]),
+        ("weighted", [(0, 10, 0.7), (0, 20, 0.3), (1, 20, 0.25), (1, 30, 0.75), (2, 30, 1),
+                      (2, 10, 0)]),
+    ],
+)  # fmt: skip
+def test_who_is_credited(rule, expected):
+    assert pairs(assign_credit(rule, DRAWN, SOURCES, WEIGHTS)) == expected
+    # Without mixing all rules agree, and the row counts even where nothing of it is seen.
+    drawn = [(0, 10, 1), (1, 20, 1), (2, 30, 1)]
+    assert pairs(assign_credit(rule, DRAWN, DRAWN[:, None], torch.ones(3, 1))) == drawn
+    assert pairs(assign_credit("row", DRAWN, SOURCES.roll(1, 0), WEIGHTS)) == drawn
     with pytest.raises(InputError, match="unknown credit rule 'rows': did you mean 'row'"):
         assign_credit("rows", DRAWN, SOURCES, WEIGHTS)
 
@@ -273,11 +248,6 @@ def test_everything_stays_on_the_device_of_the_run(rule, parts):
     assert {one.device.type for one in tensors} == {"meta"}
 
 
-def one_by_one(history: History, batch: Tensor, p_y: Tensor) -> None:
-    for sample, p in zip(batch.tolist(), p_y.tolist(), strict=True):
-        visit(history, [sample], [p])
-
-
 def test_a_batch_is_its_rows_one_by_one():
     """Without duplicates a batch and its rows in turn must say the same."""
     generator = torch.Generator().manual_seed(0)
@@ -288,7 +258,8 @@ def test_a_batch_is_its_rows_one_by_one():
         whole.start_epoch(epoch)
         single.start_epoch(epoch)
         visit(whole, batch.tolist(), p_y.tolist())
-        one_by_one(single, batch, p_y)
+        for sample, p in zip(batch.tolist(), p_y.tolist(), strict=True):
+            visit(single, [sample], [p])
     for name in ("visits", "error", "variability", "forgotten", "last_loss", "last_epoch"):
         ours, theirs = getattr(whole, name), getattr(single, name)
         assert torch.equal(ours.nan_to_num(-1), theirs.nan_to_num(-1)), name

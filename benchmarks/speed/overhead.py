@@ -127,7 +127,7 @@ def _parts(loop: Loop, out: Path, samples: Any, epochs: int = 4) -> dict[str, li
     def charge() -> None:
         for _ in range(steps):
             loop.budget.allows(loop.ledger, trained=BATCH)
-            loop.stream.learning_rate(loop.budget.progress(loop.ledger, BATCH))
+            loop.learning_rate(loop.budget.progress(loop.ledger, BATCH))
             loop.ledger.charge_step(BATCH)
 
     def record() -> None:

@@ -75,9 +75,9 @@ import torch
 reached("import torch")
 from budgetlab import cli
 from budgetlab.training import Run
-from budgetlab.training import inputs, loop, run
+from budgetlab.training import loop, run, setup
 reached("import budgetlab")
-step, load, build = loop.Loop._step, inputs.load_data, run.Run._build
+step, load, build = loop.Loop._step, setup.load_data, run.Run._build
 def first(self, batch, lr):
     reached("record")
     result = step(self, batch, lr)
@@ -92,7 +92,7 @@ def loaded(*arguments, **options):
 def built(self):
     build(self)
     reached("network and loop")
-loop.Loop._step, inputs.load_data, run.Run._build = first, loaded, built
+loop.Loop._step, setup.load_data, run.Run._build = first, loaded, built
 cli.main(sys.argv[1:])
 """
 

@@ -42,13 +42,13 @@ class LoopHistory:
         The :class:`~budgetlab.history.History` of every sample that comes of it.
     """
 
-    def __init__(self, size: int):
-        self.samples = History(size)
+    def __init__(self, samples: History, charge_time: Callable[[], None]):
+        self.samples = samples
         self._pending: deque[PendingBatch] = deque()
         self._last_progress = 0.0
         self._reported: list[Measures] = []
-        self._labels = torch.full((size,), -1)
-        self._charge_time: Callable[[], None] = lambda: None
+        self._labels = torch.full((samples.size,), -1)
+        self._charge_time = charge_time
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "samples":  # before __init__, as in copying

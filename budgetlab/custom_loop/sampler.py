@@ -117,8 +117,6 @@ class BudgetSampler(TorchSampler[list[int]]):
         size = operator.index(data) if self.data is None else len(data)  # type: ignore[arg-type]
         self.model = model
         self._proxy, self._collate_fn = proxy, collate_fn
-        self.history = LoopHistory(size)
-        self.history._charge_time = self._charge_time
         self.labels = labels_of(data) if labels is None else torch.as_tensor(labels).long()
         self.metadata = metadata
         for what, known in (("labels", self.labels), ("metadata", metadata)):
@@ -139,13 +137,12 @@ class BudgetSampler(TorchSampler[list[int]]):
         )
         self.sampler, self.ledger, self.budget = (
             self.stream.sampler, self.stream.ledger, self.stream.budget)  # fmt: skip
+        self.history = LoopHistory(self.stream.history, self._charge_time)
         if self.sampler.proxy is not None and proxy is None:
             raise InputError(
                 f"method '{self.config.method}' needs what another network has found: give "
                 "proxy=bl.samplers.ProxyRun(history, losses)"
             )
-        self.epoch = 0
-        self._complete = False
         self._since = time.perf_counter()
         self._writer: RecordWriter | None = None
 
@@ -173,9 +170,14 @@ class BudgetSampler(TorchSampler[list[int]]):
         return self._proxy
 
     @property
+    def epoch(self) -> int:
+        """Number of the epoch that has been begun last, from 1."""
+        return self.stream.history.epoch
+
+    @property
     def finished(self) -> bool:
         """Whether the budget allows no further step."""
-        return self.stream.finished(self.epoch if self._complete else self.epoch - 1)
+        return self.stream.finished
 
     @property
     def progress(self) -> float:
@@ -207,7 +209,7 @@ class BudgetSampler(TorchSampler[list[int]]):
             )
         left, ledger = 0, Ledger(self.ledger.costs)
         ledger.load_state_dict(self.ledger.state_dict())
-        handed_out = 0 if self._complete else self.stream.handed_out
+        handed_out = 0 if self.stream.complete else self.stream.handed_out
         while left + handed_out < steps and self.budget.allows(ledger, trained=size):
             ledger.charge_step(size)
             left += 1
@@ -226,37 +228,34 @@ class BudgetSampler(TorchSampler[list[int]]):
         self._begin_epoch()
         if self.finished:
             return
-        samples = self.history.samples
-        for batch, progress in self.stream.epoch(self.epoch, samples, self._look):
+        for batch, progress in self.stream.epoch(self._look):
             self.history._pending.append(PendingBatch(batch.indices, batch.weights, progress))
             yield batch.indices.tolist()
-        self._complete = True
 
     def _begin_epoch(self) -> None:
         """Close the epoch before: what was handed out and never trained on is not charged."""
-        waiting, history, handed_out = self.history._pending, self.history, self.stream.handed_out
+        stream, history, waiting = self.stream, self.history, self.history._pending
         for batch in waiting:
             self.ledger.steps -= 1
             self.ledger.trained_samples -= len(batch.indices)
-        if self._complete and handed_out and not history._reported:
+        if stream.complete and stream.handed_out and not history._reported:
             raise InputError(
-                f"none of the {handed_out} batches of epoch {self.epoch} was reported: call "
+                f"none of the {stream.handed_out} batches of epoch {self.epoch} was reported: call "
                 "history.update(logits, labels) for each"
             )
-        if self._complete and waiting:
+        if stream.complete and waiting:
             warnings.warn(
-                f"{len(waiting)} of {handed_out} batches of epoch {self.epoch} were not "
+                f"{len(waiting)} of {stream.handed_out} batches of epoch {self.epoch} were not "
                 "reported: call history.update once for each batch, or others count for them",
                 UserWarning,
                 stacklevel=3,
             )
         # Looking into the loader without training is no epoch.
-        if self._complete or history._reported or self.epoch == 0:
-            self.epoch += 1
-            history.samples.start_epoch(self.epoch)
+        if stream.complete or history._reported:
+            stream.history.start_epoch(self.epoch + 1)
         waiting.clear()
         history._reported.clear()
-        self.stream.handed_out, self._complete = 0, False
+        stream.handed_out, stream.complete = 0, False
         self._since = time.perf_counter()
 
     def _charge_time(self) -> None:
@@ -324,21 +323,14 @@ class BudgetSampler(TorchSampler[list[int]]):
             self._writer = self._create_record(classes)
         seen = self.history._reported
         row = {
-            "epoch": self.epoch,
-            "progress": self.budget.share_spent(self.ledger),
-            **self.ledger.totals(),
-            "lr": self.lr,
-            "train_loss": torch.cat([one.loss for one in seen]).mean().item(),
-            "train_accuracy": torch.cat([one.correct for one in seen]).mean().item(),
+            **self.stream.row(self.lr, [torch.cat([one.loss for one in seen]).mean()],
+                              [torch.cat([one.correct for one in seen]).mean()]),
             "test_accuracy": float(test_accuracy),
             "test_loss": float(test_loss),
             "val_accuracy": float(val_accuracy),
             "val_loss": float(val_loss),
-        }
-        arrays = self.history.samples.epoch_arrays()
-        if self.sampler.probability is not None:
-            arrays["probability"] = self.sampler.probability
-        self._writer.append_epoch(row, {name: part.numpy() for name, part in arrays.items()})
+        }  # fmt: skip
+        self._writer.append_epoch(row, self.stream.epoch_arrays())
         status = "finished" if self.finished else "running"
         summary = {
             "record": str(self._writer.path),
@@ -371,22 +363,11 @@ class BudgetSampler(TorchSampler[list[int]]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what :meth:`load_state_dict` takes; call it between two epochs."""
-        return {
-            "epoch": self.epoch,
-            "history": self.history.samples.state_dict(),
-            "sampler": self.sampler.state_dict(),
-            "order": self.sampler.generator.get_state(),
-            "ledger": self.ledger.state_dict(),
-            "exhausted": self.budget.exhausted,
-            "complete": self._complete,
-        }
+        return {**self.stream.state_dict(), "complete": self.stream.complete}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a saved state."""
-        self.epoch = state["epoch"]
-        self.history.samples.load_state_dict(state["history"])
-        self.sampler.load_state_dict(state["sampler"])
-        self.sampler.generator.set_state(state["order"])
-        self.ledger.load_state_dict(state["ledger"])
-        self.budget.exhausted = state["exhausted"]
-        self.stream.handed_out, self._complete = 0, state["complete"]
+        # The limit is that of the settings now; earlier versions kept nothing else of a budget.
+        kept = {"exhausted": state.get("budget", state)["exhausted"]}
+        self.stream.load_state_dict({**state, "budget": kept})
+        self.stream.handed_out, self.stream.complete = 0, state["complete"]

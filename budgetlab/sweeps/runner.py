@@ -78,7 +78,7 @@ def sweep(
     >>> for row in plan:  # doctest: +SKIP
     ...     print(row["method"], row["seed"], row["test_accuracy"])
     """
-    from budgetlab.training.inputs import with_known_names
+    from budgetlab.training.setup import with_known_names
 
     dispatch.check_places(executor, workers, scheduler)
     runs = product(grid, presets.settings(preset) if preset else {}, **settings)

@@ -4,7 +4,6 @@ State is saved and loaded without pickled objects.
 """
 
 import contextlib
-import dataclasses
 import io
 import os
 import weakref
@@ -13,17 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from budgetlab.budget import Budget
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
-from budgetlab.records import open_record
+from budgetlab.records import RecordWriter, open_record
 from budgetlab.records.safety import check_stored, hold_record, own_file
 from budgetlab.records.writer import copy_unfinished
 
@@ -36,8 +34,8 @@ __all__ = [
     "load_state",
     "only_iterator",
     "pick_thumbnails",
+    "save_end",
     "save_state",
-    "save_weights",
 ]
 
 PER_END = 32
@@ -51,18 +49,14 @@ _being_iterated: weakref.WeakValueDictionary[str, Epochs] = weakref.WeakValueDic
 
 def save_state(loop: "Loop", epoch: int) -> bytes:
     """Return the state of a loop at the end of an epoch, as bytes for ``state.pt``."""
-    content = {
+    engine = loop.engine
+    return _packed({
         "epoch": epoch,
-        "network": loop.engine.network.state_dict(),
-        "optimiser": loop.engine.optimiser.state_dict(),
-        "history": loop.history.state_dict(),
-        "ledger": loop.ledger.state_dict(),
-        "sampler": loop.sampler.state_dict(),
-        "order": loop.sampler.generator.get_state(),
-        "augmentation": loop.engine.generator.get_state(),
-        "budget": dataclasses.asdict(loop.budget),
-    }
-    return _packed(content)
+        "network": engine.network.state_dict(),
+        "optimiser": engine.optimiser.state_dict(),
+        "augmentation": engine.generator.get_state(),
+        **loop.state_dict(),
+    })  # fmt: skip
 
 
 def _packed(content: dict[str, Any]) -> bytes:
@@ -142,12 +136,8 @@ def load_state(loop: "Loop", path: Path) -> int:
         content = _read_state(path)
         loop.engine.network.load_state_dict(content["network"])
         loop.engine.optimiser.load_state_dict(content["optimiser"])
-        loop.history.load_state_dict(content["history"])
-        loop.ledger.load_state_dict(content["ledger"])
-        loop.sampler.load_state_dict(_to_device(content["sampler"], loop.chooser))
-        loop.sampler.generator.set_state(content["order"])
         loop.engine.generator.set_state(content["augmentation"])
-        vars(loop.budget).update(dataclasses.asdict(Budget(**content["budget"])))
+        loop.load_state_dict(content)
         return int(content["epoch"])
     except Exception as error:
         raise _unreadable(path, error) from None
@@ -165,19 +155,16 @@ def _require_real(content: Any) -> None:
             _require_real(part)
 
 
-def _to_device(state: dict, device: torch.device) -> dict:
-    return {
-        name: value.to(device) if isinstance(value, torch.Tensor) else value
-        for name, value in state.items()
-    }
-
-
-def save_weights(network: nn.Module) -> bytes:
-    """Return the weights as bytes for ``model.safetensors``."""
-    weights = {
-        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
-    }
-    return safetensors.torch.save(weights)
+def save_end(writer: RecordWriter, loop: "Loop", train: Dataset, predictions: pd.DataFrame) -> None:
+    """Keep what a finished run is looked at by: weights, a few images and predictions."""
+    weights = loop.engine.network.state_dict()
+    writer.save_model(safetensors.torch.save(
+        {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    ))  # fmt: skip
+    picked = pick_thumbnails(train, loop.history)
+    if picked is not None:
+        writer.save_thumbnails(*picked)
+    writer.save_predictions(predictions)
 
 
 def pick_thumbnails(

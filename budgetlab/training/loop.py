@@ -51,18 +51,21 @@ class BudgetedBatches:
     Parameters
     ----------
     config, size, costs, device
-        The run, its number of training samples, the costs of its network, and where indices lie.
+        The run, its number of training samples, the costs of its network, and where methods choose
+        and keep what they know of each sample.
     labels, metadata, validation_size, train_proxy
         As methods need them; see :class:`budgetlab.samplers.SamplerContext`.
     step_seconds
         What a plain step takes; needed for a budget in seconds.
 
-    ``ledger`` and ``budget`` say what has been spent, and may be; ``sampler`` is the method.
+    Attributes
+    ----------
+    sampler, history, ledger, budget
+        The method; what has been learned of each sample, spent, and may be spent.
+    handed_out, complete
+        Batches of this epoch, and whether there are no more of them.
 
-    Raises
-    ------
-    InputError
-        If method and budget do not fit the data.
+    Raises InputError if method and budget do not fit the data.
     """
 
     def __init__(
@@ -79,8 +82,9 @@ class BudgetedBatches:
         step_seconds: Callable[[], float] = lambda: 0.0,
     ):
         self.config = config
+        self.history = History(size, device)
         self.ledger = Ledger(costs)
-        self.handed_out = 0
+        self.handed_out, self.complete = 0, True
         context = samplers.SamplerContext(
             size,
             config,
@@ -98,20 +102,19 @@ class BudgetedBatches:
         self.budget = Budget.of_steps(config.budget_unit, steps, config.batch_size, costs, seconds)
         self.budget.slowest_step = seconds
 
-    def finished(self, epochs: int) -> bool:
-        """Whether the budget allows no further step, or the method ends after so many epochs."""
-        last = self.sampler.last_epoch
-        if self.budget.exhausted or (last is not None and epochs >= last):
+    @property
+    def finished(self) -> bool:
+        """Whether the budget allows no further step, or the method has its own end."""
+        last, done = self.sampler.last_epoch, self.history.epoch - (not self.complete)
+        if self.budget.exhausted or (last is not None and done >= last):
             return True
         return not self.budget.allows(self.ledger, trained=self.config.batch_size)
 
-    def epoch(
-        self, number: int, history: History, forward: Forward
-    ) -> Iterator[tuple[samplers.Batch, float]]:
-        """Yield the batches of an epoch, counted from 1, each with its progress in [0, 1].
+    def epoch(self, forward: Forward) -> Iterator[tuple[samplers.Batch, float]]:
+        """Yield the batches of the epoch that the history has begun, each with its progress.
 
-        Progress is that of the learning rate schedule: 0 at the first step, 1 at the last
-        one that the schedule runs over.
+        Progress, in [0, 1], is that of the learning rate schedule: 0 at the first step, 1 at the
+        last one that the schedule runs over.
 
         Raises
         ------
@@ -125,38 +128,33 @@ class BudgetedBatches:
             self.ledger.charge_look(len(indices))
             return forward(indices)
 
-        self.handed_out = 0
+        self.handed_out, self.complete = 0, False
+        number, full = self.history.epoch, self.config.schedule_horizon == "full"
         try:
-            for batch in self.sampler.batches(number, history, charged):
+            for batch in self.sampler.batches(number, self.history, charged):
                 count = len(batch.indices)
                 if not self.budget.allows(self.ledger, trained=count):
                     raise _BudgetSpent
-                progress = self._progress(count)
+                progress = self.sampler.progress(self.budget.progress(self.ledger, count))
                 self.ledger.charge_step(count)
                 self.handed_out += 1
-                yield batch, progress
+                yield batch, progress * self.config.budget if full else progress
         except _BudgetSpent:
             self.budget.exhausted = True
-        self._require_something(number)
+        self._require_something()
+        self.complete = True
 
-    def _progress(self, batch_size: int) -> float:
-        progress = self.sampler.progress(self.budget.progress(self.ledger, batch_size))
-        full = self.config.schedule_horizon == "full"
-        return progress * self.config.budget if full else progress
-
-    def _require_something(self, epoch: int) -> None:
-        if self.handed_out:
-            return
+    def _require_something(self) -> None:
         method, budget = self.config.method, self.budget
         if not self.ledger.steps and budget.exhausted:
             raise RunError(
                 f"the budget of {budget.limit:.3g} {budget.unit} was spent before the first step "
                 f"of method '{method}': raise --budget or --epochs"
             )
-        if not budget.exhausted:
+        if not self.handed_out and not budget.exhausted:
             raise RunError(
-                f"method '{method}' chose nothing in epoch {epoch}, so the budget would never be "
-                "spent: change its options or choose another method"
+                f"method '{method}' chose nothing in epoch {self.history.epoch}, so the budget "
+                "would never be spent: change its options or choose another method"
             )
 
     def learning_rate(self, progress: float) -> float:
@@ -164,9 +162,30 @@ class BudgetedBatches:
         config = self.config
         return schedule(config.schedule, progress, config.lr, config.milestones, config.warmup)
 
+    def row(self, lr: float, losses: list[Tensor], corrects: list[Tensor]) -> dict[str, Any]:
+        """What ``epochs.csv`` says of the training of an epoch, from values of its batches."""
+        return {
+            "epoch": self.history.epoch,
+            "progress": self.budget.share_spent(self.ledger),
+            **self.ledger.totals(),
+            "lr": lr,
+            "train_loss": _mean(losses),
+            "train_accuracy": _mean(corrects),
+        }
+
+    def epoch_arrays(self) -> dict[str, np.ndarray]:
+        """What the last epoch leaves in ``samples.zarr``."""
+        arrays = self.history.epoch_arrays()
+        if self.sampler.probability is not None:
+            arrays["probability"] = self.sampler.probability
+        return {name: values.cpu().numpy() for name, values in arrays.items()}
+
     def summary(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
         """What a record says of a run so far, from the rows of its epochs."""
         last, config = epochs[-1] if epochs else {}, self.config
+        # NaN, for what was not evaluated, is no JSON.
+        known = {name: None if last.get(name) != last.get(name) else last.get(name)
+                 for name in ("test_accuracy", "test_loss")}  # fmt: skip
         return {
             "method": config.method,
             "augmentation": config.augmentation,
@@ -175,21 +194,37 @@ class BudgetedBatches:
             "budget_unit": config.budget_unit,
             "budget_limit": self.budget.limit,
             "seed": config.seed,
-            "test_accuracy": _known(last.get("test_accuracy")),
-            "test_loss": _known(last.get("test_loss")),
+            **known,
             "epochs": len(epochs),
             **{name: last.get(name, 0) for name in self.ledger.totals()},
             "proxy_samples": self.ledger.proxy_samples,
             "probability_kind": self.sampler.probability_kind,
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes, between two epochs."""
+        return {
+            "history": self.history.state_dict(),
+            "ledger": self.ledger.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "order": self.sampler.generator.get_state(),
+            "budget": dataclasses.asdict(self.budget),
+        }
 
-def _known(value: float | None) -> float | None:
-    """None instead of NaN, which JSON does not have."""
-    return None if value is None or value != value else value
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state; what else stands in it is passed over."""
+        self.history.load_state_dict(state["history"])
+        self.ledger.load_state_dict(state["ledger"])
+        device = self.sampler.device
+        self.sampler.load_state_dict({
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in state["sampler"].items()
+        })  # fmt: skip
+        self.sampler.generator.set_state(state["order"])
+        vars(self.budget).update(vars(dataclasses.replace(self.budget, **state["budget"])))
 
 
-class Loop:
+class Loop(BudgetedBatches):
     """Everything that changes while a run goes, and the epoch that changes it.
 
     Parameters
@@ -202,15 +237,7 @@ class Loop:
         Of the processor; the number with which a step is fastest now where none is given
         and the user has not said.
 
-    Attributes
-    ----------
-    engine, sampler, history, ledger, budget
-        Network and data; method; what has been learned, spent, and may be spent.
-
-    Raises
-    ------
-    InputError
-        If model, data, method and budget do not fit together.
+    Raises InputError if model, data, method and budget do not fit together.
     """
 
     def __init__(
@@ -223,18 +250,16 @@ class Loop:
         val: Dataset | None = None,
         threads: int | None = None,
     ):
-        size = len(train)
         self.config = config
         self.device = device
         self.model_name = models.choose(config.model, train.sample_shape, device)
         self.engine = Engine(config, self.model_name, train, device, precision)
         self.chooser = chooses_on(device)
-        self.history = History(size, self.chooser)
         self.threads = threads or self._choose_threads()
         self._seconds_before = 0.0
-        self.stream = BudgetedBatches(
+        super().__init__(
             config,
-            size,
+            len(train),
             self.engine.costs,
             self.chooser,
             labels=self.engine.samples.y.to(self.chooser),
@@ -243,17 +268,12 @@ class Loop:
             train_proxy=self._train_proxy,
             step_seconds=self._time_plain_step,
         )
-        stream = self.stream
-        self.sampler, self.ledger, self.budget = stream.sampler, stream.ledger, stream.budget
         self.clock = Clock(device, waiting=config.budget_unit == "seconds")
         # A network of one's own may do what a graph cannot record.
         recorded = device.type == "cuda" and self.model_name in models.IMAGE_MODELS
         self.graphs = StepGraphs(self._step, self.engine, self.history) if recorded else None
         if self.sampler.proxy is not None:
-            self._proxies = ProxyTrainer(
-                self.engine, self.model_name, val, precision, self.ledger, self.budget,
-                self._charge_time, self.clock.skip,
-            )  # fmt: skip
+            self._proxies = ProxyTrainer(self, val)
         self._require_affordable()
 
     def _require_affordable(self) -> None:
@@ -305,33 +325,22 @@ class Loop:
                 seconds.append(clock.stop())
         return float(np.median(seconds[warm_up:]))
 
-    @property
-    def finished(self) -> bool:
-        """Whether the budget allows no further step, or the method has its own end."""
-        return self.stream.finished(self.history.epoch)
-
     def train_epoch(
-        self, number: int, on_step: Callable[[], None] = lambda: None
+        self, number: int, on_step: Callable[[], object] = lambda: None
     ) -> dict[str, Any]:
-        """Train one epoch, counted from 1; returns what ``epochs.csv`` says of training.
-
-        Raises
-        ------
-        RunError
-            If the loss is not finite, or the method trains on nothing.
-        """
+        """Train one epoch, counted from 1; returns what ``epochs.csv`` says of training."""
         losses: list[Tensor] = []
         corrects: list[Tensor] = []
         lr, slowest = 0.0, 0.0
         self._seconds_before = self.ledger.seconds
         self.history.start_epoch(number)
         self.clock.start()
-        for batch, progress in self.stream.epoch(number, self.history, self._look):
-            lr = self.stream.learning_rate(progress)
+        for batch, progress in self.epoch(self._look):
+            lr = self.learning_rate(progress)
             loss, correct = (self.graphs or self._step)(batch, lr)
             losses.append(loss)
             corrects.append(correct)
-            slowest = max(slowest, self._charge_time())
+            slowest = max(slowest, self.charge_time())
             if self.device.type == "cpu":  # on a GPU asking at every step would stall it
                 self._check_finite([loss], lr)
             began = time.perf_counter()
@@ -340,14 +349,7 @@ class Loop:
         self.ledger.seconds = self._seconds_before + self.clock.stop()
         self.budget.slowest_step = slowest or self.budget.slowest_step
         self._check_finite(losses, lr)
-        return {
-            "epoch": number,
-            "progress": self.budget.share_spent(self.ledger),
-            **self.ledger.totals(),
-            "lr": lr,
-            "train_loss": _mean(losses),
-            "train_accuracy": _mean(corrects),
-        }
+        return self.row(lr, losses, corrects)
 
     def _step(self, batch: samplers.Batch, lr: float | Tensor) -> tuple[Tensor, Tensor]:
         """One step, learned from; its loss and its share classified right."""
@@ -368,7 +370,7 @@ class Loop:
         self.budget.head_start = self.ledger.spent(self.budget.unit)
         return done
 
-    def _charge_time(self) -> float:
+    def charge_time(self) -> float:
         """Bring the ledger's seconds up to date; return those since it was last done."""
         elapsed = self.clock.read()
         if elapsed is None:
@@ -386,13 +388,6 @@ class Loop:
                     f"the loss became {value} at step {step} with learning rate {lr:.3g}: "
                     "lower --lr, or try --precision float32"
                 )
-
-    def epoch_arrays(self) -> dict[str, np.ndarray]:
-        """What the last epoch leaves in ``samples.zarr``."""
-        arrays = self.history.epoch_arrays()
-        if self.sampler.probability is not None:
-            arrays["probability"] = self.sampler.probability
-        return {name: values.cpu().numpy() for name, values in arrays.items()}
 
 
 def _mean(values: list[Tensor]) -> float:

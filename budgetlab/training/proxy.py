@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from budgetlab import models, seeds
-from budgetlab.budget import Budget, Costs, Ledger, model_costs, schedule
+from budgetlab.budget import Costs, model_costs
 from budgetlab.data import Dataset
 from budgetlab.devices import chooses_on, moved
 from budgetlab.errors import InputError, RunError
@@ -16,56 +17,27 @@ from budgetlab.history import History, Trajectory, measure
 from budgetlab.samplers.base import Batch, ProxyPlan, ProxyRun
 from budgetlab.training.engine import EVALUATION_BATCH, Engine
 
+if TYPE_CHECKING:
+    from budgetlab.training.loop import Loop
+
 __all__ = ["ProxyTrainer"]
 
 
 class ProxyTrainer:
     """Trains the network that a method needs before its first step.
 
-    It has the recipe of the run, with ``standard`` augmentation, initial weights of its
-    own, and a learning rate that falls to zero over its share of the budget. It never sees
-    a test sample.
-
-    Parameters
-    ----------
-    engine, model_name
-        Network and training samples of the run.
-    val
-        Validation samples; None where there are none.
-    precision
-        Format of the heavy work.
-    ledger, budget
-        Of the run; what the other network costs is charged there.
-    charge_time
-        Brings the seconds of the ledger up to date and returns those that passed.
-    skip_time
-        Leaves seconds out: setting a network up is no training, for none of them.
+    It has the recipe of the run, with ``standard`` augmentation, initial weights of its own, and a
+    learning rate that falls to zero over its share of the budget, which pays for all of it. It sees
+    the training samples of the run, or validation samples ``val``, and never a test sample.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        model_name: str,
-        val: Dataset | None,
-        precision: torch.dtype,
-        ledger: Ledger,
-        budget: Budget,
-        charge_time: Callable[[], float],
-        skip_time: Callable[[float], None],
-    ):
-        self.engine, self.model_name, self.val = engine, model_name, val
-        self.precision, self.ledger, self.budget = precision, ledger, budget
-        self._charge_time, self._skip_time = charge_time, skip_time
+    def __init__(self, loop: "Loop", val: Dataset | None):
+        self.loop, self.val = loop, val
+        self.engine, self.ledger, self.budget = loop.engine, loop.ledger, loop.budget
         self._slowest = 0.0
 
     def require_affordable(self, plan: ProxyPlan) -> None:
-        """Check that the share of the budget pays for one step and what follows it.
-
-        Raises
-        ------
-        InputError
-            If it does not, or the model cannot take the data.
-        """
+        """Refuse a share of the budget that does not pay for one step and what follows it."""
         config, own, name = self.engine.config, self.engine.samples, self._model(plan)
         network = models.build(name, own.sample_shape, len(own.classes))
         costs = model_costs(network, own.sample_shape)
@@ -84,7 +56,7 @@ class ProxyTrainer:
 
     def __call__(self, plan: ProxyPlan, generator: torch.Generator) -> ProxyRun:
         """Train until the share is spent, then look as the plan asks."""
-        config, other = self.engine.config, self._set_up(plan)
+        other = self._set_up(plan)
         kind = Trajectory if plan.trajectory else History
         chooser = chooses_on(other.device)
         history = kind(len(other.samples), chooser)
@@ -94,23 +66,23 @@ class ProxyTrainer:
             if not self._fits(other.costs, len(indices), self._reserve(plan, other.costs)):
                 break
             progress = min((self.ledger.spent(self.budget.unit) - start) / span, 1.0)
-            lr = schedule(config.schedule, progress, config.lr, config.milestones,
-                          config.warmup)  # fmt: skip
+            lr = self.loop.learning_rate(progress)
             outcome = moved(other.step(Batch(indices.to(other.device)), lr), chooser)
             history.update(outcome.credit, outcome.seen)
             self.ledger.charge_proxy(other.costs, trained=len(indices))
-            self._slowest = max(self._slowest, self._charge_time())
+            self._slowest = max(self._slowest, self.loop.charge_time())
         losses = self._losses(other).to(chooser) if plan.losses else None
         return ProxyRun(history, losses)
 
     def _set_up(self, plan: ProxyPlan) -> Engine:
+        # Setting a network up is no training, for none of them.
         began, config = time.perf_counter(), self.engine.config
         own = config.replace(
             seed=seeds.stream_seed(config.seed, "proxy"), augmentation="standard", credit="dominant"
         )
         name, samples = self._model(plan), self._samples(plan)
-        other = Engine(own, name, samples, self.engine.device, self.precision)
-        self._skip_time(time.perf_counter() - began)
+        other = Engine(own, name, samples, self.engine.device, self.engine.precision)
+        self.loop.clock.skip(time.perf_counter() - began)
         return other
 
     @property
@@ -130,8 +102,8 @@ class ProxyTrainer:
         if name != "auto":
             return models.choose(name, shape, self.engine.device)
         if not plan.small or len(shape) != 3:
-            return self.model_name
-        return "tiny" if self.model_name == "small" else "small"
+            return self.loop.model_name
+        return "tiny" if self.loop.model_name == "small" else "small"
 
     def _cost(self, costs: Costs, trained: int, looked: int) -> float:
         after = dataclasses.replace(self.ledger)
@@ -172,7 +144,7 @@ class ProxyTrainer:
                 rows = slice(start, start + EVALUATION_BATCH)
                 parts.append(measure(other.logits(samples.x[rows]), samples.y[rows]).loss)
                 self.ledger.charge_proxy(other.costs, looked=len(parts[-1]))
-        self._charge_time()
+        self.loop.charge_time()
         losses = torch.cat(parts)
         if not bool(torch.isfinite(losses).all()):
             raise RunError(

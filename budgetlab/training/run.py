@@ -1,57 +1,136 @@
-"""A run: an iterator over epochs that leaves a record behind."""
+"""A run, as the one call that trains and as an iterator over epochs; it leaves a record behind."""
 
 import contextlib
 import math
-import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from budgetlab import models
-from budgetlab.budget import Budget, Ledger
-from budgetlab.config import PRECISIONS, RunConfig
+from budgetlab import models, presets
+from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
-from budgetlab.devices import (
-    choose_device,
-    choose_precision,
-    describe_hardware,
-    using_threads,
-)
+from budgetlab.devices import choose_device, choose_precision, describe_hardware, using_threads
 from budgetlab.errors import InputError, RunError, counted
-from budgetlab.history import History
+from budgetlab.presets import Settings, takes_settings
 from budgetlab.records import Record, RecordWriter, open_record
-from budgetlab.training import checkpoint, inputs, limits
-from budgetlab.training.inputs import load_data
+from budgetlab.training import checkpoint, failures, setup
 from budgetlab.training.loop import Loop
 
-__all__ = ["Run", "load_data"]
+__all__ = ["Run", "finish", "train"]
+
+OnEpoch = Callable[[dict[str, Any]], None]
+Model = nn.Module | Callable[[], nn.Module]
+BAR = "{percentage:3.0f}% of the budget |{bar}| {elapsed} < {remaining}{postfix}"
+
+
+@takes_settings
+def train(
+    method: str | RunConfig | None = None,
+    *,
+    splits: Splits | None = None,
+    model: str | Model | None = None,
+    preset: str | None = None,
+    progress: bool = True,
+    on_epoch: OnEpoch | None = None,
+    **settings: Unpack[Settings],
+) -> Record:
+    """Train to the end of the budget and return the record.
+
+    Parameters
+    ----------
+    method
+        Sampling method by name, as ``budgetlab list methods`` shows them; or a whole run, a
+        :class:`budgetlab.RunConfig`, of which other settings change what they name.
+    splits
+        Data already loaded, or your own by :meth:`budgetlab.Splits.of`; settings that say
+        otherwise than it was loaded are refused.
+    model
+        Name of a network, or one of your own, as :class:`Run` takes it.
+    preset
+        Name of settings that belong together, such as ``scale-model``; those given win over it.
+    progress
+        Show a bar and what was chosen.
+    on_epoch
+        Called after every epoch with its row of the record, for loggers.
+    **settings
+        Fields of :class:`budgetlab.RunConfig`, which says what each of them is.
+
+    Raises
+    ------
+    InputError
+        If a name or value is not allowed, data is missing, or the parts do not fit.
+    RunError
+        If training had started and could not go on; the record says why.
+
+    >>> record = bl.train("p-SGD", budget=0.2, epochs=10)  # doctest: +SKIP
+    >>> record.summary["test_accuracy"]  # doctest: +SKIP
+    """
+    given: dict[str, Any] = dict(settings)
+    if isinstance(method, str):
+        given["method"] = method
+    elif not isinstance(method, RunConfig | None):
+        raise InputError(
+            f"'{type(method).__name__}' is no method: give the name of one, such as 'p-SGD', or "
+            "a RunConfig; data goes into splits= and a network into model="
+        )
+    if isinstance(model, str):
+        given["model"], model = model, None
+    base = {} if method is None or isinstance(method, str) else method.to_dict()
+    chosen = presets.settings(preset) if preset else {}
+    if splits is not None:
+        chosen = {name: value for name, value in chosen.items() if name not in DATA_FIELDS}
+    config = RunConfig.from_dict(base | chosen | given)
+    run = Run(config, splits=splits, model=model, asked=given)
+    return finish(run, progress=progress, on_epoch=on_epoch)
+
+
+def finish(run: "Run", *, progress: bool = True, on_epoch: OnEpoch | None = None) -> Record:
+    """Run what is left of a run, with a bar if asked for."""
+    for note in run.notes if progress else ():
+        tqdm.write(note, file=sys.stderr)
+    with tqdm(total=100, bar_format=BAR, smoothing=0, disable=not progress) as bar:
+        asked_for = run.on_step
+
+        def show(run: Run) -> None:
+            bar.update(100 * run.budget.share_spent(run.ledger) - bar.n)
+            if asked_for is not None:
+                asked_for(run)
+
+        bar.update(100 * run.budget.share_spent(run.ledger))
+        run.on_step = show
+        for row in run:
+            if on_epoch is not None:
+                on_epoch(row)
+            accuracy = row["test_accuracy"]
+            known = f", accuracy {accuracy:.3f}" if accuracy == accuracy else ""
+            bar.set_postfix_str(f"epoch {row['epoch']}{known}")
+    return run.record
 
 
 class Run:
     """One budgeted training.
 
-    Iterating trains: every turn is one epoch and yields its row of the record. Break
-    whenever you like: the record stays valid, and iterating again, or
-    :meth:`resume`, goes on from the last whole epoch.
+    Iterating trains: every turn is one epoch and yields its row of the record. Break whenever you
+    like: iterating again, or :meth:`resume`, goes on from the last whole epoch.
 
     Parameters
     ----------
-    config
-        What to run.
-    splits
-        Data already loaded for this config; loaded if not inputs.
+    config, splits
+        What to run, and its data where that is loaded already.
     model
         A network of your own: a module, which is copied and stays as it is, or a
         function without arguments that makes one. It takes normalised float samples
         and gives logits. The record knows it by a name, ``own:CLASS-HEX``.
     on_step
-        Called after every step with the run, to show progress. It must not touch
-        the training.
+        Called after every step with the run, to show progress; it must not touch the training.
     asked
         Names of the settings that were asked for, where some are at their default: given
         data that was loaded with another value is refused then, too.
@@ -59,14 +138,8 @@ class Run:
     Attributes
     ----------
     state_seconds
-        Seconds between two states that resuming goes on from; 0 keeps one after every epoch.
-        Where an epoch takes less time than writing all weights, a run that is killed may
-        rather lose so much; one that is stopped between two epochs keeps its last.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown, the data cannot be read, or the parts do not fit.
+        Seconds between two states that resuming goes on from; 0 keeps one after every epoch. A
+        run that is killed loses so much; one that is stopped between two epochs keeps its last.
     """
 
     state_seconds: float = 0.0
@@ -76,7 +149,7 @@ class Run:
         config: RunConfig,
         *,
         splits: Splits | None = None,
-        model: nn.Module | Callable[[], nn.Module] | None = None,
+        model: Model | None = None,
         on_step: Callable[["Run"], None] | None = None,
         asked: Collection[str] = (),
     ):
@@ -87,37 +160,37 @@ class Run:
             )
         # What can be refused without the data is refused before it is loaded.
         named = config if model is None else config.replace(model="auto")
-        config = inputs.with_known_names(named, own_data=splits is not None)
+        config = setup.with_known_names(named, own_data=splits is not None)
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
-        config, self.splits = inputs.resolve(config, splits, asked)
+        config, self.splits = setup.resolve(config, splits, asked)
         if model is not None:
-            config = config.replace(model=inputs.named(model, self.splits))
+            config = config.replace(model=setup.named(model, self.splits))
         self.config = config
         self.on_step = on_step
         self._build()
-        limits.require_disk(config, len(self.splits.train))
+        setup.require_disk(config, len(self.splits.train))
         self.writer = self._create_record()
         self._exclusive = checkpoint.ExclusiveUse(self.writer.path)
         self.epoch = 0
 
     def _build(self, threads: int | None = None) -> None:
         config, train = self.config, self.splits.train
-        if len(train.sample_shape) != 3 and config.augmentation not in ("none", "standard"):
-            raise InputError(
-                f"augmentation '{config.augmentation}' needs images, and '{config.dataset}' "
-                "holds points: choose standard or none"
-            )
         held_out = {"test": self.splits.test, "val": self.splits.val}
-        with limits.at_the_start(config, train, self.device):
+        try:
             name = models.choose(config.model, train.sample_shape, self.device)
-            limits.require_room(config, name, self.splits, self.device, self.precision)
+            setup.require_fit(config, name, self.splits, self.device, self.precision)
             self.loop = Loop(
                 config, train, self.device, self.precision, val=self.splits.val, threads=threads
             )
             self.held_out = {
                 name: part.to(self.device) for name, part in held_out.items() if part is not None
             }
+        except (MemoryError, RuntimeError) as error:
+            said = failures.at_the_start(error, config, train, self.device)
+            if said is None:
+                raise
+            raise RunError(said) from error
         self._consistent = True
         self._predicted: Tensor | None = None
         self._state_saved, self._state_epoch = -math.inf, 0
@@ -125,42 +198,25 @@ class Run:
     @property
     def notes(self) -> list[str]:
         """Sentences on what was chosen and what was passed over."""
-        config = self.config
-        hardware = describe_hardware(self.device, self.precision, self.loop.threads)
+        config, unit, skipped = self.config, self.config.budget_unit, self.splits.skipped
+        words = {"iterations": "steps", "samples": "samples", "flops": "flops", "seconds": "s"}
+        form = ".3g" if unit in ("flops", "seconds") else ",.0f"
         notes = [
             f"{config.method} on {config.dataset_name}: {len(self.splits.train):,} samples, "
-            f"model {self.loop.model_name}, {hardware['precision']} on {self.device}, "
-            f"budget {config.budget:g} of {config.epochs} epochs in {config.budget_unit} "
-            f"({self._limit_in_words()})"
+            f"model {self.loop.model_name}, {str(self.precision).removeprefix('torch.')} on "
+            f"{self.device}, budget {config.budget:g} of {config.epochs} epochs in {unit} "
+            f"(at most {self.budget.limit:{form}} {words[unit]})"
         ]
-        if self.splits.skipped:
-            first = self.splits.skipped[0]
-            notes.append(f"skipped: {counted(len(self.splits.skipped), 'file')}, first {first}")
+        if skipped:
+            notes.append(f"skipped: {counted(len(skipped), 'file')}, first {skipped[0]}")
         return notes
 
-    def _limit_in_words(self) -> str:
-        words = {"iterations": "steps", "samples": "samples", "flops": "flops", "seconds": "s"}
-        limit, unit = self.budget.limit, self.config.budget_unit
-        number = f"{limit:.3g}" if unit in ("flops", "seconds") else f"{limit:,.0f}"
-        return f"at most {number} {words[unit]}"
-
     def _create_record(self) -> RecordWriter:
-        train, test, val = self.splits.train, self.splits.test, self.splits.val
+        train = self.splits.train
         return RecordWriter.create(
             self.config,
             metadata=train.metadata.assign(label=train.y.cpu().numpy()),
-            data={
-                "name": self.config.dataset_name,
-                "fingerprint": self.splits.fingerprint,
-                "val_fingerprint": self.splits.val_fingerprint,
-                "classes": list(train.classes),
-                "shape": list(train.sample_shape),
-                "train": len(train),
-                "test": len(test),
-                "val": len(val) if val is not None else 0,
-                "skipped": list(self.splits.skipped),
-                "intake": self.splits.intake.to_dict() if self.splits.intake else {},
-            },
+            data=setup.about_data(self.config.dataset_name, self.splits),
             hardware=describe_hardware(self.device, self.precision, self.loop.threads)
             | models.about(self.loop.model_name),
         )
@@ -171,7 +227,7 @@ class Run:
         path: Path | str,
         *,
         splits: Splits | None = None,
-        model: nn.Module | Callable[[], nn.Module] | None = None,
+        model: Model | None = None,
         data_root: Path | str | None = None,
         dataset: str | None = None,
         epochs: int | None = None,
@@ -179,12 +235,10 @@ class Run:
     ) -> "Run":
         """Go on with a run from the last whole epoch of its record.
 
-        On the CPU the result is bit for bit that of a run never interrupted: it goes on
-        with as many threads as it began with. A finished run has no epochs left. A network of
-        your own has to be given again with ``model=``. The data is read where the record
-        says, and nothing is written there; give ``data_root`` to have it elsewhere, or
-        downloaded. Data of your own that was moved is found by ``dataset``; its fingerprint
-        has to be the same.
+        On the CPU the result is bit for bit that of a run never interrupted, with as many threads
+        as it began with. A network of your own has to be given again with ``model=``. The data is
+        read where the record says, and nothing is written there; give ``data_root`` to have it
+        elsewhere, or downloaded, and ``dataset`` where your own was moved.
 
         With ``epochs`` a finished run is extended, in a record of its own beside the finished
         one, to the budget of so many epochs. From there on the learning rate is that of a run
@@ -193,8 +247,7 @@ class Run:
         Raises
         ------
         InputError
-            If there is no record, it was trained with a network of your own and that is
-            not given again, or it cannot be extended.
+            If there is no record, its network is not given again, or it cannot be extended.
         RunError
             If the data is not the same any more.
         """
@@ -212,31 +265,14 @@ class Run:
         if record.status != "finished":
             # Written to from now on: no part of it may be damaged, or lie anywhere else.
             record.require_whole()
-        run.config = inputs.with_known_names(RunConfig.from_dict(record.config), own_data=True)
-        inputs.require_model(path, run.config.model, model)
-        run.device = choose_device(run.config.device)
-        # What the hardware here would choose could be another format than the record's.
-        recorded = record.about.get("hardware", {}).get("precision", run.config.precision)
-        if recorded not in PRECISIONS:
-            recorded = run.config.precision
-        run.precision = choose_precision(recorded, run.device)
         run.on_step = on_step
-        if splits is None:
-            splits = inputs.load_again(
-                path, run.config, data_root, "intake" in record.about["data"], dataset
-            )
-        data, val = record.about["data"], splits.val_fingerprint
-        run.splits = inputs.as_recorded(splits, run.config.dataset, data.get("test", 0))
-        # Older records do not say which samples they were validated on.
-        recorded_val = data.get("val_fingerprint", val)
-        if (run.splits.fingerprint, val) != (data.get("fingerprint"), recorded_val):
-            raise RunError(
-                f"the data '{run.config.dataset}' is not what record '{path}' was trained on: "
-                "restore the data, or start a new run"
-            )
-        if model is not None:
-            inputs.require_same(path, run.config.model, inputs.named(model, run.splits))
-        run._build(_recorded_threads(record))
+        run.config = setup.with_known_names(RunConfig.from_dict(record.config), own_data=True)
+        setup.require_model(path, run.config.model, model)
+        run.device = choose_device(run.config.device)
+        run.precision, threads = setup.recorded_arithmetic(record, run.config, run.device)
+        run.splits = setup.load_recorded(record, run.config, splits, data_root, dataset)
+        setup.require_model(path, run.config.model, model, run.splits)
+        run._build(threads)
         run.epoch = run._state_epoch = checkpoint.load_state(run.loop, record.path / "state.pt")
         run.writer = RecordWriter.reopen(record.path, run.epoch)
         return run
@@ -246,26 +282,14 @@ class Run:
         """The record as it stands."""
         return open_record(self.writer.path)
 
-    @property
-    def ledger(self) -> Ledger:
-        """What has been spent."""
-        return self.loop.ledger
-
-    @property
-    def budget(self) -> Budget:
-        """What may be spent."""
-        return self.loop.budget
-
-    @property
-    def history(self) -> History:
-        """What has been learned of each sample."""
-        return self.loop.history
+    ledger = property(attrgetter("loop.ledger"), doc="What has been spent.")
+    budget = property(attrgetter("loop.budget"), doc="What may be spent.")
+    history = property(attrgetter("loop.history"), doc="What has been learned of each sample.")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Train; yields one row a finished epoch.
+        """Train; yields one row a finished epoch. The record is held meanwhile.
 
-        The record is held meanwhile, so that nobody else trains it too. A later
-        iterator takes the place of an earlier one.
+        A later iterator takes the place of an earlier one.
         """
         return checkpoint.only_iterator(self.writer.path, self._epochs())
 
@@ -281,7 +305,7 @@ class Run:
             with self._exclusive.taken():
                 yield from self._held_epochs()
         except OSError as error:
-            raise RunError(self._not_written(error)) from error
+            raise RunError(self._in_a_sentence(error)) from error
 
     def _held_epochs(self) -> Iterator[dict[str, Any]]:
         try:
@@ -305,17 +329,9 @@ class Run:
             raise RunError(said) from error
 
     def _in_a_sentence(self, error: BaseException) -> str | None:
-        """What went wrong, if it is one of the things that do."""
-        if limits.no_memory(error):
-            return limits.out_of_memory(error, self.loop.engine, self.loop.model_name)
-        if limits.device_lost(error):
-            return limits.device_failed(
-                error, self.config, self.writer.path, len(self.writer.epochs)
-            )
-        return self._not_written(error) if isinstance(error, OSError) else None
-
-    def _not_written(self, error: OSError) -> str:
-        return limits.not_written(error, self.writer.path, len(self.writer.epochs))
+        return failures.in_a_sentence(
+            error, self.loop.engine, self.loop.model_name, self.writer.path, len(self.writer.epochs)
+        )
 
     def _end(self, status: str, message: str) -> None:
         # A full disk must not hide the reason, which the caller raises.
@@ -324,14 +340,10 @@ class Run:
                 self._save_state(self.epoch)
             self.writer.set_status(status, message, self.summary(status))
 
-    def _show_step(self) -> None:
-        if self.on_step is not None:
-            self.on_step(self)
-
     def _train_epoch(self) -> dict[str, Any]:
         number = self.epoch + 1
         self._consistent = False
-        row = self.loop.train_epoch(number, self._show_step)
+        row = self.loop.train_epoch(number, lambda: self.on_step and self.on_step(self))
         every = self.config.evaluate_every
         evaluated = self.loop.finished or (every > 0 and number % every == 0)
         for name, samples in self.held_out.items():
@@ -353,29 +365,16 @@ class Run:
         self._state_saved, self._state_epoch = time.monotonic(), epoch
 
     def _finish(self) -> None:
-        self.writer.save_model(checkpoint.save_weights(self.loop.engine.network))
-        picked = checkpoint.pick_thumbnails(self.splits.train, self.history)
-        if picked is not None:
-            self.writer.save_thumbnails(*picked)
-        self.writer.save_predictions(self._predictions())
+        checkpoint.save_end(self.writer, self.loop, self.splits.train, self._predictions())
         self.writer.set_status("finished", "", self.summary("finished"))
 
     def _predictions(self) -> pd.DataFrame:
         """The test samples with what the last evaluation, after the last epoch, predicted."""
+        test = self.held_out["test"]
         if self._predicted is None:  # resumed after it
-            self._predicted = self.loop.engine.evaluate(self.held_out["test"]).predicted
-        label, predicted = (t.cpu().numpy() for t in (self.held_out["test"].y, self._predicted))
+            self._predicted = self.loop.engine.evaluate(test).predicted
+        label, predicted = test.y.cpu().numpy(), self._predicted.cpu().numpy()
         return self.splits.test.metadata.assign(label=label, predicted=predicted)
-
-    def _class_accuracy(self, status: str) -> float | None:
-        """Mean over classes of the test accuracy; None before the end."""
-        if status != "finished":
-            return None
-        if self._predicted is None:
-            return self.writer.about["summary"].get("test_class_accuracy")
-        table = self._predictions()
-        right = table["label"] == table["predicted"]
-        return float(right.groupby(table["label"]).mean().mean())
 
     def summary(self, status: str | None = None) -> dict[str, Any]:
         """What ``budgetlab train --json`` prints.
@@ -384,17 +383,17 @@ class Run:
         that epoch was not evaluated (``evaluate_every``). ``test_class_accuracy`` is the mean
         over the classes, which counts a rare one as much as a frequent one; None before the end.
         """
-        status = status or self.writer.about["status"]
+        status, by_class = status or self.writer.about["status"], None
+        if status == "finished" and self._predicted is None:
+            by_class = self.writer.about["summary"].get("test_class_accuracy")
+        elif status == "finished":
+            table = self._predictions()
+            right = table["label"] == table["predicted"]
+            by_class = float(right.groupby(table["label"]).mean().mean())
         return {
             "record": str(self.writer.path),
             "model": self.loop.model_name,
-            **self.loop.stream.summary(self.writer.epochs),
-            "test_class_accuracy": self._class_accuracy(status),
+            **self.loop.summary(self.writer.epochs),
+            "test_class_accuracy": by_class,
             "status": status,
         }
-
-
-def _recorded_threads(record: Record) -> int | None:
-    """How many threads a run began with: the last bits of its sums depend on them."""
-    threads = record.about.get("hardware", {}).get("threads")
-    return threads if isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1) else None

@@ -10,7 +10,7 @@ from budgetlab import augment, data, models, presets, samplers
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.config import BUDGET_UNITS, RunConfig
 from budgetlab.errors import unknown
-from budgetlab.training.inputs import with_known_names
+from budgetlab.training.setup import with_known_names
 from budgetlab.widgets.controls import LABEL, Number, choice, group
 
 __all__ = ["RunControls", "explain", "first_settings"]

@@ -1,0 +1,188 @@
+"""What goes wrong with memory, GPU and disk: foreseen where it can be, else said in a sentence.
+
+A step on torch's ``meta`` device allocates nothing, and says how much it would have.
+"""
+
+import errno
+import gc
+import traceback
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from budgetlab.config import RunConfig
+from budgetlab.data import Dataset
+from budgetlab.samplers import Batch
+from budgetlab.training.engine import Engine
+
+__all__ = ["PeakBytes", "at_the_start", "device_lost", "in_a_sentence", "no_memory", "size_of",
+           "step_bytes"]  # fmt: skip
+
+META = torch.device("meta")
+# What torch says on the processor, and what the libraries of a GPU say, in plain RuntimeErrors.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+DEVICE = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS",
+          "NCCL error", "HIP error", "NVML")  # fmt: skip
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class PeakBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors made within the block, and the most held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given = {id(tensor.untyped_storage()) for tensor in _tensors((args, kwargs))}
+        for tensor in _tensors(made):
+            storage = tensor.untyped_storage()
+            # A view, or a tensor changed in place, holds nothing of its own.
+            if id(storage) not in self._known | given:
+                self._known.add(id(storage))
+                self.held += storage.nbytes()
+                weakref.finalize(storage, self._freed, id(storage), storage.nbytes())
+        self.peak = max(self.peak, self.held)
+        return made
+
+    def _freed(self, known: int, count: int) -> None:
+        self._known.discard(known)
+        self.held -= count
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+
+
+def step_bytes(
+    config: RunConfig, model_name: str, samples: Dataset, precision: torch.dtype
+) -> int | None:
+    """Predict what network, optimiser and one step take, without taking any of it.
+
+    What a library needs beside (workspaces, kernels, memory of graphs) is not in it, so that
+    a run may need more, and hardly less. None for a network that cannot run without values.
+    """
+    try:
+        one = samples.select(torch.arange(1))
+        engine = Engine(config, model_name, one, META, torch.float32)
+        weights = sum(p.numel() for p in engine.network.parameters())
+        buffers = sum(b.numel() * b.element_size() for b in engine.network.buffers())
+        narrow = precision != torch.float32
+        if narrow:  # there is no autocast on meta
+            engine.network.to(precision)
+            engine.network.register_forward_pre_hook(lambda _, given: (given[0].to(precision),))
+        with PeakBytes() as counted:
+            for _ in range(2):  # the first makes what the optimiser keeps
+                batch = Batch(torch.zeros(config.batch_size, dtype=torch.int64, device=META))
+                engine.step(batch, lr=0.0)
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+    states = 2 if config.optimiser == "adamw" else 1
+    # Weights, gradients and states are float32; autocast keeps a copy of the weights beside.
+    wider = 2 * weights * (1 + states + 1) if narrow else 0
+    return counted.peak + 4 * weights + buffers + wider
+
+
+def size_of(count: int) -> str:
+    """Write a number of bytes."""
+    return f"{count / 2**30:.3g} GiB" if count >= 2**27 else f"{count / 2**20:.3g} MiB"
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the processor or on a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in NO_MEMORY)
+
+
+def device_lost(error: BaseException) -> bool:
+    """Whether an error says that a GPU does not work any more."""
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in DEVICE)
+
+
+def in_a_sentence(
+    error: BaseException, engine: Engine, model_name: str, record: Path, epochs: int
+) -> str | None:
+    """Say what went wrong with a run of so many whole epochs; None for a mistake in the code.
+
+    Where memory ran out, what would have fit is tried: the engine's weights are not to be used
+    afterwards.
+    """
+    if no_memory(error):
+        traceback.clear_frames(error.__traceback__)
+        size, fitting = engine.config.batch_size, _largest_fitting(engine)
+        remedy = (
+            f"a batch of {fitting} fits, so start again with --batch-size {fitting}, or choose a "
+            "smaller --model"
+            if fitting
+            else "not even a batch of 2 fits, so choose a smaller --model"
+        )
+        return f"out of memory with batch size {size} and model {model_name}: {remedy}"
+    if device_lost(error):
+        return (
+            f"the GPU '{engine.config.device}' does not answer any more ({_first_line(error)}): "
+            f"the record '{record}' holds {epochs} epochs, resume it where the GPU works"
+        )
+    if not isinstance(error, OSError):
+        return None
+    missing = error.filename if isinstance(error, FileNotFoundError) else None
+    if missing is not None and Path(missing).is_relative_to(record):
+        return (
+            f"the record '{record}', or a part of it, was removed while it was being trained: "
+            "start the run again, and leave its folder in place"
+        )
+    when = "there is room" if error.errno in NO_ROOM else "it can be written again"
+    return (
+        f"the record '{record}' cannot be written ({error.strerror or type(error).__name__}): it "
+        f"holds {epochs} epochs; resume it when {when}"
+    )
+
+
+def _largest_fitting(engine: Engine) -> int:
+    """Half the batch size, or a quarter, and so on: the first that a step fits in; else 0."""
+    size = min(engine.config.batch_size, len(engine.samples)) // 2
+    while size > 1:
+        gc.collect()
+        if engine.device.type != "cpu":
+            getattr(torch, engine.device.type).empty_cache()
+        try:
+            loss = engine.step(Batch(torch.arange(size, device=engine.device)), lr=0.0).loss
+            # On a GPU the step has only been asked for until something of it is read.
+            loss.item()
+            return size
+        except Exception as error:
+            if not no_memory(error):
+                return 0
+            traceback.clear_frames(error.__traceback__)
+        size //= 2
+    return 0
+
+
+def at_the_start(
+    error: BaseException, config: RunConfig, train: Dataset, device: torch.device
+) -> str | None:
+    """Say that data and network do not fit, or that there is no working GPU; else None."""
+    if no_memory(error):
+        size = train.x.numel() * train.x.element_size() / 2**30
+        return (
+            f"out of memory while {len(train):,} samples of '{config.dataset_name}' "
+            f"({size:.2g} GiB) and the model were put on {device}: lower --limit, or choose a "
+            "smaller --model or another --device"
+        )
+    if device_lost(error):
+        return (
+            f"the GPU '{device}' does not answer ({_first_line(error)}): choose another --device, "
+            "or cpu"
+        )
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
