@@ -146,19 +146,27 @@ def test_a_folder_that_becomes_read_only(config, nobody):
         same_results(go(Run.resume(run.writer.path)), go(Run(config)))
 
 
+@pytest.mark.parametrize("broken", ["replace", "fsync"])
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT])
-def test_whatever_the_disk_says_is_a_sentence(failed, monkeypatch, code):
-    steps = in_epoch(2, lambda: monkeypatch.setattr(os, "replace", refuse))
-    real = os.replace
+def test_whatever_the_disk_says_is_a_sentence(config, failed, monkeypatch, code, broken):
+    real = getattr(os, broken)
 
     def refuse(*_: object) -> None:
         # The disk recovers in time for the status to be written.
-        monkeypatch.setattr(os, "replace", real)
+        monkeypatch.setattr(os, broken, real)
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(Engine, "step", steps)
-    message, _ = failed()
-    assert f"cannot be written ({os.strerror(code)}): it holds 1 epochs" in message
+    with monkeypatch.context() as patched:
+        steps = in_epoch(2, lambda: monkeypatch.setattr(os, broken, refuse))
+        patched.setattr(Engine, "step", steps)
+        message, path = failed()
+    room = code in (errno.ENOSPC, errno.EDQUOT)
+    when = "there is room" if room else "it can be written again"
+    assert f"cannot be written ({os.strerror(code)}): it holds 1 epochs; resume it when {when}" in (
+        message
+    )
+    assert [file.name for file in path.glob(".*")] == [".lock"]
+    same_results(go(Run.resume(path)), go(Run(config)))
 
 
 # Memory

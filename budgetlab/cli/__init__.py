@@ -116,9 +116,9 @@ def _one_line(box: str, arguments: list[str]) -> str:
     lines = list(itertools.dropwhile(_is_rule, lines))
     text = " ".join(itertools.takewhile(lambda line: not _is_rule(line), lines))
     text = text or "the command cannot be read"
-    flags = [f"--{name.replace('_', '-')}" for name in RunConfig.__dataclass_fields__]
-    own = ("preset", "json", "baseline", "workers", "scheduler", "retry", "plan", "help")
-    known = [*flags, *(f"--{name}" for name in own)]
+    taken = [RunConfig, *get_args(Command)]
+    names = ["help", *(name for kind in taken for name in kind.__dataclass_fields__)]
+    known = [f"--{name.replace('_', '-')}" for name in names]
     commands = [command.__name__.lower() for command in get_args(Command)]
     given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
     hints = [get_close_matches(word, known, n=1) for word in given if word not in known]

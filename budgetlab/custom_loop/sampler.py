@@ -84,8 +84,6 @@ class BudgetSampler(TorchSampler[list[int]]):
     ledger, budget
         What has been spent, and may be. Seconds are those from the beginning of an epoch to
         the last batch that was reported.
-    epoch
-        Number of the epoch that has been begun last, from 1.
 
     Raises
     ------
