@@ -174,8 +174,7 @@ def images(config, load_once):
 def trained(config, splits) -> Run:
     run = Run(config, splits=splits)
     assert (run.device, run.loop.history.visits.device.type) == (MPS, "cpu")
-    for _ in run:
-        pass
+    list(run)
     return run
 
 
@@ -231,8 +230,7 @@ def test_it_goes_on_where_it_was_stopped_and_learns_what_the_processor_learns(gp
     run = Run(config, splits=splits)
     next(iter(run))
     rest = Run.resume(run.writer.path, splits=splits)
-    for _ in rest:
-        pass
+    list(rest)
     columns = ["train_loss", "test_loss"]
     assert open_record(run.writer.path).epochs[columns].equals(whole[columns])
     here = Run(config.replace(device="cpu"), splits=splits)

@@ -56,8 +56,7 @@ def finishes(config: RunConfig, splits) -> dict | None:
 
 def run(config: RunConfig, splits) -> Run:
     made = Run(config, splits=splits)
-    for _ in made:
-        pass
+    list(made)
     return made
 
 

@@ -159,8 +159,7 @@ def test_the_choice_is_recorded_kept_on_resuming_and_left_to_the_run(config, mon
     monkeypatch.setattr(loop, "fastest_threads", lambda step, most: 1)
     loop._THREADS.clear()
     resumed = Run.resume(record.path, on_step=run.on_step)
-    for _ in resumed:
-        pass
+    list(resumed)
     assert set(seen) == {chosen}
     assert torch.get_num_threads() == 1
 

@@ -31,8 +31,7 @@ pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(1200)]
 
 
 def go(run: Run) -> Path:
-    for _ in run:
-        pass
+    list(run)
     return run.writer.path
 
 

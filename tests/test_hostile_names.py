@@ -46,8 +46,7 @@ def record(images, tmp_path_factory) -> Path:
         data_root=str(folder),
     )  # fmt: skip
     run = Run(config)
-    for _ in run:
-        pass
+    list(run)
     return run.writer.path
 
 

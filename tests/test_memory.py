@@ -38,8 +38,7 @@ def open_files() -> int:
 @pytest.mark.parametrize("method", ["p-SGD", "selective-backprop"])
 def test_thirty_epochs_hold_no_more_than_six(config, method, tmp_path):
     # What libraries keep from the first use on is kept before anything is counted.
-    for _ in Run(config.replace(method=method, epochs=EPOCHS, out=str(tmp_path / "first"))):
-        pass
+    list(Run(config.replace(method=method, epochs=EPOCHS, out=str(tmp_path / "first"))))
     run = Run(config.replace(method=method, epochs=EPOCHS))
     # Of the last epochs only the last is held: counts held here would be counted as well.
     early = late = last = None
