@@ -244,7 +244,7 @@ def test_everything_stays_on_the_device_of_the_run(rule, parts):
     history.update(credit, seen)
     held = [vars(thing) for thing in (history, credit, seen)] + [history.epoch_arrays()]
     tensors = [one for values in held for one in values.values() if isinstance(one, Tensor)]
-    assert len(tensors) == 5 + 3 + 6 + 6
+    assert len(tensors) == 6 + 3 + 6 + 6
     assert {one.device.type for one in tensors} == {"meta"}
 
 
