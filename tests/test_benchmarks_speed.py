@@ -131,8 +131,7 @@ def test_a_step_is_compared_with_the_usual_loop_and_a_matrix_product():
         assert ratio == pytest.approx(slow / quick)
 
 
-def test_what_is_measured_on_a_gpu_can_be_measured_without_one(monkeypatch):
-    monkeypatch.delenv(step.SWITCH, raising=False)
+def test_what_is_measured_on_a_gpu_can_be_measured_without_one():
     cpu = torch.device("cpu")
     found = by_name(step.on_gpu("tiny", 8, cpu, "0.3", steps=2, usual_steps=1, rounds=2, side=32))
     assert found["tiny, batch 8: graph in use"] == 0

@@ -1,7 +1,7 @@
 """A training step against the usual loop's, and against what the device can do."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -53,8 +53,8 @@ def step(
     """
     device = choose_device("auto")
     if device.type == "cuda":
-        for batch_size, share in GPU.items():
-            for model in GPU_NETWORKS:
+        for model in GPU_NETWORKS:
+            for batch_size, share in GPU.items():
                 yield from on_gpu(model, batch_size, device, share)
         return
     for model, (steps, rounds, target) in cpu.items():
@@ -86,14 +86,19 @@ def _rows(
     times: str = "", share: str = "",
 ) -> list[Row]:  # fmt: skip
     """What a loop reaches, beside the usual one and a matrix product timed in the same rounds."""
-    ours, usual = seconds["ours"], seconds["usual"]
+    ours = seconds["ours"]
     reached = [flops / s for s in ours]
     possible = [operations / s for s in seconds["product"]]
-    ratio, part = compared(usual, ours), compared(reached, possible)
+    part, beside = compared(reached, possible), []
+    if usual := seconds.get("usual"):
+        what = f"{name}: times as fast as the usual loop"
+        beside = [
+            row("step", f"{name}: usual loop", [1000 * s for s in usual], "ms"),
+            row("step", what, compared(usual, ours), "ratio", times),
+        ]
     return [
         row("step", f"{name}: ours", [1000 * s for s in ours], "ms"),
-        row("step", f"{name}: usual loop", [1000 * s for s in usual], "ms"),
-        row("step", f"{name}: times as fast as the usual loop", ratio, "ratio", times),
+        *beside,
         row("step", f"{name}: images", [batch / s for s in ours], "1/s"),
         row("step", f"{name}: rate", [f / 1e9 for f in reached], "GFLOP/s"),
         row("step", f"{name}: matrix product", [f / 1e9 for f in possible], "GFLOP/s"),
@@ -174,18 +179,18 @@ def on_gpu(
         for _ in range(steps):
             step(indices)
 
-    with ApartLoop(max(usual_steps, 4) * batch, model, device, batch) as usual:
-        seconds = alternate(
-            {
-                "usual": lambda: usual.timed(usual_steps),
-                "ours": lambda: epoch_seconds(graphed),
-                "plain": lambda: epoch_seconds(plain),
-                "bare": bare,
-                "product": product,
-            },
-            rounds,
-            device,
-        )
+    work: dict[str, Callable[[], object]] = {
+        "ours": lambda: epoch_seconds(graphed),
+        "plain": lambda: epoch_seconds(plain),
+        "bare": bare,
+        "product": product,
+    }
+    with ExitStack() as stack:
+        if batch == BATCH:  # its processes take half a minute to start
+            loop = ApartLoop(max(usual_steps, 4) * batch, model, device, batch)
+            usual = stack.enter_context(loop)
+            work["usual"] = lambda: usual.timed(usual_steps)
+        seconds = alternate(work, rounds, device)
     seconds["bare"] = [s / steps for s in seconds["bare"]]
     flops = batch * graphed.engine.costs.forward_backward
     name = f"{model}, batch {batch}"
@@ -195,10 +200,11 @@ def on_gpu(
                  f">= {share}" if important and share else "")  # fmt: skip
     added = [ours / bare - 1 for ours, bare in zip(seconds["ours"], seconds["bare"], strict=True)]
     gain = compared(seconds["plain"], seconds["ours"])
+    used = bool(graphed.graphs and graphed.graphs.in_use)
     rows += [
         row("step", f"{name}: ours without graphs", [1000 * s for s in seconds["plain"]], "ms"),
         row("step", f"{name}: gain by graphs", gain, "ratio"),
-        row("step", f"{name}: graph in use", [float(graphed.graphs.in_use)], "0 or 1"),
+        row("step", f"{name}: graph in use", [float(used)], "0 or 1"),
         row("step", f"{name}: bare step", [1000 * s for s in seconds["bare"]], "ms"),
         row("step", f"{name}: importance", added, "of a step", "<= 0.02" if important else ""),
     ]
