@@ -153,9 +153,10 @@ def _largest_fitting(engine: Engine) -> int:
         if engine.device.type != "cpu":
             getattr(torch, engine.device.type).empty_cache()
         try:
-            loss = engine.step(Batch(torch.arange(size, device=engine.device)), lr=0.0).loss
-            # On a GPU the step has only been asked for until something of it is read.
-            loss.item()
+            batch = Batch(torch.arange(size, device=engine.device))
+            for _ in range(2):  # the first makes what the optimiser keeps
+                # On a GPU the step has only been asked for until something of it is read.
+                engine.step(batch, lr=0.0).loss.item()
             return size
         except Exception as error:
             if not no_memory(error):

@@ -6,6 +6,7 @@ pass, optimiser, and what is learned of the samples. Whether that pays is tried,
 graph is used only where it leaves what the plain step leaves, and is faster.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -184,9 +185,15 @@ def replay_if_it_pays(
             torch.cuda.empty_cache()
 
 
+@functools.cache
+def _stream(device: int) -> torch.cuda.Stream:
+    """The one that all graphs are recorded on: libraries keep 32 MiB for every stream they see."""
+    return torch.cuda.Stream(device)
+
+
 def _record(work: Work, generator: torch.Generator) -> Work:
     # As CUDA wants it: a few calls on a stream of their own, then one that is recorded.
-    aside = torch.cuda.Stream()
+    aside = _stream(torch.cuda.current_device())
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(3):
@@ -194,7 +201,7 @@ def _record(work: Work, generator: torch.Generator) -> Work:
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=aside):
         made = work()
 
     def replay() -> tuple[Tensor, ...]:
