@@ -7,7 +7,6 @@ import sys
 import zlib
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -430,32 +429,6 @@ def test_a_terminal_without_the_letters_gets_plain_ones(tmp_path, monkeypatch):
     assert b"a+/-b 4, cafe 4, \\u9ce5 4" in out.buffer.getvalue()
 
 
-@pytest.mark.parametrize("by", ["folds", "threshold"])
-def test_suspects_from_the_command_line(by, tmp_path, capsys):
-    """A third of one class lies in the folder of another."""
-    rng = np.random.default_rng(0)
-    for k in range(2):
-        for number in range(60):
-            folder = tmp_path / "top" / f"c{1 - k if number < 10 * k else k}"
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = rng.integers(0, 100, (12, 12), np.uint8)
-            pixels[:, 6 * k : 6 * k + 6] += 120
-            Image.fromarray(pixels).save(folder / f"{k}-{number:02}.png")
-    given = ["inspect", f"folder:{tmp_path}/top", "--data-root", str(tmp_path / "root"),
-             "--suspects", by, "--epochs", "6", "--batch-size", "16", "--lr", "0.05"]  # fmt: skip
-    out = tmp_path / "list.csv"
-    assert cli.main([*given, "--out", str(out), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    table = pd.read_csv(out)
-    assert [row["origin"] for row in found["suspects"]] == table.origin.tolist()
-    assert 0 < found["expected_precision"] <= 1
-    really = table.origin.str.startswith("c0/1-")
-    assert really.sum() >= 6
-    assert really.mean() > (0.8 if by == "folds" else 0.2)  # a tenth would be chance
-    assert set(table.label) <= {"c0", "c1"}
-    assert cli.main([*given[:4], "--out", str(out)]) == 2
-
-
 def test_what_nobody_knows_is_missing_and_origins_reach_lists(many, tmp_path, config):
     data = read(many, tmp_path)
     assert not {"is_noisy", "true_label"} & {*data.train.metadata}
@@ -473,52 +446,3 @@ def test_what_nobody_knows_is_missing_and_origins_reach_lists(many, tmp_path, co
     assert intake["splits"]["train"] == {f"c{k}": 40 for k in range(4)}
     small = bl.records.thin(run.record, tmp_path / "small", samples=20)
     assert set(small.samples["origin"].values) < set(data.train.metadata.origin)
-
-
-# mini-ImageNet
-
-
-def mini_imagenet(root, count=12):
-    top = root / "mini-imagenet"
-    rows = []
-    for number in range(count):
-        name = f"n{number:02d}.jpg"
-        picture(top / "images" / name, (20 * number, 0, 0), size=(100, 120), quality=95)
-        rows.append((name, f"class{number % 3}"))
-    table = pd.DataFrame(rows, columns=["filename", "label"])
-    for part, chosen in zip(("train", "val", "test"), np.array_split(table.index, 3), strict=True):
-        table.loc[chosen].to_csv(top / f"{part}.csv", index=False)
-    return top
-
-
-def test_mini_imagenet_pools_shuffles_and_cuts_the_same_whatever_the_seed(tmp_path):
-    mini_imagenet(tmp_path)
-    data = load("mini-imagenet", root=tmp_path, progress=False)
-    assert (len(data.train), len(data.test)) == (10, 2)
-    assert data.train.sample_shape == (3, 84, 84)
-    assert data.train.mean == (0.4728, 0.4487, 0.4031)
-    index = np.concatenate([data.train.metadata["index"], data.test.metadata["index"]])
-    assert sorted(index) == list(range(12)) != index.tolist()
-    for split in (data.train, data.test):
-        index = split.metadata["index"].to_numpy()
-        assert (split.y.numpy() == index % 3).all()
-        assert (abs(split.x[:, 0, 40, 40].numpy() - 20.0 * index) < 4).all()
-    assert load("mini-imagenet", root=tmp_path, seed=5).fingerprint == data.fingerprint
-
-
-def test_mini_imagenet_says_what_is_missing(tmp_path):
-    with pytest.raises(InputError, match=r"train\.csv' is missing"):
-        load("mini-imagenet", root=tmp_path)
-    top = mini_imagenet(tmp_path)
-    (top / "images" / "n03.jpg").unlink()
-    with pytest.warns(UserWarning, match=r"n03\.jpg: no such file"):
-        data = load("mini-imagenet", root=tmp_path, progress=False)
-    assert len(data.train) + len(data.test) == 11
-    for content, says in (
-        (b"a,b\n1,2\n", "columns filename and label"),
-        (b"", "is not a table"),
-        (b"filename,label\nn\0.jpg,a\n", r"null character in 'n\\x00.jpg,a'"),
-    ):
-        (top / "val.csv").write_bytes(content)
-        with pytest.raises(InputError, match=says):
-            load("mini-imagenet", root=tmp_path)

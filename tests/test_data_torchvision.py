@@ -1,11 +1,13 @@
-"""CIFAR and SVHN read from tiny files in the true formats; nothing is fetched."""
+"""CIFAR, SVHN and mini-ImageNet read from tiny files in the true formats; nothing is fetched."""
 
 import hashlib
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
@@ -121,3 +123,54 @@ def test_a_failed_download_names_the_folder_and_the_remedy(tmp_path, monkeypatch
     with pytest.raises(InputError):
         load("cifar10", root=tmp_path, progress=False)
     assert capsys.readouterr() == ("", "")
+
+
+# mini-ImageNet
+
+
+def mini_imagenet(root, count=12):
+    top = root / "mini-imagenet"
+    (top / "images").mkdir(parents=True)
+    rows = []
+    for number in range(count):
+        name = f"n{number:02d}.jpg"
+        image = Image.new("RGB", (100, 120), (20 * number, 0, 0))
+        image.save(top / "images" / name, quality=95)
+        rows.append((name, f"class{number % 3}"))
+    table = pd.DataFrame(rows, columns=["filename", "label"])
+    for part, chosen in zip(("train", "val", "test"), np.array_split(table.index, 3), strict=True):
+        table.loc[chosen].to_csv(top / f"{part}.csv", index=False)
+    return top
+
+
+def test_mini_imagenet_pools_shuffles_and_cuts_the_same_whatever_the_seed(tmp_path):
+    mini_imagenet(tmp_path)
+    data = load("mini-imagenet", root=tmp_path, progress=False)
+    assert (len(data.train), len(data.test)) == (10, 2)
+    assert data.train.sample_shape == (3, 84, 84)
+    assert data.train.mean == (0.4728, 0.4487, 0.4031)
+    index = np.concatenate([data.train.metadata["index"], data.test.metadata["index"]])
+    assert sorted(index) == list(range(12)) != index.tolist()
+    for split in (data.train, data.test):
+        index = split.metadata["index"].to_numpy()
+        assert (split.y.numpy() == index % 3).all()
+        assert (abs(split.x[:, 0, 40, 40].numpy() - 20.0 * index) < 4).all()
+    assert load("mini-imagenet", root=tmp_path, seed=5).fingerprint == data.fingerprint
+
+
+def test_mini_imagenet_says_what_is_missing(tmp_path):
+    with pytest.raises(InputError, match=r"train\.csv' is missing"):
+        load("mini-imagenet", root=tmp_path)
+    top = mini_imagenet(tmp_path)
+    (top / "images" / "n03.jpg").unlink()
+    with pytest.warns(UserWarning, match=r"n03\.jpg: no such file"):
+        data = load("mini-imagenet", root=tmp_path, progress=False)
+    assert len(data.train) + len(data.test) == 11
+    for content, says in (
+        (b"a,b\n1,2\n", "columns filename and label"),
+        (b"", "is not a table"),
+        (b"filename,label\nn\0.jpg,a\n", r"null character in 'n\\x00.jpg,a'"),
+    ):
+        (top / "val.csv").write_bytes(content)
+        with pytest.raises(InputError, match=says):
+            load("mini-imagenet", root=tmp_path)

@@ -1,10 +1,14 @@
 """Wrong labels from held-out folds: what is expected of a list, and what comes."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import budgetlab as bl
+from budgetlab import cli
 from budgetlab.analysis import label_quality, precision_and_recall, suspects, threshold_quality
 from budgetlab.analysis.wrong_labels import _folds
 from budgetlab.errors import InputError
@@ -156,3 +160,29 @@ def test_what_threshold_samples_need(faulty):
 def test_what_does_not_fit_is_refused(labels, shape):
     with pytest.raises(InputError):
         label_quality(np.array(labels, int), np.full(shape, 0.5))
+
+
+@pytest.mark.parametrize("by", ["folds", "threshold"])
+def test_suspects_from_the_command_line(by, tmp_path, capsys):
+    """A third of one class lies in the folder of another."""
+    rng = np.random.default_rng(0)
+    for k in range(2):
+        for number in range(60):
+            folder = tmp_path / "top" / f"c{1 - k if number < 10 * k else k}"
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 100, (12, 12), np.uint8)
+            pixels[:, 6 * k : 6 * k + 6] += 120
+            Image.fromarray(pixels).save(folder / f"{k}-{number:02}.png")
+    given = ["inspect", f"folder:{tmp_path}/top", "--data-root", str(tmp_path / "root"),
+             "--suspects", by, "--epochs", "6", "--batch-size", "16", "--lr", "0.05"]  # fmt: skip
+    out = tmp_path / "list.csv"
+    assert cli.main([*given, "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    table = pd.read_csv(out)
+    assert [row["origin"] for row in found["suspects"]] == table.origin.tolist()
+    assert 0 < found["expected_precision"] <= 1
+    really = table.origin.str.startswith("c0/1-")
+    assert really.sum() >= 6
+    assert really.mean() > (0.8 if by == "folds" else 0.2)  # a tenth would be chance
+    assert set(table.label) <= {"c0", "c1"}
+    assert cli.main([*given[:4], "--out", str(out)]) == 2

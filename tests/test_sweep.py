@@ -356,66 +356,56 @@ def test_very_many_runs_are_planned_in_a_moment_and_each_is_trained_once(config)
 
 
 @pytest.fixture
-def command(quick) -> list[str]:
-    return [
-        "sweep", "--dataset", "points", "--limit", "128", "--epochs", "2", "--batch-size", "16",
-        "--budget", "0.5", "--data-root", quick.data_root, "--out", quick.out,
-    ]  # fmt: skip
+def command(quick, capsys):
+    """Call the command on the quick run; its exit code and what it printed."""
+    flags = ["sweep", "--dataset", "points", "--limit", "128", "--epochs", "2", "--batch-size",
+             "16", "--budget", "0.5", "--data-root", quick.data_root, "--out", quick.out]  # fmt: skip
+
+    def call(*more: str) -> tuple[int, str, str]:
+        code = cli.main([*flags, *more])
+        return code, *capsys.readouterr()
+
+    return call
 
 
-def test_the_command_prints_one_object(command, capsys):
-    again = [*command, "--method", "SGD", "p-SGD", "--seed", "0", "1", "--json"]
-    assert cli.main(again) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["runs"] == 4
-    assert answer["counts"] == {"finished": 4}
-    assert len(answer["summaries"]) == 4
-    wanted = (
-        "record method augmentation dataset budget seed test_accuracy steps trained_samples "
-        "looked_samples flops seconds status"
-    )
-    for row in answer["summaries"]:
-        assert all(row[name] is not None for name in wanted.split())
-        assert row["how"] == "trained"
-    assert cli.main(again) == 0
-    kept = json.loads(capsys.readouterr().out)
-    assert {row["how"] for row in kept["summaries"]} == {"kept"}
-    assert cli.main(["compare", command[-1], "--baseline", "SGD", "--json"]) == 0
+def test_the_command_plans_trains_and_prints_one_object(command, quick):
+    code, out, _ = command("--seed", "0", "1", "--workers", "auto", "--plan")
+    assert (code, out.count("planned ")) == (0, 2)
+    assert "256 samples" in out
+    assert not Path(quick.out).exists()
+    for how in ("trained", "kept"):
+        code, out, _ = command("--method", "SGD", "p-SGD", "--seed", "0", "1", "--json")
+        answer = json.loads(out)
+        assert (code, answer["runs"], answer["counts"]) == (0, 4, {"finished": 4})
+        wanted = (
+            "record method augmentation dataset budget seed test_accuracy steps trained_samples "
+            "looked_samples flops seconds status"
+        )
+        for row in answer["summaries"]:
+            assert all(row[name] is not None for name in wanted.split())
+            assert row["how"] == how
+    assert cli.main(["compare", quick.out, "--baseline", "SGD", "--json"]) == 0
 
 
-def test_the_command_names_failures_and_exits_1(command, capsys):
-    assert cli.main([*command, "--batch-size", "16", "4096"]) == 1
-    shown = capsys.readouterr()
-    assert "2 runs: 1 finished, 1 failed" in shown.out
-    assert "failed: unif-SGD, budget 0.5, seed 0, batch size 4096: budget 0.5 of 128" in shown.out
-    assert "--retry" in shown.out
-
-
-def test_a_plan_trains_nothing(command, capsys):
-    assert cli.main([*command, "--seed", "0", "1", "--workers", "auto", "--plan"]) == 0
-    shown = capsys.readouterr().out
-    assert shown.count("planned ") == 2
-    assert "256 samples" in shown
-    assert not Path(command[-1]).exists()
+def test_the_command_names_failures_and_exits_1(command):
+    code, out, _ = command("--batch-size", "16", "4096")
+    assert code == 1
+    assert "2 runs: 1 finished, 1 failed" in out
+    assert "failed: unif-SGD, budget 0.5, seed 0, batch size 4096: budget 0.5 of 128" in out
+    assert "--retry" in out
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [
-        (["--method", "SGD", "p-SDG"], "did you mean 'p-SGD'"),
-        (["--worker", "2"], "did you mean --workers"),
-        (["--budget", "0.2", "7"], "budget 7.0 is not allowed"),
-        (["--seed", "one"], "--seed"),
-        (["--workers", "-1"], "workers -1 is not allowed"),
-    ],
-)
-def test_the_command_refuses_in_one_line(command, capsys, more, words):
-    assert cli.main([*command, *more]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert len(shown.err.splitlines()) == 1
-    assert words in shown.err
-    assert not Path(command[-1]).exists()
+    [("--method SGD p-SDG", "did you mean 'p-SGD'"), ("--worker 2", "did you mean --workers"),
+     ("--budget 0.2 7", "budget 7.0 is not allowed"), ("--seed one", "--seed"),
+     ("--workers -1", "workers -1 is not allowed")],
+)  # fmt: skip
+def test_the_command_refuses_in_one_line(command, quick, more, words):
+    code, out, err = command(*more.split())
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert words in err
+    assert not Path(quick.out).exists()
 
 
 def test_every_setting_of_a_run_is_explained(capsys):

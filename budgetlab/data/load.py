@@ -223,9 +223,8 @@ def load(
     given = edits if isinstance(edits, Edits) else Edits(edits) if edits else None
     # None where there are none.
     table = given or None
-    drops = asked["drop_copies"]
     # Copies are looked for among all samples, so that it does not depend on the limit which go.
-    early = limit > 0 and not whole and drops == "none"
+    early = limit > 0 and not whole and asked["drop_copies"] == "none"
     fewer = partial(_fewer, imbalance, limit, seed)
     choose = _chooser(table, fewer if early else None)
     read = partial(OWN[kind][1], path) if own else BUILT_IN[name][1]
@@ -237,20 +236,7 @@ def load(
     if table is not None:
         table.require_met()
         parts = {part: table.noted(samples) for part, samples in parts.items()}
-    if drops != "none":
-        parts["train"] = _without_copies(parts, drops == "near", source.cut, odd)
-    if not early and (limit or imbalance != 1):
-        parts["train"] = parts["train"].select(fewer(parts["train"].y.numpy()))
-    if val_fraction and "val" in parts:
-        raise InputError(
-            f"val_fraction {val_fraction:g} is not needed, as '{name}' has a validation split: "
-            "leave it out, or take that split away"
-        )
-    if val_fraction:
-        parts["train"], parts["val"] = _split(parts["train"], val_fraction, seed)
-    if asked["flip"] != "auto":
-        flips = asked["flip"] == "yes"
-        parts = {part: replace(samples, flip=flips) for part, samples in parts.items()}
+    parts = _changed(parts, asked, None if early else fewer, source.cut, odd)
     splits = Splits(
         name, parts["train"], parts.get("val"), parts["test"], "", source.skipped, asked
     )
@@ -266,6 +252,33 @@ def load(
     return replace(
         splits, train=train, fingerprint=fingerprint(train, parts["test"]), intake=intake
     )
+
+
+def _changed(
+    parts: dict[str, Dataset],
+    asked: dict[str, Any],
+    fewer: Callable[[np.ndarray], np.ndarray] | None,
+    stretched: bool,
+    odd: list[str],
+) -> dict[str, Dataset]:
+    """Drop copies and what is too much, hold validation samples out, set what is mirrored."""
+    fraction, parts = asked["val_fraction"], dict(parts)
+    if asked["drop_copies"] != "none":
+        near = asked["drop_copies"] == "near"
+        parts["train"] = _without_copies(parts, near, stretched, odd)
+    if fewer is not None and (asked["limit"] or asked["imbalance"] != 1):
+        parts["train"] = parts["train"].select(fewer(parts["train"].y.numpy()))
+    if fraction and "val" in parts:
+        raise InputError(
+            f"val_fraction {fraction:g} is not needed, as '{asked['dataset']}' has a validation "
+            "split: leave it out, or take that split away"
+        )
+    if fraction:
+        parts["train"], parts["val"] = _split(parts["train"], fraction, asked["data_seed"])
+    if asked["flip"] != "auto":
+        flips = asked["flip"] == "yes"
+        parts = {part: replace(samples, flip=flips) for part, samples in parts.items()}
+    return parts
 
 
 def inspect(name: str, **options: Any) -> Intake:

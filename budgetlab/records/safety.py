@@ -213,14 +213,15 @@ def check_chunks(group: Path, arrays: dict[str, Any]) -> None:
             raise ValueError(f"'{name}' is packed with {', '.join(sorted(codecs - CODECS))}")
         expected = array.dtype.itemsize * math.prod(array.chunks)
         require_memory(f"a chunk of '{group / name}'", expected, "it is no record of a run")
-        for path in (group / name / "c").rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    start = file.read(CHUNK_START)
-                # A torn one is met when it is read.
-                if len(start) == CHUNK_START and _unpacked(start, codecs, expected) != expected:
-                    shown = path.relative_to(group)
-                    raise ValueError(f"chunk '{shown}' is not as long as its array says")
+        chunks = (Path(folder, file) for folder, _, files in os.walk(group / name / "c")
+                  for file in files)  # fmt: skip
+        for path in chunks:
+            with path.open("rb") as file:
+                start = file.read(CHUNK_START)
+            # A torn one is met when it is read.
+            if len(start) == CHUNK_START and _unpacked(start, codecs, expected) != expected:
+                shown = path.relative_to(group)
+                raise ValueError(f"chunk '{shown}' is not as long as its array says")
 
 
 def _unpacked(start: bytes, codecs: set[str], expected: int) -> int:
