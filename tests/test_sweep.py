@@ -359,7 +359,8 @@ def test_very_many_runs_are_planned_in_a_moment_and_each_is_trained_once(config)
 def command(quick, capsys):
     """Call the command on the quick run; its exit code and what it printed."""
     flags = ["sweep", "--dataset", "points", "--limit", "128", "--epochs", "2", "--batch-size",
-             "16", "--budget", "0.5", "--data-root", quick.data_root, "--out", quick.out]  # fmt: skip
+             "16", "--budget", "0.5", "--data-root", quick.data_root,
+             "--out", quick.out]  # fmt: skip
 
     def call(*more: str) -> tuple[int, str, str]:
         code = cli.main([*flags, *more])
