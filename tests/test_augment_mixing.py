@@ -75,7 +75,7 @@ def test_default_mixup_keeps_the_row_dominant(fidelity, smallest):
 def test_mixing_partners_are_a_permutation_and_the_blend_is_of_the_cropped():
     images = torch.randint(0, 256, (16, 3, 9, 9), generator=generator(2), dtype=torch.uint8)
     mixer = augment.build("mixup", flip=False)
-    cropped = mixer.standard.crop(images, generator(8))
+    cropped = augment.Standard(flip=False).crop(images, generator(8))
     out = mixer(images, generator(8))
     partner = out.sources[:, 1]
     assert partner.sort().values.tolist() == list(range(16))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from budgetlab import augment
-from budgetlab.augment.mixtures import augmented
+from budgetlab.augment import augmented
 from budgetlab.errors import InputError
 from budgetlab.widgets import AugmentationExplorer
 from budgetlab.widgets.explorer import MIXING

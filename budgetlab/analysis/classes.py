@@ -9,8 +9,6 @@ from budgetlab.analysis.per_sample import measures
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import Record
 
-__all__ = ["confusion", "group_accuracy", "groups_of_record", "mean_accuracies"]
-
 
 def group_accuracy(
     data: Record | pd.DataFrame,

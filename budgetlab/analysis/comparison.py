@@ -29,8 +29,6 @@ from budgetlab.analysis.tables import ConditionTable
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import Records
 
-__all__ = ["BASELINE", "compare", "concluded", "results"]
-
 BASELINE = "unif-SGD"
 """What every method has to beat: the same number of steps with uniform draws."""
 

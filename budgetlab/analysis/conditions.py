@@ -9,20 +9,6 @@ import pandas as pd
 from budgetlab.analysis.frames import RecordWarning
 from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.errors import InputError, counted, few
-from budgetlab.methods import OPTIONS as METHOD_FIELDS
-from budgetlab.methods import ordered as method_order
-
-__all__ = [
-    "METHOD_FIELDS",
-    "condition_columns",
-    "data_columns",
-    "label",
-    "method_order",
-    "require",
-    "usable",
-    "varying",
-    "warn_of_other_data",
-]
 
 SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
 

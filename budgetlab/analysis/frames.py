@@ -9,8 +9,6 @@ from budgetlab.config import ADDED, RunConfig
 from budgetlab.errors import InputError
 from budgetlab.records import Record, Records, RecordWarning, open_records
 
-__all__ = ["COSTS", "RecordWarning", "Records", "epochs", "summaries"]
-
 COSTS = {
     "steps": "optimiser steps",
     "trained_samples": "samples trained on",

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from budgetlab.data import Splits
 
-__all__ = ["embedding", "gradient_blocks", "grand"]
-
 
 def grand(
     model: "torch.nn.Module",

@@ -13,8 +13,6 @@ from budgetlab.analysis.tables import ConditionTable
 from budgetlab.errors import unknown
 from budgetlab.records import Records
 
-__all__ = ["AXES", "cost_to_reach", "curves", "frontier"]
-
 AXES = {**COSTS, "epoch": "epochs", "progress": "share of the budget"}
 """What a learning curve can go over, and how axes call it."""
 

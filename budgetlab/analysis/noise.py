@@ -18,8 +18,6 @@ from budgetlab.analysis.statistics import mean_interval
 from budgetlab.errors import InputError
 from budgetlab.records import Record, Records, open_records
 
-__all__ = ["detection", "detection_curve", "detection_over_time", "noise_cost", "noisy_picks"]
-
 LABELS = ("method", "noise_kind", "label_noise", "budget", "seed")
 
 

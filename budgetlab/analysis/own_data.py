@@ -22,15 +22,6 @@ from budgetlab.records import Records, open_records
 if TYPE_CHECKING:
     from budgetlab.data import Dataset, Splits
 
-__all__ = [
-    "VERDICTS",
-    "compare_augmentations",
-    "find_suspects",
-    "indices",
-    "suspects",
-    "triage",
-]
-
 VERDICTS = {
     "check the label": "suspected beside a quality, or copies of it have another label",
     "low margin": "on average another class was more likely than the label, which may be right",

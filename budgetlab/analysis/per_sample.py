@@ -13,8 +13,6 @@ from budgetlab.analysis.pruning import PruningScores, aum_strata
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import SAMPLE_ARRAYS, Record
 
-__all__ = ["HARD", "LEARNING", "MEANINGS", "described", "hardness", "measures", "read_blocks"]
-
 HARD = {
     "times_trained": 0,
     "last_loss": 1,

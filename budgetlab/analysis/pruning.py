@@ -6,8 +6,6 @@ their own; :mod:`budgetlab.samplers.core_sets` has the sources.
 
 import numpy as np
 
-__all__ = ["PRUNING", "PruningScores", "aum_strata"]
-
 PRUNING = ("el2n_early", "forgetting", "aum", "dyn_unc", "dual", "tdds")
 """Measures by which a core set is chosen; with ``measure_agreement``, high is what is kept."""
 

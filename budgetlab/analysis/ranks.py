@@ -12,8 +12,6 @@ from budgetlab.analysis.per_sample import HARD, check_measure, hardness, measure
 from budgetlab.errors import InputError
 from budgetlab.records import Record
 
-__all__ = ["agreement", "measure_agreement", "run_agreement", "top_share"]
-
 
 def agreement(
     a: pd.Series, b: pd.Series, *, top: float = 0.1, confidence: float = 0.95

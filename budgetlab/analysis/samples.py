@@ -10,23 +10,6 @@ from budgetlab.analysis.per_sample import measures, read_blocks
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import SAMPLE_ARRAYS, Record
 
-__all__ = [
-    "QUANTILES",
-    "calibration",
-    "class_share",
-    "coverage",
-    "credit_by_reference",
-    "effective_sample_size",
-    "entropy",
-    "gini",
-    "one_epoch",
-    "picks_by",
-    "quantiles",
-    "ranked_counts",
-    "sample_life",
-    "selection",
-]
-
 FLAGS = {"is_noisy": "noisy_share", "is_ambiguous": "ambiguous_share"}
 
 

@@ -12,10 +12,6 @@ from scipy import stats
 from budgetlab.analysis.conditions import label
 from budgetlab.errors import InputError
 
-__all__ = ["COMPARISON_VERDICTS", "MARGIN", "Paired", "SeedsNeeded", "amount", "holm",
-           "mean_interval", "paired_difference", "seeds_needed", "sentence",
-           "verdict"]  # fmt: skip
-
 MARGIN = 0.01
 """One percentage point of accuracy: what is smaller than this is called equivalent."""
 FEWEST = 3  # pairs for an interval: at n = 2 it is 12.7 standard errors wide and says nothing

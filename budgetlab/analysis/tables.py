@@ -15,9 +15,6 @@ from budgetlab.records import write_atomically
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
-__all__ = ["ConditionTable", "export", "html", "keys_of", "latex", "markdown", "readable",
-           "table"]  # fmt: skip
-
 SUFFIXES = (".csv", ".md", ".tex")
 HEADINGS = {"steps": "steps", "trained_samples": "trained", "looked_samples": "looked at",
             "flops": "flops", "seconds": "seconds"}  # fmt: skip
@@ -245,6 +242,7 @@ def _p(value: float) -> str:
 
 
 def is_numeric(cells: list[str]) -> bool:
+    """Whether every cell that is filled begins with a number."""
     filled = [cell for cell in cells if cell]
     return bool(filled) and all(cell.lstrip("+-<≥ ")[:1].isdigit() for cell in filled)
 

@@ -19,8 +19,6 @@ from budgetlab.analysis.per_sample import measures
 from budgetlab.errors import InputError
 from budgetlab.records import Record
 
-__all__ = ["FEATURES", "Forecast", "importance_map", "pay_features", "will_it_pay"]
-
 OUTCOMES = ("gain", "lose")
 UNIFORM = ("unif-SGD", "SGD", "rs2")
 

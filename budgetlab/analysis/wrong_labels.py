@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from budgetlab.data import Dataset, Splits
     from budgetlab.training import Run
 
-__all__ = [
-    "held_out_probabilities",
-    "label_quality",
-    "precision_and_recall",
-    "threshold_quality",
-]
-
 # Below this share of the right answers that wrong labels leave possible, beyond what guessing
 # gives, a network is too weak to judge labels: it takes hard samples for wrong ones.
 WEAK = 0.65
@@ -85,6 +78,7 @@ def held_out_probabilities(
 
 
 def training_samples(splits: "Splits | Dataset") -> "Dataset":
+    """The samples whose labels are judged."""
     samples: Dataset = getattr(splits, "train", splits)  # type: ignore[arg-type]
     return samples
 

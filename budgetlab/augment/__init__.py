@@ -17,33 +17,24 @@ from budgetlab.augment.crop import (
     cutout,
     unmixed,
 )
-from budgetlab.augment.mixing import CutMix, Mixup, Ricap, cutmix, mixup, ricap
+from budgetlab.augment.mixing import (
+    CutMix,
+    Mixture,
+    Mixup,
+    Ricap,
+    augmented,
+    cutmix,
+    mixup,
+    ricap,
+)
 from budgetlab.augment.policy import OPERATIONS, RandAugment, level, randaugment
 from budgetlab.errors import InputError, known
 
 __all__ = [
-    "OPERATIONS",
-    "Augmentation",
-    "AugmentedBatch",
-    "CutMix",
-    "Cutout",
-    "Identity",
-    "Mixup",
-    "RandAugment",
-    "Ricap",
-    "Standard",
-    "build",
-    "crop_and_flip",
-    "cutmix",
-    "cutout",
-    "describe",
-    "level",
-    "mixup",
-    "names",
-    "randaugment",
-    "ricap",
-    "unmixed",
-]
+    "OPERATIONS", "Augmentation", "AugmentedBatch", "CutMix", "Cutout", "Identity", "Mixture",
+    "Mixup", "RandAugment", "Ricap", "Standard", "augmented", "build", "crop_and_flip", "cutmix",
+    "cutout", "describe", "level", "mixup", "names", "randaugment", "ricap", "unmixed",
+]  # fmt: skip
 
 DESCRIPTIONS = {
     "none": "the images as they are",
@@ -98,11 +89,6 @@ def build(
     -------
     Augmentation
         Takes uint8 ``[B, C, H, W]`` and a generator on the same device.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown or a value is out of its range.
     """
     name = known("augmentation", name, names())
     fidelity = known("fidelity", fidelity, ("default", "published"))

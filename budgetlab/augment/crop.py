@@ -14,21 +14,6 @@ from torch import Tensor
 
 from budgetlab.errors import InputError
 
-__all__ = [
-    "Augmentation",
-    "AugmentedBatch",
-    "Cutout",
-    "Identity",
-    "Standard",
-    "box_mask",
-    "check_images",
-    "crop_and_flip",
-    "cut_windows",
-    "cutout",
-    "take",
-    "unmixed",
-]
-
 
 @dataclass(frozen=True)
 class AugmentedBatch:
@@ -124,21 +109,13 @@ def cut_windows(images: Tensor, sources: Tensor, top: Tensor, left: Tensor, widt
     Parameters
     ----------
     images
-        ``[N, C, H, W]``, any dtype, contiguous or channels_last.
-    sources
-        int64 ``[B, rows]`` (or a shape that broadcasts to it), in [0, N).
-    top
-        int64 ``[B, rows]``, in [0, H): the image row that each window row shows.
-    left
-        int64 ``[B, rows]`` (or broadcast), in [-W, W]: the first column of each window
-        row. What lies beyond the left or right edge comes out unspecified: mask it.
+        ``[N, C, H, W]``, any dtype, contiguous or channels_last, which the result is too.
+    sources, top, left
+        int64 ``[B, rows]`` (``sources`` and ``left`` may broadcast to it): the image that each row
+        of a window shows, in [0, N); the row of it, in [0, H); and the first column, in [-W, W].
+        What lies beyond the left or right edge comes out unspecified: mask it.
     width
         Columns of a window, at least 1 and at most W.
-
-    Returns
-    -------
-    Tensor
-        ``[B, C, rows, width]``, channels_last if ``images`` is, else contiguous.
     """
     _, channels, height, image_width = images.shape
     interleaved = is_interleaved(images)
@@ -165,17 +142,8 @@ def box_mask(
 ) -> Tensor:
     """Mark the pixels with ``top <= row < bottom`` and ``left <= column < right``.
 
-    Parameters
-    ----------
-    top, bottom, left, right
-        Integers ``[B]``, or ``[]`` for one box; they may lie outside of the image.
-    height, width
-        Size of the image in pixels.
-
-    Returns
-    -------
-    Tensor
-        bool ``[B, 1, height, width]`` (B = 1 for one box).
+    The edges are integers ``[B]``, or ``[]`` for one box, and may lie outside of the image; the
+    mask is bool ``[B, 1, height, width]`` (B = 1 for one box).
     """
     rows = torch.arange(height, device=top.device)
     columns = torch.arange(width, device=top.device)
@@ -192,7 +160,7 @@ def crop_and_flip(
     Parameters
     ----------
     images
-        ``[B, C, H, W]``, any dtype.
+        ``[B, C, H, W]``; any dtype, which is kept as the memory format is.
     top, left
         int64 ``[B]`` in [0, 2 * padding]: the corner of the window in the padded
         image; ``padding`` cuts the image as it was.
@@ -200,11 +168,6 @@ def crop_and_flip(
         bool ``[B]``: mirror left to right, after cutting.
     padding
         Black pixels on each side, at least 0.
-
-    Returns
-    -------
-    Tensor
-        Same shape, dtype and memory format as ``images``.
     """
     count, _, height, width = images.shape
     padded = F.pad(images, (padding,) * 4) if padding else images
@@ -215,10 +178,7 @@ def crop_and_flip(
 
 
 class Identity:
-    """No augmentation: the images as they are.
-
-    Draws nothing from the generator.
-    """
+    """No augmentation: the images as they are; draws nothing from the generator."""
 
     name = "none"
 
@@ -231,6 +191,7 @@ class Identity:
         return "Identity()"
 
 
+@dataclass
 class Standard:
     """Random crop after zero padding, and a horizontal flip of half of the images.
 
@@ -245,9 +206,13 @@ class Standard:
         of the image: 4 of 32 pixels as in the paper, 1 of 8. With 0 nothing is cropped.
     """
 
-    def __init__(self, flip: bool = True, padding: int = 4):
-        self.flip, self.padding = flip, padding
-        self.name = "standard" if padding else "flip"
+    flip: bool = True
+    padding: int = 4
+
+    @property
+    def name(self) -> str:
+        """``standard``, or ``flip`` where nothing is cropped."""
+        return "standard" if self.padding else "flip"
 
     def crop(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Draw and apply; each image gets its own place and its own coin."""
@@ -262,9 +227,6 @@ class Standard:
         """Augment uint8 ``[B, C, H, W]`` to the same shape."""
         check_images(images, self.name)
         return unmixed(self.crop(images, generator))
-
-    def __repr__(self) -> str:
-        return f"Standard(flip={self.flip}, padding={self.padding})"
 
 
 def cutout(
@@ -285,34 +247,24 @@ def cutout(
         Height and width of the box in pixels.
     fill
         ``[]`` or ``[C]``, of the dtype of the images.
-
-    Returns
-    -------
-    Tensor
-        ``[B, C, H, W]``.
     """
     top, left = row - size[0] // 2, column - size[1] // 2
     box = box_mask(top, top + size[0], left, left + size[1], *images.shape[2:])
     return torch.where(box, fill.reshape(1, -1, 1, 1), images)
 
 
+@dataclass
 class Cutout:
     """A box of half the side (16x16 of 32x32), centred anywhere, in the mean colour.
 
     The paper zeroes normalised images, which is the mean colour of the data. Here
     images are normalised later, so the mean of the batch stands for it.
-
-    Parameters
-    ----------
-    flip
-        Whether the crop before also flips.
     """
 
-    name = "cutout"
+    flip: bool = True
+    """Whether the crop before also flips."""
 
-    def __init__(self, flip: bool = True):
-        self.flip = flip
-        self.standard = Standard(flip)
+    name = "cutout"
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Crop, flip and hide a box of uint8 ``[B, C, H, W]``."""
@@ -320,10 +272,7 @@ class Cutout:
         count, _, height, width = images.shape
         # Before the crop, whose black padding would darken the mean.
         fill = images.to(torch.float32).mean(dim=(0, 2, 3)).round().to(images.dtype)
-        cropped = self.standard.crop(images, generator)
+        cropped = Standard(self.flip).crop(images, generator)
         row = torch.randint(height, (count,), generator=generator, device=images.device)
         column = torch.randint(width, (count,), generator=generator, device=images.device)
         return unmixed(cutout(cropped, row, column, (height // 2, width // 2), fill))
-
-    def __repr__(self) -> str:
-        return f"Cutout(flip={self.flip})"

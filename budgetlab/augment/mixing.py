@@ -5,7 +5,10 @@ that draws them. The objects crop and flip first (:class:`Standard`), as the pap
 """
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,16 +20,10 @@ from budgetlab.augment.crop import (
     cut_windows,
     take,
 )
-
-__all__ = [
-    "CutMix",
-    "Mixup",
-    "Ricap",
-    "cutmix",
-    "mixup",
-    "ricap",
-    "symmetric_beta",
-]
+from budgetlab.config import CREDITS
+from budgetlab.data import Dataset
+from budgetlab.errors import InputError
+from budgetlab.history import assign_credit
 
 
 def with_partner(images: Tensor, partner: Tensor, own: Tensor) -> AugmentedBatch:
@@ -45,16 +42,11 @@ def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> AugmentedBatch:
     Parameters
     ----------
     images
-        ``[B, C, H, W]``.
+        ``[B, C, H, W]``; float32 in the end.
     lam
         ``[]`` (one for the batch) or ``[B]``, in [0, 1].
     partner
-        int64 ``[B]``: the batch row blended into each row.
-
-    Returns
-    -------
-    AugmentedBatch
-        float32 images; sources ``(r, partner[r])``, weights ``(lam, 1 - lam)``.
+        int64 ``[B]``: the batch row blended into each row, which has the weight ``1 - lam``.
     """
     values = images.to(torch.float32)
     weight = lam.to(torch.float32).reshape(-1, 1, 1, 1)
@@ -79,11 +71,6 @@ def cutmix(
         two int64 ``[]`` (one box for the batch) or ``[B]``.
     partner
         int64 ``[B]``: the batch row that each box is taken from.
-
-    Returns
-    -------
-    AugmentedBatch
-        Sources ``(r, partner[r])``.
     """
     height, width = images.shape[2:]
     box = box_mask(*rows, *columns, height, width)
@@ -102,8 +89,8 @@ def ricap(
 ) -> AugmentedBatch:
     """Patch each image together from crops of four, around a boundary point.
 
-    Takahashi et al., *RICAP: Random Image Cropping and Patching* (ACML 2018),
-    section 3. The patches are upper left, upper right, lower left, lower right.
+    Takahashi et al., *RICAP: Random Image Cropping and Patching* (ACML 2018), section 3. The
+    patches are upper left, upper right, lower left, lower right; the weights are their areas.
 
     Parameters
     ----------
@@ -116,11 +103,6 @@ def ricap(
         int64 ``[B, 4]``: the batch row that each patch is cut from.
     top, left
         int64 ``[B, 4]``: the corner of each crop in its source; the crop must fit.
-
-    Returns
-    -------
-    AugmentedBatch
-        The weights are the four shares of the area.
     """
     count, _, height, width = images.shape
     h = boundary_row.reshape(-1, 1).expand(count, 1)
@@ -156,19 +138,7 @@ def symmetric_beta(
        and a Beta is a ratio of Gammas. In the logit their sum cancels:
        ``logit(x) = logit(y) + (ln u3 - ln u4) / alpha``.
 
-    Parameters
-    ----------
-    alpha
-        Shape, above 0.
-    shape
-        Of the result.
-    generator, device
-        The generator, and the device it is on.
-
-    Returns
-    -------
-    Tensor
-        ``shape``, in [0, 1]; float64 (float32 on a device without it).
+    Values lie in [0, 1]; float64 (float32 on a device without it).
     """
     dtype = torch.float32 if device.type == "mps" else torch.float64
     # In (0, 1], so that the logarithms are finite.
@@ -178,6 +148,7 @@ def symmetric_beta(
     return torch.sigmoid(torch.logit(y, eps=1e-7) + (u3.log() - u4.log()) / alpha)
 
 
+@dataclass
 class Mixing:
     """What the three have in common: the crop before, the Beta, the partners.
 
@@ -193,17 +164,12 @@ class Mixing:
         ``"default"`` or ``"published"``; what differs stands with each class.
     """
 
-    name: str
+    alpha: float = 0.3
+    flip: bool = True
+    per_image: bool = False
+    fidelity: str = "default"
 
-    def __init__(
-        self,
-        alpha: float = 0.3,
-        flip: bool = True,
-        per_image: bool = False,
-        fidelity: str = "default",
-    ):
-        self.alpha, self.flip, self.per_image, self.fidelity = alpha, flip, per_image, fidelity
-        self.standard = Standard(flip)
+    name = ""
 
     def proportions(self, images: Tensor, generator: torch.Generator, number: int = 1) -> Tensor:
         """Draw Beta values ``[number, B]`` with ``per_image``, else ``[number, 1]``."""
@@ -217,13 +183,7 @@ class Mixing:
     def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Crop, flip and mix uint8 ``[B, C, H, W]``."""
         check_images(images, self.name)
-        return self.mix(self.standard.crop(images, generator), generator)
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(alpha={self.alpha}, flip={self.flip}, "
-            f"per_image={self.per_image}, fidelity={self.fidelity!r})"
-        )
+        return self.mix(Standard(self.flip).crop(images, generator), generator)
 
 
 class Mixup(Mixing):
@@ -296,3 +256,68 @@ class Ricap(Mixing):
         top = torch.minimum((place[0] * (slack_rows + 1)).long(), slack_rows)
         left = torch.minimum((place[1] * (slack_columns + 1)).long(), slack_columns)
         return ricap(images, h, w, sources, top.expand(count, 4), left.expand(count, 4))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One augmented image: what it is made of, and what would get the credit.
+
+    Attributes
+    ----------
+    image
+        uint8 ``[H, W, C]``.
+    parts
+        Share of each sample in the label, by its number, largest first; samples that
+        come twice are added up, those with no share are left out.
+    credit
+        For each rule, the shares of a visit by sample number.
+    """
+
+    image: np.ndarray
+    parts: dict[int, float]
+    credit: dict[str, dict[int, float]]
+
+
+def augmented(
+    samples: Dataset, indices: list[int], name: str, *, seed: int = 0, **options: Any
+) -> list[Mixture]:
+    """Augment some samples as one batch, mixed with each other only.
+
+    Parameters
+    ----------
+    samples
+        Images.
+    indices
+        Which of them; the result is in this order.
+    name, **options
+        As for :func:`budgetlab.augment.build`, without ``flip``, which the data knows.
+    seed
+        Of the draws.
+    """
+    from budgetlab.augment import build
+
+    if len(samples.sample_shape) != 3:
+        raise InputError("points cannot be augmented: give a data set of images, such as shapes")
+    drawn = torch.tensor(indices)
+    batch = samples.x[drawn.to(samples.x.device)].cpu()
+    made = build(name, flip=samples.flip, **options)(batch, torch.Generator().manual_seed(seed))
+    images = made.images.float().round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    sources = drawn[made.sources]
+    credits = {rule: assign_credit(rule, drawn, sources, made.weights) for rule in CREDITS}
+    return [
+        Mixture(
+            images[row],
+            _added_up(sources[row], made.weights[row]),
+            {rule: _added_up(c.samples[c.rows == row], c.weights[c.rows == row])
+             for rule, c in credits.items()},
+        )
+        for row in range(len(drawn))
+    ]  # fmt: skip
+
+
+def _added_up(samples: Tensor, shares: Tensor) -> dict[int, float]:
+    total: dict[int, float] = {}
+    for sample, share in zip(samples.tolist(), shares.tolist(), strict=True):
+        total[sample] = total.get(sample, 0.0) + share
+    found = {sample: share for sample, share in total.items() if share > 1e-6}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))

@@ -5,15 +5,24 @@ reduced search space* (NeurIPS 2020). Sixteen operations; magnitude M in 0..30 s
 how far each goes (:func:`level`). Operations follow one another as written, each on
 the 8-bit result of the one before: two warps are not merged into one, because what
 the first pushes out of the frame must not come back with the second.
+
+Most operations send each value to another one, whatever its neighbours are: a table of 256
+entries, applied in one gather. The values are those of Pillow's ``ImageOps`` and
+``ImageEnhance`` within one grey level: Pillow rounds some products of floats down where
+integers here do not. In a warp each pixel takes the value of one source pixel (nearest
+neighbour), or black where the source lies outside, in 16.16 fixed point as in Pillow's
+``Image.transform``, so that the pixels are Pillow's and the same on every device.
 """
 
+import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from budgetlab.augment import operations as ops
 from budgetlab.augment.crop import (
     AugmentedBatch,
     Standard,
@@ -22,13 +31,11 @@ from budgetlab.augment.crop import (
     is_interleaved,
     unmixed,
 )
-from budgetlab.augment.operations import WARPS, pixel_map, warp
-
-__all__ = ["OPERATIONS", "RandAugment", "level", "randaugment"]
 
 # What one table for the whole batch can do, as M is the same for every image.
 TONES = ("Invert", "Posterize", "Solarize", "SolarizeAdd", "Brightness")
 SINGLES = ("AutoContrast", "Equalize", "Contrast", "Color", "Sharpness")
+WARPS = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 OPERATIONS = (*TONES, *SINGLES, *WARPS, "Cutout")
 GROUPS = (TONES, *((name,) for name in SINGLES), WARPS, ("Cutout",))
 
@@ -37,7 +44,7 @@ GREY = (125, 123, 114)
 
 
 def level(operation: str, magnitude: float, side: int, fidelity: str = "default") -> float:
-    """Return how far an operation goes at a magnitude.
+    """Return how far an operation goes at a magnitude, 0 to 30.
 
     ==============================  =======================  ==========================
     operation                       default, M = 0 to 30     published, M = 0 to 30
@@ -54,24 +61,9 @@ def level(operation: str, magnitude: float, side: int, fidelity: str = "default"
     Invert, AutoContrast, Equalize  no level                 same
     ==============================  =======================  ==========================
 
-    The published Posterize and Solarize are strongest at M = 0. The published pixels
-    were meant for images of ImageNet's size: on 32x32, M = 4 moves by 13 pixels.
-
-    Parameters
-    ----------
-    operation
-        One of :data:`OPERATIONS`.
-    magnitude
-        M, in [0, 30].
-    side
-        Width (or height, for TranslateY) of the image in pixels.
-    fidelity
-        ``"default"`` or ``"published"``.
-
-    Returns
-    -------
-    float
-        Degrees, slope, pixels, factor, bits, threshold or addition.
+    ``side`` is the width of the image in pixels, for TranslateY the height. The published
+    Posterize and Solarize are strongest at M = 0. The published pixels were meant for images
+    of ImageNet's size: on 32x32, M = 4 moves by 13 pixels.
     """
     share = magnitude / 30
     published = fidelity == "published"
@@ -113,26 +105,158 @@ def tables(
         side = height if operation == "TranslateY" else width
         return level(operation, magnitude, side, fidelity)
 
-    group = [number for number, names in enumerate(GROUPS) for _ in names]
-    tones = [
-        ops.invert_table(),
-        ops.posterize_table(int(at("Posterize"))),
-        ops.solarize_table(at("Solarize")),
-        ops.solarize_add_table(int(at("SolarizeAdd")), published),
-        ops.brightness_table(at("Brightness")),
-    ]
+    value = torch.arange(256)
+    brighter = (value + int(at("SolarizeAdd"))).clamp(max=255)
+    # Cubuk et al. add to the values below 128 only, and nothing more. The published run adds to
+    # every value, clips at 255, and then inverts what is 128 or more.
+    solarized = torch.where(brighter < 128, brighter, 255 - brighter)
+    tones = (
+        255 - value,
+        value & (0xFF << (8 - int(at("Posterize")))),
+        torch.where(value < at("Solarize"), value, 255 - value),
+        solarized if published else torch.where(value < 128, brighter, value),
+        (value * at("Brightness")).clamp(0, 255),
+    )
     maps = [pixel_map(name, sign * at(name), height, width) for name in WARPS for sign in (1, -1)]
+    group = [number for number, names in enumerate(GROUPS) for _ in names]
     grey = GREY if channels == 3 else (round(sum(GREY) / 3),) * channels
-    square = at("Cutout")
     return Tables(
         torch.tensor(group, device=device),
-        torch.stack(tones).to(device),
+        torch.stack([tone.to(torch.uint8) for tone in tones]).to(device),
         torch.stack(maps).to(device),
         torch.tensor(grey, dtype=torch.uint8, device=device).view(1, -1, 1, 1),
         at("Contrast"),
-        square if published else round(square),
+        at("Cutout") if published else round(at("Cutout")),
         published,
     )
+
+
+def pixel_map(operation: str, amount: float, height: int, width: int) -> Tensor:
+    """Return the position of each pixel's source in the flattened image, int64 ``[H * W]``.
+
+    It is ``H * W`` where the source lies outside. ``amount`` is signed: degrees counterclockwise
+    about the centre for Rotate; the slope, about the top left corner, for the shears; pixels,
+    leftward or upward where positive, for the translations.
+    """
+    # The source of (x, y) is (ax + by + c, dx + ey + f).
+    a, b, c, d, e, f = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0
+    if operation == "Rotate":
+        cosine, sine = math.cos(math.radians(amount)), math.sin(math.radians(amount))
+        x, y = width / 2, height / 2
+        a, b, c = cosine, -sine, x - cosine * x + sine * y
+        d, e, f = sine, cosine, y - sine * x - cosine * y
+    elif operation == "ShearX":
+        b = amount
+    elif operation == "ShearY":
+        d = amount
+    elif operation == "TranslateX":
+        c = amount
+    else:
+        f = amount
+    columns, rows = torch.arange(width), torch.arange(height).unsqueeze(1)
+
+    def coordinate(across: float, down: float, offset: float) -> Tensor:
+        def fixed(number: float) -> int:
+            return math.floor(number * 65536 + 0.5)
+
+        # Pixel centres lie at half-integers.
+        start = fixed(offset + 0.5 * across + 0.5 * down)
+        return (start + fixed(across) * columns + fixed(down) * rows) >> 16
+
+    column, row = coordinate(a, b, c), coordinate(d, e, f)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    return torch.where(inside, row * width + column, height * width).flatten()
+
+
+def warp(images: Tensor, maps: Tensor) -> Tensor:
+    """Move the pixels of each image by its own map, int64 ``[B, H * W]``."""
+    framed = F.pad(images.flatten(2), (0, 1))  # the place of what lies outside: black
+    index = maps.unsqueeze(1).expand(-1, images.shape[1], -1)
+    return framed.gather(2, index).view(images.shape)
+
+
+def lookup(images: Tensor, table: Tensor) -> Tensor:
+    """Replace each value by its entry in a table, uint8 ``[B, 256]`` or ``[B, C or 1, 256]``."""
+    values = images.flatten(2).long()
+    return table.expand(-1, images.shape[1], -1).gather(2, values).view(images.shape)
+
+
+def autocontrast(images: Tensor) -> Tensor:
+    """Stretch the values of each channel to 0..255; a channel of one value stays as it is."""
+    flat = images.flatten(2)
+    low = flat.amin(2, keepdim=True).int()
+    span = flat.amax(2, keepdim=True).int() - low
+    value = torch.arange(256, device=images.device, dtype=torch.int32)
+    stretched = ((value - low) * 255).div(span.clamp(min=1), rounding_mode="floor").clamp(0, 255)
+    return lookup(images, torch.where(span > 0, stretched, value).to(torch.uint8))
+
+
+def equalize(images: Tensor) -> Tensor:
+    """Spread the values of each channel evenly.
+
+    With ``h`` the histogram and ``step = (sum(h) - h[highest]) // 255``, the value ``v``
+    becomes ``(step // 2 + sum(h[:v])) // step``. Where ``step`` is 0, nothing changes.
+    """
+    flat = images.flatten(2).long()
+    one = torch.ones((), dtype=torch.int32, device=images.device)
+    histogram = torch.zeros(*flat.shape[:2], 256, dtype=torch.int32, device=images.device)
+    histogram.scatter_add_(2, flat, one.expand(flat.shape))
+    highest = histogram.gather(2, flat.amax(2, keepdim=True))
+    step = (flat.shape[2] - highest).div(255, rounding_mode="floor")
+    below = histogram.cumsum(2, dtype=torch.int32) - histogram
+    start = step.div(2, rounding_mode="floor") + below
+    spread = start.div(step.clamp(min=1), rounding_mode="floor")
+    value = torch.arange(256, device=images.device, dtype=torch.int32)
+    return lookup(images, torch.where(step > 0, spread.clamp(max=255), value).to(torch.uint8))
+
+
+def luminance(images: Tensor) -> Tensor:
+    """Return the grey image, int32 ``[B, 1, H, W]``.
+
+    Of three channels as red, green and blue (ITU-R 601-2: .299, .587, .114, in
+    Pillow's 16-bit integers); of any other number, the plain mean.
+    """
+    values = images.int()
+    if images.shape[1] == 3:
+        red, green, blue = values.split(1, dim=1)
+        return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+    channels = images.shape[1]
+    total = values.sum(1, keepdim=True, dtype=torch.int32)
+    return (2 * total + channels).div(2 * channels, rounding_mode="floor")
+
+
+def blend(base: Tensor, images: Tensor, factor: float) -> Tensor:
+    """Return ``base + factor * (images - base)``, clipped and rounded down, uint8."""
+    return (base + factor * (images.to(torch.float32) - base)).clamp(0, 255).to(torch.uint8)
+
+
+def contrast(images: Tensor, factor: float) -> Tensor:
+    """Pull values away from the mean luminance: 0 is plain grey, 1 changes nothing."""
+    grey = luminance(images).flatten(1)
+    count = grey.shape[1]
+    mean = (2 * grey.sum(1) + count).div(2 * count, rounding_mode="floor")
+    return lookup(
+        images, blend(mean.view(-1, 1, 1), torch.arange(256, device=images.device), factor)
+    )
+
+
+def sharpness(images: Tensor, factor: float) -> Tensor:
+    """Pull pixels away from their smoothed value: 0 is smooth, 1 changes nothing.
+
+    The smoothing weighs a pixel 5/13 and its eight neighbours 1/13 each. The pixels
+    on the border, which lack neighbours, are left as they are.
+    """
+    height, width = images.shape[2:]
+    if height < 3 or width < 3:
+        return images
+    values = images.to(torch.float32)
+    of_rows = values[:, :, :-2] + values[:, :, 1:-1] + values[:, :, 2:]
+    of_all = of_rows[..., :-2] + of_rows[..., 1:-1] + of_rows[..., 2:]
+    inner = values[:, :, 1:-1, 1:-1]
+    smooth = ((of_all + 4 * inner + 6.5) / 13).floor()
+    sharpened = images.clone()
+    sharpened[:, :, 1:-1, 1:-1] = blend(smooth, inner, factor)
+    return sharpened
 
 
 def grey_square(images: Tensor, centre: Tensor, made: Tables) -> Tensor:
@@ -156,21 +280,17 @@ def apply_group(
     name = GROUPS[number][0]
     if GROUPS[number] is TONES:
         table = made.tones.index_select(0, operation.clamp(max=len(TONES) - 1))
-        return ops.lookup(images, table.unsqueeze(1))
+        return lookup(images, table.unsqueeze(1))
     if GROUPS[number] is WARPS:
         which = (operation - OPERATIONS.index(WARPS[0])).clamp(0, len(WARPS) - 1)
         return warp(images, made.maps.index_select(0, 2 * which + mirror))
-    if name == "AutoContrast":
-        return ops.lookup(images, ops.autocontrast_table(images))
-    if name == "Equalize":
-        return ops.lookup(images, ops.equalize_table(images))
-    if name == "Contrast":
-        return ops.lookup(images, ops.contrast_table(images, made.factor))
+    if name == "Cutout":
+        return grey_square(images, centre, made)
+    if name in ("AutoContrast", "Equalize"):
+        return autocontrast(images) if name == "AutoContrast" else equalize(images)
     if name == "Color":
-        return ops.color(images, made.factor)
-    if name == "Sharpness":
-        return ops.sharpness(images, made.factor)
-    return grey_square(images, centre, made)
+        return blend(luminance(images), images, made.factor)
+    return (contrast if name == "Contrast" else sharpness)(images, made.factor)
 
 
 def step_sorted(
@@ -186,9 +306,9 @@ def step_sorted(
     # index_select copies whole images: much faster than images[order].
     chunks = (values.index_select(0, order).split(sizes) for values in drawn)
     done = [
-        apply_group(number, part, of, mirrored, at, made)
-        for number, (part, of, mirrored, at) in enumerate(zip(*chunks, strict=True))
-        if len(part)
+        apply_group(number, *chunk, made)
+        for number, chunk in enumerate(zip(*chunks, strict=True))
+        if len(chunk[0])
     ]
     return torch.cat(done).index_select(0, order.argsort())
 
@@ -221,7 +341,7 @@ def randaugment(
     Parameters
     ----------
     images
-        uint8 ``[B, C, H, W]``.
+        uint8 ``[B, C, H, W]``; the memory format is kept.
     operations
         int64 ``[N, B]``: positions in :data:`OPERATIONS`.
     mirror
@@ -229,15 +349,8 @@ def randaugment(
         other way.
     centres
         float ``[N, B, 2]`` in [0, 1): where Cutout puts its square, row and column.
-    magnitude
-        M, in [0, 30].
-    fidelity
-        ``"default"`` or ``"published"``, see :func:`level`.
-
-    Returns
-    -------
-    Tensor
-        uint8 ``[B, C, H, W]``, in the memory format of ``images``.
+    magnitude, fidelity
+        As for :func:`level`.
     """
     made = tables(magnitude, fidelity, tuple(images.shape[1:]), images.device)
     step = step_sorted if images.device.type == "cpu" else step_masked
@@ -249,6 +362,7 @@ def randaugment(
     return result
 
 
+@dataclass
 class RandAugment:
     """``n`` operations an image, uniformly with replacement of the 16; then crop and flip.
 
@@ -259,19 +373,18 @@ class RandAugment:
     ----------
     n
         Operations an image, at least 0.
-    m
-        Magnitude, in [0, 30]; :func:`level` says what it means for each operation.
+    m, fidelity
+        Magnitude, in [0, 30], and which list of levels: see :func:`level`.
     flip
         Whether the crop after also flips.
-    fidelity
-        ``"default"`` or ``"published"``, see :func:`level`.
     """
 
-    name = "randaugment"
+    n: int = 2
+    m: float = 4
+    flip: bool = True
+    fidelity: str = "default"
 
-    def __init__(self, n: int = 2, m: float = 4, flip: bool = True, fidelity: str = "default"):
-        self.n, self.m, self.flip, self.fidelity = n, m, flip, fidelity
-        self.standard = Standard(flip)
+    name = "randaugment"
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Augment uint8 ``[B, C, H, W]`` to the same shape."""
@@ -281,7 +394,4 @@ class RandAugment:
         mirror = torch.randint(2, shape, generator=generator, device=device)
         centres = torch.rand(*shape, 2, generator=generator, device=device)
         changed = randaugment(images, operations, mirror, centres, self.m, self.fidelity)
-        return unmixed(self.standard.crop(changed, generator))
-
-    def __repr__(self) -> str:
-        return f"RandAugment(n={self.n}, m={self.m}, flip={self.flip}, fidelity={self.fidelity!r})"
+        return unmixed(Standard(self.flip).crop(changed, generator))

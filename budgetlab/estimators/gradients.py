@@ -12,16 +12,6 @@ from budgetlab.analysis.gradients import gradient_blocks
 from budgetlab.devices import chooses_on
 from budgetlab.errors import InputError, unknown
 
-__all__ = [
-    "Quality",
-    "SampleGradients",
-    "best_distribution",
-    "of_estimates",
-    "possible_gain",
-    "sample_gradients",
-    "with_replacement",
-]
-
 # Bytes of gradients that are held as they are; beyond, they are sketched.
 EXACT_BYTES = 256_000_000
 SKETCH = 4_096

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from budgetlab.errors import InputError
 from budgetlab.estimators.gradients import sample_gradients
 
-__all__ = ["influence", "self_influence"]
-
 SKETCH = 256
 # Share of the mean squared length by coordinate that is added to the diagonal.
 DAMPING = 0.1

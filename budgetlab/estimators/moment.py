@@ -30,8 +30,6 @@ from budgetlab.records import Record, open_record
 from budgetlab.training import Run
 from budgetlab.training.setup import load_again, require_model, trained_network
 
-__all__ = ["Moment"]
-
 DRAWS = 400
 
 

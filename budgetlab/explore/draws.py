@@ -34,7 +34,7 @@ def probabilities(
     them the page computes ``q`` (:func:`budgetlab.samplers.smooth`), the chance of being drawn,
     entropy and effective sample size. The chance has no closed form for draws without
     replacement; it is that of Rosén (1972),
-    :func:`~budgetlab.samplers.weighted_sampling.inclusion_probability`, to 0.3% for 300 of 1,000.
+    :func:`~budgetlab.samplers.scores.inclusion_probability`, to 0.3% for 300 of 1,000.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class _Scores:
         import torch
 
         from budgetlab.samplers import smooth
-        from budgetlab.samplers.weighted_sampling import inclusion_probability
+        from budgetlab.samplers.scores import inclusion_probability
 
         place = int(np.searchsorted(self.epochs, epoch, side="right")) - 1
         if not place >= 0 or epoch > self.epochs[-1]:

@@ -16,37 +16,17 @@ from budgetlab.history import History
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "Batch",
-    "Forecast",
-    "ForwardResult",
-    "Looker",
-    "ProxyPlan",
-    "ProxyRun",
-    "Sampler",
-    "SamplerContext",
-    "TrainProxy",
-]
-
 
 @dataclass(frozen=True)
 class Batch:
-    """What to train on next.
-
-    Attributes
-    ----------
-    indices
-        int64 ``[B]``: sample drawn for each row.
-    weights
-        float32 ``[B]``: factor on each row's loss; None for 1.
-    augmented
-        The images that were scored, so that exactly they are trained on; None to
-        augment afresh.
-    """
+    """What to train on next."""
 
     indices: Tensor
+    """int64 ``[B]``: sample drawn for each row."""
     weights: Tensor | None = None
+    """float32 ``[B]``: factor on each row's loss; None for 1."""
     augmented: AugmentedBatch | None = None
+    """The images that were scored, so that exactly they are trained on; None to augment afresh."""
 
     def __post_init__(self) -> None:
         if self.indices.dtype != torch.int64 or self.indices.ndim != 1:
@@ -64,29 +44,20 @@ class Batch:
 
 @dataclass(frozen=True)
 class ForwardResult:
-    """What a forward pass without gradient, in evaluation mode, says of samples.
-
-    Attributes
-    ----------
-    losses
-        float32 ``[B]``: cross-entropy of each row, mixed labels included.
-    probabilities
-        float32 ``[B, C]``: softmax.
-    labels
-        int64 ``[B]``: label of the sample drawn for each row.
-    augmented
-        The images that were run through the network.
-    error_norms
-        float32 ``[B]``: ``||softmax - target||_2``, mixed labels included. The norm of the
-        gradient by the logits, which bounds that by all weights up to a constant
-        (Katharopoulos & Fleuret 2018).
-    """
+    """What a forward pass without gradient, in evaluation mode, says of samples."""
 
     losses: Tensor
+    """float32 ``[B]``: cross-entropy of each row, mixed labels included."""
     probabilities: Tensor
+    """float32 ``[B, C]``: softmax."""
     labels: Tensor
+    """int64 ``[B]``: label of the sample drawn for each row."""
     augmented: AugmentedBatch
+    """The images that were run through the network."""
     error_norms: Tensor
+    """float32 ``[B]``: ``||softmax - target||_2``, mixed labels included. The norm of the gradient
+    by the logits, which bounds that by all weights up to a constant (Katharopoulos & Fleuret 2018).
+    """
 
 
 class Looker(Protocol):
@@ -102,41 +73,27 @@ class ProxyPlan:
     """Which network to train, on what, and what to find out with it.
 
     It may spend ``config.proxy_share`` of the limit of the run, in the run's own unit.
-
-    Attributes
-    ----------
-    samples
-        What to train on: ``training``, ``validation``, or training samples int64 ``[M]``.
-    small
-        What ``proxy_model="auto"`` means: a network smaller than that of the run, or
-        the same one.
-    losses
-        Whether to run all training samples through it in the end.
-    trajectory
-        Whether its history is a :class:`~budgetlab.history.Trajectory`.
     """
 
     samples: Tensor | Literal["training", "validation"]
+    """What to train on: ``training``, ``validation``, or training samples int64 ``[M]``."""
     small: bool
+    """Whether ``proxy_model="auto"`` is a network smaller than that of the run, or the same one."""
     losses: bool
+    """Whether to run all training samples through it in the end."""
     trajectory: bool = False
+    """Whether its history is a :class:`~budgetlab.history.Trajectory`."""
 
 
 @dataclass(frozen=True)
 class ProxyRun:
-    """What came of it.
-
-    Attributes
-    ----------
-    history
-        Of the samples trained on, in the order of the plan.
-    losses
-        float32 ``[N]``: cross-entropy of every training sample, not augmented, in
-        evaluation mode; None where they were not asked for.
-    """
+    """What came of it."""
 
     history: History
+    """Of the samples trained on, in the order of the plan."""
     losses: Tensor | None
+    """float32 ``[N]``: cross-entropy of every training sample, not augmented, in evaluation mode;
+    None where they were not asked for."""
 
 
 class TrainProxy(Protocol):
@@ -149,71 +106,51 @@ class TrainProxy(Protocol):
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a method will do in its next epoch, as far as a history can say it.
-
-    Attributes
-    ----------
-    q
-        float64 ``[N]``, sums to one: shares of the draw; for a method that keeps candidates,
-        shares of what it is expected to keep.
-    how
-        How the chances come about, as a sentence goes on.
-    inclusion
-        float64 ``[N]``, in [0, 1]: chance of being trained on in this epoch. None where
-        ``draws`` samples are drawn by ``q`` without replacement, which has no closed form.
-    draws
-        How many are drawn.
-    """
+    """What a method will do in its next epoch, as far as a history can say it."""
 
     q: Tensor
+    """float64 ``[N]``, sums to one: shares of the draw; for a method that keeps candidates, shares
+    of what it is expected to keep."""
     how: str = ""
+    """How the chances come about, as a sentence goes on."""
     inclusion: Tensor | None = None
+    """float64 ``[N]``, in [0, 1]: chance of being trained on in this epoch. None where ``draws``
+    samples are drawn by ``q`` without replacement, which has no closed form."""
     draws: int = 0
+    """How many are drawn."""
 
 
 @dataclass(frozen=True)
 class SamplerContext:
-    """What a sampler is told about the run.
-
-    Attributes
-    ----------
-    size
-        Number of training samples ``N``.
-    config
-        The run; samplers read ``budget``, ``batch_size``, ``fidelity`` and their options.
-    generator
-        On ``device``; every random choice of a sampler comes from it.
-    device
-        Where ``indices`` must lie.
-    validation_size
-        Number of samples in the validation split; 0 where there is none.
-    spent
-        Share of the budget spent on the run so far, in [0, 1].
-    train_proxy
-        Trains another network first, for methods that have a :attr:`Sampler.proxy`.
-    labels
-        The label that each sample is trained on, int64 ``[N]`` on ``device``; None where that
-        is not known beforehand, as in a loop of one's own that does not say.
-    metadata
-        What else is known of each sample, one row each; or None.
-    """
+    """What a sampler is told about the run."""
 
     size: int
+    """Number of training samples ``N``."""
     config: RunConfig
+    """The run; samplers read ``budget``, ``batch_size``, ``fidelity`` and their options."""
     generator: torch.Generator
+    """On ``device``; every random choice of a sampler comes from it."""
     device: torch.device
+    """Where ``indices`` must lie."""
     validation_size: int = 0
+    """Number of samples in the validation split; 0 where there is none."""
     spent: Callable[[], float] = lambda: 0.0
+    """Share of the budget spent on the run so far, in [0, 1]."""
     train_proxy: TrainProxy | None = None
+    """Trains another network first, for methods that have a :attr:`Sampler.proxy`."""
     labels: Tensor | None = None
+    """The label that each sample is trained on, int64 ``[N]`` on ``device``; None where that is not
+    known beforehand, as in a loop of one's own that does not say."""
     metadata: "pd.DataFrame | None" = None
+    """What else is known of each sample, one row each."""
 
 
 class Sampler:
     """Base of all methods.
 
     A subclass implements :meth:`batches`. It sets :attr:`probability` where it has
-    one, and names its tensors that must survive a pause in :attr:`STATE`.
+    one, and names its tensors that must survive a pause in :attr:`STATE`. Options of the run that
+    do not fit the method raise InputError when it is built.
 
     Attributes
     ----------
@@ -231,11 +168,6 @@ class Sampler:
         is refused before anything is written.
     proxy
         Another network that must be trained before the first step; None for none.
-
-    Raises
-    ------
-    InputError
-        If the options of the run do not fit the method.
     """
 
     STATE: tuple[str, ...] = ()
@@ -289,10 +221,7 @@ class Sampler:
     def run_proxy(self) -> ProxyRun:
         """Train the network that :attr:`proxy` plans; charged to the ledger.
 
-        Raises
-        ------
-        InputError
-            If nothing can train it, as in a training loop of your own.
+        A training loop of your own cannot train it, which is refused.
         """
         if self.proxy is None or self.context.train_proxy is None:
             raise InputError(

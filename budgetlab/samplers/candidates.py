@@ -27,16 +27,6 @@ from budgetlab.samplers.base import (
     SamplerContext,
 )
 
-__all__ = [
-    "KEPT",
-    "GradientNorm",
-    "RhoLoss",
-    "SelectiveBackprop",
-    "TopK",
-    "gain",
-    "keep_probability",
-]
-
 HISTORY = 1024
 PUBLISHED_BETA = 3.0
 DECAY = 0.9
@@ -47,16 +37,8 @@ def keep_probability(losses: Tensor, past: Tensor, beta: float) -> Tensor:
     """Probability of training on samples with these losses.
 
     ``P = (share of past losses strictly below) ** beta`` (Jiang et al. 2019, section 3).
-    For losses that follow the past ones, ``1 / (beta + 1)`` of them are kept on average.
-
-    Parameters
-    ----------
-    losses
-        float32 ``[B]``.
-    past
-        float32 ``[H]``; NaN where there is none yet.
-    beta
-        Selectivity, >= 0; 0 keeps all.
+    For losses ``[B]`` that follow the past ones ``[H]`` (NaN where there is none yet),
+    ``1 / (beta + 1)`` of them are kept on average; a ``beta`` of 0 keeps all.
     """
     below = (past[None, :] < losses[:, None]).sum(1)
     return (below / (~past.isnan()).sum().clamp(min=1)) ** beta
@@ -123,8 +105,9 @@ class SelectiveBackprop(Sampler):
             chance = torch.rand(len(keep), generator=self.generator, device=self.device)
             # The only wait for the device: one number a batch of candidates.
             kept = (chance < keep).nonzero()[:, 0]
-            queue.add(candidates[kept], None if augmented is None else augmented.rows(kept))
-            yield from queue.full_batches()
+            yield from queue.add(
+                candidates[kept], None if augmented is None else augmented.rows(kept)
+            )
 
     def forecast(self, history: History) -> Forecast:
         """Chances of being kept, with the last known loss in place of that of the forward pass."""
@@ -151,27 +134,23 @@ class _Queue:
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
-        self.indices: list[Tensor] = []
-        self.augmented: list[AugmentedBatch] = []
-        self.length = 0
+        self.waiting: list[tuple[Tensor, AugmentedBatch | None]] = []
 
-    def add(self, indices: Tensor, augmented: AugmentedBatch | None) -> None:
-        """Put samples, and what was looked at of them, at the end."""
-        self.indices.append(indices)
-        if augmented is not None:
-            self.augmented.append(augmented)
-        self.length += len(indices)
-
-    def full_batches(self) -> Iterator[Batch]:
-        """Take off as many full batches as there are."""
-        while self.length >= self.batch_size:
-            indices = torch.cat(self.indices)
-            joined = AugmentedBatch.join(self.augmented) if self.augmented else None
-            now, later = slice(self.batch_size), slice(self.batch_size, None)
-            self.indices, self.length = [indices[later]], self.length - self.batch_size
-            if joined is not None:
-                self.augmented = [joined.rows(later)]
-            yield Batch(indices[now], augmented=None if joined is None else joined.rows(now))
+    def add(self, indices: Tensor, augmented: AugmentedBatch | None) -> Iterator[Batch]:
+        """Put samples, and what was seen of them, at the end; take off the full batches."""
+        self.waiting.append((indices, augmented))
+        if sum(len(some) for some, _ in self.waiting) < self.batch_size:
+            return
+        indices = torch.cat([some for some, _ in self.waiting])
+        images = [seen for _, seen in self.waiting if seen is not None]
+        joined = AugmentedBatch.join(images) if images else None
+        for start in range(0, len(indices), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            part = indices[rows], None if joined is None else joined.rows(rows)
+            self.waiting = [part]
+            if len(part[0]) == self.batch_size:
+                yield Batch(part[0], augmented=part[1])
+                self.waiting = []
 
 
 class TopK(Sampler):
@@ -273,20 +252,11 @@ class RhoLoss(TopK):
 
 
 def gain(norms: Tensor) -> Tensor:
-    """Factor by which a uniform batch would have to grow to vary as little.
+    """Factor, 1 to ``sqrt(n)``, by which a uniform batch would have to grow to vary as little.
 
     ``tau = (1 - sum((g - 1/n)^2) / sum(g^2)) ** -0.5`` with ``g = norms / sum(norms)``
-    (equation 26 of the paper), which is ``sqrt(n sum(g^2))``.
-
-    Parameters
-    ----------
-    norms
-        ``[n]``, >= 0. All zero counts as uniform.
-
-    Returns
-    -------
-    Tensor
-        Scalar, from 1 (all the same) to ``sqrt(n)`` (all but one are zero).
+    (equation 26 of the paper), which is ``sqrt(n sum(g^2))``; norms ``[n]`` that are all zero count
+    as uniform.
     """
     g = shares(norms)
     return (len(g) * (g * g).sum()).sqrt()
@@ -354,17 +324,14 @@ class GradientNorm(Sampler):
         norms = seen.error_norms.double()
         self._update(norms)
         # A power of what is near zero must not become zero: its weight would be infinite.
-        g = shares((norms / norms.max().clamp(min=1e-30)).clamp(min=1e-6) ** self._power)
+        power = self.context.config.power
+        g = shares((norms / norms.max().clamp(min=1e-30)).clamp(min=1e-6) ** power)
         drawn = torch.multinomial(g, self.batch_size, True, generator=self.generator)
         self.probability[candidates] = (1 - (1 - g) ** self.batch_size).float()
         weights = 1 / (len(candidates) * g[drawn])
         return Batch(candidates[drawn], weights.float(), seen.augmented.rows(drawn))
 
-    @property
-    def _power(self) -> float:
-        return self.context.config.power
-
     def _update(self, norms: Tensor) -> None:
         if len(norms):
-            now = gain(norms.double() ** self._power).item()
+            now = gain(norms.double() ** self.context.config.power).item()
             self.average_gain = DECAY * self.average_gain + (1 - DECAY) * now

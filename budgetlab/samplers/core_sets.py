@@ -10,18 +10,12 @@ from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History, Trajectory
 from budgetlab.samplers.base import Batch, Looker, ProxyPlan, Sampler, SamplerContext
-from budgetlab.samplers.scores import class_pools, even_counts, replace_unseen
-from budgetlab.samplers.weighted_sampling import draw_without_replacement
-
-__all__ = [
-    "CoverageCentric",
-    "DifficultyAndUncertainty",
-    "DynamicUncertainty",
-    "EL2NPruned",
-    "ForgettingPruned",
-    "RandomSubset",
-    "TemporalDualDepth",
-]
+from budgetlab.samplers.scores import (
+    class_pools,
+    draw_without_replacement,
+    even_counts,
+    replace_unseen,
+)
 
 WINDOW = 10
 

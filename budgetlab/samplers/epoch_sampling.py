@@ -14,13 +14,7 @@ from torch import Tensor
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.history import History
 from budgetlab.samplers.base import Batch, Forecast, Looker, Sampler, SamplerContext
-from budgetlab.samplers.scores import ScoreSampler, replace_unseen
-from budgetlab.samplers.weighted_sampling import draw_without_replacement
-
-__all__ = [
-    "RS2", "SGD", "ConfidenceSGD", "Curriculum", "InfoBatch", "LossSGD", "ProbabilitySGD", "SeTa",
-    "UniformSGD", "group_centres", "solve_prune_fraction",
-]  # fmt: skip
+from budgetlab.samplers.scores import ScoreSampler, draw_without_replacement, replace_unseen
 
 LAST_PART = 0.875
 LARGEST_FRACTION = 0.75
@@ -206,20 +200,8 @@ def solve_prune_fraction(budget: float, epochs: int, well_learned: float) -> flo
     full pass, and the last eighth of the budget is spent on full passes, ``b E / 8`` of
     them. What is left, ``7 b E / 8 - 1``, is spread over the ``E - 1 - b E / 8`` epochs
     between; each of them trains on ``1 - r h``, where ``h`` is the share of samples below
-    the mean.
-
-    Parameters
-    ----------
-    budget, epochs
-        Of the run.
-    well_learned
-        ``h``, in [0, 1].
-
-    Returns
-    -------
-    float
-        In [0, 0.75]. Where the solution is larger, 0.75 (weights of 4): the budget is then
-        spent in fewer epochs.
+    the mean (``well_learned``). Where the solution is above 0.75, it is 0.75 (weights of 4): the
+    budget is then spent in fewer epochs.
     """
     passes = budget * epochs
     between = epochs - 1 - passes / 8
@@ -277,13 +259,7 @@ class InfoBatch(Sampler):
 
 
 def group_centres(values: Tensor, groups: int = GROUPS, rounds: int = 50) -> Tensor:
-    """Centres of k-means on numbers, from evenly spaced quantiles; ascending ``[groups]``.
-
-    Parameters
-    ----------
-    values
-        ``[M]``, finite, at least one.
-    """
+    """Centres of k-means on numbers ``[M]``, from even quantiles; ascending ``[groups]``."""
     places = (torch.arange(groups, device=values.device) + 0.5) / groups * (len(values) - 1)
     centres = values.sort().values[places.round().long()]
     for _ in range(rounds):

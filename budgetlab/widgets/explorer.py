@@ -6,7 +6,7 @@ import ipywidgets as W
 import pandas as pd
 
 from budgetlab import augment
-from budgetlab.augment.mixtures import Mixture, augmented
+from budgetlab.augment import Mixture, augmented
 from budgetlab.config import CREDITS
 from budgetlab.data import Dataset, Splits
 from budgetlab.errors import InputError
@@ -45,7 +45,7 @@ class AugmentationExplorer(W.VBox):
         The controls; set their ``value``.
     mixtures
         By augmentation, what was made of the images:
-        :class:`~budgetlab.augment.mixtures.Mixture`.
+        :class:`~budgetlab.augment.Mixture`.
 
     Raises
     ------
