@@ -9,23 +9,16 @@ from budgetlab.estimators.gradients import (
     Quality,
     SampleGradients,
     best_distribution,
+    influence,
     of_estimates,
     possible_gain,
     sample_gradients,
+    self_influence,
     with_replacement,
 )
-from budgetlab.estimators.influence import influence, self_influence
 from budgetlab.estimators.moment import Moment
 
 __all__ = [
-    "Moment",
-    "Quality",
-    "SampleGradients",
-    "best_distribution",
-    "influence",
-    "of_estimates",
-    "possible_gain",
-    "sample_gradients",
-    "self_influence",
-    "with_replacement",
-]
+    "Moment", "Quality", "SampleGradients", "best_distribution", "influence", "of_estimates",
+    "possible_gain", "sample_gradients", "self_influence", "with_replacement",
+]  # fmt: skip

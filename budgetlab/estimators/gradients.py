@@ -1,10 +1,12 @@
-"""Gradients of every sample, and how good an estimate of their mean is: bias and variance."""
+"""Gradients of every sample: how good an estimate of their mean is, and what samples change."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,25 +17,23 @@ from budgetlab.errors import InputError, unknown
 # Bytes of gradients that are held as they are; beyond, they are sketched.
 EXACT_BYTES = 256_000_000
 SKETCH = 4_096
+PROJECTION = 256
+# Share of the mean squared length by coordinate that is added to the diagonal.
+DAMPING = 0.1
+# Of a sample that is certain, float32 does not tell the gradient from rounding.
+SUREST = 1e-4
 
 
 @dataclass(frozen=True)
 class SampleGradients:
-    """Gradients of the loss of each sample, by all weights of a network.
-
-    Attributes
-    ----------
-    vectors
-        float32 ``[N, K]``: the gradients themselves, or sketches of them.
-    norms
-        float64 ``[N]``: Euclidean norms, always exact.
-    parameters
-        Number of weights; ``K`` where nothing is sketched.
-    """
+    """Gradients of the loss of each sample, by all weights of a network."""
 
     vectors: Tensor
+    """float32 ``[N, K]``: the gradients themselves, or sketches of them."""
     norms: Tensor
+    """float64 ``[N]``: Euclidean norms, always exact."""
     parameters: int
+    """Number of weights; ``K`` where nothing is sketched."""
 
     @cached_property
     def full(self) -> Tensor:
@@ -75,10 +75,6 @@ def sample_gradients(
     gradient is that of the network as it predicts, not as it is trained. No augmentation
     takes part.
 
-    A sketch adds up the coordinates, each with a random sign, in ``sketch`` random
-    buckets (Charikar et al., *Finding frequent items in data streams*, 2002): a random
-    projection that costs one pass over the gradient and keeps squared lengths on average.
-
     Parameters
     ----------
     model
@@ -87,17 +83,14 @@ def sample_gradients(
         ``[N, ...]`` float32 and int64 ``[N]``, on the device of the model. What is returned lies
         there too, or on the processor where the device has no float64.
     sketch
-        Length of the sketches; None keeps the gradients; ``auto`` sketches to 4,096
-        where all gradients together exceed 256 MB.
+        Length of sketches: the coordinates are added up, each with a random sign, in so many
+        random buckets (Charikar et al., *Finding frequent items in data streams*, 2002), a random
+        projection that keeps squared lengths on average. None keeps the gradients; ``auto``
+        sketches to 4,096 where all gradients together exceed 256 MB.
     seed
-        Seed of the signs and buckets.
+        Of the signs and buckets.
     chunk
         Samples at a time.
-
-    Raises
-    ------
-    InputError
-        If there is no sample, or the sketch is no positive number.
     """
     if not len(x) or len(x) != len(y):
         raise InputError(f"{len(x)} samples and {len(y)} labels: give at least one, one label each")
@@ -140,24 +133,16 @@ BLOCKS = 20
 
 @dataclass(frozen=True)
 class Quality:
-    """How good an estimate is; squared lengths, standard errors 0 where exact.
-
-    Attributes
-    ----------
-    bias2
-        ``|E[estimate] - full|^2``. Simulated, it may fall below zero by chance.
-    variance
-        ``E|estimate - E[estimate]|^2``.
-    mse
-        ``E|estimate - full|^2``, the sum of the two.
-    cosine
-        Between the mean estimate and the full gradient.
-    """
+    """How good an estimate is; squared lengths, standard errors 0 where exact."""
 
     bias2: float
+    """``|E[estimate] - full|^2``. Simulated, it may fall below zero by chance."""
     variance: float
+    """``E|estimate - E[estimate]|^2``."""
     mse: float
+    """``E|estimate - full|^2``, the sum of the two."""
     cosine: float
+    """Between the mean estimate and the full gradient."""
     bias2_error: float = 0.0
     variance_error: float = 0.0
     mse_error: float = 0.0
@@ -196,11 +181,6 @@ def with_replacement(
         ``B``.
     weights
         ``none``: all one; ``unbiased``: ``1 / (N q_i)``.
-
-    Raises
-    ------
-    InputError
-        If ``q`` is no distribution over the samples, or the weights are unknown.
     """
     if weights not in WEIGHTS:
         raise unknown("kind of weights", weights, WEIGHTS)
@@ -240,20 +220,15 @@ def of_estimates(estimates: Tensor, full: Tensor) -> Quality:
     """
     if len(estimates) < 2 * BLOCKS:
         raise InputError(f"{len(estimates)} draws are too few: give at least {2 * BLOCKS}")
-    draws = estimates.double() - full.double()
-    whole = _moments(draws.sum(0), draws.square().sum(), len(draws))
-    parts = draws.tensor_split(BLOCKS)
-    total, squares = draws.sum(0), draws.square().sum()
-    left_out = torch.tensor(
-        [
-            _moments(total - part.sum(0), squares - part.square().sum(), len(draws) - len(part))
-            for part in parts
-        ]
-    )
-    spread = left_out.var(0, correction=0) * (BLOCKS - 1)
-    errors = spread.sqrt().tolist()
-    mean = total / len(draws) + full.double()
-    return Quality(*whole, _cosine(mean, full.double()), *errors)
+    full = full.double()
+    draws = estimates.double() - full
+    total, squares, count = draws.sum(0), draws.square().sum(), len(draws)
+    left_out = torch.tensor([
+        _moments(total - part.sum(0), squares - part.square().sum(), count - len(part))
+        for part in draws.tensor_split(BLOCKS)
+    ])  # fmt: skip
+    errors = (left_out.var(0, correction=0) * (BLOCKS - 1)).sqrt().tolist()
+    return Quality(*_moments(total, squares, count), _cosine(total / count + full, full), *errors)
 
 
 def _moments(total: Tensor, squares: Tensor, count: int) -> tuple[float, float, float]:
@@ -275,3 +250,98 @@ def possible_gain(variance: float, uniform: float, best: float) -> float:
     nothing can be gained.
     """
     return (uniform - variance) / (uniform - best) if uniform > best else float("nan")
+
+
+def influence(
+    models: nn.Module | Sequence[nn.Module],
+    x: Tensor,
+    y: Tensor,
+    target_x: Tensor,
+    target_y: Tensor,
+    *,
+    sketch: int = PROJECTION,
+    damping: float = DAMPING,
+    seed: int = 0,
+    chunk: int = 64,
+) -> np.ndarray:
+    """Estimate by how much each training sample raises the margin of each target: TRAK.
+
+    Park et al., *TRAK: Attributing Model Behavior at Scale*, ICML 2023. The network is taken
+    for a logistic regression on the random projections of its gradients, and leaving a sample
+    out is one Newton step of that.
+
+    The margin is ``ln(p_y / (1 - p_y))``. With ``Phi [N, K]`` the projected gradients of it,
+    ``phi_t`` that of the target and ``p_i`` the probability of the label of a training sample,
+    ``phi_t' (Phi' Phi + c I)^-1 phi_i (1 - p_i)`` is what leaving sample ``i`` out would take
+    from the margin of ``t`` (equation 13 of Park et al.; the ridge ``c`` is ours). Over several
+    networks both factors are averaged by themselves.
+
+    Parameters
+    ----------
+    models
+        Trained networks, from normalised samples to logits; more than one, trained with other
+        seeds, say more.
+    x, y
+        Training samples ``[N, ...]``, float32, and labels, int64 ``[N]``.
+    target_x, target_y
+        Samples ``[T, ...]`` whose margin is asked for, and their labels.
+    sketch
+        Length ``K`` of the projections.
+    damping
+        ``c`` as a share of the mean of the diagonal of ``Phi' Phi``; above 0.
+    seed
+        Of the projection, which all networks share.
+    chunk
+        Samples at a time.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``[N, T]``, in units of the margin.
+    """
+    networks = [models] if isinstance(models, nn.Module) else list(models)
+    if not networks or not damping > 0:
+        raise InputError(
+            f"{len(networks)} networks and damping {damping:g}: give one network or more, and a "
+            "damping above 0"
+        )
+    scores, doubts = [], []
+    for network in networks:
+        phi, doubt = _features(network, x, y, sketch, seed, chunk)
+        targets = _features(network, target_x, target_y, sketch, seed, chunk)[0]
+        gram = phi.T @ phi
+        ridge = damping * gram.diagonal().mean().clamp(min=1e-30)
+        gram.diagonal().add_(ridge)
+        scores.append(phi @ torch.linalg.solve(gram, targets.T))
+        doubts.append(doubt)
+    found = torch.stack(scores).mean(0) * torch.stack(doubts).mean(0)[:, None]
+    return found.cpu().numpy()
+
+
+def self_influence(
+    models: nn.Module | Sequence[nn.Module], x: Tensor, y: Tensor, **options: Any
+) -> np.ndarray:
+    """Estimate by how much each sample raises its own margin: the diagonal of :func:`influence`.
+
+    High for what is known only because it was trained on, such as wrong labels; float64 ``[N]``.
+    """
+    return influence(models, x, y, x, y, **options).diagonal().copy()
+
+
+def _features(
+    network: nn.Module, x: Tensor, y: Tensor, sketch: int, seed: int, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """Projected gradients of the margin, float64 ``[M, K]``, and ``1 - p_y``, ``[M]``."""
+    found = sample_gradients(network, x, y, sketch=sketch, seed=seed, chunk=chunk)
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = torch.cat([network(x[i : i + chunk]) for i in range(0, len(x), chunk)])
+    finally:
+        network.train(was_training)
+    here = found.vectors.device
+    p_y = logits.to(here).double().softmax(1).gather(1, y[:, None].to(here))[:, 0]
+    doubt = (1 - p_y).clamp(min=SUREST)
+    # The gradient of the loss is that of the margin times p_y - 1.
+    return -found.vectors.double() / doubt[:, None], doubt

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from budgetlab.data import Dataset, Splits
 from budgetlab.errors import InputError
 from budgetlab.estimators.gradients import (
     WEIGHTS,
+    Quality,
     SampleGradients,
     best_distribution,
     of_estimates,
@@ -39,7 +41,7 @@ class Moment:
     Make one with :meth:`of_run` while a run goes on, or :meth:`of_record` from a record.
     All numbers are those of the samples as they are, without augmentation, of a network
     in evaluation mode and in float32: see
-    :func:`budgetlab.estimators.sample_gradients` for why.
+    :func:`budgetlab.estimators.sample_gradients` for why, and for ``sketch``.
 
     Parameters
     ----------
@@ -53,8 +55,6 @@ class Moment:
         Of the run: methods read budget, batch size and their options.
     epoch, steps
         How far the training has come.
-    sketch
-        As for :func:`budgetlab.estimators.sample_gradients`.
     """
 
     def __init__(
@@ -79,16 +79,9 @@ class Moment:
     def of_run(
         cls, run: Run, *, limit: int = 0, sketch: int | Literal["auto"] | None = "auto"
     ) -> "Moment":
-        """Take the moment at which a run stands, between two epochs.
+        """Take the moment at which a run stands, between two epochs; the run can go on.
 
-        Parameters
-        ----------
-        run
-            It is left as it is and can go on.
-        limit
-            Use only so many samples, drawn by the seed of the run; 0 is all.
-        sketch
-            As for :func:`budgetlab.estimators.sample_gradients`.
+        ``limit`` uses only so many samples, drawn by the seed of the run; 0 is all.
         """
         train = run.splits.train
         chosen = _chosen(len(train), limit, run.config.seed)
@@ -128,20 +121,12 @@ class Moment:
             Folder of the data, if it is not where the record says.
         limit, sketch
             As for :meth:`of_run`.
-
-        Raises
-        ------
-        InputError
-            If the weights are missing, or data or network are not those of the record.
         """
         record = record if isinstance(record, Record) else open_record(record)
         config = RunConfig.from_dict(record.config)
         require_model(record.path, config.model, model)
-        splits = (
-            splits
-            if splits is not None
-            else load_again(record.path, config, data_root, "intake" in record.about["data"])
-        )
+        if splits is None:
+            splits = load_again(record.path, config, data_root, "intake" in record.about["data"])
         if splits.fingerprint != record.fingerprint:
             raise InputError(
                 f"these data are not what record '{record.path}' was trained on: give the same"
@@ -218,16 +203,15 @@ class Moment:
             the reduction that the best distribution would bring; for unbiased weights).
         """
         size = batch_size or self.config.batch_size
-        gradients = self.gradients
-        even = torch.ones(len(self.samples))
-        uniform = with_replacement(gradients, even, batch_size=size).variance
-        best = with_replacement(gradients, best_distribution(gradients), batch_size=size).variance
+        best = with_replacement(
+            self.gradients, best_distribution(self.gradients), batch_size=size
+        ).variance
         rows = []
         for name, score in (self.scores() if scores is None else scores).items():
             for weights in WEIGHTS:
-                found = with_replacement(gradients, score, batch_size=size, weights=weights)
-                gain = possible_gain(found.variance, uniform, best)
-                row = self._row(name, weights, "exact", size, uniform, found.to_dict())
+                found = with_replacement(self.gradients, score, batch_size=size, weights=weights)
+                row = self._row(name, weights, "exact", size, found)
+                gain = possible_gain(found.variance, self._uniform(size), best)
                 rows.append(row | {"possible_gain": gain if weights == "unbiased" else None})
         return pd.DataFrame(rows).astype({"possible_gain": float})
 
@@ -259,36 +243,29 @@ class Moment:
         """
         rows = []
         for name in names:
-            generator = torch.Generator().manual_seed(seed)
-            sampler = self._sampler(name, generator, settings)
+            sampler = self._sampler(name, torch.Generator().manual_seed(seed), settings)
             if sampler.proxy is not None:
                 raise InputError(
                     f"method '{name}' trains another network first and cannot be held still at "
                     "one moment: choose others"
                 )
-            estimates = self._estimates(sampler, draws)
-            found = of_estimates(estimates, self.gradients.full).to_dict()
-            size = sampler.batch_size
-            even = torch.ones(len(self.samples))
-            uniform = with_replacement(self.gradients, even, batch_size=size).variance
+            found = of_estimates(self._estimates(sampler, draws), self.gradients.full)
             weights = str(settings.get("weights", self.config.weights))
-            rows.append(self._row(name, weights, "simulated", size, uniform, found))
+            rows.append(self._row(name, weights, "simulated", sampler.batch_size, found))
         return pd.DataFrame(rows)
 
-    def _row(
-        self, name: str, weights: str, how: str, batch_size: int, uniform: float, found: dict
-    ) -> dict[str, Any]:
+    def _uniform(self, size: int) -> float:
+        """Variance of uniform draws."""
+        even = torch.ones(len(self.samples))
+        return with_replacement(self.gradients, even, batch_size=size).variance
+
+    def _row(self, name: str, weights: str, how: str, size: int, found: Quality) -> dict[str, Any]:
+        uniform = self._uniform(size)
         return {
-            "epoch": self.epoch,
-            "steps": self.steps,
-            "name": name,
-            "weights": weights,
-            "how": how,
-            "batch_size": batch_size,
-            "full2": float(self.gradients.full.square().sum()),
-            **found,
-            "variance_ratio": found["variance"] / uniform if uniform > 0 else float("nan"),
-        }
+            "epoch": self.epoch, "steps": self.steps, "name": name, "weights": weights, "how": how,
+            "batch_size": size, "full2": float(self.gradients.full.square().sum()), **asdict(found),
+            "variance_ratio": found.variance / uniform if uniform > 0 else float("nan"),
+        }  # fmt: skip
 
     def _sampler(
         self, method: str, generator: torch.Generator, settings: dict[str, Any]
