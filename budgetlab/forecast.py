@@ -13,7 +13,7 @@ from torch import Tensor
 
 from budgetlab import methods, samplers
 from budgetlab.analysis import coverage, effective_sample_size, entropy
-from budgetlab.analysis.per_sample import read_blocks
+from budgetlab.analysis.per_sample import read_epochs
 from budgetlab.budget import samples_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
@@ -61,12 +61,10 @@ class Replay:
         held = sum(v.nbytes for v in state.values() if isinstance(v, torch.Tensor))
         self._stride = max(1, -(-self.epochs * held // memory))
         self._states = {0: state}
-        for first, arrays in read_blocks(record, ARRAYS):
-            for offset in range(len(arrays["loss"])):
-                epoch = first + offset
-                _visit(history, epoch, {name: rows[offset] for name, rows in arrays.items()})
-                if epoch % self._stride == 0:
-                    self._states[epoch] = _copy(history)
+        for epoch, row in read_epochs(record, ARRAYS):
+            _visit(history, epoch, row)
+            if epoch % self._stride == 0:
+                self._states[epoch] = _copy(history)
 
     def before(self, epoch: int) -> History:
         """Return the history as epoch number ``epoch`` began: 1 to one after the last.

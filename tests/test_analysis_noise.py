@@ -176,7 +176,7 @@ def test_learned_by_heart_is_that_of_the_last_visit(tmp_path):
     arrays |= {"times_trained": np.ones((2, 4)), "correct": np.array([[1, 0, 1, 0], [0, 1, -1, 1]])}
     record = write_arrays(tmp_path, arrays, [0, 1, 0, 1])
     record.samples["is_noisy"] = ("sample", np.array([True, True, True, False]))
-    from budgetlab.analysis.noise import _picked_and_learned
+    from budgetlab.analysis.ranks import _picked_and_learned
 
     found = _picked_and_learned(record)
     assert found["learned"] == pytest.approx(2 / 3)

@@ -50,8 +50,8 @@ def test_classes_of_unequal_size_are_less_even():
     from budgetlab.analysis.will_it_pay import _evenness
 
     expected = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1)) / math.log(2)
-    assert _evenness(np.array([0] * 9 + [1])) == pytest.approx(expected)
-    assert _evenness(np.zeros(3)) == 1
+    assert _evenness(pd.Series([0] * 9 + [1])) == pytest.approx(expected)
+    assert _evenness(pd.Series([0, 0, 0])) == 1
 
 
 def test_only_a_uniform_run_with_visits_is_taken(tmp_path, record):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from budgetlab.analysis.per_sample import measures
+from budgetlab.analysis.per_sample import measures, metadata
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import Record
 
@@ -37,11 +37,6 @@ def group_accuracy(
         One row a group, worst first: ``group``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``
         and ``mistaken_for``, the class most often predicted instead (empty without a mistake).
         ``attrs`` holds :func:`mean_accuracies`.
-
-    Raises
-    ------
-    InputError
-        If there are no predictions, a class has no name, or there is no such column.
     """
     frame, names = _predicted(data, classes)
     if by not in frame:
@@ -62,20 +57,10 @@ def group_accuracy(
 
 
 def mean_accuracies(data: Record | pd.DataFrame) -> dict[str, float]:
-    """Accuracy as a mean over samples, and as a mean over classes.
+    """Accuracy, 0 to 1, as a mean ``over_samples`` and ``over_classes`` (balanced accuracy).
 
     The two part where classes differ in size: the mean over classes counts a rare class
-    as much as a frequent one (balanced accuracy).
-
-    Parameters
-    ----------
-    data
-        As for :func:`group_accuracy`.
-
-    Returns
-    -------
-    dict
-        ``over_samples`` and ``over_classes``, each in [0, 1].
+    as much as a frequent one. ``data`` is as for :func:`group_accuracy`.
     """
     frame, _ = _predicted(data, None)
     right = frame["label"] == frame["predicted"]
@@ -88,15 +73,8 @@ def mean_accuracies(data: Record | pd.DataFrame) -> dict[str, float]:
 def confusion(data: Record | pd.DataFrame, *, classes: Sequence[str] | None = None) -> pd.DataFrame:
     """Which classes are taken for which? Counts, one row a true class, one column a predicted one.
 
-    Parameters
-    ----------
-    data, classes
-        As for :func:`group_accuracy`.
-
-    Returns
-    -------
-    DataFrame
-        int ``[C, C]``, square: every class that is a label, a prediction or has a name.
+    ``data`` and ``classes`` are as for :func:`group_accuracy`. The table is square, int ``[C, C]``:
+    every class that is a label, a prediction or has a name.
     """
     frame, names = _predicted(data, classes)
     numbers = sorted({*frame["label"], *frame["predicted"], *range(len(names))})
@@ -126,7 +104,7 @@ def groups_of_record(record: Record, by: str = "label") -> pd.DataFrame:
         ``never_learned`` (share of those seen that never were) and ``mean_loss``.
     """
     frame = measures(record)
-    known = [str(name) for name in record.samples if record.samples[name].dims == ("sample",)]
+    known = metadata(record)
     if by not in known:
         raise unknown("group", by, known)
     seen = frame["visits"] > 0

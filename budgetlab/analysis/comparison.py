@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
 
 from budgetlab.analysis.conditions import (
-    METHOD_FIELDS,
+    COSTS,
     condition_columns,
     method_order,
     require,
+    summaries,
     usable,
     varying,
     warn_of_other_data,
 )
-from budgetlab.analysis.frames import COSTS, summaries
 from budgetlab.analysis.statistics import (
     MARGIN,
     Paired,
+    check_open,
     holm,
     paired_difference,
     sentence,
@@ -27,6 +27,7 @@ from budgetlab.analysis.statistics import (
 )
 from budgetlab.analysis.tables import ConditionTable
 from budgetlab.errors import InputError, unknown
+from budgetlab.methods import OPTIONS as METHOD_FIELDS
 from budgetlab.records import Records
 
 BASELINE = "unif-SGD"
@@ -92,17 +93,10 @@ def compare(
         ``verdict`` (one of :data:`budgetlab.analysis.COMPARISON_VERDICTS`),
         ``seeds_to_settle`` (pairs that give a power of 80% if difference and spread are as
         seen, where undecided) and ``sentence``. Fewer than three pairs have no interval.
-
-    Raises
-    ------
-    InputError
-        If no run is finished, a baseline is none of the methods compared, or
-        ``confidence`` or ``margin`` is out of its range.
     """
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
     require(frame, ["dataset", "method", "augmentation", "budget", *over, metric, cost])
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence {confidence} is not allowed: give a number in (0, 1)")
+    check_open(confidence=confidence)
     if margin is None and metric.endswith("accuracy"):
         margin = MARGIN
     if margin is not None and not margin > 0:
@@ -113,14 +107,8 @@ def compare(
     wanted = _baselines(baseline, frame)
     groups = _conditions(frame, keys, over)
     rows = []
-    for key, group in groups.items():
-        values = group[metric].to_numpy(float)
-        about = dict(zip(keys, key, strict=True)) | {
-            "n": len(values),
-            "mean": values.mean(),
-            "spread": _spread(values),
-            "cost_vs_full": _cost_vs_full(key, keys, group, groups, cost),
-        }
+    for key in groups:
+        about = _averaged(key, keys, groups, metric, cost)
         rows += [
             about | _against(name, key, keys, groups, metric, confidence, margin)
             for name in _opponents(about["method"], wanted)
@@ -175,17 +163,7 @@ def results(
 ) -> ConditionTable:
     """Average the runs of each condition: one row for each, in the order of appearance.
 
-    Parameters
-    ----------
-    records
-        As for :func:`budgetlab.open_records`, or a frame as from
-        :func:`budgetlab.analysis.summaries`.
-    metric
-        Column to average.
-    cost
-        Column in which ``cost_vs_full`` is measured.
-    over
-        Settings over which runs are replicates.
+    Parameters are as for :func:`compare`.
 
     Returns
     -------
@@ -197,19 +175,10 @@ def results(
     require(frame, ["dataset", "method", "budget", metric, *COSTS])
     keys = condition_columns(frame, over)
     groups = _conditions(frame, keys, over)
-    rows = []
-    for key, group in groups.items():
-        values = group[metric].dropna().to_numpy(float)
-        rows.append(
-            dict(zip(keys, key, strict=True))
-            | {
-                "n": len(values),
-                "mean": values.mean() if len(values) else np.nan,
-                "spread": _spread(values),
-            }
-            | group[list(COSTS)].mean().to_dict()
-            | {"cost_vs_full": _cost_vs_full(key, keys, group, groups, cost)}
-        )
+    rows = [
+        _averaged(key, keys, groups, metric, cost) | group[list(COSTS)].mean().to_dict()
+        for key, group in groups.items()
+    ]
     return ConditionTable(rows).of(keys, metric=metric, cost_name=cost)
 
 
@@ -224,8 +193,19 @@ def _conditions(frame: pd.DataFrame, keys: list[str], over: Sequence[str]) -> Gr
     }
 
 
-def _spread(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+def _averaged(
+    key: tuple, keys: list[str], groups: Groups, metric: str, cost: str
+) -> dict[str, object]:
+    """The condition, what its runs reached, and what they cost beside the full run."""
+    values, share = groups[key][metric].dropna(), float("nan")
+    for method in FULL:
+        full = _find(method, key, keys, groups, ignore=("budget_unit",), budget=1.0)
+        if full is not None and full[cost].mean() > 0:
+            share = float(groups[key][cost].mean() / full[cost].mean())
+            break
+    return dict(zip(keys, key, strict=True)) | {
+        "n": len(values), "mean": values.mean(), "spread": values.std(), "cost_vs_full": share,
+    }  # fmt: skip
 
 
 def _baselines(baseline: str | Sequence[str], frame: pd.DataFrame) -> list[str]:
@@ -280,22 +260,10 @@ def _against(
     itself = key[keys.index("method")] == method
     result, dropped, spread = Paired(), 0 if itself else len(ours), float("nan")
     if theirs is not None and not itself:
-        common = ours.index.intersection(theirs.index)
-        first, second = (g.loc[common, metric].to_numpy(float) for g in (ours, theirs))
+        both = ours[[metric]].join(theirs[metric], how="inner", rsuffix="_baseline")
+        first, second = both.to_numpy(float).T
         result = paired_difference(first, second, confidence, margin)
-        dropped = len(ours) + len(theirs) - 2 * len(common)
-        spread = _spread(second)
+        dropped, spread = len(ours) + len(theirs) - 2 * len(both), both.iloc[:, 1].std()
     found = asdict(result)
     found["pair_spread"] = found.pop("spread")
     return {"baseline": method, "dropped": dropped, "baseline_spread": spread} | found
-
-
-def _cost_vs_full(
-    key: tuple, keys: list[str], group: pd.DataFrame, groups: Groups, cost: str
-) -> float:
-    """Mean cost over that of the full run in the same setting, whatever the budget counts."""
-    for method in FULL:
-        full = _find(method, key, keys, groups, ignore=("budget_unit",), budget=1.0)
-        if full is not None and full[cost].mean() > 0:
-            return float(group[cost].mean() / full[cost].mean())
-    return float("nan")

@@ -1,14 +1,134 @@
-"""Which runs belong together, and which can be compared: same condition, another seed."""
+"""Records as frames, one row a run or a run and epoch; which runs belong together."""
 
 import dataclasses
 import warnings
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import pandas as pd
 
-from budgetlab.analysis.frames import RecordWarning
-from budgetlab.config import DATA_FIELDS, RunConfig
+from budgetlab.config import ADDED, DATA_FIELDS, RunConfig
 from budgetlab.errors import InputError, counted, few
+from budgetlab.methods import ordered as method_order
+from budgetlab.records import Record, Records, RecordWarning, open_records
+
+__all__ = ["method_order"]
+
+COSTS = {
+    "steps": "optimiser steps",
+    "trained_samples": "samples trained on",
+    "looked_samples": "samples only looked at",
+    "flops": "floating point operations",
+    "seconds": "seconds of training",
+}
+"""Columns that say what a run has spent, and their meaning."""
+
+RESULTS = ("test_accuracy", "test_loss", *COSTS)
+FIRST = ("path", "status", "dataset", "method", "augmentation", "budget", "budget_unit", "seed",
+         "test_accuracy", "test_loss", *COSTS, "epochs_trained")  # fmt: skip
+
+
+def summaries(records: Records) -> pd.DataFrame:
+    """Return one row a run: what it was, what it reached, what it cost.
+
+    Parameters
+    ----------
+    records
+        As for :func:`budgetlab.open_records`.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``path``, ``status``, ``dataset``, ``method``, ``augmentation``,
+        ``budget``, ``budget_unit``, ``seed``, ``test_accuracy`` (0 to 1),
+        ``test_loss``, the costs of :data:`COSTS`, ``epochs_trained``, then the other
+        settings of the run, ``proxy_samples`` (run through second networks, trained on or
+        not; NaN where it was not recorded), the size and ``fingerprint`` of its data, and
+        its device.
+        ``model`` and ``precision`` are what was used, also where ``auto`` was asked for.
+        What a run that was cut off did not sum up is taken from its last whole epoch.
+    """
+    frame = pd.DataFrame([_summary(record) for record in open_records(records)])
+    return frame[[*FIRST, *(name for name in frame if name not in FIRST)]]
+
+
+def _dataset_name(config: dict[str, Any]) -> str:
+    named = {name: str(config[name]) for name in ("dataset", "data_name") if config.get(name)}
+    return RunConfig.from_dict(named).dataset_name
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    summary, data, hardware = record.summary, record.about["data"], record.about.get("hardware", {})
+    results = {name: summary.get(name) for name in RESULTS}
+    epochs_trained = summary.get("epochs")
+    if epochs_trained is None or results["steps"] is None:
+        last = _last_epoch(record)
+        results = {name: last.get(name) if v is None else v for name, v in results.items()}
+        epochs_trained = last.get("epoch", 0)
+    # A record of an earlier version did what later fields say by default.
+    later = {name: RunConfig.__dataclass_fields__[name].default for name in ADDED}
+    config = later | {k: tuple(v) if isinstance(v, list) else v for k, v in record.config.items()}
+    return config | {
+        "path": str(record.path),
+        "status": record.status,
+        "dataset": _dataset_name(config),
+        "model": hardware.get("model") or config.get("model"),
+        "precision": hardware.get("precision") or config.get("precision"),
+        **{name: _number(value) for name, value in results.items()},
+        "epochs_trained": int(epochs_trained),
+        "proxy_samples": _number(summary.get("proxy_samples")),
+        "train_size": data.get("train"),
+        "fingerprint": record.fingerprint,
+        "hardware": hardware.get("name") or hardware.get("device"),
+        "updated": record.about.get("updated", ""),
+    }
+
+
+def _number(value: float | None) -> float:
+    """NaN where nothing is known; a float where pandas would have no number."""
+    if value is None:
+        return float("nan")
+    return value if abs(value) < 2**63 else float(value)
+
+
+def _last_epoch(record: Record) -> dict[str, Any]:
+    try:
+        table = record.epochs
+    except InputError as error:
+        warnings.warn(f"{error}; its results stay empty", RecordWarning, stacklevel=2)
+        return {}
+    return table.iloc[-1].to_dict() if len(table) else {}
+
+
+def epochs(records: Records) -> pd.DataFrame:
+    """Return one row a run and epoch: costs so far, losses and accuracies, and the settings.
+
+    Returns
+    -------
+    DataFrame
+        Column ``run`` numbers the runs from 0; then
+        :data:`budgetlab.records.EPOCH_COLUMNS` and the settings as in :func:`summaries`
+        (``epochs`` is the length of the full run and ``epoch`` counts from 1; ``lr`` is
+        the rate of the epoch and ``lr_start`` the setting).
+    """
+    parts = []
+    for number, record in enumerate(open_records(records)):
+        try:
+            table = record.epochs
+        except InputError as error:
+            warnings.warn(f"{error}; its curve is left out", RecordWarning, stacklevel=2)
+            continue
+        about = _summary(record)
+        about["lr_start"] = about.pop("lr", None)
+        settings = {k: v for k, v in about.items() if k not in table and k != "epochs_trained"}
+        extra = pd.DataFrame({k: [v] * len(table) for k, v in settings.items()}, index=table.index)
+        parts.append(pd.concat([table.assign(run=number), extra], axis=1))
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        raise InputError("none of these records holds a finished epoch: train for longer")
+    frame = pd.concat(parts, ignore_index=True)
+    return frame[["run", *(name for name in frame if name != "run")]]
+
 
 SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
 
@@ -18,13 +138,7 @@ NOT_CONDITIONS = ("data_root", "out", "device")
 
 
 def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this frame") -> None:
-    """Check that a frame has columns.
-
-    Raises
-    ------
-    InputError
-        Naming the missing ones.
-    """
+    """Refuse a frame that lacks columns, and name these."""
     missing = [name for name in columns if name not in frame]
     if missing:
         raise InputError(
@@ -68,6 +182,16 @@ def data_columns(frame: pd.DataFrame) -> list[str]:
     return [name for name in DATA_FIELDS if name != "dataset" and name in frame]
 
 
+def require_same_data(records: Sequence[Record]) -> None:
+    """Refuse records of other data than the first."""
+    for other in records[1:]:
+        if other.fingerprint != records[0].fingerprint:
+            raise InputError(
+                f"'{other.path}' was trained on other data (fingerprint {other.fingerprint}) than "
+                f"'{records[0].path}' ({records[0].fingerprint}): compare runs on the same data"
+            )
+
+
 def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Those of the columns that hold more than one value."""
     return [name for name in columns if frame[name].astype(str).nunique(dropna=False) > 1]
@@ -93,35 +217,25 @@ def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFram
     """Leave out what cannot be compared, with a warning each.
 
     Left out are runs that are not finished, runs without the metric, and all but the
-    latest of runs that repeat each other.
-
-    Raises
-    ------
-    InputError
-        If nothing is left.
+    latest of runs that repeat each other. It is an error if nothing is left.
     """
     if "status" in frame:
-        unfinished = frame["status"] != "finished"
-        if unfinished.any():
-            _warn(
-                f"left out of the comparison, as not finished: {_names(frame[unfinished])} "
-                f"({unfinished.sum()} of {counted(len(frame), 'run')})"
-            )
-        frame = frame[~unfinished]
-    without = frame[metric].isna()
-    if without.any():
-        _warn(f"left out of the comparison, as without {metric}: {_names(frame[without])} "
-              f"({without.sum()} of {counted(len(frame), 'run')})")  # fmt: skip
-        frame = frame[~without]
+        frame = _without(frame, frame["status"] != "finished", "not finished")
+    frame = _without(frame, frame[metric].isna(), f"without {metric}")
     if frame.empty:
         raise InputError("no finished run to compare: train until the end, or resume the runs")
     keys = [*condition_columns(frame, over), *over]
     order = frame.sort_values("updated", kind="stable") if "updated" in frame else frame
     again = order.duplicated(keys, keep="last")
-    if again.any():
-        _warn("left out of the comparison, as repeated later with the same settings and seed: "
-              f"{_names(order[again])} ({counted(again.sum(), 'run')})")  # fmt: skip
-    return order[~again].sort_index()
+    return _without(order, again, "repeated later with the same settings and seed").sort_index()
+
+
+def _without(frame: pd.DataFrame, out: pd.Series, why: str) -> pd.DataFrame:
+    if out.any():
+        warnings.warn(f"left out of the comparison, as {why}: {_names(frame[out])} "
+                      f"({out.sum()} of {counted(len(frame), 'run')})",
+                      RecordWarning, stacklevel=4)  # fmt: skip
+    return frame[~out]
 
 
 def warn_of_other_data(frame: pd.DataFrame, keys: Sequence[str]) -> None:
@@ -132,20 +246,17 @@ def warn_of_other_data(frame: pd.DataFrame, keys: Sequence[str]) -> None:
         counts = group["fingerprint"].value_counts()
         for other in counts.index[1:]:
             strangers = group[group["fingerprint"] == other]
-            _warn(
+            warnings.warn(
                 f"compared among themselves only, as on other data named "
                 f"'{group['dataset'].iloc[0]}' (fingerprint {other}, not {counts.index[0]}): "
-                f"{_names(strangers)} ({len(strangers)} of {counted(len(group), 'run')})"
-            )
+                f"{_names(strangers)} ({len(strangers)} of {counted(len(group), 'run')})",
+                RecordWarning, stacklevel=3,
+            )  # fmt: skip
 
 
-def _names(frame: pd.DataFrame, most: int = 3) -> str:
+def _names(frame: pd.DataFrame) -> str:
     """Name a few runs, and say how many more there are."""
     names = [str(name) for name in frame.get("path", frame["method"])]
     if "status" in frame and (frame["status"] != "finished").any():
         names = [f"{n} ({s})" for n, s in zip(names, frame["status"], strict=True)]
-    return few(names, most)
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, RecordWarning, stacklevel=4)
+    return few(names)

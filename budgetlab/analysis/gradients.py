@@ -44,11 +44,6 @@ def grand(
     -------
     numpy.ndarray
         float64 ``[N]``, at least 0.
-
-    Raises
-    ------
-    InputError
-        If ``x`` and ``y`` differ in length.
     """
     import torch
 
@@ -67,17 +62,10 @@ def grand(
 def gradient_blocks(
     model: "torch.nn.Module", x: "torch.Tensor", y: "torch.Tensor", *, chunk: int = 64
 ) -> "Iterator[dict[str, torch.Tensor]]":
-    """Compute the gradient of the cross-entropy of each sample, a few samples at a time.
+    """Yield the gradient of the cross-entropy of each sample, a few samples at a time.
 
-    Parameters
-    ----------
-    model, x, y, chunk
-        As for :func:`grand`.
-
-    Yields
-    ------
-    dict of str to Tensor
-        By name of the parameter, ``[at most chunk, *shape of the parameter]``.
+    Parameters are as for :func:`grand`. A block holds ``[at most chunk, *shape]`` by name of each
+    parameter.
     """
     import torch.nn.functional as F
     from torch.func import functional_call, grad, vmap
@@ -132,11 +120,6 @@ def embedding(
         ``embedding_1`` and ``embedding_2``, index ``sample``: for ``more=`` of
         :func:`budgetlab.explore.atlas` and of the widget. ``attrs["explained"]`` is the share
         of the variance that they hold, NaN for UMAP.
-
-    Raises
-    ------
-    InputError
-        If there are no weights, the data is not that of the record, or UMAP is missing.
     """
     if method not in ("pca", "umap"):
         raise unknown("map", method, ("pca", "umap"))
@@ -156,13 +139,11 @@ def embedding(
             ) from None
         places = UMAP(n_components=2, random_state=seed, n_jobs=1).fit_transform(features)
     else:
-        centred = features - features.mean(axis=0)
-        values, axes = np.linalg.eigh(centred.T @ centred)
-        axes = axes[:, ::-1][:, :2]
+        from sklearn.decomposition import PCA
+
         # The sign of an axis means nothing: its largest entry is positive.
-        axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
-        places = centred @ axes
-        explained = float(values[-2:].sum() / max(values.sum(), 1e-12))
+        found = PCA(2, svd_solver="covariance_eigh").fit(features)
+        places, explained = found.transform(features), float(found.explained_variance_ratio_.sum())
     frame = pd.DataFrame(places, columns=["embedding_1", "embedding_2"]).rename_axis("sample")
     frame.attrs["explained"] = explained
     return frame

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.conditions import condition_columns, require
-from budgetlab.analysis.frames import COSTS, epochs, summaries
+from budgetlab.analysis.conditions import COSTS, condition_columns, epochs, require, summaries
 from budgetlab.analysis.statistics import mean_interval
 from budgetlab.analysis.tables import ConditionTable
 from budgetlab.errors import unknown
@@ -84,12 +83,11 @@ def curves(
         at = np.linspace(start, end, points) if axis is None else np.asarray(axis, float)
         at = at[(at >= start) & (at <= end)]
         heights = np.stack([np.interp(at, run[cost], run[value]) for run in runs])
-        bands = np.array([mean_interval(column, confidence) for column in heights.T])
-        bands = bands.reshape(-1, 2)
+        low, high = mean_interval(heights, confidence)
         spread = heights.std(0, ddof=1) if len(runs) > 1 else np.full(len(at), np.nan)
-        part = {"cost": at, "mean": heights.mean(0), "spread": spread}
-        part |= {"ci_low": bands[:, 0], "ci_high": bands[:, 1]}
-        parts.append(pd.DataFrame(dict(zip(keys, key, strict=True)) | part | {"n": len(runs)}))
+        part = {"cost": at, "mean": heights.mean(0), "spread": spread, "ci_low": low,
+                "ci_high": high, "n": len(runs)}  # fmt: skip
+        parts.append(pd.DataFrame(dict(zip(keys, key, strict=True)) | part))
     if not parts:
         nothing = [*keys, "cost", "mean", "spread", "ci_low", "ci_high", "n"]
         parts = [pd.DataFrame(columns=nothing)]
@@ -110,8 +108,7 @@ def frontier(
     Parameters
     ----------
     records
-        As for :func:`budgetlab.open_records`, or a frame as from
-        :func:`budgetlab.analysis.summaries`.
+        As for :func:`budgetlab.analysis.compare`.
     cost
         One of :data:`budgetlab.analysis.COSTS`.
     value
@@ -139,15 +136,14 @@ def frontier(
         rows.append(about | middle | {"ci_low": low, "ci_high": high, "n": len(group)})
     result = pd.DataFrame(rows, columns=[*keys, "cost", "mean", "ci_low", "ci_high", "n"])
     sign = 1 if value.endswith("accuracy") else -1
+    reached, spent = sign * result["mean"], result["cost"]
     result["on_frontier"] = [
         not (
-            (result["dataset"] == row["dataset"])
-            & (result["cost"] <= row["cost"])
-            & (sign * result["mean"] >= sign * row["mean"])
-            & ((result["cost"] < row["cost"]) | (sign * result["mean"] > sign * row["mean"]))
+            result["dataset"].eq(dataset) & (spent <= least) & (reached >= most)
+            & ((spent < least) | (reached > most))
         ).any()
-        for _, row in result.iterrows()
-    ]
+        for dataset, least, most in zip(result["dataset"], spent, reached, strict=True)
+    ]  # fmt: skip
     result = result.sort_values("cost", kind="stable", ignore_index=True)
     return ConditionTable(result).of(keys, metric=value, cost_name=cost, confidence=confidence)
 
@@ -162,13 +158,10 @@ def cost_to_reach(
 
     Parameters
     ----------
-    records
-        As for :func:`budgetlab.open_records`, or a frame as from
-        :func:`budgetlab.analysis.epochs`.
+    records, cost
+        As for :func:`curves`.
     target
         At least this accuracy, or at most this loss.
-    cost
-        One of :data:`AXES`.
     value
         Column that has to reach the target.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from budgetlab.analysis.conditions import require_same_data
 from budgetlab.analysis.per_sample import measures
 from budgetlab.analysis.statistics import paired_difference
 from budgetlab.analysis.wrong_labels import (
@@ -86,11 +87,6 @@ def triage(
         ``name`` and ``copy_of`` where known, the measures, and the metadata; with ``quality``
         also ``p_wrong`` and ``suggested`` (number of a class). ``attrs["note"]`` says how many
         of the labels to be checked to expect to be wrong, or that nothing can say it.
-
-    Raises
-    ------
-    InputError
-        If the records are of different data, or a list has another length.
     """
     frame = _averaged(data) if not isinstance(data, pd.DataFrame) else data.copy()
     for what, given in (("copies", copies), ("names", names), ("quality", quality)):
@@ -115,7 +111,6 @@ def triage(
         suspect[:] = sure.to_numpy()
         note = expectation(quality if weak else quality.assign(suspect=sure))
     frame["verdict"] = _verdicts(frame, suspect, low)
-    place = frame["verdict"].map({name: n for n, name in enumerate(VERDICTS)})
     by_error = frame["el2n"].where(frame.get("copy_of", pd.Series(-1, frame.index)) < 0, -1.0)
     within = {
         "check the label": -frame["p_wrong"] if "p_wrong" in frame else frame["aum"],
@@ -123,14 +118,10 @@ def triage(
         "decisive": -frame["variability"],
         "ordinary": -frame["mean_loss"],
         "redundant": by_error,
+        "not seen": pd.Series(0.0, frame.index),
     }
-    inner = pd.Series(0.0, frame.index)
-    for verdict, values in within.items():
-        inner = inner.where(frame["verdict"] != verdict, values)
-    order = pd.DataFrame({"place": place, "inner": inner}).sort_values(
-        ["place", "inner"], kind="stable"
-    )
-    ranked = frame.loc[order.index]
+    parts = [within[name][frame["verdict"] == name].sort_values(kind="stable") for name in VERDICTS]
+    ranked = frame.loc[np.concatenate([part.index for part in parts])]
     ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
     first = [n for n in FIRST if n in ranked]
     rest = [n for n in ranked if n not in (*first, *MEASURES)]
@@ -142,20 +133,14 @@ def triage(
 def _averaged(records: Records) -> pd.DataFrame:
     """Mean of each measure over runs on the same data."""
     runs = open_records(records)
-    for run in runs[1:]:
-        if run.fingerprint != runs[0].fingerprint:
-            raise InputError(
-                f"'{run.path}' was trained on other data than '{runs[0].path}': give runs on the "
-                "same data"
-            )
+    require_same_data(runs)
     frames = [measures(run) for run in runs]
-    first = frames[0]
     # Never seen in one run says nothing: the mean runs over the runs that saw a sample.
     means = {
         name: pd.concat([frame[name] for frame in frames], axis=1).mean(axis=1)
         for name in (*MEASURES, "times_trained", "visits")
     }
-    return first.assign(**means)
+    return frames[0].assign(**means)
 
 
 def _verdicts(frame: pd.DataFrame, wrong: pd.Series, low: pd.Series) -> pd.Series:
@@ -187,13 +172,7 @@ def _copies(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 
 
 def expectation(quality: pd.DataFrame) -> str:
-    """How many of the suspects to expect to be wrong, in a sentence.
-
-    Parameters
-    ----------
-    quality
-        As from :func:`label_quality` or :func:`threshold_quality`.
-    """
+    """How many of the suspects of :func:`suspects` to expect to be wrong, in a sentence."""
     listed, weak = quality.loc[quality["suspect"], "p_wrong"], quality.attrs.get("weak", "")
     if not len(listed):
         return f"{weak}; so no label is a suspect" if weak else "no label is a suspect"

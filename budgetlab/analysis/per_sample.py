@@ -9,54 +9,35 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.pruning import PruningScores, aum_strata
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import SAMPLE_ARRAYS, Record
 
-HARD = {
-    "times_trained": 0,
-    "last_loss": 1,
-    "mean_loss": 1,
-    "confidence": -1,
-    "variability": 0,
-    "correctness": -1,
-    "forgetting": 1,
-    "aum": -1,
-    "el2n": 1,
-    "el2n_early": 1,
-    "first_learned": 1,
-    "learned_for_good": 1,
-    "grand": 1,
-    "influence": 1,
-    "aum_stratum": 0,
-    "dyn_unc": 0,
-    "dual": 0,
-    "tdds": 0,
+_MEASURES = {
+    "times_trained": (0, "times in a training batch"),
+    "last_loss": (1, "loss at the last visit, nats"),
+    "mean_loss": (1, "mean loss over the visits, nats"),
+    "confidence": (-1, "mean probability of the label"),
+    "variability": (0, "standard deviation of the probability of the label"),
+    "correctness": (-1, "share of visits classified right"),
+    "forgetting": (1, "forgetting events"),
+    "aum": (-1, "area under the margin (mean margin)"),
+    "el2n": (1, "mean length of the error vector"),
+    "el2n_early": (1, "EL2N: mean length of the error vector, early epochs"),
+    "first_learned": (1, "first epoch classified right"),
+    "learned_for_good": (1, "epoch from which it was always classified right"),
+    "grand": (1, "GraNd: norm of the gradient"),
+    "influence": (1, "influence of a sample on its own loss"),
+    "aum_stratum": (0, "CCS: range of AUM, 0 easiest to 49 hardest"),
+    "dyn_unc": (0, "Dyn-Unc: deviation of the probability within ten epochs"),
+    "dual": (0, "DUAL: that deviation times the error, first 30 epochs"),
+    "tdds": (0, "TDDS: unevenness of the changes of the probability, late epochs first"),
 }
+HARD = {name: sign for name, (sign, _) in _MEASURES.items()}
 """Direction of each measure: 1 where a high value is hard, -1 where a low one is,
 0 where it says something else (how often a method chose; how much a model wavers; what a core
 set is chosen by)."""
 
-MEANINGS = {
-    "times_trained": "times in a training batch",
-    "last_loss": "loss at the last visit, nats",
-    "mean_loss": "mean loss over the visits, nats",
-    "confidence": "mean probability of the label",
-    "variability": "standard deviation of the probability of the label",
-    "correctness": "share of visits classified right",
-    "forgetting": "forgetting events",
-    "aum": "area under the margin (mean margin)",
-    "el2n": "mean length of the error vector",
-    "el2n_early": "EL2N: mean length of the error vector, early epochs",
-    "first_learned": "first epoch classified right",
-    "learned_for_good": "epoch from which it was always classified right",
-    "grand": "GraNd: norm of the gradient",
-    "influence": "influence of a sample on its own loss",
-    "aum_stratum": "CCS: range of AUM, 0 easiest to 49 hardest",
-    "dyn_unc": "Dyn-Unc: deviation of the probability within ten epochs",
-    "dual": "DUAL: that deviation times the error, first 30 epochs",
-    "tdds": "TDDS: unevenness of the changes of the probability, late epochs first",
-}
+MEANINGS = {name: meaning for name, (_, meaning) in _MEASURES.items()}
 """What each measure is, as axes say it."""
 
 LEARNING = {
@@ -69,18 +50,21 @@ LEARNING = {
 }
 """How the learning of a sample went. A lapse is a wrong visit right after a right one."""
 
+PRUNING = ("el2n_early", "forgetting", "aum", "dyn_unc", "dual", "tdds")
+"""Measures by which a core set is chosen; with ``measure_agreement``, high is what is kept."""
+
+WINDOW, DUAL_EPOCHS, DECAY = 10, 30, 0.9
+STRATA = 50
+TINY = 1e-8
 BLOCK = 4_000_000  # values of one array held at a time
 
 
-def read_blocks(
+def read_epochs(
     record: Record, names: Sequence[str], epochs: int | None = None
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Read per-sample arrays a few epochs at a time, so that memory stays bounded.
+    """Yield the number of each epoch, from 1, and its per-sample arrays ``[N]``.
 
-    Yields
-    ------
-    first, arrays
-        Epoch number of the first row, from 1; arrays ``[epochs of the block, N]``.
+    A few epochs are read at a time, so that memory stays bounded.
     """
     data = record.samples
     total, size = data.sizes["epoch"], max(data.sizes["sample"], 1)
@@ -91,7 +75,9 @@ def read_blocks(
     step = max(1, BLOCK // size)
     for start in range(0, total, step):
         rows = slice(start, min(start + step, total))
-        yield start + 1, {name: data[name].isel(epoch=rows).to_numpy() for name in names}
+        block = {name: data[name].isel(epoch=rows).to_numpy() for name in names}
+        for row in range(rows.stop - start):
+            yield start + row + 1, {name: values[row] for name, values in block.items()}
 
 
 def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10) -> pd.DataFrame:
@@ -100,7 +86,7 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
     Parameters
     ----------
     record
-        An open record with at least one epoch.
+        An open record with its per-sample history and at least one epoch.
     epochs
         Use only the first so many epochs; all by default.
     el2n_epochs
@@ -110,14 +96,9 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
     -------
     DataFrame
         One row a sample, index ``sample`` from 0. First what is known of the sample
-        (``label`` and metadata), then:
+        (``label`` and metadata), then ``times_trained``; ``visits``, epochs in which it was
+        trained on; and the measures of :data:`MEANINGS`:
 
-        ``times_trained``
-            Times in a training batch.
-        ``visits``
-            Epochs in which it was trained on.
-        ``last_loss``, ``mean_loss``
-            Cross-entropy, nats.
         ``confidence``, ``variability``, ``correctness``
             Mean of ``p_y``, its population standard deviation, share of visits
             classified right (Swayamdipta et al. 2020).
@@ -143,25 +124,14 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
 
         All but the two counts and ``learning`` are NaN for a sample never visited.
         :data:`HARD` says which direction is hard.
-
-    Raises
-    ------
-    InputError
-        If the record holds no per-sample history or no epoch.
     """
     data = record.samples
     if not data.sizes["epoch"]:
         raise InputError(f"'{record.path}' holds no finished epoch: train for longer")
     sums = _Sums(data.sizes["sample"])
-    for first, arrays in read_blocks(record, _Sums.ARRAYS, epochs):
-        for offset in range(len(arrays["correct"])):
-            row = {name: values[offset] for name, values in arrays.items()}
-            sums.add(first + offset, row, early=first + offset <= el2n_epochs)
-    known = {
-        name: data[name].to_numpy()
-        for name in data
-        if data[name].dims == ("sample",) and name not in SAMPLE_ARRAYS
-    }
+    for epoch, row in read_epochs(record, _Sums.ARRAYS, epochs):
+        sums.add(epoch, row, early=epoch <= el2n_epochs)
+    known = {name: data[name].to_numpy() for name in metadata(record)}
     known = {"label": known.pop("label"), **known} if "label" in known else known
     index = pd.RangeIndex(data.sizes["sample"], name="sample")
     frame = pd.DataFrame(known | sums.results(), index=index)
@@ -172,6 +142,122 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
     return frame
 
 
+def metadata(record: Record) -> list[str]:
+    """Names of what is known of each sample beside its history, the label among them."""
+    data = record.samples
+    return [str(n) for n in data if data[n].dims == ("sample",) and n not in SAMPLE_ARRAYS]
+
+
+def aum_strata(aum: np.ndarray, count: int = STRATA) -> np.ndarray:
+    """Ranges of AUM of the same width from which CCS draws evenly (Zheng et al., ICLR 2023).
+
+    ``aum [N]`` is NaN for a sample never visited, and so is its range; the others have 0 for the
+    easiest range to ``count - 1`` for the hardest.
+    """
+    if np.isnan(aum).all():
+        return np.full(len(aum), np.nan)
+    high, width = np.nanmax(aum), max(np.ptp(aum[~np.isnan(aum)]), 1e-300)
+    return np.minimum(np.floor((high - aum) / width * count), count - 1)
+
+
+class _Window:
+    """Sums over the last ``length`` epochs of a value, ``[N]`` each; NaN for no visit."""
+
+    def __init__(self, size: int, length: int):
+        self._rows = np.full((length, size), np.nan, np.float32)
+        self._next = self.epochs = 0
+        self.count, self._sum, self._squares = np.zeros((3, size))
+
+    def add(self, row: np.ndarray) -> bool:
+        """Take in an epoch, and let the oldest go; whether the window is full."""
+        for values, sign in ((self._rows[self._next], -1), (row, 1)):
+            known = ~np.isnan(values)
+            value = np.where(known, values, 0).astype(np.float64)
+            self.count += sign * known
+            self._sum += sign * value
+            self._squares += sign * value**2
+        self._rows[self._next] = row
+        self._next = (self._next + 1) % len(self._rows)
+        self.epochs += 1
+        return self.epochs >= len(self._rows)
+
+    def mean(self) -> np.ndarray:
+        return self._sum / self.count
+
+    def deviation(self) -> np.ndarray:
+        """Sample standard deviation; NaN of fewer than two values."""
+        squares = np.maximum(self._squares - self._sum**2 / self.count, 0)
+        return np.where(self.count > 1, np.sqrt(squares / (self.count - 1)), np.nan)
+
+
+class _Mean:
+    """Mean over windows, NaN left out."""
+
+    def __init__(self, size: int):
+        self._sum, self._count = np.zeros((2, size))
+
+    def add(self, values: np.ndarray) -> None:
+        known = ~np.isnan(values)
+        self._sum += np.where(known, values, 0)
+        self._count += known
+
+    def value(self) -> np.ndarray:
+        return self._sum / self._count
+
+
+class PruningScores:
+    """Dyn-Unc, DUAL and TDDS over windows of ten epochs, fed one epoch of all samples at a time.
+
+    A run of fewer epochs has one window. Memory is that of twenty epochs of one value.
+    :mod:`budgetlab.samplers.core_sets` has the sources.
+    """
+
+    def __init__(self, size: int):
+        self._p_y, self._shift = _Window(size, WINDOW), _Window(size, WINDOW - 1)
+        self._before = np.full(size, np.nan)
+        self._dyn_unc, self._dual = _Mean(size), _Mean(size)
+        self._tdds = np.full(size, np.nan)
+
+    def add(self, p_y: np.ndarray) -> None:
+        """Take in the ``p_y`` ``[N]`` of the visits of one epoch; NaN for none."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self._p_y.add(p_y):
+                self._window_ends()
+            # Of the first epoch there is no step from an earlier one.
+            if self._p_y.epochs > 1 and self._shift.add(self._shifts(p_y)):
+                self._tdds = self._discounted()
+            np.copyto(self._before, p_y, where=~np.isnan(p_y))
+
+    def _window_ends(self) -> None:
+        deviation = self._p_y.deviation()
+        self._dyn_unc.add(deviation)
+        if self._p_y.epochs <= DUAL_EPOCHS:
+            self._dual.add(deviation * (1 - self._p_y.mean()))
+
+    def _shifts(self, p_y: np.ndarray) -> np.ndarray:
+        """Contribution since the visit before, of the label and of all other classes as one."""
+        parts = ((p_y, self._before), (1 - p_y, 1 - self._before))
+        return sum(np.abs(now * np.log((now + TINY) / (then + TINY))) for now, then in parts)
+
+    def _discounted(self) -> np.ndarray:
+        lengths = self._shift.deviation() * np.sqrt(np.maximum(self._shift.count - 1, 0))
+        older = (1 - DECAY) * self._tdds
+        newer = np.where(np.isnan(older), 0, older) + DECAY * lengths
+        return np.where(np.isnan(lengths), older, newer)
+
+    def results(self) -> dict[str, np.ndarray]:
+        """Return the scores, float64 ``[N]``; NaN where there were too few visits."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self._p_y.epochs < WINDOW:
+                self._window_ends()
+                self._tdds = self._discounted()
+            return {
+                "dyn_unc": self._dyn_unc.value(),
+                "dual": self._dual.value(),
+                "tdds": self._tdds,
+            }
+
+
 class _Sums:
     """Running sums over the visits, ``[N]`` each."""
 
@@ -179,31 +265,26 @@ class _Sums:
 
     def __init__(self, size: int):
         self.times_trained = np.zeros(size, np.int64)
-        self.visits = np.zeros(size, np.int32)
-        self.early_visits = np.zeros(size, np.int32)
-        self.right = np.zeros(size, np.int32)
-        self.forgotten = np.zeros(size, np.int32)
+        self.visits, self.early_visits, self.right, self.forgotten = np.zeros((4, size), np.int32)
         self.was_right = np.zeros(size, bool)
         self.last_loss = np.full(size, np.nan, np.float32)
-        self.first_learned = np.full(size, np.inf)
-        self.right_since = np.full(size, np.inf)
+        self.first_learned, self.right_since = np.full((2, size), np.inf)
         self.epoch = 0
-        self.el2n_early = np.zeros(size)
         self.pruning = PruningScores(size)
-        self.loss, self.p_y, self.p_y_squared, self.margin, self.el2n = np.zeros((5, size))
+        self.loss, self.p_y, self.p_y_squared, self.margin = np.zeros((4, size))
+        self.el2n, self.el2n_early = np.zeros((2, size))
 
     def add(self, epoch: int, row: dict[str, np.ndarray], early: bool) -> None:
         """Take in one epoch."""
-        seen = row["correct"] >= 0
-        right = row["correct"] == 1
+        seen, right = row["correct"] >= 0, row["correct"] == 1
         self.times_trained += row["times_trained"]
         self.visits += seen
-        for name in ("loss", "p_y", "margin", "el2n"):
-            total = getattr(self, name)
-            np.add(total, row[name], out=total, where=seen)
+        squares = {"p_y_squared": row["p_y"].astype(np.float64) ** 2}
+        for name, values in (row | squares).items():
+            if name in ("loss", "p_y", "p_y_squared", "margin", "el2n"):
+                total = getattr(self, name)
+                np.add(total, values, out=total, where=seen)
         self.pruning.add(np.where(seen, row["p_y"], np.nan))
-        p_y = row["p_y"].astype(np.float64)
-        np.add(self.p_y_squared, p_y * p_y, out=self.p_y_squared, where=seen)
         if early:
             np.add(self.el2n_early, row["el2n"], out=self.el2n_early, where=seen)
             self.early_visits += seen
@@ -221,8 +302,7 @@ class _Sums:
         with np.errstate(divide="ignore", invalid="ignore"):
             confidence = self.p_y / self.visits
             variance = self.p_y_squared / self.visits - confidence**2
-            never_seen = self.visits == 0
-            never_right = np.where(never_seen, np.nan, np.inf)
+            never_right = np.where(self.visits == 0, np.nan, np.inf)
             return {
                 "times_trained": self.times_trained,
                 "visits": self.visits,
@@ -236,7 +316,7 @@ class _Sums:
                 "el2n": self.el2n / self.visits,
                 "el2n_early": self.el2n_early / self.early_visits,
                 "first_learned": np.where(self.right > 0, self.first_learned, never_right),
-                "learned_for_good": np.where(never_seen, np.nan, self.right_since),
+                "learned_for_good": np.where(self.visits == 0, np.nan, self.right_since),
                 "aum_stratum": aum_strata(self.margin / self.visits),
                 **self.pruning.results(),
                 "learning": self._learning(),
@@ -255,18 +335,7 @@ class _Sums:
 
 
 def hardness(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turn measures so that a high value is always a hard sample.
-
-    Returns
-    -------
-    DataFrame
-        The measures of ``frame`` that say how hard a sample is; low-is-hard ones negated.
-
-    Raises
-    ------
-    InputError
-        If the frame holds no such measure.
-    """
+    """Keep the measures that say how hard a sample is; where low is hard, they are negated."""
     names = [name for name in frame if HARD.get(name)]
     if not names:
         raise InputError(
@@ -279,12 +348,9 @@ def hardness(frame: pd.DataFrame) -> pd.DataFrame:
 def described() -> pd.DataFrame:
     """Every measure with what it is and which values are hard: what ``list measures`` says.
 
-    Returns
-    -------
-    DataFrame
-        ``measure``, ``meaning``, and ``hard``: ``high``, ``low``, or empty where it says
-        something else. GraNd and influence need the model: :func:`budgetlab.analysis.grand` and
-        :func:`budgetlab.estimators.self_influence`.
+    Columns are ``measure``, ``meaning``, and ``hard``: ``high``, ``low``, or empty where it says
+    something else. GraNd and influence need the model: :func:`budgetlab.analysis.grand` and
+    :func:`budgetlab.estimators.self_influence`.
     """
     side = {1: "high", -1: "low", 0: ""}
     return pd.DataFrame(

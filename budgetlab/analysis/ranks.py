@@ -1,16 +1,33 @@
-"""Do two measures, or two runs, agree on which samples are hard?"""
+"""Do measures agree on which samples are hard: with each other, from run to run, with the truth?
 
-from collections.abc import Sequence
+The truth about wrong labels is the tag ``is_noisy`` of a sample: which measure finds them, which
+method picks them, and what they cost. For data without it see
+:func:`budgetlab.analysis.triage`.
+"""
+
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from budgetlab.analysis.conditions import (
+    condition_columns,
+    require_same_data,
+    summaries,
+    usable,
+    varying,
+)
 from budgetlab.analysis.per_sample import HARD, check_measure, hardness, measures
+from budgetlab.analysis.samples import selection
+from budgetlab.analysis.statistics import check_open, mean_interval
 from budgetlab.errors import InputError
-from budgetlab.records import Record
+from budgetlab.records import Record, Records, open_records
+
+LABELS = ("method", "noise_kind", "label_noise", "budget", "seed")
 
 
 def agreement(
@@ -38,8 +55,7 @@ def agreement(
         share the last places evenly) with ``overlap_ci_low`` and ``overlap_ci_high`` (Wilson
         interval, as if the places were independent) and ``overlap_by_chance``.
     """
-    if not 0 < top < 1:
-        raise InputError(f"top {top} is not allowed: give a share in (0, 1)")
+    check_open(top=top, confidence=confidence)
     pairs = pd.concat([a, b], axis=1, keys=["a", "b"], join="inner").dropna().to_numpy(float)
     n = len(pairs)
     if n < 4:
@@ -49,16 +65,10 @@ def agreement(
     low, high = proportion_confint(overlap * size, size, 1 - confidence, method="wilson")
     rho, rho_low, rho_high = _spearman(pairs[:, 0], pairs[:, 1], confidence)
     return {
-        "n": n,
-        "spearman": rho,
-        "spearman_ci_low": rho_low,
-        "spearman_ci_high": rho_high,
-        "top": size,
-        "overlap": overlap,
-        "overlap_ci_low": float(low),
-        "overlap_ci_high": float(high),
-        "overlap_by_chance": size / n,
-    }
+        "n": n, "spearman": rho, "spearman_ci_low": rho_low, "spearman_ci_high": rho_high,
+        "top": size, "overlap": overlap, "overlap_ci_low": float(low),
+        "overlap_ci_high": float(high), "overlap_by_chance": size / n,
+    }  # fmt: skip
 
 
 def top_share(values: np.ndarray, size: int) -> np.ndarray:
@@ -101,12 +111,7 @@ def measure_agreement(
     DataFrame
         One row a pair: ``a``, ``b`` and the values of :func:`agreement`.
     """
-    turned = hardness(frame) if names is None else _turned(frame, names)
-    rows = [
-        {"a": a, "b": b} | agreement(turned[a], turned[b], top=top)
-        for a, b in combinations(turned.columns, 2)
-    ]
-    return pd.DataFrame(rows)
+    return _pairs(hardness(frame) if names is None else _turned(frame, names), top)
 
 
 def run_agreement(
@@ -114,34 +119,264 @@ def run_agreement(
 ) -> pd.DataFrame:
     """Compare one measure between every two runs on the same data.
 
-    Returns
-    -------
-    DataFrame
-        One row a pair: ``a`` and ``b`` (paths) and the values of :func:`agreement`.
-
-    Raises
-    ------
-    InputError
-        If two runs were trained on other data.
+    One row a pair: ``a`` and ``b`` (paths) and the values of :func:`agreement`.
     """
-    first = records[0]
-    for other in records[1:]:
-        if other.fingerprint != first.fingerprint:
-            raise InputError(
-                f"'{other.path}' was trained on other data (fingerprint {other.fingerprint}) than "
-                f"'{first.path}' ({first.fingerprint}): compare runs on the same data"
-            )
-    columns = {
-        str(record.path): _turned(measures(record), [measure])[measure] for record in records
-    }
-    rows = [
+    require_same_data(records)
+    columns = {str(run.path): _turned(measures(run), [measure])[measure] for run in records}
+    return _pairs(columns, top)
+
+
+def _pairs(columns: Mapping[Any, pd.Series] | pd.DataFrame, top: float) -> pd.DataFrame:
+    return pd.DataFrame(
         {"a": a, "b": b} | agreement(columns[a], columns[b], top=top)
         for a, b in combinations(columns, 2)
-    ]
-    return pd.DataFrame(rows)
+    )
 
 
 def _turned(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     for name in names:
         check_measure(frame, name)
     return pd.DataFrame({name: (HARD.get(name) or 1) * frame[name] for name in names})
+
+
+def detection(
+    data: Records | pd.DataFrame, names: Sequence[str] | None = None, *, epochs: int | None = None
+) -> pd.DataFrame:
+    """How well does each measure find the wrong labels?
+
+    Samples are ranked by a measure, hardest first, and the list is compared with the truth.
+
+    Parameters
+    ----------
+    data
+        Records of runs with label noise, or a frame as from
+        :func:`budgetlab.analysis.measures`.
+    names
+        Measures; by default all that say how hard a sample is.
+    epochs
+        Use what was known after so many epochs; all by default.
+
+    Returns
+    -------
+    DataFrame
+        One row a run and measure, best first within a run: the settings ``method``,
+        ``noise_kind``, ``label_noise``, ``budget`` and ``seed`` (records only);
+        ``measure``; ``average_precision`` and ``roc_auc`` (scikit-learn's);
+        ``precision`` and ``recall`` of a list as long as there are wrong labels among
+        the samples that have a value (there the two differ only by what has none; ties
+        at its end share the places); ``n`` samples with a value, ``unknown`` without
+        one (never trained on), ``base`` share of wrong labels among the ``n``, which is
+        the average precision of guessing.
+    """
+    if isinstance(data, pd.DataFrame):
+        return _detect(data, names)
+    parts = []
+    for record in open_records(data):
+        frame = _detect(measures(record, epochs=epochs), names, str(record.path))
+        parts.append(_labelled(frame, record))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _labelled(frame: pd.DataFrame, record: Record) -> pd.DataFrame:
+    """A frame with the settings of its run in front."""
+    named = pd.DataFrame({name: [record.config.get(name)] for name in LABELS})
+    return named.merge(frame, how="cross")
+
+
+def _detect(frame: pd.DataFrame, names: Sequence[str] | None, what: str = "this frame"):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    rows = []
+    for name, (ranks, wrong, unknown) in _ranked(frame, names, what).items():
+        row: dict[str, object] = {"measure": name}
+        count = int(wrong.sum())
+        if 0 < count < len(wrong):
+            found = float((top_share(ranks, count) * wrong).sum())
+            total = int(frame["is_noisy"].sum())
+            row |= {
+                "average_precision": float(average_precision_score(wrong, ranks)),
+                "roc_auc": float(roc_auc_score(wrong, ranks)),
+                "precision": found / count,
+                "recall": found / total,
+            }
+        rows.append(row | {"n": len(wrong), "unknown": unknown, "base": float(wrong.mean())})
+    table = pd.DataFrame(rows)
+    return table.sort_values("average_precision", ascending=False, ignore_index=True)
+
+
+def _ranked(
+    frame: pd.DataFrame, names: Sequence[str] | None, what: str
+) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+    """By measure: ranks ``[n]`` (high is hard), wrong ``[n]``, and how many have no value."""
+    from scipy.stats import rankdata
+
+    if "is_noisy" not in frame:
+        raise InputError(
+            f"{what} does not know which labels are wrong: give a run with label noise, or use "
+            "triage for data of your own"
+        )
+    told = frame["is_noisy"].notna()
+    if not told.any():
+        raise InputError(f"{what} does not know of any label whether it is wrong: give true_label=")
+    frame = frame[told]
+    wrong = frame["is_noisy"].astype(bool).to_numpy()
+    if not wrong.any() or wrong.all():
+        some = "no" if not wrong.any() else "only"
+        raise InputError(f"{what} has {some} wrong labels: give a run with label noise in (0, 1)")
+    turned = hardness(frame)
+    missing = [name for name in names or () if name not in turned]
+    if missing:
+        raise InputError(
+            f"unknown measure of hardness '{missing[0]}': choose from {', '.join(turned)}"
+        )
+    found = {}
+    for name in names or turned.columns:
+        values = turned[name].to_numpy(float)
+        known = ~np.isnan(values)
+        # Ranks, because scikit-learn takes no infinity, which a measure may well be.
+        found[name] = (rankdata(values[known]), wrong[known], int((~known).sum()))
+    return found
+
+
+def detection_curve(
+    data: Record | pd.DataFrame, names: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Precision over recall of each measure as a detector of wrong labels.
+
+    Parameters
+    ----------
+    data
+        A record, or a frame as from :func:`budgetlab.analysis.measures`.
+    names
+        Measures; by default all that say how hard a sample is.
+
+    Returns
+    -------
+    DataFrame
+        ``measure``, ``listed`` (length of the list), ``precision`` and ``recall`` (of the
+        wrong labels among samples with a value), as in scikit-learn's
+        ``precision_recall_curve``; ``attrs`` holds ``base`` and ``average_precision`` by
+        measure.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    frame = measures(data) if isinstance(data, Record) else data
+    parts, areas = [], {}
+    for name, (ranks, wrong, _) in _ranked(frame, names, "this run").items():
+        precision, recall, thresholds = precision_recall_curve(wrong, ranks)
+        listed = len(ranks) - np.searchsorted(np.sort(ranks), thresholds)
+        part = {"measure": name, "listed": listed, "precision": precision[:-1]}
+        # The last point of the curve belongs to an empty list.
+        parts.append(pd.DataFrame(part | {"recall": recall[:-1]}).iloc[::-1])
+        areas[name] = float(average_precision_score(wrong, ranks))
+    curve = pd.concat(parts, ignore_index=True)
+    curve.attrs = {"base": float(frame["is_noisy"].mean()), "average_precision": areas}
+    return curve
+
+
+def detection_over_time(
+    record: Record, names: Sequence[str] | None = None, *, at: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """When can the wrong labels be told? :func:`detection` after each epoch.
+
+    Parameters
+    ----------
+    record, names
+        As for :func:`detection`.
+    at
+        Epochs; by default at most twelve, evenly spaced.
+
+    Returns
+    -------
+    DataFrame
+        The columns of :func:`detection` with ``epoch`` in front.
+    """
+    last = record.samples.sizes["epoch"]
+    if at is None:
+        at = np.unique(np.linspace(1, max(last, 1), 12).round().astype(int)).tolist()
+    parts = []
+    for epoch in at:
+        found = _detect(measures(record, epochs=int(epoch)), names, f"'{record.path}'")
+        parts.append(found.assign(epoch=int(epoch)))
+    frame = pd.concat(parts, ignore_index=True)
+    return frame[["epoch", *(name for name in frame if name != "epoch")]]
+
+
+def noisy_picks(records: Records) -> pd.DataFrame:
+    """Which method picks the wrong labels, and when? Their share of the batches by epoch.
+
+    Columns are ``method``, ``noise_kind``, ``label_noise``, ``budget``, ``seed``, ``epoch``,
+    ``noisy_share`` of the places in batches, ``base`` share of the data, and ``times_base``, the
+    one over the other.
+    """
+    parts = []
+    for record in open_records(records):
+        frame = selection(record)
+        if not frame.attrs.get("noisy_base"):
+            raise InputError(f"'{record.path}' has no wrong labels: give runs with label noise")
+        part = frame[["epoch", "noisy_share"]].assign(base=frame.attrs["noisy_base"])
+        part["times_base"] = part["noisy_share"] / part["base"]
+        parts.append(_labelled(part, record))
+    return pd.concat(parts, ignore_index=True)
+
+
+def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
+    """What do wrong labels cost each method, and how many of them does it learn by heart?
+
+    Parameters
+    ----------
+    records
+        Runs with label noise and, for the cost, runs without that differ in nothing else.
+        Runs that are not finished, and all but the latest of those that repeat each
+        other, are left out with a warning.
+
+    Returns
+    -------
+    DataFrame
+        One row a method, budget, kind and share of noise, and any other setting that
+        differs: ``n`` runs; ``accuracy`` on
+        test data (true labels); ``cost`` in accuracy against the run of the same seed
+        without noise, ``pairs`` of them, and its interval ``cost_ci_low`` to ``cost_ci_high``
+        (Student's t; NaN for fewer than three pairs); ``picked``, the share of wrong labels among
+        all samples trained on over their share of the data; ``learned``, the share of
+        samples with a wrong label that were classified as that label at their last
+        visit. Rows without noise have a cost of 0 and no ``picked``.
+    """
+    runs = open_records(records)
+    frame = summaries(runs).assign(
+        **pd.DataFrame([_picked_and_learned(run) for run in runs]).to_dict("series")
+    )
+    frame = usable(frame, "test_accuracy", ("seed",))
+    frame["noise_kind"] = frame["noise_kind"].where(frame["label_noise"] > 0, "none")
+    noise = ["noise_kind", "label_noise"]
+    # All that makes another run, but the noise and the labels that it changes.
+    same = [name for name in condition_columns(frame) if name not in (*noise, "fingerprint")]
+    text = frame[[*same, "seed"]].astype(str)  # NaN, not recorded, has to match itself
+    frame["partner"] = list(text.itertuples(index=False, name=None))
+    clean = frame[frame["label_noise"] == 0].set_index("partner")["test_accuracy"]
+    shown = [name for name in varying(frame, same) if name not in ("method", "budget")]
+    rows = []
+    for group, part in frame.groupby([*same, *noise], sort=False, dropna=False):
+        own = dict(zip([*same, *noise], group, strict=True))
+        cost = (part["partner"].map(clean) - part["test_accuracy"]).dropna().to_numpy()
+        low, high = mean_interval(cost, confidence)
+        rows.append({name: own[name] for name in ("method", "budget", *noise, *shown)} | {
+            "n": len(part), "accuracy": part["test_accuracy"].mean(),
+            "cost": float(cost.mean()) if len(cost) else np.nan, "pairs": len(cost),
+            "cost_ci_low": low, "cost_ci_high": high,
+            "picked": part["picked"].mean(), "learned": part["learned"].mean(),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _picked_and_learned(record: Record) -> dict[str, float]:
+    data = record.samples
+    wrong = data["is_noisy"].to_numpy() == 1 if "is_noisy" in data else np.zeros(0, bool)
+    if not wrong.any():
+        return {"picked": np.nan, "learned": np.nan}
+    frame = measures(record)
+    share = frame["times_trained"][wrong].sum() / max(frame["times_trained"].sum(), 1)
+    # Right at the last visit: the given label was the most likely one.
+    final = frame["learning"][wrong & (frame["visits"] > 0)]
+    learned = final.isin(["early", "late", "unstable"]).mean()
+    return {"picked": float(share / wrong.mean()), "learned": float(learned)}

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.per_sample import measures, read_blocks
+from budgetlab.analysis.conditions import require_same_data
+from budgetlab.analysis.per_sample import measures, metadata, read_epochs
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import SAMPLE_ARRAYS, Record
 
@@ -52,7 +53,7 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 
 
 def selection(record: Record) -> pd.DataFrame:
-    """Describe, epoch by epoch, whom a run trained on.
+    """Describe, epoch by epoch, what a run trained on.
 
     Returns
     -------
@@ -72,24 +73,19 @@ def selection(record: Record) -> pd.DataFrame:
     total = np.zeros(data.sizes["sample"], np.int64)
     draws = record.probability_kind == "draw"
     rows = []
-    for first, arrays in read_blocks(record, ("times_trained", "probability")):
-        for offset, counts in enumerate(arrays["times_trained"]):
-            total += counts
-            trained = int(counts.sum())
-            q = arrays["probability"][offset] if draws else np.zeros(len(counts))
-            row = {
-                "epoch": first + offset,
-                "trained": trained,
-                "distinct": int((counts > 0).sum()),
-                "coverage": coverage(total),
-                "entropy": entropy(total),
-                "effective_samples": effective_sample_size(total),
-                "gini": gini(total),
-                "q_entropy": entropy(q),
-                "q_effective_samples": effective_sample_size(q),
-            }
-            shares = {name: counts[flag].sum() / max(trained, 1) for name, flag in flags.items()}
-            rows.append(row | {name: float(s) if trained else np.nan for name, s in shares.items()})
+    for epoch, arrays in read_epochs(record, ("times_trained", "probability")):
+        counts = arrays["times_trained"]
+        total += counts
+        trained = int(counts.sum())
+        q = arrays["probability"] if draws else np.zeros(len(counts))
+        shares = {n: counts[flag].sum() / trained if trained else np.nan
+                  for n, flag in flags.items()}  # fmt: skip
+        rows.append({
+            "epoch": epoch, "trained": trained, "distinct": int((counts > 0).sum()),
+            "coverage": coverage(total), "entropy": entropy(total),
+            "effective_samples": effective_sample_size(total), "gini": gini(total),
+            "q_entropy": entropy(q), "q_effective_samples": effective_sample_size(q), **shares,
+        })  # fmt: skip
     frame = pd.DataFrame(rows)
     bases = {name.replace("share", "base"): float(flag.mean()) for name, flag in flags.items()}
     frame.attrs = bases | {"samples": len(total)}
@@ -99,11 +95,8 @@ def selection(record: Record) -> pd.DataFrame:
 def class_share(record: Record) -> pd.DataFrame:
     """Share of each class among the places in batches, by epoch.
 
-    Returns
-    -------
-    DataFrame
-        ``epoch``, ``class`` (its name), ``share`` (0 to 1, summing to 1 in an epoch
-        with training) and ``base`` (its share of the training set).
+    Columns are ``epoch``, ``class`` (its name), ``share`` (0 to 1, summing to 1 in an epoch with
+    training) and ``base`` (its share of the training set).
     """
     data = record.samples
     if "label" not in data:
@@ -114,29 +107,25 @@ def class_share(record: Record) -> pd.DataFrame:
     names = names + [str(number) for number in range(len(names), classes)]
     base = np.bincount(labels, minlength=classes) / max(len(labels), 1)
     parts = []
-    for first, arrays in read_blocks(record, ("times_trained",)):
-        for offset, counts in enumerate(arrays["times_trained"]):
-            picked = np.bincount(labels, weights=counts, minlength=classes)
-            share = picked / counts.sum() if counts.any() else np.full(classes, np.nan)
-            parts.append(pd.DataFrame({"epoch": first + offset, "class": names, "share": share,
-                                       "base": base}))  # fmt: skip
+    for epoch, arrays in read_epochs(record, ("times_trained",)):
+        counts = arrays["times_trained"]
+        picked = np.bincount(labels, weights=counts, minlength=classes)
+        share = picked / counts.sum() if counts.any() else np.full(classes, np.nan)
+        part = {"epoch": epoch, "class": names, "share": share, "base": base}
+        parts.append(pd.DataFrame(part))
     if not parts:
         raise InputError(f"'{record.path}' holds no finished epoch: train for longer")
     return pd.concat(parts, ignore_index=True)
 
 
 def ranked_counts(record: Record) -> pd.DataFrame:
-    """Times each sample was trained on, most trained first.
+    """Times each sample was trained on, most trained first, equal counts in the samples' order.
 
-    Returns
-    -------
-    DataFrame
-        ``rank`` from 1, ``sample`` and ``times_trained``; equal counts in the order of
-        the samples.
+    Columns are ``rank`` from 1, ``sample`` and ``times_trained``.
     """
     total = np.zeros(record.samples.sizes["sample"], np.int64)
-    for _, arrays in read_blocks(record, ("times_trained",)):
-        total += arrays["times_trained"].sum(axis=0, dtype=np.int64)
+    for _, arrays in read_epochs(record, ("times_trained",)):
+        total += arrays["times_trained"]
     order = np.argsort(-total, kind="stable")
     return pd.DataFrame(
         {"rank": np.arange(1, len(order) + 1), "sample": order, "times_trained": total[order]}
@@ -162,15 +151,9 @@ def picks_by(record: Record, column: str = "difficulty", *, groups: int = 10) ->
         One row a group, lowest values first: ``group`` (from 1), ``middle`` (mean of
         the column), ``picked`` (places in batches over those of a uniform draw), ``never``
         (share never trained on, 0 to 1) and ``samples``.
-
-    Raises
-    ------
-    InputError
-        If the record does not know the column, or ``groups`` is out of its range.
     """
     data = record.samples
-    metadata = [str(n) for n in data if data[n].dims == ("sample",) and n not in SAMPLE_ARRAYS]
-    numbers = sorted(name for name in metadata if np.issubdtype(data[name].dtype, np.number))
+    numbers = sorted(n for n in metadata(record) if np.issubdtype(data[n].dtype, np.number))
     if column not in numbers:
         raise unknown("column", column, numbers)
     size = data.sizes["sample"]
@@ -214,12 +197,11 @@ def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -
     if array not in SAMPLE_ARRAYS:
         raise unknown("array", array, SAMPLE_ARRAYS)
     rows = {}
-    for first, arrays in read_blocks(record, (array,)):
-        for offset, values in enumerate(arrays[array]):
-            known = values[~np.isnan(values)].astype(float)
-            if len(known):
-                cut = dict(zip(levels, np.quantile(known, levels), strict=True))
-                rows[first + offset] = cut | {"n": len(known)}
+    for epoch, arrays in read_epochs(record, (array,)):
+        known = arrays[array][~np.isnan(arrays[array])].astype(float)
+        if len(known):
+            cut = dict(zip(levels, np.quantile(known, levels), strict=True))
+            rows[epoch] = cut | {"n": len(known)}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*levels, "n"])
     if array == "probability":
         frame["kind"] = record.probability_kind
@@ -229,10 +211,7 @@ def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -
 def one_epoch(record: Record, epoch: int = -1) -> pd.DataFrame:
     """Every array of one epoch, one row a sample; with ``last_loss`` before this epoch.
 
-    Parameters
-    ----------
-    epoch
-        From 1; negative numbers count from the end.
+    ``epoch`` counts from 1; negative numbers count from the end.
 
     Returns
     -------
@@ -243,14 +222,15 @@ def one_epoch(record: Record, epoch: int = -1) -> pd.DataFrame:
         ``draw`` or ``keep``; and ``epoch``, its number.
     """
     data = record.samples
-    number = _epoch_number(record, epoch)
-    arrays = data[list(SAMPLE_ARRAYS)].isel(epoch=number - 1)
+    count = data.sizes["epoch"]
+    number = count + 1 + epoch if epoch < 0 else epoch
+    if not 1 <= number <= count:
+        raise InputError(f"epoch {epoch} does not exist in '{record.path}': it has 1 to {count}")
     last = np.full(data.sizes["sample"], np.nan)
-    if number > 1:
-        for _, block in read_blocks(record, ("loss",), number - 1):
-            for values in block["loss"]:
-                np.copyto(last, values, where=~np.isnan(values))
-    columns: dict[str, Any] = {name: arrays[name].to_numpy() for name in SAMPLE_ARRAYS}
+    for earlier, arrays in read_epochs(record, ("loss",), number):
+        if earlier < number:
+            np.copyto(last, arrays["loss"], where=~np.isnan(arrays["loss"]))
+    columns: dict[str, Any] = {n: data[n].isel(epoch=number - 1).to_numpy() for n in SAMPLE_ARRAYS}
     columns |= {"last_loss": last, "kind": record.probability_kind, "epoch": number}
     return pd.DataFrame(columns).rename_axis("sample")
 
@@ -258,11 +238,8 @@ def one_epoch(record: Record, epoch: int = -1) -> pd.DataFrame:
 def sample_life(record: Record, sample: int) -> pd.DataFrame:
     """Everything recorded of one sample, one row an epoch.
 
-    Returns
-    -------
-    DataFrame
-        ``epoch`` and :data:`budgetlab.records.SAMPLE_ARRAYS`; NaN (``correct`` -1)
-        in epochs without a visit.
+    Columns are ``epoch`` and :data:`budgetlab.records.SAMPLE_ARRAYS`; NaN (``correct`` -1) where
+    it was not visited.
     """
     data = record.samples
     size = data.sizes["sample"]
@@ -294,15 +271,15 @@ def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.Data
         One row a bin with visits: ``p_y`` (their mean), ``right``, ``visits``.
     """
     sums = np.zeros((3, bins))
-    for first, arrays in read_blocks(record, ("p_y", "correct")):
-        skip = max(0, first_epoch - first)
-        p_y, correct = arrays["p_y"][skip:], arrays["correct"][skip:]
-        seen = correct >= 0
-        place = np.minimum((p_y[seen] * bins).astype(int), bins - 1)
-        for row, weights in enumerate((p_y[seen], correct[seen], np.ones(seen.sum()))):
+    for epoch, arrays in read_epochs(record, ("p_y", "correct")):
+        if epoch < first_epoch:
+            continue
+        seen = arrays["correct"] >= 0
+        p_y, right = arrays["p_y"][seen], arrays["correct"][seen]
+        place = np.minimum((p_y * bins).astype(int), bins - 1)
+        for row, weights in enumerate((p_y, right, np.ones(len(p_y)))):
             sums[row] += np.bincount(place, weights, minlength=bins)
-    filled = sums[2] > 0
-    p_y, right, visits = sums[:, filled]
+    p_y, right, visits = sums[:, sums[2] > 0]
     return pd.DataFrame(
         {"p_y": p_y / visits, "right": right / visits, "visits": visits.astype(int)}
     )
@@ -328,17 +305,8 @@ def credit_by_reference(record: Record, reference: Record, bins: int = 10) -> pd
     DataFrame
         One row a group: ``reference`` and ``credited`` (means of the mean ``p_y`` of its
         samples) and ``samples``. ``attrs["spearman"]`` is the rank correlation over samples.
-
-    Raises
-    ------
-    InputError
-        If the two were trained on other data.
     """
-    if record.fingerprint != reference.fingerprint:
-        raise InputError(
-            f"'{record.path}' and '{reference.path}' were trained on other data: give a "
-            "reference on the same data"
-        )
+    require_same_data([record, reference])
     known = pd.DataFrame(
         {"reference": measures(reference)["confidence"], "credited": measures(record)["confidence"]}
     ).dropna()
@@ -349,11 +317,3 @@ def credit_by_reference(record: Record, reference: Record, bins: int = 10) -> pd
     frame = groups.mean().assign(samples=groups.size()).reset_index(drop=True)
     frame.attrs = {"spearman": float(known.rank().corr().iloc[0, 1])}
     return frame
-
-
-def _epoch_number(record: Record, epoch: int) -> int:
-    count = record.samples.sizes["epoch"]
-    number = count + 1 + epoch if epoch < 0 else epoch
-    if not 1 <= number <= count:
-        raise InputError(f"epoch {epoch} does not exist in '{record.path}': it has 1 to {count}")
-    return number

@@ -1,8 +1,8 @@
 """Paired differences, what may be claimed of them, and how many seeds a claim needs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import isnan, sqrt
+from dataclasses import dataclass, replace
+from math import isnan, nan, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,15 +37,15 @@ class Paired:
     """
 
     pairs: int = 0
-    difference: float = float("nan")
-    lowest: float = float("nan")
-    highest: float = float("nan")
+    difference: float = nan
+    lowest: float = nan
+    highest: float = nan
     above: int = 0
-    spread: float = float("nan")
-    ci_low: float = float("nan")
-    ci_high: float = float("nan")
-    p: float = float("nan")
-    p_equivalent: float = float("nan")
+    spread: float = nan
+    ci_low: float = nan
+    ci_high: float = nan
+    p: float = nan
+    p_equivalent: float = nan
 
 
 def paired_difference(
@@ -82,38 +82,38 @@ def paired_difference(
     # Differences that are equal but for rounding count as equal.
     if n == 1 or np.ptp(d) <= 1e-12 * max(1.0, float(np.abs(d).max())):
         return seen
-    spread = float(d.std(ddof=1))
+    seen = replace(seen, spread=float(d.std(ddof=1)))
     if n < FEWEST:
-        return Paired(**(vars(seen) | {"spread": spread}))
-    error = spread / sqrt(n)
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * error
-    tested = {
-        "spread": spread,
-        "ci_low": mean - half,
-        "ci_high": mean + half,
-        "p": float(2 * stats.t.sf(abs(mean) / error, n - 1)),
-    }
-    if margin is not None:
-        tested["p_equivalent"] = float(stats.t.sf((margin - abs(mean)) / error, n - 1))
-    return Paired(**(vars(seen) | tested))
+        return seen
+    low, high = mean_interval(d, confidence)
+    error = seen.spread / sqrt(n)
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    equal = nan if margin is None else float(stats.t.sf((margin - abs(mean)) / error, n - 1))
+    return replace(seen, ci_low=low, ci_high=high, p=p, p_equivalent=equal)
 
 
-def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of a mean; NaN with fewer than three values.
+def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[Any, Any]:
+    """Student's t interval, at ``confidence`` in (0, 1), of the mean of ``values``.
 
-    Parameters
-    ----------
-    values
-        Float ``[n]``.
-    confidence
-        In (0, 1).
+    Values ``[n]`` have one, ``[n, ...]`` one for each column; NaN with fewer than three values.
     """
     values = np.asarray(values, float)
-    if len(values) < FEWEST:
-        return float("nan"), float("nan")
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * error
-    return float(values.mean() - half), float(values.mean() + half)
+    n = len(values)
+    mean = values.mean(0) if n else np.nan
+    if n < FEWEST:
+        low = high = np.full_like(mean, np.nan)
+    else:
+        error = values.std(0, ddof=1) / sqrt(n)
+        half = stats.t.ppf((1 + confidence) / 2, n - 1) * error
+        low, high = mean - half, mean + half
+    return (float(low), float(high)) if values.ndim == 1 else (low, high)
+
+
+def check_open(**shares: float) -> None:
+    """Refuse what does not lie in (0, 1)."""
+    for name, value in shares.items():
+        if not 0 < value < 1:
+            raise InputError(f"{name} {value} is not allowed: give a number in (0, 1)")
 
 
 def holm(p: pd.Series) -> pd.Series:
@@ -168,20 +168,13 @@ def seeds_needed(
         power it gives. ``seeds`` is 10,000 with the lower power that they give where even
         so many are too few.
 
-    Raises
-    ------
-    InputError
-        If a value is out of its range, or ``difference`` is 0 without a margin.
-
     Examples
     --------
     >>> import budgetlab as bl
     >>> bl.analysis.seeds_needed(0.01, 0.008).seeds
     8
     """
-    for name, value in (("power", power), ("alpha", alpha)):
-        if not 0 < value < 1:
-            raise InputError(f"{name} {value} is not allowed: give a number in (0, 1)")
+    check_open(power=power, alpha=alpha)
     if not spread > 0 or not np.isfinite(spread):
         raise InputError(f"spread {spread} is not allowed: give a standard deviation above 0")
     if margin is None and (difference == 0 or not np.isfinite(difference)):
@@ -223,15 +216,10 @@ def _power(n: int, effect: float, alpha: float, margin: float | None) -> float:
 def verdict(row: Mapping[str, Any], metric: str = "test_accuracy", alpha: float = 0.05) -> str:
     """Say in one word what a comparison shows: one of :data:`COMPARISON_VERDICTS`.
 
-    Parameters
-    ----------
-    row
-        ``pairs``, ``difference``, ``p_corrected`` and ``p_equivalent``.
-    metric
-        What was compared. More accuracy is better, less of anything else.
-    alpha
-        Level of the test of a difference and of each of the two one-sided tests. A
-        difference that is claimed and lies within the margin is called by its direction.
+    ``row`` has ``pairs``, ``difference``, ``p_corrected`` and ``p_equivalent``. More accuracy is
+    better, less of any other metric. ``alpha`` is the level of the test of a difference and of each
+    of the two one-sided tests. A difference that is claimed and lies within the margin is called by
+    its direction.
     """
     if not row["pairs"]:
         return ""
@@ -246,13 +234,12 @@ def settled_by(
     """Pairs that might settle what is undecided, if difference and spread are as seen; or NaN."""
     difference, spread = row["difference"], row["pair_spread"]
     if row["verdict"] != "undecided" or not spread > 0:
-        return float("nan")
-    ways = []
-    if difference:
-        ways.append(seeds_needed(difference, spread, power=power, alpha=alpha))
-    if margin is not None and abs(difference) < margin:
-        ways.append(seeds_needed(difference, spread, power=power, alpha=alpha, margin=margin))
-    return float(min(way.seeds for way in ways if way.seeds) if ways else float("nan"))
+        return nan
+    asked = ([None] if difference else []) + (
+        [margin] if margin is not None and abs(difference) < margin else []
+    )
+    ways = [seeds_needed(difference, spread, power=power, alpha=alpha, margin=m) for m in asked]
+    return float(min((way.seeds for way in ways), default=nan))
 
 
 def amount(value: float, metric: str, sign: bool = True) -> str:
@@ -272,21 +259,8 @@ def sentence(
 ) -> str:
     """Say what one row of :func:`budgetlab.analysis.compare` shows.
 
-    Parameters
-    ----------
-    row
-        ``method``, ``baseline``, ``verdict``, ``pairs``, ``dropped``, ``difference``,
-        ``lowest``, ``highest``, ``above``, ``ci_low``, ``ci_high``, ``p``,
-        ``p_corrected``, ``p_equivalent``, ``seeds_to_settle``, ``spread`` and
-        ``baseline_spread``.
-    metric
-        What was compared. More accuracy is better, less of anything else.
-    confidence
-        Of the interval; the tests are at ``1 - confidence``.
-    margin
-        Within which a difference counts as equivalent.
-    shown
-        Settings that tell the condition from others.
+    ``row`` also has ``above``, ``pair_spread`` and ``baseline_spread``, ``shown`` are the settings
+    that tell the condition from others, and the rest is as for that function.
     """
     ours, baseline, pairs = row["method"], row["baseline"], row["pairs"]
     where = f" ({label(row, shown)})" if shown else ""

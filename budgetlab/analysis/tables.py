@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from budgetlab.analysis.conditions import condition_columns, require
-from budgetlab.analysis.frames import COSTS
+from budgetlab.analysis.conditions import COSTS, condition_columns, require
 from budgetlab.analysis.statistics import amount
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import write_atomically
@@ -75,15 +74,9 @@ def readable(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.DataF
 
     A frame from :func:`budgetlab.analysis.compare` or
     :func:`budgetlab.analysis.results` becomes the table that a paper shows: accuracies
-    and differences in percentage points, budgets in percent, costs as means.
-
-    Parameters
-    ----------
-    frame
-        Any frame.
-    keys
-        Columns that make a condition; by default those that the table knows, or the
-        settings of a run that it holds.
+    and differences in percentage points, budgets in percent, costs as means. ``keys`` are the
+    columns that make a condition; by default those that the table knows, or the settings of a run
+    that it holds.
     """
     if not {"n", "mean", "spread"} <= set(frame):
         return pd.DataFrame(frame).map(_cell)
@@ -187,13 +180,7 @@ def latex(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
 
 
 def export(frame: pd.DataFrame, path: Path | str) -> Path:
-    """Write a frame to a file: ``.csv`` as it is, ``.md`` and ``.tex`` to be read.
-
-    Raises
-    ------
-    InputError
-        If the ending is another one, or the file cannot be written.
-    """
+    """Write a frame to a file: ``.csv`` as it is, ``.md`` and ``.tex`` to be read."""
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise unknown("ending of a table file", path.suffix, SUFFIXES)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis.per_sample import measures
+from budgetlab.analysis.samples import entropy
 from budgetlab.errors import InputError
 from budgetlab.records import Record
 
@@ -44,27 +45,18 @@ VARIANCE = (
 
 @dataclass(frozen=True)
 class Forecast:
-    """What :func:`will_it_pay` says.
-
-    Attributes
-    ----------
-    chances
-        By method, the chance that it gains, 0 to 1; empty where nothing predicts it.
-    risks
-        By method, the chance that it loses, 0 to 1; empty where nothing predicts it.
-    features
-        What the run showed: one number for each of :data:`FEATURES`.
-    outside
-        Features that lie outside of what the model was fitted on.
-    sentences
-        One for each method, with how often such a sentence was right.
-    """
+    """What :func:`will_it_pay` says."""
 
     chances: dict[str, float]
+    """By method, the chance that it gains, 0 to 1; empty where nothing predicts it."""
     risks: dict[str, float]
+    """By method, the chance that it loses, 0 to 1; empty where nothing predicts it."""
     features: dict[str, float]
+    """What the run showed: one number for each of :data:`FEATURES`."""
     outside: list[str] = field(default_factory=list)
+    """Features that lie outside of what the model was fitted on."""
     sentences: list[str] = field(default_factory=list)
+    """One for each method, with how often such a sentence was right."""
 
     def __str__(self) -> str:
         return "\n".join(self.sentences)
@@ -76,15 +68,12 @@ class Forecast:
 
 
 def importance_map() -> pd.DataFrame:
-    """Open the importance map that ships with the kit.
+    """Open the importance map that ships with the kit, one row a method and cell.
 
-    Returns
-    -------
-    DataFrame
-        One row a method and cell: ``dataset``, ``redundancy``, ``imbalance``, ``label_noise``,
-        ``method``, ``n`` (paired seeds), ``baseline_mean``, ``difference``, ``ci_low``,
-        ``ci_high`` (shares of 1), ``p_corrected`` and ``verdict``, as
-        ``python -m experiments.pages`` wrote it; docs/map.md says what was compared.
+    Columns are ``dataset``, ``redundancy``, ``imbalance``, ``label_noise``, ``method``, ``n``
+    (paired seeds), ``baseline_mean``, ``difference``, ``ci_low``, ``ci_high`` (shares of 1),
+    ``p_corrected`` and ``verdict``, as ``python -m experiments.pages`` wrote it; docs/map.md says
+    what was compared.
     """
     stored = resources.files("budgetlab.analysis").joinpath("importance_map.csv")
     with stored.open(encoding="utf-8") as file:
@@ -111,12 +100,6 @@ def pay_features(record: Record, *, copies: np.ndarray | None = None) -> dict[st
     -------
     dict of str to float
         One finite number for each of :data:`FEATURES`.
-
-    Raises
-    ------
-    InputError
-        If the run did not draw uniformly, has no history or has too few visits, or
-        ``copies`` has another length.
     """
     method = record.config.get("method")
     if method not in UNIFORM:
@@ -143,7 +126,7 @@ def pay_features(record: Record, *, copies: np.ndarray | None = None) -> dict[st
         "forgetting": float(events.sum() / seen["visits"].sum()),
         "negative_margin": float((seen["aum"] < 0).mean()),
         "copies": _share_of_copies(frame, copies),
-        "class_evenness": _evenness(frame["label"].to_numpy()),
+        "class_evenness": _evenness(frame["label"]),
     }
 
 
@@ -161,11 +144,9 @@ def _share_of_copies(frame: Any, copies: np.ndarray | None) -> float:
     return float(((first >= 0) & (first != own)).mean())
 
 
-def _evenness(labels: np.ndarray) -> float:
-    shares = np.unique(labels, return_counts=True)[1] / len(labels)
-    if len(shares) < 2:
-        return 1.0
-    return float(-(shares * np.log(shares)).sum() / np.log(len(shares)))
+def _evenness(labels: pd.Series) -> float:
+    counts = labels.value_counts()
+    return entropy(counts) / float(np.log(len(counts))) if len(counts) > 1 else 1.0
 
 
 def will_it_pay(

@@ -9,7 +9,6 @@ import pandas as pd
 
 from budgetlab.analysis import AXES, epochs
 from budgetlab.analysis.conditions import condition_columns, method_order, require
-from budgetlab.analysis.frames import Records
 from budgetlab.errors import InputError, unknown
 from budgetlab.explore.chart import (
     Explorable,
@@ -22,6 +21,7 @@ from budgetlab.explore.chart import (
 )
 from budgetlab.plots import style
 from budgetlab.plots.maps import crossed
+from budgetlab.records import Records
 
 __all__ = ["crossing", "importance_map", "learning"]
 
