@@ -1,12 +1,13 @@
 """Every method in a run: what it costs, that it can be resumed, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from budgetlab import analysis, samplers
 from budgetlab.budget import Costs, Ledger
-from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 from budgetlab.training import Run
 
@@ -57,6 +58,22 @@ def test_the_limit_is_reached_and_never_overstepped(method, unit, go):
     largest = {"iterations": 1, "samples": batch + looks,
                "flops": batch * costs.forward_backward + looks * costs.forward}  # fmt: skip
     assert spent > limit - largest[unit] - 1e-9
+
+
+def test_at_equal_iterations_looking_comes_on_top_and_at_equal_flops_it_costs_steps(go):
+    for unit in ("iterations", "flops"):
+        settings = {"epochs": 12, "budget": 0.25, "limit": 256, "budget_unit": unit}
+        selective = go(method="selective-backprop", **settings).ledger
+        uniform = go(method="unif-SGD", **settings).ledger
+        assert selective.looked_samples > selective.trained_samples
+        costs = selective.costs
+        assert selective.flops == (selective.looked_samples * costs.forward
+            + selective.trained_samples * costs.forward_backward)  # fmt: skip
+        if unit == "iterations":
+            assert selective.steps == uniform.steps
+            assert selective.flops > 1.5 * uniform.flops
+        else:
+            assert selective.steps < uniform.steps
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -217,8 +234,6 @@ def test_error_norms_count_all_labels_of_a_mixed_image(config):
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_in_a_sentence(settings, message, go, config):
-    from pathlib import Path
-
     with pytest.raises(InputError) as error:
         go.build(**settings)
     assert message in str(error.value)
@@ -242,10 +257,3 @@ def test_a_budget_spent_before_the_first_step_is_said(go):
         for _ in run:
             pass
     assert run.record.status == "failed"
-
-
-def test_every_option_is_in_the_config_and_every_method_in_the_list():
-    described = samplers.describe()
-    assert list(described) == METHODS
-    assert all(line and "\n" not in line and len(line) < 100 for line in described.values())
-    assert RunConfig().weights == "none"

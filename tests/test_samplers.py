@@ -1,114 +1,93 @@
-"""Whom the methods draw: how many, how often, and why."""
+"""What every sampler keeps to, draws by a score, their weights, and methods of your own."""
 
 import functools
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from fake_samplers import Eye, drawn, epoch, generator, lost, make, no_look, proxy, seen, visit
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from torch import Tensor
 
 import budgetlab as bl
 from budgetlab import samplers
-from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
-from budgetlab.history import Credit, History, Measures, measure
+from budgetlab.history import History, Trajectory
 from budgetlab.samplers import (
     Batch,
-    SamplerContext,
     draw_without_replacement,
+    inclusion_probability,
     replace_unseen,
+    simulated_inclusion,
     smooth,
+    unbiased_weights,
 )
+from budgetlab.samplers.scores import even_counts, proportional_counts
 
-DRAW_AHEAD = ("unif-SGD", "p-SGD", "c-SGD", "rs2")
-
-
-def make(method: str, size: int = 40, seed: int = 0, **settings: object) -> samplers.Sampler:
-    config = RunConfig(method=method, **{"batch_size": 2, "budget": 0.5} | settings)
-    generator = torch.Generator().manual_seed(seed)
-    return samplers.build(method, SamplerContext(size, config, generator, torch.device("cpu")))
+AHEAD = ("unif-SGD", "p-SGD", "c-SGD", "rs2")
+FAR = torch.linspace(0.02, 3, 200)
 
 
-def seen_with(p_y: list[float], unseen: tuple[int, ...] = ()) -> History:
-    """A history in which every sample was seen once, with this probability of its label."""
-    history = History(len(p_y))
-    history.start_epoch(1)
-    indices = torch.tensor([i for i in range(len(p_y)) if i not in unseen])
-    p = torch.tensor(p_y)[indices]
-    credit = Credit(torch.arange(len(indices)), indices, torch.ones(len(indices)))
-    history.update(credit, Measures(-p.log(), p, (p > 0.5).float(), p, 1 - p))
-    return history
+def skewed(size: int, seed: int = 0) -> torch.Tensor:
+    """Probabilities of the kit, the largest about five times the smallest."""
+    return smooth(torch.rand(size, generator=generator(seed)) ** 3)
 
 
-def no_look(indices: Tensor):
-    raise AssertionError("a method that draws ahead must not look")
+# Every method
 
 
-def draw(sampler: samplers.Sampler, history: History, epoch: int = 2) -> Tensor:
-    batches = [batch.indices for batch in sampler.batches(epoch, history, no_look)]
-    return torch.cat(batches) if batches else torch.empty(0, dtype=torch.int64)
+@pytest.mark.parametrize("method", samplers.names())
+def test_batches_are_full_of_samples_that_exist_and_depend_on_the_seed_alone(method):
+    history, before, found = Trajectory(200), torch.get_rng_state(), []
+    for shift in (0, 1, 2):
+        visit(history, torch.arange(200), (-FAR - shift / 5).exp())
+    for seed in (1, 1, 2):
+        sampler = make(method, seed=seed, val=20, train_proxy=proxy(history, FAR * 0))
+        if method == "grad-norm":
+            sampler.average_gain = 50.0
+        batches = epoch(sampler, history, look=Eye(FAR))
+        assert {(len(b.indices), b.indices.dtype) for b in batches} == {(10, torch.int64)}
+        assert set(drawn(batches).tolist()) <= set(range(200))
+        found.append(drawn(batches).tolist())
+    assert found[0] == found[1] != found[2]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-# How many
-
-
-@pytest.mark.parametrize("method", DRAW_AHEAD)
-@pytest.mark.parametrize(
-    ("size", "budget", "drawn"), [(50_000, 0.29, 14_500), (1000, 0.57, 570), (40, 1.0, 40)]
-)
-def test_exactly_the_budget_is_drawn(method, size, budget, drawn):
-    sampler = make(method, size, budget=budget, batch_size=10)
-    indices = draw(sampler, seen_with(np.linspace(0.1, 0.9, size).tolist()))
-    assert len(indices) == len(indices.unique()) == drawn
-    assert indices.dtype == torch.int64
-
-
-@pytest.mark.parametrize("method", ["SGD", *DRAW_AHEAD])
-@given(
-    size=st.integers(8, 60), batch=st.integers(1, 8), budget=st.floats(0.05, 1), seed=st.integers(0)
-)
-def test_every_batch_is_full_and_no_sample_comes_twice(method, size, batch, budget, seed):
+@pytest.mark.parametrize("method", ["SGD", *AHEAD])
+@given(size=st.integers(8, 60), batch=st.integers(1, 8), budget=st.floats(0.05, 1))
+def test_a_draw_has_the_budget_and_no_sample_twice(method, size, batch, budget):
     wanted = int(round(size * (1.0 if method == "SGD" else budget), 6))
     if wanted < batch:
         with pytest.raises(InputError, match="less than one batch"):
             make(method, size, batch_size=batch, budget=budget)
         return
-    sampler = make(method, size, seed % 2**31, batch_size=batch, budget=budget)
-    batches = list(sampler.batches(1, History(size), no_look))
+    batches = epoch(make(method, size, batch_size=batch, budget=budget), number=1)
     assert [len(one.indices) for one in batches] == [batch] * (wanted // batch)
-    indices = torch.cat([one.indices for one in batches])
-    assert 0 <= indices.min() <= indices.max() < size
-    if method != "rs2":
-        assert len(indices.unique()) == len(indices)
+    assert method == "rs2" or len(drawn(batches).unique()) == len(drawn(batches))
     assert all(one.weights is None and one.augmented is None for one in batches)
 
 
-@pytest.mark.parametrize("method", ["SGD", *DRAW_AHEAD])
-def test_at_the_full_budget_everybody_is_drawn_once(method):
-    history = seen_with(np.linspace(0.05, 0.95, 40).tolist())
-    for epoch in (1, 2, 3):
-        assert draw(make(method, budget=1.0), history, epoch).sort().values.tolist() == list(
-            range(40)
-        )
+@pytest.mark.parametrize("method", AHEAD)
+@pytest.mark.parametrize(
+    ("size", "budget", "wanted"), [(50_000, 0.29, 14_500), (1000, 0.57, 570), (40, 1.0, 40)]
+)
+def test_rounding_takes_no_sample_from_the_budget(method, size, budget, wanted):
+    history = seen(torch.linspace(0.1, 0.9, size))
+    assert len(drawn(epoch(make(method, size, budget=budget), history)).unique()) == wanted
 
 
-@pytest.mark.parametrize("method", ["SGD", *DRAW_AHEAD])
-def test_draws_depend_on_the_seed_alone(method):
-    history = seen_with(np.linspace(0.05, 0.95, 40).tolist())
-    before = torch.get_rng_state()
-    draws = [draw(make(method, seed=seed), history).tolist() for seed in (5, 5, 6)]
-    assert draws[0] == draws[1] != draws[2]
-    assert torch.equal(torch.get_rng_state(), before)
+@pytest.mark.parametrize("shape", [(3,), (4, 1), ()])
+def test_a_batch_is_a_list_of_samples_with_a_weight_each(shape):
+    with pytest.raises(InputError, match=r"weights of shape .* do not fit 4 indices"):
+        Batch(torch.arange(4), torch.ones(shape))
+    for indices in (torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2)):
+        with pytest.raises(InputError, match="indices are int64 of one dimension"):
+            Batch(indices)
 
 
 # From scores to probabilities
-
-
-def test_scores_of_zero_give_the_uniform_distribution():
-    assert smooth(torch.zeros(5)).tolist() == [0.2] * 5
 
 
 @pytest.mark.parametrize(
@@ -117,305 +96,406 @@ def test_scores_of_zero_give_the_uniform_distribution():
      ("c-SGD", [0.09, 0.25, 0.16, 0.09])],
 )  # fmt: skip
 def test_scores_of_the_paper_by_hand(method, scores):
-    history = seen_with([0.1, 0.5, 0.8, 0.9])
-    sampler = make(method, 4)
-    assert sampler.score(history).tolist() == pytest.approx(scores)
+    sampler = make(method, 4, batch_size=2)
+    assert sampler.score(seen([0.1, 0.5, 0.8, 0.9])).tolist() == pytest.approx(scores)
     expected = [(s + np.mean(scores)) / (2 * np.sum(scores)) for s in scores]
-    assert sampler.probabilities(history).tolist() == pytest.approx(expected)
+    found = sampler.probabilities(seen([0.1, 0.5, 0.8, 0.9]))
+    assert found.tolist() == pytest.approx(expected)
+    assert sampler.probabilities(History(4)).tolist() == pytest.approx([1 / 4] * 4)
 
 
 @pytest.mark.parametrize(("method", "scores"), [("p-SGD", [0.8, 0.1]), ("c-SGD", [0.16, 0.09])])
 def test_without_averaging_the_last_visit_is_the_score(method, scores):
-    history = seen_with([0.6, 0.1])
-    credit = Credit(torch.arange(2), torch.arange(2), torch.ones(2))
-    history.update(
-        credit, measure(torch.tensor([[0.2, 0.8], [0.9, 0.1]]).log(), torch.tensor([0, 0]))
-    )
-    lifetime = make(method, 2, budget=1).score(history)
-    last = make(method, 2, budget=1, averaging="last").score(history)
+    history = seen([0.6, 0.1])
+    visit(history, torch.arange(2), torch.tensor([0.2, 0.9]))
+    options = {"size": 2, "batch_size": 1, "budget": 1}
+    last = make(method, averaging="last", **options).score(history)
     assert last.tolist() == pytest.approx(scores)
-    error = torch.tensor([(0.4 + 0.8) / 2, (0.9 + 0.1) / 2])
+    error = torch.tensor([0.6, 0.5])
     wanted = error if method == "p-SGD" else error * (1 - error)
-    assert lifetime.tolist() == pytest.approx(wanted.tolist())
+    assert make(method, **options).score(history).tolist() == pytest.approx(wanted.tolist())
 
 
-@pytest.mark.parametrize("method", ["unif-SGD", "p-SGD", "c-SGD"])
-def test_the_first_epoch_is_uniform(method):
-    assert make(method, 8).probabilities(History(8)).tolist() == pytest.approx([1 / 8] * 8)
-
-
-# Those never seen
+def test_the_loss_draws_by_the_last_one():
+    history = lost(torch.tensor([0.5, 1.0, 1.5, 3.0]))
+    sampler = make("loss", 4, batch_size=1, smoothing=0)
+    assert sampler.probabilities(history).tolist() == pytest.approx([1 / 12, 1 / 6, 1 / 4, 1 / 2])
+    visit(history, torch.tensor([3]), torch.full((4,), 0.9))
+    assert sampler.probabilities(history).argmin() == 3
 
 
 @pytest.mark.parametrize("method", ["p-SGD", "c-SGD"])
 def test_a_sample_never_seen_takes_the_highest_score(method):
     # m is 0.95, 0.5, -, 0.1, -: the highest m (0.95) is not the highest m (1 - m) (0.25).
-    history = seen_with([0.05, 0.5, 0.7, 0.9, 0.3], unseen=(2, 4))
-    q = make(method, 5).probabilities(history)
-    highest = 0 if method == "p-SGD" else 1
-    assert q[2].item() == q[4].item() == q[highest].item() == q.max().item()
+    history = seen([0.05, 0.5, 0.7, 0.9, 0.3], unseen=(2, 4))
+    q = make(method, 5, batch_size=2).probabilities(history)
+    assert q[2] == q[4] == q[0 if method == "p-SGD" else 1] == q.max()
 
 
-def test_the_published_rule_starves_the_unseen():
-    history = seen_with([0.05, 0.5, 0.7, 0.9, 0.3], unseen=(2, 4))
-    q = make("c-SGD", 5, fidelity="published").probabilities(history)
+def test_the_published_rule_starves_the_unseen_and_changes_nothing_else():
+    published = make("c-SGD", 5, batch_size=2, fidelity="published")
+    q = published.probabilities(seen([0.05, 0.5, 0.7, 0.9, 0.3], unseen=(2, 4)))
     # Their m becomes 0.95, so their score 0.0475: the lowest of all.
     scores = np.array([0.0475, 0.25, 0.0475, 0.09, 0.0475])
     assert q.tolist() == pytest.approx(((scores + scores.mean()) / (2 * scores.sum())).tolist())
-    assert q[2].item() == pytest.approx(q.min().item())
-
-
-def test_the_published_rule_changes_nothing_once_all_are_seen():
-    history = seen_with([0.05, 0.5, 0.7, 0.9, 0.3])
-    ours, published = (make("c-SGD", 5, fidelity=f).probabilities(history)
-                       for f in ("default", "published"))  # fmt: skip
-    assert torch.equal(ours, published)
+    everything = seen([0.05, 0.5, 0.7, 0.9, 0.3])
+    ours = make("c-SGD", 5, batch_size=2).probabilities(everything)
+    assert torch.equal(ours, published.probabilities(everything))
 
 
 def test_replacing_the_unseen_by_hand():
-    seen = torch.tensor([True, False, True])
-    scores = torch.tensor([0.2, torch.nan, 0.7])
-    assert replace_unseen(scores, seen).tolist() == pytest.approx([0.2, 0.7, 0.7])
-    assert len(set(replace_unseen(scores, seen & ~seen).tolist())) == 1
+    known, scores = torch.tensor([True, False, True]), torch.tensor([0.2, torch.nan, 0.7])
+    assert replace_unseen(scores, known).tolist() == pytest.approx([0.2, 0.7, 0.7])
+    assert len(set(replace_unseen(scores, known & ~known).tolist())) == 1
 
 
-# How often
+def test_smoothing_and_power_by_hand():
+    for strength, power, expected in ((0, 1, 1 / 4), (1, 1, 3 / 8), (3, 1, 7 / 16), (0, 2, 0.1),
+                                      (1, 2, 6 / 20), (0, 0.5, 1 / (1 + 3**0.5))):  # fmt: skip
+        q = smooth(torch.tensor([1.0, 3.0]), strength, power)
+        assert q.tolist() == pytest.approx([expected, 1 - expected])
+    assert smooth(torch.zeros(5)).tolist() == [0.2] * 5
+    assert smooth(torch.tensor([0.0, 1.0, 50.0]), 1e6).tolist() == pytest.approx([1 / 3] * 3, 1e-4)
 
 
-SKEWED = np.array([0.30, 0.22, 0.16, 0.12, 0.08, 0.06, 0.04, 0.02])
+@settings(max_examples=40)
+@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=30), st.floats(0, 5), st.floats(0, 5))
+def test_any_smoothing_and_power_keeps_the_order(scores, strength, power):
+    q = smooth(torch.tensor(scores), strength, power)
+    assert float(q.sum()) == pytest.approx(1)
+    assert (q[torch.tensor(scores).argsort()].diff() >= -1e-15).all()
+    assert float(q.min()) >= strength / (1 + strength) / len(scores) - 1e-12
+    uniform = smooth(torch.tensor(scores), strength, 0)
+    assert uniform.tolist() == pytest.approx([1 / len(scores)] * len(scores))
 
 
-def test_sets_are_drawn_with_their_chances():
-    """Chi-square over all sets of two of four."""
-    q, draws = np.array([0.4, 0.3, 0.2, 0.1]), 6000
-    generator = torch.Generator().manual_seed(2)
-    counts: dict[tuple[int, ...], int] = {}
+def test_between_uniform_and_greedy_the_preference_grows_steadily():
+    scores = torch.rand(200, generator=generator(1))
+    effective = [float(1 / (smooth(scores, 0, t) ** 2).sum()) for t in (0, 0.5, 1, 2, 8, 40)]
+    assert effective[0] == pytest.approx(200)
+    assert effective == sorted(effective, reverse=True)
+    scores[:10] += 0.6
+    q = smooth(scores.clamp(min=0.5), 0, 100)
+    greedy = draw_without_replacement(q, 5, generator())
+    assert set(greedy.tolist()) <= set(scores.topk(8).indices.tolist())
+
+
+@pytest.mark.parametrize(
+    ("strength", "power", "named"),
+    [(-0.1, 1, "smoothing"), (float("nan"), 1, "smoothing"), (float("inf"), 1, "smoothing"),
+     (1, -1, "power"), (1, 101, "power"), (1, float("nan"), "power")],
+)  # fmt: skip
+def test_what_is_out_of_range_is_refused(strength, power, named):
+    with pytest.raises(InputError, match=f"{named} .* is not allowed: give a number"):
+        smooth(torch.ones(3), strength, power)
+
+
+# Draws without replacement, and how surely each sample is in one
+
+
+def test_sets_are_drawn_with_their_chances_and_in_any_order():
+    q, draws, random = torch.tensor([0.4, 0.3, 0.2, 0.1]).double(), 6000, generator(2)
+    counts, first = dict.fromkeys(combinations(range(4), 2), 0), torch.zeros(4)
     for _ in range(draws):
-        drawn = draw_without_replacement(torch.from_numpy(q), 2, generator)
-        key = tuple(sorted(drawn.tolist()))
-        counts[key] = counts.get(key, 0) + 1
-    pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
-    chance = [q[i] * q[j] * (1 / (1 - q[i]) + 1 / (1 - q[j])) for i, j in pairs]
-    result = stats.chisquare([counts.get(pair, 0) for pair in pairs], draws * np.array(chance))
-    assert result.pvalue > 1e-4
-
-
-def test_the_order_of_a_draw_says_nothing():
-    """A batch must be a random part of the draw, not its likely ones first."""
-    generator = torch.Generator().manual_seed(3)
-    first = torch.zeros(8)
-    for _ in range(4000):
-        first[draw_without_replacement(torch.from_numpy(SKEWED), 8, generator)[0]] += 1
+        counts[
+            tuple(sorted(draw_without_replacement(torch.from_numpy(q), 2, random).tolist()))
+        ] += 1
+        first[draw_without_replacement(torch.from_numpy(q), 4, random)[0]] += 1
+    chance = [q[i] * q[j] * (1 / (1 - q[i]) + 1 / (1 - q[j])) for i, j in counts]
+    assert stats.chisquare(list(counts.values()), draws * np.array(chance)).pvalue > 1e-4
+    # A batch must be a random part of the draw, not its likely ones first.
     assert stats.chisquare(first.numpy()).pvalue > 1e-4
 
 
-def test_weights_too_small_for_float32_are_still_compared():
+def test_weights_of_any_size_are_compared_and_zero_comes_last():
     weights = torch.tensor([1e-90, 1e-60, 1e-90, 1e-60], dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(50):
-        assert set(draw_without_replacement(weights, 2, generator).tolist()) == {1, 3}
+    for seed in range(50):
+        assert set(draw_without_replacement(weights, 2, generator(seed)).tolist()) == {1, 3}
+    weights = (torch.arange(20_000) >= 5000).float()
+    for count in (0, 1, 18_000, 20_000):
+        found = draw_without_replacement(weights, count, generator())
+        assert len(found.unique()) == count
+        assert (found < 5000).sum() == max(0, count - 15_000)
 
 
-def test_more_than_there_are_cannot_be_drawn():
-    with pytest.raises(InputError, match="5 of 4 samples cannot be drawn: draw at most 4"):
-        draw_without_replacement(torch.ones(4), 5, torch.Generator())
+def test_the_number_of_threads_changes_no_draw():
+    weights, threads, draws = torch.rand(50_000), torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            draws.append(draw_without_replacement(weights, 9000, generator(5)))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_inclusion_is_that_of_drawing_one_by_one(count):
+    exact = np.zeros(5)
+    q = np.array([0.08, 0.12, 0.15, 0.25, 0.4])
+    for order in permutations(range(5), count):
+        chance, left = 1.0, 1.0
+        for i in order:
+            chance, left = chance * q[i] / left, left - q[i]
+        exact[list(order)] += chance
+    found = simulated_inclusion(torch.from_numpy(q), count, generator(), races=8000)
+    # An average of 8,000 values in [0, 1]: standard error at most 0.0056.
+    assert found.numpy() == pytest.approx(exact, abs=0.02)
+    assert inclusion_probability(torch.from_numpy(q), count).numpy() == pytest.approx(exact, 0.12)
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "error"), [(8, 1, 0.07), (50, 15, 0.015), (1000, 300, 0.003)]
+)
+def test_the_error_of_solving_is_that_of_the_docstring(size, count, error):
+    q = skewed(size)
+    # The average over races varies by less than a tenth of the error that is allowed.
+    simulated = simulated_inclusion(q, count, generator(), races=4000)
+    found = inclusion_probability(q, count)
+    assert float((found / simulated - 1).abs().max()) < error
+    assert float(found.sum()) == pytest.approx(count)
+    # A few races already give the number that is drawn.
+    few = simulated_inclusion(q, count, generator(1))
+    assert float(few.sum()) == pytest.approx(count, rel=1e-6)
+    assert size < 100 or float((few / simulated - 1).abs().max()) < 0.2 / np.sqrt(count)
+
+
+def test_simulated_inclusion_agrees_with_the_draws_of_the_kit():
+    q, counts, random = skewed(400, 3), torch.zeros(400), generator(1)
+    for _ in range(3000):
+        counts[draw_without_replacement(q, 120, random)] += 1
+    one, again, other = (simulated_inclusion(q, 120, generator(seed)) for seed in (2, 2, 3))
+    assert float((counts / 3000 - one).abs().max()) < 0.045
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@settings(max_examples=60)
+@given(st.integers(2, 200), st.floats(0, 1), st.integers(0, 10**6), st.floats(0, 40))
+def test_inclusion_is_a_chance_in_the_order_of_the_weights(size, share, seed, power):
+    q = torch.rand(size, generator=generator(seed), dtype=torch.float64) ** power
+    q, count = (q + 1e-12) / (q + 1e-12).sum(), round(share * size)
+    for found in (inclusion_probability(q, count), simulated_inclusion(q, count, generator(seed))):
+        assert ((found >= 0) & (found <= 1)).all()
+    solved = inclusion_probability(q, count)
+    assert float(solved.sum()) == pytest.approx(count, rel=1e-6, abs=1e-6)
+    assert (solved[q.argsort()].diff() >= -1e-12).all()
+
+
+def test_inclusion_at_both_ends():
+    q = smooth(torch.arange(6.0))
+    calls = (inclusion_probability, lambda q, n: simulated_inclusion(q, n, generator()),
+             lambda q, n: draw_without_replacement(q, n, generator()))  # fmt: skip
+    for call in calls:
+        with pytest.raises(InputError, match="7 of 6 samples cannot be drawn: draw at most 6"):
+            call(q, 7)
+    for call in calls[:2]:
+        assert call(q, 0).tolist() == [0.0] * 6
+        assert call(q, 6).tolist() == pytest.approx([1.0] * 6)
+    q = torch.tensor([0.5, 0.5, 0.0, 0.0])
+    assert inclusion_probability(q, 1).tolist() == pytest.approx([0.5, 0.5, 0, 0])
+    assert inclusion_probability(q, 3).tolist() == pytest.approx([1, 1, 0.5, 0.5])
+
+
+# Weights that undo the preference
+
+
+@pytest.mark.parametrize("method", ["p-SGD", "c-SGD", "loss"])
+def test_the_weighted_gradient_estimate_is_unbiased_and_the_other_is_not(method):
+    """Gradients of a linear model on each sample, against their mean over all samples."""
+    history = seen(torch.rand(100, generator=generator()) * 0.96 + 0.02)
+    # As with a real loss, the gradient grows with the error of the sample.
+    gradients = history.error[:, None] * (torch.randn(100, 3, generator=generator(1)) + 0.8)
+    distance = {}
+    for weights in ("none", "unbiased"):
+        sampler, found = make(method, 100, seed=7, weights=weights, budget=0.3), []
+        for _ in range(1200):
+            batch = next(iter(sampler.batches(2, history, no_look)))
+            share = torch.ones(10) if batch.weights is None else batch.weights
+            found.append((share[:, None] * gradients[batch.indices]).mean(0))
+        found = torch.stack(found)
+        distance[weights] = ((found.mean(0) - gradients.mean(0)) / found.std(0) * 1200**0.5).abs()
+    # Three numbers: beyond 4 standard errors once in 5,000 tests of an unbiased estimate.
+    assert float(distance["unbiased"].max()) < 4
+    if method != "c-SGD":  # whose score says nothing about the size of these gradients
+        assert float(distance["none"].max()) > 8
+
+
+def test_weights_are_one_on_average_come_with_their_samples_and_change_no_draw():
+    assert unbiased_weights(torch.full((8,), 1 / 8), 3).tolist() == pytest.approx([1.0] * 8)
+    sampler, history = make("p-SGD", weights="unbiased"), lost(FAR)
+    batches = epoch(sampler, history)
+    expected = unbiased_weights(sampler.probability, 100)
+    assert all(torch.equal(batch.weights, expected[batch.indices]) for batch in batches)
+    inclusion = inclusion_probability(sampler.probability, 100)
+    assert float((inclusion * expected.double()).sum() / 100) == pytest.approx(1)
+    assert torch.equal(drawn(batches), drawn(epoch(make("p-SGD"), history)))
+
+
+def test_which_methods_take_unbiased_weights():
+    refused = [
+        "selective-backprop", "top-k", "rho-loss", "random-subset", "el2n-pruned",
+        "forgetting-pruned", "ccs", "dyn-unc", "dual", "tdds", "seta", "curriculum",
+    ]  # fmt: skip
+    for method in samplers.names():
+        if method in refused:
+            with pytest.raises(InputError, match=f"do not exist for method '{method}'"):
+                make(method, weights="unbiased")
+        else:
+            make(method, weights="unbiased")
+    with pytest.raises(InputError, match="give a smoothing above 0"):
+        make("p-SGD", weights="unbiased", smoothing=0)
+
+
+# What is drawn, and of which class
 
 
 def mean_error_of_drawn(method: str) -> float:
-    history = seen_with(np.linspace(0.02, 0.98, 200).tolist())
-    drawn = [draw(make(method, 200, seed, budget=0.2), history) for seed in range(40)]
-    return history.error[torch.cat(drawn)].mean().item()
-
-
-def test_methods_draw_whom_they_are_for():
-    errors = {method: mean_error_of_drawn(method) for method in ("unif-SGD", "p-SGD")}
-    assert errors["unif-SGD"] == pytest.approx(0.5, abs=0.03)
-    # Weights m + mean(m): E[m] = (1/3 + 1/4) / 1 = 0.583 for m uniform, one draw at a time.
-    assert errors["p-SGD"] == pytest.approx(0.58, abs=0.03)
+    history = seen(torch.linspace(0.02, 0.98, 200))
+    found = [drawn(epoch(make(method, seed=seed, budget=0.2), history)) for seed in range(40)]
+    return history.error[torch.cat(found)].mean().item()
 
 
 def test_inverting_a_score_inverts_what_is_drawn():
     bl.sampler("hard first")(lambda history: history.error)
     bl.sampler("easy first")(lambda history: 1 - history.error)
     hard, easy = mean_error_of_drawn("hard first"), mean_error_of_drawn("easy first")
-    assert hard == pytest.approx(mean_error_of_drawn("p-SGD"))
-    assert hard > 0.55
-    assert easy < 0.45
+    # Weights m + mean(m): E[m] = (1/3 + 1/4) / 1 = 0.583 for m uniform, one draw at a time.
+    assert hard == pytest.approx(mean_error_of_drawn("p-SGD")) == pytest.approx(0.58, abs=0.03)
     assert hard + easy == pytest.approx(1, abs=0.03)
+    assert mean_error_of_drawn("unif-SGD") == pytest.approx(0.5, abs=0.03)
 
 
-# SGD and RS2
+UNEVEN = torch.tensor([0] * 120 + [1] * 60 + [2] * 20)
 
 
-def test_rs2_sees_everybody_equally_often():
-    sampler = make("rs2", 40, budget=0.3)
-    counts = torch.zeros(40)
-    for epoch in range(1, 11):
-        drawn = draw(sampler, History(40), epoch)
-        assert len(drawn) == 12
-        # The end of one permutation and the start of the next may hold the same sample.
-        counts.index_add_(0, drawn, torch.ones(12))
-        assert counts.max() - counts.min() <= 1
-    assert counts.tolist() == [3] * 40
+@pytest.mark.parametrize(("rule", "counts"), [("kept", [36, 18, 6]), ("balanced", [20, 20, 20])])
+@pytest.mark.parametrize("method", ["p-SGD", "loss", "unif-SGD", "random-subset", "el2n-pruned"])
+def test_class_shares_are_kept_or_balanced_exactly(method, rule, counts):
+    # The large class is the hardest, so that a free choice would take most of it.
+    history = lost(FAR.flip(0))
+    sampler = make(method, class_shares=rule, labels=UNEVEN, batch_size=5, budget=0.3,
+                   train_proxy=proxy(history))  # fmt: skip
+    for number in (2, 3):
+        chosen = drawn(epoch(sampler, history, number))
+        assert torch.bincount(UNEVEN[chosen], minlength=3).tolist() == counts
+        share = torch.zeros(3, dtype=torch.float64)
+        share.index_add_(0, UNEVEN, sampler.probability.double())
+        assert share.tolist() == pytest.approx([n / 60 for n in counts], abs=1e-6)
 
 
-def test_unif_sgd_does_not():
-    sampler = make("unif-SGD", 40, budget=0.3)
-    counts = torch.zeros(40)
-    for epoch in range(1, 11):
-        counts[draw(sampler, History(40), epoch)] += 1
-    assert counts.max() - counts.min() >= 2
+def test_within_a_class_the_score_still_decides_and_weights_undo_it():
+    history, times = lost(FAR.flip(0)), torch.zeros(200)
+    options = {"class_shares": "balanced", "labels": UNEVEN, "budget": 0.3, "batch_size": 5}
+    for seed in range(60):
+        times[drawn(epoch(make("p-SGD", seed=seed, smoothing=0.1, **options), history))] += 1
+    assert times[:40].mean() > 1.1 * times[80:120].mean()
+    assert times[120:140].mean() > 1.2 * times[160:180].mean()
+    sampler, found = make("p-SGD", weights="unbiased", **options), []
+    for _ in range(400):
+        found.append(
+            torch.cat([b.weights * FAR[b.indices] for b in epoch(sampler, history)]).mean()
+        )
+    error = (torch.stack(found).std() / 20).item()
+    assert np.mean(found) == pytest.approx(FAR.mean().item(), abs=4 * error + 0.002)
+    assert sampler.forecast(history).inclusion.sum().item() == pytest.approx(60)
+    free = make("p-SGD", **options | {"class_shares": "free"})
+    plain = make("p-SGD", budget=0.3, batch_size=5)
+    assert torch.equal(drawn(epoch(free, history)), drawn(epoch(plain, history)))
+    with pytest.raises(InputError, match="class-shares 'kept' needs the label of every sample"):
+        make("p-SGD", class_shares="kept")
 
 
-def test_rs2_goes_on_where_it_was():
-    one, other = make("rs2", 40, seed=1), make("rs2", 40, seed=1)
-    draw(one, History(40), 1)
-    other.load_state_dict(one.state_dict())
-    other.generator.set_state(one.generator.get_state())
-    assert draw(one, History(40)).tolist() == draw(other, History(40)).tolist()
-
-
-@pytest.mark.parametrize("budget", [0.1, 0.29, 0.5, 1.0])
-def test_sgd_spends_the_same_steps_as_unif_sgd(train, budget):
-    spent = {m: train(method=m, budget=budget, batch_size=12).ledger for m in ("SGD", "unif-SGD")}
-    assert spent["SGD"].steps == spent["unif-SGD"].steps == 3 * (int(128 * budget) // 12)
-    assert spent["SGD"].trained_samples == spent["unif-SGD"].trained_samples
-
-
-def test_sgd_goes_through_full_passes(train):
-    run = train(method="SGD", budget=0.5, epochs=4)
-    # Two passes over 128 samples in place of four halves, in two rows.
-    assert run.history.times_trained.tolist() == [2] * 128
-    assert run.record.epochs["steps"].tolist() == [8, 16]
-
-
-def test_the_published_rate_of_sgd_runs_ahead_and_jumps_back():
-    """Two of four steps a pass are counted, in four epochs: seven after the first."""
-    sampler = make("SGD", 40, batch_size=10, budget=0.5, epochs=4, fidelity="published")
-    assert sampler.budget == 1
-    ahead = [
-        [round(7 * sampler.progress(0.9), 6) for _ in sampler.batches(epoch, History(40), no_look)]
-        for epoch in range(1, 5)
-    ]
-    # The first step of an epoch still has the rate after the last one of the epoch before.
-    assert ahead == [[0, 1, 2, 3], [4, 3, 4, 5], [6, 5, 6, 7], [7, 7, 7, 7]]
-    one = make("SGD", 10, batch_size=10, budget=1, epochs=1, fidelity="published")
-    assert [one.progress(0.9) for _ in one.batches(1, History(10), no_look)] == [0]
-
-
-def test_otherwise_the_rate_of_sgd_follows_what_is_spent():
-    sampler = make("SGD", 40, budget=0.25)
-    assert (sampler.progress(0.3), sampler.budget) == (0.3, 0.25)
-
-
-@pytest.mark.parametrize("method", ["SGD", "rs2", "unif-SGD"])
-def test_uniform_methods_record_the_uniform_probability(method):
-    sampler = make(method, 40)
-    draw(sampler, History(40))
-    assert sampler.probability.tolist() == pytest.approx([1 / 40] * 40)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.floats(0, 1))
+def test_counts_are_divided_evenly_or_in_proportion(sizes, share):
+    sizes = torch.tensor([*sizes, 1])
+    total = int(sizes.sum())
+    count = round(share * total)
+    even, proportional = even_counts(sizes, count), proportional_counts(sizes, count)
+    for counts in (even, proportional):
+        assert counts.sum() == count
+        assert ((counts >= 0) & (counts <= sizes)).all()
+    # Whichever group is not used up gives as many as any other, but for one of rounding.
+    if (even < sizes).any():
+        assert even.max() - even[even < sizes].min() <= len(sizes)
+    assert ((proportional - sizes * count / total).abs() < 1).all()
 
 
 # Your own
 
 
-@pytest.fixture
-def register():
-    return bl.sampler
-
-
-def test_a_method_in_two_lines(register, train):
-    @register("mine")
+def test_a_method_in_two_lines(train):
+    @bl.sampler("mine")
     def score(history):
-        """Score by what was last seen."""
+        """Score by what was last seen in U.S.X."""
         return 1 - history.last_p_y
 
-    assert samplers.describe()["mine"] == "Score by what was last seen"
+    assert samplers.describe()["mine"] == "Score by what was last seen in U.S.X"
+    assert samplers.names()[:4] == ["unif-SGD", "SGD", "p-SGD", "c-SGD"]
+    assert samplers.names()[-1] == "mine"
     run = train(method="mine")
     assert (run.ledger.steps, run.record.status) == (12, "finished")
-    error = seen_with([0.1, 0.5, 0.9, 0.9])
-    assert make("mine", 4).probabilities(error).argmax() == 0
+    q = make("mine", 4, batch_size=1).probabilities(seen([0.1, 0.5, 0.9, 0.9]))
+    assert q.argmax() == 0
+    bl.sampler("mine")(functools.partial(lambda history: history.error * 0))
+    assert samplers.names().count("mine") == 1
+    assert make("mine", 4, batch_size=1).score(seen([0.5] * 4)).tolist() == [0] * 4
+    assert samplers.describe()["mine"]
 
 
-def test_a_method_can_score_the_unseen_itself(register):
-    @register("novelty", unseen="score")
-    def score(history):
-        return 1 / (1 + history.visits)
-
-    history = seen_with([0.5] * 4, unseen=(3,))
-    q = make("novelty", 4).probabilities(history)
+def test_a_method_can_score_the_unseen_itself():
+    bl.sampler("novelty", unseen="score")(lambda history: 1 / (1 + history.visits))
+    q = make("novelty", 4, batch_size=1).probabilities(seen([0.5] * 4, unseen=(3,)))
     assert q[3].item() / q[0].item() == pytest.approx((1 + 0.625) / (0.5 + 0.625))
 
 
-def test_a_method_can_be_a_class(register, train):
-    @register("in order")
+def test_a_method_can_be_a_class(train):
+    @bl.sampler("in order")
     class InOrder(bl.Sampler):
-        """From the first to the last."""
-
         def batches(self, epoch, history, look):
             for indices in self.full_batches(torch.arange(self.size)):
                 yield Batch(indices)
 
+    assert samplers.describe()["in order"]
     run = train(method="in order", budget=0.5)
     assert run.history.times_trained.tolist() == [2] * 64 + [1] * 64
+    with pytest.raises(NotImplementedError):
+        make("in order").forecast(History(200))
+    with pytest.raises(NotImplementedError):
+        bl.Sampler(make("SGD").context).batches(1, History(200), no_look)
 
 
-def test_methods_come_in_one_order_and_your_own_after_them(register):
-    register("a first one by the alphabet")(lambda history: history.error)
-    names = samplers.names()
-    assert names[:4] == ["unif-SGD", "SGD", "p-SGD", "c-SGD"]
-    assert names[-1] == "a first one by the alphabet"
-    assert samplers.describe()[names[-1]] == "Your own"
+def test_a_method_from_a_file_or_a_module(tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text(
+        "import budgetlab as bl\n@bl.sampler('listed')\ndef score(h):\n    return h.error\n"
+        "def plain(h):\n    return h.error\n"
+    )
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "empty.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert samplers.from_module("p-SGD") == "p-SGD"
+    assert samplers.from_module("theirs.py:listed") == "listed"
+    assert samplers.from_module("theirs:plain") == "plain"
+    for place, says in (("theirs.py:lisetd", "did you mean 'listed'"),
+                        ("empty.py:it", r"no method 'it': put @bl\.sampler on one"),
+                        ("broken.py:it", r"cannot be imported \(ZeroDivisionError")):  # fmt: skip
+        with pytest.raises(InputError, match=says):
+            samplers.from_module(place)
 
 
-def test_a_full_stop_ends_a_sentence_and_no_name_in_a_list(register):
-    @register("mine")
-    def score(history):
-        """Score by U.S.X"""
-        return history.error
-
-    assert samplers.describe()["mine"] == "Score by U.S.X"
-
-
-def test_a_name_taken_again_is_replaced(register):
-    register("mine")(lambda history: history.error)
-    register("mine")(lambda history: history.error * 0)
-    assert samplers.names().count("mine") == 1
-    assert make("mine", 4).score(seen_with([0.5] * 4)).tolist() == [0] * 4
-
-
-@pytest.mark.parametrize("name", ["SGD", "p-SGD", "selective-backprop"])
-def test_built_in_names_are_kept(register, name):
-    with pytest.raises(InputError, match=f"method '{name}' is built in: choose another name"):
-        register(name)(lambda history: history.error)
-
-
-def test_forgetting_the_name_is_said(register):
+def test_what_is_no_method_is_refused():
+    with pytest.raises(InputError, match="method 'p-SGD' is built in: choose another name"):
+        bl.sampler("p-SGD")(lambda history: history.error)
     with pytest.raises(InputError, match=r'give the method a name: @bl\.sampler\("mine"\)'):
-
-        @register
-        def score(history):
-            return history.error
-
-
-@pytest.mark.parametrize("made", [int, "score", 3, type("Other", (), {})])
-def test_what_is_no_method_is_refused(register, made):
-    with pytest.raises(InputError, match="a method is a function of the history, or a Sampler"):
-        register("mine")(made)
-
-
-def test_an_unknown_rule_for_the_unseen_is_refused(register):
+        bl.sampler(lambda history: history.error)
     with pytest.raises(InputError, match=r"unseen 'lowest'.*highest, score"):
-        register("mine", unseen="lowest")
-
-
-def test_a_blank_description_does_no_harm(register):
-    def score(history):
-        return history.error
-
-    score.__doc__ = "  \n "
-    register("mine")(score)
-    register("partly")(functools.partial(score))
-    assert samplers.describe()["mine"]
+        bl.sampler("mine", unseen="lowest")
+    for made in (int, "score", 3, type("Other", (), {})):
+        with pytest.raises(InputError, match="a method is a function of the history, or a Sam"):
+            bl.sampler("mine")(made)
+    with pytest.raises(InputError, match="unknown method 'p-sdg': did you mean 'p-SGD'"):
+        make("p-sdg")
+    assert samplers.lookup("P-sgd") is samplers.lookup(samplers.canonical("p-sgd"))
 
 
 @pytest.mark.parametrize(
@@ -424,52 +504,22 @@ def test_a_blank_description_does_no_harm(register):
         (lambda h: h.error[:2], r"a score must be a tensor of shape \(4,\), not \(2,\)"),
         (lambda h: h.error[:, None], r"shape \(4,\), not \(4, 1\)"),
         (lambda h: [1.0] * 4, r"shape \(4,\), not list"),
-        (lambda h: None, r"shape \(4,\), not NoneType"),
-        (lambda h: -h.error, r"a score of -0\.5 cannot be used: scores are finite and >= 0"),
         (lambda h: torch.tensor([0.0, 0.5, -2.0, -3.0]), r"a score of -2\.0 cannot be used"),
-        (lambda h: h.error / 0, "a score of inf cannot be used"),
+        (lambda h: h.error / 0, "a score of inf cannot be used: scores are finite and >= 0"),
         (lambda h: h.error * torch.nan, "a score of nan cannot be used"),
     ],
 )
-def test_a_score_that_cannot_be_used_is_said(register, score, says):
-    register("mine")(score)
+def test_a_score_that_cannot_be_used_is_said(score, says):
+    bl.sampler("mine")(score)
     with pytest.raises(InputError, match=says):
-        make("mine", 4).probabilities(seen_with([0.5] * 4))
+        make("mine", 4, batch_size=1).probabilities(seen([0.5] * 4))
 
 
-@pytest.mark.parametrize(
-    "score", [lambda h: h.times_trained, lambda h: h.seen, lambda h: h.error.half()]
-)
-def test_scores_of_any_number_type_will_do(register, score):
-    register("mine")(score)
-    q = make("mine", 4).probabilities(seen_with([0.5, 0.2, 0.9, 0.4]))
-    assert q.sum().item() == pytest.approx(1, abs=1e-12)
-
-
-def test_huge_scores_are_still_compared(register):
-    register("mine")(lambda h: torch.tensor([0.0, 1.0, 2.0, 1.0], dtype=torch.float64) * 8e307)
-    q = make("mine", 4).probabilities(seen_with([0.5] * 4))
+def test_scores_of_any_number_type_and_size_will_do():
+    for score in (lambda h: h.times_trained, lambda h: h.seen, lambda h: h.error.half()):
+        bl.sampler("mine")(score)
+        q = make("mine", 4, batch_size=1).probabilities(seen([0.5, 0.2, 0.9, 0.4]))
+        assert q.sum().item() == pytest.approx(1, abs=1e-12)
+    bl.sampler("mine")(lambda h: torch.tensor([0.0, 1, 2, 1], dtype=torch.float64) * 8e307)
+    q = make("mine", 4, batch_size=1).probabilities(seen([0.5] * 4))
     assert q.tolist() == pytest.approx([1 / 8, 2 / 8, 3 / 8, 2 / 8])
-
-
-@pytest.mark.parametrize("shape", [(3,), (4, 1), ()])
-def test_weights_that_do_not_fit_the_batch_are_refused(shape):
-    with pytest.raises(InputError, match=r"weights of shape .* do not fit 4 indices"):
-        Batch(torch.arange(4), torch.ones(shape))
-
-
-def test_indices_that_are_no_list_of_samples_are_refused():
-    for indices in (torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2)):
-        with pytest.raises(InputError, match="indices are int64 of one dimension"):
-            Batch(indices)
-
-
-def test_an_unknown_method_is_refused():
-    with pytest.raises(InputError, match="unknown method 'p-sdg': did you mean 'p-SGD'"):
-        make("p-sdg")
-
-
-@pytest.mark.parametrize("given", ["p-sgd", "P-SGD", "p-SGD"])
-def test_the_case_of_a_name_does_not_matter(given):
-    assert samplers.canonical(given) == "p-SGD"
-    assert samplers.lookup(given) is samplers.lookup("p-SGD")

@@ -306,9 +306,9 @@ def step_sorted(
     # index_select copies whole images: much faster than images[order].
     chunks = (values.index_select(0, order).split(sizes) for values in drawn)
     done = [
-        apply_group(number, *chunk, made)
-        for number, chunk in enumerate(zip(*chunks, strict=True))
-        if len(chunk[0])
+        apply_group(number, part, of, mirrored, at, made)
+        for number, (part, of, mirrored, at) in enumerate(zip(*chunks, strict=True))
+        if len(part)
     ]
     return torch.cat(done).index_select(0, order.argsort())
 

@@ -69,7 +69,7 @@ def inclusion_probability(q: Tensor, count: int) -> Tensor:
     varies by about ``1 / sqrt(count)``; what that changes falls with the size. For ``q``
     smoothed as in this kit, where the largest is some five times the smallest, the largest
     relative error is below 7% for 1 of 8, 1.5% for 15 of 50 and 0.3% for 300 of 1,000
-    (``tests/test_samplers_inclusion.py`` holds this against exact sums and simulation).
+    (``tests/test_samplers.py`` holds this against exact sums and simulation).
 
     Parameters
     ----------
