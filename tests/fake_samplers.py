@@ -40,10 +40,12 @@ def lost(losses: Tensor, unseen: Iterable[int] = ()) -> History:
 
 
 def visit(history: History, indices: Tensor, p_y: Tensor, margin: Tensor | None = None) -> None:
-    """One epoch in which these samples are trained on."""
+    """One epoch in which these samples, of two classes, are trained on."""
     history.start_epoch(int(history.visits.max()) + 1)
     p = p_y[indices]
-    told = Measures(-p.log(), p, (p > 0.5).float(), p if margin is None else margin[indices], 1 - p)
+    margin = p if margin is None else margin[indices]
+    both = torch.stack([p, 1 - p], 1)
+    told = Measures(-p.log(), p, (p > 0.5).float(), margin, 1 - p, both)
     history.update(Credit(torch.arange(len(indices)), indices, torch.ones(len(indices))), told)
 
 

@@ -197,11 +197,9 @@ def test_sets_are_drawn_with_their_chances_and_in_any_order():
     q, draws, random = torch.tensor([0.4, 0.3, 0.2, 0.1]).double(), 6000, generator(2)
     counts, first = dict.fromkeys(combinations(range(4), 2), 0), torch.zeros(4)
     for _ in range(draws):
-        counts[
-            tuple(sorted(draw_without_replacement(torch.from_numpy(q), 2, random).tolist()))
-        ] += 1
-        first[draw_without_replacement(torch.from_numpy(q), 4, random)[0]] += 1
-    chance = [q[i] * q[j] * (1 / (1 - q[i]) + 1 / (1 - q[j])) for i, j in counts]
+        counts[tuple(sorted(draw_without_replacement(q, 2, random).tolist()))] += 1
+        first[draw_without_replacement(q, 4, random)[0]] += 1
+    chance = [float(q[i] * q[j] * (1 / (1 - q[i]) + 1 / (1 - q[j]))) for i, j in counts]
     assert stats.chisquare(list(counts.values()), draws * np.array(chance)).pvalue > 1e-4
     # A batch must be a random part of the draw, not its likely ones first.
     assert stats.chisquare(first.numpy()).pvalue > 1e-4
