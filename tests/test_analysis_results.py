@@ -39,16 +39,13 @@ def test_by_hand(frame):
     np.testing.assert_allclose(table["cost_vs_full"], [0.21, 1, 0.2])
 
 
-def test_table_names_every_cost(frame):
+def test_the_table_names_every_cost_and_no_share_of_a_run_that_is_not_there(frame):
     lines = analysis.table(analysis.results(frame)).splitlines()
     for heading in ("n", "test accuracy %", "steps", "trained", "seconds", "cost of full"):
         assert heading in lines[0]
     assert "looked at" not in lines[0]
     assert "72.00 ± 2.83" in lines[2]
     assert "21%" in lines[2]
-
-
-def test_without_a_full_run_there_is_no_share_of_it(frame):
     table = analysis.results(frame[frame["budget"] < 1])
     assert table["cost_vs_full"].isna().all()
     assert "cost of full" not in analysis.table(table)

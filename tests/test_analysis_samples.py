@@ -42,8 +42,6 @@ def run(tmp_path_factory):
     return write_run(out, method="p-SGD", budget=0.5, epochs=20)
 
 
-NEED_THE_MODEL = ("grand", "influence")
-
 EXPECTED = {
     "times_trained": [3, 4, 0, 4],
     "visits": [3, 4, 0, 3],
@@ -117,40 +115,30 @@ def test_every_measure_is_described(tiny):
     assert table["meaning"].str.len().min() > 5
 
 
-def test_el2n_takes_the_early_visits_only(tiny):
+def test_measures_can_stop_early_and_blocks_of_epochs_change_nothing(tiny, monkeypatch):
     early = analysis.measures(tiny, el2n_epochs=2)["el2n_early"]
     np.testing.assert_allclose(early, [0.5, 0.875, NAN, 0.5])
-
-
-def test_measures_can_stop_early(tiny):
     first = analysis.measures(tiny, epochs=2)
     np.testing.assert_allclose(first["forgetting"], [0, np.inf, NAN, 0])
     assert list(first["visits"]) == [2, 2, 0, 1]
     with pytest.raises(InputError, match="epochs 0 is not allowed: give a whole number from 1"):
         analysis.measures(tiny, epochs=0)
-
-
-def test_blocks_of_epochs_change_nothing(tiny, monkeypatch):
     whole = analysis.measures(tiny)
     monkeypatch.setattr(per_sample, "BLOCK", 4)  # one epoch of four samples at a time
     assert [epoch for epoch, _ in per_sample.read_epochs(tiny, ["loss"])] == [1, 2, 3, 4]
     pd.testing.assert_frame_equal(analysis.measures(tiny), whole)
+    monkeypatch.undo()
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, sign in analysis.HARD.items() if sign and n not in NEED_THE_MODEL]
-)
-def test_every_direction_of_hard_agrees_with_the_difficulty_that_was_drawn(run, name):
+def test_every_direction_of_hard_agrees_with_the_difficulty_that_was_drawn(run):
     frame = analysis.measures(run)
-    found = analysis.agreement(analysis.hardness(frame)[name], frame["difficulty"])
-    assert found["spearman_ci_low"] > 0.15
-
-
-def test_known_facts_on_samples_come_along(run):
-    frame = analysis.measures(run)
-    known = make_tags(len(frame))
-    np.testing.assert_array_equal(frame["is_noisy"], known["is_noisy"])
     assert next(iter(frame)) == "label"
+    np.testing.assert_array_equal(frame["is_noisy"], make_tags(len(frame))["is_noisy"])
+    for name, values in analysis.hardness(frame).items():
+        found = analysis.agreement(values, frame["difficulty"])
+        assert found["spearman_ci_low"] > 0.15, name
+    with pytest.raises(InputError, match="holds no measure of hardness: give one from measures"):
+        analysis.hardness(frame[["label"]])
 
 
 # Agreement
@@ -200,18 +188,19 @@ def test_overlap_of_ties_does_not_depend_on_the_order_of_samples(values, seed):
 
 
 def test_measures_of_one_run_are_turned_before_they_are_compared(run):
-    table = analysis.measure_agreement(analysis.measures(run), ["confidence", "mean_loss"])
+    frame = analysis.measures(run)
+    table = analysis.measure_agreement(frame, ["confidence", "mean_loss"])
     assert table["spearman"].iloc[0] > 0.9
     assert table[["a", "b"]].to_numpy().tolist() == [["confidence", "mean_loss"]]
-
-
-def test_by_default_all_that_say_how_hard_a_sample_is_are_compared(run):
-    frame = analysis.measures(run)
     table = analysis.measure_agreement(frame, top=0.25)
     hard = list(analysis.hardness(frame))
     assert len(table) == len(hard) * (len(hard) - 1) / 2
-    assert set(table["a"]) | set(table["b"]) == set(hard)
     assert (table["top"] == round(0.25 * table["n"])).all()
+    table = analysis.measure_agreement(frame, analysis.PRUNING)
+    assert len(table) == math.comb(len(analysis.PRUNING), 2)
+    assert table.set_index(["a", "b"])["spearman"]["el2n_early", "aum"] > 0.5
+    with pytest.raises(InputError, match="unknown measure 'amu': did you mean 'aum'"):
+        analysis.measure_agreement(frame, ["amu"])
 
 
 def test_runs_on_the_same_data_agree_and_others_are_refused(tmp_path, run):
@@ -233,7 +222,8 @@ def test_too_few_samples_and_a_wrong_top_are_errors():
     for top in (0, 1, 1.5):
         with pytest.raises(InputError, match=f"top {top} is not allowed"):
             analysis.agreement(pd.Series(range(9)), pd.Series(range(9)), top=top)
-    assert analysis.agreement(pd.Series(range(4)), pd.Series(range(4)))["n"] == 4
+    equal = analysis.agreement(pd.Series(range(4)), pd.Series([1] * 4))
+    assert (equal["n"], math.isnan(equal["spearman"])) == (4, True)
 
 
 # Selection
@@ -252,22 +242,21 @@ def test_selection_statistics_by_hand():
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=30))
 def test_selection_statistics_stay_in_their_ranges(values):
-    counts = np.array(values)
-    n = len(counts)
+    counts, n = np.array(values), len(values)
+    found = analysis.entropy(counts), analysis.effective_sample_size(counts), analysis.gini(counts)
     if not counts.any():
-        assert math.isnan(analysis.effective_sample_size(counts))
-        assert math.isnan(analysis.entropy(counts))
-        assert math.isnan(analysis.gini(counts))
+        assert np.isnan(found).all()
         return
-    assert -1e-9 <= analysis.entropy(counts) <= math.log(n) + 1e-9
-    assert 1 - 1e-9 <= analysis.effective_sample_size(counts) <= n + 1e-9
-    assert -1e-9 <= analysis.gini(counts) <= 1 - 1 / n + 1e-9
+    for value, low, high in zip(found, (0, 1, 0), (math.log(n), n, 1 - 1 / n), strict=True):
+        assert low - 1e-9 <= value <= high + 1e-9
     equal = np.full(n, 7)
     assert analysis.entropy(equal) == pytest.approx(math.log(n))
     assert analysis.gini(equal) == pytest.approx(0)
+    with pytest.raises(InputError, match="counts have to be a list of at least one number, none"):
+        analysis.gini(-counts)
 
 
-def test_selection_by_epoch(tiny):
+def test_selection_by_epoch(tiny, run):
     frame = analysis.selection(tiny)
     assert list(frame["trained"]) == [3, 2, 3, 3]
     assert list(frame["distinct"]) == [3, 2, 2, 3]
@@ -275,9 +264,6 @@ def test_selection_by_epoch(tiny):
     np.testing.assert_allclose(frame["q_effective_samples"], [4, 4, 4, 2])
     for name in ("entropy", "gini"):
         assert frame[name].iloc[-1] == pytest.approx(getattr(analysis, name)([3, 4, 0, 4]))
-
-
-def test_noisy_share_is_counted_among_the_places(run):
     frame = analysis.selection(run)
     first = run.samples["times_trained"].isel(epoch=0).to_numpy()
     noisy = run.samples["is_noisy"].to_numpy().astype(bool)
@@ -287,44 +273,32 @@ def test_noisy_share_is_counted_among_the_places(run):
     assert frame["noisy_share"].tail(10).mean() > 0.12
 
 
-def test_class_share_sums_to_one(tiny):
+def test_class_shares_and_ranked_counts(tiny, tmp_path):
     frame = analysis.class_share(tiny)
     np.testing.assert_allclose(frame.groupby("epoch")["share"].sum(), 1)
     assert frame.query("epoch == 3 and `class` == 'b'")["share"].item() == pytest.approx(2 / 3)
     assert set(frame["class"]) == {"a", "b"}
     np.testing.assert_allclose(frame["base"], 0.5)
-
-
-def test_classes_without_a_name_are_numbered_and_an_idle_epoch_has_no_shares(tmp_path):
+    frame = analysis.ranked_counts(tiny)
+    assert frame.to_numpy().T.tolist() == [[1, 2, 3, 4], [1, 3, 0, 2], [4, 4, 3, 0]]
+    # Classes without a name are numbered, and an idle epoch has no shares.
     arrays = {"times_trained": np.array([[1, 1, 2], [0, 0, 0]]), "correct": np.zeros((2, 3), int)}
     frame = analysis.class_share(write_arrays(tmp_path, arrays, [0, 0, 3]))
-    one, two = frame[frame["epoch"] == 1], frame[frame["epoch"] == 2]
-    assert one["class"].tolist() == ["a", "b", "2", "3"]
-    assert one["share"].tolist() == [0.5, 0, 0, 0.5]
-    np.testing.assert_allclose(one["base"], [2 / 3, 0, 0, 1 / 3])
-    assert two["share"].isna().all()
-    assert len(two) == 4
-
-
-def test_ranked_counts(tiny):
-    frame = analysis.ranked_counts(tiny)
-    assert list(frame["rank"]) == [1, 2, 3, 4]
-    assert list(frame["sample"]) == [1, 3, 0, 2]
-    assert list(frame["times_trained"]) == [4, 4, 3, 0]
+    assert frame["class"].tolist() == ["a", "b", "2", "3"] * 2
+    np.testing.assert_allclose(frame["share"], [0.5, 0, 0, 0.5] + [NAN] * 4)
+    np.testing.assert_allclose(frame["base"], [2 / 3, 0, 0, 1 / 3] * 2)
 
 
 # Epochs, samples, calibration
 
 
-def test_quantiles_leave_out_what_was_not_visited(tiny):
+def test_quantiles_epochs_and_lives_leave_out_what_was_not_visited(tiny):
     frame = analysis.quantiles(tiny, "loss", (0.0, 0.5, 1.0))
     assert list(frame.loc[1]) == [1, 2, 3, 3]
     assert list(frame.loc[2, [0.0, 1.0]]) == [0.5, 4]
+    assert set(analysis.quantiles(tiny, "probability")["kind"]) == {"draw"}
     with pytest.raises(InputError, match="unknown array 'losses': did you mean 'loss'"):
         analysis.quantiles(tiny, "losses")
-
-
-def test_one_epoch_knows_only_what_was_known_before(tiny):
     frame = analysis.one_epoch(tiny, 3)
     np.testing.assert_allclose(frame["last_loss"], [0.5, 4, NAN, 1])
     assert analysis.one_epoch(tiny, 1)["last_loss"].isna().all()
@@ -332,9 +306,6 @@ def test_one_epoch_knows_only_what_was_known_before(tiny):
     for wrong in (5, 0, -5):
         with pytest.raises(InputError, match=f"epoch {wrong} does not exist.*it has 1 to 4"):
             analysis.one_epoch(tiny, wrong)
-
-
-def test_sample_life(tiny):
     frame = analysis.sample_life(tiny, 0)
     np.testing.assert_allclose(frame["p_y"], [0.25, 0.75, NAN, 0.5])
     with pytest.raises(InputError, match="from 0 to 3"):
@@ -412,12 +383,3 @@ def test_strata_of_aum_are_those_that_ccs_draws_from():
     np.testing.assert_array_equal(analysis.aum_strata(aum, 4), [0, NAN, 3, 2, 0])
     assert np.isnan(analysis.aum_strata(np.array([NAN, NAN]))).all()
     assert analysis.aum_strata(np.array([1.0, 1.0])).tolist() == [0, 0]
-
-
-def test_what_core_sets_are_chosen_by_can_be_compared(run):
-    table = analysis.measure_agreement(analysis.measures(run), analysis.PRUNING)
-    assert len(table) == math.comb(len(analysis.PRUNING), 2)
-    assert set(table["a"]) | set(table["b"]) == set(analysis.PRUNING)
-    pairs = table.set_index(["a", "b"])["spearman"]
-    assert pairs["el2n_early", "aum"] > 0.5
-    assert set(analysis.PRUNING) <= set(analysis.described()["measure"])
