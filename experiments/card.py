@@ -20,8 +20,6 @@ from budgetlab.course.results import averages, select
 from budgetlab.records import write_atomically
 from experiments.tables import RESULTS, against, provenance, read
 
-__all__ = ["CLAIMS", "Claim", "card", "main", "page"]
-
 DOCS = Path(__file__).parents[1] / "docs"
 NOT_RUN = "not run yet"
 SCALES = {"paper": ("paper.csv", "ours, paper's scale"),

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from budgetlab import analysis
 from budgetlab.config import RunConfig
 from budgetlab.records import Record, open_record
 from budgetlab.training import Run, load_data
+from experiments.tables import RESULTS, row_of
 
-RESULTS = Path(__file__).parent / "results"
+MEASURED = ["test_accuracy", "steps", "flops", "entropy", "coverage"]
 
 # departure: settings of both, then what makes the published and the corrected run
 PAIRS = {
@@ -52,18 +52,6 @@ def train(config: RunConfig, splits: object) -> Record:
     return run.record
 
 
-def measure(record: Record) -> dict[str, float]:
-    """Accuracy, cost, and how evenly the samples were trained on."""
-    counts = record.samples["times_trained"].sum("epoch").values
-    return {
-        "test_accuracy": record.summary["test_accuracy"],
-        "steps": record.summary["steps"],
-        "flops": record.summary["flops"],
-        "entropy": analysis.entropy(counts),
-        "coverage": analysis.coverage(counts),
-    }
-
-
 def main() -> int:
     """Train the pairs and write the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -83,17 +71,13 @@ def main() -> int:
         for code, settings in (("published", published), ("corrected", corrected))
         for seed in given.seeds
     ]
-    rows = [
-        {"departure": name, "code": code, "seed": config.seed, "method": config.method,
-         "augmentation": config.augmentation, **measure(train(config, splits))}
+    table = pd.DataFrame([
+        {"departure": name, "code": code} | row_of(config, train(config, splits))
         for name, code, config in tqdm(jobs, file=sys.stderr)
-    ]  # fmt: skip
-    table = pd.DataFrame(rows)
+    ])[["departure", "code", "seed", "method", "augmentation", *MEASURED]]  # fmt: skip
     given.save.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(given.save, index=False, float_format="%.6g")
-    spread = table.groupby(["departure", "code"], sort=False)[
-        ["test_accuracy", "steps", "flops", "entropy", "coverage"]
-    ].agg(["mean", "std"])
+    spread = table.groupby(["departure", "code"], sort=False)[MEASURED].agg(["mean", "std"])
     print(spread.round(4).to_string())
     print(f"n = {len(given.seeds)} seeds each; ln N = {np.log(len(splits.train)):.3f}")
     print(f"written: {given.save.name}")

@@ -33,8 +33,6 @@ from budgetlab.records import open_records
 from experiments.maps import map_rows
 from experiments.tables import RESULTS, read
 
-__all__ = ["CELL", "elsewhere", "features_of", "fit", "gains"]
-
 CELL = ["dataset", "redundancy", "imbalance", "label_noise"]
 NETWORK = "compact"
 BASELINE = "unif-SGD"
@@ -46,12 +44,7 @@ OUT = Path(analysis.__file__).parent / "will_it_pay.json"
 def gains(rows: pd.DataFrame, cell: Sequence[str] = CELL) -> pd.DataFrame:
     """Mean paired difference from the uniform draw: one row a cell, one column an entry.
 
-    Parameters
-    ----------
-    rows
-        One row a run: the columns of ``cell``, ``seed``, ``entry`` and ``test_accuracy``.
-    cell
-        What makes a cell.
+    ``rows`` has one row a run: the columns of ``cell``, ``seed``, ``entry`` and ``test_accuracy``.
     """
     wide = rows.pivot_table(index=[*cell, "seed"], columns="entry", values="test_accuracy")
     paired = wide.drop(columns=BASELINE).sub(wide[BASELINE], axis=0)
@@ -81,32 +74,19 @@ def features_of(records: Sequence[Path]) -> pd.DataFrame:
 
 
 def fit(differences: pd.DataFrame, features: pd.DataFrame) -> dict[str, Any]:
-    """Fit one model an entry, and judge each on what was left out.
+    """Fit one model an entry, and judge each on what was left out: what ``will_it_pay.json`` holds.
 
-    Parameters
-    ----------
-    differences
-        As from :func:`gains`.
-    features
-        One row a cell: the columns of :data:`CELL` and :data:`FEATURES`.
-
-    Returns
-    -------
-    dict
-        What ``will_it_pay.json`` holds.
+    ``differences`` are as from :func:`gains`; ``features`` has one row a cell: the columns of
+    :data:`CELL` and :data:`FEATURES`.
     """
     table = features.set_index(CELL).join(differences, how="inner")
     names = [name for name in FEATURES if table[name].std() > 1e-9]
     x = table[names]
     model: dict[str, Any] = {
-        "threshold": THRESHOLD,
-        "features": names,
-        "mean": x.mean().tolist(),
-        "scale": x.std(ddof=0).tolist(),
-        "lowest": x.min().tolist(),
-        "highest": x.max().tolist(),
+        "threshold": THRESHOLD, "features": names, "mean": x.mean().tolist(),
+        "scale": x.std(ddof=0).tolist(), "lowest": x.min().tolist(), "highest": x.max().tolist(),
         "entries": {},
-    }
+    }  # fmt: skip
     for entry in differences.columns:
         known = table[table[entry].notna()]
         if len(known) < FEWEST_CELLS:
@@ -130,13 +110,9 @@ def fit(differences: pd.DataFrame, features: pd.DataFrame) -> dict[str, Any]:
 def elsewhere(model: dict[str, Any], differences: pd.DataFrame, features: pd.DataFrame) -> None:
     """Add to a fitted model how often it is right on networks that it was not fitted on.
 
-    Parameters
-    ----------
-    model
-        As from :func:`fit`; ``right`` of each outcome gets ``networks``, and
-        ``networks constant`` for the answer that was the more frequent one in the fit.
-    differences, features
-        As for :func:`fit`, with ``model`` beside :data:`CELL`, the network fitted left out.
+    ``right`` of each outcome gets ``networks``, and ``networks constant`` for the answer that was
+    the more frequent one in the fit. ``differences`` and ``features`` are as for :func:`fit`, with
+    ``model`` beside :data:`CELL`, the network fitted left out.
     """
     # A cell of which too few seeds are in says nothing of its network.
     table = features.set_index(["model", *CELL]).join(differences.dropna(how="all"), how="inner")

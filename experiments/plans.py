@@ -11,8 +11,6 @@ from typing import Any
 from budgetlab import presets
 from budgetlab.config import RunConfig
 
-__all__ = ["ENTRIES", "FINDINGS", "LENGTHS", "PARTS", "entry", "runs"]
-
 BUDGETS = (0.2, 0.3)
 LENGTHS = (10, 30, 100, 300, 1000)
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")

@@ -30,8 +30,6 @@ from experiments import card, fit_probe, maps, pages
 from experiments.plans import LEAGUE, LENGTHS, NOISES
 from experiments.tables import RESULTS, SETTINGS, against, provenance, read
 
-__all__ = ["COLUMNS", "RECORDS", "findings", "gaps", "readme_table", "shipped", "write_readme"]
-
 RECORDS = Path(__file__).parents[1] / "notebooks" / "records"
 
 # data_seed is the seed in every row: as a setting of its own it would split the conditions.

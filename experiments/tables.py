@@ -26,8 +26,6 @@ from budgetlab.records import Record, write_atomically
 from budgetlab.training import Run, load_data
 from experiments.plans import entry
 
-__all__ = ["RESULTS", "against", "key", "load", "provenance", "read", "row_of", "sit"]
-
 RESULTS = Path(__file__).parent / "results"
 
 # Where a run was computed does not make it another run.
@@ -69,21 +67,17 @@ def row_of(config: RunConfig, record: Record) -> dict[str, Any]:
     }
 
 
-def load(config: RunConfig) -> Splits:
-    """Data of a run; that of the last few is kept."""
-    return _load(_data_of(config))
-
-
 @lru_cache(maxsize=4)
 def _load(data: RunConfig) -> Splits:
     return load_data(data, progress=False)
 
 
-def _data_of(config: RunConfig) -> RunConfig:
-    """A config that is the same for all runs on the same data."""
+def load(config: RunConfig) -> Splits:
+    """Data of a run; that of the last few is kept."""
+    # A config that is the same for all runs on the same data.
     names = ("dataset", "data_root", "data_seed", "limit", "val_fraction", "label_noise",
              "noise_kind", "imbalance", "redundancy", "copies", "redundancy_kind")  # fmt: skip
-    return RunConfig(**{name: getattr(config, name) for name in names})
+    return _load(RunConfig(**{name: getattr(config, name) for name in names}))
 
 
 def _train(config: RunConfig, kept: Path | None) -> dict[str, Any]:
@@ -184,7 +178,7 @@ def against(
     metric: str = "test_accuracy",
     margin: float | None = MARGIN,
 ) -> pd.DataFrame:
-    """Compare each value of a column with one of them, seed by seed.
+    """Compare each value of a column with one of them, seed by seed; one row a comparison.
 
     Parameters
     ----------
@@ -200,13 +194,6 @@ def against(
         Those of them that make one question, over which claims are corrected; by default all.
     metric, margin
         As in :func:`budgetlab.compare`.
-
-    Returns
-    -------
-    DataFrame
-        One row a comparison, with ``n`` (pairs), ``mean``, ``difference``, ``ci_low``,
-        ``ci_high``, ``p``, ``p_corrected`` (Holm over one question), ``verdict`` and
-        ``sentence``.
     """
     found = []
     for key, group in rows.groupby(list(by), sort=False):
@@ -223,8 +210,6 @@ def against(
                 "baseline_spread": wide[baseline].std(ddof=1),
             })  # fmt: skip
     table = pd.DataFrame(found)
-    return (
-        table
-        if table.empty
-        else concluded(table, by, metric, margin=margin, question=question or by)
-    )
+    if table.empty:
+        return table
+    return concluded(table, by, metric, margin=margin, question=question or by)

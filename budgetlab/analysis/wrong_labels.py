@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from statsmodels.stats.proportion import proportion_confint
 
 from budgetlab.analysis.per_sample import measures
 from budgetlab.errors import InputError
@@ -52,11 +55,6 @@ def held_out_probabilities(
     numpy.ndarray
         float64 ``[N, C]``: ``pred_probs`` for :func:`label_quality` and for cleanlab's
         ``find_label_issues(labels, pred_probs)``. ``splits.train.y`` are the labels.
-
-    Raises
-    ------
-    InputError
-        If there are fewer samples of a class than are needed, or a setting does not fit.
     """
     from budgetlab.data import Splits
     from budgetlab.data.dataset import fingerprint
@@ -73,7 +71,7 @@ def held_out_probabilities(
         test = train.select(held)
         own = Splits("folds", part, None, test, fingerprint(part, test))
         with trained(own, **{"budget": 1.0, "seed": seed, "evaluate_every": 0} | settings) as run:
-            found[held] = _softmax(_logits(run, test))
+            found[held] = softmax(_logits(run, test), axis=1)
     return found
 
 
@@ -118,11 +116,6 @@ def _folds(y: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return fold
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
-
-
 def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     """Judge each label by probabilities of a network that has not seen it.
 
@@ -158,8 +151,9 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
             f"labels up to {labels.max()} need {labels.max() + 1} columns of finite probabilities: "
             f"there are {chance.shape[1]}"
         )
-    temperature = _temperature(labels, chance)
-    chance = _softmax(np.log(np.maximum(chance, 1e-12)) / temperature)
+    logs = np.log(np.maximum(chance, 1e-12))
+    temperature = _temperature(labels, logs)
+    chance = softmax(logs / temperature, axis=1)
     surest = np.argsort(-chance, axis=0, kind="stable")[: max(LEAST, round(SUREST * len(labels)))]
     counts = np.stack([np.bincount(labels[rows], minlength=chance.shape[1]) for rows in surest.T])
     noise = (counts + 0.5 / chance.shape[1]) / (len(surest) + 0.5)
@@ -278,7 +272,7 @@ def _beside_threshold(
     own = Splits.of(made, made.select(fake), name="threshold")
     with trained(own, **{"budget": 1.0, "evaluate_every": 0} | settings) as run:
         aum = measures(run.record)["aum"].to_numpy()
-        return aum, _softmax(_logits(run, made.select(fake))[:, :classes])
+        return aum, softmax(_logits(run, made.select(fake))[:, :classes], axis=1)
 
 
 def _density_ratio(values: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -293,18 +287,12 @@ def _density_ratio(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     return share / np.maximum(1 - share, 1e-9) * len(values) / max(len(known), 1)
 
 
-def _temperature(labels: np.ndarray, chance: np.ndarray) -> float:
+def _temperature(labels: np.ndarray, logs: np.ndarray) -> float:
     """The temperature at which the labels are most likely."""
-    from scipy.optimize import minimize_scalar
-
-    logs = np.log(np.maximum(chance, 1e-12))
     rows = np.arange(len(labels))
 
     def cost(log_temperature: float) -> float:
-        scaled = logs / np.exp(log_temperature)
-        peak = scaled.max(axis=1)
-        total = peak + np.log(np.exp(scaled - peak[:, None]).sum(axis=1))
-        return float((total - scaled[rows, labels]).mean())
+        return -float(log_softmax(logs / np.exp(log_temperature), axis=1)[rows, labels].mean())
 
     return float(np.exp(minimize_scalar(cost, bounds=(-3, 3), method="bounded").x))
 
@@ -327,22 +315,16 @@ def precision_and_recall(
         ``listed``, ``wrong``, ``found`` (numbers), ``precision`` and ``recall``, each with
         ``_low`` and ``_high``; NaN where nothing is listed or wrong.
     """
-    from scipy.stats import binomtest
-
     truth = pd.Series(wrong).reset_index(drop=True)
     known = truth.notna().to_numpy()
     listed, truth = np.asarray(listed, bool)[known], truth[known].to_numpy(bool)
+    counts = {"listed": int(listed.sum()), "wrong": int(truth.sum())}
     found = int((listed & truth).sum())
-    values: dict[str, float] = {
-        "listed": int(listed.sum()),
-        "wrong": int(truth.sum()),
-        "found": found,
-    }
-    for name, total in (("precision", values["listed"]), ("recall", values["wrong"])):
+    values: dict[str, float] = counts | {"found": found}
+    for name, total in zip(("precision", "recall"), counts.values(), strict=True):
         low = high = share = float("nan")
         if total:
             share = found / total
-            interval = binomtest(found, int(total)).proportion_ci(confidence, method="wilson")
-            low, high = interval.low, interval.high
+            low, high = proportion_confint(found, total, 1 - confidence, method="wilson")
         values |= {name: share, f"{name}_low": low, f"{name}_high": high}
     return pd.Series(values)
