@@ -194,7 +194,8 @@ def test_what_is_out_of_range_is_refused(strength, power, named):
 
 
 def test_sets_are_drawn_with_their_chances_and_in_any_order():
-    q, draws, random = torch.tensor([0.4, 0.3, 0.2, 0.1]).double(), 6000, generator(2)
+    q, draws = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64), 6000
+    random = generator(2)
     counts, first = dict.fromkeys(combinations(range(4), 2), 0), torch.zeros(4)
     for _ in range(draws):
         counts[tuple(sorted(draw_without_replacement(q, 2, random).tolist()))] += 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
@@ -195,7 +196,7 @@ def _conditions(frame: pd.DataFrame, keys: list[str], over: Sequence[str]) -> Gr
 
 def _averaged(
     key: tuple, keys: list[str], groups: Groups, metric: str, cost: str
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The condition, what its runs reached, and what they cost beside the full run."""
     values, share = groups[key][metric].dropna(), float("nan")
     for method in FULL:

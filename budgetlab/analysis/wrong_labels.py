@@ -318,9 +318,9 @@ def precision_and_recall(
     truth = pd.Series(wrong).reset_index(drop=True)
     known = truth.notna().to_numpy()
     listed, truth = np.asarray(listed, bool)[known], truth[known].to_numpy(bool)
-    counts = {"listed": int(listed.sum()), "wrong": int(truth.sum())}
+    counts: dict[str, float] = {"listed": int(listed.sum()), "wrong": int(truth.sum())}
     found = int((listed & truth).sum())
-    values: dict[str, float] = counts | {"found": found}
+    values = counts | {"found": found}
     for name, total in zip(("precision", "recall"), counts.values(), strict=True):
         low = high = share = float("nan")
         if total:

@@ -63,7 +63,9 @@ class AugmentedBatch:
 class Augmentation(Protocol):
     """A function from a batch to an augmented batch, with a name."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As :func:`budgetlab.augment.build` takes it."""
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Augment uint8 ``[B, C, H, W]``; the generator is on the device of the images."""
