@@ -87,14 +87,9 @@ def confusion(data: Record | pd.DataFrame, *, classes: Sequence[str] | None = No
 
 
 def groups_of_record(record: Record, by: str = "label") -> pd.DataFrame:
-    """How well was each group of training samples learned? From what a record holds.
+    """How well was each group of training samples learned? From the history that a record holds.
 
-    Parameters
-    ----------
-    record
-        An open record with its per-sample history.
-    by
-        What is known of each training sample: ``label``, or a column of the metadata.
+    ``by`` is what is known of each training sample: ``label``, or a column of the metadata.
 
     Returns
     -------

@@ -103,13 +103,9 @@ def _last_epoch(record: Record) -> dict[str, Any]:
 def epochs(records: Records) -> pd.DataFrame:
     """Return one row a run and epoch: costs so far, losses and accuracies, and the settings.
 
-    Returns
-    -------
-    DataFrame
-        Column ``run`` numbers the runs from 0; then
-        :data:`budgetlab.records.EPOCH_COLUMNS` and the settings as in :func:`summaries`
-        (``epochs`` is the length of the full run and ``epoch`` counts from 1; ``lr`` is
-        the rate of the epoch and ``lr_start`` the setting).
+    Column ``run`` numbers the runs from 0; then :data:`budgetlab.records.EPOCH_COLUMNS` and the
+    settings as in :func:`summaries` (``epochs`` is the length of the full run and ``epoch`` counts
+    from 1; ``lr`` is the rate of the epoch and ``lr_start`` the setting).
     """
     parts = []
     for number, record in enumerate(open_records(records)):
@@ -148,21 +144,10 @@ def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this 
 
 
 def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> list[str]:
-    """Columns that make a condition: every setting but those that replicate it.
+    """Columns that make a condition: every setting but those ``over`` which runs are replicates.
 
-    Parameters
-    ----------
-    frame
-        One row a run, as from :func:`budgetlab.analysis.summaries`.
-    over
-        Settings over which runs of one condition are replicates.
-
-    Returns
-    -------
-    list of str
-        The five that every table shows first, then those others that differ between
-        runs. ``fingerprint`` is among them where runs were trained on other data
-        under the same settings.
+    First the five that every table shows, then those others that differ between runs.
+    ``fingerprint`` is among them where runs were trained on other data under the same settings.
     """
     settings = [field.name for field in dataclasses.fields(RunConfig)]
     if "lr_start" in frame:  # one row an epoch: there, lr changes within a run

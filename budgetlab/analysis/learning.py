@@ -105,14 +105,8 @@ def frontier(
 ) -> ConditionTable:
     """Mean cost and result of each condition, and which ones no other beats.
 
-    Parameters
-    ----------
-    records
-        As for :func:`budgetlab.analysis.compare`.
-    cost
-        One of :data:`budgetlab.analysis.COSTS`.
-    value
-        What was reached; more is better for accuracies, less for losses.
+    ``records`` are as for :func:`budgetlab.analysis.compare`, ``cost`` one of
+    :data:`budgetlab.analysis.COSTS`; of ``value`` more is better for accuracies, less for losses.
 
     Returns
     -------
@@ -154,16 +148,10 @@ def cost_to_reach(
     cost: str = "flops",
     value: str = "test_accuracy",
 ) -> pd.DataFrame:
-    """Cost at the first epoch after which a run had reached a target.
+    """Cost at the first epoch after which a run had reached a ``target`` in ``value``.
 
-    Parameters
-    ----------
-    records, cost
-        As for :func:`curves`.
-    target
-        At least this accuracy, or at most this loss.
-    value
-        Column that has to reach the target.
+    That is at least this accuracy, or at most this loss; ``records`` and ``cost`` are as for
+    :func:`curves`.
 
     Returns
     -------

@@ -185,12 +185,8 @@ def expectation(quality: pd.DataFrame) -> str:
 def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> pd.DataFrame:
     """List the suspected labels, the surest first, with the expected precision of the list.
 
-    Parameters
-    ----------
-    quality
-        As from :func:`label_quality` or :func:`threshold_quality`.
-    data
-        The data that was judged, to have origins and names of classes beside.
+    ``quality`` is as from :func:`label_quality` or :func:`threshold_quality`; ``data`` is what was
+    judged, to have origins and names of classes beside.
 
     Returns
     -------
@@ -223,15 +219,9 @@ def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> p
 def find_suspects(data: "Splits | Dataset", *, by: str = "folds", **settings: Any) -> pd.DataFrame:
     """Train shortly, judge the labels, and list the suspects: :func:`suspects` in one call.
 
-    Parameters
-    ----------
-    data
-        The data; its training samples are judged.
-    by
-        ``folds``: by :func:`held_out_probabilities`; ``threshold``: by
-        :func:`threshold_quality`.
-    **settings
-        As for these; without augmentation unless one is given, as short trainings do best.
+    The training samples are judged by ``folds`` (:func:`held_out_probabilities`) or by
+    ``threshold`` (:func:`threshold_quality`), which ``settings`` are for; without augmentation
+    unless one is given, as short trainings do best.
     """
     by = known("way to judge labels", by, ("folds", "threshold"))
     settings = {"augmentation": "none"} | settings
@@ -246,13 +236,8 @@ def indices(
 ) -> np.ndarray:
     """Positions to keep, for ``torch.utils.data.Subset(dataset, indices)``.
 
-    Parameters
-    ----------
-    ranked
-        As from :func:`triage`.
-    drop
-        Verdicts to leave out. Of copies with the same label the first stays, unless it is
-        redundant by itself.
+    Of what :func:`triage` ranked, samples with the verdicts of ``drop`` are left out. Of copies
+    with the same label the first stays, unless it is redundant by itself.
 
     Returns
     -------
@@ -284,17 +269,9 @@ def compare_augmentations(
     """Which augmentation suits these images? A short comparison before anything else.
 
     Held-out fifths of the training samples are judged, never the test set, and each seed has
-    a fifth of its own. What is best depends on the length of the training: compare at the length
-    that you will train for. In short trainings augmentation costs more than it brings.
-
-    Parameters
-    ----------
-    data
-        The data; its training samples are used.
-    seeds
-        Runs of each; from 3 on there is an interval.
-    **settings
-        Fields of :class:`budgetlab.RunConfig`, such as ``epochs`` and ``budget``.
+    a fifth of its own; from three ``seeds`` on there is an interval. What is best depends on the
+    length of the training: compare at the length that you will train for, with ``epochs`` and
+    ``budget`` among the ``settings``. In short trainings augmentation costs more than it brings.
 
     Returns
     -------

@@ -96,20 +96,10 @@ def _spearman(a: np.ndarray, b: np.ndarray, confidence: float) -> tuple[float, f
 def measure_agreement(
     frame: pd.DataFrame, names: Sequence[str] | None = None, *, top: float = 0.1
 ) -> pd.DataFrame:
-    """Compare every two measures of one run.
+    """Compare every two measures of one run; one row a pair with the values of :func:`agreement`.
 
-    Parameters
-    ----------
-    frame
-        As from :func:`budgetlab.analysis.measures`.
-    names
-        Measures to compare; by default all that say how hard a sample is. Those where
-        a low value is hard are turned, so that agreement is positive.
-
-    Returns
-    -------
-    DataFrame
-        One row a pair: ``a``, ``b`` and the values of :func:`agreement`.
+    ``frame`` is as from :func:`budgetlab.analysis.measures`, ``names`` by default all that say how
+    hard a sample is. Those where a low value is hard are turned, so that agreement is positive.
     """
     return _pairs(hardness(frame) if names is None else _turned(frame, names), top)
 
@@ -243,12 +233,7 @@ def detection_curve(
 ) -> pd.DataFrame:
     """Precision over recall of each measure as a detector of wrong labels.
 
-    Parameters
-    ----------
-    data
-        A record, or a frame as from :func:`budgetlab.analysis.measures`.
-    names
-        Measures; by default all that say how hard a sample is.
+    Parameters are as for :func:`detection`, of one run.
 
     Returns
     -------
@@ -279,17 +264,8 @@ def detection_over_time(
 ) -> pd.DataFrame:
     """When can the wrong labels be told? :func:`detection` after each epoch.
 
-    Parameters
-    ----------
-    record, names
-        As for :func:`detection`.
-    at
-        Epochs; by default at most twelve, evenly spaced.
-
-    Returns
-    -------
-    DataFrame
-        The columns of :func:`detection` with ``epoch`` in front.
+    ``at`` are the epochs, by default at most twelve, evenly spaced; they stand in front as
+    ``epoch``.
     """
     last = record.samples.sizes["epoch"]
     if at is None:

@@ -135,15 +135,8 @@ def ranked_counts(record: Record) -> pd.DataFrame:
 def picks_by(record: Record, column: str = "difficulty", *, groups: int = 10) -> pd.DataFrame:
     """How often does a run train on the easy, and how often on the hard? By groups of one size.
 
-    Parameters
-    ----------
-    record
-        A run whose data say something of each sample.
-    column
-        What is known of each sample, a number such as ``difficulty``. Of equal values
-        the lower number of a sample comes first.
-    groups
-        How many, from 1 to the number of samples.
+    ``column`` is what is known of each sample, a number such as ``difficulty``. Of equal values the
+    lower number of a sample comes first.
 
     Returns
     -------
@@ -176,16 +169,9 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -> pd.DataFrame:
-    """Quantiles over the samples of one array, epoch by epoch.
+    """Quantiles, each level in [0, 1], over the samples of one array, epoch by epoch.
 
-    Parameters
-    ----------
-    record
-        An open record.
-    array
-        One of :data:`budgetlab.records.SAMPLE_ARRAYS`, such as ``loss``.
-    levels
-        Quantiles, each in [0, 1].
+    ``array`` is one of :data:`budgetlab.records.SAMPLE_ARRAYS`, such as ``loss``.
 
     Returns
     -------
@@ -254,21 +240,10 @@ def sample_life(record: Record, sample: int) -> pd.DataFrame:
 def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.DataFrame:
     """Does the credited probability say how often the label wins?
 
-    Under mixing an image holds several samples. In each bin of credited probability,
-    ``right`` is the share of visits where that label had the highest logit. A useful credit
-    rule rises with it.
-
-    Parameters
-    ----------
-    bins
-        Bins of equal width over [0, 1].
-    first_epoch
-        Leave out the visits before this epoch.
-
-    Returns
-    -------
-    DataFrame
-        One row a bin with visits: ``p_y`` (their mean), ``right``, ``visits``.
+    Under mixing an image holds several samples. In each of ``bins`` of equal width of credited
+    probability, ``right`` is the share of visits, from ``first_epoch`` on, where that label had the
+    highest logit. A useful credit rule rises with it. One row a bin with visits: ``p_y`` (their
+    mean), ``right`` and ``visits``.
     """
     sums = np.zeros((3, bins))
     for epoch, arrays in read_epochs(record, ("p_y", "correct")):
@@ -288,23 +263,14 @@ def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.Data
 def credit_by_reference(record: Record, reference: Record, bins: int = 10) -> pd.DataFrame:
     """Does a sample get credit for being well known, as a run without mixing knows it?
 
-    A rule that credits the right sample gives more to samples that a reference run knows
-    better; one that credits samples that are not in the image gives the same to all.
-
-    Parameters
-    ----------
-    record
-        The run whose credit is looked at.
-    reference
-        A run on the same data, best without mixing.
-    bins
-        Groups.
+    A rule that credits the right sample gives more to samples that a ``reference`` on the same data
+    knows better; one that credits samples that are not in the image gives the same to all.
 
     Returns
     -------
     DataFrame
-        One row a group: ``reference`` and ``credited`` (means of the mean ``p_y`` of its
-        samples) and ``samples``. ``attrs["spearman"]`` is the rank correlation over samples.
+        One row a group of ``bins``: ``reference`` and ``credited`` (means of the mean ``p_y`` of
+        its samples) and ``samples``. ``attrs["spearman"]`` is the rank correlation over samples.
     """
     require_same_data([record, reference])
     known = pd.DataFrame(

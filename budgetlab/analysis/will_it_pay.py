@@ -95,11 +95,6 @@ def pay_features(record: Record, *, copies: np.ndarray | None = None) -> dict[st
         For each training sample the first sample that it is a copy of, or itself, int
         ``[N]``, as from :func:`budgetlab.data.duplicates`. By default the metadata column
         ``copy_of`` where there is one, and no copies otherwise.
-
-    Returns
-    -------
-    dict of str to float
-        One finite number for each of :data:`FEATURES`.
     """
     method = record.config.get("method")
     if method not in UNIFORM:

@@ -211,15 +211,11 @@ def threshold_quality(
 
     Parameters
     ----------
-    splits
-        The data; its training samples are judged.
+    splits, seed, **settings
+        As for :func:`held_out_probabilities`.
     percentile
         Of the margins of the threshold samples, in (0, 100]. At 99 nearly all wrong labels are
         listed, and many others; at 50 a surer half of them.
-    seed
-        Of the threshold samples and the runs.
-    **settings
-        As for :func:`held_out_probabilities`.
 
     Returns
     -------
@@ -300,20 +296,11 @@ def _temperature(labels: np.ndarray, logs: np.ndarray) -> float:
 def precision_and_recall(
     listed: np.ndarray, wrong: np.ndarray, confidence: float = 0.95
 ) -> pd.Series:
-    """Score a list of suspects against labels that are known to be wrong.
+    """Score a list of suspects ``[N]`` against labels that are known to be wrong ``[N]``.
 
-    Parameters
-    ----------
-    listed, wrong
-        Truth values ``[N]``; where ``wrong`` is missing, a sample does not count.
-    confidence
-        Of the intervals (Wilson 1927).
-
-    Returns
-    -------
-    Series
-        ``listed``, ``wrong``, ``found`` (numbers), ``precision`` and ``recall``, each with
-        ``_low`` and ``_high``; NaN where nothing is listed or wrong.
+    Where ``wrong`` is missing, a sample does not count. The result has ``listed``, ``wrong``,
+    ``found`` (numbers), ``precision`` and ``recall``, each with ``_low`` and ``_high`` (Wilson
+    1927); NaN where nothing is listed or wrong.
     """
     truth = pd.Series(wrong).reset_index(drop=True)
     known = truth.notna().to_numpy()

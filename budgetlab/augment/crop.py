@@ -234,21 +234,11 @@ class Standard:
 def cutout(
     images: Tensor, row: Tensor, column: Tensor, size: tuple[int, int], fill: Tensor
 ) -> Tensor:
-    """Fill a box around a centre; the part of it beyond an edge is lost.
+    """Fill a box of ``size`` (rows, columns) around a centre; the part beyond an edge is lost.
 
-    DeVries & Taylor, *Improved Regularization of Convolutional Neural Networks with
-    Cutout* (2017), section 3.2.
-
-    Parameters
-    ----------
-    images
-        ``[B, C, H, W]``, any dtype, which is kept.
-    row, column
-        int64 ``[B]``: the centre, in [0, H) and [0, W).
-    size
-        Height and width of the box in pixels.
-    fill
-        ``[]`` or ``[C]``, of the dtype of the images.
+    DeVries & Taylor, *Improved Regularization of Convolutional Neural Networks with Cutout*
+    (2017), section 3.2. ``row`` and ``column``, int64 ``[B]``, are the centre, in [0, H) and [0,
+    W); ``fill`` is ``[]`` or ``[C]``, of the dtype of the images ``[B, C, H, W]``, which is kept.
     """
     top, left = row - size[0] // 2, column - size[1] // 2
     box = box_mask(top, top + size[0], left, left + size[1], *images.shape[2:])
