@@ -333,9 +333,9 @@ def test_very_many_runs_are_planned_in_a_moment_and_each_is_trained_once(config)
     """A thousand with ``make soak``, some otherwise."""
     tiny = config.replace(epochs=1, limit=64)
     methods = ["unif-SGD", "p-SGD"]
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(quiet(tiny, method=methods, seed=range(500))) == 1000
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     half = quiet(tiny, method=methods, seed=range(SEEDS))
     for done, _ in enumerate(half, 1):
         if done == SEEDS:
@@ -347,9 +347,9 @@ def test_very_many_runs_are_planned_in_a_moment_and_each_is_trained_once(config)
     assert frame["test_accuracy"].notna().all()
     assert len(find_records(config.out)) == len(frame) == 2 * SEEDS
     # Nothing is left to do, and that is found out without opening more than each record once.
-    began = time.perf_counter()
+    began = time.process_time()
     assert quiet(tiny, method=methods, seed=range(SEEDS)).counts == {"finished": 2 * SEEDS}
-    assert time.perf_counter() - began < 0.02 * len(frame) + 5
+    assert time.process_time() - began < 0.02 * len(frame) + 5
 
 
 # The command line ------------------------------------------------------------------------
