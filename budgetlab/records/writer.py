@@ -63,24 +63,10 @@ class RecordWriter:
     ) -> "RecordWriter":
         """Make the folder of a new record under ``config.out``.
 
-        Parameters
-        ----------
-        config
-            The run. Its :attr:`~RunConfig.folder_name` names the folder; where that
-            is taken, a number is put behind it, so that nothing is overwritten.
-        metadata
-            One row a training sample; column ``label`` and what else is known.
-        data
-            ``name``, ``fingerprint``, ``classes``, counts: kept as they are.
-        hardware
-            Device, precision, threads: kept as they are.
-
-        Raises
-        ------
-        InputError
-            If the folder cannot be made.
-        RunError
-            If the disk is full; nothing is left behind.
+        Its :attr:`~RunConfig.folder_name` names the folder; where that is taken, a number is put
+        behind it, so that nothing is overwritten. ``metadata`` has one row a training sample, with
+        a column ``label``; ``data`` (name, fingerprint, classes, counts) and ``hardware`` are kept
+        as they are. Where the folder cannot be made, or the disk is full, nothing is left behind.
         """
         about = {
             "format": FORMAT,
@@ -125,19 +111,10 @@ class RecordWriter:
         return cls(record.path, dict(record.about), rows[:epochs])
 
     def append_epoch(self, row: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Add one epoch.
+        """Add one epoch: values for :data:`EPOCH_COLUMNS`, and ``[N]`` for :data:`SAMPLE_ARRAYS`.
 
-        Parameters
-        ----------
-        row
-            Values for the columns :data:`EPOCH_COLUMNS`.
-        arrays
-            Values ``[N]`` for :data:`SAMPLE_ARRAYS`; the missing ones stay empty.
-
-        Raises
-        ------
-        OSError
-            If the record was removed, in whole or in part, or the disk is full.
+        Missing ones stay empty. An OSError says that the record was removed, in whole or in part,
+        or that the disk is full.
         """
         import zarr
 
