@@ -261,10 +261,10 @@ def _against(
     itself = key[keys.index("method")] == method
     result, dropped, spread = Paired(), 0 if itself else len(ours), float("nan")
     if theirs is not None and not itself:
-        both = ours[[metric]].join(theirs[metric], how="inner", rsuffix="_baseline")
-        first, second = both.to_numpy(float).T
-        result = paired_difference(first, second, confidence, margin)
-        dropped, spread = len(ours) + len(theirs) - 2 * len(both), both.iloc[:, 1].std()
+        common = ours.index.intersection(theirs.index)
+        first, second = (group.loc[common, metric] for group in (ours, theirs))
+        result = paired_difference(first.to_numpy(), second.to_numpy(), confidence, margin)
+        dropped, spread = len(ours) + len(theirs) - 2 * len(common), second.std()
     found = asdict(result)
     found["pair_spread"] = found.pop("spread")
     return {"baseline": method, "dropped": dropped, "baseline_spread": spread} | found

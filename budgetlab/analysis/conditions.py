@@ -9,10 +9,8 @@ import pandas as pd
 
 from budgetlab.config import ADDED, DATA_FIELDS, RunConfig
 from budgetlab.errors import InputError, counted, few
-from budgetlab.methods import ordered as method_order
+from budgetlab.methods import ordered as method_order  # noqa: F401 (figures sort by it too)
 from budgetlab.records import Record, Records, RecordWarning, open_records
-
-__all__ = ["method_order"]
 
 COSTS = {
     "steps": "optimiser steps",
