@@ -1,4 +1,4 @@
-"""What is compared, written down before it is run: findings (a) to (f), the map, the league.
+"""What is compared, written down before it is run: findings (a) to (g), the map, the league.
 
 Every run is a preset (``scale-model``, or ``paper`` on a GPU) but for what is named here. In the
 scale model seed ``s`` also draws the training images (``data_seed = s``), so that an interval
@@ -49,9 +49,15 @@ FINDINGS: dict[str, list[Setting]] = {
     # (f) Schedules that know the budget against those that run over the full length.
     "f": [
         *({"budget": 0.3, "schedule": s, "schedule_horizon": h}
-          for s in ("linear", "cosine", "step")
+          for s in ("linear", "cosine", "step", "rex")
           for h in ("budget", "full")),
         {"budget": 0.3, "schedule": "constant"},
+        {"budget": 0.3, "warmup": 0.1},
+    ],
+    # (g) The same question with another optimiser.
+    "g": [
+        {"method": m, "budget": 0.3, "optimiser": "adamw", "lr": 1e-3, "weight_decay": 0.05}
+        for m in ("unif-SGD", "p-SGD", "c-SGD")
     ],
 }  # fmt: skip
 

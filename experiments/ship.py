@@ -27,7 +27,7 @@ from budgetlab.course import select
 from budgetlab.course.results import averages
 from budgetlab.records import open_records, thin, write_atomically
 from experiments import card, fit_probe, maps, pages
-from experiments.plans import LEAGUE, LENGTHS, NOISES
+from experiments.plans import BUDGETS, LEAGUE, LENGTHS, NOISES
 from experiments.tables import RESULTS, SETTINGS, against, provenance, read
 
 RECORDS = Path(__file__).parents[1] / "notebooks" / "records"
@@ -220,19 +220,24 @@ def gaps(rows: pd.DataFrame) -> str:
     by = lengths.groupby(["epochs", "dataset", "augmentation"])["seed"].nunique()
     least = by.groupby("epochs").min().reindex(LENGTHS, fill_value=0)
     few = [f"{epochs:,} epochs have {n or 'none'}" for epochs, n in least.items() if n < 10]
-    newer = select(rows, "method", "budget_unit")
+    newer = select(rows, "method", "budget_unit", "budget")
     newer = newer[newer["method"].isin({one["method"] for one in LEAGUE})]
-    seeds = newer.groupby(["dataset", "method", "budget_unit"])["seed"].nunique()
+    more, less = newer["budget"].eq(max(BUDGETS)), newer["budget"].eq(min(BUDGETS))
+    seeds = newer[more].groupby(["dataset", "method", "budget_unit"])["seed"].nunique()
     cells = maps.map_table(rows)["n"].min()
+    lower = newer[less].groupby(["dataset", "method", "budget_unit"])["seed"].nunique()
+    at_scale = read(RESULTS / "paper.csv")
+    made = f"{len(at_scale)} runs" if len(at_scale) else "no run"
     text = (
         "The findings have ten seeds"
         f"{', but trainings of ' + maps.listed(few, 'and') if few else ''}. The map has at least "
         f"{cells} seeds a cell{' where five are planned' if cells < 5 else ''}. The other methods "
         "of [docs/league.md](docs/league.md) were run with "
         f"{seeds.min()} to {seeds.max()} of the ten seeds that are planned at 30% of the training, "
-        "and not yet at 20%. Nothing of this was run on a GPU, so that every cell at the paper's "
-        "own scale says *not run yet* ([docs/gpu.md](docs/gpu.md) has what is proven without one, "
-        "and the one command for a first quarter of an hour with one)."
+        f"and with {lower.min() if len(lower) else 'none'} at 20%. At the paper's own scale {made} "
+        "have been made, on a GPU that was lent for a quarter of an hour; every other cell of the "
+        "card says *not run yet* ([docs/gpu.md](docs/gpu.md) has what was seen there, how fast it "
+        "was, and the command that goes on)."
     )
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False) + "\n"
 

@@ -32,7 +32,7 @@ RESULTS = Path(__file__).parent / "results"
 ELSEWHERE = ("device", "precision", "evaluate_every", "data_root", "out")
 SETTINGS = ("method", "augmentation", "budget", "budget_unit", "epochs", "credit", "smoothing",
             "averaging", "weights", "class_shares", "schedule", "schedule_horizon", "redundancy",
-            "imbalance", "label_noise", "seed", "data_seed")  # fmt: skip
+            "imbalance", "label_noise", "seed", "data_seed", "optimiser", "warmup")  # fmt: skip
 MEASURED = ("test_accuracy", "test_loss", "steps", "trained_samples", "looked_samples", "flops",
             "seconds", "precision", "hardware")  # fmt: skip
 

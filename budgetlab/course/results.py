@@ -18,7 +18,7 @@ USUAL = {"method": "unif-SGD", "augmentation": "standard", "budget": 0.3,
          "budget_unit": "iterations", "credit": "dominant", "smoothing": 1.0,
          "averaging": "lifetime", "weights": "none", "class_shares": "free", "schedule": "linear",
          "schedule_horizon": "budget", "redundancy": 0.0, "imbalance": 1.0,
-         "label_noise": 0.0}  # fmt: skip
+         "label_noise": 0.0, "optimiser": "sgd", "warmup": 0.0}  # fmt: skip
 """What a run of the scale model has where nothing else is said; and 100 epochs."""
 
 DIALS = ("redundancy", "imbalance", "label_noise")
@@ -75,7 +75,7 @@ def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
     """
     lengths = {"epochs": 100} if (rows.get("epochs", pd.Series()) == 100).any() else {}
     for name, value in {**USUAL, **lengths, **values}.items():
-        # Tables of before class shares were a setting do not have the column.
+        # Tables of before class shares or optimisers were settings do not have the column.
         if name not in free and (name in rows or name in values):
             rows = rows[rows[name].isin(value if isinstance(value, list) else [value])]
     return rows
