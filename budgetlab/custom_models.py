@@ -25,25 +25,14 @@ BORROWED = threading.Lock()
 
 @dataclass(frozen=True)
 class OwnModel:
-    """A network that was given.
-
-    Attributes
-    ----------
-    name
-        ``own:CLASS-HEX``.
-    class_name
-        Module and name of its class.
-    parameters
-        Number of its weights.
-    make
-        From a seed to a new network. A given module is copied as it is; a function is
-        called with torch's random state set to the seed.
-    """
+    """A network that was given: its names, and how many weights it has."""
 
     name: str
     class_name: str
     parameters: int
     make: Callable[[int], nn.Module]
+    """From a seed to a new network: a copy of a given module, or what a function makes with torch's
+    random state set to the seed."""
 
 
 _GIVEN: dict[str, OwnModel] = {}
@@ -76,10 +65,6 @@ def register(
         A module from normalised float samples ``[B, ...]`` to logits ``[B, classes]``,
         which is copied and never changed; or a function (or class) without arguments
         that makes one, so that other seeds start from other weights.
-    sample_shape
-        Shape of one sample.
-    classes
-        Number of classes.
 
     Raises
     ------

@@ -156,27 +156,19 @@ def has_scores(name: str) -> bool:
 def scores_of(
     config: RunConfig, size: int, method: str | None = None
 ) -> tuple[str, Callable[[History], Tensor]]:
-    """Find the scores that a method gives before they are smoothed.
-
-    Parameters
-    ----------
-    config
-        Gives the options of the method.
-    size
-        Number of samples N.
-    method
-        By default that of ``config``, or p-SGD where that one has no scores.
+    """Find the scores that a method gives before they are smoothed, with the options of ``config``.
 
     Returns
     -------
     name, score
-        The method; and a function of a history that returns float64 ``[N]``, at least 0:
+        The method, by default that of ``config``, or p-SGD where that one has no scores; and a
+        function of a history of ``size`` samples that returns float64 ``[N]``, at least 0:
         samples never seen have the highest score where the method gives them that.
 
     Raises
     ------
     InputError
-        If the method has no scores.
+        If the method that is asked for has no scores.
     """
     name = methods.canonical(method or config.method)
     if not has_scores(name):
@@ -205,15 +197,8 @@ def forecast(
 ) -> ExpectedDraw:
     """Foresee the next epoch of a method.
 
-    Parameters
-    ----------
-    history
-        What is known as the epoch begins.
-    config
-        Gives ``method``, ``budget``, ``batch_size`` and the options of the method, such as
-        ``smoothing`` or ``sb_beta``.
-    seed
-        Of the simulated draws; the same one gives the same result.
+    ``history`` is what is known as the epoch begins; ``config`` gives ``method``, ``budget``,
+    ``batch_size`` and the options of the method; ``seed`` is that of the simulated draws.
 
     Raises
     ------
@@ -238,14 +223,9 @@ def recorded_forecast(
 ) -> ExpectedDraw:
     """Read the chances off the probabilities that a run recorded.
 
-    Parameters
-    ----------
-    probability
-        ``[N]``; NaN where none was recorded.
-    kind
-        ``draw`` or ``keep``, as :attr:`budgetlab.records.Record.probability_kind`.
-    config
-        Of the run: gives the number of draws.
+    ``probability`` is ``[N]``, NaN where none was recorded; ``kind`` is that of
+    :attr:`budgetlab.records.Record.probability_kind`; the config of the run gives the number of
+    draws.
 
     Raises
     ------
