@@ -292,7 +292,7 @@ def test_the_playground_draws_what_was_picked(watched, epoch):
     assert len(points) == len(twin) == 256
     dark = [point.get("stroke") == "#111111" for point in points]
     assert dark == (twin["picked"] > 0).tolist()
-    expected = 2 * bl.plots.points.sizes(compact(twin["chance"], 3))
+    expected = 2 * bl.plots.images.sizes(compact(twin["chance"], 3))
     assert [point["size"] for point in points] == pytest.approx(expected.tolist())
     assert [run.frames[epoch - 1].headline(run.name) for run in watched] == texts(moved)
 

@@ -15,14 +15,17 @@ from budgetlab.explore.chart import (
     SCHEMAS,
     VEGA_LITE,
     Explorable,
+    axis,
     checkbox,
     compact,
+    hover,
+    mark,
     slider,
     specification,
     words,
 )
 from budgetlab.explore.samples import webp
-from budgetlab.plots.points import CLASSES, LARGEST, SMALLEST, USUAL, extent_of, surface_colours
+from budgetlab.plots.images import CLASSES, LARGEST, SMALLEST, USUAL, extent_of, surface_colours
 from budgetlab.records import Record, open_record
 
 if TYPE_CHECKING:
@@ -276,40 +279,38 @@ def _half(
 ) -> dict[str, Any]:
     left, right, bottom, top = extent
     behind = {
-        "mark": {"type": "image", "width": SIDE, "height": SIDE, "aspect": False, "aria": False},
+        "mark": mark("image", width=SIDE, height=SIDE, aspect=False),
         "encoding": {"x": {"value": SIDE / 2}, "y": {"value": SIDE / 2},
                      "url": {"field": "surface", "type": "nominal"}},
     }  # fmt: skip
-    axis = {"type": "quantitative", "title": None, "axis": {"grid": False, "tickCount": 5}}
+    quiet = {"grid": False, "tickCount": 5}
+    area = f"2 * clamp({USUAL} * datum.chance * datum.chance, {SMALLEST}, {LARGEST})"
+    by_class = {
+        channel: {"field": "label", "type": "nominal", "legend": None,
+                  "scale": {"domain": [0, 1, 2], "range": list(values)}}
+        for channel, values in (("shape", SYMBOLS), ("color", CLASSES))
+    }  # fmt: skip
     points = {
         "transform": [
             {"flatten": ["chance", "picked"]},
             {"window": [{"op": "row_number", "as": "i"}]},
             {"lookup": "i", "from": {"data": {"values": where}, "key": "i",
                                      "fields": ["x", "y", "label"]}},
-            {"calculate": f"2 * clamp({USUAL} * datum.chance * datum.chance, {SMALLEST}, "
-                          f"{LARGEST})", "as": "area"},
+            {"calculate": area, "as": "area"},
         ],
-        "mark": {"type": "point", "filled": True, "opacity": 0.9, "strokeWidth": 1.1,
-                 "aria": False, "clip": True},
-        "encoding": {
-            "x": axis | {"field": "x", "scale": {"domain": [left, right], "nice": False}},
-            "y": axis | {"field": "y", "scale": {"domain": [bottom, top], "nice": False}},
-            "size": {"field": "area", "type": "quantitative", "scale": None},
-            "shape": {"field": "label", "type": "nominal", "legend": None,
-                      "scale": {"domain": [0, 1, 2], "range": list(SYMBOLS)}},
-            "color": {"field": "label", "type": "nominal", "legend": None,
-                      "scale": {"domain": [0, 1, 2], "range": list(CLASSES)}},
+        "mark": mark("point", opacity=0.9, strokeWidth=1.1, clip=True),
+        "encoding": by_class | {
+            "x": axis("x", axis=quiet, scale={"domain": [left, right], "nice": False}),
+            "y": axis("y", axis=quiet, scale={"domain": [bottom, top], "nice": False}),
+            "size": axis("area", scale=None),
             "stroke": {"condition": {"test": "datum.picked > 0", "value": "#111111"},
                        "value": "#ffffff99"},
-            "tooltip": [{"field": "i", "title": "point"}, {"field": "label", "title": "class"},
-                        {"field": "chance", "title": "chance, times uniform"},
-                        {"field": "picked", "title": "times drawn"}],
+            "tooltip": hover({"i": "point", "label": "class", "chance": "chance, times uniform",
+                              "picked": "times drawn"}),
         },
     }  # fmt: skip
-    headline = words("datum.headline", y=-18)
     return {"width": SIDE, "height": SIDE, "transform": [{"filter": f"datum.side == {place}"}],
-            "layer": [behind, points, headline]}  # fmt: skip
+            "layer": [behind, points, words("datum.headline", y=-18)]}  # fmt: skip
 
 
 def _playing(spec: dict[str, Any], last: int) -> dict[str, Any]:

@@ -11,22 +11,31 @@ from budgetlab.analysis import AXES, epochs
 from budgetlab.analysis.conditions import condition_columns, method_order, require
 from budgetlab.errors import InputError, unknown
 from budgetlab.explore.chart import (
+    EVERY,
     Explorable,
+    axis,
+    choices,
     compact,
+    hover,
     looks_of,
+    mark,
     records_of,
     select,
     specification,
     words,
 )
 from budgetlab.plots import style
-from budgetlab.plots.maps import crossed
+from budgetlab.plots.learning import crossed
 from budgetlab.records import Records
 
 __all__ = ["crossing", "importance_map", "learning"]
 
-EVERY = "all"
-ACCURACIES = ("test_accuracy", "val_accuracy", "train_accuracy")
+DATA = ("dataset", "method", "budget")
+MAP_COLUMNS = ("dataset", "method", "label_noise", "difference", "ci_low", "ci_high", "n",
+               "verdict")  # fmt: skip
+CROSSING_COLUMNS = ("dataset", "augmentation", "epochs", "mean", "ci_low", "ci_high", "n")
+ZERO_OUTSIDE = "datum.ci_low > 0 || datum.ci_high < 0"
+NAMES = {"n": "seeds", "interval": "95% interval", "mean": "test accuracy (%)"}
 
 
 def learning(
@@ -66,8 +75,8 @@ def learning(
     frame = frame.dropna(subset=[value])
     if not len(frame):
         raise InputError(f"none of these runs holds a {value.replace('_', ' ')}: train for longer")
-    order = {name: place for place, name in enumerate(method_order(frame["method"]))}
-    frame = frame.sort_values("method", key=lambda c: c.map(order), kind="stable")
+    order = method_order(frame["method"])
+    frame = frame.sort_values("method", key=lambda c: c.map(order.index), kind="stable")
     table = pd.DataFrame({
         "condition": style.line_labels(frame, condition_columns(frame)),
         "seed": frame["seed"], "run": frame["run"], "epoch": frame["epoch"],
@@ -75,64 +84,42 @@ def learning(
         **{name: compact(frame[name], 6) for name in axes if name != "epoch"},
     })  # fmt: skip
     conditions = list(dict.fromkeys(table["condition"]))
-    seeds = sorted(int(seed) for seed in table["seed"].unique())
+    seeds = sorted(map(int, table["seed"].unique()))
+    options = {"condition": [EVERY, *conditions], "seed": [EVERY, *seeds]}
+    controls, test, rows = choices(table, options, condition="method")
 
-    def twin(cost: str = cost, condition: str = EVERY, seed: int | str = EVERY) -> pd.DataFrame:
+    def twin(cost: str = cost, **chosen: Any) -> pd.DataFrame:
         if cost not in axes:
             raise unknown("cost", cost, axes)
-        rows = table.assign(cost=table[cost])
-        if condition != EVERY:
-            rows = rows[rows["condition"] == condition]
-        if seed != EVERY:
-            rows = rows[rows["seed"] == seed]
-        return rows[["condition", "seed", "run", "epoch", "cost", "value"]].reset_index(drop=True)
+        kept = rows(**chosen)
+        return kept.assign(cost=kept[cost])[[*table.columns[:4], "cost", "value"]]
 
     last = table.groupby(["condition", "run"], sort=False)["value"].last()
     ends = last.groupby("condition", sort=False)
     said = "; ".join(f"{name} ends at {group.mean():.4g} (n = {len(group)})"
                      for name, group in ends)  # fmt: skip
-    alt = (
-        f"{style.capital(style.axis_name(value))} over {style.axis_name(cost)} of "
-        f"{frame['run'].nunique():,} runs. {said}."
-    )
-    controls = [
-        select("cost", "cost axis", {style.axis_name(name): name for name in axes}, cost),
-        select("condition", "method", {name: name for name in [EVERY, *conditions]}),
-        select("seed", "seed", {EVERY: EVERY, **{str(seed): seed for seed in seeds}}),
-    ]
-    title = "Who learns fastest for what it costs?"
-    found = style.leader(ends.mean().to_dict(), value).replace("\\$", "$")
+    names = {name: style.axis_name(name) for name in axes}
+    what = style.capital(style.axis_name(value))
+    alt = f"{what} over {names[cost]} of {frame['run'].nunique():,} runs. {said}."
+    found = style.leader(ends.mean().to_dict(), value)
     hint = "Click in the legend to compare; hover for the run"
+    title = f"{what.partition(' (')[0]} over what training costs"
+    at = {"x": axis("cost"), "y": axis("value", style.axis_name(value), zero=False)}
+    tooltip = hover({"condition": "run", "seed": "seed", "epoch": "epoch",
+                     "value": style.axis_name(value)}
+                    | {a: name for a, name in names.items() if a != "epoch"})  # fmt: skip
+    tooltip[3]["format"] = ".2f"
+    below = words(f"({json.dumps(names)})[cost]", align="center", x={"expr": "width / 2"},
+                  y={"expr": "height + 26"}) | {"data": {"values": [{}]}}  # fmt: skip
     spec = specification(
         {"text": title, "subtitle": f"{found}. {hint}" if found else hint}, alt,
-        params=controls, width=560, height=330,
-        data={"values": records_of(table)},
-        transform=[
-            {"filter": f"(condition == '{EVERY}' || datum.condition == condition)"
-                       f" && (seed == '{EVERY}' || datum.seed == seed)"},
-            {"calculate": "datum[cost]", "as": "cost"},
-        ],
-        layer=_lines(conditions, style.axis_name(value), axes),
+        params=[select("cost", "cost axis", {n: a for a, n in names.items()}, cost), *controls],
+        width=560, height=330, data={"values": records_of(table)},
+        transform=[{"filter": test}, {"calculate": "datum[cost]", "as": "cost"}],
+        layer=[*_curves(conditions, "condition", at, tooltip,
+                        {"detail": {"field": "run"}, "order": axis("epoch")}), below],
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title)
-
-
-def _lines(conditions: Sequence[str], name: str, axes: Sequence[str]) -> list[dict[str, Any]]:
-    at = {
-        "x": {"field": "cost", "type": "quantitative", "title": None},
-        "y": {"field": "value", "type": "quantitative", "title": name, "scale": {"zero": False}},
-    }
-    tooltip = [
-        {"field": "condition", "title": "run"}, {"field": "seed"}, {"field": "epoch"},
-        {"field": "value", "title": name, "format": ".2f"},
-        *({"field": a, "title": style.axis_name(a)} for a in axes if a != "epoch"),
-    ]  # fmt: skip
-    one_a_run = {"detail": {"field": "run"}, "order": {"field": "epoch", "type": "quantitative"}}
-    names = ", ".join(f"'{name}': '{style.axis_name(name)}'" for name in axes)
-    below = words(f"({{{names}}})[cost]", align="center")
-    below["mark"] |= {"x": {"expr": "width / 2"}, "y": {"expr": "height + 26"}}
-    below |= {"data": {"values": [{}]}}
-    return [*_curves(conditions, "condition", at, tooltip, one_a_run), below]
 
 
 def _curves(
@@ -143,23 +130,16 @@ def _curves(
     more: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Lines and their points; those that are not chosen in the legend are faded."""
-    look, faded = looks_of(names, field), {"condition": {"param": "chosen", "value": 1},
-                                           "value": 0.12}  # fmt: skip
-    points = {
-        "params": [{"name": "chosen", "bind": "legend",
-                    "select": {"type": "point", "fields": [field], "toggle": "true"}}],
-        "mark": {"type": "point", "filled": True, "size": 40, "aria": False},
-        "encoding": at | look | {"opacity": faded, "tooltip": tooltip},
-    }  # fmt: skip
-    line = {
-        "mark": {"type": "line", "strokeWidth": 1.8, "aria": False},
-        "encoding": at | {"color": look["color"], "opacity": faded} | (more or {}),
-    }
-    return [line, points]
-
-
-MAP_COLUMNS = ("dataset", "method", "label_noise", "difference", "ci_low", "ci_high", "n",
-               "verdict")  # fmt: skip
+    look = looks_of(names, field)
+    faded = {"condition": {"param": "chosen", "value": 1}, "value": 0.12}
+    chosen = {"name": "chosen", "bind": "legend",
+              "select": {"type": "point", "fields": [field], "toggle": "true"}}  # fmt: skip
+    lines = at | {"color": look["color"], "opacity": faded} | (more or {})
+    return [
+        {"mark": mark("line", strokeWidth=1.8), "encoding": lines},
+        {"params": [chosen], "mark": mark("point", size=40),
+         "encoding": at | look | {"opacity": faded, "tooltip": tooltip}},
+    ]  # fmt: skip
 
 
 def importance_map(frame: pd.DataFrame) -> Explorable:
@@ -187,46 +167,34 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
         If a column is missing, or there is no row.
     """
     dial = "redundancy" if "redundancy" in frame else "imbalance"
-    require(frame, [*MAP_COLUMNS, dial], "a frame of an importance map")
-    table = _rows(frame, [*MAP_COLUMNS, dial])
-    keys = [name for name in ("dataset", "method", "budget") if name in table]
-    controls, start, twin = _choices(table, keys)
+    table, controls, test, twin = _choice(frame, [*MAP_COLUMNS, dial], "+.2f")
     reach = float(np.ceil(np.nanmax(np.abs(table["difference"])) * 2) / 2) or 1.0
     alt = _in_words(twin(), "difference", [dial, "label_noise"], "percentage points")
-    title = {"text": {"expr": "method + ' against uniform sampling (percentage points)'"},
-             "subtitle": "Hover for seeds, interval and verdict"}  # fmt: skip
+    heading = {"text": {"expr": "method + ' against uniform sampling (percentage points)'"},
+               "subtitle": "Hover for seeds, interval and verdict"}  # fmt: skip
     at = {"x": {"field": dial, "type": "ordinal", "title": dial, "axis": {"labelAngle": 0}},
           "y": {"field": "label_noise", "type": "ordinal", "title": "label noise",
                 "sort": "descending"}}  # fmt: skip
-    field = {
-        "mark": {"type": "rect", "stroke": "white", "aria": False},
-        "encoding": at | {
-            "color": {"field": "difference", "type": "quantitative", "title": "difference",
-                      "scale": {"domain": [-reach, 0, reach],
-                                "range": ["#e66101", "#f7f7f7", "#5e3c99"]}},
-            "tooltip": _hover(["dataset", "method", dial, "label_noise", "n", "interval",
-                               "verdict"]),
-        },
-    }  # fmt: skip
-    text = {
-        "mark": {"type": "text", "fontSize": 12, "aria": False},
-        "encoding": at | {
-            "text": {"field": "difference", "type": "quantitative", "format": "+.1f"},
-            "color": {"condition": {"test": f"datum.difference < {-0.7 * reach}",
-                                    "value": "white"}, "value": style.INK},
-            "opacity": {"condition": {"test": ZERO_OUTSIDE, "value": 1}, "value": 0.55},
-        },
+    colour = axis(
+        "difference",
+        "difference",
+        scale={"domain": [-reach, 0, reach], "range": ["#e66101", "#f7f7f7", "#5e3c99"]},
+    )
+    shown = ["dataset", "method", dial, "label_noise", "n", "interval", "verdict"]
+    cells = at | {"color": colour, "tooltip": _hover(shown)}
+    numbers = at | {
+        "text": axis("difference", format="+.1f"),
+        "color": {"condition": {"test": f"datum.difference < {-0.7 * reach}", "value": "white"},
+                  "value": style.INK},
+        "opacity": {"condition": {"test": ZERO_OUTSIDE, "value": 1}, "value": 0.55},
     }  # fmt: skip
     spec = specification(
-        title, alt, params=controls, data={"values": records_of(table)},
-        transform=[{"filter": _same(start)}], width={"step": 74}, height={"step": 46},
-        layer=[field, text],
+        heading, alt, params=controls, data={"values": records_of(table)},
+        transform=[{"filter": test}], width={"step": 74}, height={"step": 46},
+        layer=[{"mark": mark("rect", stroke="white"), "encoding": cells},
+               {"mark": mark("text", fontSize=12), "encoding": numbers}],
     )  # fmt: skip
-    return Explorable(spec, alt, twin, title="Where does importance sampling help?")
-
-
-ZERO_OUTSIDE = "datum.ci_low > 0 || datum.ci_high < 0"
-CROSSING_COLUMNS = ("dataset", "augmentation", "epochs", "mean", "ci_low", "ci_high", "n")
+    return Explorable(spec, alt, twin, title="Differences from uniform sampling")
 
 
 def crossing(frame: pd.DataFrame) -> Explorable:
@@ -249,89 +217,58 @@ def crossing(frame: pd.DataFrame) -> Explorable:
     InputError
         If a column is missing, or there is no row.
     """
-    require(frame, CROSSING_COLUMNS, "a frame of a crossing curve")
-    table = _rows(frame, CROSSING_COLUMNS)
-    keys = [name for name in ("dataset", "method", "budget") if name in table]
-    controls, start, twin = _choices(table, keys)
+    table, controls, test, twin = _choice(frame, CROSSING_COLUMNS, ".2f")
+    keys = [name for name in DATA if name in table]
     names = list(dict.fromkeys(table["augmentation"]))
     alt = _in_words(twin(), "mean", ["augmentation", "epochs"], "percent")
-    title = "Which augmentation is best for how long a training?"
-    said = {"".join(map(str, chosen if isinstance(chosen, tuple) else (chosen,))): crossed(rows)
-            for chosen, rows in table.groupby(keys)}  # fmt: skip
+    title = "Accuracy of each augmentation over the length of training"
+    said = {"".join(map(str, chosen)): crossed(rows) for chosen, rows in table.groupby(keys)}
     found = f"({json.dumps(said)})['' + {' + '.join(keys)}]"
-    heading = {
-        "text": {"expr": f"{found} ? {found} : '{title}'"},
-        "subtitle": "Click in the legend to compare; hover for seeds and interval",
-    }
-    x = {"field": "epochs", "type": "quantitative", "title": "epochs of the full run",
-         "scale": {"type": "log", "nice": False, "padding": 20},
-         "axis": {"values": sorted(table["epochs"].unique().tolist())}}  # fmt: skip
-    y = {"type": "quantitative", "scale": {"zero": False}}
+    hint = "Click in the legend to compare; hover for seeds and interval"
+    heading = {"text": {"expr": f"{found} ? {found} : '{title}'"}, "subtitle": hint}
+    x = axis("epochs", "epochs of the full run",
+             scale={"type": "log", "nice": False, "padding": 20},
+             axis={"values": sorted(table["epochs"].unique().tolist())})  # fmt: skip
+    middle, low = (axis(column, NAMES["mean"], zero=False) for column in ("mean", "ci_low"))
     band = {
         "mark": {"type": "errorband", "opacity": 0.15},
-        "encoding": {"x": x, "y": y | {"field": "ci_low", "title": "test accuracy (%)"},
-                     "y2": {"field": "ci_high"},
+        "encoding": {"x": x, "y": low, "y2": {"field": "ci_high"},
                      "color": looks_of(names, "augmentation")["color"]},
         "transform": [{"filter": "isValid(datum.ci_low) && isValid(datum.ci_high)"}],
     }  # fmt: skip
-    middle = {"x": x, "y": y | {"field": "mean", "title": "test accuracy (%)"}}
-    tooltip = _hover(["dataset", "augmentation", "epochs", "mean", "n", "interval",
-                      *(["verdict"] if "verdict" in table else [])])  # fmt: skip
+    shown = ["dataset", "augmentation", "epochs", "mean", "n", "interval", "verdict"]
+    tooltip = _hover([name for name in shown if name in table])
     spec = specification(
         heading, alt, params=controls, data={"values": records_of(table)}, width=520, height=320,
-        transform=[{"filter": _same(start)}],
-        layer=[band, *_curves(names, "augmentation", middle, tooltip)],
+        transform=[{"filter": test}],
+        layer=[band, *_curves(names, "augmentation", {"x": x, "y": middle}, tooltip)],
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title)
 
 
-def _rows(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def _choice(frame: pd.DataFrame, columns: Sequence[str], form: str) -> tuple[Any, ...]:
+    """The rows with their interval in words, and what it takes to choose among the data."""
+    require(frame, columns, "a frame of this chart")
     if not len(frame):
         raise InputError("this frame has no row: there is nothing to draw")
     extra = [name for name in ("method", "budget", "verdict") if name in frame]
     table = frame[list(dict.fromkeys([*columns, *extra]))].reset_index(drop=True)
-    missing = table[["ci_low", "ci_high"]].isna().any(axis=1)
-    said = [f"{low:+.2f} to {high:+.2f}" if columns is not CROSSING_COLUMNS
-            else f"{low:.2f} to {high:.2f}"
-            for low, high in zip(table["ci_low"], table["ci_high"], strict=True)]  # fmt: skip
-    return table.assign(interval=np.where(missing, "none with so few seeds", said))
-
-
-def _choices(
-    table: pd.DataFrame, keys: Sequence[str]
-) -> tuple[list[dict[str, Any]], dict[str, Any], Any]:
-    """Lists to choose from, what they begin with, and the rows that a choice leaves."""
-    options = {key: list(dict.fromkeys(table[key].tolist())) for key in keys}
-    start = {key: values[0] for key, values in options.items()}
-    controls = [select(key, key, {str(v): v for v in values}) for key, values in options.items()]
-
-    def twin(**chosen: Any) -> pd.DataFrame:
-        kept = pd.Series(True, index=table.index)
-        for key, value in (start | chosen).items():
-            if key not in options:
-                raise unknown("control", key, options)
-            if value not in options[key]:
-                raise unknown(key, str(value), [str(v) for v in options[key]])
-            kept &= table[key] == value
-        return table[kept].reset_index(drop=True)
-
-    return controls, start, twin
-
-
-def _same(start: dict[str, Any]) -> str:
-    return " && ".join(f"datum.{key} == {key}" for key in start) or "true"
+    ends = zip(table["ci_low"], table["ci_high"], strict=True)
+    said = [f"{low:{form}} to {high:{form}}" if low == low and high == high
+            else "none with so few seeds" for low, high in ends]  # fmt: skip
+    table = table.assign(interval=said)
+    options = {key: list(dict.fromkeys(table[key].tolist())) for key in DATA if key in table}
+    return table, *choices(table, options)
 
 
 def _hover(columns: Sequence[str]) -> list[dict[str, Any]]:
-    names = {"n": "seeds", "interval": "95% interval", "mean": "test accuracy (%)"}
-    return [{"field": c, "title": names.get(c, c.replace("_", " "))} for c in columns]
+    return hover({name: NAMES.get(name, name.replace("_", " ")) for name in columns})
 
 
 def _in_words(rows: pd.DataFrame, value: str, keys: Sequence[str], unit: str) -> str:
     """Every number that is drawn, for those who cannot see it."""
-    places = [", ".join(f"{key.replace('_', ' ')} {row[key]}" for key in keys)
-              for row in rows.to_dict("records")]  # fmt: skip
-    said = [f"{place}: {number:.1f} ({interval}, n = {n:g})" for place, number, interval, n in
-            zip(places, rows[value], rows["interval"], rows["n"], strict=True)]  # fmt: skip
-    what = rows["dataset"].iloc[0] if len(rows) else "no data"
-    return f"{value.replace('_', ' ').capitalize()} in {unit}, {what}. " + "; ".join(said) + "."
+    said = [", ".join(f"{key.replace('_', ' ')} {row[key]}" for key in keys)
+            + f": {row[value]:.1f} ({row['interval']}, n = {row['n']:g})"
+            for row in rows.to_dict("records")]  # fmt: skip
+    name = value.replace("_", " ").capitalize()
+    return f"{name} in {unit}, {rows['dataset'].iloc[0]}. {'; '.join(said)}."

@@ -1,7 +1,10 @@
 """One function a question: a frame or a record in, matplotlib Axes out, no torch.
 
 Every function takes ``ax=``, where to draw (a new figure by default), and returns the Axes;
-:func:`alt_text` says in words what was drawn.
+:func:`alt_text` says in words what was drawn. Of those that draw conditions, ``value=`` is what
+was reached, such as ``test_accuracy`` or ``test_loss``, and ``keys=`` names the columns that make
+a condition, in a frame of your own; by default they are the settings of a run that it holds. A
+column that is missing raises :class:`~budgetlab.InputError`.
 """
 
 import lazy_loader
@@ -10,29 +13,29 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "choices": [
-            "agreement_matrix",
+            "class_share",
             "coverage",
+            "credit_calibration",
             "detection_curve",
             "flagged_share",
             "noisy_picks",
             "picks_by",
+            "ranked_picks",
         ],
-        "gradients": ["gradient_errors", "gradient_quality"],
-        "groups": [
-            "class_accuracy",
-            "class_share",
-            "confusion",
-            "credit_calibration",
-            "measure_vs_measure",
+        "images": ["image_grid", "image_rows", "points_map"],
+        "learning": [
+            "budget_curves",
+            "crossing",
+            "frontier",
+            "gradient_quality",
+            "learning_curves",
         ],
-        "images": ["image_grid", "image_rows"],
-        "learning": ["cost_ledger", "differences", "frontier", "learning_curves"],
-        "maps": ["budget_curves", "crossing", "importance_map"],
-        "points": ["points_map"],
+        "maps": ["agreement_matrix", "confusion", "importance_map"],
+        "rows": ["class_accuracy", "cost_ledger", "differences", "gradient_errors"],
         "samples": [
             "loss_distribution",
+            "measure_vs_measure",
             "probability_vs_loss",
-            "ranked_picks",
             "sample_life",
             "sampling_probability",
         ],

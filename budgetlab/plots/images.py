@@ -1,7 +1,7 @@
-"""Images sorted by any measure, with their numbers."""
+"""Images with their numbers, and points in the plane with what a network says around them."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,12 @@ from budgetlab.records import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["image_grid", "image_rows"]
+__all__ = ["CLASSES", "extent_of", "image_grid", "image_rows", "points_map", "sizes",
+           "surface_colours"]  # fmt: skip
+
+CLASSES, SHAPES = style.COLOURS[:3], ("o", "s", "^")
+USUAL, SMALLEST, LARGEST = 14.0, 2.0, 90.0
+MARGIN = 0.06
 
 
 def image_grid(
@@ -27,6 +32,7 @@ def image_grid(
     columns: int = 8,
     images: Mapping[int, np.ndarray] | np.ndarray | None = None,
     classes: Sequence[str] | None = None,
+    captions: Mapping[int, str] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """Which samples are they? Images sorted by a measure, its value and the class under each.
@@ -50,6 +56,8 @@ def image_grid(
         record. A frame without them shows the number of the class. Where a frame suggests
         another class, as :func:`budgetlab.analysis.triage` does beside held-out folds, that is
         shown below: ``cat?`` under ``dog``.
+    captions
+        By sample number, a text of your own in place of the class.
     """
     frame = measures(data) if isinstance(data, Record) else data
     check_measure(frame, by)
@@ -62,22 +70,14 @@ def image_grid(
     ranked = ranked.sort_values(ascending=not highest, kind="stable").head(count)
     if classes is None:
         classes = data.classes if isinstance(data, Record) else ()
-    names = _class_names(classes, frame)
-    height = 1.2 + 0.18 * (max((name.count("\n") + 1 for name in names.values()), default=0))
+    names = _class_names(classes, frame) if captions is None else captions
+    texts = [f"{v:.3g}\n{names[s]}" if s in names else f"{v:.3g}" for s, v in ranked.items()]
+    height = 1.2 + 0.18 * (_lines(texts) - 1)
     rows = max(1, -(-len(ranked) // columns))
     ax = style.axes(ax, (columns * 0.95, rows * height * 0.95))
-    for place, (sample, value) in enumerate(ranked.items()):
-        left, top = place % columns, place // columns * height
-        image = np.squeeze(held[sample])
-        ax.imshow(image, extent=(left + 0.04, left + 0.96, top + 0.96, top + 0.04), cmap="gray",
-                  interpolation="nearest", vmin=0, vmax=255)  # fmt: skip
-        text = f"{value:.3g}" + (f"\n{names[sample]}" if names else "")
-        ax.text(left + 0.5, top + 1.0, style.literal(text), ha="center", va="top", fontsize=8,
-                color=style.INK, linespacing=1.1)  # fmt: skip
-    ax.set_xlim(0, columns)
-    ax.set_ylim(rows * height, 0)
-    ax.set_aspect("equal")
-    ax.axis("off")
+    for place, (sample, text) in enumerate(zip(ranked.index, texts, strict=True)):
+        _image(ax, held[sample], place % columns, place // columns * height, text, 8)
+    _closed(ax, columns, rows * height)
     order = "highest" if highest else "lowest"
     ends = f", from {ranked.iloc[0]:.3g} to {ranked.iloc[-1]:.3g}" if len(ranked) else ""
     numbers = ", ".join(map(str, ranked.index[:5]))
@@ -87,6 +87,44 @@ def image_grid(
         f"samples {numbers}.",
     )
     return ax
+
+
+def _image(
+    ax: "Axes", image: np.ndarray, left: float, top: float, text: str = "", size: int = 7
+) -> None:
+    """One image in a square of side 1, and its text below."""
+    ax.imshow(np.squeeze(image), extent=(left + 0.03, left + 0.97, top + 0.97, top + 0.03),
+              cmap="gray", interpolation="nearest", vmin=0, vmax=255)  # fmt: skip
+    if text:
+        ax.text(left + 0.5, top + 1.0, style.literal(text), ha="center", va="top", fontsize=size,
+                color=style.INK, linespacing=1.1)  # fmt: skip
+
+
+def _closed(ax: "Axes", columns: int, height: float) -> None:
+    ax.set_xlim(0, columns)
+    ax.set_ylim(height, 0)
+    ax.set_aspect("equal")
+    ax.axis("off")
+
+
+def _lines(texts: Sequence[str]) -> int:
+    """Lines that the longest of the texts takes."""
+    return max((text.count("\n") + 1 for text in texts if text), default=0)
+
+
+def _class_names(classes: Sequence[str], frame: pd.DataFrame) -> dict[Any, str]:
+    """Short name of the class of each sample, its number where it has none; empty if unknown."""
+    if "label" not in frame:
+        return {}
+    most = int(frame.filter(["label", "suggested"]).max().max())
+    if most >= len(classes):
+        classes = [f"class {number}" for number in range(most + 1)]
+    short = [name if len(name) <= 11 else f"{name[:10]}…" for name in classes]
+    names = {sample: short[int(number)] for sample, number in frame["label"].items()}
+    if "suggested" in frame:
+        other = frame.loc[frame["suggested"] != frame["label"], "suggested"]
+        names |= {sample: f"{names[sample]}\n{short[int(n)]}?" for sample, n in other.items()}
+    return names
 
 
 def image_rows(
@@ -111,37 +149,7 @@ def image_rows(
     """
     if not any(len(images) for images in rows.values()):
         raise InputError("there are no images to show: give rows={name: images}")
-    said = _checked(rows, captions or {})
-    columns = max(map(len, rows.values()))
-    heights = {name: 1.0 + 0.17 * _lines(said.get(name, [])) for name in rows}
-    total = sum(heights.values())
-    ax = style.axes(ax, (1.2 + 0.8 * columns, 0.8 * total))
-    top = 0.0
-    for name, images in rows.items():
-        for place, image in enumerate(images):
-            box = (place + 0.03, place + 0.97, top + 0.97, top + 0.03)
-            ax.imshow(np.squeeze(image), extent=box, cmap="gray", interpolation="nearest",
-                      vmin=0, vmax=255)  # fmt: skip
-        for place, text in enumerate(said.get(name, [])):
-            ax.text(place + 0.5, top + 0.99, style.literal(text), ha="center", va="top", fontsize=7,
-                    color=style.INK, linespacing=1.1)  # fmt: skip
-        ax.text(-0.1, top + 0.5, style.literal(name), ha="right", va="center", fontsize=10,
-                color=style.INK)  # fmt: skip
-        top += heights[name]
-    ax.set_xlim(0, columns)
-    ax.set_ylim(total, 0)
-    ax.set_aspect("equal")
-    ax.axis("off")
-    texts = [f"{name} ({len(images)} images)" for name, images in rows.items()]
-    style.describe(ax, f"{len(rows)} rows of images, from the top: {', '.join(texts)}.")
-    return ax
-
-
-def _checked(
-    rows: Mapping[str, Sequence[np.ndarray]], captions: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
-    """Captions of the rows that have some: one an image."""
-    for name, texts in captions.items():
+    for name, texts in (captions or {}).items():
         if name not in rows:
             raise unknown("row of captions", name, rows)
         if len(texts) != len(rows[name]):
@@ -149,24 +157,156 @@ def _checked(
                 f"row '{name}' has {len(rows[name])} images and {len(texts)} captions: give one "
                 "caption an image"
             )
-    return {name: list(texts) for name, texts in captions.items()}
+    said = {name: [""] * len(images) for name, images in rows.items()} | dict(captions or {})
+    heights = {name: 1.0 + 0.17 * _lines(texts) for name, texts in said.items()}
+    columns, total = max(map(len, rows.values())), sum(heights.values())
+    ax = style.axes(ax, (1.2 + 0.8 * columns, 0.8 * total))
+    top = 0.0
+    for name, images in rows.items():
+        for place, (image, text) in enumerate(zip(images, said[name], strict=True)):
+            _image(ax, image, place, top, text)
+        ax.text(-0.1, top + 0.5, style.literal(name), ha="right", va="center", fontsize=10,
+                color=style.INK)  # fmt: skip
+        top += heights[name]
+    _closed(ax, columns, total)
+    texts = [f"{name} ({len(images)} images)" for name, images in rows.items()]
+    style.describe(ax, f"{len(rows)} rows of images, from the top: {', '.join(texts)}.")
+    return ax
 
 
-def _lines(texts: Sequence[str]) -> int:
-    """Lines that the longest of the texts takes."""
-    return max((text.count("\n") + 1 for text in texts if text), default=0)
+def points_map(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    chance: np.ndarray | None = None,
+    picked: np.ndarray | None = None,
+    surface: tuple[np.ndarray, np.ndarray] | None = None,
+    numbered: Sequence[int] = (),
+    shade: bool = False,
+    title: str = "",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Which points are drawn, and where does the network stand? Their chance, the decision.
+
+    The diameter of a point is in proportion to its chance; a picked point has a dark
+    edge. Behind the points lies the predicted class, paler where the network is less
+    sure.
+
+    Parameters
+    ----------
+    x, y
+        Points ``[N, 2]`` and their labels ``[N]``, whole numbers from 0.
+    chance
+        ``[N]``, at least 0: times that of a uniform draw, so that 1 is a usual point; 1
+        where NaN or not given.
+    picked
+        ``[N]``: a number above 0, or True, for a point that is trained on.
+    surface
+        Two grids ``[G, G]`` over :func:`extent_of` the points, first row lowest: the
+        predicted class and its probability, such as ``winner`` and ``sure`` of
+        :class:`budgetlab.explore.Frame`.
+    numbered
+        Points to mark, by their number.
+    shade
+        Show the chance by how deep the colour of a point is, in place of its size.
+    title
+        Above the points.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit each other.
+    """
+    from matplotlib.colors import to_rgb
+
+    x, y = np.asarray(x, float), np.asarray(y).astype(int)
+    if x.ndim != 2 or x.shape[1] != 2 or y.shape != x.shape[:1] or not len(x):
+        raise InputError(
+            f"points of shape {x.shape} and labels of shape {y.shape} do not fit: give "
+            "[N, 2] and [N], at least one"
+        )
+    factor = np.ones(len(x)) if chance is None else np.nan_to_num(_each(chance, x), nan=1.0)
+    taken = None if picked is None else _each(picked, x) > 0
+    ax = style.axes(ax, (5.2, 4.4))
+    left, right, bottom, top = extent_of(x)
+    if surface is not None:
+        ax.imshow(surface_colours(*surface), extent=(left, right, bottom, top), origin="lower",
+                  aspect="auto", interpolation="bilinear")  # fmt: skip
+    for k in range(int(y.max()) + 1):
+        rows = y == k
+        dark = np.zeros(rows.sum(), bool) if taken is None else taken[rows]
+        edges = [style.INK if inside else "white" for inside in dark]
+        area: Any = sizes(factor[rows])
+        colours = np.tile(to_rgb(CLASSES[k % 3]), (len(area), 1))
+        if shade:
+            depth = np.clip(factor[rows] / max(2.0, factor.max()), 0.08, 1)[:, None]
+            area, colours = 1.6 * USUAL, 1 - depth * (1 - colours)
+        ax.scatter(x[rows, 0], x[rows, 1], s=area, marker=SHAPES[k % 3], facecolors=colours,
+                   edgecolors=edges, linewidths=0.8, label=f"class {k}",
+                   rasterized=True)  # fmt: skip
+    for number in numbered:
+        ax.annotate(str(number), x[number], xytext=(9, 7), textcoords="offset points",
+                    fontsize=9, color=style.INK, arrowprops={"arrowstyle": "-", "lw": 0.8},
+                    bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none"})  # fmt: skip
+    style.finish(ax, title=title, text=_in_words(title, factor, taken, surface, chance is None))
+    ax.grid(False)
+    ax.set_xlim(left, right)
+    ax.set_ylim(bottom, top)
+    return ax
 
 
-def _class_names(classes: Sequence[str], frame: pd.DataFrame) -> dict[int, str]:
-    """Short name of the class of each sample, its number where it has none; empty if unknown."""
-    if "label" not in frame:
-        return {}
-    told = ["label", "suggested"] if "suggested" in frame else ["label"]
-    if frame[told].max().max() >= len(classes):
-        classes = [f"class {number}" for number in range(int(frame[told].max().max()) + 1)]
-    short = [name if len(name) <= 11 else f"{name[:10]}…" for name in classes]
-    names = {sample: short[int(number)] for sample, number in frame["label"].items()}
-    if "suggested" in frame:
-        other = frame.loc[frame["suggested"] != frame["label"], "suggested"]
-        names |= {sample: f"{names[sample]}\n{short[int(n)]}?" for sample, n in other.items()}
-    return names
+def extent_of(x: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of points ``[N, 2]``, with a margin around them."""
+    x = np.asarray(x, float)
+    low, high = x.min(axis=0), x.max(axis=0)
+    room = MARGIN * (high - low)
+    (left, bottom), (right, top) = low - room, high + room
+    return float(left), float(right), float(bottom), float(top)
+
+
+def sizes(chance: np.ndarray) -> np.ndarray:
+    """Area of each point, in square points: the diameter grows with the chance ``[N]``."""
+    return np.clip(USUAL * np.asarray(chance, float) ** 2, SMALLEST, LARGEST)
+
+
+def surface_colours(winner: np.ndarray, sure: np.ndarray) -> np.ndarray:
+    """Colour each place by its class, paler where the network is less sure.
+
+    Parameters
+    ----------
+    winner, sure
+        Grids ``[G, G]``: the class predicted at each place, and its probability.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 ``[G, G, 3]``.
+    """
+    from matplotlib.colors import to_rgb
+
+    colours = np.array([to_rgb(colour) for colour in CLASSES])[np.asarray(winner) % 3]
+    lowest = 1 / max(2, int(np.max(winner)) + 1)
+    strength = np.clip((np.asarray(sure) - lowest) / (1 - lowest), 0, 1)[:, :, None]
+    return (255 * (1 - 0.4 * strength * (1 - colours))).astype(np.uint8)
+
+
+def _each(values: np.ndarray, x: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, float)
+    if values.shape != x.shape[:1]:
+        raise InputError(
+            f"values of shape {values.shape} do not fit {len(x)} points: give one a point"
+        )
+    return values
+
+
+def _in_words(
+    title: str, factor: np.ndarray, taken: np.ndarray | None, surface: object, even: bool
+) -> str:
+    parts = [f"{title or 'Points'}: {len(factor):,} points"]
+    if not even:
+        parts.append(f"their chance from {factor.min():.3g} to {factor.max():.3g} times usual")
+    if taken is not None:
+        parts.append(f"{int(taken.sum()):,} picked")
+    if surface is not None:
+        parts.append("before the classes that the network predicts")
+    return ", ".join(parts) + "."

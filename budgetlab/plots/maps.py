@@ -1,31 +1,61 @@
-"""When does it pay: the importance map, and accuracy over budget and length of training."""
+"""Numbers in coloured cells: when it pays, whether two agree, what is taken for what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import results
+from budgetlab.analysis import confusion as find_confusion
+from budgetlab.analysis import run_agreement
 from budgetlab.analysis.conditions import method_order, require
 from budgetlab.analysis.statistics import MARGIN
-from budgetlab.analysis.tables import keys_of
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
-from budgetlab.plots.learning import named_groups
-from budgetlab.records import Records
+from budgetlab.records import Record, Records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-__all__ = ["budget_curves", "crossed", "crossing", "importance_map"]
+__all__ = ["agreement_matrix", "confusion", "importance_map"]
 
 ROWS = ("redundancy", "imbalance")
 NEUTRAL = {"redundancy": 0, "imbalance": 1, "label_noise": 0}
 PANELS_A_ROW = 6
 # One method that loses 18 points must not turn all others white.
 DEEPEST = 0.05
+VALUES = {
+    "spearman": ("Spearman rank correlation", -1.0, 1.0),
+    "overlap": ("share of one top that is also in the other", 0.0, 1.0),
+}
+
+
+def _cells(
+    ax: "Axes",
+    table: np.ndarray,
+    text: Callable[[int, int, float], str],
+    *,
+    names: tuple[Sequence[str], Sequence[str]],
+    colours: str,
+    limits: tuple[float, float],
+    pale: float,
+    size: float,
+    turn: int = 0,
+    aspect: str = "auto",
+) -> "AxesImage":
+    """Draw a table as coloured cells with their text, white where the value is beyond ``pale``."""
+    for row, column in np.argwhere(~np.isnan(table)):
+        value = table[row, column]
+        if said := text(row, column, value):
+            ax.text(column, row, said, ha="center", va="center", fontsize=size, linespacing=0.95,
+                    color="white" if abs(value) > pale else style.INK)  # fmt: skip
+    across, down = (list(map(style.literal, part)) for part in names)
+    slanted = {"rotation": turn, "ha": "right", "rotation_mode": "anchor"} if turn else {}
+    ax.set_xticks(range(table.shape[1]), across, **slanted)
+    ax.set_yticks(range(table.shape[0]) if down else [], down)
+    low, high = limits
+    return ax.imshow(table, cmap=colours, vmin=low, vmax=high, aspect=aspect)
 
 
 def importance_map(
@@ -72,39 +102,31 @@ def importance_map(
             f"{one['method']} has several rows where {x} is {one[x]}: give one row a cell, or name "
             "the columns that tell them apart with y="
         )
-    frame = frame.reset_index(drop=True)
-    methods = method_order(frame["method"])
-    columns = sorted(frame[x].unique())
+    methods, columns = method_order(frame["method"]), sorted(frame[x].unique())
     lines = frame[rows_by].drop_duplicates().sort_values(rows_by, ascending=False)
-    parts = [(name, p) for name, p in frame.groupby(facets)] if facets else [("", frame)]
+    parts = {name[0]: p for name, p in frame.groupby(facets)} if facets else {"": frame}
     deep = -(-len(methods) // PANELS_A_ROW)
     wide = -(-len(methods) // deep)
     high = len(parts) * deep
-    size = (
-        max(6.4, 1.6 + wide * (0.5 + 0.62 * len(columns))),
-        1.3 + high * (0.7 + 0.36 * len(lines)),
-    )
-    ax = style.axes(ax, size)
+    ax = style.axes(ax, (max(6.4, 1.6 + wide * (0.5 + 0.62 * len(columns))),
+                         1.3 + high * (0.7 + 0.36 * len(lines))))  # fmt: skip
     style.finish(ax, title=style.verdicts(frame), text=_map_in_words(frame, x, rows_by, margin))
     ax.axis("off")
-    widest = max(float(frame["difference"].abs().max()), margin)
-    most = 100 * min(widest, max(DEEPEST, margin))
-    place = 0
-    for dataset, part in parts:
-        for number, method in enumerate(methods):
-            own = part[part["method"] == method]
-            row, column = place // wide, place % wide
+    widest = 100 * max(float(frame["difference"].abs().max()), margin)
+    most = min(widest, 100 * max(DEEPEST, margin))
+    for block, (dataset, part) in enumerate(parts.items()):  # a data set starts a row
+        for place, method in enumerate(methods, block * deep * wide):
+            row, column = divmod(place, wide)
             panel = ax.inset_axes(((column + 0.03) / wide, 1 - (row + 0.86) / high,
                                    0.92 / wide, 0.74 / high))  # fmt: skip
-            image = _panel(panel, own, x, rows_by, columns, lines, most, margin)
+            image = _panel(panel, part[part["method"] == method], x, columns, lines, most, margin,
+                           first=column == 0)  # fmt: skip
             panel.set_title(style.literal(method), fontsize=9, color=style.INK)
-            _ticks(panel, x, rows_by, columns, lines, labels=column == 0)
             if column == 0:
-                first = f"{dataset[0] if isinstance(dataset, tuple) else dataset}\n"
-                panel.set_ylabel(f"{first.strip()}\n{_row_axis(rows_by)}".strip(), fontsize=9)
-            place += 1 if number < len(methods) - 1 else wide - column  # a data set starts a row
-    beyond = "both" if 100 * widest > most else "neither"
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02, extend=beyond)
+                axis = style.axis_name(rows_by[0]) if len(rows_by) == 1 else ""
+                panel.set_ylabel(f"{dataset}\n{axis}".strip(), fontsize=9)
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02,
+                             extend="both" if widest > most else "neither")  # fmt: skip
     bar.set_label("difference (percentage points)", color=style.INK)
     ax.text(0, -0.02, "●  interval leaves out zero     ≈  interval within "
             f"±{100 * margin:g} percentage point{'s' * (margin != 0.01)}",
@@ -121,61 +143,45 @@ def _panel(
     ax: "Axes",
     own: pd.DataFrame,
     x: str,
-    rows_by: list[str],
     columns: list[Any],
     lines: pd.DataFrame,
     most: float,
     margin: float,
+    first: bool,
 ) -> "AxesImage":
     """Draw the cells of one method, each with its number and its marks."""
-    cells = np.full((len(lines), len(columns)), np.nan)
+    cells, marks = np.full((len(lines), len(columns)), np.nan), {}
     order = [tuple(line) for line in lines.to_numpy()]
     for row in own.to_dict("records"):
-        place = order.index(tuple(row[name] for name in rows_by)), columns.index(row[x])
-        shown = cells[place] = 100 * row["difference"]
+        place = order.index(tuple(row[name] for name in lines)), columns.index(row[x])
+        cells[place] = 100 * row["difference"]
         outside = row["ci_low"] > 0 or row["ci_high"] < 0
         inside = row["ci_low"] > -margin and row["ci_high"] < margin
-        marks = "●" * bool(outside) + "≈" * bool(inside)
-        ink = "white" if abs(shown) > 0.62 * most else style.INK
-        ax.text(place[1], place[0], f"{shown:+.1f}\n{marks}".rstrip(), ha="center", va="center",
-                fontsize=7.5, linespacing=0.95, color=ink)  # fmt: skip
-    return ax.imshow(cells, cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
-
-
-def _ticks(
-    ax: "Axes",
-    x: str,
-    rows_by: list[str],
-    columns: list[Any],
-    lines: pd.DataFrame,
-    labels: bool,
-) -> None:
+        marks[place] = "●" * bool(outside) + "≈" * bool(inside)
+    names = [_line_name(line) for line in lines.to_dict("records")] if first else []
+    image = _cells(ax, cells, lambda r, c, v: f"{v:+.1f}\n{marks[r, c]}".rstrip(),
+                   names=([f"{value:g}" for value in columns], names), colours="PuOr",
+                   limits=(-most, most), pale=0.62 * most, size=7.5)  # fmt: skip
     ax.set_facecolor(style.FAINT)
-    ax.set_xticks(range(len(columns)), [f"{value:g}" for value in columns], fontsize=8)
-    names = [_line_name(row, rows_by) for row in lines.to_dict("records")]
-    ax.set_yticks(range(len(names)), names if labels else [], fontsize=8)
     ax.set_xlabel(style.axis_name(x), fontsize=8, color=style.INK, labelpad=1)
-    ax.tick_params(length=0, colors=style.INK)
+    ax.tick_params(length=0, colors=style.INK, labelsize=8)
+    return image
 
 
-def _line_name(row: Mapping[Any, Any], rows_by: list[str]) -> str:
-    if len(rows_by) == 1:
-        return f"{row[rows_by[0]]:g}"
-    said = [f"{n} {row[n]:g}" for n in rows_by if row[n] != NEUTRAL.get(n)]
-    return ", ".join(said) or "neither"
-
-
-def _row_axis(rows_by: list[str]) -> str:
-    return style.axis_name(rows_by[0]) if len(rows_by) == 1 else ""
+def _line_name(row: Mapping[Any, Any]) -> str:
+    if len(row) == 1:
+        return f"{next(iter(row.values())):g}"
+    return ", ".join(f"{n} {v:g}" for n, v in row.items() if v != NEUTRAL.get(n)) or "neither"
 
 
 def _map_in_words(frame: pd.DataFrame, x: str, rows_by: list[str], margin: float) -> str:
-    known = frame.dropna(subset=["difference"])
+    known = frame.dropna(subset=["difference"]).reset_index(drop=True)
     if known.empty:
         return "A map without a single difference."
     said = []
-    for what, row in (("Highest", known.loc[known["difference"].idxmax()]),
-                      ("Lowest", known.loc[known["difference"].idxmin()])):  # fmt: skip
+    for what, place in (("Highest", known["difference"].idxmax()),
+                        ("Lowest", known["difference"].idxmin())):  # fmt: skip
+        row = known.loc[place]
         where = ", ".join(f"{name.replace('_', ' ')} {row[name]:g}" for name in (*rows_by, x))
         size = f"{100 * row['difference']:+.1f} percentage points"
         said.append(f"{what}: {row['method']} at {where}, {size} (n = {row['n']})")
@@ -188,124 +194,85 @@ def _map_in_words(frame: pd.DataFrame, x: str, rows_by: list[str], margin: float
     )
 
 
-def crossing(
-    frame: pd.DataFrame,
-    *,
-    value: str = "test_accuracy",
-    line_kws: Mapping[str, Any] | None = None,
-    ax: "Axes | None" = None,
-) -> "Axes":
-    """How long must a training be for variety to pay? One line an augmentation, with bands.
-
-    Parameters
-    ----------
-    frame
-        One row an augmentation and length: ``epochs``, ``augmentation``, ``mean``,
-        ``ci_low`` and ``ci_high`` (shares of 1; NaN where there is none) and ``n``.
-    value
-        What the mean is of.
-    line_kws
-        For every line, as in ``Axes.plot``.
-    """
-    require(frame, ["epochs", "augmentation", "mean", "ci_low", "ci_high", "n"])
-    ax, scale, said = style.axes(ax), style.fraction(value), []
-    drawn = style.looks(list(dict.fromkeys(frame["augmentation"])))
-    for name, look in drawn.items():
-        own = frame[frame["augmentation"] == name].sort_values("epochs")
-        middle = scale * own["mean"]
-        band = scale * own["ci_low"], scale * own["ci_high"]
-        style.line(ax, own["epochs"], middle, look, f"{name} (n = {_counts(own['n'])})", band,
-                   line_kws)  # fmt: skip
-        said.append(f"{name} goes from {middle.iloc[0]:.1f} at {own['epochs'].iloc[0]:g} epochs "
-                    f"to {middle.iloc[-1]:.1f} at {own['epochs'].iloc[-1]:g}")  # fmt: skip
-    lengths = sorted(frame["epochs"].unique())
-    ax.set_xscale("log")
-    style.finish(
-        ax,
-        title=crossed(frame, value),
-        x="epochs of the full run (logarithmic)",
-        y=style.axis_name(value),
-        legend=True,
-        text=f"{style.axis_name(value)} over the length of training. {'; '.join(said)}.",
-    )
-    ax.set_xticks(lengths, [f"{length:g}" for length in lengths])
-    ax.minorticks_off()
-    return ax
-
-
-def _counts(n: pd.Series) -> str:
-    low, high = int(n.min()), int(n.max())
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def crossed(frame: pd.DataFrame, value: str = "test_accuracy") -> str:
-    """Which augmentation is on top at both ends, as a title; nothing of a single length."""
-    sign = 1 if value.endswith("accuracy") else -1
-    ends = []
-    for length in (frame["epochs"].min(), frame["epochs"].max()):
-        there = frame[frame["epochs"] == length]
-        ends.append((there.loc[(sign * there["mean"]).idxmax(), "augmentation"], length))
-    # "None leads" would say that there is no leader.
-    ends = [("no augmentation" if name == "none" else name, length) for name, length in ends]
-    (first, short), (last, long) = ends
-    if short == long:
-        return ""
-    if first == last:
-        return f"{style.capital(first)} leads at {short:g} epochs and at {long:g}"
-    return f"{style.capital(first)} leads at {short:g} epochs, {last} at {long:g}"
-
-
-def budget_curves(
+def agreement_matrix(
     data: Records | pd.DataFrame,
     *,
-    value: str = "test_accuracy",
-    keys: Sequence[str] | None = None,
+    measure: str = "confidence",
+    value: str = "spearman",
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """What does a larger budget buy? Mean of each condition over the budget, ± deviation.
+    """Do they agree? One cell for every two measures, or every two runs.
 
     Parameters
     ----------
     data
-        Records of runs at several budgets, or a frame as from
-        :func:`budgetlab.analysis.summaries` or :func:`budgetlab.analysis.results`.
+        Records of runs on the same data, or a frame as from
+        :func:`budgetlab.analysis.measure_agreement` or
+        :func:`budgetlab.analysis.run_agreement`.
+    measure
+        With records: the measure that is compared between them.
     value
-        What was reached: ``test_accuracy`` or ``test_loss``.
-    keys
-        Columns that make a condition, in a frame of your own; by default the settings of a
-        run that it holds.
+        ``spearman`` (-1 to 1) or ``overlap`` (0 to 1).
     """
-    if isinstance(data, pd.DataFrame) and "mean" in data:
-        frame, value = data, getattr(data, "metric", value)
+    if value not in VALUES:
+        raise unknown("value", value, VALUES)
+    if isinstance(data, pd.DataFrame):
+        frame = data
     else:
-        frame = results(data, metric=value)
-    require(frame, ["method", "budget", "mean", "spread", "n"], "a frame of results")
-    keys = [name for name in keys_of(frame, keys) if name != "budget"]
-    groups, drawn = named_groups(frame, keys)
-    ax, scale, said, least = style.axes(ax), style.fraction(value), [], {}
-    for place, (name, group) in enumerate(groups.items()):
-        look, group = drawn[name], group.sort_values("budget")
-        n, middle = int(group["n"].min()), scale * group["mean"].to_numpy()
-        spread = scale * group["spread"].fillna(0).to_numpy()
-        # A little to the side, so that bars at one budget do not cover each other.
-        x = 100 * group["budget"].to_numpy() * 1.02 ** (place - (len(groups) - 1) / 2)
-        ax.errorbar(x, middle, yerr=spread if n > 1 else None, color=look.colour,
-                    linestyle=look.line, marker=look.marker, markersize=5, capsize=2,
-                    label=style.literal(f"{name} (n = {n})"))  # fmt: skip
-        least[name] = middle[0]
-        ends = zip(100 * group["budget"], middle, strict=True)
-        said.append(f"{name}: " + ", ".join(f"{y:.4g} at {b:g}%" for b, y in ends))
-    budgets = sorted(set(100 * frame["budget"]))
-    ax.set_xscale("log")
+        runs = style.by_method(data)
+        names = dict(zip((str(run.path) for run in runs), style.run_names(runs), strict=True))
+        frame = run_agreement(runs, measure).replace({"a": names, "b": names})
+    require(frame, ["a", "b", value], "a frame of agreements")
+    order = list(dict.fromkeys([*frame["a"], *frame["b"]]))
+    table = np.full((len(order), len(order)), np.nan)
+    for a, b, found in zip(frame["a"], frame["b"], frame[value], strict=True):
+        table[order.index(a), order.index(b)] = table[order.index(b), order.index(a)] = found
+    side, texts = 0.62 * len(order), [str(name).replace("_", " ") for name in order]
+    ax = style.axes(ax, (2.8 + side, 1.6 + side))
+    name, low, high = VALUES[value]
+    image = _cells(ax, table, lambda r, c, v: f"{v:.2f}", names=(texts, texts),
+                   colours="PuOr" if low < 0 else "Purples", limits=(low, high), pale=0.6, size=9,
+                   turn=40, aspect="equal")  # fmt: skip
+    ax.figure.colorbar(image, ax=ax, shrink=0.8).set_label(name, color=style.INK)
+    known = frame.dropna(subset=[value]).reset_index(drop=True)
+    title, text = "", f"{name}: none of the {len(frame)} pairs can be compared."
+    if len(known):
+        ends = [known.loc[known[value].idxmax()], known.loc[known[value].idxmin()]]
+        pairs = [f"{r['a']} and {r['b']}, {r[value]:.2f}".replace("_", " ") for r in ends]
+        title = f"From {ends[1][value]:.2f} to {ends[0][value]:.2f}"
+        text = f"{name} of {len(frame)} pairs. Highest: {pairs[0]}; lowest: {pairs[1]}."
+    style.finish(ax, title=title, text=text)
+    ax.grid(False)
+    return ax
+
+
+def confusion(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+    """Which classes are taken for which? Shares of each true class, one row each.
+
+    Parameters
+    ----------
+    data
+        As for :func:`budgetlab.analysis.confusion`; or a table from there. Beyond twenty
+        classes, the twenty with the most mistakes are drawn.
+    """
+    ready = isinstance(data, pd.DataFrame) and data.index.name == "label"
+    table = data if ready else find_confusion(data)
+    mistakes = table.where(np.eye(len(table)) == 0, 0)
+    worst = (mistakes.sum(axis=1) + mistakes.sum(axis=0)).nlargest(20, keep="first").index
+    kept = [name for name in table.index if name in worst]
+    share = table.div(table.sum(axis=1).clip(lower=1), axis=0).loc[kept, kept]
+    ax = style.axes(ax, (max(4.8, 2.2 + 0.36 * len(kept)), 1.6 + 0.36 * len(kept)))
+    _cells(ax, 100 * share.to_numpy(float), lambda r, c, v: f"{v:.0f}" if v >= 0.5 else "",
+           names=(kept, kept), colours="Blues", limits=(0, 100), pale=55, size=8,
+           turn=45)  # fmt: skip
+    pairs = [
+        f"{a} taken for {b} ({n:,})" for (a, b), n in mistakes.stack().nlargest(3).items() if n
+    ]
     style.finish(
-        ax,
-        title=style.leader(least, value).replace("ends best", "is best at its smallest budget"),
-        x="budget (% of the full run, logarithmic)",
-        y=style.axis_name(value),
-        legend=True,
-        text=f"{style.axis_name(value)} over the budget, with one standard deviation. "
-        f"{'; '.join(said)}.",
-    )
-    ax.set_xticks(budgets, [f"{b:g}" for b in budgets])
-    ax.minorticks_off()
+        ax, title=pairs[0] if pairs else "", x="predicted", y="true class (shares of it, %)",
+        text=f"Confusion of {len(kept)} of {len(table)} classes: {int(mistakes.sum().sum()):,} of "
+        f"{int(table.sum().sum()):,} test samples are wrong"
+        + (f", most often {'; '.join(pairs)}." if pairs else "."),
+    )  # fmt: skip
+    ax.grid(False)
     return ax

@@ -1,25 +1,25 @@
-"""What happened to the samples: losses, probabilities, who was picked, one life."""
+"""What happened to the samples: losses, probabilities, measures, one life."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import label, one_epoch, quantiles, ranked_counts, summaries, varying
+from budgetlab.analysis import measures, one_epoch, quantiles
 from budgetlab.analysis import sample_life as find_life
-from budgetlab.analysis.conditions import condition_columns, method_order, require
+from budgetlab.analysis.conditions import require
 from budgetlab.errors import InputError
 from budgetlab.plots import style
-from budgetlab.records import Record, Records, open_records
+from budgetlab.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["by_method", "histogram", "loss_distribution", "probability_vs_loss", "ranked",
-           "ranked_picks", "run_names", "sample_life", "sampling_probability"]  # fmt: skip
+__all__ = ["histogram", "loss_distribution", "measure_vs_measure", "probability_vs_loss", "ranked",
+           "sample_life", "sampling_probability"]  # fmt: skip
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+KEPT, DRAWN = "chance of being kept", "probability, times that of a uniform draw"
 
 
 def loss_distribution(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
@@ -59,24 +59,20 @@ def sampling_probability(data: Record | pd.DataFrame, *, ax: "Axes | None" = Non
         ``probability``; its column ``kind`` says what the probability is of.
     """
     frame = quantiles(data, "probability", LEVELS) if isinstance(data, Record) else data
-    keeps = _keeps(frame)
     ax = style.axes(ax)
     if frame.empty:
-        text = "This method draws by no probabilities."
-        ax.text(0.5, 0.5, text, ha="center", transform=ax.transAxes, color=style.INK)
-        return style.finish(ax, x="epoch", text=text)
-    scaled = frame.copy()
+        return style.empty(ax, "This method draws by no probabilities.")
+    keeps, scaled = _keeps(frame), frame.copy()
     if not keeps:
         scaled[list(LEVELS)] = frame[list(LEVELS)].mul(frame["n"], axis=0)
-        ax.axhline(1, color=style.INK, linewidth=1, linestyle=":", label="uniform")
+        style.rule(ax, 1, "uniform")
     _fan(ax, scaled, style.COLOURS[2])
-    last = scaled.iloc[-1]
-    unit = "" if keeps else " times the uniform one"
+    last, unit = scaled.iloc[-1], "" if keeps else " times the uniform one"
     return style.finish(
         ax,
         title=f"Nine in ten end between {last[0.05]:.3g} and {last[0.95]:.3g}{unit}",
         x="epoch",
-        y="chance of being kept" if keeps else "probability, times that of a uniform draw",
+        y=KEPT if keeps else DRAWN,
         legend=True,
         text=f"Sampling probabilities over {len(frame)} epochs as quantiles. In the last epoch "
         f"nine in ten samples lie between {last[0.05]:.3g} and {last[0.95]:.3g}{unit}.",
@@ -91,12 +87,11 @@ def _keeps(frame: pd.DataFrame) -> bool:
 def _fan(ax: "Axes", frame: pd.DataFrame, colour: str) -> None:
     require(frame, LEVELS, "a frame of quantiles")
     x = frame.index.to_numpy()
-    ax.fill_between(x, frame[0.05], frame[0.95], color=colour, alpha=0.15, linewidth=0,
-                    label="nine in ten")  # fmt: skip
-    ax.fill_between(x, frame[0.25], frame[0.75], color=colour, alpha=0.35, linewidth=0,
-                    label="middle half")  # fmt: skip
-    marker = "o" if len(x) < 3 else None
-    ax.plot(x, frame[0.5], color=colour, label="median", marker=marker)
+    for low, high, alpha, name in ((0.05, 0.95, 0.15, "nine in ten"),
+                                   (0.25, 0.75, 0.35, "middle half")):  # fmt: skip
+        ax.fill_between(x, frame[low], frame[high], color=colour, alpha=alpha, linewidth=0,
+                        label=name)  # fmt: skip
+    ax.plot(x, frame[0.5], color=colour, label="median", marker="o" if len(x) < 3 else None)
 
 
 def probability_vs_loss(
@@ -112,84 +107,86 @@ def probability_vs_loss(
         From 1; -1 is the last.
     """
     frame = one_epoch(data, epoch) if isinstance(data, Record) else data
-    keeps = _keeps(frame)
     require(frame, ["last_loss", "probability", "times_trained"], "a frame of one epoch")
     number = int(frame["epoch"].iloc[0]) if "epoch" in frame and len(frame) else epoch
-    factor = 1 if keeps else int(frame["probability"].notna().sum())
+    keeps = _keeps(frame)
     known = frame.dropna(subset=["last_loss", "probability"])
-    ax = style.axes(ax)
+    x, y = known["last_loss"], known["probability"]
+    shown = y if keeps else y * frame["probability"].notna().sum()
     trained = known["times_trained"] > 0
-    for part, marker, colour, name in (
-        (known[~trained], "x", style.COLOURS[6], "not trained on"),
-        (known[trained], "o", style.COLOURS[1], "trained on"),
-    ):
-        ax.scatter(part["last_loss"], factor * part["probability"], marker=marker, color=colour,
-                   linewidths=0.8, label=name, **style.scatter_kws(len(known)))  # fmt: skip
-    rho = known[["last_loss", "probability"]].rank().corr().iloc[0, 1] if len(known) > 2 else np.nan
-    relation = f"Spearman correlation {rho:.2f}" if pd.notna(rho) else "No correlation can be had"
+    ax = style.axes(ax)
+    style.scatter(ax, {
+        "not trained on": (x[~trained], shown[~trained], "x", style.COLOURS[6]),
+        "trained on": (x[trained], shown[trained], "o", style.COLOURS[1]),
+    })  # fmt: skip
+    relation = style.correlation(x, y)
     return style.finish(
         ax,
-        title=relation if pd.notna(rho) else "",
+        title=relation,
         x=f"loss at the last visit before epoch {number} (nats)",
-        y="chance of being kept" if keeps else "probability, times that of a uniform draw",
+        y=KEPT if keeps else DRAWN,
         legend=True,
         text=f"Sampling probability in epoch {number} against the loss known before it, "
-        f"{len(known):,} samples seen so far. {relation}.",
+        f"{len(known):,} samples seen so far. {relation or 'No correlation can be had'}.",
     )
 
 
-def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """Does a method return to a few samples? Times trained, most trained first.
+def measure_vs_measure(
+    data: Record | pd.DataFrame,
+    x: str = "confidence",
+    y: str = "variability",
+    *,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Do two measures say the same? One point a sample, with both marginal histograms.
+
+    ``variability`` up and ``confidence`` across is the data map of Swayamdipta et al.
+    (2020). Samples known to have a wrong label are marked.
 
     Parameters
     ----------
     data
-        Records, or one frame as from :func:`budgetlab.analysis.ranked_counts`.
+        A record, or a frame as from :func:`budgetlab.analysis.measures`.
+    x, y
+        Two of its columns. Samples without a finite value in both are counted below
+        the axis and not drawn.
     """
-    if isinstance(data, pd.DataFrame):
-        curves = {"this run": data}
-    else:
-        runs = by_method(data)
-        curves = dict(zip(run_names(runs), map(ranked_counts, runs), strict=True))
-    ax = style.axes(ax)
-    drawn = style.looks(list(curves))
-    said, never = [], {}
-    for name, frame in curves.items():
-        require(frame, ["rank", "times_trained"], "a frame of ranked counts")
-        counts, look = frame["times_trained"], drawn[name]
-        share = (frame["rank"] - 0.5) / len(frame)
-        style.line(ax, 100 * share, counts, look, name)
-        never[name] = 100 * (counts == 0).mean()
-        said.append(f"{name}: most trained {counts.max()} times, median {counts.median():g}, "
-                    f"never {never[name]:.1f}%")  # fmt: skip
-    most = style.furthest(never, 0.0)
-    return style.finish(
+    frame = measures(data) if isinstance(data, Record) else data
+    require(frame, [x, y], "a frame of measures")
+    finite = np.isfinite(frame[[x, y]].astype(float)).all(axis=1)
+    shown, hidden = frame[finite], int((~finite).sum())
+    ax = style.axes(ax, (6.0, 5.0))
+    noisy = shown.get("is_noisy", pd.Series(False, shown.index)).fillna(False).astype(bool)
+    right, wrong = shown[~noisy], shown[noisy]
+    style.scatter(ax, {
+        "label as it should be" if noisy.any() else "": (right[x], right[y], "o", style.COLOURS[0]),
+        "label made wrong": (wrong[x], wrong[y], "x", style.COLOURS[1]),
+    })  # fmt: skip
+    _marginals(ax, shown[x].to_numpy(float), shown[y].to_numpy(float))
+    relation = style.correlation(shown[x], shown[y])
+    left_out = f", {hidden:,} without a finite value not drawn" if hidden else ""
+    style.finish(
         ax,
-        title=style.literal(f"{style.capital(most)} never trains on {never[most]:.1f}%"),
-        x="samples, most trained first (%)",
-        y="times trained on",
+        x=style.axis_name(x) + (f"\n({hidden:,} samples have no finite value)" if hidden else ""),
+        y=style.axis_name(y),
         legend=True,
-        text=f"Times each sample was trained on, by rank. {'; '.join(said)}.",
+        text=f"{style.axis_name(y)} against {style.axis_name(x)}, one point a sample: "
+        f"{len(shown):,} samples{left_out}; {relation or 'no correlation can be had'}.",
     )
+    style.set_title(ax, relation, y=1.17)  # above the histogram that lies above the axes
+    return ax
 
 
-def by_method(records: Records) -> list[Record]:
-    """Open records, in the order in which every figure shows methods."""
-    runs = open_records(records)
-    order = method_order(run.config["method"] for run in runs)
-    return sorted(runs, key=lambda run: order.index(run.config["method"]))
-
-
-def run_names(records: Sequence[Record]) -> list[str]:
-    """Short names of runs: their method, and what else tells them apart."""
-    frame = summaries(records)
-    keys = varying(frame, [*condition_columns(frame), "seed"])
-    shown = ["method", *(name for name in keys if name != "method")]
-    names = [label(row, shown) for row in frame.to_dict("records")]
-    again = pd.Series(names).duplicated(keep=False)
-    return [
-        f"{n}, {r.path.name}" if a else n for n, r, a in zip(names, records, again, strict=True)
-    ]
+def _marginals(ax: "Axes", x: np.ndarray, y: np.ndarray) -> None:
+    """Histograms along the upper and right edge, outside of the axes."""
+    top, right = ax.inset_axes((0, 1.02, 1, 0.14)), ax.inset_axes((1.02, 0, 0.14, 1))
+    if len(x):
+        top.hist(x, bins=40, color=style.COLOURS[6])
+        right.hist(y, bins=40, color=style.COLOURS[6], orientation="horizontal")
+    top.set_xlim(ax.get_xlim())
+    right.set_ylim(ax.get_ylim())
+    for side in (top, right):
+        side.axis("off")
 
 
 def sample_life(
@@ -222,10 +219,8 @@ def sample_life(
     ax = style.axes(ax)
     visits = frame[frame["correct"] >= 0]
     ax.plot(visits["epoch"], visits["p_y"], color=style.FAINT, linewidth=1.5, zorder=1)
-    for right, marker, colour, name in (
-        (1, "o", style.COLOURS[0], "right"),
-        (0, "X", style.COLOURS[1], "wrong"),
-    ):
+    for right, marker, colour, name in ((1, "o", style.COLOURS[0], "right"),
+                                        (0, "X", style.COLOURS[1], "wrong")):  # fmt: skip
         part = visits[visits["correct"] == right]
         ax.scatter(part["epoch"], part["p_y"], marker=marker, color=colour, s=36,
                    label=f"{name} ({len(part)} visits)", zorder=2)  # fmt: skip
@@ -235,13 +230,13 @@ def sample_life(
         inset = ax.inset_axes((1.02, 0.7, 0.28, 0.3))
         inset.imshow(image, cmap="gray", interpolation="nearest")
         inset.axis("off")
-    who = "this sample" if sample is None else f"sample {sample}"
+    which = "this sample" if sample is None else f"sample {sample}"
     return style.finish(
         ax,
         x="epoch",
         y="probability of its label",
         legend=True,
-        text=f"The life of {who}: trained on {int(frame['times_trained'].sum())} times in "
+        text=f"The life of {which}: trained on {int(frame['times_trained'].sum())} times in "
         f"{len(frame)} epochs, classified right at {int((visits['correct'] == 1).sum())} of "
         f"{len(visits)} visits.",
     )
@@ -253,7 +248,7 @@ def ranked(
     """How uneven are they? One value a sample ``[N]``, highest first."""
     ax = style.axes(ax)
     falling = np.sort(values)[::-1]
-    # The curve needs no more points than a picture has.
+    # The curve needs no more points than a plot has pixels.
     places = np.unique(np.linspace(0, len(values) - 1, min(len(values), 400)).round().astype(int))
     ax.plot(100 * (places + 0.5) / len(values), falling[places], color=colour, linewidth=2)
     ax.set_xlim(0, 100)

@@ -1,23 +1,34 @@
 """One style for every plot: colour-blind safe, opaque white, described in words."""
 
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from budgetlab import methods
-from budgetlab.analysis import AXES, COMPARISON_VERDICTS, COSTS, MEANINGS, label, varying
+from budgetlab.analysis import (
+    AXES,
+    COMPARISON_VERDICTS,
+    COSTS,
+    MEANINGS,
+    label,
+    summaries,
+    varying,
+)
+from budgetlab.analysis.conditions import condition_columns, method_order
 from budgetlab.methods import COLOURS, LINES, LineStyle
+from budgetlab.records import Record, Records, open_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["LineStyle", "alt_text", "axes", "axis_name", "capital", "condition_looks", "describe",
-           "empty", "finish", "fraction", "furthest", "keep_possible", "leader", "line", "line_kws",
-           "line_labels", "literal", "looks", "new_figure", "scatter_kws",
-           "verdicts"]  # fmt: skip
+__all__ = ["Curve", "LineStyle", "alt_text", "averaged", "axes", "axis_name", "by_condition",
+           "by_method", "capital", "condition_looks", "correlation", "describe", "draw", "empty",
+           "finish", "fraction", "furthest", "keep_possible", "leader", "line_labels", "literal",
+           "looks", "named_groups", "new_figure", "rows", "rule", "run_names", "scatter",
+           "set_title", "verdicts"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
@@ -53,43 +64,78 @@ def looks(values: Sequence[Hashable]) -> dict[Hashable, LineStyle]:
     return {value: result[value] for value in values}
 
 
-def line_kws(
-    look: LineStyle, changes: Mapping[str, Any] | None = None, **usual: Any
-) -> dict[str, Any]:
-    """Arguments for ``Axes.plot``; what a caller changes goes before what is usual."""
-    own = {"color": look.colour, "linestyle": look.line, "marker": look.marker, "markersize": 5}
-    return own | usual | dict(changes or {})
+class Curve(NamedTuple):
+    """One line of a plot: where it goes, a note for the legend, and how far its spread reaches."""
+
+    x: Any
+    y: Any
+    note: str = ""
+    low: Any = None
+    high: Any = None
 
 
-def line(
+def averaged(frame: pd.DataFrame, by: str, over: str, value: str) -> dict[str, Curve]:
+    """One curve a value of ``by``: mean of ``value`` at each ``over``, ± standard deviation."""
+    found = {}
+    for name, group in frame.groupby(by, sort=False):
+        table = group.groupby(over)[value].agg(["mean", "std", "count"])
+        n, mean, std = int(table["count"].max()), table["mean"], table["std"].fillna(0)
+        band = (mean - std, mean + std) if n > 1 else ()
+        found[str(name)] = Curve(table.index, mean, f"n = {n}", *band)
+    return found
+
+
+def draw(
     ax: "Axes",
-    x: Sequence[float],
-    y: Sequence[float],
-    look: LineStyle,
-    name: Hashable,
-    band: tuple[Any, Any] | None = None,
-    changes: Mapping[str, Any] | None = None,
+    curves: Mapping[str, Curve],
+    styles: Mapping[Any, LineStyle] | None = None,
+    *,
+    bars: bool = False,
+    **changes: Any,
 ) -> None:
-    """Draw a line with a marker here and there, and a band between two others."""
-    usual = {"markevery": max(1, len(x) // 8), "label": literal(name)}
-    ax.plot(x, y, **line_kws(look, changes, **usual))
-    if band is not None:
-        ax.fill_between(x, *band, color=look.colour, alpha=0.15, linewidth=0)
+    """Draw named curves, each with a marker here and there, and a band or bars of its spread.
+
+    ``styles`` are by default those of :func:`looks`; ``changes`` are for ``Axes.plot``.
+    """
+    styles = styles or looks(list(curves))
+    for name, (x, y, note, low, high) in curves.items():
+        look = styles[name]
+        own = {"color": look.colour, "linestyle": look.line, "marker": look.marker,
+               "markersize": 5, "label": literal(f"{name} ({note})" if note else name)}  # fmt: skip
+        if bars:
+            ax.errorbar(x, y, None if low is None else [y - low, high - y], capsize=2,
+                        **own | changes)  # fmt: skip
+            continue
+        ax.plot(x, y, **own | {"markevery": max(1, len(x) // 8)} | changes)
+        if low is not None:
+            ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
 
 
-def scatter_kws(count: int) -> dict[str, Any]:
-    """Smaller and fainter the more points there are, so that their density still shows."""
-    return {"s": min(14.0, max(2.0, 14_000 / max(count, 1))), "rasterized": True,
-            "alpha": min(0.6, max(0.15, 600 / max(count, 1)))}  # fmt: skip
+def rule(ax: "Axes", y: float, label: str | None = None) -> None:
+    """A level line to compare with."""
+    ax.axhline(y, color=INK, linewidth=1, linestyle=":" if label else "-", label=label)
+
+
+def scatter(ax: "Axes", parts: Mapping[str, tuple[Any, Any, str, str]]) -> None:
+    """Points by name, each ``(x, y, marker, colour)``: smaller and fainter the more there are."""
+    count = max(1, sum(len(x) for x, *_ in parts.values()))
+    for name, (x, y, marker, colour) in parts.items():
+        if len(x):
+            ax.scatter(x, y, marker=marker, color=colour, label=name or None, linewidths=0.9,
+                       rasterized=True, s=min(14.0, max(2.0, 14_000 / count)),
+                       alpha=min(0.6, max(0.15, 600 / count)))  # fmt: skip
+
+
+def correlation(x: pd.Series, y: pd.Series) -> str:
+    """Rank correlation of two columns in words; empty where there is none."""
+    rho = x.rank().corr(y.rank()) if len(x) > 2 else float("nan")
+    return f"Spearman correlation {rho:.2f}" if pd.notna(rho) else ""
 
 
 def condition_looks(names: dict[str, tuple[str, str]]) -> dict[str, LineStyle]:
     """Give conditions looks: colour and marker say the method, the line says the rest.
 
-    Parameters
-    ----------
-    names
-        For each name in a legend, its method and what else tells it from the others.
+    ``names`` holds, for each name in a legend, its method and what else tells it from the others.
     """
     styles = looks([method for method, _ in names.values()])
     rests = looks([rest for _, rest in names.values()])
@@ -137,7 +183,7 @@ def finish(
     elif x in COSTS.values() and x != COSTS["seconds"]:
         ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
     ax.set_facecolor("white")
-    ax.set_title(title, loc="left", fontsize=11, color=INK)
+    set_title(ax, title)
     ax.set_xlabel(x, color=INK)
     ax.set_ylabel(y, color=INK)
     ax.grid(True, color=FAINT, linewidth=0.6)
@@ -150,6 +196,11 @@ def finish(
         _add_legend(ax)
     describe(ax, text)
     return ax
+
+
+def set_title(ax: "Axes", title: str, **place: Any) -> None:
+    """A title above the left edge, with a capital letter and no formula in it."""
+    ax.set_title(literal(capital(title)), loc="left", fontsize=11, color=INK, **place)
 
 
 def empty(ax: "Axes", why: str, title: str = "") -> "Axes":
@@ -218,12 +269,18 @@ def leader(ends: Mapping[str, float], value: str) -> str:
     if sorted(ends.values()).count(ends[best]) > 1:
         return ""
     unit = "%" if value.endswith("accuracy") else ""
-    return literal(f"{capital(best)} ends best, with {ends[best]:.4g}{unit}")
+    return f"{capital(best)} ends best, with {ends[best]:.4g}{unit}"
 
 
 def furthest(values: Mapping[str, float], base: float = 1.0) -> str:
     """The name whose value lies furthest from what would be no finding."""
     return max(values, key=lambda name: abs(values[name] - base))
+
+
+def rows(ax: "Axes", names: Sequence[object]) -> None:
+    """Name the rows of a chart that is read from the top."""
+    ax.set_yticks(range(len(names)), list(map(literal, names)))
+    ax.set_ylim(len(names) - 0.5, -0.5)
 
 
 def keep_possible(ax: "Axes", column: str) -> None:
@@ -250,3 +307,46 @@ def line_labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """Text that tells the rows of a frame apart by those columns that differ."""
     shown = varying(frame, columns) or ["method"]
     return pd.Series([label(row, shown) for row in frame.to_dict("records")], index=frame.index)
+
+
+def named_groups(
+    frame: pd.DataFrame, keys: Sequence[str]
+) -> tuple[dict[str, pd.DataFrame], dict[str, LineStyle]]:
+    """Split a frame by its conditions, each named by what tells it from the others."""
+    shown = varying(frame, keys) or ["method"]
+    groups, parts = {}, {}
+    for key, group in frame.groupby(list(keys), sort=False, dropna=False):
+        about = dict(zip(keys, key, strict=True))
+        name = label(about, shown)
+        groups[name] = group
+        parts[name] = (about["method"], label(about, [n for n in shown if n != "method"]))
+    order = method_order(method for method, _ in parts.values())
+    parts = dict(sorted(parts.items(), key=lambda item: order.index(item[1][0])))
+    return {name: groups[name] for name in parts}, condition_looks(parts)
+
+
+def by_method(records: Records) -> list[Record]:
+    """Open records, in the order in which every figure shows methods."""
+    runs = open_records(records)
+    order = method_order(run.config["method"] for run in runs)
+    return sorted(runs, key=lambda run: order.index(run.config["method"]))
+
+
+def by_condition(records: Records, make: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
+    """Frames of all runs below each other, with ``condition``: what tells it from the others."""
+    runs = by_method(records)
+    about = summaries(runs)
+    names = line_labels(about, condition_columns(about))
+    return pd.concat([make(r).assign(condition=n) for r, n in zip(runs, names, strict=True)])
+
+
+def run_names(records: Sequence[Record]) -> list[str]:
+    """Short names of runs: their method, and what else tells them apart."""
+    frame = summaries(records)
+    keys = varying(frame, [*condition_columns(frame), "seed"])
+    shown = ["method", *(name for name in keys if name != "method")]
+    names = [label(row, shown) for row in frame.to_dict("records")]
+    again = pd.Series(names).duplicated(keep=False)
+    return [
+        f"{n}, {r.path.name}" if a else n for n, r, a in zip(names, records, again, strict=True)
+    ]

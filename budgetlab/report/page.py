@@ -18,8 +18,7 @@ from budgetlab.analysis.tables import is_numeric
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 from budgetlab.explore.chart import STYLE, script
-from budgetlab.plots.samples import run_names
-from budgetlab.plots.style import capital
+from budgetlab.plots.style import capital, run_names
 from budgetlab.records import Record, Records, open_records, write_atomically
 from budgetlab.report.figures import (
     MIXING,

@@ -1,0 +1,241 @@
+"""One row a condition, read from the top: differences, costs, errors of gradients, classes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.analysis import BASELINE, compare, group_accuracy, summaries, varying
+from budgetlab.analysis.conditions import condition_columns, label, method_order, require
+from budgetlab.analysis.tables import keys_of
+from budgetlab.plots import style
+from budgetlab.records import Record, Records
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["class_accuracy", "cost_ledger", "differences", "gradient_errors"]
+
+FAR = 5  # times the median size of a difference: beyond that it leaves the axis
+SMALLEST = 1e-4
+# How samples went through a network: the column, colour and hatch, and what it says in words.
+PARTS = (
+    ("trained_samples", style.COLOURS[0], "", "trained on (forward and backward)"),
+    ("looked_samples", style.COLOURS[5], "///", "only looked at (forward)"),
+    ("proxy_samples", style.COLOURS[2], "...", "through a second network"),
+)
+
+
+def differences(
+    data: Records | pd.DataFrame,
+    *,
+    baseline: str | Sequence[str] = BASELINE,
+    keys: Sequence[str] | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Is it better than the baseline? Paired differences with their intervals.
+
+    Parameters
+    ----------
+    data
+        Records, or a frame as from :func:`budgetlab.analysis.compare`.
+    baseline
+        Used where records are given.
+    """
+    ready = isinstance(data, pd.DataFrame) and "difference" in data
+    frame = data if ready else compare(data, baseline)
+    require(frame, ["method", "baseline", "pairs", "difference", "ci_low", "ci_high", "n"])
+    metric, scale = getattr(frame, "metric", "test_accuracy"), 1.0
+    confidence = getattr(frame, "confidence", 0.95)
+    keys = [*keys_of(frame, keys), "baseline"]
+    frame = frame[frame["pairs"] > 0].reset_index(drop=True)
+    # Room for the names, which must not squeeze the axis that the question is about.
+    ax = style.axes(ax, (8.4, 1.2 + 0.32 * max(len(frame), 2)))
+    scale = style.fraction(metric)
+    spans = scale * frame[["difference", "ci_low", "ci_high"]].to_numpy(float)
+    looks = style.looks(list(dict.fromkeys(frame["method"])))
+    for place, (method, (middle, *ends)) in enumerate(zip(frame["method"], spans, strict=True)):
+        look, known = looks[method], np.isfinite(ends).all()
+        if known:
+            ax.plot(ends, [place, place], color=look.colour, linewidth=2)
+        ax.plot([middle], [place], marker=look.marker, color=look.colour,
+                fillstyle="full" if known else "none")  # fmt: skip
+    _zoom(ax, spans)
+    ax.axvline(0, color=style.INK, linewidth=1)
+    shown = [name for name in varying(frame, keys) if name not in ("method", "baseline")]
+    baselines = list(dict.fromkeys(frame["baseline"]))
+    style.rows(ax, [
+        row["method"] + (f" against {row['baseline']}" if len(baselines) > 1 else "")
+        + (f" ({label(row, shown)})" if shown else "")
+        for row in frame.to_dict("records")
+    ])  # fmt: skip
+    accuracy = metric.endswith("accuracy")
+    what = "(percentage points)" if accuracy else f"in {metric.replace('_', ' ')} (nats)"
+    against = f" from {baselines[0]}" if len(baselines) == 1 else ""
+    text = " ".join(map(style.capital, frame["sentence"])) if "sentence" in frame else ""
+    return style.finish(
+        ax,
+        title=style.verdicts(frame),
+        x=f"difference{against} {what}, {100 * confidence:g}% CI",
+        text=f"Paired differences, {len(frame)} comparisons. {text}",
+    )
+
+
+def _zoom(ax: "Axes", rows: np.ndarray) -> None:
+    """Leave those out of the axis that lie so far off that they would squeeze all others.
+
+    ``rows`` holds the difference and both ends of its interval, each ``[n]``. What lies
+    outside stands at the edge, with its number.
+    """
+    size = np.nanmax(np.abs(rows), axis=1)
+    far = size > FAR * np.median(size)
+    if not far.any() or far.all():
+        return
+    near = 1.15 * rows[~far]
+    edge = 0.3 * np.nanmax(np.abs(near))
+    low, high = min(np.nanmin(near), -edge), max(np.nanmax(near), edge)
+    for place in map(int, np.flatnonzero(far)):
+        middle = rows[place, 0]
+        if low <= middle <= high:
+            continue
+        left = middle < low
+        ax.text(low if left else high, place,
+                f"◄ {middle:+.1f}" if left else f"{middle:+.1f} ►",
+                ha="left" if left else "right", va="center", fontsize=9, color=style.INK,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+    ax.set_xlim(low, high)
+
+
+def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+    """Where did the budget go? Samples trained on and only looked at, stacked.
+
+    What was run through a second network is a third part, where there is one.
+
+    Parameters
+    ----------
+    data
+        Records, or a frame as from :func:`budgetlab.analysis.summaries`.
+    """
+    frame = data if isinstance(data, pd.DataFrame) else summaries(data)
+    require(frame, ["method", "trained_samples", "looked_samples"], "a frame of summaries")
+    keys = condition_columns(frame)
+    if "proxy_samples" not in frame:
+        frame = frame.assign(proxy_samples=0)
+    columns = [column for column, *_ in PARTS]
+    means = frame.groupby(keys, sort=False, dropna=False)[columns].mean().fillna(0).reset_index()
+    order = method_order(frame["method"])
+    means = means.sort_values("method", key=lambda c: c.map(order.index), kind="stable",
+                              ignore_index=True)  # fmt: skip
+    names = style.line_labels(means, keys)
+    # Long names must not squeeze the bars.
+    width = 6.4 + 0.08 * max(0, names.str.len().max() - 24)
+    ax = style.axes(ax, (width, 1.2 + 0.32 * max(len(means), 2)))
+    below, said = 0.0 * means["trained_samples"], [f"{name}:" for name in names]
+    for column, colour, hatch, meaning in PARTS:
+        count = means[column]
+        if column != "proxy_samples" or count.any():
+            ax.barh(means.index, count, left=below, color=colour, hatch=hatch, label=meaning,
+                    **{"edgecolor": "white"} if hatch else {})  # fmt: skip
+            below = below + count
+            said = [f"{text} {n:,.0f} {meaning.partition(' (')[0].removeprefix('only ')},"
+                    for text, n in zip(said, count, strict=True)]  # fmt: skip
+    style.rows(ax, names)
+    style.finish(ax, x="samples through a network, mean of the runs",
+                 text=f"Costs. {'; '.join(text.rstrip(',') for text in said)}.")  # fmt: skip
+    trained = means["trained_samples"]
+    looks = ((below - trained) / trained.where(trained > 0)).fillna(0)
+    most = int(looks.to_numpy().argmax())
+    title = (f"{names[most]} looks at {looks[most]:.2g} samples for each one that it trains on"
+             if looks[most] > 0 else "")  # fmt: skip
+    style.set_title(ax, title, pad=6 + 16 * len(ax.containers))  # above the legend
+    ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    return ax
+
+
+def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+    """Is the gradient right on average, and how noisy is it? One row an estimate.
+
+    Squared bias and variance, both in units of the variance of uniform draws, on a
+    logarithmic axis; a bias too small to be told from none is said in words at the left edge.
+
+    Parameters
+    ----------
+    frame
+        Rows of one moment, as from the functions of :class:`budgetlab.estimators.Moment`;
+        several rows of one name (seeds) are averaged.
+    """
+    require(frame, ["name", "weights", "bias2", "variance", "variance_ratio"], "a frame of errors")
+    unit = frame["variance"] / frame["variance_ratio"]
+    table = frame.assign(bias=frame["bias2"] / unit, spread=frame["variance_ratio"])
+    table = table.groupby(["name", "weights"], sort=False)[["bias", "spread"]].mean().reset_index()
+    ax = style.axes(ax, (7.0, 1.2 + 0.32 * len(table)))
+    names = [f"{name}, weighted" if weights != "none" else name
+             for name, weights in zip(table["name"], table["weights"], strict=True)]  # fmt: skip
+    bias = table["bias"].where(table["bias"] > SMALLEST).dropna()
+    ax.hlines(table.index, bias.reindex(table.index).fillna(table["spread"]), table["spread"],
+              color=style.FAINT, linewidth=1)  # fmt: skip
+    for values, colour, marker, name in ((table["spread"], style.COLOURS[0], "o", "variance"),
+                                         (bias, style.COLOURS[1], "s", "bias²")):  # fmt: skip
+        if len(values):
+            ax.plot(values, values.index, color=colour, marker=marker, linestyle="none", label=name)
+    for place in table.index.difference(bias.index):
+        # Nothing, on a logarithmic axis, has no place of its own.
+        ax.text(0.01, float(place), "no bias seen", transform=ax.get_yaxis_transform(), va="center",
+                fontsize=8, color=style.INK)  # fmt: skip
+    ax.axvline(1, color=style.INK, linewidth=1)
+    ax.set_xscale("log")
+    style.rows(ax, names)
+    errors = zip(names, table["bias"].clip(lower=0), table["spread"], strict=True)
+    said = "; ".join(f"{name} {b:.2g} and {s:.2g}" for name, b, s in errors)
+    least = int(table["spread"].argmin())
+    return style.finish(
+        ax,
+        title=f"{names[least]}: {table['spread'].min():.2f} times the variance",
+        x="times the variance of a uniform draw (logarithmic)",
+        legend=True,
+        text=f"Squared bias and variance of each gradient estimate: {said}.",
+    )
+
+
+def class_accuracy(
+    data: Record | pd.DataFrame, by: str = "label", *, most: int = 20, ax: "Axes | None" = None
+) -> "Axes":
+    """Where does it go wrong? Test accuracy of each class, or group, with its interval.
+
+    Parameters
+    ----------
+    data, by
+        As for :func:`budgetlab.analysis.group_accuracy`; or a frame from there.
+    most
+        Groups drawn, the worst of them.
+    """
+    ready = isinstance(data, pd.DataFrame) and "mistaken_for" in data
+    frame = data if ready else group_accuracy(data, by)
+    require(frame, ["group", "n", "accuracy", "ci_low", "ci_high"], "a frame of accuracies")
+    shown = frame.nsmallest(most, "accuracy", keep="first").reset_index(drop=True)
+    ax = style.axes(ax, (6.4, 1.2 + 0.26 * len(shown)))
+    value = 100 * shown["accuracy"]
+    reach = np.abs(100 * shown[["ci_low", "ci_high"]].to_numpy().T - value.to_numpy())
+    ax.errorbar(value, shown.index, xerr=reach, fmt="o", color=style.COLOURS[0], markersize=5)
+    style.rows(
+        ax, [f"{group} ({n:,})" for group, n in zip(shown["group"], shown["n"], strict=True)]
+    )
+    ax.set_xlim(-2, 102)
+    said = ""
+    if means := {name: 100 * mean for name, mean in frame.attrs.items()}:
+        ax.axvline(means["over_samples"], color=style.INK, linewidth=1, label="all samples")
+        ax.axvline(means["over_classes"], color=style.INK, linewidth=1, linestyle="--",
+                   label="mean over the classes")  # fmt: skip
+        said = (f" {means['over_samples']:.1f}% of all samples are right, and "
+                f"{means['over_classes']:.1f}% as a mean over the classes.")  # fmt: skip
+    worst, best = shown.iloc[0], frame.loc[frame["accuracy"].idxmax()]
+    return style.finish(
+        ax,
+        title=f"Lowest: {worst['group']}, {100 * worst['accuracy']:.1f}%",
+        x=style.axis_name("test_accuracy"),
+        legend=True,
+        text=f"Test accuracy of {len(shown)} of {len(frame)} groups, with intervals: from "
+        f"{100 * worst['accuracy']:.1f}% for {worst['group']} to {100 * best['accuracy']:.1f}% "
+        f"for {best['group']}.{said}",
+    )

@@ -1,0 +1,411 @@
+"""What is drawn of samples: what was chosen, measures, cells, images and points."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_records import write_arrays, write_run
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from budgetlab import analysis, plots
+from budgetlab.errors import InputError
+from budgetlab.plots import style
+from budgetlab.plots.images import CLASSES, extent_of, sizes, surface_colours
+from budgetlab.plots.samples import histogram, ranked
+from budgetlab.records import Record
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    out = tmp_path_factory.mktemp("choices")
+    return [write_run(out, method=method, seed=seed, budget=0.3, epochs=20)
+            for method in ("unif-SGD", "p-SGD") for seed in (0, 1)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("one"), method="p-SGD", budget=0.3)
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+def points(ax):
+    """Offsets of all scattered points."""
+    return np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections])
+
+
+def said(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+# ---- what was chosen ----
+
+
+def test_picks_by_counts_places_over_those_of_a_uniform_draw(tmp_path, runs):
+    # Six samples, trained on 4, 0, 1, 1, 0 and 0 times in two epochs.
+    trained = np.array([[2, 0, 1, 1, 0, 0], [2, 0, 0, 0, 0, 0]])
+    arrays = {"times_trained": trained, "correct": np.where(trained > 0, 1, -1)}
+    counted = write_arrays(tmp_path, arrays, [5, 5, 1, 1, 3, 3])
+    frame = analysis.picks_by(counted, "label", groups=3)
+    # Labels 1, 3 and 5 hold 2, 0 and 4 of the 6 places; uniform would be 2 each.
+    np.testing.assert_allclose(frame["middle"], [1, 3, 5])
+    np.testing.assert_allclose(frame["picked"], [1, 0, 2])
+    np.testing.assert_allclose(frame["never"], [0, 1, 0.5])
+    assert list(frame["samples"]) == [2, 2, 2]
+    for column, groups, reason in (
+        ("hardness", 5, "unknown column 'hardness': choose one of difficulty, index, label"),
+        ("is_noisy", 5, "unknown column 'is_noisy'"),
+        ("difficulty", 0, "0 groups of 200 samples"),
+        ("difficulty", 201, "give 1 to 200"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            analysis.picks_by(runs[0], column, groups=groups)
+
+
+def test_picks_by_shows_what_draws_the_hard_ones_as_the_mean_over_seeds(runs, ax):
+    picked = [analysis.picks_by(run, groups=5)["picked"] for run in runs]
+    for uniform, weighted in zip(picked[:2], picked[2:], strict=True):
+        assert weighted.iloc[-1] > 1.15 > 0.9 > weighted.iloc[0]
+        assert np.abs(uniform - 1).max() < 0.15
+    plots.picks_by(runs, groups=5, ax=ax)
+    drawn = {c.get_label(): c.lines[0] for c in ax.containers}
+    assert set(drawn) == {"unif-SGD (n = 2)", "p-SGD (n = 2)"}
+    mean = (picked[2] + picked[3]) / 2
+    np.testing.assert_allclose(np.asarray(drawn["p-SGD (n = 2)"].get_ydata(), float), mean)
+    assert drawn["p-SGD (n = 2)"].get_linestyle() == "None"  # between two groups is no line
+    assert f"p-SGD: {mean.iloc[0]:.2f} in the first group" in plots.alt_text(ax)
+
+
+def test_coverage_is_averaged_over_the_seeds(runs, ax):
+    plots.coverage(runs[:2], budget=0.3, ax=ax)
+    expected, ours = ax.lines
+    parts = [analysis.selection(run)["coverage"].to_numpy() for run in runs[:2]]
+    np.testing.assert_allclose(ours.get_ydata(), 100 * np.mean(parts, axis=0))
+    np.testing.assert_allclose(expected.get_ydata()[:2], [30, 51])
+    # Uniform draws follow the expectation, to within a few points.
+    np.testing.assert_allclose(ours.get_ydata(), expected.get_ydata(), atol=5)
+    (line,) = plots.coverage(analysis.selection(runs[0]), ax=Figure().subplots()).lines
+    np.testing.assert_allclose(line.get_ydata(), 100 * parts[0])
+
+
+def test_shares_of_the_batches_are_those_of_the_record(record, ax):
+    plots.ranked_picks(record, ax=ax)
+    counts = ax.lines[0].get_ydata()
+    assert (len(counts), counts.sum()) == (200, 6 * 60)
+    assert (np.diff(counts) <= 0).all()
+    classes = plots.class_share(record, ax=Figure().subplots())
+    frame = analysis.class_share(record)
+    line = next(line for line in classes.lines if line.get_label() == "square")
+    share = frame.loc[frame["class"] == "square", "share"]
+    np.testing.assert_allclose(line.get_ydata(), share / 0.25)
+    flagged, base = plots.flagged_share(record, flag="noisy", ax=Figure().subplots()).lines
+    wrong = analysis.selection(record)["noisy_share"]
+    np.testing.assert_allclose(flagged.get_ydata(), 100 * wrong)
+    assert base.get_ydata()[0] == pytest.approx(10)
+    with pytest.raises(InputError, match="noisy, ambiguous"):
+        plots.flagged_share(record, flag="rare")
+
+
+def test_credit_is_drawn_as_counted_and_against_a_run_without_mixing(runs, ax):
+    uniform, record = runs[0], runs[2]
+    plots.credit_calibration(record, bins=4, ax=ax)
+    frame = analysis.calibration(record, 4)
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), frame["right"])
+    assert ax.get_title("left") == ""  # of one run alone there is no best
+    ax = Figure().subplots()
+    plots.credit_calibration([record, uniform], reference=uniform, bins=4, ax=ax)
+    frame = analysis.credit_by_reference(record, uniform, 4)
+    line = next(line for line in ax.lines if "p-SGD" in line.get_label())
+    np.testing.assert_allclose(line.get_ydata(), frame["credited"])
+    assert f"{frame.attrs['spearman']:.2f}" in plots.alt_text(ax)
+    assert "finds its sample best: correlation" in ax.get_title("left")
+
+
+# ---- losses, probabilities, measures ----
+
+
+def test_fans_are_the_quantiles_of_the_record(record, ax):
+    def median(ax):
+        return next(line for line in ax.lines if line.get_label() == "median").get_ydata()
+
+    losses, q = (record.samples[name].to_numpy() for name in ("loss", "probability"))
+    shown = median(plots.loss_distribution(record, ax=ax))
+    np.testing.assert_allclose(shown, np.nanmedian(losses, axis=1), rtol=1e-6)
+    # A distribution is shown against the uniform one.
+    shown = median(plots.sampling_probability(record, ax=Figure().subplots()))
+    np.testing.assert_allclose(shown, 200 * np.median(q, axis=1), rtol=1e-6)
+    none = pd.DataFrame(columns=[0.05, 0.25, 0.5, 0.75, 0.95, "n"])
+    assert "no probabilities" in said(plots.sampling_probability(none))[0]
+
+
+def test_the_chance_of_being_kept_is_shown_as_it_is(record, ax):
+    keeps = Record(record.path)
+    keeps.about["summary"] = {**record.summary, "probability_kind": "keep"}
+    plots.sampling_probability(keeps, ax=ax)
+    assert ax.get_ylabel() == "chance of being kept"
+    assert ax.lines[0].get_ydata()[0] == pytest.approx(1 / 200, rel=0.01)
+    # A frame of it says the same as the record.
+    frame = analysis.quantiles(keeps, "probability", (0.05, 0.25, 0.5, 0.75, 0.95))
+    assert plots.alt_text(plots.sampling_probability(frame)) == plots.alt_text(ax)
+    of_frame = plots.probability_vs_loss(analysis.one_epoch(keeps, 4))
+    of_record = plots.probability_vs_loss(keeps, epoch=4)
+    assert of_frame.get_ylabel() == of_record.get_ylabel() == "chance of being kept"
+    np.testing.assert_allclose(points(of_frame), points(of_record))
+    assert points(of_frame)[:, 1].max() <= 1
+
+
+def test_scatters_show_every_sample_that_has_both_values(record, ax):
+    plots.probability_vs_loss(record, epoch=4, ax=ax)
+    frame = analysis.one_epoch(record, 4).dropna(subset=["last_loss", "probability"])
+    assert sorted(points(ax)[:, 0]) == pytest.approx(sorted(frame["last_loss"]))
+    assert "Spearman correlation 1.00" in plots.alt_text(ax)  # p-SGD draws by the last error
+    frame, ax = analysis.measures(record), Figure().subplots()
+    plots.measure_vs_measure(frame, "forgetting", "aum", ax=ax)
+    finite = np.isfinite(frame[["forgetting", "aum"]]).all(axis=1)
+    assert len(points(ax)) == finite.sum() < 200
+    assert f"{(~finite).sum()} without a finite value" in plots.alt_text(ax)
+    top, right = ax.child_axes
+    assert sum(patch.get_height() for patch in top.patches) == finite.sum()
+    assert sum(patch.get_width() for patch in right.patches) == finite.sum()
+
+
+def test_one_life_marks_right_and_wrong(record, ax):
+    sample = int(analysis.ranked_counts(record)["sample"].iloc[0])
+    plots.sample_life(record, sample, ax=ax)
+    life = analysis.sample_life(record, sample).query("correct >= 0")
+    right, wrong = (len(collection.get_offsets()) for collection in ax.collections)
+    assert (right, wrong) == ((life["correct"] == 1).sum(), (life["correct"] == 0).sum())
+    assert ax.child_axes  # its thumbnail
+    with pytest.raises(InputError, match="sample is missing"):
+        plots.sample_life(record)
+
+
+def test_values_are_ranked_and_counted_with_the_few_extreme_ones_in_the_last_bar(ax):
+    values = np.r_[np.linspace(0, 1, 999), 50.0].astype(np.float32)
+    ranked(values, y="q", ax=ax)
+    assert ax.lines[0].get_ydata()[[0, -1]].tolist() == [50, 0]
+    assert len(ax.lines[0].get_ydata()) == 400
+    (bars,) = histogram(values, x="loss").patches
+    assert bars.get_data().values.sum() == 1000
+    seen, expected = histogram(values, x="loss", weights=np.full(1000, 0.5), least=3).patches
+    np.testing.assert_allclose(expected.get_data().values, seen.get_data().values / 2)
+    assert seen.get_data().edges[-1] == 3
+
+
+# ---- cells ----
+
+
+def cell(method, redundancy, noise, difference, half, verdict, **more):
+    return {"method": method, "redundancy": redundancy, "label_noise": noise,
+            "difference": difference, "ci_low": difference - half,
+            "ci_high": difference + half, "n": 5, "verdict": verdict} | more  # fmt: skip
+
+
+CELLS = pd.DataFrame(
+    [
+        cell("p-SGD", 0.0, 0.0, 0.001, 0.004, "equivalent"),
+        cell("p-SGD", 0.9, 0.0, 0.021, 0.005, "better"),
+        cell("p-SGD", 0.0, 0.4, -0.012, 0.003, "worse"),
+        cell("p-SGD", 0.9, 0.4, 0.004, 0.03, "undecided"),
+        cell("c-SGD", 0.0, 0.0, 0.005, 0.002, "better"),
+    ]
+)
+
+
+def test_each_cell_of_a_map_stands_at_its_place_with_its_marks():
+    ax = plots.importance_map(CELLS)
+    first, second = ax.child_axes
+    assert [panel.get_title() for panel in (first, second)] == ["p-SGD", "c-SGD"]
+    # Noise to the right, redundancy upwards: 0.9 is the first line of the image.
+    assert {t.get_text(): t.get_position() for t in first.texts} == {
+        "+0.1\n≈": (0, 1), "+2.1\n●": (0, 0), "-1.2\n●": (1, 1), "+0.4": (1, 0)
+    }  # fmt: skip
+    np.testing.assert_allclose(first.images[0].get_array(), [[2.1, 0.4], [0.1, -1.2]])
+    assert first.images[0].get_clim() == (-2.1, 2.1)
+    assert [label.get_text() for label in first.get_yticklabels()] == ["0.9", "0"]
+    # Both marks: a difference that is there and does not matter; the rest was not run.
+    assert said(second) == ["+0.5\n●≈"]
+    assert np.isnan(np.ma.filled(second.images[0].get_array(), np.nan)).sum() == 3
+    assert ax.get_title("left") == "Of 5 comparisons: 2 better, 1 worse, 1 equivalent, 1 undecided"
+    assert "3 intervals leave out zero and 2 lie within 1" in plots.alt_text(ax)
+    assert ("Highest: p-SGD at redundancy 0.9, label noise 0, +2.1 percentage points"
+            in plots.alt_text(ax))  # fmt: skip
+    wider = plots.importance_map(CELLS, margin=0.05)
+    assert sum("≈" in text for panel in wider.child_axes for text in said(panel)) == 5
+
+
+def test_imbalance_and_data_sets_have_rows_of_their_own():
+    both = pd.concat([CELLS.assign(imbalance=1), CELLS.assign(imbalance=10, redundancy=0.0)])
+    both = both.drop_duplicates(["method", "redundancy", "imbalance", "label_noise"])
+    two = pd.concat([both.assign(dataset=name) for name in ("shapes", "digits")])
+    ax = plots.importance_map(two)
+    assert len(ax.child_axes) == 4
+    panel = ax.child_axes[0]
+    assert panel.get_ylabel() == "digits"
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    assert names == ["redundancy 0.9", "imbalance 10", "neither"]
+    with pytest.raises(InputError, match="has several rows where label_noise is 0"):
+        plots.importance_map(both, y="redundancy")
+
+
+def test_agreement_is_a_symmetric_table_without_a_diagonal(runs, ax):
+    def shown(ax):
+        size = len(ax.get_xticks())
+        cells = {tuple(map(int, t.get_position())): t.get_text() for t in ax.texts}
+        return [[cells.get((column, row), "") for column in range(size)] for row in range(size)]
+
+    frame = pd.DataFrame(
+        {"a": ["el2n", "el2n", "aum"], "b": ["aum", "first_learned", "first_learned"],
+         "spearman": [0.9, -0.2, np.nan]}
+    )  # fmt: skip
+    plots.agreement_matrix(frame, ax=ax)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["el2n", "aum", "first learned"]
+    assert shown(ax) == [["", "0.90", "-0.20"], ["0.90", "", ""], ["-0.20", "", ""]]
+    assert ("Highest: el2n and aum, 0.90; lowest: el2n and first learned, -0.20"
+            in plots.alt_text(ax))  # fmt: skip
+    of_runs = plots.agreement_matrix(runs, measure="times_trained", ax=Figure().subplots())
+    names = [t.get_text() for t in of_runs.get_xticklabels()]
+    assert names == ["unif-SGD, seed 0", "unif-SGD, seed 1", "p-SGD, seed 0", "p-SGD, seed 1"]
+    counts = [analysis.measures(run)["times_trained"] for run in runs[2:]]
+    rho = counts[0].corr(counts[1], method="spearman")
+    assert shown(of_runs)[2][3] == f"{rho:.2f}"
+    assert rho > 0.1 > abs(float(shown(of_runs)[0][1])) - 0.05
+    with pytest.raises(InputError, match=r"'pearson': .*choose one of spearman, overlap"):
+        plots.agreement_matrix(runs, value="pearson")
+    unknown = plots.agreement_matrix(frame[2:], ax=Figure().subplots())
+    assert "none of the 1 pairs can be compared" in plots.alt_text(unknown)
+
+
+def test_the_worst_class_is_on_top_and_the_confusion_names_it(record, ax):
+    plots.class_accuracy(record, ax=ax)
+    table = analysis.group_accuracy(record).sort_values("accuracy", kind="stable")
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == [f"{r.group} ({r.n})".replace("$", r"\$") for r in table.itertuples()]
+    assert ax.yaxis_inverted()
+    means = [line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1]
+    assert means[-1] == pytest.approx(100 * analysis.mean_accuracies(record)["over_classes"])
+    mixed = plots.confusion(record, ax=Figure().subplots())
+    assert "15 of 100 test samples are wrong" in plots.alt_text(mixed)
+    assert "circle taken for square (5)" in plots.alt_text(mixed)
+    assert said(mixed)[:3] == ["80", "20", "100"]
+
+
+# ---- images ----
+
+
+def test_images_come_in_order_with_their_numbers(record, ax):
+    frame = analysis.measures(record)
+    images = {sample: np.full((4, 4, 3), sample, np.uint8) for sample in range(200)}
+    plots.image_grid(frame, "difficulty", count=5, columns=3, images=images, ax=ax)
+    shown = [int(image.get_array()[0, 0, 0]) for image in ax.images]
+    assert shown == [199, 198, 197, 196, 195]
+    assert said(ax)[0] == "1\nclass 3"  # the label in question is always shown
+    left, _, bottom, top = ax.images[3].get_extent()  # the fourth starts the second row
+    assert left < 1 < top < bottom
+    plots.image_grid(record, "mean_loss", highest=False, count=3, ax=Figure().subplots())
+    grey = np.zeros((200, 4, 4), np.uint8)
+    for options, expected in (
+        ({"highest": False, "count": 2}, ["0\nclass 0", "0.00503\nclass 1"]),
+        ({"count": 1, "classes": list("abcd")}, ["1\nd"]),
+        ({"count": 2, "captions": {199: "mine"}}, ["1\nmine", "0.995"]),
+    ):
+        assert said(plots.image_grid(frame, "difficulty", images=grey, **options)) == expected
+    plain = plots.image_grid(frame[["difficulty"]], "difficulty", count=1, images=grey)
+    assert said(plain) == ["1"]
+    with pytest.raises(InputError, match="give images=, by sample number"):
+        plots.image_grid(frame, "difficulty")
+
+
+def test_a_suspect_is_shown_with_its_label_and_what_the_network_says(ax):
+    frame = pd.DataFrame({"label": [0, 1, 1], "suggested": [2, 1, 0], "p_wrong": [0.9, 0.1, 0.7]})
+    images = np.zeros((3, 4, 4), np.uint8)
+    plots.image_grid(frame, "p_wrong", images=images, classes=["ant", "bee", "cow"], ax=ax)
+    assert said(ax) == ["0.9\nant\ncow?", "0.7\nbee\nant?", "0.1\nbee"]
+
+
+def test_image_rows_stand_below_each_other_with_their_captions(ax):
+    grey = np.full((4, 4), 100, np.uint8)
+    rows = {"before": [grey, grey, grey], "after": [grey + 50]}
+    plots.image_rows(rows, captions={"after": ["60% a\n40% $b"]}, ax=ax)
+    left, _, top, _ = np.array([image.get_extent() for image in ax.images]).T
+    np.testing.assert_allclose(left - left[0], [0, 1, 2, 0])
+    assert top[3] > top[0] == top[1]
+    assert said(ax) == ["before", "60% a\n40% \\$b", "after"]
+    assert "before (3 images), after (1 images)" in plots.alt_text(ax)
+    one = [np.zeros((2, 2))]
+    for rows, captions, reason in (
+        ({}, None, "there are no images"),
+        ({"a": []}, None, "there are no images"),
+        ({"a": one}, {"b": ["x"]}, "unknown row of captions 'b'"),
+        ({"a": one}, {"a": ["x", "y"]}, "1 images and 2 captions"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            plots.image_rows(rows, captions=captions)
+
+
+# ---- points ----
+
+X = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [1.0, 2.0]])
+Y = np.array([0, 0, 1, 1])
+
+
+def test_a_point_says_its_chance_its_class_and_whether_it_was_picked(ax):
+    area = sizes(np.array([1.0, 2.0, 0.5]))
+    np.testing.assert_allclose(np.sqrt(area / area[0]), [1, 2, 0.5])
+    # Neither invisible nor as large as the figure.
+    assert sizes(np.array([0.0]))[0] > 0
+    assert sizes(np.array([1e6]))[0] == sizes(np.array([1e3]))[0]
+    plots.points_map(X, Y, chance=[1, 2, np.nan, 0.5], picked=[True, False, False, True],
+                     numbered=[2], ax=ax)  # fmt: skip
+    first, second = ax.collections
+    np.testing.assert_array_equal(first.get_offsets(), X[:2])
+    np.testing.assert_allclose(second.get_sizes(), sizes(np.array([1, 0.5])))
+    paths = [collection.get_paths()[0].vertices for collection in (first, second)]
+    assert paths[0].shape != paths[1].shape
+    np.testing.assert_allclose(first.get_facecolor()[0, :3], to_rgb(CLASSES[0]))
+    dark = [np.allclose(edge[:3], to_rgb(style.INK))
+            for collection in ax.collections for edge in collection.get_edgecolor()]  # fmt: skip
+    assert dark == [True, False, False, True]
+    assert "2 picked" in plots.alt_text(ax)
+    assert (said(ax), ax.texts[0].xy.tolist()) == (["2"], X[2].tolist())
+    shaded = plots.points_map(X, Y, chance=[0.1, 2, 1, 1], shade=True).collections[0]
+    assert len(set(shaded.get_sizes())) == 1
+    pale, deep = shaded.get_facecolor()[:, :3]
+    assert pale.sum() > deep.sum()
+
+
+def test_places_have_the_colour_of_their_class_and_are_pale_where_it_is_unsure(ax):
+    winner, sure = np.array([[0, 1], [0, 1]]), np.array([[1.0, 1.0], [0.6, 0.5]])
+    colours = surface_colours(winner, sure).astype(int)
+    towards = 255 * np.array([to_rgb(colour) for colour in CLASSES[:2]])
+    for k in (0, 1):
+        strong, pale = (np.abs(colours[row, k] - 255).sum() for row in (0, 1))
+        assert strong > pale
+        # The colour lies on the line from white to that of the class.
+        np.testing.assert_allclose(255 - colours[0, k], 0.4 * (255 - towards[k]), atol=1)
+    assert (colours[1, 1] == 255).all()  # half and half says nothing
+    plots.points_map(X, Y, surface=(winner, sure), ax=ax)
+    (image,) = ax.images
+    # The lowest row comes first, as in the frames of the playground.
+    assert (image.origin, image.get_extent()) == ("lower", pytest.approx(extent_of(X)))
+    left, right, bottom, top = extent_of(X)
+    assert left < 0 < 1 < right == pytest.approx(left + 1.12)
+    assert bottom < 0 < 2 < top
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "more"),
+    [
+        (X, Y[:3], {}),
+        (X[:, :1], Y, {}),
+        (X[:0], Y[:0], {}),
+        (X, Y, {"chance": [1, 2]}),
+        (X, Y, {"picked": [[True] * 4]}),
+    ],
+)
+def test_points_that_do_not_fit_are_refused(x, y, more, ax):
+    with pytest.raises(InputError, match="do not fit"):
+        plots.points_map(x, y, ax=ax, **more)
