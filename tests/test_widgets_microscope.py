@@ -292,7 +292,7 @@ def live(config, monkeypatch):
 def test_a_run_that_trains_is_followed_to_its_end(live):
     epochs, microscope = live
     shown = []
-    microscope.epoch.on_change(lambda: shown.append(microscope.epoch.value))
+    microscope.epoch.observe(lambda change: shown.append(change["new"]), "value")
     microscope.method.value = "c-SGD"
     assert microscope.follower.button.description == "Follow"
     microscope.follower.button.click()

@@ -139,7 +139,7 @@ def test_play_goes_to_the_end_and_begins_again(make):
     playground.speed.value = min(SPEEDS.values())
     assert playground.player.seconds == 0.2
     shown = []
-    playground.epoch.on_change(lambda: shown.append(playground.epoch.value))
+    playground.epoch.observe(lambda change: shown.append(change["new"]), "value")
     playground.epoch.value = 2
     for start in (2, 4):
         shown.clear()

@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
 from budgetlab.records import write_atomically
 
-__all__ = ["STYLE", "Explorable", "checkbox", "compact", "fragment", "looks_of", "records_of",
-           "script", "select", "slider", "specification", "words"]  # fmt: skip
+__all__ = ["EVERY", "STYLE", "Explorable", "axis", "checkbox", "choices", "compact", "fragment",
+           "hover", "looks_of", "mark", "records_of", "script", "select", "slider",
+           "specification", "words"]  # fmt: skip
 
 # JupyterLab knows versions 3 to 5 and shows nothing for a newer one.
 VEGA_LITE = "5.20"
@@ -31,6 +32,7 @@ MIMES = {
     "vega": "application/vnd.vega.v5+json",
 }
 SHARPNESS = 1.5
+EVERY = "all"
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond",
            "v": "triangle-down", "P": "cross", "X": "triangle-left"}  # fmt: skip
 LOOK = {
@@ -235,6 +237,29 @@ def specification(title: Any, alt: str, **parts: Any) -> dict[str, Any]:
     }
 
 
+def axis(field: str, title: str | None = None, **more: Any) -> dict[str, Any]:
+    """A number along an axis, in a text or in a colour; ``zero=False`` need not begin at 0."""
+    scale = {"scale": {"zero": more.pop("zero")}} if "zero" in more else {}
+    return {"field": field, "type": "quantitative", "title": title} | scale | more
+
+
+def mark(kind: str, **look: Any) -> dict[str, Any]:
+    """What a row is drawn as; the words of a chart stand in its description, not in each mark."""
+    filled = {"filled": True} if kind == "point" else {}
+    return {"type": kind, "aria": False} | filled | look
+
+
+def words(expression: str, **look: Any) -> dict[str, Any]:
+    """A line of text in the chart, written anew as its controls move."""
+    usual = {"align": "left", "baseline": "top", "fontSize": 12, "x": 0, "y": 0, "color": style.INK}
+    return {"mark": mark("text", **usual | look, text={"expr": expression})}
+
+
+def hover(fields: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What is said of a mark under the pointer: columns by their names."""
+    return [{"field": field, "title": title} for field, title in fields.items()]
+
+
 def slider(
     name: str, label: str, value: float, low: float, high: float, step: float
 ) -> dict[str, Any]:
@@ -256,18 +281,31 @@ def checkbox(name: str, label: str, value: bool) -> dict[str, Any]:
     return {"name": name, "value": value, "bind": {"input": "checkbox", "name": f"{label} "}}
 
 
-def compact(values: Iterable[float], digits: int = 4) -> list[float | None]:
-    """Round to so many digits that count; what is not finite becomes None, as JSON has it."""
-    given = np.asarray(list(values), float)
-    rounded = (float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in given)
-    return [int(v) if v is not None and v == int(v) else v for v in rounded]
+def choices(
+    table: pd.DataFrame, options: Mapping[str, Sequence[Any]], **labels: str
+) -> tuple[list[dict[str, Any]], str, Callable[..., pd.DataFrame]]:
+    """Lists to choose rows by: the controls, the test of a row, and the same choice in Python.
 
+    ``options`` holds the values of each column; ``all``, if it is among them, keeps every row.
+    """
+    controls = [select(key, labels.get(key, key), {str(v): v for v in values})
+                for key, values in options.items()]  # fmt: skip
+    test = " && ".join(
+        f"(datum.{key} == {key}" + (f" || {key} == '{EVERY}')" if EVERY in values else ")")
+        for key, values in options.items()
+    )
 
-def words(expression: str, **look: Any) -> dict[str, Any]:
-    """A line of text in the chart, written anew as its controls move."""
-    mark = {"type": "text", "align": "left", "baseline": "top", "fontSize": 12, "x": 0, "y": 0,
-            "color": style.INK, "aria": False}  # fmt: skip
-    return {"mark": mark | look | {"text": {"expr": expression}}}
+    def twin(**chosen: Any) -> pd.DataFrame:
+        kept = pd.Series(True, index=table.index)
+        for key, value in ({key: values[0] for key, values in options.items()} | chosen).items():
+            if key not in options:
+                raise unknown("control", key, options)
+            if value not in options[key]:
+                raise unknown(key, str(value), [str(v) for v in options[key]])
+            kept &= (table[key] == value) | (value == EVERY)
+        return table[kept].reset_index(drop=True)
+
+    return controls, test or "true", twin
 
 
 def looks_of(names: Sequence[Hashable], field: str, **legend: Any) -> dict[str, dict[str, Any]]:
@@ -281,6 +319,13 @@ def looks_of(names: Sequence[Hashable], field: str, **legend: Any) -> dict[str, 
                   "legend": {"symbolOpacity": 1, **legend}}
         for channel, values in ranges.items()
     }  # fmt: skip
+
+
+def compact(values: Iterable[float], digits: int = 4) -> list[float | None]:
+    """Round to so many digits that count; what is not finite becomes None, as JSON has it."""
+    given = np.asarray(list(values), float)
+    rounded = (float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in given)
+    return [int(v) if v is not None and v == int(v) else v for v in rounded]
 
 
 def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

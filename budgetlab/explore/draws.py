@@ -8,7 +8,7 @@ import numpy as np
 from budgetlab.analysis import effective_sample_size, entropy
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
-from budgetlab.explore.chart import Explorable, compact, slider, specification, words
+from budgetlab.explore.chart import Explorable, axis, compact, mark, slider, specification, words
 from budgetlab.methods import COLOURS
 from budgetlab.records import Record, open_record
 
@@ -69,15 +69,12 @@ def probabilities(
         "budget": float(np.clip(config["budget"], 0.05, 0.95)),
         "epoch": int(known.epochs[-1]),
     }
-    controls = [
-        slider("smoothing", "smoothing", start["smoothing"], 0, 5, 0.05),
-        slider("power", "power", start["power"], 0, 3, 0.05),
-        slider("budget", "budget", start["budget"], 0.05, 0.95, 0.05),
-        slider("epoch", "epoch", start["epoch"], int(known.epochs[0]), int(known.epochs[-1]), 1),
-    ]
+    ends = {"smoothing": (0, 5, 0.05), "power": (0, 3, 0.05), "budget": (0.05, 0.95, 0.05),
+            "epoch": (int(known.epochs[0]), int(known.epochs[-1]), 1)}  # fmt: skip
+    controls = [slider(name, name, start[name], *ends[name]) for name in start]
     size = len(known.chosen)
     some = "" if size == known.size else f"; {size:,} of {known.size:,} samples, at random"
-    title = {"text": f"Which samples would {known.method} draw?",
+    title = {"text": f"What {known.method} would draw",
              "subtitle": f"With what {config['method']} knew{some}"}  # fmt: skip
 
     def twin(**values: float) -> dict[str, Any]:
@@ -161,96 +158,86 @@ class _Scores:
         }
 
 
+def _as(name: str, expression: str) -> dict[str, Any]:
+    return {"calculate": expression, "as": name}
+
+
+def _sums(operation: str, **fields: str) -> dict[str, Any]:
+    """Sums over all samples, each by the name that it gets."""
+    return {"joinaggregate": [{"op": operation, "field": f, "as": n} for n, f in fields.items()]}
+
+
 def _transforms() -> list[dict[str, Any]]:
     """The same mathematics for the page: scores to q, and q to the chance of being drawn."""
-
-    def total(operation: str, field: str, name: str) -> dict[str, Any]:
-        return {"joinaggregate": [{"op": operation, "field": field, "as": name}]}
-
-    def calculate(expression: str, name: str) -> dict[str, Any]:
-        return {"calculate": expression, "as": name}
-
-    steps: list[dict[str, Any]] = [
+    newton = [
+        _as("left", "datum.possible * exp(-datum.q * datum.t)"),
+        _as("rate", "datum.q * datum.left"),
+        _sums("sum", missed="left", slope="rate"),
+        _as("t", "datum.draws < datum.others ? datum.t + datum.missed / datum.slope * "
+            "log(datum.missed / (datum.others - datum.draws)) : 0"),
+    ]  # fmt: skip
+    return [
         {"filter": "datum.at <= epoch && epoch < datum.until"},
         {"flatten": ["score", "loss"]},
         {"joinaggregate": [{"op": "max", "field": "score", "as": "top"},
                            {"op": "count", "as": "n"}]},
-        calculate("pow(datum.top > 0 ? datum.score / datum.top : 0, power)", "raised"),
-        total("mean", "raised", "level"),
-        calculate("datum.raised + smoothing * datum.level", "weight"),
-        total("sum", "weight", "total"),
-        calculate("datum.total > 0 ? datum.weight / datum.total : 1 / datum.n", "q"),
-        calculate("datum.q > 0 ? 1 : 0", "possible"),
-        total("sum", "possible", "others"),
-        calculate("floor(round(datum.n * budget * 1e6) / 1e6)", "draws"),
-        calculate("-datum.others * log(max(1e-12, 1 - datum.draws / datum.others))", "t"),
-    ]  # fmt: skip
-    for _ in range(NEWTON_STEPS):
-        steps += [
-            calculate("datum.possible * exp(-datum.q * datum.t)", "left"),
-            calculate("datum.q * datum.left", "rate"),
-            {"joinaggregate": [{"op": "sum", "field": "left", "as": "missed"},
-                               {"op": "sum", "field": "rate", "as": "slope"}]},
-            calculate("datum.draws < datum.others ? datum.t + datum.missed / datum.slope * "
-                      "log(datum.missed / (datum.others - datum.draws)) : 0", "t"),
-        ]  # fmt: skip
-    return [
-        *steps,
-        calculate(
-            "datum.draws < datum.others ? 1 - exp(-datum.q * datum.t) : datum.q > 0 ? 1 : "
-            "(datum.draws - datum.others) / max(1, datum.n - datum.others)", "inclusion",
-        ),
-        calculate("datum.q * datum.n", "relative"),
+        _as("raised", "pow(datum.top > 0 ? datum.score / datum.top : 0, power)"),
+        _sums("mean", level="raised"),
+        _as("weight", "datum.raised + smoothing * datum.level"),
+        _sums("sum", total="weight"),
+        _as("q", "datum.total > 0 ? datum.weight / datum.total : 1 / datum.n"),
+        _as("possible", "datum.q > 0 ? 1 : 0"),
+        _sums("sum", others="possible"),
+        _as("draws", "floor(round(datum.n * budget * 1e6) / 1e6)"),
+        _as("t", "-datum.others * log(max(1e-12, 1 - datum.draws / datum.others))"),
+        *(NEWTON_STEPS * newton),
+        _as("inclusion", "datum.draws < datum.others ? 1 - exp(-datum.q * datum.t) : datum.q > 0 "
+            "? 1 : (datum.draws - datum.others) / max(1, datum.n - datum.others)"),
+        _as("relative", "datum.q * datum.n"),
     ]  # fmt: skip
 
 
 def _views() -> list[dict[str, Any]]:
     """Ranked q; chance against loss; losses of all and of the draw; the sums in words."""
-    blue, orange, green = COLOURS[0], COLOURS[1], COLOURS[2]
+    blue, orange, green = COLOURS[:3]
     size = {"width": 280, "height": 180}
-    ranked = size | {
+    loss = "last known loss (nats)"
+    ranked = {
         "title": "Probability q, highest first",
         "transform": [
             {"window": [{"op": "row_number", "as": "rank"}],
              "sort": [{"field": "relative", "order": "descending"}]},
-            {"calculate": "100 * datum.rank / datum.n", "as": "percent"},
+            _as("percent", "100 * datum.rank / datum.n"),
         ],
-        "mark": {"type": "line", "color": green, "strokeWidth": 2, "aria": False},
-        "encoding": {
-            "x": {"field": "percent", "type": "quantitative", "title": "samples (%)",
-                  "scale": {"domain": [0, 100]}},
-            "y": {"field": "relative", "type": "quantitative", "scale": {"zero": True},
-                  "title": "times that of a uniform draw"},
-        },
+        "mark": mark("line", color=green, strokeWidth=2),
+        "encoding": {"x": axis("percent", "samples (%)", scale={"domain": [0, 100]}),
+                     "y": axis("relative", "times that of a uniform draw", zero=True)},
     }  # fmt: skip
-    against = size | {
+    against = {
         "title": "Chance of being drawn",
         "transform": [{"filter": "isValid(datum.loss)"}],
-        "mark": {"type": "point", "filled": True, "size": 9, "opacity": 0.35, "color": blue,
-                 "aria": False},
-        "encoding": {
-            "x": {"field": "loss", "type": "quantitative", "title": "last known loss (nats)"},
-            "y": {"field": "inclusion", "type": "quantitative", "scale": {"domain": [0, 1]},
-                  "title": "chance in this epoch"},
-        },
+        "mark": mark("point", size=9, opacity=0.35, color=blue),
+        "encoding": {"x": axis("loss", loss),
+                     "y": axis("inclusion", "chance in this epoch", scale={"domain": [0, 1]})},
     }  # fmt: skip
-    bins = {"field": "loss", "type": "quantitative", "bin": {"maxbins": 30},
-            "title": "last known loss (nats)"}  # fmt: skip
-    names = {"domain": ["all", "expected draw"], "range": ["#8a8a8a", orange]}
-    losses = size | {
+    # Counted before it is folded: thirty bars and not a thousand samples are drawn twice.
+    losses = {
         "title": "Losses known before",
         "transform": [
             {"filter": "isValid(datum.loss)"},
-            {"calculate": "1", "as": "all"},
-            {"calculate": "datum.inclusion", "as": "expected draw"},
-            {"fold": ["all", "expected draw"], "as": ["which", "weight of one"]},
+            {"bin": {"maxbins": 30}, "field": "loss", "as": ["from", "to"]},
+            {"aggregate": [{"op": "count", "as": "all"},
+                           {"op": "sum", "field": "inclusion", "as": "expected draw"}],
+             "groupby": ["from", "to"]},
+            {"fold": ["all", "expected draw"], "as": ["which", "weight"]},
         ],
-        "mark": {"type": "bar", "opacity": 0.75, "aria": False},
+        "mark": mark("bar", opacity=0.75),
         "encoding": {
-            "x": bins,
-            "y": {"aggregate": "sum", "field": "weight of one", "stack": None,
-                  "title": "samples"},
-            "color": {"field": "which", "type": "nominal", "scale": names,
+            "x": axis("from", loss, bin="binned"),
+            "x2": {"field": "to"},
+            "y": axis("weight", "samples", stack=None),
+            "color": {"field": "which", "type": "nominal",
+                      "scale": {"domain": ["all", "expected draw"], "range": ["#8a8a8a", orange]},
                       "legend": {"title": None, "orient": "bottom"}},
         },
     }  # fmt: skip
@@ -260,22 +247,21 @@ def _views() -> list[dict[str, Any]]:
         "'Drawn: ' + format(datum.draws, ',') + ' of ' + format(datum.n, ',')",
         "'Entropy of q: ' + format(datum.entropy, '.3f') + ' of ' + format(log(datum.n), '.3f')"
         " + ' nats'",
-        "'Effective sample size: ' + format(datum.effective, ',.0f')",
+        "'Effective sample size: ' + format(1 / datum.squares, ',.0f')",
         "'Chance of being drawn: ' + format(datum.lowest, '.3f') + ' to '"
         " + format(datum.highest, '.3f')",
     ]
-    sums = size | {
+    sums = {
         "transform": [
-            {"calculate": "datum.q > 0 ? -datum.q * log(datum.q) : 0", "as": "surprise"},
-            {"calculate": "datum.q * datum.q", "as": "squared"},
+            _as("surprise", "datum.q > 0 ? -datum.q * log(datum.q) : 0"),
+            _as("squared", "datum.q * datum.q"),
             {"aggregate": [{"op": "sum", "field": "surprise", "as": "entropy"},
                            {"op": "sum", "field": "squared", "as": "squares"},
                            {"op": "min", "field": "inclusion", "as": "lowest"},
                            {"op": "max", "field": "inclusion", "as": "highest"},
                            {"op": "max", "field": "draws", "as": "draws"},
                            {"op": "count", "as": "n"}]},
-            {"calculate": "1 / datum.squares", "as": "effective"},
         ],
         "layer": [words(line, y=30 + 24 * row) for row, line in enumerate(lines)],
     }  # fmt: skip
-    return [ranked, against, losses, sums]
+    return [size | view for view in (ranked, against, losses, sums)]

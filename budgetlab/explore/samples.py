@@ -15,8 +15,11 @@ from budgetlab.analysis.per_sample import check_measure
 from budgetlab.errors import InputError, unknown
 from budgetlab.explore.chart import (
     Explorable,
+    axis,
     compact,
+    hover,
     looks_of,
+    mark,
     records_of,
     select,
     slider,
@@ -35,7 +38,9 @@ __all__ = ["atlas"]
 # Of a chart: how many images at once, how large, and how much of a file they may take.
 COLUMNS, ROWS, SIDE = 6, 4, 46
 LONGEST_SIDE, MOST_BYTES = 40, 700_000
-ORIGINS = ("index", "true_label", "copy_of", "difficulty")
+ORIGINS = {"index": "place in the source", "true_label": "true class", "copy_of": "copy of",
+           "difficulty": "difficulty"}  # fmt: skip
+TOLD = {"sample": "sample", "label": "class", "x": "", "y": "", **ORIGINS}
 
 
 def atlas(
@@ -99,7 +104,7 @@ def atlas(
         table["colour"] = compact(shown[colour])
     classes = list(dict.fromkeys(table["label"]))
     names = {"x": _name(x), "y": _name(y)}
-    ends = {f"{axis}_{end}": value for axis, column in (("x", x), ("y", y))
+    ends = {f"{a}_{end}": value for a, column in (("x", x), ("y", y))
             for end, value in _range(shown[column]).items()}  # fmt: skip
 
     def twin(label: str = "all", **limits: float) -> pd.DataFrame:
@@ -122,7 +127,7 @@ def atlas(
         f"{sum(a is not None for a in addresses):,} of them with an image. A rectangle, a class or "
         "four sliders select, and the images of the selection stand beside."
     )
-    title = {"text": "Which samples are they?",
+    title = {"text": f"{style.capital(names['y'])} against {names['x']}",
              "subtitle": "Drag a rectangle over the points, or set the limits below"}  # fmt: skip
     spec = specification(
         title, alt, data={"values": records_of(table)}, params=_controls(classes, ends, names),
@@ -180,11 +185,11 @@ def _controls(
     classes: list[str], ends: dict[str, float], names: dict[str, str]
 ) -> list[dict[str, Any]]:
     made = [select("label", "class", {"all": "all", **{name: name for name in classes}})]
-    for axis in ("x", "y"):
-        low, high = ends[f"{axis}_low"], ends[f"{axis}_high"]
+    for a, name in names.items():
+        low, high = ends[f"{a}_low"], ends[f"{a}_high"]
         step = float(f"{(high - low) / 200:.6g}") or 1.0
-        made.append(slider(f"{axis}_low", f"{names[axis]}, from", low, low, high, step))
-        made.append(slider(f"{axis}_high", f"{names[axis]}, to", high, low, high, step))
+        made.append(slider(f"{a}_low", f"{name}, from", low, low, high, step))
+        made.append(slider(f"{a}_high", f"{name}, to", high, low, high, step))
     return made
 
 
@@ -193,8 +198,7 @@ def _scatter(
 ) -> dict[str, Any]:
     look = looks_of(classes, "label", orient="bottom", columns=5)
     if colour:
-        look["color"] = {"field": "colour", "type": "quantitative", "title": _name(colour),
-                         "scale": {"scheme": "viridis"}}  # fmt: skip
+        look["color"] = axis("colour", _name(colour), scale={"scheme": "viridis"})
     # Whole numbers lie on top of each other: spread by less than the way to the next one.
     spread = [{"calculate": f"datum.{a} + {0.7 if a in whole else 0} * "
                             "(datum.sample * 0.618034 % 1 - 0.5)", "as": f"{a}_at"}
@@ -204,26 +208,23 @@ def _scatter(
         "height": 330,
         "params": [{"name": "brush", "select": "interval"}],
         "transform": spread,
-        "mark": {"type": "point", "filled": True, "size": 16, "aria": False},
+        "mark": mark("point", size=16),
         "encoding": {
-            "x": _axis("x_at", names["x"]),
-            "y": _axis("y_at", names["y"]),
+            "x": axis("x_at", names["x"], zero=False),
+            "y": axis("y_at", names["y"], zero=False),
             "shape": look["shape"],
             "color": {"condition": {"param": "brush", **look["color"]}, "value": "#c9c9c9"},
             "opacity": {"condition": {"param": "brush", "value": 0.8}, "value": 0.4},
-            "tooltip": _tooltip(names),
+            "tooltip": hover(TOLD | names),
         },
-    }  # fmt: skip
-
-
-def _axis(field: str, title: str) -> dict[str, Any]:
-    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}}
+    }
 
 
 def _sheet(names: dict[str, str]) -> dict[str, Any]:
     """The first images of the selection, in rows, and how many there are."""
+    chosen = {"filter": {"param": "brush"}}
     cell = [
-        {"filter": {"param": "brush"}},
+        chosen,
         {"filter": "isValid(datum.image)"},
         {"window": [{"op": "row_number", "as": "place"}],
          "sort": [{"field": "x", "order": "descending"}, {"field": "sample"}]},
@@ -233,36 +234,28 @@ def _sheet(names: dict[str, str]) -> dict[str, Any]:
         {"calculate": "slice(datum.label, 0, 8)", "as": "short"},
     ]  # fmt: skip
     places: dict[str, Any] = {
-        "x": {"field": "column", "type": "quantitative", "axis": None,
-              "scale": {"domain": [-0.5, COLUMNS - 0.5]}},
-        "y": {"field": "row", "type": "quantitative", "axis": None,
-              "scale": {"domain": [ROWS - 0.3, -0.7]}},
-        "tooltip": _tooltip(names),
-    }  # fmt: skip
-    line = {"type": "text", "dy": SIDE // 2 + 4, "fontSize": 9, "color": style.INK, "aria": False}
-    image = {"type": "image", "width": SIDE - 6, "height": SIDE - 6, "aria": False}
+        "x": axis("column", axis=None, scale={"domain": [-0.5, COLUMNS - 0.5]}),
+        "y": axis("row", axis=None, scale={"domain": [ROWS - 0.3, -0.7]}),
+        "tooltip": hover(TOLD | names),
+    }
+    line = {"fontSize": 9, "color": style.INK}
+    below = SIDE // 2 + 4
     shown: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (image, {"url": {"field": "image", "type": "nominal"}}),
-        (line, {"text": {"field": "short", "type": "nominal"}}),
-        (line | {"dy": SIDE // 2 + 15}, {"text": {"field": "sample", "type": "quantitative"}}),
-    ]
+        (mark("image", width=SIDE - 6, height=SIDE - 6),
+         {"url": {"field": "image", "type": "nominal"}}),
+        (mark("text", dy=below, **line), {"text": {"field": "short", "type": "nominal"}}),
+        (mark("text", dy=below + 11, **line), {"text": axis("sample")}),
+    ]  # fmt: skip
     count = words(
         "format(datum.selected, ',') + ' selected, ' + format(datum.pictured, ',')"
         " + ' with an image' + (datum.pictured ? '' : ': give splits= for more')", y=-14,
     ) | {"transform": [
-        {"filter": {"param": "brush"}},
+        chosen,
         {"aggregate": [{"op": "count", "as": "selected"},
                        {"op": "valid", "field": "image", "as": "pictured"}]},
     ]}  # fmt: skip
     sheet = [{"transform": cell, "mark": m, "encoding": places | e} for m, e in shown]
     return {"width": COLUMNS * SIDE, "height": ROWS * (SIDE + 30), "layer": [*sheet, count]}
-
-
-def _tooltip(names: dict[str, str]) -> list[dict[str, Any]]:
-    shown = {"sample": "sample", "label": "class", "x": names["x"], "y": names["y"],
-             "index": "place in the source", "true_label": "true class",
-             "copy_of": "copy of", "difficulty": "difficulty"}  # fmt: skip
-    return [{"field": name, "title": title} for name, title in shown.items()]
 
 
 def _name(column: str) -> str:

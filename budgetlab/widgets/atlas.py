@@ -28,12 +28,13 @@ from budgetlab.records.thin import sampled_down, sampled_sentence
 from budgetlab.widgets.controls import (
     LABEL,
     Number,
+    Panel,
     PicturePanel,
-    StatusLine,
     button,
     choice,
     data_uri,
     image_tag,
+    markup,
     ready,
     row,
 )
@@ -48,7 +49,7 @@ EVERY_CLASS = -1  # to ipywidgets, None would be a list in which nothing is chos
 IN_MEMORY = 256_000_000  # bytes of a history that is worth keeping, so that a life is instant
 
 
-class SampleAtlas(W.VBox):
+class SampleAtlas(Panel):
     """Look through the samples of a run: sort, filter, choose one, save the list.
 
     Parameters
@@ -92,6 +93,7 @@ class SampleAtlas(W.VBox):
         *,
         more: pd.DataFrame | None = None,
     ):
+        super().__init__("bl-atlas")
         whole = record if isinstance(record, Record) else open_record(record)
         second = other if isinstance(other, Record) or other is None else open_record(other)
         pictured = {*whole.thumbnails, *(second.thumbnails if second else ())}
@@ -112,22 +114,21 @@ class SampleAtlas(W.VBox):
         self.chosen = pd.DataFrame()
         self._updating = False
         self._build_controls()
-        self.status = StatusLine()
         self.sheet = TileSheet(COUNT, self.show_sample)
-        self._build_life()
-        super().__init__(
-            [
-                row(self.by, self.order, self.label, self.group),
-                row(self.page, self.only_images),
-                self.sheet,
-                self.status,
-                row(self.file, self.save_button),
-                row(self.sample),
-                row(self.portrait, self.life),
-                self.facts,
-            ]
+        self.life = PicturePanel(760, 260, columns=1 if self.other is None else 2, left=0.08,
+                                 right=0.98, top=0.9, bottom=0.18, wspace=0.08)  # fmt: skip
+        self.portrait = markup(width="150px", height="160px")
+        self.facts = markup(min_height="9em")
+        self.children = (
+            row(self.by, self.order, self.label, self.group),
+            row(self.page, self.only_images),
+            self.sheet,
+            self.status,
+            row(self.file, self.save_button),
+            row(self.sample),
+            row(self.portrait, self.life),
+            self.facts,
         )
-        self.add_class("bl-atlas")
         self.update()
         self.show_sample(int(self.chosen.index[0]) if len(self.chosen) else 0)
 
@@ -138,50 +139,49 @@ class SampleAtlas(W.VBox):
         shown += [(name.replace("_", " "), name) for name in self._more if name not in names]
         if self.other is not None:
             shown.insert(1, ("times trained more than the other run", DIFFERENCE))
-        self.by = choice("Sort by", shown, "times_trained", "bl-by", width="24em")
-        self.order = choice("Order", ["most first", "least first"], None, "bl-order", "13em")
-        classes = [
-            ("all classes", EVERY_CLASS),
-            *((n, i) for i, n in enumerate(self.record.classes)),
-        ]
-        self.label = choice("Class", classes if "label" in self.frame else classes[:1], EVERY_CLASS,
-                            "bl-class", "15em")  # fmt: skip
-        self.group = choice("Samples", groups_of(self.frame), "all", "bl-group", "15em")
-        self.page = Number("Page", 1, 1, 1, 1, "bl-page")
+        classes = [("all classes", EVERY_CLASS)]
+        if "label" in self.frame:
+            classes += [(name, number) for number, name in enumerate(self.record.classes)]
         some = 0 < len(self.images) < len(self.frame)
-        self.only_images = W.Checkbox(
-            value=some, description="only samples with an image", indent=False, disabled=not some
-        )
-        self.sample = W.BoundedIntText(
-            value=0, min=0, max=len(self.frame) - 1, description="Sample", style=LABEL
-        )
-        self.file = W.Text(value="samples.csv", description="List as", style=LABEL)
+        self.control(
+            by=choice("Sort by", shown, "times_trained", "24em"),
+            order=choice("Order", ["most first", "least first"], None, "13em"),
+            label=choice("Class", classes, EVERY_CLASS, "15em"),
+            group=choice("Samples", groups_of(self.frame), "all", "15em"),
+            page=Number("Page", 1, 1, 1, 1),
+            only_images=W.Checkbox(value=some, description="only samples with an image",
+                                   indent=False, disabled=not some),
+            sample=W.BoundedIntText(value=0, min=0, max=len(self.frame) - 1, description="Sample",
+                                    style=LABEL),
+            file=W.Text(value="samples.csv", description="List as", style=LABEL),
+        )  # fmt: skip
         self.save_button = button("Save list", self._save, "bl-save", "Save all in this order")
-        for control in (self.by, self.order, self.label, self.group, self.only_images):
-            control.observe(lambda _: self._from_start(), "value")
-        self.page.on_change(self.update)
-        self.sample.observe(lambda change: self._show(change["new"]), "value")
 
-    def _build_life(self) -> None:
-        count = 1 if self.other is None else 2
-        self.life = PicturePanel(760, 260, columns=count, left=0.08, right=0.98, top=0.9,
-                                 bottom=0.18, wspace=0.08)  # fmt: skip
-        self.portrait = W.HTML(layout=W.Layout(width="150px", height="160px"))
-        self.facts = W.HTML(layout=W.Layout(min_height="9em"))
-
-    def _from_start(self) -> None:
-        """Go to the first page, and show it once."""
-        self._updating = True
-        self.page.value = 1
-        self._updating = False
-        self.update()
+    def changed(self, name: str) -> None:
+        """Show a life, another page, or the first page of what is asked for, once."""
+        if name == "sample":
+            self._show(self.sample.value)
+        elif name != "file":
+            if name != "page":
+                self._updating = True
+                self.page.value = 1
+                self._updating = False
+            self.update()
 
     def update(self) -> None:
         """Show the samples that the controls ask for."""
         if self._updating:
             return
         with self.status.catching():
-            self.chosen = self._ranking()
+            label = self.label.value
+            self.chosen = ranking(
+                self.frame,
+                self.by.value,
+                highest=self.order.value == "most first",
+                label=None if label == EVERY_CLASS else label,
+                group=self.group.value,
+                among=np.fromiter(self.images, int) if self.only_images.value else None,
+            )
             pages = max(1, math.ceil(len(self.chosen) / COUNT))
             self._updating = True
             self.page.limit(1, pages)
@@ -192,22 +192,16 @@ class SampleAtlas(W.VBox):
             self.sheet.show(list(shown.index), self.images, lines)
             self.status.say(self._say(start, len(shown)))
 
-    def _ranking(self) -> pd.DataFrame:
-        return ranking(
-            self.frame,
-            self.by.value,
-            highest=self.order.value == "most first",
-            label=self.label.value if self.label.value != EVERY_CLASS else None,
-            group=self.group.value,
-            among=np.fromiter(self.images, int) if self.only_images.value else None,
-        )
-
     def _line(self, sample: int, value: float) -> str:
+        name, truly = self._classes_of(sample)
+        return f"{name}{truly and f' (truly {truly})'}, {value:.3g}".removeprefix(", ")
+
+    def _classes_of(self, sample: int) -> tuple[str, str]:
+        """Names of the class of a sample, and of its true one where its label is wrong."""
         known = self.frame.loc[sample]
-        name = self._class_name(known.get("label"))
-        if known.get("is_noisy") is not pd.NA and known.get("is_noisy"):
-            name = f"{name} (truly {self._class_name(known.get('true_label'))})"
-        return f"{name}, {value:.3g}".removeprefix(", ")
+        wrong = known.get("is_noisy") is not pd.NA and known.get("is_noisy")
+        true = self._class_name(known.get("true_label")) if wrong else ""
+        return self._class_name(known.get("label")), true
 
     def _class_name(self, number: float | None) -> str:
         classes = self.record.classes
@@ -259,9 +253,8 @@ class SampleAtlas(W.VBox):
 
     def _facts(self, sample: int) -> str:
         known = self.frame.loc[sample]
-        rows = [("class", self._class_name(known.get("label")))]
-        if known.get("is_noisy") is not pd.NA and known.get("is_noisy"):
-            rows.append(("true class", self._class_name(known.get("true_label"))))
+        name, truly = self._classes_of(sample)
+        rows = [("class", name), *([("true class", truly)] if truly else [])]
         rows += [(MEANINGS[n], f"{known[n]:.4g}") for n in MEANINGS if n in known]
         rows += [(n.replace("_", " "), f"{known[n]:.3g}") for n in ("difficulty",) if n in known]
         if self.other is not None:

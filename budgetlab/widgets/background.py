@@ -14,7 +14,7 @@ from budgetlab.data import Splits
 from budgetlab.errors import RunError
 from budgetlab.records import open_record
 from budgetlab.training import Run, load_data
-from budgetlab.widgets.controls import StatusLine, button
+from budgetlab.widgets.controls import Panel, button
 
 __all__ = ["Pace", "Player", "Session", "Trainer"]
 
@@ -34,29 +34,11 @@ class _Stop(KeyboardInterrupt):
 class Session:
     """Train one run, or what is left of one, in the background or here; it can be stopped.
 
-    Parameters
-    ----------
-    config
-        A new run.
-    record
-        The folder of a record to go on with, in place of ``config``.
-    splits
-        Gives the data of a config; may be slow.
-    model
-        A network of one's own, or a function that builds one.
-    on_step, on_epoch
-        Called with the run, in the thread that trains. Neither may touch the training.
-    on_end
-        Called once after everything, with the session.
-
-    Attributes
-    ----------
-    run
-        The run, once it is built.
-    error
-        What went wrong, or None.
-    stopped
-        Whether it was asked to stop before its end.
+    Give ``config`` for a new run or ``record``, a folder, to go on. ``splits`` gives the data of a
+    config, and may be slow; ``model`` is a network of one's own, or what builds one. ``on_step``
+    and ``on_epoch`` are called with the run, in the thread that trains, and may not touch the
+    training; ``on_end`` is called once after everything, with the session. ``run`` is there once
+    it is built, ``error`` is what went wrong, ``stopped`` whether it was stopped before its end.
     """
 
     def __init__(
@@ -154,7 +136,7 @@ class Session:
         self.on_step(run)
 
 
-class Trainer(W.VBox):
+class Trainer(Panel):
     """A widget that trains. Made again under the same name, it stops and replaces the one before,
     so that a cell that is run again leaves no training behind that draws into new widgets.
     """
@@ -162,8 +144,8 @@ class Trainer(W.VBox):
     what = "widget"
 
     def __init__(self, name: str):
-        super().__init__()
-        self.name, self.status = name, StatusLine()
+        super().__init__(f"bl-{self.what}")
+        self.name = name
         self.sessions: list[Session] = []
         self._lock, self._detached = threading.RLock(), False
 
@@ -206,12 +188,8 @@ class Pace:
     """Says when it is time to draw again, so that watching costs little.
 
     Drawing may take a twenty-fifth of the time. Within an epoch the clock of the run goes on,
-    so that it may take half of that only, and every two seconds at most.
-
-    Parameters
-    ----------
-    shortest
-        Seconds between two pictures, at least.
+    so that it may take half of that only, and every two seconds at most. From one picture to the
+    next it takes ``shortest`` seconds at least.
     """
 
     def __init__(self, shortest: float = 0.5):
@@ -248,18 +226,9 @@ class Player:
     The clock is here and not in the browser: a browser sends a tick whether the last
     picture has been drawn or not, and a pause would wait behind all of them.
 
-    Parameters
-    ----------
-    first
-        Called when it begins to play: goes on by one, or back to the start.
-    step
-        Goes on by one; False where there is nothing left. Both are called in a thread.
-    seconds
-        Pause between two steps; may be changed while it plays.
-    says
-        What the button says while it rests, and while it goes on.
-    marker, hint
-        CSS class of the button, and what it does in words.
+    ``first`` begins: it goes on by one, or back to the start; ``step`` goes on by one and is False
+    where there is nothing left. Both are called in a thread, ``seconds`` apart. ``says`` is what
+    the button says while it rests, and while it goes on.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from budgetlab.widgets.controls import LABEL, StatusLine, button, row
 
 __all__ = ["TrainingBench"]
 
-DATA_SETTINGS = ("data_root", *DATA_FIELDS)
+DATA_SETTINGS = {"data_root", *DATA_FIELDS}
 
 
 class TrainingBench(Trainer):
@@ -87,7 +87,7 @@ class TrainingBench(Trainer):
         self.own_splits, self.own_model = splits, model
         self.session: Session | None = None
         self._run: Run | None = None
-        self._splits: tuple[tuple, Splits] | None = None
+        self._splits: tuple[RunConfig, Splits] | None = None
         self._pace, self._tick = Pace(), Pace(shortest=0.15)
         self._queue: list[RunConfig] = []
         self.controls = RunControls(base, self._explain)
@@ -99,8 +99,7 @@ class TrainingBench(Trainer):
         self.shelf = RunShelf(load(known) if known else [], self.status)
         buttons = self.train_button, self.stop_button, self.resume_button
         line = row(*buttons, self.bar, self.progress)
-        self.children = [self.controls, self.explanation, line, self.status, self.shelf]
-        self.add_class("bl-bench")
+        self.children = self.controls, self.explanation, line, self.status, self.shelf
         self.claim(*buttons, self.shelf.open_button)
         self._explain("budget")
         self.status.say(
@@ -113,13 +112,11 @@ class TrainingBench(Trainer):
         self.train_button = button("Train", self.train, "bl-train", "Start a run as it is set",
                                    primary=True)  # fmt: skip
         self.stop_button = button("Stop", self.stop, "bl-stop", "Stop after this step")
-        self.resume_button = button(
-            "Resume", self.resume, "bl-resume", "Go on with the last stopped run that is shown"
-        )
+        self.resume_button = button("Resume", self.resume, "bl-resume",
+                                    "Go on with the last stopped run that is shown")  # fmt: skip
         self.stop_button.disabled = True
-        self.bar = W.FloatProgress(
-            min=0, max=1, description="Progress", style=LABEL, layout=W.Layout(width="20em")
-        )
+        self.bar = W.FloatProgress(max=1, description="Progress", style=LABEL,
+                                   layout=W.Layout(width="20em"))  # fmt: skip
         self.bar.add_class("bl-bar")
         self.progress = W.HTML(layout=W.Layout(min_height="1.6em"))
 
@@ -159,17 +156,7 @@ class TrainingBench(Trainer):
             self.status.say("Stopping after this step.")
 
     def fit(self, resume: Record | Path | str | None = None) -> Record:
-        """Do what Train does, or Resume, here: returns at the end.
-
-        Parameters
-        ----------
-        resume
-            A record to go on with, in place of a new run.
-
-        Returns
-        -------
-        Record
-            Of the finished run.
+        """Do what Train does here, or go on with a record: returns the one of the finished run.
 
         Raises
         ------
@@ -181,8 +168,7 @@ class TrainingBench(Trainer):
             if resume is None:
                 session = self._begin(config=self.controls.config)
             else:
-                path = resume.path if isinstance(resume, Record) else Path(resume)
-                session = self._begin(record=path)
+                session = self._begin(record=getattr(resume, "path", resume))
         except Exception as error:
             self.status.complain(error)
             raise
@@ -194,15 +180,16 @@ class TrainingBench(Trainer):
         self,
         *,
         config: RunConfig | None = None,
-        record: Path | None = None,
+        record: Any = None,
         after: Session | None = None,
     ) -> Session:
         with self._lock:
             busy = self.session is not None and self.session is not after and self.session.running
             self.refuse(training=busy)
             self.session = Session(
-                config, record=record, splits=self._load_splits, model=self.own_model,
-                on_step=self._on_step, on_epoch=self._on_epoch, on_end=self._on_end,
+                config, record=None if record is None else Path(record),
+                splits=self._load_splits, model=self.own_model, on_step=self._on_step,
+                on_epoch=self._on_epoch, on_end=self._on_end,
             )  # fmt: skip
             self.sessions = [one for one in self.sessions if one.running] + [self.session]
         self._run = None
@@ -218,11 +205,10 @@ class TrainingBench(Trainer):
 
     def _has_run(self, config: RunConfig) -> bool:
         """Whether a run of the list had the same settings, wherever it was written."""
-        wanted = config.replace(out="", device="cpu").to_dict()
         for record in self.shelf.records:
             with contextlib.suppress(InputError):
-                known = RunConfig.from_dict(record.config).replace(out="", device="cpu")
-                if known.to_dict() == wanted:
+                known = RunConfig.from_dict(record.config)
+                if known.replace(out=config.out, device=config.device) == config:
                     return True
         return False
 
@@ -236,9 +222,8 @@ class TrainingBench(Trainer):
         """Load data, or take those of the last run where the settings are the same."""
         if self.own_splits is not None:
             return self.own_splits
-        key = tuple(getattr(config, name) for name in DATA_SETTINGS)
-        if self._splits is None or self._splits[0] != key:
-            self._splits = key, load_data(config, progress=False)
+        if self._splits is None or not _agree(config, self._splits[0], DATA_SETTINGS):
+            self._splits = config, load_data(config, progress=False)
         return self._splits[1]
 
     # ---- what the training tells; called in the thread that trains ----
@@ -319,15 +304,11 @@ class TrainingBench(Trainer):
 
     def _explain(self, name: str) -> None:
         with self.explanation.catching():
-            config = self.controls.config
-            key = tuple(getattr(config, name) for name in DATA_SETTINGS if name != "label_noise")
-            size = None
-            if self._splits is not None:
-                held = [v for n, v in zip(DATA_SETTINGS, self._splits[0], strict=True)
-                        if n != "label_noise"]  # fmt: skip
-                size = len(self._splits[1].train) if tuple(held) == key else None
+            config, size = self.controls.config, None
             if self.own_splits is not None:
                 size = len(self.own_splits.train)
+            elif self._splits and _agree(config, self._splits[0], DATA_SETTINGS - {"label_noise"}):
+                size = len(self._splits[1].train)
             cost, seeds = explain("budget", config, size), self.controls.seeds
             if len(seeds) > 1:
                 cost += f" {len(seeds)} runs in a row, seeds {seeds[0]} to {seeds[-1]}."
@@ -337,6 +318,10 @@ class TrainingBench(Trainer):
     def _set_training(self, training: bool) -> None:
         self.train_button.disabled = self.resume_button.disabled = training
         self.stop_button.disabled = not training
+
+
+def _agree(one: RunConfig, other: RunConfig, names: set[str]) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def _as_it_stands(record: Record) -> Record:

@@ -11,7 +11,7 @@ from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.config import BUDGET_UNITS, RunConfig
 from budgetlab.errors import unknown
 from budgetlab.training.setup import with_known_names
-from budgetlab.widgets.controls import LABEL, Number, choice, group
+from budgetlab.widgets.controls import LABEL, Number, choice, group, seed_box
 
 __all__ = ["RunControls", "explain", "first_settings"]
 
@@ -24,13 +24,7 @@ SIZES = {"dataset", "model", "limit", "epochs", "batch_size"}
 
 
 def first_settings(settings: dict[str, Any], preset: str | None, own_data: bool) -> RunConfig:
-    """Settings as they are given, names as they are registered; quick ones where none are.
-
-    Raises
-    ------
-    InputError
-        If there is no such setting, or a value that its control cannot show.
-    """
+    """Settings as they are given, names as they are registered; quick ones where none are."""
     fields = [field.name for field in dataclasses.fields(RunConfig)]
     for name in settings:
         if name not in fields:
@@ -46,19 +40,10 @@ def first_settings(settings: dict[str, Any], preset: str | None, own_data: bool)
 class RunControls(W.VBox):
     """Data, method and budget of a run, each a group of controls.
 
-    Parameters
-    ----------
-    base
-        The first values; settings without a control stay as they are here.
-    on_change
-        Called with the name of a setting after it was changed.
-
-    Attributes
-    ----------
-    by_name
-        Each control, by the name of its setting; set its ``value``.
-    repeats, preset
-        How many runs of seeds in a row; settings that belong together.
+    They begin at the values of ``base``; settings without a control stay as they are there.
+    ``on_change`` is called with the name of a setting after it was changed. ``by_name`` holds each
+    control by the name of its setting; ``repeats`` says how many runs of seeds in a row, and
+    ``preset`` sets what belongs together.
     """
 
     def __init__(self, base: RunConfig, on_change: Callable[[str], None]):
@@ -78,22 +63,16 @@ class RunControls(W.VBox):
             "budget_unit": choice("counted in", list(BUDGET_UNITS), base.budget_unit),
             "epochs": Number("Epochs", base.epochs, 1, max(MOST_EPOCHS, base.epochs), 1),
             "label_noise": Number("Label noise", base.label_noise, 0.0, 0.99, 0.01),
-            "seed": W.BoundedIntText(
-                value=base.seed, min=0, max=2**31 - 1, description="Seed", style=LABEL,
-                layout=W.Layout(width="9em"),
-            ),
-        }  # fmt: skip
-        for name, control in self.by_name.items():
-            control.add_class(f"bl-{name.replace('_', '-')}")
-            if isinstance(control, Number):
-                control.on_change(lambda name=name: on_change(name))  # type: ignore[misc]
-            else:
-                control.observe(lambda _, name=name: on_change(name), "value")
-        dataset.observe(self._fit_model, "value")
+            "seed": seed_box(base.seed),
+        }
         c = self.by_name
-        self.repeats = Number("Runs", 1, 1, MOST_RUNS, 1, "bl-repeats")
-        self.repeats.on_change(lambda: on_change("repeats"))
-        self.preset = choice("Preset", [KEEP, *presets.PRESETS], KEEP, "bl-preset")
+        self.repeats = Number("Runs", 1, 1, MOST_RUNS, 1)
+        self.preset = choice("Preset", [KEEP, *presets.PRESETS], KEEP)
+        for name, control in (c | {"repeats": self.repeats}).items():
+            control.observe(lambda _, name=name: on_change(name), "value")
+        for name, control in (c | {"repeats": self.repeats, "preset": self.preset}).items():
+            control.add_class(f"bl-{name.replace('_', '-')}")
+        dataset.observe(self._fit_model, "value")
         self.preset.observe(lambda change: self.take(change["new"]), "value")
         # Each seed draws its own samples. At most four lines: a projector shows few.
         groups = [
@@ -149,24 +128,12 @@ UNITS = {
     "flops": "computation counts: a look costs about a third of training on a sample",
     "seconds": "training time on this machine counts: the result depends on its speed",
 }
+DESCRIBED = {"dataset": data.describe, "method": samplers.describe, "model": models.describe,
+             "augmentation": augment.describe}  # fmt: skip
 
 
 def explain(name: str, config: RunConfig, size: int | None = None) -> str:
-    """Say what a setting will do.
-
-    Parameters
-    ----------
-    name
-        Field of :class:`budgetlab.RunConfig`.
-    config
-        The run as it is set.
-    size
-        Number of training samples, where it is known.
-
-    Returns
-    -------
-    str
-        One sentence.
+    """Say in a sentence what a setting will do; ``size`` is the number of training samples.
 
     Raises
     ------
@@ -174,22 +141,12 @@ def explain(name: str, config: RunConfig, size: int | None = None) -> str:
         If the budget is too small for one batch.
     """
     value = getattr(config, name)
-    described = {
-        "dataset": data.describe,
-        "method": samplers.describe,
-        "augmentation": augment.describe,
-        "model": models.describe,
-    }
-    if name in described:
-        known = described[name]()
-        text = known.get(value) or known.get(f"{str(value).partition(':')[0]}:PATH", "")
-        return (
-            f"{value}: {text}." if text else f"{value}: not known yet; it is checked at the start."
-        )
+    if name in DESCRIBED:
+        known = DESCRIBED[name]()
+        text = known.get(value) or known.get(f"{str(value).partition(':')[0]}:PATH")
+        return f"{value}: {text or 'not known yet; it is checked at the start'}."
     if name == "budget_unit":
         return f"Budget in {value}: {UNITS[value]}."
-    if name in ("budget", "epochs"):
-        return _length(config, size)
     if name == "label_noise":
         count = f"{round(value * size):,} of the {size:,}" if size else f"{100 * value:g}% of the"
         return (
@@ -200,16 +157,12 @@ def explain(name: str, config: RunConfig, size: int | None = None) -> str:
             f"Seed {value}: another seed gives other first weights and another order; the same one "
             "gives the same run."
         )
-    return f"{name.replace('_', ' ')}: {value}."
-
-
-def _length(config: RunConfig, size: int | None) -> str:
     share, epochs = config.budget, config.epochs
+    said = f"Budget {share:g} of {epochs} epochs: "
     if size is None:
-        return f"Budget {share:g} of {epochs} epochs: {100 * share:g}% of the work of a full run."
-    steps = steps_per_epoch(size, share, config.batch_size)
-    full = steps_per_epoch(size, 1.0, config.batch_size)
+        return f"{said}{100 * share:g}% of the work of a full run."
+    steps, full = (steps_per_epoch(size, part, config.batch_size) for part in (share, 1.0))
     return (
-        f"Budget {share:g} of {epochs} epochs: {samples_per_epoch(size, share):,} of {size:,} "
-        f"samples an epoch, {epochs * steps:,} steps instead of {epochs * full:,}."
+        f"{said}{samples_per_epoch(size, share):,} of {size:,} samples an epoch, "
+        f"{epochs * steps:,} steps instead of {epochs * full:,}."
     )

@@ -24,6 +24,7 @@ from budgetlab.widgets.controls import (
     StatusLine,
     button,
     choice,
+    markup,
     ready,
     row,
     table_markup,
@@ -89,21 +90,9 @@ def run_looks(names: Sequence[str]) -> dict[str, style.LineStyle]:
 class RunShelf(W.VBox):
     """Pictures of the runs that are selected, the list to select from, and a table.
 
-    Safe to be told of news from the thread that trains.
-
-    Parameters
-    ----------
-    records
-        Runs to begin with.
-    status
-        Where problems are said.
-
-    Attributes
-    ----------
-    records
-        All runs, in the order in which they came.
-    runs, cost, path
-        The controls; set their ``value``.
+    Safe to be told of news from the thread that trains. ``records`` holds all runs in the order in
+    which they came; problems are said in ``status``. ``runs``, ``cost`` and ``path`` are the
+    controls.
     """
 
     def __init__(self, records: Sequence[Record], status: StatusLine):
@@ -116,14 +105,14 @@ class RunShelf(W.VBox):
         self.picture = PicturePanel(1180, 420, 2, 2, left=0.06, right=0.985, top=0.94, bottom=0.11,
                                     wspace=0.16, hspace=0.52)  # fmt: skip
         axes = [(text, name) for name, text in AXES.items()]
-        self.cost = choice("Cost axis", axes, "steps", "bl-cost", "22em")
+        self.cost = choice("Cost axis", axes, "steps", "22em")
         self.cost.observe(lambda _: self.redraw(), "value")
         self.path = W.Text(description="Folder", placeholder="of records", style=LABEL)
         self.path.add_class("bl-folder")
         self.open_button = button("Open", self.open_folder, "bl-open",
                                   "Show the runs of this folder too")  # fmt: skip
         self.runs = RunList(self.redraw, self.remove)
-        self.table = W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
+        self.table = markup()
         opening = row(self.cost, self.path, self.open_button)
         super().__init__([self.runs, self.picture, opening, self.table])
         self.list_runs(select=self.records)
@@ -212,76 +201,76 @@ class RunShelf(W.VBox):
 
     def _draw(self, curves: Mapping[str, pd.DataFrame], shown: str, now: Standing | None) -> None:
         """Accuracy, loss, losses of the samples, probabilities; the last two of one run."""
-        above, beside = map(ready, self.picture.axes[:2])
+        above, beside, left, right = map(ready, self.picture.axes)
         said = self._curves(above, curves, "test_accuracy", "Accuracy on the test set (%)")
         self._curves(beside, curves, "train_loss", "Loss while training (nats)")
-        self.picture.show(f"{said} {self._samples(shown, now)}")
+        of = f"Samples of {shown} in epoch {now.epoch}: " if now else ""
+        self.picture.show(f"{said} {of}{_losses(left, shown, now)} {_probabilities(right, now)}")
 
     def _curves(
         self, ax: "Axes", curves: Mapping[str, pd.DataFrame], value: str, title: str
     ) -> str:
         cost = self.cost.value
         # Not every epoch is tested; what is known is joined.
-        parts = {
-            name: rows.dropna(subset=[value]) for name, rows in curves.items() if value in rows
-        }
+        parts = {name: rows.dropna(subset=[value]) for name, rows in curves.items()
+                 if value in rows and rows[value].notna().any()}  # fmt: skip
+        begin = f"Training curves over {style.axis_name(cost)}."
+        if not parts:
+            style.empty(ax, NO_EPOCH, title)
+            return f"{begin} None yet."
         frames = [
             pd.DataFrame({"method": name.partition(", ")[0], "run": name, "cost": rows[cost],
                           "mean": rows[value], "spread": np.nan, "n": 1})
-            for name, rows in parts.items() if len(rows)
+            for name, rows in parts.items()
         ]  # fmt: skip
-        if not frames:
-            style.empty(ax, NO_EPOCH, title)
-            return f"Training curves over {style.axis_name(cost)}. None yet."
         plots.learning_curves(
             pd.concat(frames), cost=cost, value=value, keys=("method", "run"),
             looks=run_looks(list(curves)), legend=False, ax=ax,
         )  # fmt: skip
-        ax.set_title(title, loc="left", fontsize=11, color=style.INK)
+        style.set_title(ax, title)
         ax.set_ylabel("")
         ends = [f"{name}: {style.fraction(value) * rows[value].iloc[-1]:.1f}% after epoch "
-                f"{len(curves[name])}" for name, rows in parts.items() if len(rows)]  # fmt: skip
-        return f"Training curves over {style.axis_name(cost)}. {'; '.join(ends)}."
+                f"{len(curves[name])}" for name, rows in parts.items()]  # fmt: skip
+        return f"{begin} {'; '.join(ends)}."
 
-    def _samples(self, shown: str, now: Standing | None) -> str:
-        titles = ("Losses of the samples", "Sampling probability")
-        losses, chances = (ready(ax) for ax in self.picture.axes[2:])
-        if now is None:
-            for ax, title in zip((losses, chances), titles, strict=True):
-                style.empty(ax, NO_EPOCH, title)
-            return "No samples yet."
-        known = now.losses[~np.isnan(now.losses)]
-        if len(known):
-            histogram(known, x="last known loss (nats)", ax=losses)
-            # In the title, which begins at the left: below, a long name would be cut off.
-            losses.set_title(style.literal(f"{titles[0]}: {shown}, epoch {now.epoch}"), loc="left",
-                             fontsize=11, color=style.INK)  # fmt: skip
-        else:
-            style.empty(losses, "no sample seen yet", titles[0])
-        text = f"Samples of {shown} in epoch {now.epoch}: {len(known):,} seen"
-        text += f", median loss {np.median(known):.3g}" if len(known) else ""
-        q = np.empty(0) if now.probability is None else now.probability
-        q = q[~np.isnan(q)]
-        if not len(q):
-            style.empty(chances, "this method has no probabilities yet", titles[1])
-            return f"{text}; no probabilities."
-        draws = now.kind == "draw"
-        name = "times that of a uniform draw" if draws else "chance of being kept"
-        q = q * len(q) if draws else q
-        histogram(q, x=name, least=1.5 if draws else 1.0, colour=style.COLOURS[2], ax=chances)
-        chances.set_title(titles[1], loc="left", fontsize=11, color=style.INK)
-        return f"{text}; {name} from {q.min():.3g} to {q.max():.3g}."
+
+def _losses(ax: "Axes", shown: str, now: Standing | None) -> str:
+    """Draw the last known losses of the samples of a run, and say them."""
+    title = "Losses of the samples"
+    if now is None:
+        style.empty(ax, NO_EPOCH, title)
+        return "No samples yet."
+    known = now.losses[~np.isnan(now.losses)]
+    if not len(known):
+        style.empty(ax, "no sample seen yet", title)
+        return "0 seen;"
+    histogram(known, x="last known loss (nats)", ax=ax)
+    # In the title, which begins at the left: below, a long name would be cut off.
+    style.set_title(ax, f"{title}: {shown}, epoch {now.epoch}")
+    return f"{len(known):,} seen, median loss {np.median(known):.3g};"
+
+
+def _probabilities(ax: "Axes", now: Standing | None) -> str:
+    """Draw the probabilities of the samples of a run, and say their range."""
+    title = "Sampling probability"
+    q = np.empty(0) if now is None or now.probability is None else now.probability
+    q = q[~np.isnan(q)]
+    if now is None or not len(q):
+        why = NO_EPOCH if now is None else "this method has no probabilities yet"
+        style.empty(ax, why, title)
+        return "" if now is None else "no probabilities."
+    draws = now.kind == "draw"
+    name = "times that of a uniform draw" if draws else "chance of being kept"
+    q = q * len(q) if draws else q
+    histogram(q, x=name, least=1.5 if draws else 1.0, colour=style.COLOURS[2], ax=ax)
+    style.set_title(ax, title)
+    return f"{name} from {q.min():.3g} to {q.max():.3g}."
 
 
 class RunList(W.VBox):
     """One line a run: the colour and sign of its curve, show or hide, take off the list.
 
-    Attributes
-    ----------
-    options
-        Pairs of name and path, in order.
-    value
-        Paths of the runs that are shown; may be set.
+    ``options`` holds pairs of name and path, in order.
     """
 
     def __init__(self, changed: Callable[[], None], remove: Callable[[str], None]):
@@ -295,7 +284,7 @@ class RunList(W.VBox):
 
     @property
     def value(self) -> tuple[str, ...]:
-        """Paths of the runs that are shown."""
+        """Paths of the runs that are shown; may be set."""
         return tuple(path for path, box in self._boxes.items() if box.value)
 
     @value.setter
@@ -363,14 +352,14 @@ def named_runs(records: Sequence[Record]) -> list[str]:
     keys = varying(frame, condition_columns(frame))
     others = [key for key in keys if key not in said]
     names: list[str] = []
-    before: dict[str, int] = {}
     for known in frame.to_dict("records"):
         name = f"{known['method']}, b {known['budget']:g}, seed {known['seed']:g}"
-        more = label(known, others) if others else ""
-        name = f"{name}, {more}" if more else name
-        before[name] = before.get(name, 0) + 1
-        names.append(name if before[name] == 1 else f"{name} (the same, run {before[name]})")
-    return names
+        names.append(f"{name}, {label(known, others)}" if others else name)
+    return [
+        name if name not in names[:place]
+        else f"{name} (the same, run {names[:place].count(name) + 1})"
+        for place, name in enumerate(names)
+    ]  # fmt: skip
 
 
 COLUMNS = {"status": "status", "epochs_trained": "epochs", "test_accuracy": "test accuracy",

@@ -1,4 +1,4 @@
-"""What widgets are built of: controls with names, a line of status, pictures, tables."""
+"""What widgets are built of: controls with names, a line of status, figures, tables."""
 
 import base64
 import contextlib
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as W
 import numpy as np
 import pandas as pd
+import traitlets
 from PIL import Image
 
 from budgetlab.errors import InputError, RunError
@@ -18,11 +19,11 @@ from budgetlab.errors import InputError, RunError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Number", "PicturePanel", "StatusLine", "button", "choice", "data_uri", "group",
-           "image_tag", "ready", "row", "table_markup"]  # fmt: skip
+__all__ = ["LABEL", "Number", "Panel", "PicturePanel", "StatusLine", "button", "choice",
+           "data_uri", "group", "image_tag", "markup", "ready", "row", "seed_box",
+           "table_markup"]  # fmt: skip
 
 DPI = 100
-
 LABEL = {"description_width": "initial"}
 
 # One clear pixel; what counts is that the browser tells when it has loaded it.
@@ -32,26 +33,50 @@ NAMING = """(function name(pixel, tries) {
   if (handle) handle.setAttribute('aria-label', pixel.dataset.name);
   else if (tries) setTimeout(name, 100, pixel, tries - 1);
 })(this, 50)"""
+HEAD = "text-align:left;font-weight:normal;padding:0 1em 0 0"
+TABLE = "line-height:1.4;font-size:12px;font-weight:normal;overflow-wrap:anywhere;max-width:100%"
+
+
+class Panel(W.VBox):
+    """A widget of the kit: named controls that call :meth:`update`, and a line of status.
+
+    ``marker`` is its CSS class on a page.
+    """
+
+    def __init__(self, marker: str):
+        super().__init__()
+        self.status = StatusLine()
+        self.add_class(marker)
+
+    def control(self, **made: Any) -> None:
+        """Keep controls as attributes, and update after each change of one.
+
+        Each is found on a page by its name: ``auto_beta`` as ``bl-auto-beta``.
+        """
+        for name, one in made.items():
+            setattr(self, name, one)
+            one.add_class(f"bl-{name.replace('_', '-')}")
+            if "value" in one.trait_names():
+                one.observe(lambda _, name=name: self.changed(name), "value")
+
+    def changed(self, name: str) -> None:
+        """Called after a control has changed."""
+        self.update()
+
+    def update(self) -> None:
+        """Show what the controls ask for."""
 
 
 class Number(W.HBox):
     """A number to type, with its name, and a slider beside it for the mouse.
 
-    The typed field is the truth: it keeps its range.
-
-    Parameters
-    ----------
-    name
-        Visible name.
-    value, low, high, step
-        A whole number where all four are.
-    marker
-        CSS class, so that the control can be found on a page.
+    It is whole where all of ``value``, ``low``, ``high`` and ``step`` are. Setting ``value`` out
+    of the range gives the nearest end.
     """
 
-    def __init__(
-        self, name: str, value: float, low: float, high: float, step: float, marker: str = ""
-    ):
+    value = traitlets.Any()
+
+    def __init__(self, name: str, value: float, low: float, high: float, step: float):
         whole = all(isinstance(number, int) for number in (value, low, high, step))
         box, slider = (
             (W.BoundedIntText, W.IntSlider) if whole else (W.BoundedFloatText, W.FloatSlider)
@@ -60,33 +85,21 @@ class Number(W.HBox):
         width = f"{6.5 + 0.55 * len(name):.1f}em"
         self.box = box(**limits, description=name, style=LABEL, layout=W.Layout(width=width))
         self.slider = slider(**limits, readout=False, layout=W.Layout(width="8em"))
-        self._callbacks: list[Callable[[], None]] = []
-        super().__init__(
-            [self.box, self.slider, _name_of_slider(name)], layout=W.Layout(margin="0 1em 0 0")
-        )
+        parts = [self.box, self.slider, _name_of_slider(name)]
+        super().__init__(parts, value=self.box.value, layout=W.Layout(margin="0 1em 0 0"))
         self.add_class("bl-number")
-        self.slider.observe(self._slid, "value")
-        self.box.observe(self._typed, "value")
-        if marker:
-            self.add_class(marker)
+        for part in parts[:2]:
+            part.observe(lambda change: setattr(self, "value", change["new"]), "value")
 
-    def _slid(self, change: dict) -> None:
+    @traitlets.validate("value")
+    def _within(self, proposal: dict) -> Any:
         # A slider adds up its steps: 0.10000000000000009 would be another run than 0.1.
-        self.box.value = round(change["new"], 9)
+        nearest = min(max(proposal["value"], self.box.min), self.box.max)
+        return type(self.box.value)(round(nearest, 9))
 
-    def _typed(self, change: dict) -> None:
-        self.slider.value = change["new"]
-        for callback in self._callbacks:
-            callback()
-
-    @property
-    def value(self) -> Any:
-        """The number; setting one out of the range gives the nearest end."""
-        return self.box.value
-
-    @value.setter
-    def value(self, value: float) -> None:
-        self.box.value = value
+    @traitlets.observe("value")
+    def _valued(self, change: dict) -> None:
+        self.box.value = self.slider.value = change["new"]
 
     @property
     def disabled(self) -> bool:
@@ -104,10 +117,6 @@ class Number(W.HBox):
             part.max, part.min = max(high, part.min), low
             part.max = high
 
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Call a function after each change."""
-        self._callbacks.append(callback)
-
 
 def _name_of_slider(name: str) -> W.HTML:
     """Make an invisible widget that gives the slider beside it a name for screen readers.
@@ -119,16 +128,18 @@ def _name_of_slider(name: str) -> W.HTML:
     return W.HTML(markup, layout=W.Layout(width="0", height="0", margin="0", overflow="hidden"))
 
 
-def choice(
-    name: str, options: Sequence[Any], value: Any = None, marker: str = "", width: str = "17em"
-) -> W.Dropdown:
+def choice(name: str, options: Sequence[Any], value: Any = None, width: str = "17em") -> W.Dropdown:
     """Make a list to choose from, with a visible name."""
     made = W.Dropdown(options=options, description=name, style=LABEL, layout=W.Layout(width=width))
     if value is not None:
         made.value = value
-    if marker:
-        made.add_class(marker)
     return made
+
+
+def seed_box(value: int) -> W.BoundedIntText:
+    """Make a field for a seed."""
+    return W.BoundedIntText(value=value, min=0, max=2**31 - 1, description="Seed", style=LABEL,
+                            layout=W.Layout(width="9em"))  # fmt: skip
 
 
 def button(
@@ -162,16 +173,13 @@ def row(*parts: W.Widget) -> W.HBox:
     return W.HBox(parts, layout=W.Layout(flex_flow="row wrap", align_items="center"))
 
 
-class StatusLine(W.HTML):
-    """A sentence with ``role="status"``; problems are said to be problems in words.
+def markup(**layout: str) -> W.HTML:
+    """Make a place for a table or text, as wide as the widget, which scrolls where it is wider."""
+    return W.HTML(layout=W.Layout(**{"width": "100%", "margin": "0", "overflow": "auto"} | layout))
 
-    Attributes
-    ----------
-    text
-        What it says.
-    is_problem
-        Whether it tells of something that went wrong.
-    """
+
+class StatusLine(W.HTML):
+    """A sentence, ``text``, with ``role="status"``; a problem is said to be one in words."""
 
     def __init__(self, text: str = ""):
         super().__init__(layout=W.Layout(width="100%", min_height="2.2em", margin="0"))
@@ -182,16 +190,13 @@ class StatusLine(W.HTML):
     def say(self, text: str, *, problem: bool = False) -> None:
         """Show a sentence in place of the last one."""
         self.text, self.is_problem = text, problem
-        shown = html.escape(text)
-        if problem:
-            shown = f"<strong>Problem:</strong> {shown}"
+        shown = f"{'<strong>Problem:</strong> ' * problem}{html.escape(text)}"
         self.value = f'<div role="status" aria-live="polite" style="line-height:1.3">{shown}</div>'
 
     def complain(self, error: BaseException) -> None:
         """Say what went wrong: the sentence of an error of ours, the kind of any other."""
         known = isinstance(error, InputError | RunError)
-        kind = "" if known else f"{type(error).__name__}: "
-        self.say(f"{kind}{error}", problem=True)
+        self.say(f"{'' if known else f'{type(error).__name__}: '}{error}", problem=True)
 
     @contextlib.contextmanager
     def catching(self) -> Iterator[None]:
@@ -206,23 +211,9 @@ class StatusLine(W.HTML):
 class PicturePanel(W.HTML):
     """Shows one figure again and again, without a jump or a blank in between.
 
-    The place it takes never changes, and it shrinks with a narrow window. Finding a layout anew
-    would cost as much as drawing does, at every picture: the axes are placed by hand.
-
-    Parameters
-    ----------
-    width, height
-        Pixels.
-    rows, columns
-        Of its axes.
-    **margins
-        As for ``Figure.subplots_adjust``.
-
-    Examples
-    --------
-    >>> panel = PicturePanel(900, 320)
-    >>> panel.axes[0].plot([1, 2])  # doctest: +SKIP
-    >>> panel.show("A line that rises.")
+    The place it takes, ``width`` by ``height`` pixels, never changes, and shrinks with a narrow
+    window. Finding a layout anew would cost as much as drawing does, each time: the axes are
+    placed by hand, with ``margins`` as for ``Figure.subplots_adjust``.
     """
 
     def __init__(self, width: int, height: int, rows: int = 1, columns: int = 1, **margins: float):
@@ -286,7 +277,7 @@ def image_tag(address: str, alt: str, style: str) -> str:
     """Return an ``img`` element that says in words what it shows.
 
     It appears together with what is around it; otherwise its place might be blank for a
-    moment each time that the picture changes.
+    moment each time that it changes.
     """
     return f'<img alt="{html.escape(alt)}" src="{address}" style="{style}" decoding="sync">'
 
@@ -296,7 +287,3 @@ def table_markup(frame: pd.DataFrame, *, head: bool = True) -> str:
     made = frame.to_html(border=0, justify="left", header=head)
     made = made.replace("<th>", f'<th style="{HEAD}">')
     return made.replace('class="dataframe"', f'style="{TABLE}"')
-
-
-HEAD = "text-align:left;font-weight:normal;padding:0 1em 0 0"
-TABLE = "line-height:1.4;font-size:12px;font-weight:normal;overflow-wrap:anywhere;max-width:100%"

@@ -2,7 +2,6 @@
 
 import html
 
-import ipywidgets as W
 import pandas as pd
 
 from budgetlab import augment
@@ -12,11 +11,12 @@ from budgetlab.data import Dataset, Splits
 from budgetlab.errors import InputError
 from budgetlab.widgets.controls import (
     Number,
-    StatusLine,
+    Panel,
     button,
     choice,
     data_uri,
     image_tag,
+    markup,
     row,
     table_markup,
 )
@@ -24,14 +24,11 @@ from budgetlab.widgets.controls import (
 __all__ = ["AugmentationExplorer"]
 
 COUNT = 6
-CREDIT_WORDS = {
-    "row": "row (as published)",
-    "dominant": "dominant (default)",
-    "weighted": "weighted",
-}
+CREDIT_WORDS = {"row": "row (as published)", "dominant": "dominant (default)",
+                "weighted": "weighted"}  # fmt: skip
 
 
-class AugmentationExplorer(W.VBox):
+class AugmentationExplorer(Panel):
     """The same images under every augmentation, what each is made of, and the credit.
 
     Parameters
@@ -64,31 +61,33 @@ class AugmentationExplorer(W.VBox):
             raise InputError(f"{len(self.samples)} samples are too few: give at least {COUNT}")
         augmented(self.samples, [0], "none")  # points are refused before anything is shown
         self.mixtures: dict[str, list[Mixture]] = {}
-        self.first = Number("First sample", 0, 0, len(self.samples) - COUNT, 1, "bl-first")
-        self.seed = Number("Draw", 0, 0, 999, 1, "bl-draw")
-        self.again = button("Draw again", self._again, "bl-again", "Other random choices")
-        self.alpha = Number("alpha of mixing", 0.3, 0.05, 5.0, 0.05, "bl-alpha")
-        self.operations = Number("RandAugment N", 2, 0, 8, 1, "bl-n")
-        self.magnitude = Number("RandAugment M", 4, 0, 30, 1, "bl-m")
-        self.detail = choice("Credit under", augment.names(), "ricap", "bl-detail")
-        self.sheet = W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
-        self.credit = W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
-        self.status = StatusLine()
-        super().__init__(
-            [
-                row(self.first, self.seed, self.again),
-                row(self.alpha, self.operations, self.magnitude),
-                self.sheet,
-                self.detail,
-                self.credit,
-                self.status,
-            ]
+        super().__init__("bl-explorer")
+        self.sheet, self.credit = markup(), markup()
+        self.control(
+            first=Number("First sample", 0, 0, len(self.samples) - COUNT, 1),
+            seed=Number("Draw", 0, 0, 999, 1),
+            alpha=Number("alpha of mixing", 0.3, 0.05, 5.0, 0.05),
+            operations=Number("RandAugment N", 2, 0, 8, 1),
+            magnitude=Number("RandAugment M", 4, 0, 30, 1),
+            detail=choice("Credit under", augment.names(), "ricap"),
         )
-        self.add_class("bl-explorer")
-        for number in (self.first, self.seed, self.alpha, self.operations, self.magnitude):
-            number.on_change(self.update)
-        self.detail.observe(lambda _: self._show_credit(), "value")
+        self.again = button("Draw again", self._again, "bl-again", "Other random choices")
+        self.children = (
+            row(self.first, self.seed, self.again),
+            row(self.alpha, self.operations, self.magnitude),
+            self.sheet,
+            self.detail,
+            self.credit,
+            self.status,
+        )
         self.update()
+
+    def changed(self, name: str) -> None:
+        """Show it; what is credited changes nothing of the images."""
+        if name == "detail":
+            self._show_credit()
+        else:
+            self.update()
 
     def _again(self) -> None:
         self.seed.value = (self.seed.value + 1) % 1000
@@ -97,18 +96,11 @@ class AugmentationExplorer(W.VBox):
         """Augment and show; what cannot be is said in the status line."""
         with self.status.catching():
             indices = list(range(self.first.value, self.first.value + COUNT))
-            self.mixtures = {
-                name: augmented(
-                    self.samples,
-                    indices,
-                    name,
-                    seed=self.seed.value,
-                    alpha=self.alpha.value,
-                    randaugment_n=self.operations.value,
-                    randaugment_m=self.magnitude.value,
-                )
-                for name in augment.names()
-            }
+            options = {"seed": self.seed.value, "alpha": self.alpha.value,
+                       "randaugment_n": self.operations.value,
+                       "randaugment_m": self.magnitude.value}  # fmt: skip
+            self.mixtures = {name: augmented(self.samples, indices, name, **options)
+                             for name in augment.names()}  # fmt: skip
             self.sheet.value = self._sheet(indices)
             self._show_credit()
             self.status.say(

@@ -25,10 +25,11 @@ from budgetlab.records import Record, open_record
 from budgetlab.widgets.background import Pace, Player
 from budgetlab.widgets.controls import (
     Number,
+    Panel,
     PicturePanel,
-    StatusLine,
     button,
     choice,
+    markup,
     ready,
     row,
     table_markup,
@@ -41,7 +42,7 @@ RECORDED = "as recorded"
 FOLLOW_SECONDS = 1.0
 
 
-class ProbabilityMicroscope(W.VBox):
+class ProbabilityMicroscope(Panel):
     """Look at the draw of one epoch of a recorded run, and change how it is made.
 
     The losses and scores are those that the run had when the epoch began. With another
@@ -79,6 +80,7 @@ class ProbabilityMicroscope(W.VBox):
     """
 
     def __init__(self, record: Record | Path | str):
+        super().__init__("bl-microscope")
         # Opened anew: a record that was opened as its run began knows no epoch.
         self.record = open_record(record.path if isinstance(record, Record) else record)
         self.config = RunConfig.from_dict(self.record.config)
@@ -91,54 +93,47 @@ class ProbabilityMicroscope(W.VBox):
         self._turn = threading.RLock()
         self._reader: int | None = None
         self._build_controls()
-        self.status = StatusLine()
-        self.table = W.HTML(layout=W.Layout(min_height="6em"))
+        self.table = markup(min_height="6em")
         self.picture = PicturePanel(960, 320, columns=3, left=0.075, right=0.99, top=0.9,
                                     bottom=0.17, wspace=0.33)  # fmt: skip
-        super().__init__(
-            [
-                row(self.method, self.epoch, self.budget),
-                row(self.smoothing, self.power, self.view),
-                row(self.beta, self.auto_beta, self.reload_button, self.follower.button),
-                self.picture,
-                self.table,
-                self.status,
-            ]
+        self.children = (
+            row(self.method, self.epoch, self.budget),
+            row(self.smoothing, self.power, self.view),
+            row(self.beta, self.auto_beta, self.reload_button, self.follower.button),
+            self.picture,
+            self.table,
+            self.status,
         )
-        self.add_class("bl-microscope")
         self.update()
 
     def _build_controls(self) -> None:
-        methods = [RECORDED, *supported()]
-        own = self.config.method
-        labels = [(f"{RECORDED} ({own})" if name == RECORDED else name, name) for name in methods]
-        self.method = choice("Method", labels, RECORDED, "bl-method")
-        self.epoch = Number("Epoch", self.replay.epochs, 1, self.replay.epochs, 1, "bl-epoch")
-        self.budget = Number("Budget", self.config.budget, 0.01, 1.0, 0.01, "bl-budget")
-        self.smoothing = Number(
-            "Smoothing", min(self.config.smoothing, 10.0), 0.0, 10.0, 0.05, "bl-smoothing"
-        )
-        self.power = Number("Power", min(self.config.power, 5.0), 0.0, 5.0, 0.05, "bl-power")
-        given = self.config.sb_beta
-        beta = 1 / self.config.budget - 1 if given == "auto" else float(given)
-        self.beta = Number("Beta", min(beta, 20.0), 0.0, 20.0, 0.1, "bl-beta")
-        self.auto_beta = W.Checkbox(
-            value=given == "auto", description="beta = 1 / budget - 1", indent=False,
-            layout=W.Layout(width="13em"),
+        config, own = self.config, f"{RECORDED} ({self.config.method})"
+        beta = 1 / config.budget - 1 if config.sb_beta == "auto" else float(config.sb_beta)
+        methods = [(own, RECORDED), *((name, name) for name in supported())]
+        self.control(
+            method=choice("Method", methods, RECORDED),
+            epoch=Number("Epoch", self.replay.epochs, 1, self.replay.epochs, 1),
+            budget=Number("Budget", config.budget, 0.01, 1.0, 0.01),
+            smoothing=Number("Smoothing", min(config.smoothing, 10.0), 0.0, 10.0, 0.05),
+            power=Number("Power", min(config.power, 5.0), 0.0, 5.0, 0.05),
+            beta=Number("Beta", min(beta, 20.0), 0.0, 20.0, 0.1),
+            auto_beta=W.Checkbox(value=config.sb_beta == "auto", indent=False,
+                                 description="beta = 1 / budget - 1",
+                                 layout=W.Layout(width="13em")),
+            view=choice("Show", [RANKED, HISTOGRAM], RANKED),
         )  # fmt: skip
-        self.view = choice("Show", [RANKED, HISTOGRAM], RANKED, "bl-view")
-        self.reload_button = button(
-            "Read again", self.reload, "bl-reload", "Read what the run has added to its record"
-        )
+        self.reload_button = button("Read again", self.reload, "bl-reload",
+                                    "Read what the run has added to its record")  # fmt: skip
         self.follower = Player(
             self._follow, self._follow, FOLLOW_SECONDS, says=("Follow", "Stop following"),
             marker="bl-follow", hint="Go to each new epoch of a run that still trains",
         )  # fmt: skip
-        self.epoch.on_change(self._leave)
-        for number in (self.epoch, self.budget, self.smoothing, self.power, self.beta):
-            number.on_change(self.update)
-        for control in (self.method, self.view, self.auto_beta):
-            control.observe(lambda _: self.update(), "value")
+
+    def changed(self, name: str) -> None:
+        """Show it, and stop following where somebody else asks for an epoch."""
+        if name == "epoch" and self._reader != threading.get_ident():
+            self.follower.pause()
+        self.update()
 
     def reload(self) -> None:
         """Read the record again, which may have grown, and go to its last epoch."""
@@ -170,11 +165,6 @@ class ProbabilityMicroscope(W.VBox):
                 self.status.say(f"{self._say()} This run has ended: no epoch will follow.")
             return training
         return False
-
-    def _leave(self) -> None:
-        """Stop following where somebody else asks for an epoch."""
-        if self._reader != threading.get_ident():
-            self.follower.pause()
 
     def update(self) -> None:
         """Show what the controls ask for; what cannot be is said in the status line."""
@@ -230,8 +220,7 @@ class ProbabilityMicroscope(W.VBox):
                 beta = 1 / self.budget.value - 1 if self.auto_beta.value else self.beta.value
                 who += f", beta {beta:.3g}"
             elif not self.smoothing.disabled:
-                who += f", smoothing {self.smoothing.value:g}"
-                who += f", power {self.power.value:g}"
+                who += f", smoothing {self.smoothing.value:g}, power {self.power.value:g}"
             who += f", with what the run ({self.config.method}) knew"
         assert self.chances is not None
         return f"Epoch {self.epoch.value}: {who}. Chance of being drawn: {self.chances.how}."
@@ -270,7 +259,7 @@ class ProbabilityMicroscope(W.VBox):
             style.empty(right, "no loss known yet")
         titles = ("Probability q of the draw", "Chance of being drawn", "Losses known before")
         for ax, title in zip(self.picture.axes, titles, strict=True):
-            ax.set_title(title, loc="left", fontsize=11, color=style.INK)
+            style.set_title(ax, title)
         median = f"median loss {np.median(losses[known]):.3g}" if known.any() else (
             "no loss known yet")  # fmt: skip
         self.picture.show(

@@ -5,15 +5,13 @@ import tempfile
 import weakref
 from typing import Any
 
-import ipywidgets as W
-
 from budgetlab import plots, samplers
 from budgetlab.config import RunConfig
 from budgetlab.data.builtin import PROBLEMS
-from budgetlab.explore.points import Frame, PointRun, frame_of, grid_of
+from budgetlab.explore import Frame, PointRun, frame_of, grid_of
 from budgetlab.training import Run, load_data
 from budgetlab.widgets.background import Pace, Player, Session, Trainer
-from budgetlab.widgets.controls import LABEL, Number, PicturePanel, button, choice, ready, row
+from budgetlab.widgets.controls import Number, PicturePanel, button, choice, ready, row, seed_box
 
 __all__ = ["SamplerPlayground"]
 
@@ -46,7 +44,7 @@ class SamplerPlayground(Trainer):
     problem, left, right, budget, epochs, seed, epoch, way
         The controls; set their ``value``.
     frames
-        What was kept, by side: lists of :class:`~budgetlab.explore.points.Frame`.
+        What was kept, by side: lists of :class:`~budgetlab.explore.Frame`.
 
     Examples
     --------
@@ -77,43 +75,43 @@ class SamplerPlayground(Trainer):
         self.picture = PicturePanel(900, 470, columns=2, left=0.05, right=0.985, top=0.9,
                                     bottom=0.06, wspace=0.12)  # fmt: skip
         self._load(self.base)
-        self.children = [
+        self.children = (
             row(self.problem, self.left, self.right),
             row(self.budget, self.epochs, self.seed),
             row(self.train_button, self.stop_button),
             row(self.player.button, self.epoch, self.back, self.forth, self.speed, self.way),
             self.status,
             self.picture,
-        ]
-        self.add_class("bl-playground")
+        )
         self.claim(self.train_button, self.stop_button)
         self.status.say("Ready. Train runs both methods; then play, or choose an epoch.")
         self.update()
 
     def _build_controls(self, problem: str) -> None:
-        self.problem = choice("Points", list(PROBLEMS), problem, "bl-problem", "11em")
-        self.left = choice("Left", samplers.names(), self._methods[0], "bl-left", "15em")
-        self.right = choice("Right", samplers.names(), self._methods[1], "bl-right", "15em")
-        self.budget = Number("Budget", self.base.budget, 0.01, 1.0, 0.01, "bl-budget")
-        self.epochs = Number("Epochs", self.base.epochs, 1, 200, 1, "bl-epochs")
-        self.seed = W.BoundedIntText(
-            value=self.base.seed, min=0, max=2**31 - 1, description="Seed", style=LABEL,
-            layout=W.Layout(width="9em"),
-        )  # fmt: skip
-        self.train_button = button(
-            "Train both", self.train, "bl-train", "Train the two runs", primary=True
+        self.player = Player(self._play_first, self._play_on, SPEEDS["medium"])
+        self.control(
+            problem=choice("Points", list(PROBLEMS), problem, "11em"),
+            left=choice("Left", samplers.names(), self._methods[0], "15em"),
+            right=choice("Right", samplers.names(), self._methods[1], "15em"),
+            budget=Number("Budget", self.base.budget, 0.01, 1.0, 0.01),
+            epochs=Number("Epochs", self.base.epochs, 1, 200, 1),
+            seed=seed_box(self.base.seed),
+            epoch=Number("Epoch", 1, 1, 1, 1),
+            speed=choice("Speed", [*SPEEDS.items()], SPEEDS["medium"], "11em"),
+            way=choice("Probability as", [AS_SIZE, AS_COLOUR], AS_SIZE, "13em"),
         )
+        self.train_button = button("Train both", self.train, "bl-train", "Train the two runs",
+                                   primary=True)  # fmt: skip
         self.stop_button = button("Stop", self.stop, "bl-stop", "Stop both after their step")
         self.stop_button.disabled = True
-        self.player = Player(self._play_first, self._play_on, SPEEDS["medium"])
-        self.epoch = Number("Epoch", 1, 1, 1, 1, "bl-epoch")
         self.back = button("Back", lambda: self._go(-1), "bl-back", "One epoch back")
         self.forth = button("Step", lambda: self._go(1), "bl-forth", "One epoch on")
-        self.speed = choice("Speed", [*SPEEDS.items()], SPEEDS["medium"], "bl-speed", "11em")
-        self.way = choice("Probability as", [AS_SIZE, AS_COLOUR], AS_SIZE, "bl-way", "13em")
-        self.speed.observe(lambda change: setattr(self.player, "seconds", change["new"]), "value")
-        self.way.observe(lambda _: self.update(), "value")
-        self.epoch.on_change(self.update)
+
+    def changed(self, name: str) -> None:
+        """What is set for the next training changes nothing that is shown."""
+        self.player.seconds = self.speed.value
+        if name in ("epoch", "way"):
+            self.update()
 
     @property
     def configs(self) -> tuple[RunConfig, RunConfig]:
@@ -130,20 +128,14 @@ class SamplerPlayground(Trainer):
             epochs=self.epochs.value,
             seed=self.seed.value,
         )
-        return (
-            common.replace(method=self.left.value),
-            common.replace(method=self.right.value),
-        )
+        return common.replace(method=self.left.value), common.replace(method=self.right.value)
 
     @property
     def runs(self) -> tuple[PointRun, PointRun]:
         """What was kept of the two runs, for :func:`budgetlab.explore.playground`."""
         x, y = self.splits.train.x.cpu().numpy(), self.splits.train.y.cpu().numpy()
-        left, right = (
-            PointRun(name, x, y, list(frames))
-            for name, frames in zip(self._names, self.frames, strict=True)
-        )
-        return left, right
+        left, right = map(list, self.frames)
+        return PointRun(self._names[0], x, y, left), PointRun(self._names[1], x, y, right)
 
     def train(self) -> None:
         """Train both runs in the background."""
