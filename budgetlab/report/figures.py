@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["MIXING", "Picture", "draw", "panels", "section_charts", "section_classes",
-           "section_over_runs",
-           "section_pay", "section_samples"]  # fmt: skip
+           "section_over_runs", "section_pay", "section_samples"]  # fmt: skip
 
 DOTS_PER_INCH = 160
 WIDE = (9.4, 4.6)
@@ -37,21 +36,15 @@ OPTIONAL = ("probabilities_draw", "probabilities_keep", "against_loss_draw", "ag
 class Picture:
     """A figure ready for the page."""
 
-    source: str
-    """``data:`` address of the PNG."""
+    source: str  # "data:" address of the PNG
     alt: str
-    """What it shows, in words."""
-    caption: str = ""
-    width: int = 640
-    """Pixels on the page; it shrinks where there is less room."""
-    name: str = ""
-    """What tells it from its neighbours, such as a cost axis."""
+    width: int  # pixels on the page; it shrinks where there is less room
+    name: str = ""  # what tells it from its neighbours, such as a cost axis
 
 
 def draw(
     plot: Callable[..., "Axes"],
     *data: Any,
-    caption: str = "",
     size: tuple[float, float] = (9.4, 4.2),
     name: str = "",
     **options: Any,
@@ -60,12 +53,10 @@ def draw(
     figure = style.new_figure(size)
     ax = figure.subplots()
     plot(*data, ax=ax, **options)
-    return _picture(figure, plots.alt_text(ax), caption, name)
+    return _picture(figure, plots.alt_text(ax), name)
 
 
-def panels(
-    plot: Callable[..., "Axes"], items: dict[str, Any], *, caption: str = "", columns: int = 3
-) -> Picture:
+def panels(plot: Callable[..., "Axes"], items: dict[str, Any], columns: int = 3) -> Picture:
     """Draw one panel an item, side by side on the same axes, into one picture."""
     columns = min(columns, len(items))
     rows = -(-len(items) // columns)
@@ -75,7 +66,7 @@ def panels(
     for number, (ax, (name, item)) in enumerate(zip(grid, items.items(), strict=False)):
         plot(item, ax=ax)
         said.append(f"{name}: {plots.alt_text(ax)}")
-        ax.set_title(style.literal(name), loc="left", fontsize=11, color=style.INK)
+        style.set_title(ax, name)
         if number and (legend := ax.get_legend()):
             legend.remove()
         if number % columns:
@@ -83,32 +74,26 @@ def panels(
         ax.tick_params(labelbottom=True)
     for ax in grid[len(items) :]:
         ax.axis("off")
-    return _picture(figure, " ".join(said), caption)
+    return _picture(figure, " ".join(said))
 
 
-def _picture(figure: "Figure", alt: str, caption: str, name: str = "") -> Picture:
+def _picture(figure: "Figure", alt: str, name: str = "") -> Picture:
     file = io.BytesIO()
     with warnings.catch_warnings():
         # A class name in a script that the font lacks shows as boxes: no reason to stop.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing")
         figure.savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white")
     source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return Picture(source, alt, caption, width=round(100 * figure.get_figwidth()), name=name)
+    return Picture(source, alt, round(100 * figure.get_figwidth()), name)
 
 
 def section_over_runs(
     curves: pd.DataFrame, frame: pd.DataFrame, compared: pd.DataFrame | None
 ) -> dict[str, Any]:
-    """Learning curves over each cost, frontier, differences and costs.
+    """Learning curves over each cost; differences, frontier and costs where runs are compared.
 
-    Parameters
-    ----------
-    curves
-        As from :func:`budgetlab.analysis.epochs`.
-    frame
-        As from :func:`budgetlab.analysis.summaries`.
-    compared
-        As from :func:`budgetlab.analysis.compare`; None where nothing can be compared.
+    ``curves`` are as from :func:`budgetlab.analysis.epochs`, ``frame`` as from ``summaries`` and
+    ``compared`` as from ``compare``; None where nothing can be compared.
     """
     costs = [name for name in ("steps", "flops", "seconds") if curves[name].notna().any()]
     pictures: dict[str, Any] = dict.fromkeys(("differences", "frontier", "ledger")) | {
@@ -119,15 +104,13 @@ def section_over_runs(
     }
     if compared is None:
         return pictures
-    if (compared["pairs"] > 0).any():
-        rows = int((compared["pairs"] > 0).sum())
-        size = (9.4, 1.2 + 0.32 * max(rows, 2))
-        pictures["differences"] = draw(plots.differences, compared, size=size)
+    if rows := int((compared["pairs"] > 0).sum()):
+        pictures["differences"] = draw(plots.differences, compared,
+                                       size=(9.4, 1.2 + 0.32 * max(rows, 2)))  # fmt: skip
     if len(compared.drop_duplicates(["method", "augmentation", "budget"])) > 1:
-        pictures["frontier"] = draw(plots.frontier, frame, size=WIDE)
         conditions = len(frame.groupby(analysis.condition_columns(frame)))
-        size = (9.4, 1.4 + 0.32 * conditions)
-        pictures["ledger"] = draw(plots.cost_ledger, frame, size=size)
+        pictures["frontier"] = draw(plots.frontier, frame, size=WIDE)
+        pictures["ledger"] = draw(plots.cost_ledger, frame, size=(9.4, 1.4 + 0.32 * conditions))
     return pictures
 
 
@@ -185,12 +168,8 @@ def section_samples(
 ) -> tuple[dict[str, Any], list[str]]:
     """Figures of the per-sample section, and a sentence on each run that had none.
 
-    Parameters
-    ----------
-    chosen
-        One run a method, by the name that the page gives it.
-    reference
-        A run on the same data without mixing, if there is one.
+    ``chosen`` is one run a method, by the name that the page gives it; ``reference`` one on the
+    same data without mixing, if there is one.
     """
     readable, problems = {}, []
     for name, record in chosen.items():
@@ -212,13 +191,18 @@ def section_samples(
         "losses": panels(plots.loss_distribution, readable),
         "picked": draw(plots.ranked_picks, runs),
         "images": [row for n in readable if (row := _most_and_least(n, chosen[n]))],
+        "uniform": uniform,
     }
     for kind, same in by_kind.items():
         pictures[f"probabilities_{kind}"] = panels(plots.sampling_probability, same)
         pictures[f"against_loss_{kind}"] = panels(plots.probability_vs_loss, same)
-    return pictures | {"uniform": uniform} | _who(
-        runs, reference and sampled_down(reference)
-    ), problems
+    for flag in ("noisy", "ambiguous"):
+        if known := [run for run in runs if _has_any(run, f"is_{flag}")]:
+            pictures[flag] = draw(plots.flagged_share, known, flag=flag)
+    if mixed := [run for run in runs if run.config.get("augmentation") in MIXING]:
+        pictures["credit"] = draw(plots.credit_calibration, mixed,
+                                  reference=reference and sampled_down(reference))  # fmt: skip
+    return pictures, problems
 
 
 def _drawing(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], list[str]]:
@@ -237,18 +221,6 @@ def _drawing(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], lis
     return kinds, uniform
 
 
-def _who(runs: Sequence[Record], reference: Record | None) -> dict[str, Any]:
-    pictures: dict[str, Any] = {}
-    for flag in ("noisy", "ambiguous"):
-        known = [run for run in runs if _has_any(run, f"is_{flag}")]
-        if known:
-            pictures[flag] = draw(plots.flagged_share, known, flag=flag)
-    mixed = [run for run in runs if run.config.get("augmentation") in MIXING]
-    if mixed:
-        pictures["credit"] = draw(plots.credit_calibration, mixed, reference=reference)
-    return pictures
-
-
 def _has_any(record: Record, name: str) -> bool:
     return name in record.samples and bool(record.samples[name].to_numpy().any())
 
@@ -260,13 +232,10 @@ def _most_and_least(name: str, record: Record) -> dict[str, Any] | None:
     record = sampled_down(record, also=record.thumbnails)
     frame = analysis.measures(record)
     frame = frame[frame.index.isin(list(record.thumbnails))]
-    size = (9.4, 1.75)
-    rows = {}
-    for key, by, highest in (
-        ("most", "times_trained", True),
-        ("least", "times_trained", False),
-        ("hardest", "mean_loss", True),
-    ):
-        picture = draw(plots.image_grid, record, by, highest=highest, count=8, size=size)
-        rows[key] = picture
-    return {"name": name, **rows}
+    rows = {"most": ("times_trained", True), "least": ("times_trained", False),
+            "hardest": ("mean_loss", True)}  # fmt: skip
+    return {"name": name} | {
+        key: draw(plots.image_grid, frame, by, highest=highest, count=8, size=(9.4, 1.75),
+                  images=record.thumbnails, classes=record.classes)
+        for key, (by, highest) in rows.items()
+    }  # fmt: skip

@@ -33,6 +33,8 @@ __all__ = ["command", "write"]
 
 SHOWN_RUNS = 6
 SHOWN_FINDINGS = 5
+FORMATS = {"test_accuracy": ".2%", "steps": ",.0f", "trained_samples": ",.0f",
+           "looked_samples": ",.0f", "flops": ".3g", "seconds": ",.1f"}  # fmt: skip
 
 
 def write(records: Records, out: Path | str = "report.html") -> Path:
@@ -85,15 +87,10 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
 
 
 def _template() -> jinja2.Template:
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("page.html")
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    ).get_template("page.html")  # fmt: skip
 
 
 def _content(records: Records) -> dict[str, Any]:
@@ -178,11 +175,9 @@ def _size(group: pd.DataFrame) -> str:
 def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
     """Sentences on differences: those that can be claimed first."""
     rows = compared[compared["pairs"] > 0]
-    claimed = rows["verdict"] != "undecided"
-    kinds = [("claimed", rows[claimed]), ("open", rows[~claimed])]
-    return [
-        {"kind": kind, "text": capital(text)} for kind, part in kinds for text in part["sentence"]
-    ]
+    found = [{"kind": "open" if verdict == "undecided" else "claimed", "text": capital(text)}
+             for verdict, text in zip(rows["verdict"], rows["sentence"], strict=True)]  # fmt: skip
+    return sorted(found, key=lambda finding: finding["kind"])
 
 
 def _verdict(compared: pd.DataFrame | None) -> str:
@@ -230,19 +225,11 @@ def _reference(runs: Sequence[Record], chosen: dict[str, Record]) -> Record | No
 
 
 def _run_table(frame: pd.DataFrame) -> pd.DataFrame:
-    columns = [
-        *(n for n in analysis.condition_columns(frame) if n != "budget_unit"),
-        *("seed", "status", "test_accuracy", "steps", "trained_samples", "looked_samples"),
-        *("flops", "seconds"),
-    ]
-    table = frame[columns].copy()
-    table["test_accuracy"] = [f"{100 * v:.2f}%" if v == v else "" for v in frame["test_accuracy"]]
-    for name in ("steps", "trained_samples", "looked_samples"):
-        table[name] = [f"{v:,.0f}" if v == v else "" for v in frame[name]]
-    table["flops"] = [f"{v:.3g}" if v == v else "" for v in frame["flops"]]
-    table["seconds"] = [f"{v:,.1f}" if v == v else "" for v in frame["seconds"]]
-    table = table.rename(columns=lambda name: name.replace("_", " "))
-    return analysis.readable(table)
+    settings = [n for n in analysis.condition_columns(frame) if n != "budget_unit"]
+    table = frame[[*settings, "seed", "status", *FORMATS]].copy()
+    for name, form in FORMATS.items():
+        table[name] = [f"{v:{form}}" if v == v else "" for v in frame[name]]
+    return analysis.readable(table.rename(columns=lambda name: name.replace("_", " ")))
 
 
 def _cells(table: pd.DataFrame) -> dict[str, Any]:
@@ -255,11 +242,9 @@ def _cells(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _versions(runs: Sequence[Record]) -> dict[str, str]:
-    names = dict.fromkeys(name for run in runs for name in run.about.get("versions", {}))
-    return {
-        name: _join(dict.fromkeys(str(run.about.get("versions", {}).get(name, "")) for run in runs))
-        for name in names
-    }
+    given = [run.about.get("versions", {}) for run in runs]
+    names = dict.fromkeys(name for one in given for name in one)
+    return {name: _join(dict.fromkeys(str(one.get(name, "")) for one in given)) for name in names}
 
 
 def _many(count: int, what: str) -> str:
