@@ -178,7 +178,7 @@ BUILT_IN = (
            source="Katharopoulos & Fleuret, ICML 2018", style=style(10)),
     Method("random-subset", "one random part, drawn once",
            family="core set", where=".core_sets:RandomSubset",
-           fields=("subset_fraction", "class_shares"), style=style(11)),
+           fields=("subset_fraction", "class_shares"), style=style(20)),
     Method("el2n-pruned", "the part that a short scoring run gets most wrong",
            family="core set", where=".core_sets:EL2NPruned", fields=PRUNED, cost=SCORING_RUN,
            source="Paul et al., NeurIPS 2021", style=style(12)),

@@ -31,14 +31,9 @@ def test_a_record_gives_the_history_back(train, memory):
         now, then = getattr(history, name), getattr(run.history, name)
         assert torch.allclose(now, then, rtol=0.01, atol=0.01, equal_nan=True), name
     assert not replay.before(1).seen.any()
-
-
-def test_an_epoch_that_does_not_exist(train):
-    replay = Replay(train().record)
-    with pytest.raises(InputError, match="from 1 to 4"):
-        replay.before(5)
-    with pytest.raises(InputError, match="epoch 0"):
-        replay.before(0)
+    for epoch in (0, 8):
+        with pytest.raises(InputError, match="from 1 to 7"):
+            replay.before(epoch)
 
 
 # ---- what would be drawn ----
@@ -81,14 +76,10 @@ def test_high_loss_is_kept_by_selective_backprop(train):
     # 128 samples are fewer than the 1,024 losses of the method's memory: all of them count.
     assert kept.inclusion == pytest.approx(expected)
     assert kept.analytic
-    first = forecast(History(128), config)
-    assert set(first.inclusion) == {1.0}
-
-
-def test_beta_from_the_budget_keeps_about_the_budget(train):
-    history = Replay(train(method="unif-SGD", epochs=8).record).before(9)
-    config = bl.RunConfig(method="selective-backprop", budget=0.25, batch_size=16)
-    assert forecast(history, config).inclusion.mean() == pytest.approx(0.25, abs=0.02)
+    assert set(forecast(History(128), config).inclusion) == {1.0}
+    # Beta from the budget keeps about the budget.
+    quarter = bl.RunConfig(method="selective-backprop", budget=0.25, batch_size=16)
+    assert forecast(history, quarter).inclusion.mean() == pytest.approx(0.25, abs=0.02)
 
 
 def test_a_method_of_ones_own_can_be_foreseen(train):
@@ -107,18 +98,15 @@ def test_a_method_of_ones_own_can_be_foreseen(train):
     assert forecast(history, sharp).q.tolist() == pytest.approx([0, 0.5, 0, 0.5])
 
 
-def test_nothing_recorded_is_said(config):
-    with pytest.raises(InputError, match="no probabilities"):
-        recorded_forecast(np.full(8, np.nan), "keep", config)
-
-
-def test_what_rs2_recorded_is_read_as_what_it_does(train):
+def test_what_was_recorded_is_read_as_what_it_does(train):
     run = train(method="rs2")
     recorded = run.record.samples["probability"][0].to_numpy()
     found = recorded_forecast(recorded, "draw", run.config)
     assert found.analytic
     assert found.how.startswith("parts of one permutation")
     assert set(found.inclusion) == {0.5}
+    with pytest.raises(InputError, match="no probabilities"):
+        recorded_forecast(np.full(8, np.nan), "keep", run.config)
 
 
 def test_a_method_that_no_sample_alone_allows_breaks_nothing(train):
@@ -200,15 +188,6 @@ def test_less_smoothing_and_more_power_prefer_more(microscope):
     assert "power 5" in microscope.status.text
 
 
-def test_a_run_with_a_temperature_of_its_own_is_shown_with_it(train):
-    run = train(method="p-SGD", epochs=4, power=2.5)
-    microscope = ProbabilityMicroscope(run.record)
-    recorded = microscope.chances.q
-    assert microscope.power.value == 2.5
-    microscope.method.value = "p-SGD"
-    assert microscope.chances.q == pytest.approx(recorded, rel=0.02)
-
-
 def test_a_budget_that_is_too_small_is_said_and_the_picture_stays(microscope):
     microscope.method.value = "p-SGD"
     before = microscope.picture.value
@@ -231,13 +210,25 @@ def test_the_axes_say_what_they_show(microscope):
         assert (axes.get_ylabel(), axes.get_xlim()) == (name, (0, 100))
 
 
-@pytest.mark.parametrize(("given", "budget", "beta"), [("auto", 0.5, 1), ("auto", 0.25, 3),
-                                                       (2.5, 0.5, 2.5)])  # fmt: skip
-def test_beta_begins_as_the_run_had_it(train, given, budget, beta):
-    run = train(method="selective-backprop", sb_beta=given, budget=budget, epochs=8)
+def test_the_controls_begin_as_the_run_had_them(train):
+    run = train(method="p-SGD", epochs=4, power=2.5)
     microscope = ProbabilityMicroscope(run.record)
-    assert microscope.beta.value == pytest.approx(beta)
-    assert microscope.auto_beta.value == (given == "auto")
+    recorded = microscope.chances.q
+    assert microscope.power.value == 2.5
+    microscope.method.value = "p-SGD"
+    assert microscope.chances.q == pytest.approx(recorded, rel=0.02)
+    for given, budget, beta in (("auto", 0.25, 3), (2.5, 0.5, 2.5)):
+        run = train(method="selective-backprop", sb_beta=given, budget=budget, epochs=8)
+        microscope = ProbabilityMicroscope(run.record)
+        assert microscope.beta.value == pytest.approx(beta)
+        assert microscope.auto_beta.value == (given == "auto")
+        assert not microscope.status.is_problem
+        assert microscope.chances.analytic
+    # The first epoch of selective backprop has no record.
+    microscope.epoch.value = 1
+    assert "no probabilities were recorded" in microscope.status.text
+    microscope.epoch.value = 2
+    assert not microscope.status.is_problem
 
 
 def test_a_filter_that_still_trains_is_read_as_one(config):
@@ -265,6 +256,8 @@ def test_controls_that_change_nothing_are_off(microscope):
 
 def test_a_growing_record_is_read_again(config):
     run = bl.Run(config.replace(method="p-SGD", epochs=5))
+    with pytest.raises(InputError, match="no finished epoch"):
+        ProbabilityMicroscope(run.record)
     epochs = iter(run)
     next(epochs)
     microscope = ProbabilityMicroscope(run.record)
@@ -330,25 +323,18 @@ def test_whoever_asks_for_an_epoch_is_left_there_and_other_controls_do_not_stop_
     assert "Epoch 1" in microscope.status.text
 
 
-def test_nobody_follows_a_run_that_has_ended(microscope):
-    for _ in range(2):
+def test_no_run_that_has_ended_or_was_killed_is_followed(microscope):
+    path = microscope.record.path
+    for status in ("finished", "finished", "running"):
+        about = path / "record.json"
+        # What a killed run leaves says that it trains; nobody holds its lock.
+        about.write_text(about.read_text().replace('"status": "finished"', f'"status": "{status}"'))
+        assert bl.open_record(path).status == status
+        assert not bl.open_record(path).is_training
         microscope.follower.button.click()
         until(lambda: not microscope.follower.playing)
         assert microscope.status.text.count("This run has ended: no epoch will follow.") == 1
     assert not microscope.status.is_problem
-
-
-def test_a_run_that_was_killed_is_not_waited_for(train):
-    record = train(method="p-SGD").record
-    about = record.path / "record.json"
-    # What a killed run leaves says that it trains; nobody holds its lock.
-    about.write_text(about.read_text().replace('"status": "finished"', '"status": "running"'))
-    assert bl.open_record(record.path).status == "running"
-    assert not bl.open_record(record.path).is_training
-    microscope = ProbabilityMicroscope(record)
-    microscope.follower.play()
-    until(lambda: not microscope.follower.playing)
-    assert "This run has ended" in microscope.status.text
 
 
 def test_a_record_that_vanishes_ends_the_following(live):
@@ -363,19 +349,3 @@ def test_a_record_that_vanishes_ends_the_following(live):
     assert microscope.picture.value == before
     with pytest.raises(RunError, match="was removed"):
         next(epochs)
-
-
-def test_the_first_epoch_of_selective_backprop_has_no_record(train):
-    microscope = ProbabilityMicroscope(train(method="selective-backprop", epochs=8).record)
-    assert not microscope.status.is_problem
-    assert microscope.chances.analytic
-    microscope.epoch.value = 1
-    assert "no probabilities were recorded" in microscope.status.text
-    microscope.epoch.value = 2
-    assert not microscope.status.is_problem
-
-
-def test_no_epoch_is_an_error(config):
-    run = bl.Run(config)
-    with pytest.raises(InputError, match="no finished epoch"):
-        ProbabilityMicroscope(run.record)

@@ -81,17 +81,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class PointRun:
-    """A run on points, as it stood after each of its epochs.
-
-    Attributes
-    ----------
-    name
-        Its method, and what else to tell of it.
-    x, y
-        Points ``[N, 2]`` and labels ``[N]`` that it trains on.
-    frames
-        One an epoch.
-    """
+    """A run on points ``x`` ``[N, 2]`` of labels ``y`` ``[N]``, with a frame after each epoch."""
 
     name: str
     x: np.ndarray = field(repr=False)
@@ -100,13 +90,9 @@ class PointRun:
 
 
 def grid_of(samples: "Dataset") -> "tuple[torch.Tensor, tuple[float, float, float, float]]":
-    """Lay a grid over points.
+    """Lay a grid over points: float32 ``[3600, 2]``, row by row from the lowest second feature.
 
-    Returns
-    -------
-    grid, extent
-        float32 ``[3600, 2]``, row by row from the lowest second feature; left, right,
-        bottom and top.
+    Beside it stand its left, right, bottom and top.
 
     Raises
     ------
@@ -117,15 +103,14 @@ def grid_of(samples: "Dataset") -> "tuple[torch.Tensor, tuple[float, float, floa
 
     if samples.x.ndim != 2 or samples.x.shape[1] != 2:
         raise InputError("this data set holds no points: choose points:moons or another of points")
-    left, right, bottom, top = extent_of(samples.x.cpu().numpy())
+    left, right, bottom, top = extent = extent_of(samples.x.cpu().numpy())
     steps = (torch.arange(GRID) + 0.5) / GRID
     across, up = left + steps * (right - left), bottom + steps * (top - bottom)
-    grid = torch.stack([across.repeat(GRID), up.repeat_interleave(GRID)], 1)
-    return grid, (left, right, bottom, top)
+    return torch.stack([across.repeat(GRID), up.repeat_interleave(GRID)], 1), extent
 
 
 def frame_of(run: "Run", grid: "torch.Tensor") -> Frame:
-    """Take a picture of a run on points between two epochs; the run stays as it is."""
+    """What there is to see of a run on points between two epochs; the run stays as it is."""
     import torch
 
     engine, sampler, history = run.loop.engine, run.loop.sampler, run.history

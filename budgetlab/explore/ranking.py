@@ -55,12 +55,8 @@ def ranking(
         lower number comes first.
     highest
         Highest first, else lowest first.
-    label
-        Only samples of this class, given by its number.
-    group
-        One of :data:`GROUPS`.
-    among
-        Numbers of the samples to choose from; all by default.
+    label, group, among
+        Only samples of a class, by its number; of one of :data:`GROUPS`; among these numbers.
 
     Returns
     -------
@@ -96,13 +92,7 @@ def ranking(
 
 
 def beside(frame: pd.DataFrame, record: Record, other: Record) -> pd.DataFrame:
-    """Add how often another run trained on each sample, and the difference.
-
-    Returns
-    -------
-    DataFrame
-        ``frame`` with ``times_trained_other`` and ``trained_more``: times trained in
-        ``record`` less those in ``other``.
+    """Add ``times_trained_other`` of another run, and ``trained_more``: how much more this one did.
 
     Raises
     ------
@@ -145,14 +135,9 @@ def with_more(frame: pd.DataFrame, more: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def images_of(record: Record, splits: "Splits | None") -> Mapping[int, np.ndarray]:
-    """Find the images of the training samples of a record, by sample number.
+    """Images of the training samples of a record, by sample number.
 
-    Parameters
-    ----------
-    record
-        Its own thumbnails are used without ``splits``; they are some samples only.
-    splits
-        The data set of the record.
+    Without the data set of the record, ``splits``, they are its own thumbnails: some only.
 
     Raises
     ------
@@ -190,15 +175,7 @@ class _Images(Mapping):
 
 
 def picture_of_point(x: np.ndarray, sample: int, side: int = 42) -> np.ndarray:
-    """Draw where a point lies among all: uint8 ``[side, side, 3]``, all grey, it in orange.
-
-    Parameters
-    ----------
-    x
-        Points ``[N, 2]``.
-    sample
-        Its row.
-    """
+    """Where a point lies among all ``[N, 2]``: uint8 ``[side, side, 3]``, grey, it in orange."""
     low, high = x.min(axis=0), x.max(axis=0)
     span = np.where(high > low, high - low, 1)
     places = ((x - low) / span * (side - 5) + 2).round().astype(int)
