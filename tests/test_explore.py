@@ -81,22 +81,18 @@ def test_the_page_computes_what_python_computes(runs, smoothing, power, budget, 
     assert f"Chance of being drawn: {twin['lowest']:.3f} to {twin['highest']:.3f}" in said
 
 
-def test_no_scores_at_all_are_a_uniform_draw(runs):
-    chart = bl.explore.probabilities(runs[2])
+def test_the_twin_is_what_the_method_would_do_and_no_scores_are_a_uniform_draw(runs):
+    record = runs[2]
+    chart = bl.explore.probabilities(record)
+    twin = chart.twin(epoch=4)
+    foreseen = forecast(Replay(record).before(4), bl.RunConfig.from_dict(record.config))
+    # The chart keeps four digits of a score; the chance is simulated there.
+    assert twin["q"] == pytest.approx(foreseen.q, rel=1e-3)
+    assert twin["inclusion"] == pytest.approx(foreseen.inclusion, rel=0.05)
     for row in chart.spec["data"]["values"]:
         row["score"] = [0] * len(row["score"])
     (q,) = computed(chart, "q")
     assert q == pytest.approx(np.full(300, 1 / 300))
-
-
-def test_the_twin_is_what_the_method_would_do(runs):
-    record = runs[2]
-    twin = bl.explore.probabilities(record).twin(epoch=4)
-    config = bl.RunConfig.from_dict(record.config)
-    foreseen = forecast(Replay(record).before(4), config)
-    # The chart keeps four digits of a score; the chance is simulated there.
-    assert twin["q"] == pytest.approx(foreseen.q, rel=1e-3)
-    assert twin["inclusion"] == pytest.approx(foreseen.inclusion, rel=0.05)
 
 
 def test_a_long_record_of_many_samples_stays_small(tmp_path):
@@ -112,20 +108,6 @@ def test_a_long_record_of_many_samples_stays_small(tmp_path):
     assert between not in epochs
     (q,) = computed(chart.with_values(epoch=between), "q")
     assert q == pytest.approx(chart.twin(epoch=between)["q"])
-
-
-def test_what_a_chart_of_probabilities_refuses(runs):
-    with pytest.raises(InputError, match="draws by no scores"):
-        bl.explore.probabilities(runs[0], method="top-k")
-    chart = bl.explore.probabilities(runs[0])
-    with pytest.raises(InputError, match="'smoothed' is no control"):
-        chart.twin(smoothed=1)
-    with pytest.raises(InputError, match="epoch 9 is not in this chart: give 2 to 6"):
-        chart.twin(epoch=9)
-    with pytest.raises(InputError, match="no control 'speed'"):
-        chart.with_values(speed=1)
-    with pytest.raises(InputError, match="samples 1"):
-        bl.explore.probabilities(runs[0], samples=1)
 
 
 def test_scores_of_a_method_without_any_are_those_of_p_sgd(runs):
@@ -153,6 +135,14 @@ def test_the_atlas_selects_what_its_twin_selects(runs):
     images = [item for kind, item in drawn(moved) if kind == "image"]
     assert len(images) == pictured
     assert len(chart.twin()) == len(computed(chart, "sample")[0])
+    measured = bl.explore.atlas(runs[2], colour="difficulty", samples=100)
+    (difficulty,) = computed(measured, "colour")
+    assert len(difficulty) == 100
+    # Those with images come first.
+    pictured = set(runs[2].thumbnails) & set(chart.twin().index)
+    assert pictured <= set(measured.twin().index)
+    colour = measured.spec["hconcat"][0]["encoding"]["color"]["condition"]
+    assert (colour["type"], colour["title"]) == ("quantitative", "difficulty")
 
 
 def test_the_atlas_of_all_images_stays_small(tmp_path, load_once):
@@ -165,18 +155,6 @@ def test_the_atlas_of_all_images_stays_small(tmp_path, load_once):
     assert len(chart.to_json()) < SPEC_LIMIT
     assert sum(row["image"] is not None for row in rows) > 1_500
     assert sum(item is not None for kind, item in drawn(chart) if kind == "image") == 24
-
-
-def test_what_an_atlas_refuses(runs, load_once):
-    with pytest.raises(InputError, match="measure"):
-        bl.explore.atlas(runs[0], "loss_mean")
-    with pytest.raises(InputError, match="not what"):
-        bl.explore.atlas(runs[0], splits=load_once("digits", limit=64))
-    chart = bl.explore.atlas(runs[0])
-    with pytest.raises(InputError, match="star"):
-        chart.twin(label="starr")
-    with pytest.raises(InputError, match="x_low"):
-        chart.twin(x_lo=1)
 
 
 # ---- learning ----
@@ -198,10 +176,6 @@ def test_learning_shows_the_runs_over_any_cost(runs):
     assert len(points) == 24
     assert len(chart.to_json()) < SPEC_LIMIT
     assert "seconds of training" in texts(chart.with_values(cost="seconds"))
-    with pytest.raises(InputError, match="steps"):
-        bl.explore.learning(runs, cost="step")
-    with pytest.raises(InputError, match="flops"):
-        chart.twin(cost="flop")
 
 
 def test_a_method_has_its_own_colour_whatever_stands_beside(runs):
@@ -241,8 +215,6 @@ def test_the_map_shows_the_rows_chosen(dial):
         shown = [text.replace("−", "-") for text in texts(chart.with_values(**values))]
         assert {f"{v:+.1f}" for v in twin["difference"]} <= set(shown)
     assert "0.9, label noise 0.4: 0.1 (-0.50 to +0.70, n = 10)" in chart.alt
-    with pytest.raises(InputError, match="p-SGD"):
-        chart.twin(method="p-SDG")
 
 
 def test_the_crossing_shows_the_rows_chosen():
@@ -261,15 +233,6 @@ def test_the_crossing_shows_the_rows_chosen():
     scene = vl_convert.vegalite_to_scenegraph(chart.to_json(), vl_version=VEGA_LITE)
     assert "Ricap leads at 30 epochs and at 300" in json.dumps(scene)
     assert len([1 for kind, _ in drawn(chart) if kind == "symbol"]) == 6
-
-
-@pytest.mark.parametrize("draw", [bl.explore.importance_map, bl.explore.crossing])
-def test_a_frame_without_its_columns_is_refused(draw):
-    with pytest.raises(InputError, match="lacks the column"):
-        draw(pd.DataFrame({"dataset": ["shapes"]}))
-    columns = [*a_map(), "augmentation", "epochs", "mean"]
-    with pytest.raises(InputError, match="no row"):
-        draw(pd.DataFrame(columns=columns))
 
 
 # ---- playground ----
@@ -336,16 +299,40 @@ def test_a_record_is_watched_by_training_it_again(train, tmp_path, monkeypatch):
     assert list(tmp_path.rglob("record.json")) == [run.record.path / "record.json"]
 
 
-def test_what_a_playground_refuses(watched, load_once, train):
-    with pytest.raises(InputError, match="no epoch"):
-        bl.explore.playground(watched[0], bl.explore.PointRun("p-SGD", watched[0].x, watched[0].y))
-    other = bl.explore.PointRun("p-SGD", watched[0].x[:9], watched[0].y[:9], watched[0].frames)
-    with pytest.raises(InputError, match="not on the same points"):
-        bl.explore.playground(watched[0], other)
-    with pytest.raises(InputError, match="epoch 5"):
-        bl.explore.playground(*watched).twin(epoch=5)
-    with pytest.raises(InputError, match="have changed"):
-        bl.explore.watch(train().record, load_once("points", limit=64))
+# ---- what charts refuse ----
+
+
+def test_what_charts_refuse(runs, watched, train, load_once):
+    def refused(said, call, *args, **kwargs):
+        with pytest.raises(InputError, match=said):
+            call(*args, **kwargs)
+
+    explore, one = bl.explore, watched[0]
+    refused("draws by no scores", explore.probabilities, runs[0], method="top-k")
+    refused("samples 1", explore.probabilities, runs[0], samples=1)
+    chart = explore.probabilities(runs[0])
+    refused("'smoothed' is no control", chart.twin, smoothed=1)
+    refused("epoch 9 is not in this chart: give 2 to 6", chart.twin, epoch=9)
+    refused("no control 'speed'", chart.with_values, speed=1)
+    refused("measure", explore.atlas, runs[0], "loss_mean")
+    refused("not what", explore.atlas, runs[0], splits=load_once("digits", limit=64))
+    refused("samples 0", explore.atlas, runs[0], samples=0)
+    refused("star", explore.atlas(runs[0]).twin, label="starr")
+    refused("x_low", explore.atlas(runs[0]).twin, x_lo=1)
+    refused("steps", explore.learning, runs, cost="step")
+    refused("flops", explore.learning(runs).twin, cost="flop")
+    empty = bl.analysis.epochs(runs).assign(test_accuracy=np.nan)
+    refused("none of these runs holds a test accuracy", explore.learning, empty)
+    refused("p-SGD", explore.importance_map(a_map()).twin, method="p-SDG")
+    refused("unknown control 'seed'", explore.importance_map(a_map()).twin, seed=1)
+    for draw in (explore.importance_map, explore.crossing):
+        refused("lacks the column", draw, pd.DataFrame({"dataset": ["shapes"]}))
+        refused("no row", draw, pd.DataFrame(columns=[*a_map(), "augmentation", "epochs", "mean"]))
+    refused("no epoch", explore.playground, one, explore.PointRun("p-SGD", one.x, one.y))
+    fewer = explore.PointRun("p-SGD", one.x[:9], one.y[:9], one.frames)
+    refused("not on the same points", explore.playground, one, fewer)
+    refused("epoch 5", explore.playground(*watched).twin, epoch=5)
+    refused("have changed", explore.watch, train().record, load_once("points", limit=64))
 
 
 # ---- how a chart is stored ----

@@ -370,7 +370,7 @@ def test_a_point_says_its_chance_its_class_and_whether_it_was_picked(ax):
             for collection in ax.collections for edge in collection.get_edgecolor()]  # fmt: skip
     assert dark == [True, False, False, True]
     assert "2 picked" in plots.alt_text(ax)
-    assert (said(ax), ax.texts[0].xy.tolist()) == (["2"], X[2].tolist())
+    assert (said(ax), tuple(ax.texts[0].xy)) == (["2"], tuple(X[2]))
     shaded = plots.points_map(X, Y, chance=[0.1, 2, 1, 1], shade=True).collections[0]
     assert len(set(shaded.get_sizes())) == 1
     pale, deep = shaded.get_facecolor()[:, :3]
