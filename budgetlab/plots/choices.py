@@ -1,7 +1,7 @@
 """Which samples are chosen: the same, the hard ones, wrong labels, all of them?"""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,8 @@ def _chart(
 ) -> "Axes":
     """Named curves about a level line, with a title of what was found and a sentence on each."""
     ax = style.axes(ax)
-    style.draw(ax, curves, bars=bars, **{"linestyle": "none"} if bars else {})
+    unjoined: dict[str, Any] = {"linestyle": "none"} if bars else {}
+    style.draw(ax, curves, bars=bars, **unjoined)
     if level is not None:
         style.rule(ax, level)
     words = "; ".join(f"{name}: {part}" for name, part in said.items())

@@ -239,8 +239,10 @@ def frontier(
     cost
         One of :data:`budgetlab.analysis.COSTS`.
     """
-    ready = isinstance(data, pd.DataFrame) and "on_frontier" in data
-    frame = data if ready else find_frontier(data, cost, value)
+    if isinstance(data, pd.DataFrame) and "on_frontier" in data:
+        frame = data
+    else:
+        frame = find_frontier(data, cost, value)
     require(frame, ["method", "cost", "mean", "ci_low", "ci_high", "n", "on_frontier"])
     cost, value = getattr(frame, "cost_name", cost), getattr(frame, "metric", value)
     scale = style.fraction(value)

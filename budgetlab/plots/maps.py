@@ -1,7 +1,7 @@
 """Numbers in coloured cells: when it pays, whether two agree, what is taken for what."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ def _cells(
     pale: float,
     size: float,
     turn: int = 0,
-    aspect: str = "auto",
+    aspect: Literal["equal", "auto"] = "auto",
 ) -> "AxesImage":
     """Draw a table as coloured cells with their text, white where the value is beyond ``pale``."""
     for row, column in np.argwhere(~np.isnan(table)):
@@ -51,8 +51,10 @@ def _cells(
             ax.text(column, row, said, ha="center", va="center", fontsize=size, linespacing=0.95,
                     color="white" if abs(value) > pale else style.INK)  # fmt: skip
     across, down = (list(map(style.literal, part)) for part in names)
-    slanted = {"rotation": turn, "ha": "right", "rotation_mode": "anchor"} if turn else {}
-    ax.set_xticks(range(table.shape[1]), across, **slanted)
+    slanted: dict[str, Any] = (
+        {"rotation": turn, "ha": "right", "rotation_mode": "anchor"} if turn else {}
+    )
+    ax.set_xticks(range(table.shape[1]), across, rotation=turn, **slanted)
     ax.set_yticks(range(table.shape[0]) if down else [], down)
     low, high = limits
     return ax.imshow(table, cmap=colours, vmin=low, vmax=high, aspect=aspect)
@@ -255,8 +257,10 @@ def confusion(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes
         As for :func:`budgetlab.analysis.confusion`; or a table from there. Beyond twenty
         classes, the twenty with the most mistakes are drawn.
     """
-    ready = isinstance(data, pd.DataFrame) and data.index.name == "label"
-    table = data if ready else find_confusion(data)
+    if isinstance(data, pd.DataFrame) and data.index.name == "label":
+        table = data
+    else:
+        table = find_confusion(data)
     mistakes = table.where(np.eye(len(table)) == 0, 0)
     worst = (mistakes.sum(axis=1) + mistakes.sum(axis=0)).nlargest(20, keep="first").index
     kept = [name for name in table.index if name in worst]

@@ -43,8 +43,10 @@ def differences(
     baseline
         Used where records are given.
     """
-    ready = isinstance(data, pd.DataFrame) and "difference" in data
-    frame = data if ready else compare(data, baseline)
+    if isinstance(data, pd.DataFrame) and "difference" in data:
+        frame = data
+    else:
+        frame = compare(data, baseline)
     require(frame, ["method", "baseline", "pairs", "difference", "ci_low", "ci_high", "n"])
     metric, scale = getattr(frame, "metric", "test_accuracy"), 1.0
     confidence = getattr(frame, "confidence", 0.95)
@@ -136,7 +138,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
         count = means[column]
         if column != "proxy_samples" or count.any():
             ax.barh(means.index, count, left=below, color=colour, hatch=hatch, label=meaning,
-                    **{"edgecolor": "white"} if hatch else {})  # fmt: skip
+                    edgecolor="white" if hatch else "none")  # fmt: skip
             below = below + count
             said = [f"{text} {n:,.0f} {meaning.partition(' (')[0].removeprefix('only ')},"
                     for text, n in zip(said, count, strict=True)]  # fmt: skip
@@ -210,8 +212,10 @@ def class_accuracy(
     most
         Groups drawn, the worst of them.
     """
-    ready = isinstance(data, pd.DataFrame) and "mistaken_for" in data
-    frame = data if ready else group_accuracy(data, by)
+    if isinstance(data, pd.DataFrame) and "mistaken_for" in data:
+        frame = data
+    else:
+        frame = group_accuracy(data, by)
     require(frame, ["group", "n", "accuracy", "ci_low", "ci_high"], "a frame of accuracies")
     shown = frame.nsmallest(most, "accuracy", keep="first").reset_index(drop=True)
     ax = style.axes(ax, (6.4, 1.2 + 0.26 * len(shown)))
