@@ -51,9 +51,7 @@ def _cells(
             ax.text(column, row, said, ha="center", va="center", fontsize=size, linespacing=0.95,
                     color="white" if abs(value) > pale else style.INK)  # fmt: skip
     across, down = (list(map(style.literal, part)) for part in names)
-    slanted: dict[str, Any] = (
-        {"rotation": turn, "ha": "right", "rotation_mode": "anchor"} if turn else {}
-    )
+    slanted: dict[str, Any] = {"ha": "right", "rotation_mode": "anchor"} if turn else {}
     ax.set_xticks(range(table.shape[1]), across, rotation=turn, **slanted)
     ax.set_yticks(range(table.shape[0]) if down else [], down)
     low, high = limits
