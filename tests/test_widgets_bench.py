@@ -156,28 +156,29 @@ def test_an_error_in_a_sampler_shows_and_is_raised(make):
     assert not bench.status.is_problem
 
 
-@pytest.mark.parametrize(
-    ("setting", "value", "sentence"),
-    [
+def test_a_wrong_value_is_said_and_raised(make):
+    bench = make()
+    for setting, value, sentence in (
         ("dataset", "poinds", "unknown dataset 'poinds': did you mean 'points'"),
         ("dataset", "  ", "unknown dataset"),
         ("dataset", "folder:/nowhere", "/nowhere"),
         ("budget", 0.01, "raise the budget"),
         ("augmentation", "mixup", "needs images"),
         ("model", "small", "cannot take points"),
-    ],
-)
-def test_a_wrong_value_is_said_and_raised(make, setting, value, sentence):
-    bench = make()
-    bench.controls.by_name[setting].value = value
-    bench.train_button.click()
-    bench.wait(WAIT)
-    assert bench.status.is_problem
-    assert sentence in bench.status.text
-    with pytest.raises(InputError):
-        bench.fit()
+    ):
+        control = bench.controls.by_name[setting]
+        before, control.value = control.value, value
+        bench.train_button.click()
+        bench.wait(WAIT)
+        assert bench.status.is_problem
+        assert sentence in bench.status.text
+        with pytest.raises(InputError):
+            bench.fit()
+        assert not bench.train_button.disabled
+        control.value = before
+    bench.resume_button.click()
+    assert "none of the runs shown can go on" in bench.status.text
     assert bench.records == []
-    assert not bench.train_button.disabled
 
 
 def test_a_second_run_has_to_wait(make, slow):
@@ -192,15 +193,6 @@ def test_a_second_run_has_to_wait(make, slow):
     bench.stop()
     bench.wait(WAIT)
     assert len(bench.records) == 1
-
-
-def test_nothing_to_resume_is_said(make):
-    bench = make()
-    bench.resume_button.click()
-    assert "none of the runs shown can go on" in bench.status.text
-    bench.fit()
-    bench.resume_button.click()
-    assert bench.status.is_problem
 
 
 # ---- a cell that is run again ----
@@ -236,40 +228,25 @@ def test_two_names_are_two_benches(make, slow):
 # ---- what is shown ----
 
 
-def test_every_control_explains_itself_and_every_end_is_usable(make):
-    bench = make()
-    for name, control in bench.controls.by_name.items():
-        before = control.value
-        box = getattr(control, "box", control)
-        ends = box.options if hasattr(box, "options") else (box.min, box.max)
-        for value in ends:
-            control.value = value
-            assert bench.explanation.text
-            assert bench.explanation.is_problem == (name == "nothing"), bench.explanation.text
-        control.value = before
-    assert bench.controls.config == bench.controls.base
-
-
-def test_each_control_explains_itself_when_it_is_changed(make):
+def test_each_control_explains_itself_when_it_is_changed_and_every_end_is_usable(make):
     bench = make()
     other = {
         "dataset": "digits", "method": "c-SGD", "augmentation": "mixup", "model": "mlp",
         "budget": 0.25, "budget_unit": "flops", "epochs": 7, "label_noise": 0.2, "seed": 5,
     }  # fmt: skip
     assert set(other) == set(bench.controls.by_name)
-    for name, value in other.items():
-        control = bench.controls.by_name[name]
+    for name, control in bench.controls.by_name.items():
+        before, box = control.value, getattr(control, "box", control)
+        for value in box.options if hasattr(box, "options") else (box.min, box.max):
+            control.value = value
+            assert not bench.explanation.is_problem, bench.explanation.text
         bench.explanation.say("of another control")
-        control.value = value if control.value != value else "small"
-        said = explain(name, bench.controls.config)
-        assert bench.explanation.text.startswith(said), name
-        assert bench.explanation.text.endswith(explain("budget", bench.controls.config)), name
-
-
-def test_only_data_that_can_be_trained_on_is_offered(make):
-    offered = make().controls.by_name["dataset"].options
-    assert {"points", "shapes", "digits", "cifar10"} <= set(offered)
-    assert not any("PATH" in name for name in offered)
+        control.value = other[name] if control.value != other[name] else "small"
+        config = bench.controls.config
+        assert bench.explanation.text.startswith(explain(name, config)), name
+        assert bench.explanation.text.endswith(explain("budget", config)), name
+        control.value = before
+    assert bench.controls.config == bench.controls.base
 
 
 def bars(axes):
@@ -317,42 +294,68 @@ def test_the_picture_shows_what_plots_draw_of_the_last_run(make):
 
 def test_runs_are_collected_overlaid_and_switched(make):
     bench = make(method="p-SGD")
+    first = bench.fit()
+    said = []
+    bench.status.observe(lambda change: said.append(change["new"]), "value")
+    assert not any("These settings have run before" in text for text in said)
     bench.fit()
+    assert any("These settings have run before" in text for text in said)
     bench.controls.by_name["method"].value = "unif-SGD"
     bench.fit()
-    names = [name for name, _ in bench.shelf.runs.options]
-    assert names == ["p-SGD, b 0.5, seed 0", "unif-SGD, b 0.5, seed 0"]
-    assert len(bench.shelf.runs.value) == 2
-    alt = bench.shelf.picture.alt
-    assert "p-SGD, b 0.5, seed 0: " in alt
-    assert "Samples of unif-SGD, b 0.5, seed 0 in epoch 3" in alt
-    for _, cost in bench.shelf.cost.options:
-        bench.shelf.cost.value = cost
+    runs, cost = bench.shelf.runs, bench.shelf.cost
+    assert [name for name, _ in runs.options] == [
+        "p-SGD, b 0.5, seed 0", "p-SGD, b 0.5, seed 0 (the same, run 2)",
+        "unif-SGD, b 0.5, seed 0"]  # fmt: skip
+    assert len(runs.value) == 3
+    assert "p-SGD, b 0.5, seed 0: " in bench.shelf.picture.alt
+    assert "Samples of unif-SGD, b 0.5, seed 0 in epoch 3" in bench.shelf.picture.alt
+    assert {value for _, value in cost.options} == set(AXES)
+    for cost.value in AXES:
         assert not bench.status.is_problem
-        line = bench.shelf.picture.axes[0].lines[-1]  # uniform sampling is drawn first
-        assert np.array_equal(line.get_xdata(), bench.records[0].epochs[cost])
-    assert {cost for _, cost in bench.shelf.cost.options} == set(AXES)
-    bench.shelf.runs.value = bench.shelf.runs.options[0][1:]
+        # Uniform sampling is drawn first.
+        assert any(np.array_equal(line.get_xdata(), first.epochs[cost.value])
+                   for line in bench.shelf.picture.axes[0].lines)  # fmt: skip
+    chip, box, remove = runs.children[2].children
+    assert "<svg" in chip.value
+    box.value = False
+    assert (len(runs.value), chip.value) == (2, "")
     assert "unif-SGD" not in bench.shelf.picture.alt
     assert "Samples of p-SGD" in bench.shelf.picture.alt
-    bench.shelf.runs.value = ()
+    remove.click()
+    assert [record.config["method"] for record in bench.records] == ["p-SGD", "p-SGD"]
+    runs.value = ()
     assert "No samples yet" in bench.shelf.picture.alt
+    assert first.path.is_dir()
 
 
-def test_records_can_be_opened(make, train, tmp_path):
-    train(method="c-SGD")
+def test_records_can_be_opened_and_the_last_are_shown_whole(make, train, tmp_path):
+    settings = {"method": "selective-backprop", "lr": 0.0625, "weight_decay": 0.0003125}
+    records = [train(seed=s, epochs=e, **settings).record for s in (0, 1, 2, 123456)
+               for e in (3, 4)]  # fmt: skip
+    bench = make(records=(record for record in records))
+    assert [record.path for record in bench.records] == [record.path for record in records]
+    assert [record.path for record in bench.shelf.shown()] == [r.path for r in records[1:]]
+    assert not bench.status.is_problem
+    # No text of the picture is cut off.
+    canvas = bench.shelf.picture.figure.canvas
+    canvas.draw()
+    width, height = canvas.get_width_height()
+    for axes in bench.shelf.picture.axes:
+        for text in (axes.xaxis.label, axes.yaxis.label, axes._left_title):
+            box = text.get_window_extent()
+            assert 0 <= box.x0 <= box.x1 <= width, text.get_text()
+            assert 0 <= box.y0 <= box.y1 <= height, text.get_text()
+        assert axes.get_legend() is None
     bench = make()
-    bench.shelf.path.value = str(tmp_path / "runs")
-    bench.shelf.open_button.click()
-    assert bench.status.text == "Opened 1 record."
-    bench.shelf.open_button.click()
-    assert len(bench.records) == 1
-    bench.shelf.path.value = str(tmp_path / "nowhere")
-    bench.shelf.open_button.click()
-    assert "does not exist" in bench.status.text
-    again = make(records=tmp_path / "runs")
-    assert "c-SGD" in again.shelf.picture.alt
-    assert "c-SGD" in again.shelf.table.value or "budget" in again.shelf.table.value
+    for folder, said in (("runs", "Opened 8 records."), ("runs", "Opened 8 records."),
+                         ("nowhere", "does not exist"), ("", "no folder is given")):  # fmt: skip
+        bench.shelf.path.value = str(tmp_path / folder) if folder else ""
+        bench.shelf.open_button.click()
+        assert said in bench.status.text
+        assert len(bench.records) == 8
+    assert "selective-backprop" in bench.shelf.table.value
+    assert "%</td>" in bench.shelf.table.value
+    assert "&lt;b&gt;run" in runs_table(records[:1], ["<b>run</b>"])
 
 
 def test_a_run_within_its_first_epoch_can_be_drawn(make, slow):
@@ -390,12 +393,6 @@ def test_the_record_of_a_run_that_trains_holds_what_is_written_by_now(make, slow
     assert [record.path for record in bench.records] == [early.path]
 
 
-def test_the_table_shows_text_as_text(train):
-    table = runs_table([train().record], ["<b>run</b>"])
-    assert "&lt;b&gt;run" in table
-    assert "%</td>" in table
-
-
 def test_a_run_stands_in_its_record_as_it_stood(train):
     run = train(method="p-SGD", epochs=5)
     live, read = standing_of_run(run), standing_of_record(run.record)
@@ -407,10 +404,12 @@ def test_a_run_stands_in_its_record_as_it_stood(train):
     assert standing_of_record(Run(run.config).record) is None
 
 
-def test_a_picture_never_changes_the_run(make, config, monkeypatch):
+def test_watching_changes_neither_the_run_nor_the_random_state(make, config, monkeypatch):
     # Drawn at every step instead of now and then.
     monkeypatch.setattr(Pace, "due", lambda self, within_epoch=False: True)
+    before = torch.random.get_rng_state()
     watched = make(method="c-SGD").fit()
+    assert torch.equal(torch.random.get_rng_state(), before)
     assert same(watched, bl.train(config.replace(method="c-SGD"), progress=False))
 
 
@@ -431,66 +430,6 @@ def test_data_are_loaded_once(make, monkeypatch):
 
 
 # ---- settings and runs as people meet them ----
-
-
-def test_records_may_come_from_anywhere_and_the_last_are_shown(make, train):
-    records = [train(seed=seed).record for seed in range(9)]
-    bench = make(records=(record for record in records))
-    assert [record.path for record in bench.records] == [record.path for record in records]
-    assert [record.path for record in bench.shelf.shown()] == [r.path for r in records[2:]]
-    assert not bench.status.is_problem
-
-
-def test_names_are_taken_in_any_case_and_a_wrong_one_is_said():
-    bench = TrainingBench(method="P-SGD", dataset="points")
-    assert bench.controls.by_name["method"].value == "p-SGD"
-    with pytest.raises(InputError, match="unknown setting 'metod': did you mean 'method'"):
-        TrainingBench(metod="p-SGD")
-    with pytest.raises(InputError, match="did you mean 'p-SGD'"):
-        TrainingBench(method="p-SDG")
-    with pytest.raises(InputError, match="scale-model"):
-        TrainingBench(preset="scale")
-
-
-def test_the_same_settings_twice_say_so(make):
-    bench = make(method="p-SGD")
-    bench.fit()
-    assert "These settings have run before" not in bench.status.text
-    said = []
-    bench.status.observe(lambda change: said.append(change["new"]), "value")
-    bench.fit()
-    assert any("These settings have run before" in text for text in said)
-    names = [name for name, _ in bench.shelf.runs.options]
-    assert names == ["p-SGD, b 0.5, seed 0", "p-SGD, b 0.5, seed 0 (the same, run 2)"]
-
-
-def test_no_text_of_the_picture_is_cut_off(make, train):
-    records = [train(method="selective-backprop", lr=0.0625, weight_decay=0.0003125, seed=s,
-                     epochs=e).record for s in (0, 123456) for e in (3, 4)]  # fmt: skip
-    bench = make(records=records)
-    figure = bench.shelf.picture.figure
-    figure.canvas.draw()
-    width, height = figure.canvas.get_width_height()
-    for axes in bench.shelf.picture.axes:
-        for text in (axes.xaxis.label, axes.yaxis.label, axes._left_title):
-            box = text.get_window_extent()
-            assert 0 <= box.x0 <= box.x1 <= width, text.get_text()
-            assert 0 <= box.y0 <= box.y1 <= height, text.get_text()
-        assert axes.get_legend() is None
-
-
-def test_a_run_is_hidden_and_taken_off_the_list(make, train):
-    records = [train(seed=seed).record for seed in (0, 1)]
-    bench = make(records=records)
-    runs = bench.shelf.runs
-    chip, box, remove = runs.children[0].children
-    assert "<svg" in chip.value
-    box.value = False
-    assert runs.value == (str(records[1].path),)
-    assert chip.value == ""
-    remove.click()
-    assert [record.path for record in bench.records] == [records[1].path]
-    assert records[0].path.is_dir()
 
 
 def test_several_seeds_are_trained_in_a_row_and_stop_ends_them_all(make, slow):
@@ -529,7 +468,7 @@ def test_stop_while_the_data_are_loading_answers_at_once(make, monkeypatch):
     assert bench.fit().status == "finished"
 
 
-def test_data_and_a_network_of_ones_own(make, load_once, config, tmp_path):
+def test_data_and_a_network_of_ones_own(load_once, tmp_path):
     splits = load_once("points", limit=128)
     bench = TrainingBench(
         splits=splits, model=lambda: torch.nn.Linear(2, 2), name="own", device="cpu",
@@ -537,21 +476,32 @@ def test_data_and_a_network_of_ones_own(make, load_once, config, tmp_path):
         dataset="points",
     )  # fmt: skip
     assert bench.controls.by_name["dataset"].disabled
+    assert "of 128" in bench.explanation.text
     record = bench.fit()
     assert record.status == "finished"
     assert record.fingerprint == splits.fingerprint
 
 
-def test_a_preset_sets_what_belongs_together(make):
-    bench = make()
-    bench.controls.preset.value = "scale-model"
-    config = bench.controls.config
+def test_what_a_bench_begins_with(make):
+    controls = make().controls
+    controls.preset.value = "scale-model"
+    config = controls.config
     assert (config.model, config.epochs, config.limit) == ("compact", 100, 1000)
     quick = TrainingBench(name="quick").controls
     assert (quick.config.limit, quick.config.model) == (1000, "compact")
     # Points cannot go through a network for images.
     quick.by_name["dataset"].value = "points:moons"
     assert quick.config.model == "auto"
+    named = TrainingBench(method="P-SGD", dataset="points", name="any case").controls
+    assert named.by_name["method"].value == "p-SGD"
+    for settings, said in (({"metod": "p-SGD"}, "unknown setting 'metod': did you mean 'method'"),
+                           ({"method": "p-SDG"}, "did you mean 'p-SGD'"),
+                           ({"preset": "scale"}, "scale-model")):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            TrainingBench(**settings)
+    offered = controls.by_name["dataset"].options
+    assert {"points", "shapes", "digits", "cifar10"} <= set(offered)
+    assert not any("PATH" in name for name in offered)
 
 
 # ---- the parts ----
@@ -599,9 +549,3 @@ def test_a_session_stopped_while_loading_writes_nothing(config):
     assert session.stopped
     assert session.run is None
     assert not session.running
-
-
-def test_watching_leaves_the_random_state_alone(make):
-    before = torch.random.get_rng_state()
-    make().fit()
-    assert torch.equal(torch.random.get_rng_state(), before)
