@@ -57,7 +57,7 @@ class StepGraphs:
         seconds: Callable[[Work], float] | None = None,
     ):
         self.step, self.engine, self.history = step, engine, history
-        self.how = {"record": record or _record, "seconds": seconds or _device_seconds}
+        self.record, self.seconds = record or _record, seconds or _device_seconds
         self.lr = torch.zeros((), device=engine.device)
         self.replays: dict[tuple, tuple[Batch, Work] | None] = {}
         """By kind of batch: the tensors that a replay reads, and the replay; None for plain."""
@@ -90,13 +90,14 @@ class StepGraphs:
         own = _copy(batch)
         self.lr.fill_(lr)
         group = self.engine.optimiser.param_groups[0]
-        plain = {name: group[name] for name in ("lr", "capturable") if name in group}
+        plain: dict[str, Any] = {n: group[n] for n in ("lr", "capturable") if n in group}
         if "capturable" in group:
             group["capturable"] = True
         try:
             replay = replay_if_it_pays(
-                lambda: self.step(own, self.lr), self._state(), self.engine.generator, **self.how
-            )
+                lambda: self.step(own, self.lr), self._state(), self.engine.generator,
+                record=self.record, seconds=self.seconds,
+            )  # fmt: skip
         finally:
             group.update(plain)
             self.engine.optimiser.zero_grad(set_to_none=True)
