@@ -101,7 +101,7 @@ def test_who_picks_the_wrong_labels_and_when(noisy):
     assert later["p-SGD"] > max(1.1, later["unif-SGD"])
     assert abs(first["p-SGD"] - first["unif-SGD"]) < 0.5
     assert list(picks)[:6] == ["method", "noise_kind", "label_noise", "budget", "seed", "epoch"]
-    assert "p-SGD ends at" in plots.alt_text(plots.noisy_picks(picks))
+    assert "p-SGD: ends at" in plots.alt_text(plots.noisy_picks(picks))
     clean = [run for run in noisy[1] if run not in noisy[0]]
     clean[0].samples["is_noisy"] = clean[0].samples["is_noisy"] & False
     with pytest.raises(InputError, match="has no wrong labels: give runs with label noise"):

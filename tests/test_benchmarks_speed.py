@@ -137,7 +137,6 @@ def test_what_is_measured_on_a_gpu_can_be_measured_without_one():
     assert found["tiny, batch 8: graph in use"] == 0
     assert found["tiny, batch 8: importance"] > -1
     assert "tiny, batch 8: share of the peak (MFU)" not in found
-    assert step.SWITCH not in os.environ
 
 
 def test_the_figures_of_sharing_a_machine_are_ratios_within_one_run(monkeypatch):

@@ -185,9 +185,8 @@ def test_a_real_sitting_ends_when_it_says_and_says_what_did_not_come(little, tmp
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     require_whole(tmp_path)
-    began, ended = re.findall(r"^[-\d]+ ([:\d]+)", done.stderr, flags=re.M)[:: len(
-        done.stderr.strip().splitlines()) - 1]  # fmt: skip
-    took = pd.Timedelta(ended) - pd.Timedelta(began)
+    said = re.findall(r"^[-\d]+ ([:\d]+)  ", done.stderr, flags=re.M)
+    took = pd.Timedelta(said[-1]) - pd.Timedelta(said[0])
     assert took % pd.Timedelta("1D") < pd.Timedelta(seconds=24 + 10)
     log = (tmp_path / "log.txt").read_text()
     assert re.search(r"^profile +(cut off|done|FAILED)", log, flags=re.M)
@@ -250,7 +249,7 @@ def test_the_plan_is_in_the_order_that_was_asked_for(tmp_path, capsys):
     said = capsys.readouterr().out
     order = [said.index(f"({letter})") for letter in "dbcae"]
     assert order == sorted(order)
-    assert "estimates for an H100, not measured" in said
+    assert "estimates for an H100" in said
     assert not (tmp_path / "none").exists()
     gpu.main(given)
     assert "LEFT OUT without --images" in capsys.readouterr().out
@@ -269,7 +268,7 @@ def test_a_full_run_is_expected_to_take_what_its_operations_say():
     )  # fmt: skip
     seconds = [gpu_runs.expected_seconds(run) for run in (full, third, looking)]
     # ResNet-18 on 32x32: 0.56 G multiply-adds forward, three times that with the backward.
-    assert seconds[0] == pytest.approx(1e7 * 3.34e9 / (0.3 * 989e12), rel=0.05)
+    assert seconds[0] == pytest.approx(1e7 * 3.34e9 / (0.12 * 989e12), rel=0.05)
     assert 0.3 * seconds[0] < seconds[1] < 0.31 * seconds[0]
     assert seconds[2] == pytest.approx(2.1 * seconds[1], rel=0.1)
 

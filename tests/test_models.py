@@ -140,6 +140,7 @@ def test_the_first_gpu_is_taken_where_there_is_one(monkeypatch):
      ("fpu avx2 avx512f", torch.float32), ("", torch.float32)],
 )  # fmt: skip
 def test_bfloat16_is_chosen_where_the_processor_has_it(monkeypatch, flags, precision):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     monkeypatch.setattr("budgetlab.devices._processor", lambda *fields: flags)
     assert choose_precision("auto", torch.device("cpu")) == precision
     assert choose_precision("float32", torch.device("cpu")) == torch.float32

@@ -78,6 +78,8 @@ bl.analysis.measures(record)
 tell("all")
 report.write(record, Path(folder) / "report.html")
 tell("report")
+bl.explore.atlas(record)
+tell("atlas")
 """
 
 
@@ -121,6 +123,7 @@ def scale(
     yield row("scale", f"{size}: measures of all, an epoch of the record",
               [seconds("all")[0] / epochs], "s")  # fmt: skip
     yield row("scale", f"{size}: report of {epochs} epochs", seconds("report"), "s", "<= 30")
+    yield row("scale", f"{size}: atlas of {epochs} epochs", seconds("atlas"), "s", "<= 10")
     yield row("scale", f"{size}: peak memory with analysis and report",
               [peak("report")], "MB", "<= 2500")  # fmt: skip
     yield row("scale", f"{size}: all of it", [whole], "s")

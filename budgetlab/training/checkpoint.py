@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
+from budgetlab.budget import Budget
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
 from budgetlab.errors import InputError, RunError
@@ -137,6 +138,7 @@ def load_state(loop: "Loop", path: Path) -> int:
         loop.engine.network.load_state_dict(content["network"])
         loop.engine.optimiser.load_state_dict(content["optimiser"])
         loop.engine.generator.set_state(content["augmentation"])
+        Budget(**content["budget"])  # whole, or it is refused
         loop.load_state_dict(content)
         return int(content["epoch"])
     except Exception as error:
