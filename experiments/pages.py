@@ -276,7 +276,7 @@ def figures(rows: pd.DataFrame, folder: Path) -> None:
         )
         for ax, name in zip(axes[0], names, strict=True):
             plots.crossing(curve[curve["dataset"] == name], ax=ax)
-            ax.set_title(f"{name}: {ax.get_title(loc='left')}", loc="left")
+            ax.set_title(f"{name}\n{ax.get_title(loc='left')}", loc="left")
             if ax is not axes[0, -1]:  # one legend is enough
                 ax.get_legend().remove()
         figure.savefig(folder / "crossing.png", dpi=110)
