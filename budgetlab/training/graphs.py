@@ -34,8 +34,8 @@ Work = Callable[[], tuple[Tensor, ...]]
 class StepGraphs:
     """The steps of a run, those on whole batches replayed where that pays.
 
-    The first step of each kind of batch is plain: it makes what an optimiser keeps. At the
-    second a graph is tried. The environment variable ``BUDGETLAB_GRAPHS=0`` turns graphs off.
+    The first step of each kind of batch is plain, for it makes what an optimiser keeps; then a
+    graph is tried. The environment variable ``BUDGETLAB_GRAPHS=0`` turns graphs off.
 
     Parameters
     ----------
