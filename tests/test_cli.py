@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from budgetlab import cli, methods
+from budgetlab import cli, methods, samplers
 from budgetlab.cli import commands
 from budgetlab.records import open_record
 
@@ -375,6 +375,8 @@ def own_methods(tmp_path, monkeypatch):
     """A module in the working directory; gone from the lists afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(methods, "_table", dict(methods._table))
+    # What another test of this process has registered under the same names is not here.
+    monkeypatch.setattr(samplers, "_registered", {})
     (tmp_path / "ownmethods.py").write_text(OWN)
     yield
     sys.modules.pop("ownmethods", None)
