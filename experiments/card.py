@@ -18,7 +18,7 @@ from budgetlab import analysis
 from budgetlab.analysis.statistics import MARGIN, sentence
 from budgetlab.course.results import averages, select
 from budgetlab.records import write_atomically
-from experiments.tables import RESULTS, against, provenance, read
+from experiments.tables import RESULTS, against, open_sentence, provenance, read
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOT_RUN = "not run yet"
@@ -190,7 +190,8 @@ def verdicts(claim: Claim, rows: pd.DataFrame) -> list[str]:
         ours, theirs = row["pair"].split("|")
         if claim.metric == "test_accuracy":
             named = row | {"method": ours, "baseline": theirs}
-            sentences.append(sentence(named, claim.metric, margin=margin))
+            sentences.append(sentence(named, claim.metric, margin=margin) if row["verdict"]
+                             else open_sentence(named))  # fmt: skip
         else:  # neither more nor less of it is better
             sentences.append(
                 f"{ours} against {theirs}: {row['difference']:+.3f} (95% CI {row['ci_low']:+.3f} to "

@@ -8,9 +8,7 @@ import pandas as pd
 from budgetlab import analysis
 from budgetlab.course.results import DIALS, USUAL, select
 from experiments.plans import CONDITIONS, CORNERS, ENTRIES, NEWER, NOISES
-from experiments.tables import against, provenance
-
-FEWEST = 2
+from experiments.tables import FEWEST, against, interval, number, provenance
 
 HOW = """Every run is the preset `scale-model`: 1,000 training images, a network of 97,000 weights
 that learns them by heart, 100 epochs at full budget where no other length is named, batches of 32,
@@ -20,12 +18,8 @@ the training images, the first weights, the order and the augmentation, so inter
 images too. Differences are in percentage points, paired by seed, with 95% intervals (Student's t);
 *better* and *worse* are claimed after Holm's correction over the comparisons of one data set and
 condition; *equivalent* means within one percentage point by two one-sided tests; everything else is
-*undecided*."""
-
-
-def number(value: float, digits: int = 1, sign: bool = False) -> str:
-    """Write a share as percent; nothing where there is none."""
-    return "" if value != value else f"{100 * value:{'+' if sign else ''}.{digits}f}"
+*undecided*. A verdict takes ten seeds: with fewer, the difference and its interval are all that is
+said."""
 
 
 def listed(names: Iterable[object], word: str) -> str:
@@ -38,17 +32,6 @@ def level(row: pd.Series) -> str:
     """Write mean, spread and n."""
     spread = f" ± {number(row['spread'])}" if row["n"] > 1 else ""
     return f"{number(row['mean'])}{spread} (n = {row['n']})"
-
-
-def interval(row: pd.Series) -> str:
-    """Write a difference with its interval and verdict; of one or two pairs those alone."""
-    if not row["n"]:
-        return "not run yet"
-    if row["n"] <= FEWEST:
-        low, high = (number(row[name], sign=True) for name in ("lowest", "highest"))
-        return f"{low} and {high} (two pairs)" if row["n"] == 2 else f"{low} (one pair)"
-    inside = f"{number(row['ci_low'], sign=True)} to {number(row['ci_high'], sign=True)}"
-    return f"{number(row['difference'], sign=True)} ({inside}), {row['verdict']}"
 
 
 def map_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -131,7 +114,8 @@ def importance_map(rows: pd.DataFrame) -> str:
     )  # fmt: skip
     columns = ["redundancy", "imbalance", "label_noise", "entry", "n", "accuracy of unif-SGD",
                "difference (95%), verdict"]  # fmt: skip
-    counts = table.groupby("entry")["verdict"].value_counts().unstack(fill_value=0)
+    verdicts = table["verdict"].replace("", "fewer than ten seeds")
+    counts = verdicts.groupby(table["entry"]).value_counts().unstack(fill_value=0)
     parts += [
         "![Differences from unif-SGD over redundancy, imbalance and label noise](images/map.png)",
         "How often each verdict was reached, over all cells and both data sets:",
@@ -170,7 +154,7 @@ def _by_noise(rows: pd.DataFrame) -> list[str]:
     return ["## What label noise does", BY_NOISE, analysis.markdown(wide.reset_index()).rstrip()]
 
 
-BY_NOISE = """Single cells have few seeds. Averaged over the six rows of a data set (redundancy 0,
+BY_NOISE = """Averaged over the six rows of a data set (redundancy 0,
 0.5, 0.75 and 0.9, imbalance 10 and 100), seed by seed, a method has one difference from `unif-SGD`
 a seed and level of noise. This average was decided on after the first cells had been seen."""
 

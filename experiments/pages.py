@@ -16,7 +16,7 @@ import pandas as pd
 from budgetlab import analysis, plots
 from budgetlab.course.results import averages, select
 from budgetlab.records import write_atomically
-from experiments.maps import FEWEST, HOW, importance_map, interval, level, map_table, number
+from experiments.maps import HOW, importance_map, level, map_table
 from experiments.plans import (
     BUDGETS,
     FINDINGS,
@@ -24,7 +24,16 @@ from experiments.plans import (
     LENGTHS,
     LOOK_OR_SCORE,
 )
-from experiments.tables import RESULTS, against, provenance, read
+from experiments.tables import (
+    FEWEST,
+    RESULTS,
+    SEEDS,
+    against,
+    interval,
+    number,
+    provenance,
+    read,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 METHODS = ("unif-SGD", "SGD", "p-SGD", "c-SGD", "selective-backprop")
@@ -210,7 +219,7 @@ def _missing(rows: pd.DataFrame) -> str:
     """Say where fewer than ten seeds are in, length by length."""
     own = select(rows, "augmentation", "epochs", method="unif-SGD")
     counts = own.groupby(["dataset", "epochs"])["seed"].nunique()
-    few = [f"{name} at {epochs} epochs: {n}" for (name, epochs), n in counts.items() if n < 10]
+    few = [f"{name} at {epochs} epochs: {n}" for (name, epochs), n in counts.items() if n < SEEDS]
     return f"Seeds that are in where ten are planned: {'; '.join(few)}." if few else ""
 
 

@@ -28,7 +28,7 @@ from budgetlab.course.results import averages
 from budgetlab.records import open_records, thin, write_atomically
 from experiments import card, fit_probe, maps, pages
 from experiments.plans import BUDGETS, LEAGUE, LENGTHS, NOISES
-from experiments.tables import RESULTS, SETTINGS, against, provenance, read
+from experiments.tables import RESULTS, SETTINGS, against, interval, number, provenance, read
 
 RECORDS = Path(__file__).parents[1] / "notebooks" / "records"
 
@@ -73,9 +73,9 @@ def readme_table(rows: pd.DataFrame) -> str:
             at = levels.loc[dataset, run]
             gap = gaps.loc[dataset, run] if (dataset, run) in gaps.index else None
             line[f"`{dataset}`, accuracy %"] = (
-                f"{maps.number(at['mean'])} ± {maps.number(at['spread'])} ({at['n']:.0f})"
+                f"{number(at['mean'])} ± {number(at['spread'])} ({at['n']:.0f})"
             )
-            line[f"`{dataset}`, difference"] = "" if gap is None else maps.interval(gap)
+            line[f"`{dataset}`, difference"] = "" if gap is None else interval(gap)
         lines.append(line)
     return analysis.markdown(pd.DataFrame(lines))
 
@@ -147,13 +147,14 @@ def _each(gaps: pd.DataFrame) -> str:
     before = ""
     for name in (name for name in NAMES if name in gaps.index):
         gap = gaps.loc[name]
-        low, high = (maps.number(gap[end], sign=True) for end in ("ci_low", "ci_high"))
-        size = maps.number(abs(gap["difference"]))
+        low, high = (number(gap[end], sign=True) for end in ("ci_low", "ci_high"))
+        size = number(abs(gap["difference"]))
         verb, again = {
             "better": (f"gains {size} points ", f"{size} "),
             "worse": (f"loses {size} points ", f"{size} "),
             "equivalent": ("is equivalent ", ""),
-        }.get(gap["verdict"], ("is undecided ", ""))
+            "undecided": ("is undecided ", ""),
+        }.get(gap["verdict"], (f"has {gap['n']} seeds and no verdict yet ", ""))
         clauses.append(
             f"{again if gap['verdict'] == before else verb}on {NAMES[name]} ({low} to {high})"
         )
@@ -165,7 +166,7 @@ def _range(gaps: pd.DataFrame) -> str:
     """Write the smallest and the largest difference by data set."""
     by = gaps.groupby("dataset")["difference"].agg(["min", "max"])
     return " and ".join(
-        f"{maps.number(by['min'][name], sign=True)} to {maps.number(by['max'][name], sign=True)} "
+        f"{number(by['min'][name], sign=True)} to {number(by['max'][name], sign=True)} "
         f"on {NAMES[name]}"
         for name in NAMES
         if name in by.index

@@ -8,7 +8,7 @@ side by side in processes that stay alive, one thread each.
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from budgetlab.training import Run, load_data
 from experiments.plans import entry
 
 RESULTS = Path(__file__).parent / "results"
+
+FEWEST = 2  # pairs to compare at all
+SEEDS = 10  # pairs for a verdict
 
 # Where a run was computed does not make it another run.
 ELSEWHERE = ("device", "precision", "evaluate_every", "data_root", "out")
@@ -168,6 +171,29 @@ def sit(
     return read(table)
 
 
+def number(value: float, digits: int = 1, sign: bool = False) -> str:
+    """Write a share as percent; nothing where there is none."""
+    return "" if value != value else f"{100 * value:{'+' if sign else ''}.{digits}f}"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """Write a difference, its interval and, of enough seeds, its verdict; of two pairs those."""
+    if not row["n"]:
+        return "not run yet"
+    if row["n"] <= FEWEST:
+        low, high = (number(row[name], sign=True) for name in ("lowest", "highest"))
+        return f"{low} and {high} (two pairs)" if row["n"] == 2 else f"{low} (one pair)"
+    inside = f"{number(row['ci_low'], sign=True)} to {number(row['ci_high'], sign=True)}"
+    verdict = f", {row['verdict']}" if row["verdict"] else ""
+    return f"{number(row['difference'], sign=True)} ({inside}){verdict}"
+
+
+def open_sentence(row: Mapping[str, Any]) -> str:
+    """Write a comparison of too few seeds."""
+    return (f"{row['method']} against {row['baseline']}: {interval(row)}, n = {row['n']}, too few "
+            "seeds for a verdict.")  # fmt: skip
+
+
 def against(
     rows: pd.DataFrame,
     name: str,
@@ -179,6 +205,8 @@ def against(
     margin: float | None = MARGIN,
 ) -> pd.DataFrame:
     """Compare each value of a column with one of them, seed by seed; one row a comparison.
+
+    A verdict takes :data:`SEEDS` pairs: with fewer it is empty, and the sentence has none.
 
     Parameters
     ----------
@@ -212,4 +240,8 @@ def against(
     table = pd.DataFrame(found)
     if table.empty:
         return table
-    return concluded(table, by, metric, margin=margin, question=question or by)
+    table = concluded(table, by, metric, margin=margin, question=question or by)
+    few = table["n"] < SEEDS
+    table["verdict"] = table["verdict"].mask(few, "")
+    table.loc[few, "sentence"] = table[few].apply(open_sentence, axis=1)
+    return table

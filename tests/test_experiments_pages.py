@@ -10,7 +10,7 @@ import pytest
 
 from budgetlab.course.results import USUAL, averages, select
 from experiments import card, maps, pages, plans, tables
-from experiments.tables import against
+from experiments.tables import FEWEST, SEEDS, against, interval
 
 
 @lru_cache
@@ -23,7 +23,7 @@ def plan(part: str, dataset: str) -> list[dict]:
     ]  # fmt: skip
 
 
-def rows_of(part: str, gains: dict[str, float], seeds: int = 5, dataset: str = "shapes"):
+def rows_of(part: str, gains: dict[str, float], seeds: int = SEEDS, dataset: str = "shapes"):
     """Make rows of a part whose accuracy is 0.5, plus what its entry gains, plus a seed's own."""
     rng = np.random.default_rng(0)
     level = rng.normal(0, 0.02, seeds)
@@ -58,12 +58,12 @@ def test_a_gain_is_found_where_it_was_put_and_nowhere_else():
 
 
 def test_over_the_rows_of_the_map_each_seed_has_one_difference():
-    rows = rows_of("map", {"c-SGD": 0.01}, 4)
+    rows = rows_of("map", {"c-SGD": 0.01}, SEEDS + 1)
     noisy = rows["entry"].eq("loss") & rows["label_noise"].eq(0.4)
     rows.loc[noisy, "test_accuracy"] -= 0.05
-    rows = rows[~(rows["seed"].eq(3) & rows["redundancy"].eq(0.5))]  # three of four are whole
+    rows = rows[~(rows["seed"].eq(3) & rows["redundancy"].eq(0.5))]  # all but one are whole
     table = maps.pooled(rows).set_index(["entry", "label_noise"])
-    assert set(table["n"]) == {3}
+    assert set(table["n"]) == {SEEDS}
     assert table.loc["c-SGD", "difference"].to_numpy() == pytest.approx([0.01] * 4, abs=0.001)
     assert table.loc["loss", "verdict"].to_dict() == {
         0.0: "equivalent", 0.1: "equivalent", 0.2: "equivalent", 0.4: "worse"
@@ -79,7 +79,18 @@ def test_a_setting_younger_than_a_row_has_its_default_there(tmp_path):
 
 
 def test_cells_with_too_few_seeds_stay_out_of_the_map():
-    assert maps.map_table(rows_of("map", {}, seeds=maps.FEWEST - 1)).empty
+    assert maps.map_table(rows_of("map", {}, seeds=FEWEST - 1)).empty
+
+
+def test_a_verdict_takes_ten_seeds():
+    few, enough = (rows_of("b", {"p-SGD": 0.02}, n) for n in (SEEDS - 1, SEEDS))
+    assert "p-SGD (budget 20%) is better than unif-SGD" in pages.findings(enough)
+    text = pages.findings(few)
+    assert not re.search(r"is (better|worse|equivalent)", text.split("## (b)")[1])
+    assert re.search(r"p-SGD against unif-SGD: \+2\.0 \(.*\), n = 9, too few seeds", text)
+    table = maps.map_table(rows_of("map", {"p-SGD": 0.02}, SEEDS - 1))
+    assert set(table["verdict"]) == {""}
+    assert "fewer than ten seeds" in maps.importance_map(rows_of("map", {}, SEEDS - 1))
 
 
 def test_pairs_are_of_the_same_seed():
@@ -93,7 +104,7 @@ def test_pairs_are_of_the_same_seed():
 
 
 def test_every_finding_has_its_section():
-    rows = pd.concat([rows_of(part, {"random-subset": -0.1}, 3) for part in plans.FINDINGS])
+    rows = pd.concat([rows_of(part, {"random-subset": -0.1}) for part in plans.FINDINGS])
     text = pages.findings(rows.drop_duplicates("key"))
     for letter in plans.FINDINGS:
         assert f"## ({letter})" in text
@@ -109,7 +120,7 @@ def test_what_has_not_been_run_is_said_to_be_missing():
 
 
 def test_the_card_says_what_was_published_and_what_was_run():
-    rows = pd.concat([rows_of(p, {"random-subset": -0.1}, 3, "cifar10-jpeg") for p in "abcde"])
+    rows = pd.concat([rows_of(p, {"random-subset": -0.1}, dataset="cifar10-jpeg") for p in "abcde"])
     rows = rows.drop_duplicates("key")
     text = card.page({"paper": EMPTY, "small": rows})
     assert text.count("not run yet") >= sum(len(claim.lines) for claim in card.CLAIMS)
@@ -147,7 +158,7 @@ def test_newer_methods_stand_in_the_corners_and_what_is_missing_says_so():
     ]  # fmt: skip
     assert set(table.index) == set(plans.NEWER)
     assert table.loc["seta", CORNER].startswith("+")
-    assert table.loc["seta", CORNER].endswith(", better (n = 5)")
+    assert table.loc["seta", CORNER].endswith(", better (n = 10)")
     assert not table.eq("not run yet").any(axis=None)
     part = newer[newer["entry"].ne("dual, equal flops") & newer["imbalance"].eq(1)]
     table = maps.corner_table(pd.concat([part, base])).set_index("method")
@@ -183,4 +194,4 @@ def test_the_league_says_which_of_its_methods_were_not_run():
 def test_one_or_two_pairs_have_no_interval_and_no_verdict(seeds, said):
     rows = pd.concat([rows_of("a", {"random-subset": -0.1}, seeds), rows_of("b", {}, seeds)])
     found = against(select(rows, "method"), "method", "unif-SGD").set_index("method")
-    assert re.fullmatch(said, maps.interval(found.loc["random-subset"]))
+    assert re.fullmatch(said, interval(found.loc["random-subset"]))
