@@ -144,7 +144,7 @@ def findings(rows: pd.DataFrame, probe: dict[str, Any]) -> str:
 def _each(gaps: pd.DataFrame) -> str:
     """Say what a method does against uniform draws, a data set each; a verb is said once."""
     clauses: list[str] = []
-    before = ""
+    before = None
     for name in (name for name in NAMES if name in gaps.index):
         gap = gaps.loc[name]
         low, high = (number(gap[end], sign=True) for end in ("ci_low", "ci_high"))
