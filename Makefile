@@ -62,12 +62,12 @@ demo: $(VENV)/.installed
 gallery: demo
 	@$(BIN)/python docs/gallery.py demo/runs --out demo/gallery.html
 
-# Two at a time; then, with the machine to themselves, what is timed in a browser.
+# Two at a time; then, with nothing else beside them, those in a browser.
 WORKERS ?= 2
 
 test: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore=tests/browser
-	@$(BIN)/python -m pytest tests/browser
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/browser
 
 # What is checked beyond that, and what was found: docs/quality.md.
 FUZZ_EXAMPLES ?= 1000
