@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from budgetlab import analysis
-from budgetlab.analysis.will_it_pay import FEATURES, OUTCOMES
+from budgetlab.analysis.pay import FEATURES, OUTCOMES
 from budgetlab.errors import InputError
 from budgetlab.records import open_records
 from experiments.maps import map_rows

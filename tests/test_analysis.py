@@ -14,7 +14,7 @@ from scipy import stats
 
 from budgetlab import analysis
 from budgetlab.analysis import RecordWarning
-from budgetlab.analysis.statistics import sentence
+from budgetlab.analysis.statistics import sentence, verdict
 from budgetlab.config import ADDED
 from budgetlab.errors import InputError
 from budgetlab.records import open_records
@@ -246,15 +246,15 @@ ROW = {"method": "p-SGD", "baseline": "unif-SGD", "pairs": 5, "dropped": 0, "dif
 
 
 def test_less_loss_is_better():
-    assert analysis.statistics.verdict(ROW, "test_loss") == "better"
-    assert analysis.statistics.verdict(ROW, "test_accuracy") == "worse"
+    assert verdict(ROW, "test_loss") == "better"
+    assert verdict(ROW, "test_accuracy") == "worse"
     # At the level itself nothing is claimed.
-    assert analysis.statistics.verdict(ROW | {"p_corrected": 0.05}) == "undecided"
-    assert analysis.statistics.verdict(ROW | {"p_corrected": 0.05}, alpha=0.06) == "worse"
+    assert verdict(ROW | {"p_corrected": 0.05}) == "undecided"
+    assert verdict(ROW | {"p_corrected": 0.05}, alpha=0.06) == "worse"
     equal = ROW | {"p_corrected": 0.5, "p_equivalent": 0.049}
-    assert analysis.statistics.verdict(equal) == "equivalent"
-    assert analysis.statistics.verdict(equal | {"p_equivalent": 0.05}) == "undecided"
-    assert analysis.statistics.verdict(ROW | {"pairs": 0}) == ""
+    assert verdict(equal) == "equivalent"
+    assert verdict(equal | {"p_equivalent": 0.05}) == "undecided"
+    assert verdict(ROW | {"pairs": 0}) == ""
 
 
 def test_sentences_word_for_word():

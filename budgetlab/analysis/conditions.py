@@ -1,8 +1,7 @@
 """Records as frames, one row a run or a run and epoch; which runs belong together."""
 
-import dataclasses
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,8 +21,12 @@ COSTS = {
 """Columns that say what a run has spent, and their meaning."""
 
 RESULTS = ("test_accuracy", "test_loss", *COSTS)
-FIRST = ("path", "status", "dataset", "method", "augmentation", "budget", "budget_unit", "seed",
-         "test_accuracy", "test_loss", *COSTS, "epochs_trained")  # fmt: skip
+SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
+FIRST = ("path", "status", *SHOWN, "seed", *RESULTS, "epochs_trained")
+SETTINGS = RunConfig.__dataclass_fields__
+# Where a run lies, and the device it ran on, do not make another condition; the
+# model that "auto" became does.
+NOT_CONDITIONS = ("data_root", "out", "device")
 
 
 def summaries(records: Records) -> pd.DataFrame:
@@ -40,19 +43,13 @@ def summaries(records: Records) -> pd.DataFrame:
         Columns ``path``, ``status``, ``dataset``, ``method``, ``augmentation``,
         ``budget``, ``budget_unit``, ``seed``, ``test_accuracy`` (0 to 1),
         ``test_loss``, the costs of :data:`COSTS`, ``epochs_trained``, then the other
-        settings of the run, ``proxy_samples`` (run through second networks, trained on or
-        not; NaN where it was not recorded), the size and ``fingerprint`` of its data, and
-        its device.
-        ``model`` and ``precision`` are what was used, also where ``auto`` was asked for.
-        What a run that was cut off did not sum up is taken from its last whole epoch.
+        settings (``model`` and ``precision`` as used, also where ``auto`` was asked for),
+        ``proxy_samples`` (run through second networks; NaN where it was not recorded), the
+        size and ``fingerprint`` of the data, and the device. What a run that was cut off did
+        not sum up is taken from its last whole epoch.
     """
     frame = pd.DataFrame([_summary(record) for record in open_records(records)])
     return frame[[*FIRST, *(name for name in frame if name not in FIRST)]]
-
-
-def _dataset_name(config: dict[str, Any]) -> str:
-    named = {name: str(config[name]) for name in ("dataset", "data_name") if config.get(name)}
-    return RunConfig.from_dict(named).dataset_name
 
 
 def _summary(record: Record) -> dict[str, Any]:
@@ -64,12 +61,12 @@ def _summary(record: Record) -> dict[str, Any]:
         results = {name: last.get(name) if v is None else v for name, v in results.items()}
         epochs_trained = last.get("epoch", 0)
     # A record of an earlier version did what later fields say by default.
-    later = {name: RunConfig.__dataclass_fields__[name].default for name in ADDED}
-    config = later | {k: tuple(v) if isinstance(v, list) else v for k, v in record.config.items()}
-    return config | {
+    config: dict[str, Any] = {name: SETTINGS[name].default for name in ADDED} | record.config
+    named = {name: str(config[name]) for name in ("dataset", "data_name") if config.get(name)}
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in config.items()} | {
         "path": str(record.path),
         "status": record.status,
-        "dataset": _dataset_name(config),
+        "dataset": RunConfig.from_dict(named).dataset_name,
         "model": hardware.get("model") or config.get("model"),
         "precision": hardware.get("precision") or config.get("precision"),
         **{name: _number(value) for name, value in results.items()},
@@ -105,7 +102,7 @@ def epochs(records: Records) -> pd.DataFrame:
     settings as in :func:`summaries` (``epochs`` is the length of the full run and ``epoch`` counts
     from 1; ``lr`` is the rate of the epoch and ``lr_start`` the setting).
     """
-    parts = []
+    parts = {}
     for number, record in enumerate(open_records(records)):
         try:
             table = record.epochs
@@ -116,19 +113,11 @@ def epochs(records: Records) -> pd.DataFrame:
         about["lr_start"] = about.pop("lr", None)
         settings = {k: v for k, v in about.items() if k not in table and k != "epochs_trained"}
         extra = pd.DataFrame({k: [v] * len(table) for k, v in settings.items()}, index=table.index)
-        parts.append(pd.concat([table.assign(run=number), extra], axis=1))
-    parts = [part for part in parts if len(part)]
+        if len(table):
+            parts[number] = pd.concat([table, extra], axis=1)
     if not parts:
         raise InputError("none of these records holds a finished epoch: train for longer")
-    frame = pd.concat(parts, ignore_index=True)
-    return frame[["run", *(name for name in frame if name != "run")]]
-
-
-SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
-
-# Where a run lies, and the device it ran on, do not make another condition; the
-# model that "auto" became does.
-NOT_CONDITIONS = ("data_root", "out", "device")
+    return pd.concat(parts, names=["run"]).reset_index("run").reset_index(drop=True)
 
 
 def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this frame") -> None:
@@ -141,28 +130,30 @@ def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this 
         )
 
 
+def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Those of the columns that hold more than one value."""
+    return [name for name in columns if frame[name].astype(str).nunique(dropna=False) > 1]
+
+
 def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> list[str]:
     """Columns that make a condition: every setting but those ``over`` which runs are replicates.
 
     First the five that every table shows, then those others that differ between runs.
     ``fingerprint`` is among them where runs were trained on other data under the same settings.
     """
-    settings = [field.name for field in dataclasses.fields(RunConfig)]
-    if "lr_start" in frame:  # one row an epoch: there, lr changes within a run
-        settings[settings.index("lr")] = "lr_start"
+    # Of one row an epoch, lr changes within a run.
+    settings = ["lr_start" if n == "lr" and "lr_start" in frame else n for n in SETTINGS]
     others = [n for n in settings if n not in (*SHOWN, *NOT_CONDITIONS, *over) and n in frame]
-    differ = [name for name in others if frame[name].astype(str).nunique(dropna=False) > 1]
-    shown = [name for name in SHOWN if name in frame]
-    if "fingerprint" in frame and not {"data_seed"} & set(over):
-        same_settings = frame.groupby(["dataset", *data_columns(frame)], sort=False)
+    differ = varying(frame, others)
+    if "fingerprint" in frame and "data_seed" not in over:
+        same_settings = frame.groupby(_data_columns(frame), sort=False)
         if (same_settings["fingerprint"].nunique() > 1).any():
             differ.append("fingerprint")
-    return [*shown, *differ]
+    return [*(name for name in SHOWN if name in frame), *differ]
 
 
-def data_columns(frame: pd.DataFrame) -> list[str]:
-    """Settings that change the data of a run."""
-    return [name for name in DATA_FIELDS if name != "dataset" and name in frame]
+def _data_columns(frame: pd.DataFrame) -> list[str]:
+    return [name for name in DATA_FIELDS if name == "dataset" or name in frame]
 
 
 def require_same_data(records: Sequence[Record]) -> None:
@@ -175,25 +166,16 @@ def require_same_data(records: Sequence[Record]) -> None:
             )
 
 
-def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Those of the columns that hold more than one value."""
-    return [name for name in columns if frame[name].astype(str).nunique(dropna=False) > 1]
-
-
-def label(row: pd.Series | dict, columns: Sequence[str]) -> str:
+def label(row: pd.Series | Mapping[str, Any], columns: Sequence[str]) -> str:
     """Name a condition by some of its settings, such as ``p-SGD, mixup, budget 30%``."""
-    plain = ("dataset", "method", "augmentation", "model")
-    parts = [
-        str(row[name]) if name in plain else f"{name.replace('_', ' ')} {_short(name, row[name])}"
-        for name in columns
-    ]
+    parts = []
+    for name in columns:
+        value = row[name]
+        if isinstance(value, float):
+            value = f"{100 * value:g}%" if name == "budget" else f"{value:g}"
+        plain = name in ("dataset", "method", "augmentation", "model")
+        parts.append(str(value) if plain else f"{name.replace('_', ' ')} {value}")
     return ", ".join(parts)
-
-
-def _short(name: str, value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{100 * value:g}%" if name == "budget" else f"{value:g}"
 
 
 def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFrame:
@@ -207,16 +189,14 @@ def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFram
     frame = _without(frame, frame[metric].isna(), f"without {metric}")
     if frame.empty:
         raise InputError("no finished run to compare: train until the end, or resume the runs")
-    keys = [*condition_columns(frame, over), *over]
     order = frame.sort_values("updated", kind="stable") if "updated" in frame else frame
-    again = order.duplicated(keys, keep="last")
+    again = order.duplicated([*condition_columns(frame, over), *over], keep="last")
     return _without(order, again, "repeated later with the same settings and seed").sort_index()
 
 
 def _without(frame: pd.DataFrame, out: pd.Series, why: str) -> pd.DataFrame:
     if out.any():
-        warnings.warn(f"left out of the comparison, as {why}: {_names(frame[out])} "
-                      f"({out.sum()} of {counted(len(frame), 'run')})",
+        warnings.warn(f"left out of the comparison, as {why}: {_names(frame[out], frame)}",
                       RecordWarning, stacklevel=4)  # fmt: skip
     return frame[~out]
 
@@ -225,21 +205,20 @@ def warn_of_other_data(frame: pd.DataFrame, keys: Sequence[str]) -> None:
     """Say which runs were trained on other data under the same settings."""
     if "fingerprint" not in keys:
         return
-    for _, group in frame.groupby(["dataset", *data_columns(frame)], sort=False):
-        counts = group["fingerprint"].value_counts()
-        for other in counts.index[1:]:
-            strangers = group[group["fingerprint"] == other]
+    for _, group in frame.groupby(_data_columns(frame), sort=False):
+        usual, *others = group["fingerprint"].value_counts().index
+        for other in others:
             warnings.warn(
                 f"compared among themselves only, as on other data named "
-                f"'{group['dataset'].iloc[0]}' (fingerprint {other}, not {counts.index[0]}): "
-                f"{_names(strangers)} ({len(strangers)} of {counted(len(group), 'run')})",
+                f"'{group['dataset'].iloc[0]}' (fingerprint {other}, not {usual}): "
+                f"{_names(group[group['fingerprint'] == other], group)}",
                 RecordWarning, stacklevel=3,
             )  # fmt: skip
 
 
-def _names(frame: pd.DataFrame) -> str:
-    """Name a few runs, and say how many more there are."""
-    names = [str(name) for name in frame.get("path", frame["method"])]
-    if "status" in frame and (frame["status"] != "finished").any():
-        names = [f"{n} ({s})" for n, s in zip(names, frame["status"], strict=True)]
-    return few(names)
+def _names(some: pd.DataFrame, among: pd.DataFrame) -> str:
+    """Name a few runs, and say how many there are among how many."""
+    names = [str(name) for name in some.get("path", some["method"])]
+    if "status" in some and (some["status"] != "finished").any():
+        names = [f"{n} ({s})" for n, s in zip(names, some["status"], strict=True)]
+    return f"{few(names)} ({len(some)} of {counted(len(among), 'run')})"

@@ -88,7 +88,7 @@ def triage(
         also ``p_wrong`` and ``suggested`` (number of a class). ``attrs["note"]`` says how many
         of the labels to be checked to expect to be wrong, or that nothing can say it.
     """
-    frame = _averaged(data) if not isinstance(data, pd.DataFrame) else data.copy()
+    frame = data.copy() if isinstance(data, pd.DataFrame) else _averaged(data)
     for what, given in (("copies", copies), ("names", names), ("quality", quality)):
         if given is not None and len(given) != len(frame):
             raise InputError(
@@ -97,9 +97,8 @@ def triage(
     if names is not None:
         frame["name"] = list(names)
     if copies is not None:
-        own = np.arange(len(frame))
-        frame["copy_of"] = np.where(np.asarray(copies) == own, -1, np.asarray(copies))
-    suspect, low, note = pd.Series(False, frame.index), frame["aum"] < 0, AUM_NOTE
+        frame["copy_of"] = np.where(copies == np.arange(len(frame)), -1, copies)
+    wrong, low, note = pd.Series(False, frame.index), frame["aum"] < 0, AUM_NOTE
     if quality is not None:
         added = [name for name in ("suggested", "p_wrong") if name in quality]
         frame = frame.assign(**{name: quality[name].to_numpy() for name in added})
@@ -107,25 +106,23 @@ def triage(
         # that is too weak to judge, whatever it makes of them.
         weak = bool(quality.attrs.get("weak"))
         sure = quality["suspect"] & (quality["p_wrong"] >= 0.5) & (not weak)
-        low[:] = (quality["suspect"] & ~sure).to_numpy()
-        suspect[:] = sure.to_numpy()
+        low[:], wrong[:] = (quality["suspect"] & ~sure).to_numpy(), sure.to_numpy()
         note = expectation(quality if weak else quality.assign(suspect=sure))
-    frame["verdict"] = _verdicts(frame, suspect, low)
-    by_error = frame["el2n"].where(frame.get("copy_of", pd.Series(-1, frame.index)) < 0, -1.0)
-    within = {
+    frame["verdict"] = _verdicts(frame, wrong, low)
+    original = frame.get("copy_of", pd.Series(-1, frame.index)) < 0
+    by = {
         "check the label": -frame["p_wrong"] if "p_wrong" in frame else frame["aum"],
         "low margin": frame["aum"],
         "decisive": -frame["variability"],
         "ordinary": -frame["mean_loss"],
-        "redundant": by_error,
-        "not seen": pd.Series(0.0, frame.index),
+        "redundant": frame["el2n"].where(original, -1.0),
+        "not seen": frame.index,
     }
-    parts = [within[name][frame["verdict"] == name].sort_values(kind="stable") for name in VERDICTS]
-    ranked = frame.loc[np.concatenate([part.index for part in parts])]
-    ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
+    parts = [frame.assign(by=by[name])[frame["verdict"] == name].sort_values("by", kind="stable")
+             for name in VERDICTS]  # fmt: skip
+    ranked = pd.concat(parts).drop(columns="by").assign(rank=np.arange(1, len(frame) + 1))
     first = [n for n in FIRST if n in ranked]
-    rest = [n for n in ranked if n not in (*first, *MEASURES)]
-    ranked = ranked[[*first, *MEASURES, *rest]]
+    ranked = ranked[[*first, *MEASURES, *(n for n in ranked if n not in (*first, *MEASURES))]]
     ranked.attrs["note"] = note
     return ranked
 
@@ -136,11 +133,9 @@ def _averaged(records: Records) -> pd.DataFrame:
     require_same_data(runs)
     frames = [measures(run) for run in runs]
     # Never seen in one run says nothing: the mean runs over the runs that saw a sample.
-    means = {
-        name: pd.concat([frame[name] for frame in frames], axis=1).mean(axis=1)
-        for name in (*MEASURES, "times_trained", "visits")
-    }
-    return frames[0].assign(**means)
+    averaged = [*MEASURES, "times_trained", "visits"]
+    together = pd.concat([frame[averaged] for frame in frames], keys=range(len(frames)))
+    return frames[0].assign(**together.groupby(level=1).mean())
 
 
 def _verdicts(frame: pd.DataFrame, wrong: pd.Series, low: pd.Series) -> pd.Series:
@@ -157,18 +152,13 @@ def _verdicts(frame: pd.DataFrame, wrong: pd.Series, low: pd.Series) -> pd.Serie
     verdict[~seen] = "not seen"
     verdict[low] = "low margin"
     if "copy_of" in frame:
-        same, other = _copies(frame)
-        verdict[same & ~wrong] = "redundant"
-        wrong = wrong | other
+        # Copies that agree with their first; where labels differ, all of the group are in doubt.
+        first = frame["copy_of"].where(frame["copy_of"] >= 0, np.arange(len(frame)))
+        labels = frame.groupby(first.to_numpy())["label"].transform("nunique")
+        verdict[(frame["copy_of"] >= 0) & (labels == 1)] = "redundant"
+        wrong = wrong | (labels > 1)
     verdict[wrong] = "check the label"
     return verdict
-
-
-def _copies(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Copies that agree with their first, and all of a group whose labels differ."""
-    first = frame["copy_of"].where(frame["copy_of"] >= 0, np.arange(len(frame)))
-    labels = frame.groupby(first.to_numpy())["label"].transform("nunique")
-    return (frame["copy_of"] >= 0) & (labels == 1), labels > 1
 
 
 def expectation(quality: pd.DataFrame) -> str:
@@ -290,23 +280,22 @@ def compare_augmentations(
         raise InputError(f"seeds {seeds} is not allowed: give at least 1")
     if settings.keys() & {"augmentation", "flip"}:
         raise InputError("augmentation and flip are what is compared here: leave them out")
-    found = {name: np.empty(seeds) for name in ARMS}
+    found = pd.DataFrame(index=range(seeds), columns=[*ARMS], dtype=float)
     for seed in range(seeds):
         for name, (augmentation, flip) in ARMS.items():
             splits = Splits.of(replace(train, flip=flip), name="held-out", seed=seed)
             given = {"seed": seed, "augmentation": augmentation, "evaluate_every": 0} | settings
             with trained(splits, **given) as run:
-                found[name][seed] = run.summary()["test_accuracy"]
-    rows = []
-    for name, values in found.items():
-        paired = paired_difference(values, found["none"])
-        rows.append({
-            "name": name, "augmentation": ARMS[name][0], "flip": "yes" if ARMS[name][1] else "no",
-            "n": seeds, "accuracy": values.mean(),
-            "spread": values.std(ddof=1) if seeds > 1 else np.nan,
+                found.loc[seed, name] = run.summary()["test_accuracy"]
+    rows = {}
+    for name, (augmentation, flip) in ARMS.items():
+        paired = paired_difference(found[name], found["none"])
+        rows[name] = {
+            "augmentation": augmentation, "flip": "yes" if flip else "no", "n": seeds,
+            "accuracy": found[name].mean(), "spread": found[name].std(),
             "difference": paired.difference, "ci_low": paired.ci_low, "ci_high": paired.ci_high,
-        })  # fmt: skip
-    frame = pd.DataFrame(rows).set_index("name")
+        }  # fmt: skip
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
     frame = frame.sort_values("accuracy", ascending=False, kind="stable")
     best = frame.iloc[0]
     claimed = best.name == "none" or best["ci_low"] > 0

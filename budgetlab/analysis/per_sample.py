@@ -95,9 +95,9 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
     Returns
     -------
     DataFrame
-        One row a sample, index ``sample`` from 0. First what is known of the sample
-        (``label`` and metadata), then ``times_trained``; ``visits``, epochs in which it was
-        trained on; and the measures of :data:`MEANINGS`:
+        One row a sample, index ``sample`` from 0: what is known of it (``label`` and metadata),
+        ``times_trained``, ``visits`` (epochs in which it was trained on), and, NaN without a
+        visit, the measures of :data:`MEANINGS`; :data:`HARD` says which direction is hard.
 
         ``confidence``, ``variability``, ``correctness``
             Mean of ``p_y``, its population standard deviation, share of visits
@@ -116,14 +116,10 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
             which no visit was wrong; infinite for never.
         ``aum_stratum``, ``dyn_unc``, ``dual``, ``tdds``
             What the core sets of these names are chosen by (``ccs`` by the first), see
-            :data:`budgetlab.analysis.PRUNING`. ``dyn_unc`` and ``dual`` take two visits within
-            ten epochs, ``tdds`` three. A record keeps no probability but that of the label, so
-            that ``tdds`` takes all other classes as one, which is exact for two classes.
+            :data:`PRUNING`. ``dyn_unc`` and ``dual`` take two visits within ten epochs,
+            ``tdds`` three, and all other classes as one, as a record keeps no other probability.
         ``learning``
             How its learning went, in a word: one of :data:`LEARNING`.
-
-        All but the two counts and ``learning`` are NaN for a sample never visited.
-        :data:`HARD` says which direction is hard.
     """
     data = record.samples
     if not data.sizes["epoch"]:
@@ -190,21 +186,6 @@ class _Window:
         return np.where(self.count > 1, np.sqrt(squares / (self.count - 1)), np.nan)
 
 
-class _Mean:
-    """Mean over windows, NaN left out."""
-
-    def __init__(self, size: int):
-        self._sum, self._count = np.zeros((2, size))
-
-    def add(self, values: np.ndarray) -> None:
-        known = ~np.isnan(values)
-        self._sum += np.where(known, values, 0)
-        self._count += known
-
-    def value(self) -> np.ndarray:
-        return self._sum / self._count
-
-
 class PruningScores:
     """Dyn-Unc, DUAL and TDDS over windows of ten epochs, fed one epoch of all samples at a time.
 
@@ -214,9 +195,9 @@ class PruningScores:
 
     def __init__(self, size: int):
         self._p_y, self._shift = _Window(size, WINDOW), _Window(size, WINDOW - 1)
-        self._before = np.full(size, np.nan)
-        self._dyn_unc, self._dual = _Mean(size), _Mean(size)
-        self._tdds = np.full(size, np.nan)
+        self._before, self._tdds = np.full((2, size), np.nan)
+        # Sum over the windows, and the number of them that have a value.
+        self._dyn_unc, self._dual = np.zeros((2, 2, size))
 
     def add(self, p_y: np.ndarray) -> None:
         """Take in the ``p_y`` ``[N]`` of the visits of one epoch; NaN for none."""
@@ -230,9 +211,11 @@ class PruningScores:
 
     def _window_ends(self) -> None:
         deviation = self._p_y.deviation()
-        self._dyn_unc.add(deviation)
+        scores = [(self._dyn_unc, deviation)]
         if self._p_y.epochs <= DUAL_EPOCHS:
-            self._dual.add(deviation * (1 - self._p_y.mean()))
+            scores.append((self._dual, deviation * (1 - self._p_y.mean())))
+        for total, values in scores:
+            total += np.where(np.isnan(values), 0, values), ~np.isnan(values)
 
     def _shifts(self, p_y: np.ndarray) -> np.ndarray:
         """Contribution since the visit before, of the label and of all other classes as one."""
@@ -251,11 +234,8 @@ class PruningScores:
             if self._p_y.epochs < WINDOW:
                 self._window_ends()
                 self._tdds = self._discounted()
-            return {
-                "dyn_unc": self._dyn_unc.value(),
-                "dual": self._dual.value(),
-                "tdds": self._tdds,
-            }
+            means = {"dyn_unc": self._dyn_unc, "dual": self._dual}
+            return {n: total / count for n, (total, count) in means.items()} | {"tdds": self._tdds}
 
 
 class _Sums:
@@ -271,23 +251,21 @@ class _Sums:
         self.first_learned, self.right_since = np.full((2, size), np.inf)
         self.epoch = 0
         self.pruning = PruningScores(size)
-        self.loss, self.p_y, self.p_y_squared, self.margin = np.zeros((4, size))
-        self.el2n, self.el2n_early = np.zeros((2, size))
+        names = ("loss", "p_y", "p_y_squared", "margin", "el2n", "el2n_early")
+        self.sums = {name: np.zeros(size) for name in names}
 
     def add(self, epoch: int, row: dict[str, np.ndarray], early: bool) -> None:
         """Take in one epoch."""
         seen, right = row["correct"] >= 0, row["correct"] == 1
         self.times_trained += row["times_trained"]
         self.visits += seen
-        squares = {"p_y_squared": row["p_y"].astype(np.float64) ** 2}
-        for name, values in (row | squares).items():
-            if name in ("loss", "p_y", "p_y_squared", "margin", "el2n"):
-                total = getattr(self, name)
-                np.add(total, values, out=total, where=seen)
-        self.pruning.add(np.where(seen, row["p_y"], np.nan))
+        values = row | {"p_y_squared": row["p_y"].astype(np.float64) ** 2}
         if early:
-            np.add(self.el2n_early, row["el2n"], out=self.el2n_early, where=seen)
+            values["el2n_early"] = row["el2n"]
             self.early_visits += seen
+        for name in self.sums.keys() & values:
+            np.add(self.sums[name], values[name], out=self.sums[name], where=seen)
+        self.pruning.add(np.where(seen, row["p_y"], np.nan))
         np.copyto(self.last_loss, row["loss"], where=seen)
         self.forgotten += self.was_right & seen & ~right
         np.copyto(self.right_since, np.inf, where=seen & ~right)
@@ -300,24 +278,24 @@ class _Sums:
     def results(self) -> dict[str, np.ndarray]:
         """Return the measures, NaN where a sample was never visited."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            confidence = self.p_y / self.visits
-            variance = self.p_y_squared / self.visits - confidence**2
+            mean = {name: total / self.visits for name, total in self.sums.items()}
+            variance = mean["p_y_squared"] - mean["p_y"] ** 2
             never_right = np.where(self.visits == 0, np.nan, np.inf)
             return {
                 "times_trained": self.times_trained,
                 "visits": self.visits,
                 "last_loss": self.last_loss.astype(float),
-                "mean_loss": self.loss / self.visits,
-                "confidence": confidence,
+                "mean_loss": mean["loss"],
+                "confidence": mean["p_y"],
                 "variability": np.sqrt(np.maximum(variance, 0)),
                 "correctness": self.right / self.visits,
                 "forgetting": np.where(self.right > 0, self.forgotten, never_right),
-                "aum": self.margin / self.visits,
-                "el2n": self.el2n / self.visits,
-                "el2n_early": self.el2n_early / self.early_visits,
+                "aum": mean["margin"],
+                "el2n": mean["el2n"],
+                "el2n_early": self.sums["el2n_early"] / self.early_visits,
                 "first_learned": np.where(self.right > 0, self.first_learned, never_right),
                 "learned_for_good": np.where(self.visits == 0, np.nan, self.right_since),
-                "aum_stratum": aum_strata(self.margin / self.visits),
+                "aum_stratum": aum_strata(mean["margin"]),
                 **self.pruning.results(),
                 "learning": self._learning(),
             }

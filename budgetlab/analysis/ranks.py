@@ -5,13 +5,13 @@ method picks them, and what they cost. For data without it see
 :func:`budgetlab.analysis.triage`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.stats import rankdata
 from statsmodels.stats.proportion import proportion_confint
 
 from budgetlab.analysis.conditions import (
@@ -24,7 +24,7 @@ from budgetlab.analysis.conditions import (
 from budgetlab.analysis.per_sample import HARD, check_measure, hardness, measures
 from budgetlab.analysis.samples import selection
 from budgetlab.analysis.statistics import check_open, mean_interval
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, unknown
 from budgetlab.records import Record, Records, open_records
 
 LABELS = ("method", "noise_kind", "label_noise", "budget", "seed")
@@ -38,9 +38,8 @@ def agreement(
     Parameters
     ----------
     a, b
-        One value a sample, aligned by index; a sample that is NaN in one of them is
-        left out. A high value has to mean the same in both: see
-        :func:`budgetlab.analysis.hardness`.
+        One value a sample, aligned by index; NaN in one of them leaves a sample out. A high
+        value has to mean the same in both: see :func:`budgetlab.analysis.hardness`.
     top
         Share of the samples that counts as the top, in (0, 1).
     confidence
@@ -83,7 +82,7 @@ def top_share(values: np.ndarray, size: int) -> np.ndarray:
 
 
 def _spearman(a: np.ndarray, b: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    ranks_a, ranks_b = stats.rankdata(a), stats.rankdata(b)
+    ranks_a, ranks_b = rankdata(a), rankdata(b)
     if not np.ptp(ranks_a) or not np.ptp(ranks_b):
         return (float("nan"),) * 3
     rho = float(np.corrcoef(ranks_a, ranks_b)[0, 1])
@@ -113,10 +112,10 @@ def run_agreement(
     """
     require_same_data(records)
     columns = {str(run.path): _turned(measures(run), [measure])[measure] for run in records}
-    return _pairs(columns, top)
+    return _pairs(pd.DataFrame(columns), top)
 
 
-def _pairs(columns: Mapping[Any, pd.Series] | pd.DataFrame, top: float) -> pd.DataFrame:
+def _pairs(columns: pd.DataFrame, top: float) -> pd.DataFrame:
     return pd.DataFrame(
         {"a": a, "b": b} | agreement(columns[a], columns[b], top=top)
         for a, b in combinations(columns, 2)
@@ -132,9 +131,7 @@ def _turned(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 def detection(
     data: Records | pd.DataFrame, names: Sequence[str] | None = None, *, epochs: int | None = None
 ) -> pd.DataFrame:
-    """How well does each measure find the wrong labels?
-
-    Samples are ranked by a measure, hardest first, and the list is compared with the truth.
+    """How well does each measure find the wrong labels, if samples are ranked by it?
 
     Parameters
     ----------
@@ -160,11 +157,10 @@ def detection(
     """
     if isinstance(data, pd.DataFrame):
         return _detect(data, names)
-    parts = []
-    for record in open_records(data):
-        frame = _detect(measures(record, epochs=epochs), names, str(record.path))
-        parts.append(_labelled(frame, record))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(
+        [_labelled(_detect(measures(record, epochs=epochs), names, str(record.path)), record)
+         for record in open_records(data)], ignore_index=True,
+    )  # fmt: skip
 
 
 def _labelled(frame: pd.DataFrame, record: Record) -> pd.DataFrame:
@@ -177,55 +173,45 @@ def _detect(frame: pd.DataFrame, names: Sequence[str] | None, what: str = "this 
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     rows = []
-    for name, (ranks, wrong, unknown) in _ranked(frame, names, what).items():
+    for name, ranks, wrong in _ranked(frame, names, what):
         row: dict[str, object] = {"measure": name}
         count = int(wrong.sum())
         if 0 < count < len(wrong):
             found = float((top_share(ranks, count) * wrong).sum())
-            total = int(frame["is_noisy"].sum())
-            row |= {
-                "average_precision": float(average_precision_score(wrong, ranks)),
-                "roc_auc": float(roc_auc_score(wrong, ranks)),
-                "precision": found / count,
-                "recall": found / total,
-            }
-        rows.append(row | {"n": len(wrong), "unknown": unknown, "base": float(wrong.mean())})
+            row |= {"average_precision": float(average_precision_score(wrong, ranks)),
+                    "roc_auc": float(roc_auc_score(wrong, ranks)), "precision": found / count,
+                    "recall": found / int(frame["is_noisy"].sum())}  # fmt: skip
+        told = int(frame["is_noisy"].notna().sum())
+        rows.append(row | {"n": len(wrong), "unknown": told - len(wrong),
+                           "base": float(wrong.mean())})  # fmt: skip
     table = pd.DataFrame(rows)
     return table.sort_values("average_precision", ascending=False, ignore_index=True)
 
 
 def _ranked(
     frame: pd.DataFrame, names: Sequence[str] | None, what: str
-) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
-    """By measure: ranks ``[n]`` (high is hard), wrong ``[n]``, and how many have no value."""
-    from scipy.stats import rankdata
-
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Each measure, its ranks ``[n]`` (high is hard), and what is wrong ``[n]``."""
     if "is_noisy" not in frame:
         raise InputError(
             f"{what} does not know which labels are wrong: give a run with label noise, or use "
             "triage for data of your own"
         )
-    told = frame["is_noisy"].notna()
-    if not told.any():
+    frame = frame[frame["is_noisy"].notna()]
+    if frame.empty:
         raise InputError(f"{what} does not know of any label whether it is wrong: give true_label=")
-    frame = frame[told]
     wrong = frame["is_noisy"].astype(bool).to_numpy()
     if not wrong.any() or wrong.all():
         some = "no" if not wrong.any() else "only"
         raise InputError(f"{what} has {some} wrong labels: give a run with label noise in (0, 1)")
     turned = hardness(frame)
-    missing = [name for name in names or () if name not in turned]
-    if missing:
-        raise InputError(
-            f"unknown measure of hardness '{missing[0]}': choose from {', '.join(turned)}"
-        )
-    found = {}
-    for name in names or turned.columns:
+    for name in names or turned:
+        if name not in turned:
+            raise unknown("measure of hardness", name, turned)
         values = turned[name].to_numpy(float)
         known = ~np.isnan(values)
         # Ranks, because scikit-learn takes no infinity, which a measure may well be.
-        found[name] = (rankdata(values[known]), wrong[known], int((~known).sum()))
-    return found
+        yield name, rankdata(values[known]), wrong[known]
 
 
 def detection_curve(
@@ -247,12 +233,13 @@ def detection_curve(
 
     frame = measures(data) if isinstance(data, Record) else data
     parts, areas = [], {}
-    for name, (ranks, wrong, _) in _ranked(frame, names, "this run").items():
+    for name, ranks, wrong in _ranked(frame, names, "this run"):
         precision, recall, thresholds = precision_recall_curve(wrong, ranks)
         listed = len(ranks) - np.searchsorted(np.sort(ranks), thresholds)
-        part = {"measure": name, "listed": listed, "precision": precision[:-1]}
         # The last point of the curve belongs to an empty list.
-        parts.append(pd.DataFrame(part | {"recall": recall[:-1]}).iloc[::-1])
+        part = {"measure": name, "listed": listed, "precision": precision[:-1],
+                "recall": recall[:-1]}  # fmt: skip
+        parts.append(pd.DataFrame(part).iloc[::-1])
         areas[name] = float(average_precision_score(wrong, ranks))
     curve = pd.concat(parts, ignore_index=True)
     curve.attrs = {"base": float(frame["is_noisy"].mean()), "average_precision": areas}
@@ -267,15 +254,12 @@ def detection_over_time(
     ``at`` are the epochs, by default at most twelve, evenly spaced; they stand in front as
     ``epoch``.
     """
-    last = record.samples.sizes["epoch"]
     if at is None:
-        at = np.unique(np.linspace(1, max(last, 1), 12).round().astype(int)).tolist()
-    parts = []
-    for epoch in at:
-        found = _detect(measures(record, epochs=int(epoch)), names, f"'{record.path}'")
-        parts.append(found.assign(epoch=int(epoch)))
-    frame = pd.concat(parts, ignore_index=True)
-    return frame[["epoch", *(name for name in frame if name != "epoch")]]
+        last = max(record.samples.sizes["epoch"], 1)
+        at = np.unique(np.linspace(1, last, 12).round().astype(int)).tolist()
+    found = {int(epoch): _detect(measures(record, epochs=int(epoch)), names, f"'{record.path}'")
+             for epoch in at}  # fmt: skip
+    return pd.concat(found, names=["epoch"]).reset_index("epoch").reset_index(drop=True)
 
 
 def noisy_picks(records: Records) -> pd.DataFrame:
@@ -305,18 +289,19 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
         Runs with label noise and, for the cost, runs without that differ in nothing else.
         Runs that are not finished, and all but the latest of those that repeat each
         other, are left out with a warning.
+    confidence
+        Of the interval, in (0, 1).
 
     Returns
     -------
     DataFrame
-        One row a method, budget, kind and share of noise, and any other setting that
-        differs: ``n`` runs; ``accuracy`` on
-        test data (true labels); ``cost`` in accuracy against the run of the same seed
-        without noise, ``pairs`` of them, and its interval ``cost_ci_low`` to ``cost_ci_high``
-        (Student's t; NaN for fewer than three pairs); ``picked``, the share of wrong labels among
-        all samples trained on over their share of the data; ``learned``, the share of
-        samples with a wrong label that were classified as that label at their last
-        visit. Rows without noise have a cost of 0 and no ``picked``.
+        One row a method, budget, kind and share of noise, and any other setting that differs:
+        ``n`` runs; ``accuracy`` on test data (true labels); ``cost`` in accuracy against the
+        run of the same seed without noise, ``pairs`` of them, and its interval ``cost_ci_low``
+        to ``cost_ci_high`` (Student's t; NaN for fewer than three pairs); ``picked``, the share
+        of wrong labels among all samples trained on over their share of the data; ``learned``,
+        the share of samples with a wrong label that were classified as that label at their
+        last visit. Rows without noise have a cost of 0 and no ``picked``.
     """
     runs = open_records(records)
     frame = summaries(runs).assign(

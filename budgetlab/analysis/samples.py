@@ -1,10 +1,10 @@
-"""Samples over the epochs: which were picked, quantiles, one epoch, one life, credit."""
+"""Samples by the epoch, by class and by group: which were picked, how they fared, what for."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 
 from budgetlab.analysis.conditions import require_same_data
 from budgetlab.analysis.per_sample import measures, metadata, read_epochs
@@ -12,6 +12,7 @@ from budgetlab.errors import InputError, unknown
 from budgetlab.records import SAMPLE_ARRAYS, Record
 
 FLAGS = {"is_noisy": "noisy_share", "is_ambiguous": "ambiguous_share"}
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def entropy(counts: np.ndarray) -> float:
@@ -102,17 +103,15 @@ def class_share(record: Record) -> pd.DataFrame:
     if "label" not in data:
         raise InputError(f"'{record.path}' lacks the labels of its samples")
     labels = data["label"].to_numpy().astype(int)
-    names = record.classes
-    classes = max(len(names), int(labels.max(initial=-1)) + 1)
-    names = names + [str(number) for number in range(len(names), classes)]
+    classes = max(len(record.classes), int(labels.max(initial=-1)) + 1)
+    names = record.classes + [str(number) for number in range(len(record.classes), classes)]
     base = np.bincount(labels, minlength=classes) / max(len(labels), 1)
     parts = []
     for epoch, arrays in read_epochs(record, ("times_trained",)):
         counts = arrays["times_trained"]
         picked = np.bincount(labels, weights=counts, minlength=classes)
         share = picked / counts.sum() if counts.any() else np.full(classes, np.nan)
-        part = {"epoch": epoch, "class": names, "share": share, "base": base}
-        parts.append(pd.DataFrame(part))
+        parts.append(pd.DataFrame({"epoch": epoch, "class": names, "share": share, "base": base}))
     if not parts:
         raise InputError(f"'{record.path}' holds no finished epoch: train for longer")
     return pd.concat(parts, ignore_index=True)
@@ -130,6 +129,11 @@ def ranked_counts(record: Record) -> pd.DataFrame:
     return pd.DataFrame(
         {"rank": np.arange(1, len(order) + 1), "sample": order, "times_trained": total[order]}
     )
+
+
+def _in_groups(values: pd.Series, groups: int) -> pd.Series:
+    """Number of the group of each value, from 0, lowest first and of one size."""
+    return values.rank(method="first").sub(1).mul(groups).floordiv(len(values))
 
 
 def picks_by(record: Record, column: str = "difficulty", *, groups: int = 10) -> pd.DataFrame:
@@ -155,30 +159,23 @@ def picks_by(record: Record, column: str = "difficulty", *, groups: int = 10) ->
     known = ranked_counts(record).set_index("sample").sort_index()
     known["value"] = data[column].to_numpy().astype(float)
     mean = known["times_trained"].mean()
-    place = known["value"].rank(method="first").sub(1).mul(groups).floordiv(size)
-    found = known.assign(never=known["times_trained"] == 0).groupby(place)
-    frame = found.agg(middle=("value", "mean"), picked=("times_trained", "mean"),
-                      never=("never", "mean"), samples=("value", "size"))  # fmt: skip
+    known["never"] = known["times_trained"] == 0
+    frame = known.groupby(_in_groups(known["value"], groups)).agg(
+        middle=("value", "mean"), picked=("times_trained", "mean"), never=("never", "mean"),
+        samples=("value", "size"),
+    )  # fmt: skip
     frame["picked"] = frame["picked"] / mean if mean else np.nan
     frame.insert(0, "group", np.arange(1, groups + 1))
     frame.attrs = {"column": column}
     return frame.reset_index(drop=True)
 
 
-QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-
-
 def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -> pd.DataFrame:
     """Quantiles, each level in [0, 1], over the samples of one array, epoch by epoch.
 
-    ``array`` is one of :data:`budgetlab.records.SAMPLE_ARRAYS`, such as ``loss``.
-
-    Returns
-    -------
-    DataFrame
-        Index ``epoch``; one column a level; ``n`` samples that had a value; for
-        ``probability`` also ``kind``, what it is the probability of: ``draw`` or ``keep``.
-        Epochs without any are left out.
+    ``array`` is one of :data:`budgetlab.records.SAMPLE_ARRAYS`, such as ``loss``. The index is
+    ``epoch``, less those without a value; columns are the levels, ``n`` samples that had a value,
+    and for ``probability`` also ``kind``, what it is the probability of: ``draw`` or ``keep``.
     """
     if array not in SAMPLE_ARRAYS:
         raise unknown("array", array, SAMPLE_ARRAYS)
@@ -186,8 +183,7 @@ def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -
     for epoch, arrays in read_epochs(record, (array,)):
         known = arrays[array][~np.isnan(arrays[array])].astype(float)
         if len(known):
-            cut = dict(zip(levels, np.quantile(known, levels), strict=True))
-            rows[epoch] = cut | {"n": len(known)}
+            rows[epoch] = [*np.quantile(known, levels), len(known)]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*levels, "n"])
     if array == "probability":
         frame["kind"] = record.probability_kind
@@ -216,9 +212,9 @@ def one_epoch(record: Record, epoch: int = -1) -> pd.DataFrame:
     for earlier, arrays in read_epochs(record, ("loss",), number):
         if earlier < number:
             np.copyto(last, arrays["loss"], where=~np.isnan(arrays["loss"]))
-    columns: dict[str, Any] = {n: data[n].isel(epoch=number - 1).to_numpy() for n in SAMPLE_ARRAYS}
-    columns |= {"last_loss": last, "kind": record.probability_kind, "epoch": number}
-    return pd.DataFrame(columns).rename_axis("sample")
+    columns = {name: data[name].isel(epoch=number - 1).to_numpy() for name in SAMPLE_ARRAYS}
+    frame = pd.DataFrame(columns | {"last_loss": last}).rename_axis("sample")
+    return frame.assign(kind=record.probability_kind, epoch=number)
 
 
 def sample_life(record: Record, sample: int) -> pd.DataFrame:
@@ -227,14 +223,11 @@ def sample_life(record: Record, sample: int) -> pd.DataFrame:
     Columns are ``epoch`` and :data:`budgetlab.records.SAMPLE_ARRAYS`; NaN (``correct`` -1) where
     it was not visited.
     """
-    data = record.samples
-    size = data.sizes["sample"]
+    size = record.samples.sizes["sample"]
     if not 0 <= sample < size:
         raise InputError(f"sample {sample} does not exist: give a number from 0 to {size - 1}")
-    one = data[list(SAMPLE_ARRAYS)].isel(sample=sample)
-    return pd.DataFrame(
-        {"epoch": one["epoch"].to_numpy()} | {n: one[n].to_numpy() for n in SAMPLE_ARRAYS}
-    )
+    one = record.samples.isel(sample=sample)
+    return pd.DataFrame({name: one[name].to_numpy() for name in ("epoch", *SAMPLE_ARRAYS)})
 
 
 def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.DataFrame:
@@ -247,13 +240,12 @@ def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.Data
     """
     sums = np.zeros((3, bins))
     for epoch, arrays in read_epochs(record, ("p_y", "correct")):
-        if epoch < first_epoch:
-            continue
-        seen = arrays["correct"] >= 0
-        p_y, right = arrays["p_y"][seen], arrays["correct"][seen]
-        place = np.minimum((p_y * bins).astype(int), bins - 1)
-        for row, weights in enumerate((p_y, right, np.ones(len(p_y)))):
-            sums[row] += np.bincount(place, weights, minlength=bins)
+        if epoch >= first_epoch:
+            seen = arrays["correct"] >= 0
+            p_y, right = arrays["p_y"][seen], arrays["correct"][seen]
+            place = np.minimum((p_y * bins).astype(int), bins - 1)
+            for row, weights in enumerate((p_y, right, np.ones(len(p_y)))):
+                sums[row] += np.bincount(place, weights, minlength=bins)
     p_y, right, visits = sums[:, sums[2] > 0]
     return pd.DataFrame(
         {"p_y": p_y / visits, "right": right / visits, "visits": visits.astype(int)}
@@ -264,13 +256,9 @@ def credit_by_reference(record: Record, reference: Record, bins: int = 10) -> pd
     """Does a sample get credit for being well known, as a run without mixing knows it?
 
     A rule that credits the right sample gives more to samples that a ``reference`` on the same data
-    knows better; one that credits samples that are not in the image gives the same to all.
-
-    Returns
-    -------
-    DataFrame
-        One row a group of ``bins``: ``reference`` and ``credited`` (means of the mean ``p_y`` of
-        its samples) and ``samples``. ``attrs["spearman"]`` is the rank correlation over samples.
+    knows better; one that credits samples that are not in the image gives the same to all. One row
+    a group of ``bins``: ``reference`` and ``credited`` (means of the mean ``p_y`` of its samples)
+    and ``samples``; ``attrs["spearman"]`` is the rank correlation over samples.
     """
     require_same_data([record, reference])
     known = pd.DataFrame(
@@ -278,8 +266,126 @@ def credit_by_reference(record: Record, reference: Record, bins: int = 10) -> pd
     ).dropna()
     if len(known) < bins:
         raise InputError(f"{len(known)} samples were seen by both runs: fewer than {bins} groups")
-    place = known["reference"].rank(method="first").sub(1).mul(bins).floordiv(len(known))
-    groups = known.groupby(place)
+    groups = known.groupby(_in_groups(known["reference"], bins))
     frame = groups.mean().assign(samples=groups.size()).reset_index(drop=True)
     frame.attrs = {"spearman": float(known.rank().corr().iloc[0, 1])}
     return frame
+
+
+def group_accuracy(
+    data: Record | pd.DataFrame,
+    by: str = "label",
+    *,
+    classes: Sequence[str] | None = None,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """How often is each group right? By class, or by anything that is known of the samples.
+
+    Parameters
+    ----------
+    data
+        A record that is finished, for its test samples; or a frame with the columns ``label``
+        and ``predicted``, class numbers, as :attr:`budgetlab.Record.predictions`.
+    by
+        Column of the groups: ``label``, or one of the metadata.
+    classes
+        Names of the classes; by default those of the record.
+    confidence
+        Of Wilson's interval, in (0, 1).
+
+    Returns
+    -------
+    DataFrame
+        One row a group, worst first: ``group``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``
+        and ``mistaken_for``, the class most often predicted instead (empty without a mistake).
+        ``attrs`` holds :func:`mean_accuracies`.
+    """
+    frame, names = _predicted(data, classes)
+    if by not in frame:
+        raise unknown("group", by, [str(name) for name in frame if name != "predicted"])
+    frame = frame.assign(right=frame["label"] == frame["predicted"])
+    rows = []
+    for group, part in frame.groupby(by, sort=True):
+        right, n = int(part["right"].sum()), len(part)
+        low, high = proportion_confint(right, n, 1 - confidence, method="wilson")
+        wrong = part.loc[~part["right"], "predicted"].mode()
+        rows.append({"group": _shown(group, by, names), "n": n, "accuracy": right / n,
+                     "ci_low": float(low), "ci_high": float(high),
+                     "mistaken_for": _name(wrong[0], names) if len(wrong) else ""})  # fmt: skip
+    table = pd.DataFrame(rows).sort_values("accuracy", kind="stable", ignore_index=True)
+    table.attrs = mean_accuracies(frame)
+    return table
+
+
+def mean_accuracies(data: Record | pd.DataFrame) -> dict[str, float]:
+    """Accuracy, 0 to 1, as a mean ``over_samples`` and ``over_classes`` (balanced accuracy).
+
+    The mean over classes counts a rare class as much as a frequent one. ``data`` is as for
+    :func:`group_accuracy`.
+    """
+    frame, _ = _predicted(data, None)
+    right = frame["label"] == frame["predicted"]
+    over_classes = right.groupby(frame["label"]).mean().mean()
+    return {"over_samples": float(right.mean()), "over_classes": float(over_classes)}
+
+
+def confusion(data: Record | pd.DataFrame, *, classes: Sequence[str] | None = None) -> pd.DataFrame:
+    """Which classes are taken for which? Counts, one row a true class, one column a predicted one.
+
+    ``data`` and ``classes`` are as for :func:`group_accuracy`. The table is square, int ``[C, C]``:
+    every class that is a label, a prediction or has a name.
+    """
+    frame, names = _predicted(data, classes)
+    numbers = sorted({*frame["label"], *frame["predicted"], *range(len(names))})
+    table = pd.crosstab(frame["label"], frame["predicted"])
+    table = table.reindex(index=numbers, columns=numbers, fill_value=0)
+    return table.rename(index=lambda n: _name(n, names), columns=lambda n: _name(n, names))
+
+
+def groups_of_record(record: Record, by: str = "label") -> pd.DataFrame:
+    """How well was each group of training samples learned? From the history that a record holds.
+
+    ``by`` is what is known of each training sample: ``label``, or a column of the metadata. One row
+    a group, least learned first: ``group``, ``n`` samples, ``seen`` (share trained on), ``right``
+    (share of those seen that were right at the last visit), ``never_learned`` (share of those seen
+    that never were) and ``mean_loss``.
+    """
+    frame, known = measures(record), metadata(record)
+    if by not in known:
+        raise unknown("group", by, known)
+    seen = frame["visits"] > 0
+    right, never = (frame["learning"].isin(names).astype(float).where(seen)
+                    for names in (("early", "late", "unstable"), ("never",)))  # fmt: skip
+    frame = frame.assign(seen=seen, right=right, never_learned=never)
+    groups = frame.groupby(by)[["seen", "right", "never_learned", "mean_loss"]]
+    table = groups.mean().rename_axis("group").reset_index()
+    table.insert(1, "n", groups.size().to_numpy())
+    table["group"] = [_shown(group, by, record.classes) for group in table["group"]]
+    return table.sort_values("right", kind="stable", ignore_index=True)
+
+
+def _predicted(
+    data: Record | pd.DataFrame, classes: Sequence[str] | None
+) -> tuple[pd.DataFrame, Sequence[str]]:
+    """Labels and predictions, and the names of the classes."""
+    frame, known = (data.predictions, data.classes) if isinstance(data, Record) else (data, ())
+    if not len(frame) and isinstance(data, Record):
+        raise InputError(
+            f"'{data.path}' holds no predictions for the test samples: give a run that was "
+            "finished by this version"
+        )
+    if not {"label", "predicted"} <= set(frame) or not len(frame):
+        raise InputError("this frame has no predictions: give the columns label and predicted")
+    names = known if classes is None else classes
+    most = int(frame[["label", "predicted"]].max().max())
+    if names and most >= len(names):
+        raise InputError(f"class {most} has no name: classes has {len(names)} entries")
+    return frame, names
+
+
+def _name(number: int, names: Sequence[str]) -> str:
+    return str(names[int(number)]) if names else str(number)
+
+
+def _shown(group: object, by: str, names: Sequence[str]) -> object:
+    return _name(group, names) if by in ("label", "true_label") else group  # type: ignore[arg-type]

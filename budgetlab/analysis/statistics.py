@@ -1,5 +1,6 @@
 """Paired differences, what may be claimed of them, and how many seeds a claim needs."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan, sqrt
@@ -10,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from budgetlab.analysis.conditions import label
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, counted
 
 MARGIN = 0.01
 """One percentage point of accuracy: what is smaller than this is called equivalent."""
@@ -100,12 +101,10 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[Any, An
     values = np.asarray(values, float)
     n = len(values)
     mean = values.mean(0) if n else np.nan
-    if n < FEWEST:
-        low = high = np.full_like(mean, np.nan)
-    else:
-        error = values.std(0, ddof=1) / sqrt(n)
-        half = stats.t.ppf((1 + confidence) / 2, n - 1) * error
-        low, high = mean - half, mean + half
+    half = np.full_like(mean, np.nan)
+    if n >= FEWEST:
+        half = stats.t.ppf((1 + confidence) / 2, n - 1) * (values.std(0, ddof=1) / sqrt(n))
+    low, high = mean - half, mean + half
     return (float(low), float(high)) if values.ndim == 1 else (low, high)
 
 
@@ -165,8 +164,7 @@ def seeds_needed(
     -------
     SeedsNeeded
         The smallest number of pairs, at least 3 as for every interval of the kit, and the
-        power it gives. ``seeds`` is 10,000 with the lower power that they give where even
-        so many are too few.
+        power it gives; at most 10,000, with the lower power that these give.
 
     Examples
     --------
@@ -195,10 +193,8 @@ def seeds_needed(
     while high < MOST and reached(high) < power:
         high = min(2 * high, MOST)
     low = max(FEWEST, high // 2)
-    while low < high:  # power rises with n
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) >= power else (middle + 1, high)
-    return SeedsNeeded(high, reached(high))
+    seeds = low + bisect_left(range(low, high), power, key=reached)  # power rises with n
+    return SeedsNeeded(seeds, reached(seeds))
 
 
 def _power(n: int, effect: float, alpha: float, margin: float | None) -> float:
@@ -235,9 +231,8 @@ def settled_by(
     difference, spread = row["difference"], row["pair_spread"]
     if row["verdict"] != "undecided" or not spread > 0:
         return nan
-    asked = ([None] if difference else []) + (
-        [margin] if margin is not None and abs(difference) < margin else []
-    )
+    asked: list[float | None] = [None] if difference else []
+    asked += [margin] if margin is not None and abs(difference) < margin else []
     ways = [seeds_needed(difference, spread, power=power, alpha=alpha, margin=m) for m in asked]
     return float(min((way.seeds for way in ways), default=nan))
 
@@ -262,47 +257,59 @@ def sentence(
     ``row`` also has ``above``, ``pair_spread`` and ``baseline_spread``, ``shown`` are the settings
     that tell the condition from others, and the rest is as for that function.
     """
-    ours, baseline, pairs = row["method"], row["baseline"], row["pairs"]
-    where = f" ({label(row, shown)})" if shown else ""
-    if ours == baseline:
-        return f"{ours}{where} is the baseline."
+    baseline, pairs, said = row["baseline"], row["pairs"], row["verdict"]
+    ours = row["method"] + (f" ({label(row, shown)})" if shown else "")
+    if row["method"] == baseline:
+        return f"{ours} is the baseline."
     if pairs == 0:
-        return f"{ours}{where}: no run of {baseline} with the same settings and seed to pair with."
-    left_out = _left_out(row["dropped"])
-    if row["verdict"] == "undecided":
-        open_ = f"undecided at n = {pairs}: {ours}{where} against {baseline} is "
-        return f"{open_}{_undecided(row, metric, confidence)}{_more_seeds(row)}{left_out}."
-    numbers = (
-        f"{_size(row['difference'], metric)} ({_interval(row, metric, confidence)}, "
-        f"corrected {{}}, n = {pairs} pairs)"
-    )
-    if row["verdict"] == "equivalent":
-        numbers = numbers.format(f"{_p(row['p_equivalent'])} of two one-sided tests")
-        within = _size(margin, metric, sign=False)
-        return f"{ours}{where} and {baseline} are equivalent within {within}: {numbers}{left_out}."
-    small = ""
-    if margin is not None and row["p_equivalent"] < 1 - confidence:
-        small = f"; the difference is smaller than {_size(margin, metric, sign=False)}"
-    numbers = numbers.format(_p(row["p_corrected"]))
-    return f"{ours}{where} is {row['verdict']} than {baseline}: {numbers}{small}{left_out}."
+        return f"{ours}: no run of {baseline} with the same settings and seed to pair with."
+    left = f"; {counted(row['dropped'], 'run')} without a partner left out" * bool(row["dropped"])
+    accuracy = metric.endswith("accuracy")
+    unit = " percentage points" if accuracy else f" in {metric.replace('_', ' ')}"
+    interval = f"{100 * confidence:g}% CI {_between(row, 'ci_low', 'to', 'ci_high', metric)}"
+    size = f"{amount(row['difference'], metric)}{unit}"
+    if said == "undecided":
+        seen = _undecided(row, metric, size, unit, interval, confidence)
+        return f"undecided at n = {pairs}: {ours} against {baseline} is {seen}{left}."
+    within = "" if margin is None else f"{amount(margin, metric, False)}{unit}"
+    if margin is not None and accuracy:
+        within = f"{100 * margin:g} percentage point{'s' * (100 * margin != 1)}"
+    if said == "equivalent":
+        p = f"{_p(row['p_equivalent'])} of two one-sided tests"
+        head, tail = f"{ours} and {baseline} are equivalent within {within}", ""
+    else:
+        p, head = _p(row["p_corrected"]), f"{ours} is {said} than {baseline}"
+        small = margin is not None and row["p_equivalent"] < 1 - confidence
+        tail = f"; the difference is smaller than {within}" if small else ""
+    return f"{head}: {size} ({interval}, corrected {p}, n = {pairs} pairs){tail}{left}."
 
 
-def _undecided(row: Mapping[str, Any], metric: str, confidence: float) -> str:
-    """What the pairs show although no test decides."""
-    pairs, unit = row["pairs"], _unit(metric)
+def _undecided(
+    row: Mapping[str, Any], metric: str, size: str, unit: str, interval: str, confidence: float
+) -> str:
+    """What the pairs show although no test decides, and how many more might tell."""
+    pairs, more = row["pairs"], _more_seeds(row)
     if pairs == 1:
-        return f"{_size(row['difference'], metric)} in a single pair, and one pair has no interval"
+        return f"{size} in a single pair, and one pair has no interval{more}"
     if isnan(row["p"]) and (pairs > 2 or row["lowest"] == row["highest"]):
-        size = _size(row["difference"], metric)
-        return f"{size} in every pair, so that no spread can be estimated"
-    low, high = amount(row["lowest"], metric), amount(row["highest"], metric)
+        return f"{size} in every pair, so that no spread can be estimated{more}"
     if pairs == 2:
-        return f"{low} and {high}{unit} in the two pairs, too few for an interval{_sides(row)}"
+        both = _between(row, "lowest", "and", "highest", metric)
+        return f"{both}{unit} in the two pairs, too few for an interval{_sides(row)}{more}"
     only = " only because several comparisons were made" if row["p"] < 1 - confidence else ""
-    numbers = f"{_interval(row, metric, confidence)}, corrected {_p(row['p_corrected'])}{only}"
-    return f"{_size(row['difference'], metric)} ({numbers}), {low} to {high} pair by pair" + (
-        _sides(row) + _unequal(row)
+    each = _between(row, "lowest", "to", "highest", metric)
+    return (
+        f"{size} ({interval}, corrected {_p(row['p_corrected'])}{only}), {each} pair by pair"
+        f"{_sides(row)}{_unequal(row)}{more}"
     )
+
+
+def _between(row: Mapping[str, Any], low: str, word: str, high: str, metric: str) -> str:
+    return f"{amount(row[low], metric)} {word} {amount(row[high], metric)}"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _sides(row: Mapping[str, Any]) -> str:
@@ -318,17 +325,16 @@ def _sides(row: Mapping[str, Any]) -> str:
 
 def _unequal(row: Mapping[str, Any]) -> str:
     """Where one of the two varies far more than the other, the interval is about that one."""
-    ours, theirs = row.get("spread", np.nan), row.get("baseline_spread", np.nan)
+    ours, theirs = row.get("spread", nan), row.get("baseline_spread", nan)
     if not (ours > 0 and theirs > 0) or 1 / 3 < ours / theirs < 3:
         return ""
-    name, ratio = row["method"], ours / theirs
-    if ratio < 1:
-        name, ratio = row["baseline"], 1 / ratio
+    name, ratio = max((row["method"], ours / theirs), (row["baseline"], theirs / ours),
+                      key=lambda one: one[1])  # fmt: skip
     return f"; runs of {name} vary {ratio:.0f} times as much as those of the other"
 
 
 def _more_seeds(row: Mapping[str, Any]) -> str:
-    needed = row.get("seeds_to_settle", np.nan)
+    needed = row.get("seeds_to_settle", nan)
     if isnan(needed):
         return "; train more seeds" if row["pairs"] < FEWEST else ""
     if needed >= MOST:
@@ -336,32 +342,3 @@ def _more_seeds(row: Mapping[str, Any]) -> str:
     if needed <= row["pairs"]:  # the correction, or luck, is all that was in the way
         return "; a few more seeds might settle it"
     return f"; about {needed:,.0f} seeds might settle it"
-
-
-def _size(value: float | None, metric: str, sign: bool = True) -> str:
-    if value is None:
-        return ""
-    if sign or not metric.endswith("accuracy"):
-        return f"{amount(value, metric, sign)}{_unit(metric)}"
-    points = 100 * value
-    return f"{points:g} percentage point{'' if points == 1 else 's'}"
-
-
-def _unit(metric: str) -> str:
-    accuracy = metric.endswith("accuracy")
-    return " percentage points" if accuracy else f" in {metric.replace('_', ' ')}"
-
-
-def _interval(row: Mapping[str, Any], metric: str, confidence: float) -> str:
-    low, high = amount(row["ci_low"], metric), amount(row["ci_high"], metric)
-    return f"{100 * confidence:g}% CI {low} to {high}"
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _left_out(dropped: int) -> str:
-    if not dropped:
-        return ""
-    return f"; {dropped} run{'s' if dropped > 1 else ''} without a partner left out"

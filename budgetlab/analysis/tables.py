@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 SUFFIXES = (".csv", ".md", ".tex")
-HEADINGS = {"steps": "steps", "trained_samples": "trained", "looked_samples": "looked at",
-            "flops": "flops", "seconds": "seconds"}  # fmt: skip
+# Heading of each cost, and how its numbers are written.
+SPENT = {"steps": ("steps", ",.0f"), "trained_samples": ("trained", ",.0f"),
+         "looked_samples": ("looked at", ",.0f"), "flops": ("flops", ".2e"),
+         "seconds": ("seconds", ".1f")}  # fmt: skip
 
 
 class ConditionTable(pd.DataFrame):
@@ -72,65 +74,81 @@ def keys_of(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> list[str]
 def readable(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.DataFrame:
     """Turn a frame into text cells under plain headings.
 
-    A frame from :func:`budgetlab.analysis.compare` or
-    :func:`budgetlab.analysis.results` becomes the table that a paper shows: accuracies
-    and differences in percentage points, budgets in percent, costs as means. ``keys`` are the
-    columns that make a condition; by default those that the table knows, or the settings of a run
-    that it holds.
+    A frame from :func:`budgetlab.analysis.compare` or :func:`budgetlab.analysis.results`
+    becomes the table that a paper shows: accuracies and differences in percentage points,
+    budgets in percent, costs as means. ``keys`` are the columns that make a condition; by
+    default those that the table knows, or the settings of a run that it holds.
     """
     if not {"n", "mean", "spread"} <= set(frame):
         return pd.DataFrame(frame).map(_cell)
     metric = getattr(frame, "metric", "test_accuracy")
-    confidence = getattr(frame, "confidence", 0.95)
-    percent = metric.endswith("accuracy")
-    name = metric.replace("_", " ") + (" %" if percent else "")
+    rows = frame.to_dict("records")
     columns: dict[str, list[str]] = {}
     for key in keys_of(frame, keys):
-        if key == "budget_unit" and (frame[key] == "iterations").all():
-            continue
-        cells = frame[key]
-        shown = [f"{100 * b:g}%" for b in cells] if key == "budget" else [_cell(v) for v in cells]
-        columns[key.replace("_", " ")] = shown
+        if key != "budget_unit" or (frame[key] != "iterations").any():
+            cells = [f"{100 * b:g}%" for b in frame[key]] if key == "budget" else None
+            columns[key.replace("_", " ")] = cells or [_cell(value) for value in frame[key]]
     columns["n"] = [str(n) for n in frame["n"]]
-    columns[name] = [_plus_minus(m, s, metric) for m, s in zip(frame["mean"], frame["spread"],
-                                                              strict=True)]  # fmt: skip
-    for cost in (name for name in COSTS if name in frame and frame[name].any()):
-        columns[HEADINGS[cost]] = [_amount_spent(value, cost) for value in frame[cost]]
-    if frame["cost_vs_full"].notna().any():
-        columns["cost of full"] = [_percent(value) for value in frame["cost_vs_full"]]
-    if "pairs" not in frame or not frame["pairs"].any():
-        return pd.DataFrame(columns)
-    rows = frame.to_dict("records")
-    columns["against"] = [
-        "(baseline)" if row["method"] == row["baseline"] else str(row["baseline"]) for row in rows
-    ]
-    columns["pairs"] = [str(row["pairs"]) if row["pairs"] else "" for row in rows]
-    columns["difference"] = [_difference(row, metric) for row in rows]
-    columns[f"{100 * confidence:g}% CI"] = [
-        "" if pd.isna(row["ci_low"])
-        else f"{amount(row['ci_low'], metric)} to {amount(row['ci_high'], metric)}"
-        for row in rows
+    columns[metric.replace("_", " ") + " %" * metric.endswith("accuracy")] = [
+        " ± ".join(amount(row[name], metric, sign=False) for name in ("mean", "spread")
+                   if name == "mean" or pd.notna(row[name])) for row in rows
     ]  # fmt: skip
-    columns["p (Holm)"] = [_p(row["p_corrected"]) for row in rows]
-    columns["verdict"] = [str(row["verdict"]) for row in rows]
+    for cost in (name for name in COSTS if name in frame and frame[name].any()):
+        heading, form = SPENT[cost]
+        columns[heading] = _filled(frame[cost], f"{{:{form}}}")
+    if frame["cost_vs_full"].notna().any():
+        columns["cost of full"] = _filled(frame["cost_vs_full"], "{:.0%}")
+    if "pairs" in frame and frame["pairs"].any():
+        width = f"{100 * getattr(frame, 'confidence', 0.95):g}% CI"
+        columns |= {
+            "against": ["(baseline)" if row["method"] == row["baseline"] else str(row["baseline"])
+                        for row in rows],
+            "pairs": [str(row["pairs"] or "") for row in rows],
+            "difference": [_difference(row, metric) for row in rows],
+            width: [_two(row, "ci_low", " to ", "ci_high", metric) for row in rows],
+            "p (Holm)": ["< 0.001" if p < 0.001 else "" if pd.isna(p) else f"{p:.3f}"
+                         for p in frame["p_corrected"]],
+            "verdict": frame["verdict"].astype(str).tolist(),
+        }  # fmt: skip
     return pd.DataFrame(columns)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return " ".join(map(_cell, value))
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def _filled(values: pd.Series, form: str) -> list[str]:
+    return ["" if pd.isna(value) else form.format(value) for value in values]
+
+
+def _two(row: Mapping[str, Any], low: str, between: str, high: str, metric: str) -> str:
+    if pd.isna(row[low]):
+        return ""
+    return f"{amount(row[low], metric)}{between}{amount(row[high], metric)}"
+
+
+def _difference(row: Mapping[str, Any], metric: str) -> str:
+    """The mean of the pairs; of two pairs, both."""
+    if row["pairs"] == 2 and row["lowest"] != row["highest"]:
+        return _two(row, "lowest", ", ", "highest", metric)
+    return "" if pd.isna(row["difference"]) else amount(row["difference"], metric)
 
 
 def table(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
     """Write a frame for the terminal; a comparison is followed by its sentences."""
-    cells = readable(frame, keys)
-    headings = [str(name) for name in cells.columns]
-    columns = [[heading, *cells[name]] for heading, name in zip(headings, cells, strict=True)]
-    numeric = [is_numeric(column[1:]) for column in columns]
-    widths = [max(map(len, column)) for column in columns]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, numeric, strict=True)
-        ).rstrip()
-        for line in zip(*columns, strict=True)
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    cells = readable(frame, keys).astype(str)
+    columns = []
+    for name in cells:
+        column = [str(name), *cells[name]]
+        width = max(map(len, column))
+        column.insert(1, "-" * width)
+        right = is_numeric(column[2:])
+        columns.append([c.rjust(width) if right else c.ljust(width) for c in column])
+    lines = ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
     said = _sentences(frame)
     return "\n".join(lines + [""] * bool(said) + [f"- {text}" for text in said])
 
@@ -140,6 +158,12 @@ def _sentences(frame: pd.DataFrame) -> list[str]:
     if not {"sentence", "method", "baseline"} <= set(frame):
         return []
     return list(frame.loc[frame["method"] != frame["baseline"], "sentence"])
+
+
+def is_numeric(cells: list[str]) -> bool:
+    """Whether every cell that is filled begins with a number."""
+    filled = [cell for cell in cells if cell]
+    return bool(filled) and all(cell.lstrip("+-<≥ ")[:1].isdigit() for cell in filled)
 
 
 def _styled(frame: pd.DataFrame, keys: Sequence[str] | None) -> tuple["Styler", list[bool]]:
@@ -153,9 +177,8 @@ def html(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
     from markupsafe import escape
 
     styler, numeric = _styled(frame, keys)
-    right = [name for name, yes in zip(styler.columns, numeric, strict=True) if yes]
     styler = styler.format(escape="html").format_index(escape="html", axis=1)
-    styler = styler.set_properties(subset=right, **{"text-align": "right"})
+    styler = styler.set_properties(subset=styler.columns[numeric], **{"text-align": "right"})
     said = "".join(f"<li>{escape(text)}</li>" for text in _sentences(frame))
     return styler.to_html() + (f"<ul>{said}</ul>" if said else "")
 
@@ -165,6 +188,10 @@ def markdown(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
     cells = readable(frame, keys)
     rows = [list(cells.columns), ["---"] * cells.shape[1], *cells.to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(map(_escape_markdown, row))} |" for row in rows) + "\n"
+
+
+def _escape_markdown(text: str) -> str:
+    return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
 def latex(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
@@ -192,47 +219,3 @@ def export(frame: pd.DataFrame, path: Path | str) -> Path:
             f"'{path}' cannot be written ({error.strerror}): give another file"
         ) from None
     return path
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, tuple | list):
-        return " ".join(map(_cell, value))
-    if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:.4g}"
-    return "" if value is None else str(value)
-
-
-def _plus_minus(mean: float, spread: float, metric: str) -> str:
-    text = amount(mean, metric, sign=False)
-    return text if pd.isna(spread) else f"{text} ± {amount(spread, metric, sign=False)}"
-
-
-def _amount_spent(value: float, cost: str) -> str:
-    if pd.isna(value):
-        return ""
-    return {"flops": f"{value:.2e}", "seconds": f"{value:.1f}"}.get(cost, f"{value:,.0f}")
-
-
-def _difference(row: Mapping[str, Any], metric: str) -> str:
-    """The mean of the pairs; of two pairs, both."""
-    if row["pairs"] == 2 and row["lowest"] != row["highest"]:
-        return f"{amount(row['lowest'], metric)}, {amount(row['highest'], metric)}"
-    return "" if pd.isna(row["difference"]) else amount(row["difference"], metric)
-
-
-def _percent(value: float) -> str:
-    return "" if pd.isna(value) else f"{100 * value:.0f}%"
-
-
-def _p(value: float) -> str:
-    return "" if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def is_numeric(cells: list[str]) -> bool:
-    """Whether every cell that is filled begins with a number."""
-    filled = [cell for cell in cells if cell]
-    return bool(filled) and all(cell.lstrip("+-<≥ ")[:1].isdigit() for cell in filled)
-
-
-def _escape_markdown(text: str) -> str:
-    return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

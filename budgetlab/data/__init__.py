@@ -1,8 +1,8 @@
 """Data sets as tensors: built-in ones, the paper's, and the user's own."""
 
+from budgetlab.data.changes import Edits
 from budgetlab.data.copies import duplicates, find_copies
 from budgetlab.data.dataset import Dataset, Splits
-from budgetlab.data.edits import Edits
 from budgetlab.data.load import Intake, canonical, describe, inspect, load
 
 __all__ = ["Dataset", "Edits", "Intake", "Splits", "canonical", "describe", "duplicates",

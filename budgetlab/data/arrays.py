@@ -1,6 +1,7 @@
 """Samples and labels as people have them, in memory or an npz file: checked, never guessed at."""
 
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,9 @@ import pandas as pd
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from budgetlab.data.dataset import Dataset, Source, keeps_label, make_samples, split_off_test
+from budgetlab.data.dataset import Dataset, Source, keeps_label, make_parts, split_off_test
 from budgetlab.errors import InputError, counted, few, one_line
 from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
-
-__all__ = ["LABEL_KEYS", "as_samples", "encode_labels", "npz", "read_dataset", "with_truth"]
 
 # Under which names the items of Hugging Face data sets hold samples and labels.
 SAMPLE_KEYS = ("image", "img", "pixel_values", "x", "features")
@@ -103,14 +102,16 @@ def encode_labels(
     odd: list[str] = []
     flat = {what: _flat(values, what, odd) for what, values in parts.items()}
     first, train = next(iter(flat.items()))
-    kinds = {array.dtype.kind in "US" for array in flat.values()}
-    if len(kinds) > 1:
-        raise InputError(f"{' and '.join(flat)} are of different kinds: give all as {train.dtype}")
     texts = np.array([str(name) for name in (() if names is None else names)])
-    if len(set(texts)) < len(texts):
-        twice = next(name for name in texts if (texts == name).sum() > 1)
-        raise InputError(f"two classes are called '{twice}': give each a name of its own")
-    if names is not None and not kinds.pop():
+    are_texts = {array.dtype.kind == "U" for array in flat.values()}
+    if len(are_texts) > 1:
+        raise InputError(f"{' and '.join(flat)} are of different kinds: give all as {train.dtype}")
+    if twice := [name for name, count in Counter(texts.tolist()).items() if count > 1]:
+        raise InputError(f"two classes are called '{twice[0]}': give each a name of its own")
+    # Which labels are classes, and what these are called.
+    used = np.unique(train)
+    called = used
+    if names is not None and not are_texts.pop():
         for what, array in flat.items():
             if len(array) and int(array.max()) >= len(texts):
                 hint = "; do they begin at 1?" if array.max() == len(texts) and array.min() else ""
@@ -118,41 +119,31 @@ def encode_labels(
                     f"{what} has labels up to {array.max()} for {counted(len(texts), 'class')}: "
                     f"give a name for each label, counted from 0{hint}"
                 )
-        flat = {what: array.astype(np.int64) for what, array in flat.items()}
-        used = np.unique(flat[first])
         if keep_all or len(used) == len(texts):
-            return flat, list(map(str, texts)), odd
-        unused = few(f"'{name}'" for name in np.delete(texts, used))
-        odd.append(f"no sample has class {unused}, which is left out")
-        classes = texts[used]
-    else:
-        used = np.unique(train)
-        classes = used
-        if keep_all and names is not None:
-            used = classes = np.array([str(name) for name in names])
-        elif used.dtype.kind in "iu" and len(used) and used[-1] != len(used) - 1:
-            odd.append(
-                f"labels of {first} run from {used[0]} to {used[-1]} and {len(used)} of them "
-                "occur: these are the classes, named so"
+            used = np.arange(len(texts))
+        else:
+            unused = few(f"'{name}'" for name in np.delete(texts, used))
+            odd.append(f"no sample has class {unused}, which is left out")
+        called = texts[used]
+    elif keep_all and names is not None:
+        used = called = texts
+    elif used.dtype.kind in "iu" and len(used) and used[-1] != len(used) - 1:
+        odd.append(
+            f"labels of {first} run from {used[0]} to {used[-1]} and {len(used)} of them "
+            "occur: these are the classes, named so"
+        )
+    places = pd.Index(used)
+    encoded = {what: places.get_indexer(array).astype(np.int64) for what, array in flat.items()}
+    for what, place in encoded.items():
+        if (place < 0).any():
+            raise InputError(
+                f"{what} has the label {str(flat[what][place < 0][0])!r}, which is no class of "
+                f"{first}: add training samples of it, or leave it out"
             )
-    encoded = {what: _positions(array, used, what, first) for what, array in flat.items()}
-    if len(used) > 20 and len(used) > len(train) / 2:
+    if names is None and len(used) > 20 and len(used) > len(train) / 2:
         shown = f"{counted(len(used), 'class')} for {counted(len(train), 'sample')}"
         odd.append(f"{shown}: are {first} class labels?")
-    return encoded, [str(name) for name in classes], odd
-
-
-def _positions(array: np.ndarray, used: np.ndarray, what: str, first: str) -> np.ndarray:
-    order = np.argsort(used, kind="stable")
-    place = np.searchsorted(used, array, sorter=order).clip(max=max(len(used) - 1, 0))
-    found = order[place] if len(used) else place
-    lost = array[used[found] != array] if len(used) else array
-    if len(lost):
-        raise InputError(
-            f"{what} has the label {str(lost[0])!r}, which is no class of {first}: add training "
-            "samples of it, or leave it out"
-        )
-    return found.astype(np.int64)
+    return encoded, [str(name) for name in called], odd
 
 
 def _flat(values: Any, what: str, odd: list[str]) -> np.ndarray:
@@ -174,15 +165,14 @@ def _flat(values: Any, what: str, odd: list[str]) -> np.ndarray:
             "or names"
         )
     if array.dtype.kind == "S":
-        array = np.array([value.decode("utf-8", "replace") for value in array.tolist()], dtype=str)
-    if array.dtype.kind == "b":
-        array = array.astype(np.int64)
+        array = np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind == "f":
         bad = np.flatnonzero(~(np.isfinite(array) & (array == np.rint(array))))
         if len(bad):
             raise InputError(
                 f"{what}[{bad[0]}] is {array[bad[0]]:g}: give whole numbers [N] from 0 on, or names"
             )
+    if array.dtype.kind in "bf":
         array = array.astype(np.int64)
     # -1 and 1 as support vector machines have them; anything else below zero marks a gap.
     below = array.dtype.kind == "i" and len(array) and array.min() < 0
@@ -223,8 +213,7 @@ def read_dataset(
     first, label = _item(dataset, 0)
     require_memory("this data set", first.nbytes * size, "give fewer or smaller samples")
     x = np.empty((size, *first.shape), first.dtype)
-    labels = [label]
-    x[0] = first
+    x[0], labels = first, [label]
     for number in range(1, size):
         sample, label = _item(dataset, number)
         if sample.shape != first.shape or sample.dtype != first.dtype:
@@ -318,8 +307,8 @@ def npz(path: str, seed: int, **_: Any) -> Source:
     if not file.is_file():
         raise InputError(f"there is no file '{path}': give the path of an npz file")
     called, arrays = _read(file)
-    parts = {part: names for part, names in NPZ_SPLITS.items() if part == "train" or
-             {*names} & arrays.keys()}  # fmt: skip
+    parts = {part: names for part, names in NPZ_SPLITS.items()
+             if part == "train" or {*names} & arrays.keys()}  # fmt: skip
     for name in (name for names in parts.values() for name in names):
         if name not in arrays:
             with zipfile.ZipFile(file) as archive:
@@ -328,43 +317,39 @@ def npz(path: str, seed: int, **_: Any) -> Source:
                 f"'{path}' has no array {name}: it has {', '.join(there) or 'none'}, and "
                 f"{' or '.join(CALLED[name][:3])} is asked for"
             )
-    labels = {called[y]: arrays[y] for _, y in parts.values()}
     given = arrays["classes"].reshape(-1).tolist() if "classes" in arrays else None
     try:
+        labels = {called[y]: arrays[y] for _, y in parts.values()}
         encoded, classes, odd = encode_labels(labels, given)
     except InputError as error:
         raise InputError(f"in '{path}' {error}") from None
     if len(classes) < 2 and len(arrays["y"]):
         raise InputError(f"'{path}' has one class only, '{classes[0]}': at least two are needed")
-    xs = {part: _images(path, called[x], arrays[x], len(arrays[y]))
-          for part, (x, y) in parts.items()}  # fmt: skip
-    for part, x in xs.items():
-        if x.shape[1:] != xs["train"].shape[1:]:
+    samples = {part: (_images(path, called[x], arrays[x], len(arrays[y])), encoded[called[y]])
+               for part, (x, y) in parts.items()}  # fmt: skip
+    x, y = samples["train"]
+    for part, other in ((part, one[0]) for part, one in samples.items()):
+        if other.shape[1:] != x.shape[1:]:
             raise InputError(
-                f"{parts[part][0]} of '{path}' has images of another shape than x: {x.shape[1:]} "
-                f"and {xs['train'].shape[1:]} must be the same"
+                f"{parts[part][0]} of '{path}' has images of another shape than x: "
+                f"{other.shape[1:]} and {x.shape[1:]} must be the same"
             )
-    rows = {part: np.arange(len(x)) for part, x in xs.items()}
-    where = {part: called[x] for part, (x, _) in parts.items()}
+    where = {part: called[names[0]] for part, names in parts.items()}
+    rows = {part: np.arange(len(one)) for part, (_, one) in samples.items()}
     if "test" not in parts:
-        rows["train"], rows["test"] = split_off_test(encoded[called["y"]], seed)
-        parts["test"], xs["test"] = parts["train"], xs["train"]
-        where["test"] = f"a fifth of {called['x']}, held out"
+        rows["train"], rows["test"] = split_off_test(y, seed)
+        samples["test"], where["test"] = (x, y), f"a fifth of {called['x']}, held out"
+        called["x_test"] = called["x"]
     if not all(len(chosen) for chosen in rows.values()):
         raise InputError(f"'{path}' has too few images for training and testing: add some")
-    flip, statistics = given is None or keeps_label(classes), None
-    made: dict[str, Dataset] = {}
-    for part in sorted(rows, key=["train", "val", "test"].index):
-        chosen = rows[part]
-        images, target = parts[part]
-        made[part] = make_samples(
-            xs[part][chosen], encoded[called[target]][chosen], classes, statistics=statistics,
-            flip=flip, index=chosen,
-            metadata={"origin": [f"{called[images]}[{row}]" for row in chosen]},
-        )  # fmt: skip
-        statistics = made["train"].mean, made["train"].std
     scale = "floats in [0, 1] as 0 to 255" if arrays["x"].dtype.kind == "f" else "as they are"
-    return Source(made, where=where, scale=scale if xs["train"].ndim == 4 else "", odd=odd)
+    origins = {part: {"origin": [f"{called[NPZ_SPLITS[part][0]]}[{row}]" for row in chosen]}
+               for part, chosen in rows.items()}  # fmt: skip
+    made = make_parts(
+        {part: (one[rows[part]], y[rows[part]]) for part, (one, y) in samples.items()},
+        classes, flip=given is None or keeps_label(classes), index=rows, metadata=origins,
+    )  # fmt: skip
+    return Source(made, where=where, scale=scale if x.ndim == 4 else "", odd=odd)
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:

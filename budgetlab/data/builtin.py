@@ -16,12 +16,10 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.data import shapes as shapes_drawing
-from budgetlab.data.dataset import Dataset, Source, make_samples, split_off_test
+from budgetlab.data.dataset import Source, make_parts, split_off_test
 from budgetlab.data.images import read_cache, read_images, warn_of, write_cache
 from budgetlab.errors import InputError, counted
 from budgetlab.seeds import numpy_generator
-
-__all__ = ["BUILT_IN", "PROBLEMS", "SHAPES_TEST_BEFORE", "draw_points", "posterior"]
 
 SHAPES_TRAIN, SHAPES_TEST = 10_000, 10_000
 # The test images of the first version, which records made then were evaluated on.
@@ -82,17 +80,15 @@ def _drawn(
     arrays: dict[str, np.ndarray], test: int, classes: Sequence[str], *, flip: bool
 ) -> Source:
     """Split drawn data, the first ``test`` samples for testing, and add what is known."""
-    parts: dict[str, Dataset] = {}
-    statistics = None
-    for name, part in (("train", slice(test, None)), ("test", slice(0, test))):
-        other = arrays["other_label"][part]
-        metadata = {"difficulty": arrays["difficulty"][part], "is_ambiguous": other >= 0,
-                    "other_label": other}  # fmt: skip
-        x, y = arrays["x"][part].copy(), arrays["y"][part]
-        parts[name] = make_samples(x, y, classes, statistics=statistics, flip=flip,
-                                   metadata=metadata, true=True)  # fmt: skip
-        statistics = parts["train"].mean, parts["train"].std
-    return Source(parts)
+    other = arrays["other_label"]
+    known = {"difficulty": arrays["difficulty"], "is_ambiguous": other >= 0, "other_label": other}
+    rows = {"train": slice(test, None), "test": slice(0, test)}
+    return Source(make_parts(
+        {part: (arrays["x"][row].copy(), arrays["y"][row]) for part, row in rows.items()},
+        classes, flip=flip, true=True,
+        metadata={part: {name: values[row] for name, values in known.items()}
+                  for part, row in rows.items()},
+    ))  # fmt: skip
 
 
 def digits(seed: int, **_: Any) -> Source:
@@ -102,12 +98,9 @@ def digits(seed: int, **_: Any) -> Source:
 
     images, y = load_digits(return_X_y=True)
     x = np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    rest, held = split_off_test(y, seed)
-    names = [str(digit) for digit in range(10)]
-    train = make_samples(x[rest], y[rest], names, flip=False, index=rest)
-    test = make_samples(x[held], y[held], names, flip=False, index=held,
-                        statistics=(train.mean, train.std))  # fmt: skip
-    return Source({"train": train, "test": test})
+    rows = dict(zip(("train", "test"), split_off_test(y, seed), strict=True))
+    arrays = {part: (x[row], y[row]) for part, row in rows.items()}
+    return Source(make_parts(arrays, [str(n) for n in range(10)], flip=False, index=rows))
 
 
 def torchvision_set(name: str, kind: str, root: Path, download: bool, progress: bool,
@@ -116,53 +109,47 @@ def torchvision_set(name: str, kind: str, root: Path, download: bool, progress: 
     from torchvision import datasets  # slow to import, and only these need it
 
     house = kind == "SVHN"
-    read = [_open(name, partial(getattr(datasets, kind), str(root), part), root, download, progress)
-            for part in (("train", "test") if house else (True, False))]  # fmt: skip
-    classes = [str(digit) for digit in range(10)] if house else read[0].classes
-    train, test = (
-        make_samples(
-            np.ascontiguousarray(one.data if house else one.data.transpose(0, 3, 1, 2)),
-            np.asarray(one.labels if house else one.targets), classes,
-            statistics=STATISTICS[name], flip=not house,
-        )
-        for one in read
-    )  # fmt: skip
-    return Source({"train": train, "test": test})
+    arrays = {}
+    for part, which in (("train", True), ("test", False)):
+        make = partial(getattr(datasets, kind), str(root), part if house else which)
+        one = _open(name, make, root, download, progress)
+        x = one.data if house else one.data.transpose(0, 3, 1, 2)
+        arrays[part] = np.ascontiguousarray(x), np.asarray(one.labels if house else one.targets)
+    classes = [str(digit) for digit in range(10)] if house else one.classes
+    return Source(make_parts(arrays, classes, statistics=STATISTICS[name], flip=not house))
 
 
 def _open(name: str, read: Callable[..., Any], root: Path, download: bool, progress: bool) -> Any:
     """Read what is there; fetch it first where it is missing and that is allowed."""
-
-    def unreadable(reason: Exception) -> InputError:
-        return InputError(
-            f"the files of {name} in '{root}' cannot be read ({_one_line(reason)}): "
-            "delete them, so that they are downloaded again"
-        )
-
     # torchvision may report on standard output, which belongs to results.
     out = sys.stderr if progress else io.StringIO()
     with redirect_stdout(out), redirect_stderr(out), warnings.catch_warnings():
         # numpy's remark on the age of CIFAR's own files.
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
         try:
-            return read(download=False)
-        except RuntimeError as missing:
-            if not download:
+            try:
+                return read(download=False)
+            except RuntimeError as missing:
+                if not download:
+                    raise InputError(
+                        f"{name} is not in '{root}': put its files there, or allow the download"
+                    ) from missing
+            try:
+                print(f"downloading {name} into '{root}'")
+                return read(download=True)
+            except (URLError, OSError, RuntimeError) as failed:
                 raise InputError(
-                    f"{name} is not in '{root}': put its files there, or allow the download"
-                ) from missing
+                    f"{name} could not be downloaded into '{root}' ({_one_line(failed)}): check "
+                    "the connection and the free space, or put the files of the official archive "
+                    "there"
+                ) from failed
+        except InputError:
+            raise
         except Exception as damaged:
-            raise unreadable(damaged) from damaged
-        try:
-            print(f"downloading {name} into '{root}'")
-            return read(download=True)
-        except (URLError, OSError, RuntimeError) as failed:
             raise InputError(
-                f"{name} could not be downloaded into '{root}' ({_one_line(failed)}): check the "
-                "connection and the free space, or put the files of the official archive there"
-            ) from failed
-        except Exception as damaged:
-            raise unreadable(damaged) from damaged
+                f"the files of {name} in '{root}' cannot be read ({_one_line(damaged)}): "
+                "delete them, so that they are downloaded again"
+            ) from damaged
 
 
 def _one_line(error: BaseException) -> str:
@@ -202,15 +189,14 @@ def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> So
     place = np.argsort(order)[decoded.kept]
     in_order = np.argsort(place)
     first = int((place < round(len(table) * 5 / 6)).sum())
-    train, test = (
-        make_samples(
-            decoded.x[rows], y[decoded.kept[rows]], classes, statistics=STATISTICS["mini-imagenet"],
-            flip=True, index=decoded.kept[rows],
-            metadata={"origin": [names[k] for k in decoded.kept[rows]]},
-        )
-        for rows in (in_order[:first], in_order[first:])
+    rows = {"train": in_order[:first], "test": in_order[first:]}
+    index = {part: decoded.kept[row] for part, row in rows.items()}
+    made = make_parts(
+        {part: (decoded.x[row], y[index[part]]) for part, row in rows.items()}, classes,
+        statistics=STATISTICS["mini-imagenet"], flip=True, index=index,
+        metadata={part: {"origin": [names[k] for k in ks]} for part, ks in index.items()},
     )  # fmt: skip
-    return Source({"train": train, "test": test}, skipped=decoded.skipped)
+    return Source(made, skipped=decoded.skipped)
 
 
 def _table(file: Path) -> pd.DataFrame:

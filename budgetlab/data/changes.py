@@ -1,27 +1,201 @@
-"""What can be done to a training set: imbalance, planted copies, label noise.
+"""What is done to samples: edits by hand; imbalance, planted copies, label noise.
 
 Positions and labels are picked from plain arrays, with draws from a generator that is given.
-:func:`budgetlab.data.load` applies them in a fixed order.
+:func:`budgetlab.data.load` checks the settings and applies all in a fixed order.
 """
 
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
+from budgetlab.data.arrays import with_truth
 from budgetlab.data.dataset import Dataset, of_each_class, stratified
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, counted, unknown
+from budgetlab.records import write_atomically
 from budgetlab.seeds import numpy_generator
 
-__all__ = ["NOISE_KINDS", "annotator", "imbalanced", "mislabel", "noisy_labels", "redundant",
-           "repeat", "varied"]  # fmt: skip
-
-NOISE_KINDS = ("symmetric", "pair", "instance")
-
+ACTIONS = {
+    "drop": "left out, whatever its split",
+    "relabel": "gets another label",
+    "mark": "stays as it is, and the metadata says that it is marked",
+    "true": "stays as it is, and its right label is known: wrong labels are judged by it",
+}
+COLUMNS = ("origin", "action", "label", "note")
 # The annotator of instance-dependent noise sees images no larger than this, and trusts
 # the correlations between their pixels up to this share.
 ANNOTATOR_SIDE = 8
 ANNOTATOR_SHRINKAGE = 0.1
+
+
+class Edits:
+    """What to do with single samples on loading, by their ``origin``.
+
+    Kept as a table with the columns ``origin``, ``action`` (:data:`ACTIONS`), ``label`` (name of
+    a class, for ``relabel`` and ``true``) and ``note``, which can be written by hand as well.
+    The later of two contradicting rows wins. Where samples are asked for, they are given by their
+    origins, or as a frame with that column, as from :func:`budgetlab.analysis.triage`.
+
+    Parameters
+    ----------
+    path
+        The CSV file; it need not exist yet.
+
+    Examples
+    --------
+    >>> edits = bl.data.Edits.beside("folder:~/flowers")  # doctest: +SKIP
+    >>> edits.drop(["rose/17.jpg"]).relabel({"rose/4.jpg": "tulip"}).save()  # doctest: +SKIP
+    >>> splits = bl.data.load("folder:~/flowers", edits=edits)  # doctest: +SKIP
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path).expanduser()
+        self.table = _read(self.path) if self.path.exists() else pd.DataFrame(columns=[*COLUMNS])
+        self._met: set[str] = set()
+
+    @classmethod
+    def beside(cls, dataset: str) -> "Edits":
+        """Open the edits that lie beside ``folder:PATH`` or ``npz:PATH``, never in it."""
+        kind, _, path = dataset.partition(":")
+        if kind not in ("folder", "npz") or not path:
+            raise InputError(f"'{dataset}' lies in no place: give folder:PATH or npz:PATH")
+        place = Path(path).expanduser().absolute()
+        return cls(place.with_name(f"{place.name}.edits.csv"))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{action} {count}" for action, count in self.counts.items())
+        return f"Edits({str(self.path)!r}: {said or 'none'})"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of samples by action."""
+        return self._last()["action"].value_counts().to_dict()
+
+    def drop(self, samples: pd.DataFrame | Iterable[str], note: str = "") -> "Edits":
+        """Leave samples out."""
+        return self._add("drop", dict.fromkeys(_origins(samples), ""), note)
+
+    def mark(self, samples: pd.DataFrame | Iterable[str], note: str = "") -> "Edits":
+        """Mark samples, for a second look."""
+        return self._add("mark", dict.fromkeys(_origins(samples), ""), note)
+
+    def relabel(self, labels: Mapping[str, str], note: str = "") -> "Edits":
+        """Give samples another label: names of classes by origin."""
+        return self._add("relabel", labels, note)
+
+    def true_label(self, labels: Mapping[str, str], note: str = "") -> "Edits":
+        """Say what the right label is, without changing the one that is trained on."""
+        return self._add("true", labels, note)
+
+    def _add(self, action: str, labels: Mapping[str, str], note: str) -> "Edits":
+        rows = [(origin, action, str(label), note) for origin, label in labels.items()]
+        added = pd.DataFrame(rows, columns=[*COLUMNS], dtype=object)
+        self.table = pd.concat([self.table, added], ignore_index=True)
+        return self
+
+    def undo(self, samples: pd.DataFrame | Iterable[str]) -> "Edits":
+        """Take back all that was said of samples."""
+        self.table = self.table[~self.table["origin"].isin(_origins(samples))]
+        return self
+
+    def save(self) -> Path:
+        """Write the table."""
+        try:
+            write_atomically(self.path, self.table.to_csv(index=False).encode())
+        except OSError as error:
+            raise InputError(
+                f"edits '{self.path}' cannot be written ({error.strerror}): give another file"
+            ) from None
+        return self.path
+
+    def _last(self) -> pd.DataFrame:
+        """The rows that count: what is done to a sample, and what is known of it."""
+        kind = self.table["action"].replace({"relabel": "drop"})
+        return self.table[~self.table.assign(kind=kind).duplicated(["origin", "kind"], keep="last")]
+
+    def _of(self, action: str) -> pd.Series:
+        rows = self._last()
+        return rows[rows["action"] == action].set_index("origin")["label"]
+
+    def choose(
+        self, y: np.ndarray, origins: np.ndarray, classes: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Apply what changes labels ``[N]``, and drop: new labels and positions ``[M]``."""
+        shown = pd.Series(origins).astype(str)
+        self._met.update(shown)
+        new = shown.map(self._of("relabel"))
+        given = new.notna().to_numpy()
+        changed = y.copy()
+        changed[given] = [_number(name, classes) for name in new[given]]
+        kept = np.flatnonzero(~shown.isin(self._of("drop").index).to_numpy())
+        return changed[kept], kept
+
+    def noted(self, samples: Dataset) -> Dataset:
+        """Add what is known by the edits to the metadata: ``marked``, ``relabelled``, the truth."""
+        shown = pd.Series(samples.origins).astype(str)
+        added = {column: shown.isin(listed).to_numpy()
+                 for action, column in (("mark", "marked"), ("relabel", "relabelled"))
+                 if len(listed := self._of(action).index)}  # fmt: skip
+        samples = replace(samples, metadata=samples.metadata.assign(**added))
+        true = shown.map(self._of("true"))
+        if not true.notna().any():
+            return samples
+        for name in true.dropna():
+            _number(name, samples.classes)
+        return with_truth(samples, [None if pd.isna(name) else name for name in true])
+
+    def require_met(self) -> None:
+        """Refuse edits of samples that the data does not have."""
+        lost = [origin for origin in self.table["origin"] if origin not in self._met]
+        if lost:
+            raise InputError(
+                f"edits '{self.path}' name {counted(len(set(lost)), 'sample')} missing from the "
+                f"data, first '{lost[0]}': give origins as in its metadata, or remove these rows"
+            )
+
+
+def _origins(samples: pd.DataFrame | Iterable[str]) -> list[str]:
+    if isinstance(samples, pd.DataFrame):
+        if "origin" not in samples and "index" not in samples:
+            raise InputError("this frame has no column origin: give one as from triage")
+        return samples.get("origin", samples.get("index")).astype(str).tolist()
+    if isinstance(samples, str):
+        raise InputError(f"'{samples}' is one text: give a list of origins")
+    return [str(one) for one in samples]
+
+
+def _number(name: str, classes: Sequence[str]) -> int:
+    if name not in classes:
+        raise unknown("class", name, classes)
+    return [*classes].index(name)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(io.BytesIO(path.read_bytes()), dtype=str, keep_default_na=False).rename(
+            columns=str.strip
+        )
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"edits '{path}' cannot be read as a table: {reason}") from None
+    if not {"origin", "action"} <= set(table.columns):
+        raise InputError(
+            f"edits '{path}' need the columns origin and action: they have {[*table.columns]}"
+        )
+    for column in ("label", "note"):
+        if column not in table:
+            table[column] = ""
+    for action in table["action"].unique():
+        if action not in ACTIONS:
+            raise unknown("action", action, ACTIONS)
+    return table[[*COLUMNS]]
 
 
 def imbalanced(y: np.ndarray, ratio: float, generator: np.random.Generator) -> np.ndarray:
@@ -31,11 +205,6 @@ def imbalanced(y: np.ndarray, ratio: float, generator: np.random.Generator) -> n
     (Cui et al., CVPR 2019, section 5), where ``n_0`` is the size of the smallest
     class or more, if all classes can still be filled. Positions are int64, ascending.
     """
-    if not (np.isfinite(ratio) and ratio >= 1):
-        raise InputError(
-            f"imbalance {ratio} is not allowed: give the size of the most frequent class "
-            "over the least frequent, at least 1"
-        )
     if ratio == 1:
         return np.arange(len(y), dtype=np.int64)
     labels, sizes = np.unique(y, return_counts=True)
@@ -58,10 +227,6 @@ def redundant(
     Returned is for labels ``[N]`` the position of the sample whose values each one takes, int64
     ``[N]``; its own, if it is not replaced.
     """
-    if not 0 <= share < 1:
-        raise InputError(f"redundancy {share} is not allowed: give a share in [0, 1)")
-    if copies < 1 or copies != int(copies):
-        raise InputError(f"copies {copies} is not allowed: give a whole number of 1 or more")
     source = np.arange(len(y), dtype=np.int64)
     replaced = stratified(y, round(share * len(y)), generator)
     for label in np.unique(y[replaced]):
@@ -105,7 +270,7 @@ def noisy_labels(
     rate: float,
     kind: str,
     generator: np.random.Generator,
-    x: np.ndarray | None = None,
+    x: np.ndarray,
 ) -> np.ndarray:
     """Give exactly ``round(rate * N)`` of true labels ``[N]``, each in [0, classes), a wrong one.
 
@@ -115,26 +280,17 @@ def noisy_labels(
     ``1 - P(true class | x)``, and the wrong label is drawn by ``P`` among the other classes: hard
     samples are wrong more often, and wrong in the direction of what they look like.
     """
-    if not 0 <= rate < 1:
-        raise InputError(f"label noise {rate} is not allowed: give a share in [0, 1)")
-    if kind not in NOISE_KINDS:
-        raise unknown("kind of label noise", kind, NOISE_KINDS)
     if rate and classes < 2:
         raise InputError("label noise needs at least 2 classes: this data has 1")
     changed = y.copy()
     count = round(rate * len(y))
     if kind == "instance":
-        if x is None or len(x) != len(y):
-            raise InputError(
-                "label noise of kind 'instance' needs the samples: give x, one a label"
-            )
         return _mixed_up(y, annotator(x, y, classes, generator), count, generator)
     chosen = generator.permutation(len(y))[:count]
-    if kind == "symmetric":
+    step: int | np.ndarray = 1
+    if kind == "symmetric" and classes > 1:
         # A step of 1 to C - 1 reaches each other class once and never the true one.
-        step = generator.integers(1, classes, len(chosen)) if classes > 1 else 0
-    else:
-        step = 1
+        step = generator.integers(1, classes, len(chosen))
     changed[chosen] = (y[chosen] + step) % classes
     return changed
 
@@ -204,9 +360,8 @@ def _discriminant(x: np.ndarray, y: np.ndarray, asked: np.ndarray, classes: int)
     around = x - means[y]
     covariance = around.T @ around / len(y)
     size = np.trace(covariance) / len(covariance) or 1.0
-    shrunk = (1 - ANNOTATOR_SHRINKAGE) * covariance + np.eye(len(covariance)) * (
-        ANNOTATOR_SHRINKAGE * size
-    )
+    shrunk = (1 - ANNOTATOR_SHRINKAGE) * covariance
+    shrunk = shrunk + np.eye(len(covariance)) * (ANNOTATOR_SHRINKAGE * size)
     weights = np.linalg.solve(shrunk, (means - centre).T)
     prior = np.log((counts + 0.5) / (counts + 0.5).sum())
     logits = (asked - centre) @ weights - ((means - centre).T * weights).sum(axis=0) / 2 + prior

@@ -1,6 +1,7 @@
 """Copies of samples, within and across splits: the same values, or images that look the same."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,8 +12,6 @@ from torch import Tensor
 
 from budgetlab.data.dataset import Splits
 from budgetlab.errors import InputError
-
-__all__ = ["count_copies", "duplicates", "find_copies", "perceptual_hash"]
 
 HASH_SIDE, HASH_KEPT = 32, 8
 BANDS = 4
@@ -118,9 +117,8 @@ def find_copies(
     """
     parts = {name: splits.parts[name] for name in ("test", "val", "train") if name in splits.parts}
     xs = [part.x.cpu() for part in parts.values()]
-    first = _first_of(xs)
+    group = first = _first_of(xs)
     own = np.arange(len(first))
-    group = first.copy()
     distinct = np.flatnonzero(first == own)
     pairs = None
     if near and embedding is not None:
@@ -132,20 +130,17 @@ def find_copies(
         pairs = _alike_pairs(xs, distinct, likeness, CUTS if stretched else CUTS[:1])
     if pairs is not None:
         group = distinct[_first_linked(pairs, len(distinct))][np.searchsorted(distinct, first)]
-    sizes = np.bincount(group, minlength=len(own))
-    chosen = np.flatnonzero(sizes[group] > 1)
-    chosen = chosen[np.argsort(group[chosen], kind="stable")]
-    names = np.repeat([*parts], [len(part) for part in parts.values()])
     known = pd.concat([
-        pd.DataFrame({"sample": np.arange(len(part)),
+        pd.DataFrame({"split": name, "sample": np.arange(len(part)),
                       "origin": part.metadata.get("origin", part.metadata["index"]),
                       "label": part.y.cpu().numpy()})
-        for part in parts.values()
+        for name, part in parts.items()
     ], ignore_index=True)  # fmt: skip
     kind = np.select([group == own, first < own], ["first", "exact"], "near")
-    frame = known.assign(split=names, kind=kind, group=group).iloc[chosen]
-    frame["group"] = pd.factorize(frame["group"])[0]
-    return frame[["group", "split", "sample", "origin", "label", "kind"]].reset_index(drop=True)
+    found = known.assign(kind=kind, group=group)[np.bincount(group)[group] > 1]
+    found = found.sort_values("group", kind="stable", ignore_index=True)
+    found["group"] = pd.factorize(found["group"])[0]
+    return found[["group", "split", "sample", "origin", "label", "kind"]]
 
 
 def _alike_pairs(
@@ -241,13 +236,13 @@ def _candidates(asked: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def count_copies(copies: pd.DataFrame) -> dict[str, int]:
     """Count what :func:`find_copies` found, such as ``exact within train``."""
-    counts: dict[str, int] = {}
-    for _, members in copies.groupby("group"):
-        first = members["split"].iloc[0]
-        for split, kind in zip(members["split"][1:], members["kind"][1:], strict=True):
-            where = f"within {split}" if split == first else f"of {first} in {split}"
-            counts[f"{kind} {where}"] = counts.get(f"{kind} {where}", 0) + 1
-    labels = copies.groupby("group")["label"].nunique()
-    if (labels > 1).any():
-        counts["groups whose labels differ"] = int((labels > 1).sum())
-    return counts
+    groups = copies.groupby("group")
+    counts: Counter[str] = Counter()
+    for split, first, kind in zip(copies["split"], groups["split"].transform("first"),
+                                  copies["kind"], strict=True):  # fmt: skip
+        if kind != "first":
+            counts[f"{kind} within {split}" if split == first else
+                   f"{kind} of {first} in {split}"] += 1  # fmt: skip
+    if differ := int((groups["label"].nunique() > 1).sum()):
+        counts["groups whose labels differ"] = differ
+    return dict(counts)

@@ -18,9 +18,6 @@ from budgetlab.seeds import numpy_generator
 if TYPE_CHECKING:
     from budgetlab.data.load import Intake
 
-__all__ = ["Choose", "Dataset", "Source", "Splits", "channel_statistics", "fingerprint",
-           "keeps_label", "make_samples", "of_each_class", "split_off_test",
-           "stratified"]  # fmt: skip
 
 DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 
@@ -87,7 +84,7 @@ class Dataset:
         flip: bool = False,
         true_label: Sequence[int | str | None] | None = None,
     ) -> "Dataset":
-        """Read any torch data set once and hold it whole.
+        """Read any torch data set once and hold it whole, in its order.
 
         Parameters
         ----------
@@ -103,13 +100,6 @@ class Dataset:
             The right label of each sample, as a number or name of a class, where it is known
             to you; None where it is not. Nothing trains on it: measures of wrong labels are
             judged by it.
-
-        Returns
-        -------
-        Dataset
-            In the order of the data set: ``index`` in the metadata is what
-            ``torch.utils.data.Subset`` takes. Mean and standard deviation are those of
-            these samples.
         """
         from budgetlab.data.arrays import read_dataset, with_truth
 
@@ -227,13 +217,9 @@ class Splits:
 
         Parameters
         ----------
-        train
-            Training samples.
-        test
-            Held out; by default a fifth of ``train``, every class at its share, is
-            taken out for it.
-        val
-            Held out for validation.
+        train, test, val
+            For training, testing and validation; without ``test`` a fifth of ``train``, every
+            class at its share, is held out.
         name
             What records call the data.
         seed
@@ -299,6 +285,28 @@ def make_samples(
                    tuple(map(float, std)), flip)  # fmt: skip
 
 
+def make_parts(
+    arrays: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    classes: Sequence[str],
+    *,
+    flip: bool,
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+    metadata: Mapping[str, Mapping[str, Any]] | None = None,
+    index: Mapping[str, np.ndarray] | None = None,
+    true: bool = False,
+) -> dict[str, Dataset]:
+    """Make the samples of each split from its ``x`` and ``y``; see :func:`make_samples`.
+
+    Mean and deviation of all splits are by default those of the training samples.
+    """
+    statistics = statistics or channel_statistics(arrays["train"][0])
+    return {
+        part: make_samples(*arrays[part], classes, flip=flip, statistics=statistics, true=true,
+                           metadata=(metadata or {}).get(part), index=(index or {}).get(part))
+        for part in ("train", "val", "test") if part in arrays
+    }  # fmt: skip
+
+
 def stratified(y: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     """Pick ``count`` positions of labels ``[N]``, int64 and ascending; each class at its share.
 
@@ -344,13 +352,8 @@ def keeps_label(classes: Sequence[str]) -> bool:
 def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel on the 0..1 scale, or per feature of points.
 
-    Images are counted by value (a histogram of 256 bins), so that the result is
+    Images ``[N, C, H, W]`` are counted by value (a histogram of 256 bins), so that the result is
     exact. A channel that never varies gets a deviation of 1.
-
-    Parameters
-    ----------
-    x
-        uint8 ``[N, C, H, W]`` or float ``[N, features]``.
     """
     if x.ndim == 2:
         spread = x.std(axis=0, dtype=np.float64)

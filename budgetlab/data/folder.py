@@ -8,23 +8,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from budgetlab.data.dataset import (
-    Choose,
-    Dataset,
-    Source,
-    keeps_label,
-    make_samples,
-    split_off_test,
-)
+from budgetlab.data.dataset import Choose, Source, keeps_label, make_parts, split_off_test
 from budgetlab.data.images import Decoded, is_image_name, printable, read_images, warn_of
 from budgetlab.errors import InputError, counted, few
-
-__all__ = ["folder", "split_of"]
 
 # More folders in folders than anybody sorts images into; Python itself gives up at 1,000.
 DEEPEST = 50
@@ -63,6 +55,11 @@ class Listing:
     links: int
     stamp: str
 
+    @property
+    def all_not_read(self) -> Counter[str]:
+        """Files of other endings in all classes."""
+        return sum(self.not_read.values(), Counter[str]())
+
 
 def folder(
     path: str,
@@ -85,12 +82,13 @@ def folder(
     top = _existing(Path(path).expanduser())
     listings, odd = _list_tree(top)
     classes = _class_names(top, listings)
-    names = [name for one in listings.values() for name in one.names]
     number = {name: k for k, name in enumerate(classes)}
+    names = [name for one in listings.values() for name in one.names]
     y = np.array([number[label] for one in listings.values() for label in one.labels])
     sizes = [len(one.names) for one in listings.values()]
     part_of = np.repeat([*listings], sizes)
     origins = np.array([printable(name) for name in names], dtype=object)
+    stamp = "".join(one.stamp for one in listings.values())
     _require_most(top, listings, Counter())
 
     def rows_of(usable: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -107,17 +105,14 @@ def folder(
             found[part] = rows[kept], labels
         return found
 
-    def decoded_of(wanted: np.ndarray) -> Decoded:
-        stamp = "".join(one.stamp for one in listings.values())
-        return read_images(top, names, wanted, stamp=stamp, size=size, root=root, keep=keep,
-                           progress=progress)  # fmt: skip
-
+    decode = partial(read_images, top, names, stamp=stamp, size=size, root=root, keep=keep,
+                     progress=progress)  # fmt: skip
     rows = rows_of(np.arange(len(names)))
-    decoded = decoded_of(np.sort(np.concatenate([chosen for chosen, _ in rows.values()])))
+    decoded = decode(np.sort(np.concatenate([chosen for chosen, _ in rows.values()])))
     if decoded.skipped:
         # What is drawn is drawn among the readable, so that it does not depend on what was
         # decoded before.
-        decoded = decoded_of(np.arange(len(names)))
+        decoded = decode(np.arange(len(names)))
         bad = zip(part_of[decoded.bad], [classes[k] for k in y[decoded.bad]], strict=True)
         _require_most(top, listings, Counter(bad))
         rows = rows_of(decoded.kept)
@@ -125,16 +120,13 @@ def folder(
     warn_of(path, skipped)
     # The index counts within the split, as ImageFolder of that folder does.
     starts = dict(zip(listings, np.cumsum([0, *sizes[:-1]]), strict=True))
-    made: dict[str, Dataset] = {}
-    for part in sorted(rows, key=[*SPLITS].index):
-        chosen, labels = rows[part]
-        train = made.get("train")
-        statistics = None if train is None else (train.mean, train.std)
-        made[part] = make_samples(
-            decoded.x[np.searchsorted(decoded.kept, chosen)], labels, classes,
-            flip=keeps_label(classes), statistics=statistics, index=chosen - starts.get(part, 0),
-            metadata={"origin": origins[chosen]},
-        )  # fmt: skip
+    made = make_parts(
+        {part: (decoded.x[np.searchsorted(decoded.kept, chosen)], labels)
+         for part, (chosen, labels) in rows.items()},
+        classes, flip=keeps_label(classes),
+        index={part: chosen - starts.get(part, 0) for part, (chosen, _) in rows.items()},
+        metadata={part: {"origin": origins[chosen]} for part, (chosen, _) in rows.items()},
+    )  # fmt: skip
     found = _found(listings, decoded, odd)
     return Source(made, True, skipped=tuple(skipped), cut=decoded.fit is not None, **found)
 
@@ -142,8 +134,7 @@ def folder(
 def _found(listings: dict[str, Listing], decoded: Decoded, odd: list[str]) -> dict[str, Any]:
     """What the summary says of the files."""
     parts = listings.values()
-    links = sum(one.links for one in parts)
-    if links:
+    if links := sum(one.links for one in parts):
         odd.append(f"links, which were followed: {counted(links, 'file')}")
     endings = {os.path.splitext(name)[1].lower() for one in parts for name in one.names}
     if endings - IMAGE_FOLDER:
@@ -161,15 +152,11 @@ def _found(listings: dict[str, Listing], decoded: Decoded, odd: list[str]) -> di
         scale = f"resized to {decoded.fit} and cut to a square; image_size sets another size"
     if decoded.bits > 8:
         scale += f"; grey levels of {decoded.bits} bits shown with 8, on one scale for all"
-    where = {part: f"{one.folder}/" if one.folder else "class folders"
-             for part, one in listings.items()}  # fmt: skip
-    where.setdefault("test", "a fifth of the training images, held out")
-    not_read: Counter[str] = sum((_total(one) for one in parts), Counter())
+    where = {"test": "a fifth of the training images, held out"}
+    where |= {part: f"{one.folder}/" if one.folder else "class folders"
+              for part, one in listings.items()}  # fmt: skip
+    not_read = sum((one.all_not_read for one in parts), Counter[str]())
     return {"where": where, "not_read": dict(not_read), "scale": scale, "odd": odd}
-
-
-def _total(listing: Listing) -> Counter[str]:
-    return sum(listing.not_read.values(), Counter())
 
 
 def _class_names(top: Path, listings: dict[str, Listing]) -> list[str]:
@@ -332,26 +319,21 @@ def _walk(folder: Path, skipped: list[str], shown: str) -> Iterator[tuple[str, b
         skipped.append(f"{shown}: {(error.strerror or 'cannot be opened').lower()}")
 
     for root, inside, files in os.walk(folder, followlinks=True, onerror=complain):
-        behind = root in linked
-        found.append((root, sorted(name for name in files if not name.startswith(".")), behind))
-        kept = []
-        for name in inside if root[len(str(folder)) :].count(os.sep) < DEEPEST else ():
+        found.append((root, sorted(n for n in files if not n.startswith(".")), root in linked))
+        too_deep = root[len(str(folder)) :].count(os.sep) >= DEEPEST
+        for name in [*inside]:
             path = os.path.join(root, name)
-            if name.startswith("."):
-                continue
-            if os.path.islink(path):
-                if os.path.realpath(path) in followed:
-                    shorter = os.path.relpath(path, folder.parent)
-                    skipped.append(f"{shorter}: a link to a folder that is read already")
-                    continue
-                followed.add(os.path.realpath(path))
-            if behind or os.path.islink(path):
+            place = os.path.realpath(path) if os.path.islink(path) else None
+            if place in followed:
+                shorter = os.path.relpath(path, folder.parent)
+                skipped.append(f"{shorter}: a link to a folder that is read already")
+            if too_deep or name.startswith(".") or place in followed:
+                inside.remove(name)
+            elif place or root in linked:
+                followed.add(place or path)
                 linked.add(path)
-            kept.append(name)
-        inside[:] = kept
     for root, files, behind in sorted(found):
-        for name in files:
-            yield os.path.join(root, name), behind
+        yield from ((os.path.join(root, name), behind) for name in files)
 
 
 def _folders(path: Path) -> list[str]:
@@ -389,7 +371,7 @@ def _require_classes(top: Path, listing: Listing) -> None:
             "needed"
         )
     seen = "".join(f"; it has {counted(count, 'file')} with {end}"
-                   for end, count in _total(listing).most_common(1))  # fmt: skip
+                   for end, count in listing.all_not_read.most_common(1))  # fmt: skip
     raise InputError(
         f"'{part}' has no images in class folders{seen}: give a folder that holds one folder of "
         "images for each class, or train/ and test/ with those inside"

@@ -19,9 +19,6 @@ from budgetlab.errors import InputError, counted, few
 from budgetlab.records import write_atomically
 from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
 
-__all__ = ["Decoded", "decode", "is_image_name", "printable", "read_cache", "read_images",
-           "warn_of", "write_cache"]  # fmt: skip
-
 DEFAULT_SIZE = 32
 # Images that all have one size are kept as they are up to this side.
 LARGEST_KEPT = 128
@@ -40,10 +37,13 @@ DECODER_VERSION = 2
 
 @dataclass(frozen=True)
 class Decoded:
-    """``x`` uint8 ``[M, 3, H, W]``; ``kept`` the positions of the M files that could be
-    read; ``bad`` those of the others, with name and reason in ``skipped``; ``bits`` of the grey
-    levels of images that have more than 256 of them, else 0; ``fit`` the side of the square
-    that all were fitted into, None where they stayed as they are."""
+    """What became of image files.
+
+    ``x`` uint8 ``[M, 3, H, W]``; ``kept`` the positions of the M files that could be read; ``bad``
+    those of the others, with name and reason in ``skipped``; ``bits`` of the grey levels of images
+    that have more than 256 of them, else 0; ``fit`` the side of the square that all were fitted
+    into, None where they stayed as they are.
+    """
 
     x: np.ndarray
     kept: np.ndarray
@@ -173,9 +173,8 @@ def read_images(
     stored = read_cache(cache, ("x", "kept", "bad", "skipped", "bits", "fit"), key=key)
     if stored is None:
         fit, shape = _target(top, names, size)
-        nothing = np.empty(0, np.int64)
-        stored = {"x": np.empty((0, 3, *shape), np.uint8), "kept": nothing, "bad": nothing,
-                  "skipped": np.empty(0, "U1"), "bits": np.array(0),
+        stored = {"x": np.empty((0, 3, *shape), np.uint8), "kept": np.empty(0, np.int64),
+                  "bad": np.empty(0, np.int64), "skipped": np.empty(0, "U1"), "bits": np.array(0),
                   "fit": np.array(fit or 0)}  # fmt: skip
     fit, shape = int(stored["fit"]) or None, stored["x"].shape[2:]
     known = np.concatenate([stored["kept"], stored["bad"]])
@@ -187,26 +186,18 @@ def read_images(
                 # The scale is that of all deep images there are.
                 missing = np.setdiff1d(np.arange(len(names)), known)
                 new = _decode_to(top, names, missing, fit, shape, progress)
-        stored |= _joined(stored, new)
+        stored["bits"] = np.array(new.bits)
+        for where, *of in (("kept", "x"), ("bad", "skipped")):
+            order = np.argsort(np.concatenate([stored[where], getattr(new, where)]))
+            for name in (where, *of):
+                both = stored[name], np.asarray(getattr(new, name))
+                stored[name] = np.concatenate(both)[order] if len(both[0]) else both[1]
         if keep:
             write_cache(cache, stored | {"key": np.array(key)})
     rows, bad = (np.isin(stored[name], wanted) for name in ("kept", "bad"))
     x = stored["x"] if rows.all() else stored["x"][rows]
     skipped = tuple(map(str, stored["skipped"][bad]))
     return Decoded(x, stored["kept"][rows], stored["bad"][bad], skipped, int(stored["bits"]), fit)
-
-
-def _joined(stored: dict[str, np.ndarray], new: Decoded) -> dict[str, np.ndarray]:
-    """Add newly decoded images to those there are, in the order of the files."""
-    joined = {"bits": np.array(new.bits)}
-    for place, *names in (("kept", "x"), ("bad", "skipped")):
-        where = np.concatenate([stored[place], getattr(new, place)])
-        order = np.argsort(where)
-        joined[place] = where[order]
-        for name in names:
-            both = stored[name], np.asarray(getattr(new, name))
-            joined[name] = np.concatenate(both)[order] if len(both[0]) else both[1]
-    return joined
 
 
 @contextlib.contextmanager

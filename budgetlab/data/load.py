@@ -1,6 +1,5 @@
 """From a name to splits: a source, what is done to its training set, and what was found."""
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,18 +11,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from budgetlab.config import DROPS, FLIPS, REDUNDANCY_KINDS
+from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data.arrays import npz
 from budgetlab.data.builtin import BUILT_IN
-from budgetlab.data.changes import NOISE_KINDS, imbalanced, mislabel, repeat
+from budgetlab.data.changes import Edits, imbalanced, mislabel, repeat
 from budgetlab.data.copies import count_copies, find_copies
 from budgetlab.data.dataset import Choose, Dataset, Source, Splits, fingerprint, stratified
-from budgetlab.data.edits import Edits
 from budgetlab.data.folder import folder
 from budgetlab.errors import InputError, counted, few, known, one_line
 from budgetlab.seeds import numpy_generator
-
-__all__ = ["Intake", "canonical", "describe", "inspect", "load"]
 
 OWN: dict[str, tuple[str, Callable[..., Source]]] = {
     "folder": ("your images: one folder a class, optionally under train/ and test/", folder),
@@ -160,12 +156,11 @@ def load(
     """Load a data set, and change its training set as asked.
 
     The order is: source, held-out test images, edits, copies dropped, imbalance, limit,
-    validation split, planted copies, label noise. So
-    ``limit`` counts what is left of an imbalanced set, validation samples come
-    out of the limit, copies may get other labels than their originals, and noise
-    touches the training labels only: validation and test labels are those of the source. The
-    test set is never changed, but by edits. What was found in data of one's own is said once
-    on standard error, and kept as :attr:`Splits.intake`.
+    validation split, planted copies, label noise. So ``limit`` counts what is left of an
+    imbalanced set, validation samples come out of the limit, copies may get other labels than
+    their originals, and noise touches the training labels only. The test set is never changed,
+    but by edits. What was found in data of one's own is said once on standard error, and kept
+    as :attr:`Splits.intake`.
 
     Parameters
     ----------
@@ -174,7 +169,7 @@ def load(
     root
         Folder for downloads and caches.
     seed
-        Seed of what is drawn: the pictures of ``shapes``, the points, splits, noise.
+        Seed of what is drawn: the images of ``shapes``, the points, splits, noise.
     size
         Side of the images of ``folder:``, in pixels; None keeps images of one size of at
         most 128 pixels a side as they are, and makes others 32.
@@ -183,11 +178,9 @@ def load(
     whole
         Decode all images of ``folder:``, where a limit leaves few, and take mean and deviation
         of all of them, as versions before 0.2 did.
-    download
-        Whether missing files may be downloaded.
-    keep
-        Whether what was drawn or decoded may be written under ``root``, to be read the
-        next time.
+    download, keep
+        Whether missing files may be downloaded, and whether what was drawn or decoded may be
+        written under ``root``, to be read the next time.
     progress
         Whether to show progress on standard error.
     limit, val_fraction, label_noise, noise_kind, imbalance, redundancy, copies, \
@@ -206,79 +199,51 @@ def load(
     InputError
         If a name or value is not allowed, or data is missing or cannot be read.
     """
-    name = canonical(name)
-    asked: dict[str, Any] = {
-        "dataset": name, "data_root": str(root), "data_seed": seed, "limit": limit,
-        "val_fraction": val_fraction, "label_noise": label_noise,
-        "noise_kind": known("kind of label noise", noise_kind, NOISE_KINDS),
-        "imbalance": imbalance, "redundancy": redundancy, "copies": copies,
-        "redundancy_kind": known("kind of redundancy", redundancy_kind, REDUNDANCY_KINDS),
-        "image_size": size or 0, "flip": known("flip", flip, FLIPS),
-        "drop_copies": known("kind of copies to drop", drop_copies, DROPS),
-        "edits": str(edits.path if isinstance(edits, Edits) else edits or ""),
-    }  # fmt: skip
-    _check(seed, limit, val_fraction, label_noise, size)
-    kind, _, path = name.partition(":")
+    table = edits if isinstance(edits, Edits) else Edits(edits) if edits else None
+    asked = RunConfig(
+        dataset=canonical(name), data_root=str(root), data_seed=seed, limit=limit,
+        val_fraction=val_fraction, label_noise=label_noise, noise_kind=noise_kind,
+        imbalance=imbalance, redundancy=redundancy, copies=copies, redundancy_kind=redundancy_kind,
+        image_size=size or 0, flip=flip, drop_copies=drop_copies,
+        edits=str(edits.path if isinstance(edits, Edits) else edits or ""),
+    )  # fmt: skip
+    kind, _, path = asked.dataset.partition(":")
     own = kind in OWN
-    given = edits if isinstance(edits, Edits) else Edits(edits) if edits else None
-    # None where there are none.
-    table = given or None
     # Copies are looked for among all samples, so that it does not depend on the limit which go.
-    early = limit > 0 and not whole and asked["drop_copies"] == "none"
-    fewer = partial(_fewer, imbalance, limit, seed)
-    choose = _chooser(table, fewer if early else None)
-    read = partial(OWN[kind][1], path) if own else BUILT_IN[name][1]
-    source = read(root=Path(root).expanduser(), seed=seed, size=size, download=download, keep=keep,
+    early = asked.limit > 0 and not whole and asked.drop_copies == "none"
+    fewer = partial(_fewer, asked)
+    choose = partial(_choose, table or None, fewer if early else None)
+    read = partial(OWN[kind][1], path) if own else BUILT_IN[asked.dataset][1]
+    source = read(root=Path(asked.data_root), seed=seed, size=size, download=download, keep=keep,
                   progress=progress, choose=choose)  # fmt: skip
-    parts, odd = source.parts, list(source.odd)
+    parts, odd = dict(source.parts), list(source.odd)
     if not source.chosen:
         parts = {part: _chosen(samples, choose, part) for part, samples in parts.items()}
-    if table is not None:
+    if table:
         table.require_met()
         parts = {part: table.noted(samples) for part, samples in parts.items()}
-    parts = _changed(parts, asked, None if early else fewer, source.cut, odd)
-    splits = Splits(
-        name, parts["train"], parts.get("val"), parts["test"], "", source.skipped, asked
-    )
+    if asked.drop_copies != "none":
+        parts["train"] = _without_copies(parts, asked.drop_copies, source.cut, odd)
+    if not early and (asked.limit or asked.imbalance != 1):
+        parts["train"] = parts["train"].select(fewer(parts["train"].y.numpy()))
+    if asked.val_fraction:
+        parts["train"], parts["val"] = _split(parts, asked)
+    if asked.flip != "auto":
+        parts = {part: replace(one, flip=asked.flip == "yes") for part, one in parts.items()}
+    settings = {field: getattr(asked, field) for field in ("data_root", *DATA_FIELDS)}
+    splits = Splits(asked.dataset, parts["train"], parts.get("val"), parts["test"], "",
+                    source.skipped, settings)  # fmt: skip
     found = count_copies(find_copies(splits, stretched=source.cut)) if own else {}
     intake = _take_in(splits, source, found, odd)
-    train = parts["train"]
-    if redundancy:
-        train = repeat(train, redundancy, copies, asked["redundancy_kind"], seed)
-    if label_noise:
-        train = mislabel(train, label_noise, asked["noise_kind"], seed)
-    if progress and own:
-        _say_once(intake)
-    return replace(
-        splits, train=train, fingerprint=fingerprint(train, parts["test"]), intake=intake
-    )
-
-
-def _changed(
-    parts: dict[str, Dataset],
-    asked: dict[str, Any],
-    fewer: Callable[[np.ndarray], np.ndarray] | None,
-    stretched: bool,
-    odd: list[str],
-) -> dict[str, Dataset]:
-    """Drop copies and what is too much, hold validation samples out, set what is mirrored."""
-    fraction, parts = asked["val_fraction"], dict(parts)
-    if asked["drop_copies"] != "none":
-        near = asked["drop_copies"] == "near"
-        parts["train"] = _without_copies(parts, near, stretched, odd)
-    if fewer is not None and (asked["limit"] or asked["imbalance"] != 1):
-        parts["train"] = parts["train"].select(fewer(parts["train"].y.numpy()))
-    if fraction and "val" in parts:
-        raise InputError(
-            f"val_fraction {fraction:g} is not needed, as '{asked['dataset']}' has a validation "
-            "split: leave it out, or take that split away"
-        )
-    if fraction:
-        parts["train"], parts["val"] = _split(parts["train"], fraction, asked["data_seed"])
-    if asked["flip"] != "auto":
-        flips = asked["flip"] == "yes"
-        parts = {part: replace(samples, flip=flips) for part, samples in parts.items()}
-    return parts
+    if progress and own and str(intake) not in _said:
+        _said.add(str(intake))
+        print(intake, file=sys.stderr)
+    train = splits.train
+    if asked.redundancy:
+        train = repeat(train, asked.redundancy, asked.copies, asked.redundancy_kind, seed)
+    if asked.label_noise:
+        train = mislabel(train, asked.label_noise, asked.noise_kind, seed)
+    return replace(splits, train=train, fingerprint=fingerprint(train, splits.test), intake=intake)
 
 
 def inspect(name: str, **options: Any) -> Intake:
@@ -288,35 +253,22 @@ def inspect(name: str, **options: Any) -> Intake:
     return intake
 
 
-def _check(
-    seed: int, limit: int, val_fraction: float, label_noise: float, size: int | None
-) -> None:
-    """Refuse values out of range before anything is read."""
-    for what, value in (("seed", seed), ("limit", limit)):
-        if value < 0 or value != int(value):
-            raise InputError(f"{what} {value} is not allowed: give a whole number of 0 or more")
-    for what, share in (("val_fraction", val_fraction), ("label_noise", label_noise)):
-        if not (math.isfinite(share) and 0 <= share < 1):
-            raise InputError(f"{what} {share} is not allowed: give a share in [0, 1)")
-    if size is not None and not 8 <= size <= 1024:
-        raise InputError(f"size {size} is not allowed: give 8 to 1024 pixels, or leave it out")
-
-
-def _chooser(edits: Edits | None, fewer: Callable[[np.ndarray], np.ndarray] | None) -> Choose:
-    """What picks samples before they are read: by edits, then the training samples by labels."""
-
-    def choose(
-        part: str, y: np.ndarray, origins: np.ndarray, classes: Sequence[str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        kept = np.arange(len(y))
-        if edits is not None:
-            y, kept = edits.choose(y, origins, classes)
-        if fewer is not None and part == "train":
-            chosen = fewer(y)
-            y, kept = y[chosen], kept[chosen]
-        return y, kept
-
-    return choose
+def _choose(
+    edits: Edits | None,
+    fewer: Callable[[np.ndarray], np.ndarray] | None,
+    part: str,
+    y: np.ndarray,
+    origins: np.ndarray,
+    classes: Sequence[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pick samples before they are read: by edits, then the training samples by their labels."""
+    kept = np.arange(len(y))
+    if edits is not None:
+        y, kept = edits.choose(y, origins, classes)
+    if fewer is not None and part == "train":
+        chosen = fewer(y)
+        y, kept = y[chosen], kept[chosen]
+    return y, kept
 
 
 def _chosen(samples: Dataset, choose: Choose, part: str) -> Dataset:
@@ -327,11 +279,11 @@ def _chosen(samples: Dataset, choose: Choose, part: str) -> Dataset:
     return replace(samples.select(kept), y=torch.from_numpy(np.array(y)))
 
 
-def _fewer(imbalance: float, limit: int, seed: int, y: np.ndarray) -> np.ndarray:
+def _fewer(asked: RunConfig, y: np.ndarray) -> np.ndarray:
     """Positions that imbalance and limit leave of labels ``[N]``, each with draws of its own."""
-    kept = np.arange(len(y))
-    if imbalance != 1:
-        kept = imbalanced(y, imbalance, numpy_generator(seed, "imbalance"))
+    kept, limit, seed = np.arange(len(y)), asked.limit, asked.data_seed
+    if asked.imbalance != 1:
+        kept = imbalanced(y, asked.imbalance, numpy_generator(seed, "imbalance"))
     if limit > len(kept):
         raise InputError(
             f"limit {limit} is more than the {len(kept)} training samples there are: "
@@ -341,12 +293,12 @@ def _fewer(imbalance: float, limit: int, seed: int, y: np.ndarray) -> np.ndarray
 
 
 def _without_copies(
-    parts: dict[str, Dataset], near: bool, stretched: bool, odd: list[str]
+    parts: dict[str, Dataset], kind: str, stretched: bool, odd: list[str]
 ) -> Dataset:
     """Leave out training samples that are copies of others; says so in ``odd``."""
     train = parts["train"]
     splits = Splits("", train, parts.get("val"), parts["test"], "")
-    copies = find_copies(splits, near=near, stretched=stretched)
+    copies = find_copies(splits, near=kind == "near", stretched=stretched)
     gone = copies[(copies["split"] == "train") & (copies["kind"] != "first")]["sample"]
     if not len(gone):
         return train
@@ -354,27 +306,30 @@ def _without_copies(
     return train.select(np.setdiff1d(np.arange(len(train)), gone))
 
 
-def _split(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+def _split(parts: dict[str, Dataset], asked: RunConfig) -> tuple[Dataset, Dataset]:
     """Hold a share of the training set out."""
+    train, fraction = parts["train"], asked.val_fraction
+    if "val" in parts:
+        raise InputError(
+            f"val_fraction {fraction:g} is not needed, as '{asked.dataset}' has a validation "
+            "split: leave it out, or take that split away"
+        )
     count = round(fraction * len(train))
     if not 0 < count < len(train):
         raise InputError(
             f"val_fraction {fraction} of {len(train)} training samples leaves a split empty: "
             "give another share"
         )
-    held = stratified(train.y.numpy(), count, numpy_generator(seed, "split"))
-    rest = np.setdiff1d(np.arange(len(train)), held)
-    return train.select(rest), train.select(held)
+    held = stratified(train.y.numpy(), count, numpy_generator(asked.data_seed, "split"))
+    return train.select(np.setdiff1d(np.arange(len(train)), held)), train.select(held)
 
 
 def _take_in(splits: Splits, source: Source, copies: dict[str, int], odd: list[str]) -> Intake:
     """Summarise loaded data: ``copies`` as counted, and ``odd`` things that deserve a look."""
     classes, train = splits.train.classes, splits.train
-    counts = {
-        part: dict(zip(classes, np.bincount(samples.y.numpy(), minlength=len(classes)).tolist(),
-                       strict=True))
-        for part, samples in splits.parts.items()
-    }  # fmt: skip
+    numbers = {part: np.bincount(samples.y.numpy(), minlength=len(classes)).tolist()
+               for part, samples in splits.parts.items()}  # fmt: skip
+    counts = {part: dict(zip(classes, sizes, strict=True)) for part, sizes in numbers.items()}
     leaked = sum(n for kind, n in copies.items() if kind.endswith("in train") and " of " in kind)
     if leaked:
         odd.append(
@@ -388,11 +343,3 @@ def _take_in(splits: Splits, source: Source, copies: dict[str, int], odd: list[s
     return Intake(splits.name, counts, source.where, train.sample_shape, source.scale, train.flip,
                   train.mean, train.std, source.not_read, source.skipped, copies,
                   tuple(odd))  # fmt: skip
-
-
-def _say_once(intake: Intake) -> None:
-    """Print a summary on standard error, unless the very same was printed before."""
-    text = str(intake)
-    if text not in _said:
-        _said.add(text)
-        print(text, file=sys.stderr)

@@ -23,8 +23,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["CLASSES", "OUTLINES", "SIZE", "draw"]
-
 # The outlines, as functions of a point: negative inside, zero on the edge or nearly so close to it.
 # Coordinates are right and up; each fits into the unit circle, roughly, and looks the same in a
 # mirror, or stays what it is. The maximum cuts half planes, the minimum joins parts, and the

@@ -35,7 +35,6 @@ FEATURES = {
 }
 """What :func:`pay_features` measures, and what it means."""
 
-
 # Where one asks whether it pays: the other half of the answer.
 VARIANCE = (
     "How much noise each method's batches add to the gradient on your data is in the tables of "
@@ -45,18 +44,26 @@ VARIANCE = (
 
 @dataclass(frozen=True)
 class Forecast:
-    """What :func:`will_it_pay` says."""
+    """What :func:`will_it_pay` says.
+
+    Attributes
+    ----------
+    chances, risks
+        By method, the chance that it gains, and that it loses, 0 to 1; empty where nothing
+        predicts it.
+    features
+        What the run showed: one number for each of :data:`FEATURES`.
+    outside
+        Features that lie outside of what the model was fitted on.
+    sentences
+        One for each method, with how often such a sentence was right.
+    """
 
     chances: dict[str, float]
-    """By method, the chance that it gains, 0 to 1; empty where nothing predicts it."""
     risks: dict[str, float]
-    """By method, the chance that it loses, 0 to 1; empty where nothing predicts it."""
     features: dict[str, float]
-    """What the run showed: one number for each of :data:`FEATURES`."""
     outside: list[str] = field(default_factory=list)
-    """Features that lie outside of what the model was fitted on."""
     sentences: list[str] = field(default_factory=list)
-    """One for each method, with how often such a sentence was right."""
 
     def __str__(self) -> str:
         return "\n".join(self.sentences)
@@ -112,7 +119,7 @@ def pay_features(record: Record, *, copies: np.ndarray | None = None) -> dict[st
     loss = seen["last_loss"].to_numpy(float)
     tenth = max(1, round(len(loss) / 10))
     total = max(float(loss.sum()), np.finfo(float).tiny)
-    events = seen["forgetting"].replace(np.inf, 0)
+    events, counts = seen["forgetting"].replace(np.inf, 0), frame["label"].value_counts()
     return {
         "loss_variation": float(loss.std() / (total / len(loss))),
         "hardest_tenth": float(np.sort(loss)[-tenth:].sum() / total),
@@ -121,27 +128,18 @@ def pay_features(record: Record, *, copies: np.ndarray | None = None) -> dict[st
         "forgetting": float(events.sum() / seen["visits"].sum()),
         "negative_margin": float((seen["aum"] < 0).mean()),
         "copies": _share_of_copies(frame, copies),
-        "class_evenness": _evenness(frame["label"]),
+        "class_evenness": entropy(counts) / float(np.log(len(counts))) if len(counts) > 1 else 1.0,
     }
 
 
-def _share_of_copies(frame: Any, copies: np.ndarray | None) -> float:
+def _share_of_copies(frame: pd.DataFrame, copies: np.ndarray | None) -> float:
+    if copies is not None and len(copies) != len(frame):
+        raise InputError(
+            f"copies has {len(copies)} entries for {len(frame)} training samples: give one each"
+        )
     own = np.arange(len(frame))
-    if copies is not None:
-        if len(copies) != len(frame):
-            raise InputError(
-                f"copies has {len(copies)} entries for {len(frame)} training samples: give one each"
-            )
-        return float((np.asarray(copies) != own).mean())
-    if "copy_of" not in frame:
-        return 0.0
-    first = frame["copy_of"].to_numpy()
+    first = np.asarray(frame.get("copy_of", own) if copies is None else copies)
     return float(((first >= 0) & (first != own)).mean())
-
-
-def _evenness(labels: pd.Series) -> float:
-    counts = labels.value_counts()
-    return entropy(counts) / float(np.log(len(counts))) if len(counts) > 1 else 1.0
 
 
 def will_it_pay(
@@ -207,20 +205,22 @@ def will_it_pay(
 
 def _said(entry: str, outcome: str, fits: Mapping[str, Any], chance: float, points: str) -> str:
     likely = "likely" if chance >= 0.5 else "unlikely"
-    right = fits["outcomes"][outcome]["right"]
-    other = right.get("data sets")
-    there = f", and on {100 * other:.0f}% of those of a data set left out" if other else ""
+    right = {name: f"{100 * share:.0f}%" for name, share in
+             fits["outcomes"][outcome]["right"].items() if share is not None}  # fmt: skip
+    there = ""
+    if "data sets" in right:
+        there += f", and on {right['data sets']} of those of a data set left out"
     if "networks" in right:
+        cells = fits["outcomes"][outcome]["right"]["networks cells"]
         there += (
-            f"; with networks that were not fitted, on {100 * right['networks']:.0f}% of "
-            f"{right['networks cells']} cells (the more frequent answer: "
-            f"{100 * right['networks constant']:.0f}%)"
+            f"; with networks that were not fitted, on {right['networks']} of {cells} cells (the "
+            f"more frequent answer: {right['networks constant']})"
         )
     return (
         f"{entry} is {likely} to {outcome} more than {points} against unif-SGD (chance "
-        f"{100 * chance:.0f}%). Such a forecast was right on {100 * right['cells']:.0f}% of the "
-        f"cells left out of the fit{there}; always giving the more frequent answer, on "
-        f"{100 * right['constant']:.0f}%. {_counted(fits)}"
+        f"{100 * chance:.0f}%). Such a forecast was right on {right['cells']} of the cells left "
+        f"out of the fit{there}; always giving the more frequent answer, on {right['constant']}. "
+        f"{_counted(fits)}"
     )
 
 
