@@ -9,7 +9,7 @@ import pytest
 from fake_records import write_arrays, write_run
 
 from budgetlab import analysis
-from budgetlab.analysis.will_it_pay import FEATURES
+from budgetlab.analysis.pay import FEATURES
 from budgetlab.errors import InputError
 from experiments import fit_probe
 
@@ -47,7 +47,7 @@ def test_features_by_hand(record):
 
 
 def test_classes_of_unequal_size_are_less_even():
-    from budgetlab.analysis.will_it_pay import _evenness
+    from budgetlab.analysis.pay import _evenness
 
     expected = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1)) / math.log(2)
     assert _evenness(pd.Series([0] * 9 + [1])) == pytest.approx(expected)

@@ -5,7 +5,6 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -21,43 +20,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MIXING", "Picture", "draw", "panels", "section_charts", "section_classes",
-           "section_over_runs", "section_pay", "section_samples"]  # fmt: skip
-
 DOTS_PER_INCH = 160
 WIDE = (9.4, 4.6)
 # Augmentations whose images hold several samples.
 MIXING = ("mixup", "ricap", "cutmix")
-OPTIONAL = ("probabilities_draw", "probabilities_keep", "against_loss_draw", "against_loss_keep",
-            "noisy", "ambiguous", "credit")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure ready for the page."""
-
-    source: str  # "data:" address of the PNG
-    alt: str
-    width: int  # pixels on the page; it shrinks where there is less room
-    name: str = ""  # what tells it from its neighbours, such as a cost axis
+# Pages show the width in pixels; a figure shrinks where there is less room.
+FIGURE = Markup('<figure><img src="{}" alt="{}" width="{}"></figure>')
 
 
 def draw(
-    plot: Callable[..., "Axes"],
-    *data: Any,
-    size: tuple[float, float] = (9.4, 4.2),
-    name: str = "",
-    **options: Any,
-) -> Picture:
-    """Draw one plot into a picture."""
+    plot: Callable[..., "Axes"], *data: Any, size: tuple[float, float] = (9.4, 4.2), **options: Any
+) -> Markup:
+    """Draw one plot into a figure of the page."""
     figure = style.new_figure(size)
     ax = figure.subplots()
     plot(*data, ax=ax, **options)
-    return _picture(figure, plots.alt_text(ax), name)
+    return _as_markup(figure, plots.alt_text(ax))
 
 
-def panels(plot: Callable[..., "Axes"], items: dict[str, Any], columns: int = 3) -> Picture:
-    """Draw one panel an item, side by side on the same axes, into one picture."""
+def panels(plot: Callable[..., "Axes"], items: dict[str, Any], columns: int = 3) -> Markup:
+    """Draw one panel an item, side by side on the same axes, into one figure."""
     columns = min(columns, len(items))
     rows = -(-len(items) // columns)
     figure = style.new_figure((max(4.2 * columns, 5.6), 3.3 * rows))
@@ -74,17 +56,17 @@ def panels(plot: Callable[..., "Axes"], items: dict[str, Any], columns: int = 3)
         ax.tick_params(labelbottom=True)
     for ax in grid[len(items) :]:
         ax.axis("off")
-    return _picture(figure, " ".join(said))
+    return _as_markup(figure, " ".join(said))
 
 
-def _picture(figure: "Figure", alt: str, name: str = "") -> Picture:
+def _as_markup(figure: "Figure", alt: str) -> Markup:
     file = io.BytesIO()
     with warnings.catch_warnings():
         # A class name in a script that the font lacks shows as boxes: no reason to stop.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing")
         figure.savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white")
     source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return Picture(source, alt, round(100 * figure.get_figwidth()), name)
+    return FIGURE.format(source, alt, round(100 * figure.get_figwidth()))
 
 
 def section_over_runs(
@@ -96,22 +78,20 @@ def section_over_runs(
     ``compared`` as from ``compare``; None where nothing can be compared.
     """
     costs = [name for name in ("steps", "flops", "seconds") if curves[name].notna().any()]
-    pictures: dict[str, Any] = dict.fromkeys(("differences", "frontier", "ledger")) | {
-        "curves": [
-            draw(plots.learning_curves, curves, cost=cost, name=analysis.COSTS[cost], size=WIDE)
-            for cost in costs
-        ]
-    }
+    found: dict[str, Any] = dict.fromkeys(("differences", "frontier", "ledger")) | {
+        "curves": [(analysis.COSTS[cost], draw(plots.learning_curves, curves, cost=cost, size=WIDE))
+                   for cost in costs]
+    }  # fmt: skip
     if compared is None:
-        return pictures
+        return found
     if rows := int((compared["pairs"] > 0).sum()):
-        pictures["differences"] = draw(plots.differences, compared,
-                                       size=(9.4, 1.2 + 0.32 * max(rows, 2)))  # fmt: skip
+        size = (9.4, 1.2 + 0.32 * max(rows, 2))
+        found["differences"] = draw(plots.differences, compared, size=size)
     if len(compared.drop_duplicates(["method", "augmentation", "budget"])) > 1:
         conditions = len(frame.groupby(analysis.condition_columns(frame)))
-        pictures["frontier"] = draw(plots.frontier, frame, size=WIDE)
-        pictures["ledger"] = draw(plots.cost_ledger, frame, size=(9.4, 1.4 + 0.32 * conditions))
-    return pictures
+        found["frontier"] = draw(plots.frontier, frame, size=WIDE)
+        found["ledger"] = draw(plots.cost_ledger, frame, size=(9.4, 1.4 + 0.32 * conditions))
+    return found
 
 
 def section_classes(chosen: dict[str, Record]) -> list[dict[str, Any]]:
@@ -123,13 +103,13 @@ def section_classes(chosen: dict[str, Record]) -> list[dict[str, Any]]:
             rows = min(20, len(table))
             classes = draw(plots.class_accuracy, table, size=(9.4, 1.4 + 0.26 * rows))
             mixed = draw(plots.confusion, record, size=(2.2 + 0.36 * rows, 1.6 + 0.36 * rows))
-            found.append({"name": name, "classes": classes, "confusion": mixed} | table.attrs)
+            found.append({"name": name, "figures": [classes, mixed]} | table.attrs)
     return found
 
 
 def section_charts(
     curves: pd.DataFrame, chosen: dict[str, Record]
-) -> tuple[list[dict[str, str]], list[str]]:
+) -> tuple[list[tuple[str, Markup]], list[str]]:
     """Charts that answer on the page, each with its heading, and the reasons for those left out."""
     by_score = [run for run in chosen.values() if run.config["method"] == "p-SGD"]
     run = (by_score or list(chosen.values()))[0]
@@ -143,7 +123,7 @@ def section_charts(
         except InputError as error:
             problems.append(f"no chart of {make.__name__}: {error}")
         else:
-            charts.append({"title": chart.title, "markup": Markup(chart.to_html())})
+            charts.append((chart.title, Markup(chart.to_html())))
     return charts, problems
 
 
@@ -171,38 +151,39 @@ def section_samples(
     ``chosen`` is one run a method, by the name that the page gives it; ``reference`` one on the
     same data without mixing, if there is one.
     """
-    readable, problems = {}, []
+    opened, problems = {}, []
     for name, record in chosen.items():
         try:
             if record.samples.sizes["epoch"]:
-                readable[name] = sampled_down(record)
-                if readable[name] is not record:
-                    said = sampled_sentence(readable[name])
-                    problems.append(f"'{record.path}' is large.{said}")
+                opened[name] = sampled_down(record)
+                if opened[name] is not record:
+                    problems.append(f"'{record.path}' is large.{sampled_sentence(opened[name])}")
             else:
                 problems.append(f"'{record.path}' holds no finished epoch")
         except InputError as error:
             problems.append(str(error))
-    if not readable:
+    if not opened:
         return {}, problems
-    runs = list(readable.values())
-    by_kind, uniform = _drawing(readable)
-    pictures: dict[str, Any] = dict.fromkeys(OPTIONAL) | {
-        "losses": panels(plots.loss_distribution, readable),
+    runs = list(opened.values())
+    by_kind, uniform = _drawing(opened)
+    found: dict[str, Any] = {
+        "losses": panels(plots.loss_distribution, opened),
         "picked": draw(plots.ranked_picks, runs),
-        "images": [row for n in readable if (row := _most_and_least(n, chosen[n]))],
+        "images": [row for name in opened if (row := _most_and_least(name, chosen[name]))],
         "uniform": uniform,
-    }
-    for kind, same in by_kind.items():
-        pictures[f"probabilities_{kind}"] = panels(plots.sampling_probability, same)
-        pictures[f"against_loss_{kind}"] = panels(plots.probability_vs_loss, same)
-    for flag in ("noisy", "ambiguous"):
-        if known := [run for run in runs if _has_any(run, f"is_{flag}")]:
-            pictures[flag] = draw(plots.flagged_share, known, flag=flag)
+        "probabilities": {kind: panels(plots.sampling_probability, same)
+                          for kind, same in by_kind.items()},
+        "against_loss": [panels(plots.probability_vs_loss, same) for same in by_kind.values()],
+        "flagged": {
+            flag: draw(plots.flagged_share, known, flag=flag) for flag in ("noisy", "ambiguous")
+            if (known := [run for run in runs if _has_any(run, f"is_{flag}")])
+        },
+        "credit": None,
+    }  # fmt: skip
     if mixed := [run for run in runs if run.config.get("augmentation") in MIXING]:
-        pictures["credit"] = draw(plots.credit_calibration, mixed,
-                                  reference=reference and sampled_down(reference))  # fmt: skip
-    return pictures, problems
+        found["credit"] = draw(plots.credit_calibration, mixed,
+                               reference=reference and sampled_down(reference))  # fmt: skip
+    return found, problems
 
 
 def _drawing(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], list[str]]:
@@ -232,10 +213,11 @@ def _most_and_least(name: str, record: Record) -> dict[str, Any] | None:
     record = sampled_down(record, also=record.thumbnails)
     frame = analysis.measures(record)
     frame = frame[frame.index.isin(list(record.thumbnails))]
-    rows = {"most": ("times_trained", True), "least": ("times_trained", False),
-            "hardest": ("mean_loss", True)}  # fmt: skip
-    return {"name": name} | {
-        key: draw(plots.image_grid, frame, by, highest=highest, count=8, size=(9.4, 1.75),
-                  images=record.thumbnails, classes=record.classes)
-        for key, (by, highest) in rows.items()
-    }  # fmt: skip
+    rows = {"Trained on most": ("times_trained", True),
+            "Trained on least": ("times_trained", False),
+            "Highest mean loss": ("mean_loss", True)}  # fmt: skip
+    return {"name": name, "rows": {
+        title: draw(plots.image_grid, frame, by, highest=highest, count=8, size=(9.4, 1.75),
+                    images=record.thumbnails, classes=record.classes)
+        for title, (by, highest) in rows.items()
+    }}  # fmt: skip

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import shlex
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from budgetlab import analysis
 from budgetlab.analysis.conditions import method_order
 from budgetlab.analysis.tables import is_numeric
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, RunError
+from budgetlab.errors import InputError, RunError, counted
 from budgetlab.explore.chart import STYLE, script
 from budgetlab.plots.style import capital, run_names
 from budgetlab.records import Record, Records, open_records, write_atomically
@@ -28,8 +29,6 @@ from budgetlab.report.figures import (
     section_pay,
     section_samples,
 )
-
-__all__ = ["command", "write"]
 
 SHOWN_RUNS = 6
 SHOWN_FINDINGS = 5
@@ -61,7 +60,7 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
     InputError
         If no record can be opened, none holds an epoch, or the file cannot be written.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     if out.is_dir():
         raise InputError(f"out '{out}' is a folder: give a file such as {out / 'report.html'}")
     with warnings.catch_warnings(record=True) as caught:
@@ -73,7 +72,11 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
     content["problems"] = list(dict.fromkeys([*problems, *content["problems"]]))
     # The only text that is trusted: our own, and a style sheet would not survive escaping.
     style = Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8") + STYLE)
-    text = _template().render(content, css=style)
+    template = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    ).get_template("page.html")  # fmt: skip
+    text = template.render(content, css=style)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text.encode())
@@ -86,42 +89,34 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
     return out
 
 
-def _template() -> jinja2.Template:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    ).get_template("page.html")  # fmt: skip
-
-
 def _content(records: Records) -> dict[str, Any]:
     runs = open_records(records)
     frame = analysis.summaries(runs)
+    compared, why_not, findings = None, "", []
     try:
         compared = analysis.compare(frame)
+        findings = _findings(compared)
     except InputError as error:
-        compared, why_not = None, str(error)
-    else:
-        why_not = ""
-    over_runs = section_over_runs(analysis.epochs(runs), frame, compared)
-    findings = [] if compared is None else _findings(compared)
+        why_not = str(error)
+    curves = analysis.epochs(runs)
     chosen = _representatives(runs, frame)
     samples, problems = section_samples(chosen, _reference(runs, chosen))
-    charts, missing = section_charts(analysis.epochs(runs), chosen)
+    charts, missing = section_charts(curves, chosen)
     return {
         "title": f"{_join(frame['dataset'].unique())} on a budget",
         "overview": _overview(frame),
         "facts": _facts(runs, frame),
-        "table_cells": None if compared is None else _cells(_without_constants(compared)),
+        "table_cells": None if compared is None else _compared_table(compared),
         "verdict": _verdict(compared),
         "findings": findings[:SHOWN_FINDINGS],
         "more_findings": findings[SHOWN_FINDINGS:],
         "why_not": why_not,
-        "over_runs": over_runs,
+        "over_runs": section_over_runs(curves, frame, compared),
         "classes": section_classes(chosen),
         "samples": samples,
         "pay": section_pay(runs),
         "chosen": {name: str(record.path) for name, record in chosen.items()},
-        "runs": _cells(_run_table(frame)),
+        "runs": _run_table(frame),
         "commands": [command(record) for record in runs],
         "versions": _versions(runs),
         "charts": charts,
@@ -131,45 +126,35 @@ def _content(records: Records) -> dict[str, Any]:
 
 
 def _overview(frame: pd.DataFrame) -> str:
-    seeds, methods = frame["seed"].nunique(), method_order(frame["method"])
+    methods = method_order(frame["method"])
     budgets = _join(f"{100 * b:g}%" for b in sorted(frame["budget"].unique()))
     return (
-        f"{_many(len(frame), 'training run')} of {_many(len(methods), 'method')} "
+        f"{counted(len(frame), 'training run')} of {counted(len(methods), 'method')} "
         f"({_join(methods)}) at {budgets} of the cost of full training, "
-        f"with {_many(seeds, 'seed')}."
+        f"with {counted(frame['seed'].nunique(), 'seed')}."
     )
 
 
 def _facts(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, str]:
     """What a reader wants to know before any number, each in a few words."""
-    data = runs[0].about["data"]
+    sizes = {name: _join(f"{int(n):,}" for n in group["train_size"].dropna().unique())
+             for name, group in frame.groupby("dataset", sort=False)}  # fmt: skip
     units = _join(frame["budget_unit"].unique())
     noise = sorted(frame["label_noise"].unique())
-    counted = {"iterations": "optimiser steps", "samples": "samples", "flops": "operations"}
+    classes = runs[0].about["data"].get("classes", [])
+    units_said = {"iterations": "optimiser steps", "samples": "samples", "flops": "operations"}
     facts = {
-        "Data": _join(
-            f"{name} ({_size(group)})" for name, group in frame.groupby("dataset", sort=False)
-        ),
-        "Classes": str(len(data.get("classes", []))) if frame["dataset"].nunique() == 1 else "",
+        "Data": _join(f"{name} ({f'{n} training samples' if n else 'size unknown'})"
+                      for name, n in sizes.items()),
+        "Classes": str(len(classes)) if len(sizes) == 1 else "",
         "Network": _join(frame["model"].dropna().unique()),
         "Augmentation": _join(frame["augmentation"].unique()),
         "Labels made wrong": _join(f"{100 * share:g}%" for share in noise) if any(noise) else "",
-        "Full run": _join(f"{_many(epochs, 'epoch')}" for epochs in frame["epochs"].unique()),
-        "Budget counts": counted.get(units, units),
+        "Full run": _join(counted(epochs, "epoch") for epochs in frame["epochs"].unique()),
+        "Budget counts": units_said.get(units, units),
         "Trained on": _join(frame["hardware"].dropna().unique()),
-    }
+    }  # fmt: skip
     return {name: text for name, text in facts.items() if text}
-
-
-def _without_constants(compared: pd.DataFrame) -> pd.DataFrame:
-    """The readable table, less the columns that say the same in every row."""
-    same = [n for n in ("dataset", "augmentation") if compared[n].nunique() == 1]
-    return analysis.readable(compared.drop(columns=same))
-
-
-def _size(group: pd.DataFrame) -> str:
-    sizes = [f"{int(n):,}" for n in group["train_size"].dropna().unique()]
-    return f"{_join(sizes)} training samples" if sizes else "size unknown"
 
 
 def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
@@ -182,17 +167,14 @@ def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
 
 def _verdict(compared: pd.DataFrame | None) -> str:
     """The answer in one sentence."""
-    counts = {} if compared is None else compared["verdict"].value_counts().to_dict()
-    counts.pop("", None)
+    counts = Counter([] if compared is None else filter(None, compared["verdict"]))
     if not counts:
         return (
             "Nothing can be compared yet: there is no run of another method with the same "
             f"settings and seed. Train {analysis.BASELINE} as a baseline."
         )
-    found = _join(
-        f"{counts[name]} {name}" for name in analysis.COMPARISON_VERDICTS if counts.get(name)
-    )
-    return f"Of {_many(sum(counts.values()), 'comparison')} with {analysis.BASELINE}: {found}."
+    found = _join(f"{counts[n]} {n}" for n in analysis.COMPARISON_VERDICTS if counts[n])
+    return f"Of {counted(counts.total(), 'comparison')} with {analysis.BASELINE}: {found}."
 
 
 def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, Record]:
@@ -224,31 +206,32 @@ def _reference(runs: Sequence[Record], chosen: dict[str, Record]) -> Record | No
     return None
 
 
-def _run_table(frame: pd.DataFrame) -> pd.DataFrame:
+def _compared_table(compared: pd.DataFrame) -> dict[str, Any]:
+    """The readable table, less the columns that say the same in every row."""
+    same = [n for n in ("dataset", "augmentation") if compared[n].nunique() == 1]
+    return _cells(compared.drop(columns=same))
+
+
+def _run_table(frame: pd.DataFrame) -> dict[str, Any]:
     settings = [n for n in analysis.condition_columns(frame) if n != "budget_unit"]
     table = frame[[*settings, "seed", "status", *FORMATS]].copy()
     for name, form in FORMATS.items():
         table[name] = [f"{v:{form}}" if v == v else "" for v in frame[name]]
-    return analysis.readable(table.rename(columns=lambda name: name.replace("_", " ")))
+    return _cells(table.rename(columns=lambda name: name.replace("_", " ")))
 
 
-def _cells(table: pd.DataFrame) -> dict[str, Any]:
+def _cells(frame: pd.DataFrame) -> dict[str, Any]:
+    table = analysis.readable(frame)
     numeric = [is_numeric(table[name].tolist()) for name in table]
     rows = table.to_numpy().tolist()
-    return {
-        "heading": list(zip(map(str, table.columns), numeric, strict=True)),
-        "rows": [list(zip(row, numeric, strict=True)) for row in rows],
-    }
+    return {"heading": list(zip(map(str, table.columns), numeric, strict=True)),
+            "rows": [list(zip(row, numeric, strict=True)) for row in rows]}  # fmt: skip
 
 
 def _versions(runs: Sequence[Record]) -> dict[str, str]:
     given = [run.about.get("versions", {}) for run in runs]
     names = dict.fromkeys(name for one in given for name in one)
     return {name: _join(dict.fromkeys(str(one.get(name, "")) for one in given)) for name in names}
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _join(parts: Iterable[Any]) -> str:
@@ -273,28 +256,21 @@ def command(record: Record) -> str:
     settings = {}
     for field in dataclasses.fields(RunConfig):
         value = record.config.get(field.name, field.default)
-        differs = _plain(value) != _plain(field.default)
-        if field.name not in LEFT_OUT and (field.name in ALWAYS or differs):
+        value = tuple(value) if isinstance(value, list) else value
+        if field.name not in LEFT_OUT and (field.name in ALWAYS or value != field.default):
             settings[field.name] = value
     model = str(settings.get("model", ""))
     if model.startswith(OWN_MODEL):
         del settings["model"]
-        given = "".join(f", {name}={_plain(value)!r}" for name, value in settings.items())
+        given = "".join(f", {name}={value!r}" for name, value in settings.items())
         return f"bl.train(model=your_network{given})  # it was {model}"
     first, *longer = [*str(settings.pop("extended", "")).split("+"), str(settings["epochs"])]
     if longer:
         settings["epochs"] = first or settings["epochs"]
     words = ["budgetlab", "train"]
     for name, value in settings.items():
-        words += [f"--{name.replace('_', '-')}", *_words(value)]
+        words += [f"--{name.replace('_', '-')}"]
+        words += map(str, value if isinstance(value, tuple) else [value])
     # It began as a shorter run, whose record is gone on with.
     then = "".join(f"; budgetlab resume RECORD --epochs {n}" for n in longer if first)
     return shlex.join(words) + then
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _words(value: Any) -> list[str]:
-    return [str(part) for part in value] if isinstance(value, list | tuple) else [str(value)]
