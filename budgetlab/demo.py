@@ -13,8 +13,6 @@ from budgetlab.config import RunConfig
 from budgetlab.errors import RunError
 from budgetlab.sweeps import sweep
 
-__all__ = ["configs", "main"]
-
 SEEDS = (0, 1, 2)
 PLAN = (("unif-SGD", 0.3), ("random-subset", 0.3), ("p-SGD", 0.3), ("unif-SGD", 1.0))
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["InputError", "RunError", "counted", "few", "known", "one_line", "unknown"]
-
 
 def one_line(text: object, most: int | None = None) -> str:
     """Write what a stranger may have chosen in one line, at most so long.

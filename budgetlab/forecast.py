@@ -23,9 +23,6 @@ from budgetlab.samplers import ScoreSampler, simulated_inclusion
 from budgetlab.samplers.candidates import KEPT
 from budgetlab.samplers.scores import replace_unseen
 
-__all__ = ["ExpectedDraw", "Replay", "forecast", "has_scores", "in_numbers", "recorded_forecast",
-           "scores_of", "supported"]  # fmt: skip
-
 ARRAYS = ("loss", "p_y", "correct", "margin", "el2n", "times_trained")
 
 
@@ -43,11 +40,6 @@ class Replay:
     memory
         Bytes to hold at most. Where all epochs do not fit, some are kept and the others
         are computed from the one before, when asked for.
-
-    Raises
-    ------
-    InputError
-        If the record holds no epoch.
     """
 
     def __init__(self, record: Record, memory: int = 256_000_000):
@@ -67,13 +59,7 @@ class Replay:
                 self._states[epoch] = _copy(history)
 
     def before(self, epoch: int) -> History:
-        """Return the history as epoch number ``epoch`` began: 1 to one after the last.
-
-        Raises
-        ------
-        InputError
-            If the epoch lies outside.
-        """
+        """Return the history as epoch number ``epoch`` began: 1 to one after the last."""
         if not 1 <= epoch <= self.epochs + 1:
             raise InputError(
                 f"epoch {epoch} does not exist in '{self.record.path}': "
@@ -141,11 +127,8 @@ def supported() -> list[str]:
     Others decide by what they see within the epoch; of those, only what was recorded
     can be shown.
     """
-    return [name for name in methods.names() if _can_be_foreseen(name)]
-
-
-def _can_be_foreseen(name: str) -> bool:
-    return samplers.lookup(name).forecast is not samplers.Sampler.forecast
+    return [name for name in methods.names()
+            if samplers.lookup(name).forecast is not samplers.Sampler.forecast]  # fmt: skip
 
 
 def has_scores(name: str) -> bool:
@@ -189,12 +172,7 @@ def scores_of(
     return name, score
 
 
-def forecast(
-    history: History,
-    config: RunConfig,
-    *,
-    seed: int = 0,
-) -> ExpectedDraw:
+def forecast(history: History, config: RunConfig, *, seed: int = 0) -> ExpectedDraw:
     """Foresee the next epoch of a method.
 
     ``history`` is what is known as the epoch begins; ``config`` gives ``method``, ``budget``,
@@ -205,7 +183,7 @@ def forecast(
     InputError
         If the method cannot be foreseen, or a value is out of its range.
     """
-    if not _can_be_foreseen(config.method):
+    if config.method not in supported():
         raise InputError(
             f"method '{config.method}' decides by what it sees within the epoch, so that it cannot "
             f"be foreseen: choose one of {', '.join(supported())}, or what was recorded"
@@ -226,11 +204,6 @@ def recorded_forecast(
     ``probability`` is ``[N]``, NaN where none was recorded; ``kind`` is that of
     :attr:`budgetlab.records.Record.probability_kind`; the config of the run gives the number of
     draws.
-
-    Raises
-    ------
-    InputError
-        If nothing was recorded in this epoch.
     """
     known = ~np.isnan(probability)
     if not known.any():
@@ -264,22 +237,11 @@ def _drawn(q: Tensor, count: int, seed: int) -> ExpectedDraw:
 
 
 def in_numbers(draw: ExpectedDraw, visited: np.ndarray) -> dict[str, float]:
-    """Sum a draw up in numbers.
+    """Sum a draw up in numbers; ``visited`` bool ``[N]`` says what was trained on before.
 
-    Parameters
-    ----------
-    draw
-        Of one epoch.
-    visited
-        bool ``[N]``: trained on in an earlier epoch.
-
-    Returns
-    -------
-    dict
-        ``entropy`` (nats, at most ``ln N``) and ``effective_samples`` (1 to N) of ``q``;
-        ``lowest`` and ``highest`` inclusion; ``expected`` number of samples;
-        ``coverage``, the share of samples trained on before, and ``coverage_after``,
-        what it is expected to be after this epoch.
+    Returned are ``entropy`` (nats, at most ``ln N``) and ``effective_samples`` (1 to N) of ``q``;
+    ``lowest`` and ``highest`` inclusion; the ``expected`` number of samples; ``coverage``, the
+    share of samples trained on before, and ``coverage_after``, what to expect after this epoch.
     """
     q, inclusion = draw.q, draw.inclusion
     return {

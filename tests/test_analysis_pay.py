@@ -46,12 +46,13 @@ def test_features_by_hand(record):
     assert analysis.pay_features(record)["copies"] == 0
 
 
-def test_classes_of_unequal_size_are_less_even():
-    from budgetlab.analysis.pay import _evenness
-
-    expected = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1)) / math.log(2)
-    assert _evenness(pd.Series([0] * 9 + [1])) == pytest.approx(expected)
-    assert _evenness(pd.Series([0, 0, 0])) == 1
+@pytest.mark.parametrize(("rare", "evenness"), [(2, 0.468996), (0, 1.0)])
+def test_classes_of_unequal_size_are_less_even(rare, evenness, tmp_path):
+    arrays = {name: np.ones((4, 20)) for name in ("loss", "p_y", "el2n", "correct", "margin")}
+    arrays["times_trained"] = np.ones((4, 20), int)
+    record = write_arrays(tmp_path, arrays, [0] * (20 - rare) + [1] * rare)
+    # -(0.9 ln 0.9 + 0.1 ln 0.1) / ln 2; one class alone is as even as can be.
+    assert analysis.pay_features(record)["class_evenness"] == pytest.approx(evenness, abs=1e-6)
 
 
 def test_only_a_uniform_run_with_visits_is_taken(tmp_path, record):

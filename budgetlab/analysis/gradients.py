@@ -23,20 +23,17 @@ def grand(
     *,
     chunk: int = 64,
 ) -> np.ndarray:
-    """Norm of the gradient of each sample's loss, over all parameters (Paul et al. 2021).
+    """GraNd: norm of the gradient of each sample's loss over all parameters (Paul et al. 2021).
 
-    The model is used in eval mode, so that batch norm does not mix the samples, and is
-    left as it was. High is hard. Paul et al. take the mean over several models, early
-    in training.
+    High is hard. Paul et al. take the mean over several models, early in training.
 
     Parameters
     ----------
     model
-        From inputs to logits ``[B, C]``; its parameters that need a gradient count.
-    x
-        Inputs as the model takes them (normalised), ``[N, ...]``, float.
-    y
-        Labels, int64 ``[N]``.
+        From inputs to logits ``[B, C]``; its parameters that need a gradient count. Used in eval
+        mode, so that batch norm does not mix the samples, and left as it was.
+    x, y
+        Inputs as the model takes them (normalised), float ``[N, ...]``; labels, int64 ``[N]``.
     chunk
         Samples at a time; memory holds so many copies of the gradient.
 
@@ -103,16 +100,12 @@ def embedding(
 
     Parameters
     ----------
-    record
-        A finished run, which kept its weights.
-    splits
-        Its data.
+    record, splits
+        A finished run, which kept its weights, and its data.
     method
         ``pca``, or ``umap`` (McInnes et al. 2018) where the package ``umap-learn`` is installed.
-    model
-        The network, if it is one of your own.
-    seed
-        Of UMAP.
+    model, seed
+        The network, if it is one of your own; the seed of UMAP.
 
     Returns
     -------
@@ -128,8 +121,7 @@ def embedding(
             f"these splits are not what '{record.path}' was trained on: load the data with the "
             "settings of the record"
         )
-    features = _features(record, splits, model)
-    explained = float("nan")
+    features, explained = _features(record, splits, model), float("nan")
     if method == "umap":
         try:
             from umap import UMAP

@@ -42,10 +42,8 @@ def held_out_probabilities(
     ----------
     splits
         The data; its training samples are judged.
-    folds
-        How many runs, from 2; every class is spread evenly over them.
-    seed
-        Of the folds and the runs.
+    folds, seed
+        How many runs, from 2, over which every class is spread evenly; and their seed.
     **settings
         Fields of :class:`budgetlab.RunConfig`, such as ``epochs``; the budget is the full run
         unless another is given.
@@ -57,7 +55,6 @@ def held_out_probabilities(
         ``find_label_issues(labels, pred_probs)``. ``splits.train.y`` are the labels.
     """
     from budgetlab.data import Splits
-    from budgetlab.data.dataset import fingerprint
 
     train = training_samples(splits)
     y = train.y.cpu().numpy()
@@ -66,10 +63,9 @@ def held_out_probabilities(
     fold = _folds(y, folds, seed)
     found = np.empty((len(y), len(train.classes)))
     for number in range(folds):
-        part = train.select(np.flatnonzero(fold != number))
         held = np.flatnonzero(fold == number)
         test = train.select(held)
-        own = Splits("folds", part, None, test, fingerprint(part, test))
+        own = Splits.of(train.select(np.flatnonzero(fold != number)), test, name="folds")
         with trained(own, **{"budget": 1.0, "seed": seed, "evaluate_every": 0} | settings) as run:
             found[held] = softmax(_logits(run, test), axis=1)
     return found
@@ -165,13 +161,11 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
          "p_label": chance[rows, labels], "suggested": best, "p_suggested": true[rows, best]},
         index=pd.RangeIndex(len(labels), name="sample"),
     )  # fmt: skip
-    accuracy = float((chance.argmax(axis=1) == labels).mean())
+    accuracy, weak = float((chance.argmax(axis=1) == labels).mean()), ""
     guess = np.bincount(labels).max() / len(labels)
-    weak = ""
     # What the network says of the very surest: wrong labels leave no more possible.
-    peak = np.mean(
-        [chance[rows[: len(surest) // 5 + 1], c].mean() for c, rows in enumerate(surest.T)]
-    )
+    tops = surest[: len(surest) // 5 + 1].T
+    peak = np.mean([chance[top, c].mean() for c, top in enumerate(tops)])
     if accuracy - guess < WEAK * (peak - guess):
         weak = (
             f"the network agrees with {100 * accuracy:.0f}% of held-out labels, too few to judge "
@@ -275,10 +269,8 @@ def _density_ratio(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """How many times as dense the known values are at each of the values; falls as they grow."""
     from sklearn.isotonic import IsotonicRegression
 
-    both, is_known = (
-        np.concatenate([values, known]),
-        np.repeat([0.0, 1.0], [len(values), len(known)]),
-    )
+    both = np.concatenate([values, known])
+    is_known = np.repeat([0.0, 1.0], [len(values), len(known)])
     share = IsotonicRegression(increasing=False).fit(both, is_known).predict(values)
     return share / np.maximum(1 - share, 1e-9) * len(values) / max(len(known), 1)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, RunError, counted, one_line, unknown
+from budgetlab.errors import InputError, RunError, counted, known, one_line
 from budgetlab.records import plain
 from budgetlab.sweeps.grid import Lists, values_of
 
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from budgetlab import sweeps
     from budgetlab.training import Run
 
-__all__ = ["BAD_INPUT", "DONE", "FAILED", "INTERRUPTED", "Command", "say"]
-
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-LISTS = ("datasets", "models", "methods", "augmentations", "schedules", "presets", "measures")
+Json = Annotated[bool, arg(help="Print one JSON object on standard output.")]
 
 
 @dataclass
@@ -34,8 +32,7 @@ class Train:
     config: Annotated[RunConfig, arg(name="")]
     preset: str = ""
     """Settings that belong together, by name: scale-model or paper; those given win over it."""
-    json: bool = False
-    """Print one JSON object on standard output."""
+    json: Json = False
 
     def run(self) -> int:
         """Train; returns the exit code."""
@@ -58,8 +55,7 @@ class Resume:
     """Extend a finished run to the budget of so many epochs, in a new record beside it."""
     method: str = ""
     """Where a method of your own is: MODULE:METHOD, as it was given to train."""
-    json: bool = False
-    """Print one JSON object on standard output."""
+    json: Json = False
 
     def run(self) -> int:
         """Go on; returns the exit code."""
@@ -91,8 +87,7 @@ class Sweep:
     """Try failed runs again."""
     plan: bool = False
     """Say what would be trained, and about how long it takes; train nothing."""
-    json: bool = False
-    """Print one JSON object on standard output."""
+    json: Json = False
 
     def run(self) -> int:
         """Train what is left; returns the exit code."""
@@ -142,9 +137,9 @@ def _planned(runs: "sweeps.Sweep") -> str:
         f"{row['status']:9} {name}" + (f": {row['message']}" if row["status"] == "failed" else "")
         for name, row in zip(runs.names, runs.rows, strict=True)
     ]
-    left, seconds = runs.cost_left, runs.seconds_left
+    seconds = runs.seconds_left
     about = "" if seconds is None else f", about {seconds / 60:,.1f} minutes of training"
-    return "\n".join([*lines, f"left: {left:,.0f} samples to train on{about}"])
+    return "\n".join([*lines, f"left: {runs.cost_left:,.0f} samples to train on{about}"])
 
 
 @dataclass
@@ -157,8 +152,7 @@ class Compare:
     """Methods that the others are compared with."""
     out: Path | None = None
     """Also write the table to a file: .csv, .md or .tex."""
-    json: bool = False
-    """Print one JSON object on standard output."""
+    json: Json = False
 
     def run(self) -> int:
         """Compare; returns the exit code."""
@@ -221,8 +215,7 @@ class Inspect:
     batch_size: int = 128
     lr: float = 0.1
     model: str = "auto"
-    json: bool = False
-    """Print one JSON object on standard output."""
+    json: Json = False
 
     def run(self) -> int:
         """Inspect; returns the exit code."""
@@ -264,8 +257,7 @@ class List:
     """datasets, models, methods, augmentations, schedules, presets or measures."""
     method: tuple[str, ...] = ()
     """Methods of your own to list as well, each MODULE:METHOD."""
-    json: bool = False
-    """Print one JSON object on standard output."""
+    json: Json = False
 
     def run(self) -> int:
         """List; returns the exit code."""
@@ -295,18 +287,20 @@ class Demo:
 
 
 def _described(what: str) -> dict[str, str]:
-    if what not in LISTS:
-        raise unknown("list", what, LISTS)
     from budgetlab import analysis, augment, budget, data, methods, models, presets
 
-    if what == "schedules":
-        return {name: text for name, (text, _) in budget.SCHEDULES.items()}
-    if what == "measures":
-        return {row.measure: row.meaning + (f" ({row.hard} is hard)" if row.hard else "")
+    measures = {row.measure: row.meaning + f" ({row.hard} is hard)" * bool(row.hard)
                 for row in analysis.described().itertuples()}  # fmt: skip
-    modules = {"datasets": data, "models": models, "methods": methods, "augmentations": augment,
-               "presets": presets}  # fmt: skip
-    return modules[what].describe()
+    lists = {
+        "datasets": data.describe(),
+        "models": models.describe(),
+        "methods": methods.describe(),
+        "augmentations": augment.describe(),
+        "schedules": {name: text for name, (text, _) in budget.SCHEDULES.items()},
+        "presets": presets.describe(),
+        "measures": measures,
+    }
+    return lists[known("list", what, lists)]
 
 
 def _named(method: str) -> str:
@@ -375,15 +369,13 @@ def _terminate_as_interrupt(told: threading.Event | None = None) -> Iterator[Non
             raise KeyboardInterrupt
         told.set()
 
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread
-        yield
-        return
+    here = threading.current_thread() is threading.main_thread()  # else none can be taken
+    before = signal.signal(signal.SIGTERM, interrupt) if here else None
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if here:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _print_json(content: dict[str, Any]) -> None:
