@@ -127,8 +127,11 @@ def supported() -> list[str]:
     Others decide by what they see within the epoch; of those, only what was recorded
     can be shown.
     """
-    return [name for name in methods.names()
-            if samplers.lookup(name).forecast is not samplers.Sampler.forecast]  # fmt: skip
+    return [name for name in methods.names() if _can_be_foreseen(name)]
+
+
+def _can_be_foreseen(name: str) -> bool:
+    return samplers.lookup(name).forecast is not samplers.Sampler.forecast
 
 
 def has_scores(name: str) -> bool:
@@ -183,7 +186,7 @@ def forecast(history: History, config: RunConfig, *, seed: int = 0) -> ExpectedD
     InputError
         If the method cannot be foreseen, or a value is out of its range.
     """
-    if config.method not in supported():
+    if not _can_be_foreseen(config.method):
         raise InputError(
             f"method '{config.method}' decides by what it sees within the epoch, so that it cannot "
             f"be foreseen: choose one of {', '.join(supported())}, or what was recorded"

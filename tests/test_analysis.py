@@ -438,6 +438,40 @@ def test_cost_is_measured_against_the_full_run(folder):
     assert table.loc[("SGD", 1.0), "cost_vs_full"] == pytest.approx(1.0)
 
 
+def test_results_by_hand(tmp_path):
+    rows = [("p-SGD", 0, 0.7, 0.2, 20), ("p-SGD", 1, 0.74, 0.2, 22), ("unif-SGD", 0, 0.8, 1.0, 100),
+            ("unif-SGD", 1, 0.9, 1.0, 100), ("c-SGD", 0, 0.6, 0.2, 20)]  # fmt: skip
+    frame = summary_frame([
+        (*row[:3], {"budget": row[3], "steps": row[4], "flops": row[4] * 1e9, "seconds": row[4] / 4,
+                    "trained_samples": row[4] * 10, "looked_samples": 0}) for row in rows
+    ])  # fmt: skip
+    table = analysis.results(frame)
+    assert table["method"].tolist() == ["p-SGD", "unif-SGD", "c-SGD"]
+    assert table["n"].tolist() == [2, 2, 1]
+    np.testing.assert_allclose(table["mean"], [0.72, 0.85, 0.60])
+    np.testing.assert_allclose(table["spread"], [0.0282843, 0.0707107, np.nan], rtol=1e-5)
+    assert table["steps"].tolist() == [21, 100, 20]
+    np.testing.assert_allclose(table["cost_vs_full"], [0.21, 1, 0.2])
+    lines = analysis.table(table).splitlines()
+    for heading in ("n", "test accuracy %", "steps", "trained", "seconds", "cost of full"):
+        assert heading in lines[0]
+    assert "looked at" not in lines[0]
+    assert "72.00 ± 2.83" in lines[2]
+    assert "21%" in lines[2]
+    table = analysis.results(frame[frame["budget"] < 1])
+    assert table["cost_vs_full"].isna().all()
+    assert "cost of full" not in analysis.table(table)
+    varied = frame.assign(lr=[0.1, 0.2, 0.1, 0.2, 0.1])
+    assert len(analysis.results(varied)) == 5
+    assert analysis.results(varied, over=("seed", "lr"))["n"].tolist() == [2, 2, 1]
+    # A setting that was not recorded keeps its runs.
+    lacking = frame.assign(smoothing=[1.0, 1.0, math.nan, math.nan, math.nan])
+    assert analysis.results(lacking)["n"].tolist() == [2, 2, 1]
+    write_run(tmp_path, method="p-SGD", budget=0.2)
+    table = analysis.results(tmp_path, cost="seconds")
+    assert (table.metric, table.cost_name) == ("test_accuracy", "seconds")
+
+
 def test_records_without_later_settings_are_repeats_of_those_with_them(tmp_path):
     """Settings that came later change nothing by default: an earlier version ran just so."""
     for seed in range(2):

@@ -203,7 +203,7 @@ def read_images(
 @contextlib.contextmanager
 def _quiet_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
-        # A picture so large that Pillow warns is refused.
+        # An image so large that Pillow warns is refused.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         # Odd but harmless metadata is no news to the user.
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")

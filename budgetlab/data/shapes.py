@@ -1,18 +1,16 @@
-"""Pictures of ten shapes, drawn from a seed, whose difficulty is known.
+"""Images of ten shapes, drawn from a seed, whose difficulty is known.
 
-Every picture has a difficulty in [0, 1], most near 0 and few near 1, that sets
-how far the shape is moved, shrunk, turned and squashed, how faint it is
-against the background, how much clutter lies around it and over it, and how
-much blur and noise is on top. Hard pictures are also rarer in style (striped, dark
-on light, far from upright): people still see what they are, and a network learns
-them, but late, which is what importance sampling hopes to find. A few pictures
-are blends of two shapes, labelled as either, and marked as ambiguous.
+Every image has a difficulty in [0, 1], most near 0 and few near 1, that sets how far the shape is
+moved, shrunk, turned and squashed, how faint it is, how much clutter lies around it and over it,
+and how much blur and noise is on top. Hard images are also rarer in style (striped, dark on light,
+far from upright): people still see what they are, and a network learns them, but late, which is
+what importance sampling hopes to find. A few are blends of two shapes, labelled as either, and
+marked as ambiguous.
 
-The same seed gives the same bytes on every machine: drawing uses only
-operations that IEEE 754 rounds in one way (+, -, *, /, square root, comparisons),
-one numpy operation at a time; no sine, exponential, matrix product or sum over
-an axis, whose last bit depends on the processor. Angles are given through the
-tangent of their half, which needs no sine either. numpy only.
+The same seed gives the same bytes on every machine: drawing uses only operations that IEEE 754
+rounds in one way (+, -, *, /, square root, comparisons), one numpy operation at a time; no sine,
+exponential, matrix product or sum over an axis, whose last bit depends on the processor. Angles are
+given through the tangent of their half, which needs no sine either.
 
 The amounts were set so that more training helps: in ``small``, from 12 to 30 epochs at full
 budget, accuracy goes from 99 to 99 percent at difficulty 0.05 to 0.2, from 82 to 91 at 0.2 to
@@ -104,7 +102,7 @@ CHUNK = 250
 
 
 def draw(count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draw ``count`` pictures, classes in equal shares and random order.
+    """Draw ``count`` images, classes in equal shares and random order.
 
     Returns
     -------
@@ -121,14 +119,14 @@ def draw(count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
     x = np.empty((count, 3, SIZE, SIZE), np.uint8)
     for start in range(0, count, CHUNK):
         part = slice(start, min(start + CHUNK, count))
-        x[part] = _pictures(y[part], other[part], share[part], nuisance[part], generator)
+        x[part] = _images(y[part], other[part], share[part], nuisance[part], generator)
     # An even blend cannot be told, however clean the drawing.
     blended = np.where(ambiguous, 1 - abs(1 - 2 * share), 0.0)
     difficulty, other = np.maximum(nuisance, blended), np.where(ambiguous, other, -1)
     return {"x": x, "y": y, "difficulty": difficulty, "other_label": other}
 
 
-def _pictures(
+def _images(
     y: np.ndarray,
     other: np.ndarray,
     share: np.ndarray,
@@ -138,21 +136,21 @@ def _pictures(
     """Draw one chunk, uint8 ``[n, 3, 32, 32]``."""
     brush = _Brush(nuisance, generator)
     shape_colour, ground_colour = brush.colours()
-    picture = brush.ground(ground_colour)
+    image = brush.ground(ground_colour)
     for _ in range(CLUTTER):
-        brush.speck(picture, likely=brush.by_difficulty(0.05, 0.5), largest=4.0)
+        brush.speck(image, likely=brush.by_difficulty(0.05, 0.5), largest=4.0)
     coverage = brush.shape(y, other, share)
-    _paint(picture, shape_colour, coverage)
+    _paint(image, shape_colour, coverage)
     for _ in range(OCCLUDERS):
-        brush.speck(picture, likely=brush.by_difficulty(0.0, 0.3), largest=3.0)
-    return _to_bytes(brush.grain(brush.blur(picture)))
+        brush.speck(image, likely=brush.by_difficulty(0.0, 0.3), largest=3.0)
+    return _to_bytes(brush.grain(brush.blur(image)))
 
 
 class _Brush:
-    """Draws each part of a chunk of pictures, at the nuisance each one has.
+    """Draws each part of a chunk of images, at the nuisance each one has.
 
     Arrays are float32 ``[n, 32, 32]`` with the channel in front where there is
-    one; a number a picture is ``[n, 1, 1]``.
+    one; a number an image is ``[n, 1, 1]``.
     """
 
     def __init__(self, nuisance: np.ndarray, generator: np.random.Generator):
@@ -164,7 +162,7 @@ class _Brush:
         self.up = -middle.reshape(1, SIZE, 1)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-        """One number a picture."""
+        """One number a image."""
         drawn = self.generator.random((self.count, 1, 1), np.float32)
         return np.float32(low) + np.float32(high - low) * drawn
 
@@ -185,7 +183,7 @@ class _Brush:
         return ground + step, ground
 
     def ground(self, colour: np.ndarray) -> np.ndarray:
-        """Background that fades across the picture."""
+        """Background that fades across the image."""
         slope_x, slope_y = self.uniform(-1, 1), self.uniform(-1, 1)
         ramp = (slope_x * self.right + slope_y * self.up) * np.float32(1 / SIZE)
         strength = self.by_difficulty(0.15, 0.45)
@@ -221,7 +219,7 @@ class _Brush:
         return edge * self.stripes(right, up)
 
     def stripes(self, right: np.ndarray, up: np.ndarray) -> np.ndarray:
-        """How solid the fill is: 1, or bars four to six pixels apart in some pictures."""
+        """How solid the fill is: 1, or bars four to six pixels apart in some images."""
         striped = (self.uniform() < self.by_difficulty(0.0, 0.6)).ravel()
         cosine, sine = self.turned(np.float32(1))
         apart = self.uniform(4, 6)
@@ -232,10 +230,10 @@ class _Brush:
         bars[striped] = np.clip(wave * 6 - np.float32(0.5), 0, 1)
         return bars
 
-    def speck(self, picture: np.ndarray, likely: np.ndarray, largest: float) -> None:
-        """Paint a small disc or bar of a random colour over some of the pictures."""
+    def speck(self, image: np.ndarray, likely: np.ndarray, largest: float) -> None:
+        """Paint a small disc or bar of a random colour over some of the images."""
         there = (self.uniform() < likely).ravel()
-        # Every picture has its draws, and few have the speck: only these are painted.
+        # Every image has its draws, and few have the speck: only these are painted.
         right = self.right - self.uniform(-SIZE / 2, SIZE / 2)[there]
         up = self.up - self.uniform(-SIZE / 2, SIZE / 2)[there]
         cosine, sine = (part[there] for part in self.turned(np.float32(1)))
@@ -245,45 +243,45 @@ class _Brush:
         disc = np.sqrt(along * along + across * across) - size
         distance = np.where((self.uniform() < 0.5)[there], bar, disc)
         colour = np.stack([self.uniform() for _ in range(3)])[:, there]
-        painted = picture[:, there]
+        painted = image[:, there]
         _paint(painted, colour, np.clip(np.float32(0.5) - distance, 0, 1))
-        picture[:, there] = painted
+        image[:, there] = painted
 
-    def blur(self, picture: np.ndarray) -> np.ndarray:
+    def blur(self, image: np.ndarray) -> np.ndarray:
         """Smooth with (1, 2, 1)/4 both ways, up to three times, the last time in part."""
         amount = self.by_difficulty(0.0, 1.5) * self.uniform()
         for step in range(3):
             blurred = (amount > step).ravel()
-            sharp = picture[:, blurred]
+            sharp = image[:, blurred]
             strength = np.clip(amount[blurred] - step, 0, 1)
-            picture[:, blurred] = sharp + strength * (_smooth(_smooth(sharp, 3), 2) - sharp)
-        return picture
+            image[:, blurred] = sharp + strength * (_smooth(_smooth(sharp, 3), 2) - sharp)
+        return image
 
-    def grain(self, picture: np.ndarray) -> np.ndarray:
+    def grain(self, image: np.ndarray) -> np.ndarray:
         """Add noise, close to normal: the sum of four uniform bytes."""
         shape = (4, 3, self.count, SIZE, SIZE)
         first, second, third, fourth = self.generator.integers(0, 256, shape, np.uint8)
         total = first.astype(np.int16) + second + third + fourth - 510
         # Four uniform bytes have a standard deviation of 147.8.
         scale = self.by_difficulty(0.01, 0.06) * np.float32(1 / 147.8)
-        return picture + total.astype(np.float32) * scale
+        return image + total.astype(np.float32) * scale
 
 
-def _paint(picture: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
-    """Lay a colour over a picture, in place."""
-    picture += (colour - picture) * coverage
+def _paint(image: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
+    """Lay a colour over a image, in place."""
+    image += (colour - image) * coverage
 
 
-def _smooth(picture: np.ndarray, axis: int) -> np.ndarray:
+def _smooth(image: np.ndarray, axis: int) -> np.ndarray:
     """Weighted mean of each pixel with its two neighbours; edges repeat."""
-    width = [(1, 1) if k == axis else (0, 0) for k in range(picture.ndim)]
-    padded = np.pad(picture, width, mode="edge")
+    width = [(1, 1) if k == axis else (0, 0) for k in range(image.ndim)]
+    padded = np.pad(image, width, mode="edge")
     before = np.take(padded, np.arange(SIZE), axis)
     after = np.take(padded, np.arange(2, SIZE + 2), axis)
-    return (before + after) * np.float32(0.25) + picture * np.float32(0.5)
+    return (before + after) * np.float32(0.25) + image * np.float32(0.5)
 
 
-def _to_bytes(picture: np.ndarray) -> np.ndarray:
+def _to_bytes(image: np.ndarray) -> np.ndarray:
     """From ``[3, n, 32, 32]`` on the 0..1 scale to uint8 ``[n, 3, 32, 32]``."""
-    levels = np.floor(np.clip(picture, 0, 1) * 255 + np.float32(0.5))
+    levels = np.floor(np.clip(image, 0, 1) * 255 + np.float32(0.5))
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 0, 2, 3))
