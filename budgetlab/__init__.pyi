@@ -6,7 +6,6 @@ from . import (
     config as config,
     course as course,
     custom_loop as custom_loop,
-    custom_models as custom_models,
     data as data,
     devices as devices,
     errors as errors,

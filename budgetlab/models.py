@@ -1,42 +1,55 @@
-"""Networks: small ones for lessons on a CPU, the paper's for a GPU.
+"""Networks: small ones for lessons on a CPU, the paper's for a GPU, and your own.
 
 Every network is a plain ``torch.nn.Module`` from normalised float images
 ``[B, C, H, W]`` (or ``[B, 2]`` for points) to logits ``[B, classes]``, with no
 final softmax.
+
+A network of your own, any ``nn.Module`` or a function that makes one, is known by a name,
+``own:CLASS-HEX``, whose digits depend on the names and shapes of its weights: another width
+is another model in every table. The name is what a record says; the network itself stays in
+the process that was given it.
 """
 
 import contextlib
+import copy
+import hashlib
+import inspect
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from budgetlab import custom_models
 from budgetlab.errors import InputError, known
 
-__all__ = [
-    "CompactConvNet",
-    "SmallConvNet",
-    "WideResNet",
-    "about",
-    "build",
-    "choose",
-    "describe",
-    "is_own",
-    "names",
-]
+__all__ = ["about", "build", "choose", "describe", "is_own", "names", "register"]
+
+# Layers draw their first weights from torch's global generator: one network at a time.
+_drawing = threading.Lock()
 
 
-class SmallConvNet(nn.Module):
+class ConvNet(nn.Module):
+    """Convolutions, global average pooling over any size of image, and one linear layer."""
+
+    def __init__(self, layers: list[nn.Module], width: int, classes: int):
+        super().__init__()
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
+        return self.classifier(self.features(x).mean(dim=(2, 3)))
+
+
+class SmallConvNet(ConvNet):
     """Three 3x3 convolutions of widths 32, 64, 128; batch norm, ReLU, max-pool each.
 
-    Global average pooling and one linear layer follow, so that any image of at
-    least 8x8 works. About 95,000 parameters at 3 channels and 10 classes.
+    Any image of at least 8x8 works. About 95,000 parameters at 3 channels and 10 classes.
     """
 
     def __init__(self, channels: int, classes: int, widths: tuple[int, ...] = (32, 64, 128)):
-        super().__init__()
         layers: list[nn.Module] = []
         for width in widths:
             layers += [
@@ -48,37 +61,29 @@ class SmallConvNet(nn.Module):
                 nn.ReLU(inplace=True),
             ]
             channels = width
-        self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(channels, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
-        return self.classifier(self.features(x).mean(dim=(2, 3)))
+        super().__init__(layers, channels, classes)
 
 
-class CompactConvNet(nn.Module):
+class CompactConvNet(ConvNet):
     """Space-to-depth by 2, then 3x3 convolutions of widths 32, 64, 128, the first two pooled.
 
     Each 2x2 block of pixels becomes one of four times the channels, so that no convolution
-    runs at full size; every convolution is followed by batch norm and ReLU. Global average
-    pooling and one linear layer close it. About 97,000 weights and 3.2 million multiply-adds
-    at 32x32x3 and 10 classes: half of those of a network without space-to-depth that is as
-    accurate, and enough to learn 1,000 images by heart.
+    runs at full size; every convolution is followed by batch norm and ReLU. About 97,000
+    weights and 3.2 million multiply-adds at 32x32x3 and 10 classes: half of those of a network
+    without space-to-depth that is as accurate, and enough to learn 1,000 images by heart.
     """
 
-    def __init__(self, channels: int, classes: int, widths: tuple[int, ...] = (32, 64, 128)):
-        super().__init__()
+    def __init__(self, channels: int, classes: int):
         layers: list[nn.Module] = []
-        width_in = 4 * channels
-        for number, width in enumerate(widths):
-            layers.append(nn.Conv2d(width_in, width, 3, padding=1, bias=False))
-            if number < 2:
+        before = 4 * channels
+        for width in (32, 64, 128):
+            layers.append(nn.Conv2d(before, width, 3, padding=1, bias=False))
+            if width < 128:
                 # Before the norm, which then has a quarter of the values to go through.
                 layers.append(nn.MaxPool2d(2))
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-            width_in = width
-        self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(width_in, classes)
+            before = width
+        super().__init__(layers, before, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
@@ -89,7 +94,7 @@ class CompactConvNet(nn.Module):
         # The fastest layout for convolutions; ``vmap``, for gradients of every sample, has no say.
         with contextlib.suppress(RuntimeError):
             x = x.contiguous(memory_format=torch.channels_last)
-        return self.classifier(self.features(x).mean(dim=(2, 3)))
+        return super().forward(x)
 
 
 def mlp(features: int, classes: int, width: int = 64) -> nn.Module:
@@ -119,32 +124,23 @@ def resnet(layers: list[int], channels: int, classes: int) -> nn.Module:
 
 
 class NarrowResNet(nn.Module):
-    """The ResNet of He et al. (2016), section 4.2: widths 16, 32, 64.
+    """ResNet-8: that of He et al. (2016), section 4.2, with one block at each of 16, 32, 64."""
 
-    Depth is ``6 * blocks + 2``: one block a stage is ResNet-8, three are ResNet-20.
-    """
-
-    def __init__(self, channels: int, classes: int, blocks: int = 1):
+    def __init__(self, channels: int, classes: int):
         from torchvision.models.resnet import BasicBlock
 
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(True)
         )
-        stages: list[nn.Module] = []
-        width = 16
-        for out in (16, 32, 64):
-            for _ in range(blocks):
-                stride = 1 if out == width else 2
-                shortcut = None
-                if stride != 1:
-                    shortcut = nn.Sequential(
-                        nn.Conv2d(width, out, 1, stride, bias=False), nn.BatchNorm2d(out)
-                    )
-                stages.append(BasicBlock(width, out, stride, shortcut))
-                width = out
-        self.stages = nn.Sequential(*stages)
-        self.classifier = nn.Linear(width, classes)
+        blocks: list[nn.Module] = [BasicBlock(16, 16)]
+        for width in (16, 32):
+            shortcut = nn.Sequential(
+                nn.Conv2d(width, 2 * width, 1, 2, bias=False), nn.BatchNorm2d(2 * width)
+            )
+            blocks.append(BasicBlock(width, 2 * width, 2, shortcut))
+        self.stages = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
@@ -165,34 +161,21 @@ class PreActivationBlock(nn.Module):
             self.shortcut = nn.Conv2d(width_in, width_out, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
+        """Add what two convolutions make of images to the images themselves."""
         out = F.relu(self.norm1(x))
         passed = x if self.shortcut is None else self.shortcut(out)
         return passed + self.conv2(F.relu(self.norm2(self.conv1(out))))
 
 
-class WideResNet(nn.Module):
-    """WideResNet of Zagoruyko & Komodakis (2016), ``depth = 6 n + 4``, no dropout."""
+class WideResNet(ConvNet):
+    """WideResNet-16-4 of Zagoruyko & Komodakis (2016), no dropout: two blocks a stage."""
 
-    def __init__(self, channels: int, classes: int, depth: int = 16, widen: int = 4):
-        super().__init__()
-        if (depth - 4) % 6:
-            raise InputError(f"depth {depth} is not 6 n + 4: choose 10, 16, 22, 28, ...")
-        blocks = (depth - 4) // 6
-        width = 16
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
-        for stage, base in enumerate((16, 32, 64)):
-            for block in range(blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(PreActivationBlock(width, base * widen, stride))
-                width = base * widen
-        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(width, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``[B, classes]`` of normalised images ``[B, C, H, W]``."""
-        return self.classifier(self.features(x).mean(dim=(2, 3)))
+    def __init__(self, channels: int, classes: int):
+        layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, padding=1, bias=False)]
+        for before, width, stride in ((16, 64, 1), (64, 128, 2), (128, 256, 2)):
+            layers += [PreActivationBlock(before, width, stride),
+                       PreActivationBlock(width, width, 1)]  # fmt: skip
+        super().__init__([*layers, nn.BatchNorm2d(256), nn.ReLU(inplace=True)], 256, classes)
 
 
 IMAGE_MODELS: dict[str, tuple[str, Callable[[int, int], nn.Module]]] = {
@@ -237,7 +220,7 @@ def about(name: str) -> dict[str, str | int]:
     """Return what a record says of a model: its name; of your own also class and size."""
     if not is_own(name):
         return {"model": name}
-    own = custom_models.lookup(name)
+    own = _own(name)
     return {"model": name, "model_class": own.class_name, "model_parameters": own.parameters}
 
 
@@ -259,7 +242,7 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
         If the name is unknown or the model cannot take the data.
     """
     if is_own(name):
-        return custom_models.lookup(name).name
+        return _own(name).name
     name = known("model", name, names())
     is_image = len(sample_shape) == 3
     if name == "auto":
@@ -279,12 +262,138 @@ def build(name: str, sample_shape: tuple[int, ...], classes: int, seed: int = 0)
     ``(features,)``. The global random state is left as it was.
     """
     if is_own(name):
-        return custom_models.lookup(name).make(seed)
+        return _own(name).make(seed)
     _, make = (IMAGE_MODELS | POINT_MODELS)[choose(name, sample_shape, "cpu")]
     if len(sample_shape) == 3 and min(sample_shape[1:]) < 8:
         height, width = sample_shape[1:]
         raise InputError(f"images of {height}x{width} are too small: at least 8x8 is needed")
-    with custom_models.BORROWED, torch.random.fork_rng(devices=[]):
+    with _drawing, torch.random.fork_rng(devices=[]):
         # torch.manual_seed would set the state of every GPU too, and nothing puts that back.
         torch.default_generator.manual_seed(seed)
         return make(sample_shape[0], classes)
+
+
+# Networks of your own
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A network that was given: its names, and how many weights it has."""
+
+    name: str
+    class_name: str
+    parameters: int
+    make: Callable[[int], nn.Module]
+    """From a seed to a new network: a copy of a given module, or what a function makes with torch's
+    random state set to the seed."""
+
+
+_GIVEN: dict[str, OwnModel] = {}
+
+
+def _own(name: str) -> OwnModel:
+    if name not in _GIVEN:
+        raise InputError(
+            f"model '{name}' is a network of your own: give it again with model=, it is not part "
+            "of the record"
+        )
+    return _GIVEN[name]
+
+
+def register(
+    model: nn.Module | Callable[[], nn.Module], sample_shape: tuple[int, ...], classes: int
+) -> str:
+    """Take a network, check that it fits the data, and return its name.
+
+    Parameters
+    ----------
+    model
+        A module from normalised float samples ``[B, ...]`` to logits ``[B, classes]``,
+        which is copied and never changed; or a function (or class) without arguments
+        that makes one, so that other seeds start from other weights.
+
+    Raises
+    ------
+    InputError
+        If it is no network, or cannot take the data.
+    """
+    make = _maker(model)
+    network = make(0)
+    logits = _try(network, sample_shape)
+    if logits.shape != (2, classes) or not logits.is_floating_point():
+        raise InputError(
+            f"model '{type(network).__name__}' gives {logits.dtype} of shape "
+            f"{tuple(logits.shape)} for 2 samples of {sample_shape}: give logits of shape "
+            f"(2, {classes}), one column a class"
+        )
+    weights = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    if not weights:
+        raise InputError(f"model '{type(network).__name__}' has no weights to train")
+    shapes = [(name, tuple(value.shape)) for name, value in network.state_dict().items()]
+    digits = hashlib.sha256(repr(shapes).encode()).hexdigest()[:6]
+    kind = type(network)
+    known = OwnModel(
+        name=f"own:{kind.__name__}-{digits}",
+        class_name=f"{kind.__module__}.{kind.__qualname__}",
+        parameters=sum(value.numel() for value in weights.values()),
+        make=make,
+    )
+    _GIVEN[known.name] = known
+    return known.name
+
+
+def _maker(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
+    if isinstance(model, nn.Module):
+        # Copied now: training the given one later must not change what a name means.
+        kept = copy.deepcopy(model).cpu().train()
+        return lambda seed: copy.deepcopy(kept)
+    if not callable(model) or _needs_arguments(model):
+        raise InputError(
+            f"model {model!r} is neither a name, a torch.nn.Module, nor a function without "
+            "arguments that makes one: give one of these"
+        )
+
+    def make(seed: int) -> nn.Module:
+        with _drawing, torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            network = model()
+        if not isinstance(network, nn.Module):
+            raise InputError(
+                f"model {model!r} made a {type(network).__name__}: it must make a torch.nn.Module"
+            )
+        return network.cpu().train()
+
+    return make
+
+
+def _needs_arguments(function: Callable) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # no signature to be had: let it try
+        return False
+    return False
+
+
+def _try(network: nn.Module, sample_shape: tuple[int, ...]) -> torch.Tensor:
+    """Run two empty samples, in evaluation mode."""
+    try:
+        with torch.no_grad():
+            logits = network.eval()(torch.zeros(2, *sample_shape))
+    except Exception as error:
+        # Any mistake in somebody else's forward ends here, and means the same.
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"model '{type(network).__name__}' cannot take samples of shape {sample_shape} "
+            f"({type(error).__name__}: {reason}): give a network for [B, "
+            f"{', '.join(map(str, sample_shape))}] in float32"
+        ) from error
+    finally:
+        network.train()
+    if not isinstance(logits, torch.Tensor):
+        raise InputError(
+            f"model '{type(network).__name__}' gives a {type(logits).__name__}: give logits as one "
+            "tensor"
+        )
+    return logits

@@ -24,7 +24,7 @@ OWN = Path(__file__).parent / "book"
 
 # In the order in which a reader meets them.
 PARTS = ("training", "config", "presets", "data", "models", "augment", "methods", "samplers",
-         "history", "budget", "custom_loop", "custom_models", "sweeps", "records", "analysis",
+         "history", "budget", "custom_loop", "sweeps", "records", "analysis",
          "estimators", "plots", "explore", "report", "widgets", "course", "errors")  # fmt: skip
 LOADED = (
     '<link rel="stylesheet" href="../_static/explorables.css">\n'

@@ -368,7 +368,7 @@ def own_methods(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(methods, "_table", dict(methods._table))
     # What another test of this process has registered under the same names is not here.
-    monkeypatch.setattr(samplers, "_registered", {})
+    monkeypatch.setattr(samplers.base, "_registered", {})
     (tmp_path / "ownmethods.py").write_text(OWN)
     yield
     sys.modules.pop("ownmethods", None)

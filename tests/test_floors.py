@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "budgetlab"
 
 FLOORS = (
     {"errors", "config", "presets", "seeds", "methods", "records"},
-    {"data", "models", "augment", "history", "budget", "devices", "custom_models"},
+    {"data", "models", "augment", "history", "budget", "devices"},
     {"samplers"},
     {"training", "analysis", "custom_loop"},
     {"sweeps", "plots", "forecast", "estimators"},

@@ -162,9 +162,7 @@ def test_a_network_that_needs_values_is_tried_without_a_prediction(config, load_
             return super().forward(inputs) * (2.0 if inputs.sum().item() > 0 else 1.0)
 
     samples = load_once("points", limit=64).train
-    from budgetlab import custom_models
-
-    name = custom_models.register(Reads(2, len(samples.classes)), samples.sample_shape,
+    name = models.register(Reads(2, len(samples.classes)), samples.sample_shape,
                                   len(samples.classes))  # fmt: skip
     assert failures.step_bytes(config, name, samples, torch.float32) is None
     assert failures.step_bytes(config, models.choose("auto", (2,), torch.device("cpu")), samples,

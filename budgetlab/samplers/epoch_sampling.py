@@ -1,7 +1,6 @@
-"""Methods that choose the samples of an epoch before it starts, or leave some out of it.
+"""Methods that go through the samples in passes, or leave some out of each.
 
-Definitions: Arazo et al., *How Important is Importance Sampling for Deep Budgeted Training?*,
-BMVC 2021. InfoBatch: Qin et al., *InfoBatch: Lossless Training Speed Up by Unbiased Dynamic
+InfoBatch: Qin et al., *InfoBatch: Lossless Training Speed Up by Unbiased Dynamic
 Data Pruning*, ICLR 2024. SeTa: Zhou et al., *Scale Efficient Training for Large Datasets*, CVPR
 2025 (arXiv 2503.13385), and the authors' code.
 """
@@ -14,7 +13,7 @@ from torch import Tensor
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.history import History
 from budgetlab.samplers.base import Batch, Forecast, Looker, Sampler, SamplerContext
-from budgetlab.samplers.scores import ScoreSampler, draw_without_replacement, replace_unseen
+from budgetlab.samplers.scores import draw_without_replacement, replace_unseen
 
 LAST_PART = 0.875
 LARGEST_FRACTION = 0.75
@@ -64,57 +63,6 @@ class SGD(Sampler):
         every = torch.ones(self.size, dtype=torch.float64, device=self.device)
         how = "every sample comes once in a pass; analytic"
         return Forecast(every / self.size, how, every)
-
-
-class UniformSGD(ScoreSampler):
-    """A new uniform draw of the budget every epoch."""
-
-    def score(self, history: History) -> Tensor:
-        """Score every sample 1."""
-        return torch.ones(self.size, device=self.device)
-
-
-class ProbabilitySGD(ScoreSampler):
-    """More of what the network gets wrong: score is the mean of 1 - p_y."""
-
-    def score(self, history: History) -> Tensor:
-        """Score ``m_i``, the lifetime mean of ``1 - p_y`` or its last value."""
-        return error_of(self.context.config.averaging, history)
-
-
-class ConfidenceSGD(ScoreSampler):
-    """More of what the network is unsure of: score is m (1 - m), m the mean of 1 - p_y.
-
-    The published code gives samples never seen the highest ``m`` before it takes
-    ``m (1 - m)``, which starves them when that ``m`` is near one. With
-    ``fidelity="published"`` so does this.
-    """
-
-    def score(self, history: History) -> Tensor:
-        """Score ``m_i (1 - m_i)``."""
-        error = error_of(self.context.config.averaging, history)
-        if self.context.config.fidelity == "published":
-            error = replace_unseen(error, history.seen)
-        return error * (1 - error)
-
-    def probabilities(self, history: History) -> Tensor:
-        """Return ``q``; under the published rule the unseen keep their own score."""
-        if self.context.config.fidelity == "published":
-            return self.smooth(self.score(history))
-        return super().probabilities(history)
-
-
-class LossSGD(ScoreSampler):
-    """More of what costs most: score is the loss at the last visit.
-
-    Importance sampling by the loss, as in Katharopoulos & Fleuret (2018), section 4: with
-    ``weights="unbiased"`` the expected gradient is that of uniform draws, without them the
-    objective itself leans towards high losses.
-    """
-
-    def score(self, history: History) -> Tensor:
-        """Score the cross-entropy of the last visit, in nats."""
-        return history.last_loss
 
 
 class RS2(Sampler):
@@ -186,11 +134,6 @@ class Curriculum(Sampler):
         drawn = draw_without_replacement(self.probability, self.draws, self.generator)
         for indices in self.full_batches(drawn):
             yield Batch(indices)
-
-
-def error_of(averaging: str, history: History) -> Tensor:
-    """Return ``1 - p_y`` of each sample ``[N]``: its lifetime mean, or its last value."""
-    return history.error if averaging == "lifetime" else 1 - history.last_p_y
 
 
 def solve_prune_fraction(budget: float, epochs: int, well_learned: float) -> float:

@@ -1,4 +1,4 @@
-"""From scores to a draw: the part that p-SGD, c-SGD and your own methods share.
+"""From scores to a draw, and the methods that are no more than a score: p-SGD, c-SGD, your own.
 
 Definitions: Arazo et al., *How Important is Importance Sampling for Deep Budgeted
 Training?*, BMVC 2021.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from budgetlab import methods
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.errors import InputError
 from budgetlab.history import History
@@ -136,17 +137,6 @@ def simulated_inclusion(
     return inclusion_probability(rates, count)
 
 
-def unbiased_weights(q: Tensor, count: int) -> Tensor:
-    """Weights, float32 ``[N]``, with which the mean over a draw is unbiased for the mean over all.
-
-    ``w_i = count / (N pi_i)`` (Horvitz & Thompson 1952): the mean of ``w_i g_i`` over the
-    drawn is ``sum_drawn g_i / (N pi_i)``, whose expectation is ``sum_i g_i / N``. A batch
-    is a random part of the draw, so the same holds for each batch. Their mean over a draw is one
-    in expectation.
-    """
-    return (count / (len(q) * inclusion_probability(q, count))).float()
-
-
 def smooth(scores: Tensor, strength: float = 1.0, power: float = 1.0) -> Tensor:
     """Turn scores into sampling probabilities, from uniform to greedy.
 
@@ -247,10 +237,11 @@ class ScoreSampler(Sampler):
     Each epoch draws ``floor(N b)`` samples without replacement from the smoothed
     scores, see :func:`smooth`; ``smoothing`` and ``power`` of the run lead from
     uniform to greedy. The first epoch is uniform. With ``weights="unbiased"`` every loss
-    is weighted by :func:`~budgetlab.samplers.scores.unbiased_weights`. With
-    ``class_shares`` the samples of each class are drawn by themselves, see :func:`class_pools`.
+    is weighted by :meth:`loss_weights`. With ``class_shares`` the samples of each class
+    are drawn by themselves, see :func:`class_pools`.
     """
 
+    OPTIONS = methods.DRAW
     unseen = "highest"
     weighting = "offered"
 
@@ -314,7 +305,7 @@ class ScoreSampler(Sampler):
             # Classes must not come one after the other.
             order = torch.randperm(self.draws, generator=self.generator, device=self.device)
             drawn = torch.cat(parts)[order]
-        weights = self._unbiased_weights(q) if self.unbiased else None
+        weights = self.loss_weights(q) if self.unbiased else None
         for indices in self.full_batches(drawn):
             yield Batch(indices, None if weights is None else weights[indices])
 
@@ -328,9 +319,12 @@ class ScoreSampler(Sampler):
             shared[pool] = inside * count / self.draws
         return shared
 
-    def _unbiased_weights(self, q: Tensor) -> Tensor:
-        if len(self.pools) == 1:
-            return unbiased_weights(q, self.draws)
+    def loss_weights(self, q: Tensor) -> Tensor:
+        """Weights, float32 ``[N]``, that make the mean over a draw unbiased for that over all.
+
+        ``w_i = count / (N pi_i)`` (Horvitz & Thompson 1952). A batch is a random part of the
+        draw, so that the same holds for each batch.
+        """
         return (self.draws / (self.size * self._inclusion(q))).float()
 
     def _inclusion(self, q: Tensor) -> Tensor:
@@ -346,3 +340,59 @@ class ScoreSampler(Sampler):
             return Forecast(q, draws=self.draws)
         how = f"{self.draws:,} of {self.size:,}, each class by itself; solved"
         return Forecast(q, how, self._inclusion(q))
+
+
+class UniformSGD(ScoreSampler):
+    """A new uniform draw of the budget every epoch."""
+
+    def score(self, history: History) -> Tensor:
+        """Score every sample 1."""
+        return torch.ones(self.size, device=self.device)
+
+
+class ProbabilitySGD(ScoreSampler):
+    """More of what the network gets wrong: score is the mean of 1 - p_y."""
+
+    def score(self, history: History) -> Tensor:
+        """Score ``m_i``, the lifetime mean of ``1 - p_y`` or its last value."""
+        return error_of(self.context.config.averaging, history)
+
+
+class ConfidenceSGD(ScoreSampler):
+    """More of what the network is unsure of: score is m (1 - m), m the mean of 1 - p_y.
+
+    The published code gives samples never seen the highest ``m`` before it takes
+    ``m (1 - m)``, which starves them when that ``m`` is near one. With
+    ``fidelity="published"`` so does this.
+    """
+
+    def score(self, history: History) -> Tensor:
+        """Score ``m_i (1 - m_i)``."""
+        error = error_of(self.context.config.averaging, history)
+        if self.context.config.fidelity == "published":
+            error = replace_unseen(error, history.seen)
+        return error * (1 - error)
+
+    def probabilities(self, history: History) -> Tensor:
+        """Return ``q``; under the published rule the unseen keep their own score."""
+        if self.context.config.fidelity == "published":
+            return self.smooth(self.score(history))
+        return super().probabilities(history)
+
+
+class LossSGD(ScoreSampler):
+    """More of what costs most: score is the loss at the last visit.
+
+    Importance sampling by the loss, as in Katharopoulos & Fleuret (2018), section 4: with
+    ``weights="unbiased"`` the expected gradient is that of uniform draws, without them the
+    objective itself leans towards high losses.
+    """
+
+    def score(self, history: History) -> Tensor:
+        """Score the cross-entropy of the last visit, in nats."""
+        return history.last_loss
+
+
+def error_of(averaging: str, history: History) -> Tensor:
+    """Return ``1 - p_y`` of each sample ``[N]``: its lifetime mean, or its last value."""
+    return history.error if averaging == "lifetime" else 1 - history.last_p_y

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from budgetlab import augment, custom_models, data, models, samplers
+from budgetlab import augment, data, models, samplers
 from budgetlab.budget import SCHEDULES
 from budgetlab.config import DATA_FIELDS, PRECISIONS, RunConfig
 from budgetlab.data import Splits
@@ -242,7 +242,7 @@ def _require_equal(name: str, said: object, known: object) -> None:
 
 def named(model: nn.Module | Callable[[], nn.Module], splits: Splits) -> str:
     """Take a network for this data, and return the name that the record knows it by."""
-    return custom_models.register(model, splits.train.sample_shape, len(splits.train.classes))
+    return models.register(model, splits.train.sample_shape, len(splits.train.classes))
 
 
 def require_model(path: Path | str, name: str, model: object, splits: Splits | None = None) -> None:
