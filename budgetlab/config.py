@@ -1,57 +1,41 @@
-"""What a run is: one frozen, checked description that everything else reads."""
+"""What a run is: one frozen, checked description; its settings by keyword, and by one name."""
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import math
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_type_hints
 
 from budgetlab.errors import InputError, known, unknown
 
-__all__ = ["DATA_FIELDS", "RunConfig"]
+__all__ = ["DATA_FIELDS", "PRESETS", "RunConfig", "Settings", "describe", "preset_settings",
+           "takes_settings"]  # fmt: skip
 
-# What fields take that have a choice.
+# What fields take that have a choice, where others ask too.
 BUDGET_UNITS = ("iterations", "samples", "flops", "seconds")
 CREDITS = ("row", "dominant", "weighted")
-AVERAGINGS = ("lifetime", "last")
 FIDELITIES = ("default", "published")
-NOISE_KINDS = ("symmetric", "pair", "instance")
 PRECISIONS = ("auto", "float32", "bfloat16")
-WEIGHTS = ("none", "unbiased")
 REDUNDANCY_KINDS = ("exact", "varied")
-HORIZONS = ("budget", "full")
 FLIPS = ("auto", "yes", "no")
 DROPS = ("none", "exact", "near")
 # What people call a folder of images whatever is in it: the folder around it says more.
 ANY_DATA = {"all", "data", "dataset", "datasets", "images", "imgs", "own", "photos", "pictures",
             "raw", "train", "training", "x"}  # fmt: skip
-CLASS_SHARES = ("free", "kept", "balanced")
-OPTIMISERS = ("sgd", "adamw")
 
 # Fields that say where to read and write, not what is computed.
 PLACES = ("data_name", "data_root", "out")
 
 # Fields that decide the data. Data that was loaded knows them (``Splits.settings``), and a run
 # on it records these and no others.
-DATA_FIELDS = (
-    "dataset",
-    "data_seed",
-    "limit",
-    "val_fraction",
-    "label_noise",
-    "noise_kind",
-    "imbalance",
-    "redundancy",
-    "copies",
-    "redundancy_kind",
-    "image_size",
-    "flip",
-    "drop_copies",
-    "edits",
-)
+DATA_FIELDS = ("dataset", "data_seed", "limit", "val_fraction", "label_noise", "noise_kind",
+               "imbalance", "redundancy", "copies", "redundancy_kind", "image_size", "flip",
+               "drop_copies", "edits")  # fmt: skip
 
 # Fields that came later, with defaults that change nothing: a run that does not use them
 # keeps the id it had before. Such a default must never change.
@@ -64,6 +48,8 @@ ADDED = ("averaging", "class_shares", "copies", "data_name", "drop_copies", "edi
 # What records written before version 0.2 call a field. Ids are made of the old names, so that
 # a run keeps its id.
 RENAMED = {"temperature": "power"}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +85,7 @@ class RunConfig:
     """Samples in one optimiser step."""
     lr: Annotated[float, "(0, 1000000]"] = 0.1
     """Learning rate at the start."""
-    optimiser: Annotated[str, OPTIMISERS] = "sgd"
+    optimiser: Annotated[str, ("sgd", "adamw")] = "sgd"
     """sgd, or adamw, which wants a learning rate about a hundred times smaller."""
     momentum: Annotated[float, "[0, 1)"] = 0.9
     """Momentum of SGD, first beta of AdamW, in [0, 1)."""
@@ -107,7 +93,7 @@ class RunConfig:
     """L2 penalty on all weights; of AdamW decoupled from the gradient."""
     schedule: str = "linear"
     """Learning rate over the progress of the budget."""
-    schedule_horizon: Annotated[str, HORIZONS] = "budget"
+    schedule_horizon: Annotated[str, ("budget", "full")] = "budget"
     """What the schedule runs over: the budget, or the full run, which a budget cuts short."""
     warmup: Annotated[float, "[0, 1)"] = 0.0
     """Share of what the schedule runs over in which the rate first rises from 0, in [0, 1)."""
@@ -127,9 +113,9 @@ class RunConfig:
     """Methods that draw by a score: times the mean score added to each; large is uniform."""
     power: Annotated[float, "[0, 100]"] = 1.0
     """Methods that draw by a score, grad-norm: power of it; 0 is uniform, large is greedy."""
-    weights: Annotated[str, WEIGHTS] = "none"
+    weights: Annotated[str, ("none", "unbiased")] = "none"
     """Methods that draw by a score: unbiased divides each loss by its chance of being drawn."""
-    class_shares: Annotated[str, CLASS_SHARES] = "free"
+    class_shares: Annotated[str, ("free", "kept", "balanced")] = "free"
     """Methods that draw by a score, core sets: free; kept as in the training set; or balanced."""
     keep_fraction: Annotated[float, "(0, 1]"] = 0.1
     """top-k and rho-loss: share of the candidates trained on; 1 is uniform."""
@@ -149,7 +135,7 @@ class RunConfig:
     """That network; auto is a small one for rho-loss, one like the run's own for the others."""
     holdout_fraction: Annotated[float, "(0, 1)"] = 0.1
     """rho-loss without a validation split: share of the training set held out for its proxy."""
-    averaging: Annotated[str, AVERAGINGS] = "lifetime"
+    averaging: Annotated[str, ("lifetime", "last")] = "lifetime"
     """p-SGD and c-SGD: the mean of 1 - p_y over all visits (lifetime), or its last value (last)."""
     credit: Annotated[str, CREDITS] = "dominant"
     """Which sample a mixed image counts for: row, dominant or weighted."""
@@ -157,7 +143,7 @@ class RunConfig:
     """default, or published: what the paper's code does where it departs from its text."""
     label_noise: Annotated[float, "[0, 1)"] = 0.0
     """Share of the training labels made wrong, in [0, 1)."""
-    noise_kind: Annotated[str, NOISE_KINDS] = "symmetric"
+    noise_kind: Annotated[str, ("symmetric", "pair", "instance")] = "symmetric"
     """symmetric: any other class; pair: the next class; instance: what looks alike."""
     imbalance: Annotated[float, "[1, 1000000]"] = 1.0
     """Size of the most frequent training class over the least frequent, at least 1."""
@@ -320,3 +306,75 @@ def _plain(flag: str, kind: type, value: Any) -> Any:
     except (TypeError, ValueError, OverflowError):
         wanted = {int: "a whole number", float: "a number", str: "a text", tuple: "numbers"}[kind]
         raise InputError(f"{flag} {value!r} is not allowed: give {wanted}") from None
+
+
+# What ``**settings`` takes, for editors and type checkers: a test compares it with RunConfig,
+# which says what each field is. Method and model are arguments of their own.
+Settings = TypedDict("Settings", {  # noqa: UP013
+    "dataset": str, "augmentation": str, "budget": float, "budget_unit": str, "epochs": int,
+    "batch_size": int, "lr": float, "optimiser": str, "momentum": float, "weight_decay": float,
+    "schedule": str, "schedule_horizon": str, "warmup": float, "milestones": tuple[float, ...],
+    "alpha": float, "randaugment_n": int, "randaugment_m": int, "sb_beta": float | Literal["auto"],
+    "sb_staleness": int, "smoothing": float, "power": float, "weights": str, "class_shares": str,
+    "keep_fraction": float, "presample": int, "grad_norm_threshold": float,
+    "prune_fraction": float | Literal["auto"], "subset_fraction": float | Literal["auto"],
+    "hard_cutoff": float, "proxy_share": float, "proxy_model": str, "holdout_fraction": float,
+    "averaging": str, "credit": str, "fidelity": str, "label_noise": float, "noise_kind": str,
+    "imbalance": float, "redundancy": float, "copies": int, "redundancy_kind": str,
+    "image_size": int, "flip": str, "drop_copies": str, "edits": str, "extended": str,
+    "data_name": str, "val_fraction": float, "evaluate_every": int, "limit": int,
+    "data_seed": int, "seed": int, "device": str, "precision": str, "data_root": str, "out": str,
+}, total=False)  # fmt: skip
+
+
+def takes_settings(function: Function) -> Function:
+    """Show the fields of :class:`RunConfig` in the signature of what takes ``**settings``.
+
+    Notebooks complete names from it and show the defaults; nothing else changes.
+    """
+    own, types = inspect.signature(function), get_type_hints(RunConfig)
+    named = [part for part in own.parameters.values() if part.kind is not part.VAR_KEYWORD]
+    fields = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default,
+                          annotation=types[name])
+        for name, field in RunConfig.__dataclass_fields__.items()
+        if name not in own.parameters
+    ]  # fmt: skip
+    function.__signature__ = own.replace(parameters=[*named, *fields])  # type: ignore[attr-defined]
+    return function
+
+
+# Settings that belong together: what they are for, and the fields that they set.
+PRESETS: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "scale-model": (
+        "few images, many visits, a network that learns them by heart: seconds a run on one core",
+        {"model": "compact", "limit": 1000, "epochs": 100, "batch_size": 32, "lr": 0.05,
+         "weight_decay": 5e-4, "evaluate_every": 0},
+    ),
+    "paper": (
+        "the recipe of Arazo et al. (BMVC 2021): all images, ResNet-18, 200 epochs; for a GPU",
+        {"model": "resnet18", "limit": 0, "epochs": 200, "batch_size": 128, "lr": 0.1,
+         "momentum": 0.9, "weight_decay": 1e-4, "schedule": "linear", "alpha": 0.3,
+         "randaugment_n": 2, "randaugment_m": 4, "evaluate_every": 10},
+    ),
+}  # fmt: skip
+
+
+def preset_settings(name: str) -> dict[str, Any]:
+    """Fields of :class:`RunConfig` that a preset sets; whoever gives one keeps it.
+
+    Raises
+    ------
+    InputError
+        If there is no such preset.
+    """
+    return dict(PRESETS[known("preset", name, PRESETS)][1])
+
+
+def describe() -> dict[str, str]:
+    """One line on each preset: what it is for, and all that it sets."""
+    described = {}
+    for name, (text, values) in PRESETS.items():
+        sets = ", ".join(f"{field.replace('_', ' ')} {value}" for field, value in values.items())
+        described[name] = f"{text}; sets {sets}"
+    return described

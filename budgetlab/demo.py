@@ -8,8 +8,7 @@ a table with verdicts, and writes a page with figures.
 import time
 from pathlib import Path
 
-from budgetlab import presets
-from budgetlab.config import RunConfig
+from budgetlab.config import RunConfig, preset_settings
 from budgetlab.errors import RunError
 from budgetlab.sweeps import sweep
 
@@ -19,7 +18,7 @@ PLAN = (("unif-SGD", 0.3), ("random-subset", 0.3), ("p-SGD", 0.3), ("unif-SGD", 
 
 def configs(out: Path, **changes: object) -> list[RunConfig]:
     """List the runs of the demo; a seed draws the images too."""
-    base = presets.settings("scale-model") | changes
+    base = preset_settings("scale-model") | changes
     return [
         RunConfig(**(base | {"method": method, "budget": budget, "seed": seed, "data_seed": seed,
                              "out": str(out / "runs"), "data_root": str(out / "data")}))

@@ -1,4 +1,9 @@
-"""The machine a run trains on: device, number format, threads, memory and clock."""
+"""What a run computes with: device, number format, threads, memory, clock and random numbers.
+
+One seed becomes one random stream a purpose, so that drawing once more for one (an
+augmentation, say) leaves every other one as it was: two methods at the same seed start from
+the same weights and see the same validation split.
+"""
 
 import contextlib
 import ctypes
@@ -8,10 +13,12 @@ import os
 import platform
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from budgetlab.errors import InputError
@@ -25,11 +32,17 @@ __all__ = [
     "fastest_threads",
     "keep_freed_memory",
     "moved",
+    "numpy_generator",
+    "stream_seed",
     "threads_to_choose",
+    "torch_generator",
     "using_threads",
 ]
 
 Parts = TypeVar("Parts", bound=Any)
+
+STREAMS = ("data", "imbalance", "split", "noise", "init", "order", "augmentation", "proxy",
+           "test", "redundancy")  # fmt: skip
 
 SWITCH = "BUDGETLAB_KEEP_MEMORY"
 # Numbers and limits of mallopt, from malloc.h and its manual page.
@@ -247,3 +260,27 @@ class Clock:
         if self.kind in ("cuda", "mps"):
             getattr(torch, self.kind).synchronize()
         return time.perf_counter() - self._begun
+
+
+def stream_seed(seed: int, stream: str) -> int:
+    """Derive the seed of one of :data:`STREAMS` from that of the run, an integer >= 0.
+
+    In [0, 2**63), the same on every machine and in every process.
+    """
+    if stream not in STREAMS:
+        raise ValueError(f"unknown stream '{stream}': choose one of {', '.join(STREAMS)}")
+    entropy = np.random.SeedSequence([seed, zlib.crc32(stream.encode())])
+    return int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def numpy_generator(seed: int, stream: str) -> np.random.Generator:
+    """Return the numpy generator of one stream of a seed."""
+    return np.random.Generator(np.random.PCG64(stream_seed(seed, stream)))
+
+
+def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return the torch generator of one stream of a seed, on a device.
+
+    The numbers drawn on a GPU differ from those drawn on the CPU.
+    """
+    return torch.Generator(device=device).manual_seed(stream_seed(seed, stream))

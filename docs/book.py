@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 OWN = Path(__file__).parent / "book"
 
 # In the order in which a reader meets them.
-PARTS = ("training", "config", "presets", "data", "models", "augment", "methods", "samplers",
+PARTS = ("training", "config", "data", "models", "augment", "methods", "samplers",
          "history", "budget", "custom_loop", "sweeps", "records", "analysis",
          "estimators", "plots", "explore", "report", "widgets", "course", "errors")  # fmt: skip
 LOADED = (

@@ -15,8 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from budgetlab import presets
-from budgetlab.config import RunConfig
+from budgetlab.config import PRESETS, RunConfig
 from experiments import plans
 from experiments.tables import RESULTS, key, read, sit
 
@@ -53,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train for as long as asked; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", default=["shapes"])
-    parser.add_argument("--preset", choices=list(presets.PRESETS), default="scale-model")
+    parser.add_argument("--preset", choices=list(PRESETS), default="scale-model")
     parser.add_argument("--parts", nargs="+", choices=plans.PARTS, default=list(plans.PARTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)

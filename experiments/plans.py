@@ -8,8 +8,7 @@ over seeds speaks of other images too.
 from collections.abc import Iterator
 from typing import Any
 
-from budgetlab import presets
-from budgetlab.config import RunConfig
+from budgetlab.config import RunConfig, preset_settings
 
 BUDGETS = (0.2, 0.3)
 LENGTHS = (10, 30, 100, 300, 1000)
@@ -157,7 +156,7 @@ def runs(
     """
     if part == "networks" and (preset != "scale-model" or seed >= NETWORK_SEEDS):
         return
-    base = {"method": "unif-SGD", "augmentation": "standard"} | presets.settings(preset)
+    base = {"method": "unif-SGD", "augmentation": "standard"} | preset_settings(preset)
     base |= {"dataset": dataset, "seed": seed} | common
     at_scale = preset == "scale-model"
     if at_scale:

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from budgetlab import analysis, augment, estimators, samplers, seeds
+from budgetlab import analysis, augment, devices, estimators, samplers
 from budgetlab.config import CREDITS, FIDELITIES
 from budgetlab.devices import choose_device, chooses_on
 from budgetlab.errors import InputError
@@ -156,7 +156,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
     gpu = AppleGpu()
-    monkeypatch.setattr(seeds, "torch_generator", gpu.generator(seeds.torch_generator))
+    monkeypatch.setattr(devices, "torch_generator", gpu.generator(devices.torch_generator))
     with gpu:
         yield gpu
 

@@ -14,9 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import budgetlab as bl
-from budgetlab.config import ALLOWED, PLACES, RunConfig
+from budgetlab.config import ALLOWED, PLACES, RunConfig, Settings
 from budgetlab.errors import InputError, known, unknown
-from budgetlab.presets import Settings
 
 
 def test_the_defaults_are_the_recipe_of_the_paper():

@@ -5,7 +5,7 @@ import collections
 import pandas as pd
 import pytest
 
-from budgetlab import presets
+from budgetlab import config
 from experiments import plans, tables
 from experiments.__main__ import ROUND, main, ordered
 
@@ -27,7 +27,7 @@ def test_a_seed_draws_its_own_images_and_the_presets_hold():
     for part in plans.PARTS:
         for run in plans.runs(part, "digits", 7):
             assert run.seed == run.data_seed == 7
-            assert run.limit == presets.settings("scale-model")["limit"]
+            assert run.limit == config.preset_settings("scale-model")["limit"]
     paper = list(plans.runs("c", "cifar10", 1, preset="paper"))
     assert {run.epochs for run in paper} == {200}
     assert {(run.model, run.limit, run.data_seed) for run in paper} == {("resnet18", 0, 0)}
@@ -70,7 +70,7 @@ def test_the_key_of_a_run_does_not_depend_on_where_it_is():
 def tiny(monkeypatch):
     """Three runs of a second in place of the plan."""
     short = {"epochs": 6, "limit": 128, "batch_size": 16, "model": "tiny"}
-    monkeypatch.setitem(presets.PRESETS, "scale-model", ("short", short))
+    monkeypatch.setitem(config.PRESETS, "scale-model", ("short", short))
     settings = [{"method": m, "budget": 0.5} for m in ("unif-SGD", "p-SGD", "selective-backprop")]
     monkeypatch.setitem(plans.PARTS, "b", settings)
 

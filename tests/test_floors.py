@@ -14,7 +14,7 @@ import budgetlab as bl
 PACKAGE = Path(__file__).parent.parent / "budgetlab"
 
 FLOORS = (
-    {"errors", "config", "presets", "seeds", "methods", "records"},
+    {"errors", "config", "methods", "records"},
     {"data", "models", "augment", "history", "budget", "devices"},
     {"samplers"},
     {"training", "analysis", "custom_loop"},
@@ -27,8 +27,6 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 READING = {
     "errors",
     "config",
-    "presets",
-    "seeds",
     "methods",
     "records",
     "analysis",
@@ -143,7 +141,7 @@ def test_a_wrong_import_would_be_found(name, source):
     [
         ("budgetlab.analysis.grand", "def f():\n    import torch"),
         (
-            "budgetlab.seeds",
+            "budgetlab.methods",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch",
         ),
         ("budgetlab.training.run", "from budgetlab import augment, data, models"),

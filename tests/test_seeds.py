@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgetlab.seeds import STREAMS, numpy_generator, stream_seed, torch_generator
+from budgetlab.devices import STREAMS, numpy_generator, stream_seed, torch_generator
 
 
 def test_streams_are_the_same_on_every_machine():

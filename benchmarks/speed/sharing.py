@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed.measure import Row, alternate, compared, row, scratch
-from budgetlab import presets
-from budgetlab.config import RunConfig
+from budgetlab.config import RunConfig, preset_settings
 from budgetlab.training import Run, load_data
 
 __all__ = ["sharing"]
@@ -34,7 +33,7 @@ def sharing(rounds: int = 6, epochs: int = 4, **settings: Any) -> Iterator[Row]:
         Changes to the preset ``scale-model``.
     """
     with scratch() as folder:
-        common = presets.settings("scale-model") | {"method": "p-SGD", "budget": 1.0}
+        common = preset_settings("scale-model") | {"method": "p-SGD", "budget": 1.0}
         common |= {"epochs": epochs, "device": "cpu", "data_root": f"{folder}/data"}
         config = RunConfig(**common | {"out": f"{folder}/runs"} | settings)
         load_data(config, progress=False)  # drawn once, and in the cache from now on

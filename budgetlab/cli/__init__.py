@@ -75,7 +75,7 @@ codecs.register_error("plain", _plain_letters)
 
 def _with_preset(arguments: list[str]) -> list[str]:
     """Add what a preset sets and the command line does not."""
-    from budgetlab import presets
+    from budgetlab.config import preset_settings
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset")
@@ -86,7 +86,7 @@ def _with_preset(arguments: list[str]) -> list[str]:
     if not name:
         return arguments
     there = {word.partition("=")[0].replace("_", "-") for word in arguments}
-    added = {f"--{k.replace('_', '-')}": str(v) for k, v in presets.settings(name).items()}
+    added = {f"--{k.replace('_', '-')}": str(v) for k, v in preset_settings(name).items()}
     return [*arguments, *(w for flag, v in added.items() if flag not in there for w in (flag, v))]
 
 

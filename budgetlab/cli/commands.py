@@ -287,7 +287,7 @@ class Demo:
 
 
 def _described(what: str) -> dict[str, str]:
-    from budgetlab import analysis, augment, budget, data, methods, models, presets
+    from budgetlab import analysis, augment, budget, config, data, methods, models
 
     measures = {row.measure: row.meaning + f" ({row.hard} is hard)" * bool(row.hard)
                 for row in analysis.described().itertuples()}  # fmt: skip
@@ -297,7 +297,7 @@ def _described(what: str) -> dict[str, str]:
         "methods": methods.describe(),
         "augmentations": augment.describe(),
         "schedules": {name: text for name, (text, _) in budget.SCHEDULES.items()},
-        "presets": presets.describe(),
+        "presets": config.describe(),
         "measures": measures,
     }
     return lists[known("list", what, lists)]

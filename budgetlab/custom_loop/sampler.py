@@ -18,7 +18,7 @@ from torch.utils.data import Sampler as TorchSampler
 from budgetlab import samplers
 from budgetlab.augment import AugmentedBatch
 from budgetlab.budget import Costs, Ledger, model_costs
-from budgetlab.config import RunConfig
+from budgetlab.config import RunConfig, Settings, takes_settings
 from budgetlab.custom_loop.history import (
     LoopHistory,
     PendingBatch,
@@ -30,7 +30,6 @@ from budgetlab.custom_loop.history import (
 )
 from budgetlab.devices import describe_hardware
 from budgetlab.errors import InputError
-from budgetlab.presets import Settings, takes_settings
 from budgetlab.records import Record, RecordWriter, open_record
 from budgetlab.samplers.base import ProxyPlan, ProxyRun
 from budgetlab.training.loop import BudgetedBatches

@@ -18,8 +18,8 @@ import pandas as pd
 from budgetlab.data import shapes as shapes_drawing
 from budgetlab.data.dataset import Source, make_parts, split_off_test
 from budgetlab.data.images import read_cache, read_images, warn_of, write_cache
+from budgetlab.devices import numpy_generator
 from budgetlab.errors import InputError, counted
-from budgetlab.seeds import numpy_generator
 
 SHAPES_TRAIN, SHAPES_TEST = 10_000, 10_000
 # The test images of the first version, which records made then were evaluated on.

@@ -15,9 +15,9 @@ import torch
 
 from budgetlab.data.arrays import with_truth
 from budgetlab.data.dataset import Dataset, of_each_class, stratified
+from budgetlab.devices import numpy_generator
 from budgetlab.errors import InputError, counted, unknown
 from budgetlab.records import write_atomically
-from budgetlab.seeds import numpy_generator
 
 ACTIONS = {
     "drop": "left out, whatever its split",

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from budgetlab.devices import numpy_generator
 from budgetlab.errors import InputError, counted, few
-from budgetlab.seeds import numpy_generator
 
 if TYPE_CHECKING:
     from budgetlab.data.load import Intake

@@ -18,8 +18,8 @@ from budgetlab.data.changes import Edits, imbalanced, mislabel, repeat
 from budgetlab.data.copies import count_copies, find_copies
 from budgetlab.data.dataset import Choose, Dataset, Source, Splits, fingerprint, stratified
 from budgetlab.data.folder import folder
+from budgetlab.devices import numpy_generator
 from budgetlab.errors import InputError, counted, few, known, one_line
-from budgetlab.seeds import numpy_generator
 
 OWN: dict[str, tuple[str, Callable[..., Source]]] = {
     "folder": ("your images: one folder a class, optionally under train/ and test/", folder),

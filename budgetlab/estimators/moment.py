@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from budgetlab import samplers, seeds
+from budgetlab import devices, samplers
 from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset, Splits
@@ -315,7 +315,7 @@ def _chosen(size: int, limit: int, seed: int) -> Tensor:
         raise InputError(f"limit {limit} is not allowed: give at most the {size} samples, or 0")
     if not limit:
         return torch.arange(size)
-    generator = seeds.torch_generator(seed, "data")
+    generator = devices.torch_generator(seed, "data")
     return torch.randperm(size, generator=generator)[:limit].sort().values
 
 

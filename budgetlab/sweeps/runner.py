@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from budgetlab import presets
-from budgetlab.config import RunConfig
+from budgetlab.config import RunConfig, preset_settings
 from budgetlab.errors import InputError, RunError, counted
 from budgetlab.records.safety import holder, is_held, lock_of
 from budgetlab.sweeps import dispatch
@@ -81,7 +80,7 @@ def sweep(
     from budgetlab.training.setup import with_known_names
 
     dispatch.check_places(executor, workers, scheduler)
-    runs = product(grid, presets.settings(preset) if preset else {}, **settings)
+    runs = product(grid, preset_settings(preset) if preset else {}, **settings)
     # Names that do not exist are refused before anything is trained, and one in another case is
     # the same run: it must not have another id.
     runs = list(dict.fromkeys(map(with_known_names, runs)))

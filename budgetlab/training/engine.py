@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from budgetlab import augment, models, seeds
+from budgetlab import augment, devices, models
 from budgetlab.augment import Augmentation, AugmentedBatch
 from budgetlab.budget import Costs, model_costs
 from budgetlab.config import RunConfig
@@ -118,7 +118,7 @@ class Engine:
         self.samples = samples.to(device)
         self.is_image = len(samples.sample_shape) == 3
         shape, classes = samples.sample_shape, len(samples.classes)
-        network = models.build(model_name, shape, classes, seeds.stream_seed(config.seed, "init"))
+        network = models.build(model_name, shape, classes, devices.stream_seed(config.seed, "init"))
         self.costs: Costs = model_costs(network, shape)
         if config.batch_size == 1:
             _require_single(model_name, network, shape)
@@ -137,7 +137,7 @@ class Engine:
         # There is nothing to draw on meta, where memory is predicted and steps are tested.
         self.generator: Any = (
             None if device.type == "meta"
-            else seeds.torch_generator(config.seed, "augmentation", device)
+            else devices.torch_generator(config.seed, "augmentation", device)
         )  # fmt: skip
 
     def _build_augmentation(self, flip: bool) -> Augmentation | None:

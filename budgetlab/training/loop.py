@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from budgetlab import models, samplers, seeds
+from budgetlab import devices, models, samplers
 from budgetlab.budget import Budget, Costs, Ledger, schedule, steps_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
@@ -88,7 +88,7 @@ class BudgetedBatches:
         context = samplers.SamplerContext(
             size,
             config,
-            seeds.torch_generator(config.seed, "order", device),
+            devices.torch_generator(config.seed, "order", device),
             device,
             validation_size=validation_size,
             spent=lambda: self.budget.progress(self.ledger, 0),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from budgetlab import models, seeds
+from budgetlab import devices, models
 from budgetlab.budget import Costs, model_costs
 from budgetlab.data import Dataset
 from budgetlab.devices import chooses_on, moved
@@ -78,7 +78,9 @@ class ProxyTrainer:
         # Setting a network up is no training, for none of them.
         began, config = time.perf_counter(), self.engine.config
         own = config.replace(
-            seed=seeds.stream_seed(config.seed, "proxy"), augmentation="standard", credit="dominant"
+            seed=devices.stream_seed(config.seed, "proxy"),
+            augmentation="standard",
+            credit="dominant",
         )
         name, samples = self._model(plan), self._samples(plan)
         other = Engine(own, name, samples, self.engine.device, self.engine.precision)

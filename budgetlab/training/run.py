@@ -14,12 +14,11 @@ import pandas as pd
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from budgetlab import models, presets
-from budgetlab.config import DATA_FIELDS, RunConfig
+from budgetlab import models
+from budgetlab.config import DATA_FIELDS, RunConfig, Settings, preset_settings, takes_settings
 from budgetlab.data import Splits
 from budgetlab.devices import choose_device, choose_precision, describe_hardware, using_threads
 from budgetlab.errors import InputError, RunError, counted
-from budgetlab.presets import Settings, takes_settings
 from budgetlab.records import Record, RecordWriter, open_record
 from budgetlab.training import checkpoint, failures, setup
 from budgetlab.training.loop import Loop
@@ -84,7 +83,7 @@ def train(
     if isinstance(model, str):
         given["model"], model = model, None
     base = {} if method is None or isinstance(method, str) else method.to_dict()
-    chosen = presets.settings(preset) if preset else {}
+    chosen = preset_settings(preset) if preset else {}
     if splits is not None:
         chosen = {name: value for name, value in chosen.items() if name not in DATA_FIELDS}
     config = RunConfig.from_dict(base | chosen | given)

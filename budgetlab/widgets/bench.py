@@ -42,7 +42,7 @@ class TrainingBench(Trainer):
     model
         Name of a network, or one of your own, or a function that builds one.
     preset
-        Settings that belong together: a name of :data:`budgetlab.presets.PRESETS`. Where
+        Settings that belong together: a name of :data:`budgetlab.config.PRESETS`. Where
         neither it nor data, model or length is given, a run takes some seconds.
     **settings
         First values of the controls, and settings without a control: fields of

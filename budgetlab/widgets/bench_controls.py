@@ -6,9 +6,9 @@ from typing import Any
 
 import ipywidgets as W
 
-from budgetlab import augment, data, models, presets, samplers
+from budgetlab import augment, data, models, samplers
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
-from budgetlab.config import BUDGET_UNITS, RunConfig
+from budgetlab.config import BUDGET_UNITS, PRESETS, RunConfig, preset_settings
 from budgetlab.errors import unknown
 from budgetlab.training.setup import with_known_names
 from budgetlab.widgets.controls import LABEL, Number, choice, group, seed_box
@@ -19,7 +19,7 @@ MOST_EPOCHS, MOST_RUNS = 500, 20
 KEEP = "as set"
 
 # What a bench trains where nothing else is asked for: some seconds on an ordinary computer.
-QUICK = presets.settings("scale-model") | {"epochs": 12, "evaluate_every": 4, "budget": 0.3}
+QUICK = preset_settings("scale-model") | {"epochs": 12, "evaluate_every": 4, "budget": 0.3}
 SIZES = {"dataset", "model", "limit", "epochs", "batch_size"}
 
 
@@ -31,7 +31,7 @@ def first_settings(settings: dict[str, Any], preset: str | None, own_data: bool)
             raise unknown("setting", name, [*fields, "name", "records", "splits", "preset"])
     chosen: dict[str, Any] = {}
     if preset is not None:
-        chosen = presets.settings(preset)
+        chosen = preset_settings(preset)
     elif not SIZES & set(settings) and not own_data:
         chosen = QUICK
     return with_known_names(RunConfig(**chosen | settings), own_data)
@@ -67,7 +67,7 @@ class RunControls(W.VBox):
         }
         c = self.by_name
         self.repeats = Number("Runs", 1, 1, MOST_RUNS, 1)
-        self.preset = choice("Preset", [KEEP, *presets.PRESETS], KEEP)
+        self.preset = choice("Preset", [KEEP, *PRESETS], KEEP)
         for name, control in (c | {"repeats": self.repeats}).items():
             control.observe(lambda _, name=name: on_change(name), "value")
         for name, control in (c | {"repeats": self.repeats, "preset": self.preset}).items():
@@ -92,7 +92,7 @@ class RunControls(W.VBox):
         """Set all that a preset sets; what has no control is kept for the run."""
         if preset == KEEP:
             return
-        values = presets.settings(preset)
+        values = preset_settings(preset)
         shown = {name: values.pop(name) for name in list(values) if name in self.by_name}
         self.base = self.base.replace(**values)
         for name, value in shown.items():
