@@ -144,14 +144,14 @@ def test_the_proxy_never_sees_the_test_set(go, monkeypatch):
     seen = run.splits.val
     assert seen is not None
     engines = []
-    from budgetlab.training import proxy
+    from budgetlab.training import engine
 
-    class Spy(proxy.Engine):
+    class Spy(engine.Engine):
         def __init__(self, config, name, samples, *rest):
             engines.append(samples)
             super().__init__(config, name, samples, *rest)
 
-    monkeypatch.setattr(proxy, "Engine", Spy)
+    monkeypatch.setattr(engine, "Engine", Spy)
     for _ in run:
         pass
     (samples,) = engines

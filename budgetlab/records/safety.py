@@ -23,9 +23,10 @@ import stat
 import struct
 import tokenize
 import warnings
+import weakref
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ from filelock import FileLock, Timeout
 
 from budgetlab.errors import InputError, RunError
 
-__all__ = ["DAMAGED_ARCHIVE", "MOST", "InUse", "available_memory", "check_arrays", "check_chunks",
-           "check_stored", "hold", "hold_record", "holder", "is_held", "lock_of", "own_file",
-           "read_npz", "require_memory"]  # fmt: skip
+__all__ = ["DAMAGED_ARCHIVE", "MOST", "ExclusiveUse", "InUse", "available_memory", "check_arrays",
+           "check_chunks", "check_stored", "hold", "hold_record", "holder", "is_held", "lock_of",
+           "only_iterator", "own_file", "read_npz", "require_memory"]  # fmt: skip
 
 MIB = 2**20
 # Bytes that a file of a record may have. The largest of our own, with 100,000 epochs or as
@@ -61,7 +62,12 @@ MOMENT_SECONDS = 0.1
 SIGNED_FROM, MOST_SIGNED = 1, 4096
 
 
-# Locks
+# Who trains it
+
+Iteration = Generator[dict[str, Any], None, None]
+
+# Epochs of this process that are being iterated, by the real place of their record.
+_being_iterated: weakref.WeakValueDictionary[str, Iteration] = weakref.WeakValueDictionary()
 
 
 class InUse(RunError):
@@ -168,6 +174,72 @@ def _sign(path: Path) -> None:
                 file.seek(SIGNED_FROM)
                 file.write(text.encode())
                 file.truncate()
+
+
+def only_iterator(record: Path, epochs: Iteration) -> Iteration:
+    """Let an iterator take the place of an earlier one over the same record, here.
+
+    An iterator that was left in the middle, in a cell that raised an error, would hold
+    the record as long as the error is kept. One that is training in another thread goes on.
+    """
+    place = os.path.realpath(record)
+    before = _being_iterated.get(place)
+    if before is not None:
+        # ValueError: it is training now, in another thread, and keeps the lock.
+        with contextlib.suppress(ValueError):
+            before.close()
+    _being_iterated[place] = epochs
+    return epochs
+
+
+class ExclusiveUse:
+    """The right to train a record, from when it was opened.
+
+    Parameters
+    ----------
+    record
+        Its folder. Make the object before reading anything out of it.
+    """
+
+    def __init__(self, record: Path):
+        self._record = record
+        self._seen = self._now()
+
+    def _now(self) -> list[tuple[int, int, int] | None]:
+        """What changes with every epoch that anybody trains."""
+        return [_stamp(self._record / name) for name in ("epochs.csv", "state.pt")]
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold the record while the block runs.
+
+        Raises
+        ------
+        InUse
+            If somebody else is training it.
+        RunError
+            If somebody else trained it since: what is known of it here is old.
+        OSError
+            If the record is gone or cannot be written.
+        """
+        with hold_record(self._record):
+            if self._now() != self._seen:
+                raise RunError(
+                    f"record '{self._record}' was written by somebody else since it was opened "
+                    f"here: open it again with Run.resume({str(self._record)!r})"
+                )
+            try:
+                yield
+            finally:
+                self._seen = self._now()
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 # Files and sizes. What is refused is a ValueError, where nothing else is said.

@@ -1,13 +1,10 @@
-"""What a run keeps on disk: the state it goes on from, weights, a few images; and who writes it.
+"""What a run keeps on disk: the state it goes on from, weights, a few images.
 
 State is saved and loaded without pickled objects.
 """
 
-import contextlib
 import io
 import os
-import weakref
-from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,32 +17,19 @@ import torch.nn.functional as F
 from budgetlab.budget import Budget
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
-from budgetlab.errors import InputError, RunError
+from budgetlab.errors import InputError
 from budgetlab.history import History
 from budgetlab.records import RecordWriter, open_record
-from budgetlab.records.safety import check_stored, hold_record, own_file
+from budgetlab.records.safety import check_stored, own_file
 from budgetlab.records.writer import copy_unfinished
 
 if TYPE_CHECKING:
     from budgetlab.training.loop import Loop
 
-__all__ = [
-    "ExclusiveUse",
-    "extend",
-    "load_state",
-    "only_iterator",
-    "pick_thumbnails",
-    "save_end",
-    "save_state",
-]
+__all__ = ["extend", "load_state", "pick_thumbnails", "save_end", "save_state"]
 
 PER_END = 32
 LARGEST_SIDE = 64
-
-Epochs = Generator[dict[str, Any], None, None]
-
-# Epochs of this process that are being iterated, by the real place of their record.
-_being_iterated: weakref.WeakValueDictionary[str, Epochs] = weakref.WeakValueDictionary()
 
 
 def save_state(loop: "Loop", epoch: int) -> bytes:
@@ -196,69 +180,3 @@ def pick_thumbnails(
         small = F.interpolate(images.float(), scale_factor=scale, mode="area")
         images = small.round().clamp(0, 255).byte()
     return indices.cpu().numpy(), images.permute(0, 2, 3, 1).cpu().numpy()
-
-
-def only_iterator(record: Path, epochs: Epochs) -> Epochs:
-    """Let an iterator take the place of an earlier one over the same record, here.
-
-    An iterator that was left in the middle, in a cell that raised an error, would hold
-    the record as long as the error is kept. One that is training in another thread goes on.
-    """
-    place = os.path.realpath(record)
-    before = _being_iterated.get(place)
-    if before is not None:
-        # ValueError: it is training now, in another thread, and keeps the lock.
-        with contextlib.suppress(ValueError):
-            before.close()
-    _being_iterated[place] = epochs
-    return epochs
-
-
-class ExclusiveUse:
-    """The right to train a record, from when it was opened.
-
-    Parameters
-    ----------
-    record
-        Its folder. Make the object before reading anything out of it.
-    """
-
-    def __init__(self, record: Path):
-        self._record = record
-        self._seen = self._now()
-
-    def _now(self) -> list[tuple[int, int, int] | None]:
-        """What changes with every epoch that anybody trains."""
-        return [_stamp(self._record / name) for name in ("epochs.csv", "state.pt")]
-
-    @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
-        """Hold the record while the block runs.
-
-        Raises
-        ------
-        InUse
-            If somebody else is training it.
-        RunError
-            If somebody else trained it since: what is known of it here is old.
-        OSError
-            If the record is gone or cannot be written.
-        """
-        with hold_record(self._record):
-            if self._now() != self._seen:
-                raise RunError(
-                    f"record '{self._record}' was written by somebody else since it was opened "
-                    f"here: open it again with Run.resume({str(self._record)!r})"
-                )
-            try:
-                yield
-            finally:
-                self._seen = self._now()
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        about = file.stat()
-    except OSError:
-        return None
-    return about.st_ino, about.st_size, about.st_mtime_ns

@@ -26,9 +26,8 @@ from budgetlab.devices import (
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
 from budgetlab.samplers.base import TrainProxy
-from budgetlab.training.engine import Engine
+from budgetlab.training.engine import Engine, ProxyTrainer
 from budgetlab.training.graphs import StepGraphs
-from budgetlab.training.proxy import ProxyTrainer
 
 __all__ = ["BudgetedBatches", "Loop"]
 

@@ -20,6 +20,7 @@ from budgetlab.data import Splits
 from budgetlab.devices import choose_device, choose_precision, describe_hardware, using_threads
 from budgetlab.errors import InputError, RunError, counted
 from budgetlab.records import Record, RecordWriter, open_record
+from budgetlab.records.safety import ExclusiveUse, only_iterator
 from budgetlab.training import checkpoint, failures, setup
 from budgetlab.training.loop import Loop
 
@@ -168,9 +169,9 @@ class Run:
         self.config = config
         self.on_step = on_step
         self._build()
-        setup.require_disk(config, len(self.splits.train))
+        failures.require_disk(config, len(self.splits.train))
         self.writer = self._create_record()
-        self._exclusive = checkpoint.ExclusiveUse(self.writer.path)
+        self._exclusive = ExclusiveUse(self.writer.path)
         self.epoch = 0
 
     def _build(self, threads: int | None = None) -> None:
@@ -178,7 +179,7 @@ class Run:
         held_out = {"test": self.splits.test, "val": self.splits.val}
         try:
             name = models.choose(config.model, train.sample_shape, self.device)
-            setup.require_fit(config, name, self.splits, self.device, self.precision)
+            failures.require_fit(config, name, self.splits, self.device, self.precision)
             self.loop = Loop(
                 config, train, self.device, self.precision, val=self.splits.val, threads=threads
             )
@@ -259,7 +260,7 @@ class Run:
                 shutil.rmtree(path)
                 raise
         run = cls.__new__(cls)
-        run._exclusive = checkpoint.ExclusiveUse(Path(path))
+        run._exclusive = ExclusiveUse(Path(path))
         record = open_record(path)
         if record.status != "finished":
             # Written to from now on: no part of it may be damaged, or lie anywhere else.
@@ -290,7 +291,7 @@ class Run:
 
         A later iterator takes the place of an earlier one.
         """
-        return checkpoint.only_iterator(self.writer.path, self._epochs())
+        return only_iterator(self.writer.path, self._epochs())
 
     def _epochs(self) -> Generator[dict[str, Any], None, None]:
         if not self._consistent:
