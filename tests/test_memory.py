@@ -128,7 +128,8 @@ def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(config, m
     with pytest.raises(InputError, match=r"needs about .* of memory on cpu .*lower --batch-size"):
         Run(config)
     assert not Path(config.out).exists()
-    monkeypatch.setattr(failures, "free_bytes", lambda device: None)  # nothing says how much is free
+    # Nothing says how much is free.
+    monkeypatch.setattr(failures, "free_bytes", lambda device: None)
     Run(config)
 
 
