@@ -145,8 +145,11 @@ def test_a_folder_that_becomes_read_only(config, nobody):
         same_results(go(Run.resume(run.writer.path)), go(Run(config)))
 
 
-@pytest.mark.parametrize("broken", ["replace", "fsync"])
-@pytest.mark.parametrize("code", [errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(
+    ("code", "broken"),
+    [(errno.EROFS, "replace"), (errno.EIO, "fsync"), (errno.ENOSPC, "fsync"),
+     (errno.EDQUOT, "replace")],
+)  # fmt: skip
 def test_whatever_the_disk_says_is_a_sentence(config, failed, monkeypatch, code, broken):
     real = getattr(os, broken)
 
@@ -181,8 +184,9 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("kind", SAID)
-@pytest.mark.parametrize("fitting", [8, 3, 1])
+@pytest.mark.parametrize(
+    ("kind", "fitting"), [*((kind, 8) for kind in SAID), ("processor", 3), ("gpu", 1)]
+)
 def test_out_of_memory_says_what_would_fit(failed, monkeypatch, kind, fitting):
     real = Engine.step
     sizes = []

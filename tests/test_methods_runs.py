@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from budgetlab import analysis, samplers
+from budgetlab import analysis
 from budgetlab.budget import Costs, Ledger
 from budgetlab.errors import InputError, RunError
 from budgetlab.training import Run
 
-METHODS = samplers.names()
 WITH_PROXY = ("rho-loss", "el2n-pruned", "forgetting-pruned")
 OPTIONS = {
     "top-k": {"keep_fraction": 0.25},
@@ -45,10 +44,10 @@ def go(config):
 
 @pytest.mark.parametrize(
     ("method", "unit"),
-    # All that look or train a proxy in every unit, the others in one.
-    [(m, u) for m in METHODS for u in ("iterations", "samples", "flops")
-     if u == "flops" or m in (*WITH_PROXY[:2], "top-k", "grad-norm")],
-)  # fmt: skip
+    # The others: tests/test_training.py.
+    [(m, u) for m in ("dyn-unc", "dual", "tdds") for u in ("iterations", "samples", "flops")]
+    + [("rho-loss", "samples"), ("top-k", "samples")],
+)
 def test_the_limit_is_reached_and_never_overstepped(method, unit, go):
     run = go(method=method, budget_unit=unit)
     spent, limit = run.ledger.spent(unit), run.budget.limit
@@ -76,11 +75,8 @@ def test_at_equal_iterations_looking_comes_on_top_and_at_equal_flops_it_costs_st
             assert selective.steps < uniform.steps
 
 
-# One of each family, and all that keep something of their own from epoch to epoch.
-@pytest.mark.parametrize(
-    "method", ["p-SGD", "rs2", "curriculum", "selective-backprop", "top-k", "rho-loss", "grad-norm",
-               "infobatch", "seta", "random-subset", "el2n-pruned", "dual"],
-)  # fmt: skip
+# With weights, and with a long scoring run; the others: tests/test_training.py.
+@pytest.mark.parametrize("method", ["p-SGD", "dual"])
 def test_interrupted_and_resumed_is_the_same_run(method, go):
     options = {"weights": "unbiased"} if method == "p-SGD" else {}
     whole = go(method=method, **options, seed=3, epochs=5)

@@ -13,7 +13,7 @@ import safetensors.numpy
 import torch
 
 import budgetlab as bl
-from budgetlab import samplers
+from budgetlab import methods, samplers
 from budgetlab.config import BUDGET_UNITS, RunConfig
 from budgetlab.data import Splits
 from budgetlab.errors import InputError, RunError
@@ -89,8 +89,11 @@ def stop_after(config: RunConfig, epochs: int) -> Run:
     return run
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("fidelity", ["default", "published"])
+@pytest.mark.parametrize(
+    ("method", "fidelity"),
+    [(name, "default") for name in METHODS]
+    + [(m.name, "published") for m in methods.BUILT_IN if "fidelity" in m.fields],
+)
 def test_a_run_resumed_from_its_record_is_the_uninterrupted_one(config, method, fidelity):
     config = config.replace(method=method, fidelity=fidelity, **AWKWARD)
     whole = go(Run(config))
@@ -474,7 +477,6 @@ def test_a_method_comes_first_and_names_are_matched_in_any_case(config, data_roo
         bl.train(3)
 
 
-# Files of the package whose functions run between the call and the record.
 # A run never records what it did not apply
 
 NOISY = {"limit": 200, "label_noise": 0.25, "data_seed": 3}
