@@ -176,16 +176,11 @@ def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> p
     """List the suspected labels, the surest first, with the expected precision of the list.
 
     ``quality`` is as from :func:`label_quality` or :func:`threshold_quality`; ``data`` is what was
-    judged, to have origins and names of classes beside.
-
-    Returns
-    -------
-    DataFrame
-        Rows of ``quality`` that are suspects, by ``p_wrong``; column ``expected_precision`` is
-        the estimated share of wrong labels in the list down to that row; with ``data`` also
-        ``origin``, ``label`` and, from held-out folds, ``instead``. ``attrs`` as there, and
-        ``expected_precision`` of the whole list and ``note``, which says it in a sentence. Both
-        precisions are NaN where the network is too weak to judge: the estimate does not hold.
+    judged, to have origins and names of classes beside. Rows are the suspects, by ``p_wrong``;
+    ``expected_precision`` is the estimated share of wrong labels in the list down to that row; with
+    ``data`` there are also ``origin``, ``label`` and, from held-out folds, ``instead``. ``attrs``
+    are as there, with ``expected_precision`` of the whole list and ``note``, which says it in a
+    sentence. Both precisions are NaN where the network is too weak to judge.
     """
     found = quality[quality["suspect"]].drop(columns="suspect")
     by = ["p_wrong", "margin"] if "margin" in found else ["p_wrong"]
@@ -227,14 +222,9 @@ def indices(
     """Positions to keep, for ``torch.utils.data.Subset(dataset, indices)``.
 
     Of what :func:`triage` ranked, samples with the verdicts of ``drop`` are left out. Of copies
-    with the same label the first stays, unless it is redundant by itself.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64, ascending: positions in the source of the data (``index``), so that they
-        count in the data set or folder that was read, held-out samples not among them.
-        ``numpy.savetxt(path, kept, fmt="%d")`` writes them, one a line.
+    with the same label the first stays, unless it is redundant by itself. The positions, int64 and
+    ascending, are those in the source of the data (``index``): they count in the data set or folder
+    that was read. ``numpy.savetxt(path, kept, fmt="%d")`` writes them, one a line.
     """
     for name in drop:
         if name not in VERDICTS:

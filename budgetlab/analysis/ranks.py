@@ -1,7 +1,7 @@
 """Do measures agree on which samples are hard: with each other, from run to run, with the truth?
 
-The truth about wrong labels is the tag ``is_noisy`` of a sample: which measure finds them, which
-method picks them, and what they cost. For data without it see
+The truth about wrong labels is the metadata ``is_noisy`` of a sample: which measure finds them,
+which method picks them, and what they cost. For data without it see
 :func:`budgetlab.analysis.triage`.
 """
 
@@ -219,15 +219,10 @@ def detection_curve(
 ) -> pd.DataFrame:
     """Precision over recall of each measure as a detector of wrong labels.
 
-    Parameters are as for :func:`detection`, of one run.
-
-    Returns
-    -------
-    DataFrame
-        ``measure``, ``listed`` (length of the list), ``precision`` and ``recall`` (of the
-        wrong labels among samples with a value), as in scikit-learn's
-        ``precision_recall_curve``; ``attrs`` holds ``base`` and ``average_precision`` by
-        measure.
+    Parameters are as for :func:`detection`, of one run. Columns are ``measure``, ``listed`` (length
+    of the list), ``precision`` and ``recall`` (of the wrong labels among samples with a value), as
+    in scikit-learn's ``precision_recall_curve``; ``attrs`` holds ``base`` and
+    ``average_precision`` by measure.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 

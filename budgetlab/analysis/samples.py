@@ -56,17 +56,12 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 def selection(record: Record) -> pd.DataFrame:
     """Describe, epoch by epoch, what a run trained on.
 
-    Returns
-    -------
-    DataFrame
-        One row an epoch: ``epoch``; ``trained`` (places in batches this epoch) and
-        ``distinct`` (samples that filled them); of the counts up to this epoch
-        ``coverage``, ``entropy`` (nats), ``effective_samples`` and ``gini``; of the
-        sampling probabilities of this epoch ``q_entropy`` and ``q_effective_samples``
-        (NaN where a method draws no distribution); ``noisy_share`` and
-        ``ambiguous_share``, of the places of this epoch, where such samples are known.
-        ``attrs`` holds the same shares in the whole set, as ``noisy_base`` and
-        ``ambiguous_base``, and ``samples``.
+    One row an epoch: ``epoch``; ``trained`` (places in batches) and ``distinct`` (samples that
+    filled them); of the counts so far ``coverage``, ``entropy`` (nats), ``effective_samples`` and
+    ``gini``; of the sampling probabilities of the epoch ``q_entropy`` and ``q_effective_samples``
+    (NaN where a method draws no distribution); ``noisy_share`` and ``ambiguous_share`` of the
+    places, where such samples are known. ``attrs`` holds their shares in the whole set, as
+    ``noisy_base`` and ``ambiguous_base``, and ``samples``.
     """
     data = record.samples
     # Where it is not known of a sample, it is not counted as one.
@@ -139,15 +134,9 @@ def _in_groups(values: pd.Series, groups: int) -> pd.Series:
 def picks_by(record: Record, column: str = "difficulty", *, groups: int = 10) -> pd.DataFrame:
     """How often does a run train on the easy, and how often on the hard? By groups of one size.
 
-    ``column`` is what is known of each sample, a number such as ``difficulty``. Of equal values the
-    lower number of a sample comes first.
-
-    Returns
-    -------
-    DataFrame
-        One row a group, lowest values first: ``group`` (from 1), ``middle`` (mean of
-        the column), ``picked`` (places in batches over those of a uniform draw), ``never``
-        (share never trained on, 0 to 1) and ``samples``.
+    ``column`` is what is known of each sample, a number such as ``difficulty``. One row a group,
+    lowest values first: ``group`` (from 1), ``middle`` (mean of the column), ``picked`` (places in
+    batches over those of a uniform draw), ``never`` (share never trained on, 0 to 1), ``samples``.
     """
     data = record.samples
     numbers = sorted(n for n in metadata(record) if np.issubdtype(data[n].dtype, np.number))
@@ -193,15 +182,10 @@ def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -
 def one_epoch(record: Record, epoch: int = -1) -> pd.DataFrame:
     """Every array of one epoch, one row a sample; with ``last_loss`` before this epoch.
 
-    ``epoch`` counts from 1; negative numbers count from the end.
-
-    Returns
-    -------
-    DataFrame
-        Index ``sample``; :data:`budgetlab.records.SAMPLE_ARRAYS`, and ``last_loss``: the
-        loss at the last visit in an earlier epoch, which is what a method could know
-        when it drew (NaN before the first visit); ``kind``, what ``probability`` is of:
-        ``draw`` or ``keep``; and ``epoch``, its number.
+    ``epoch`` counts from 1; negative numbers count from the end. The index is ``sample``; columns
+    are :data:`budgetlab.records.SAMPLE_ARRAYS`; ``last_loss``, the loss at the last visit in an
+    earlier epoch, which is what a method could know when it drew (NaN before the first visit);
+    ``kind``, what ``probability`` is of: ``draw`` or ``keep``; and ``epoch``, its number.
     """
     data = record.samples
     count = data.sizes["epoch"]

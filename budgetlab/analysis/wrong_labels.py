@@ -119,14 +119,7 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     likely (Guo et al. 2017). How often a class is labelled as which, ``P(label | true)``, is
     counted among the samples that are of it most surely (in the manner of Patrini et al. 2017).
     Then, by Bayes' rule, ``P(true | x, label)``: a label is a suspect where another class is
-    likelier.
-
-    Parameters
-    ----------
-    labels
-        ``[N]``, in [0, C).
-    pred_probs
-        ``[N, C]``, as from :func:`held_out_probabilities`.
+    likelier. ``labels`` are ``[N]``, in [0, C), and ``pred_probs`` ``[N, C]``.
 
     Returns
     -------

@@ -89,15 +89,12 @@ def find_copies(
 
     Images are near copies if their :func:`perceptual_hash` differs in few bits and small
     versions of them correlate: another compression, size or brightness, not another crop or a
-    mirrored image.
+    mirrored image. Of points and vectors there are only exact ones, unless an embedding is given.
 
     Parameters
     ----------
-    splits
-        The data, as from :func:`budgetlab.data.load`.
-    near
-        Also look for near copies; of points and vectors there are only exact ones, unless an
-        embedding is given.
+    splits, near
+        The data, and whether near copies are looked for too.
     likeness
         Least correlation of near copies, or least cosine of their embeddings, up to 1. Digits
         that are no copies reach 0.97 at times.

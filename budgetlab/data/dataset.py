@@ -167,12 +167,10 @@ class Splits:
         validation split, on which nothing is trained, has its own (``val_fingerprint``).
     skipped
         One entry a file that could not be read: its name and the reason.
-    settings
+    settings, intake
         What :func:`budgetlab.data.load` was asked for, by the names of
-        :class:`budgetlab.RunConfig`; empty for data that was put together otherwise. A run
-        on this data records these.
-    intake
-        Summary of what was found; None for parts that were put together by hand.
+        :class:`budgetlab.RunConfig`, which a run records; and what it found. Empty, and None,
+        for parts that were put together by hand.
     """
 
     name: str
