@@ -144,17 +144,9 @@ def scores_of(
 ) -> tuple[str, Callable[[History], Tensor]]:
     """Find the scores that a method gives before they are smoothed, with the options of ``config``.
 
-    Returns
-    -------
-    name, score
-        The method, by default that of ``config``, or p-SGD where that one has no scores; and a
-        function of a history of ``size`` samples that returns float64 ``[N]``, at least 0:
-        samples never seen have the highest score where the method gives them that.
-
-    Raises
-    ------
-    InputError
-        If the method that is asked for has no scores.
+    Returned are the name of the method, by default that of ``config``, or p-SGD where that one has
+    no scores; and a function of a history of ``size`` samples that returns float64 ``[N]``, at
+    least 0: samples never seen have the highest score where the method gives them that.
     """
     name = methods.canonical(method or config.method)
     if not has_scores(name):
@@ -180,11 +172,6 @@ def forecast(history: History, config: RunConfig, *, seed: int = 0) -> ExpectedD
 
     ``history`` is what is known as the epoch begins; ``config`` gives ``method``, ``budget``,
     ``batch_size`` and the options of the method; ``seed`` is that of the simulated draws.
-
-    Raises
-    ------
-    InputError
-        If the method cannot be foreseen, or a value is out of its range.
     """
     if not _can_be_foreseen(config.method):
         raise InputError(

@@ -30,13 +30,10 @@ def test_by_class_worst_first():
     assert (wider["ci_low"] <= table["ci_low"]).all()
 
 
-def test_by_any_column():
+def test_by_any_column_and_as_means():
     table = analysis.group_accuracy(DATA, "camera").set_index("group")
     assert table.loc["a", "accuracy"] == pytest.approx((LABELS == SAID)[::2].mean())
     assert table.loc["b", "mistaken_for"] in ("0", "2")
-
-
-def test_the_mean_over_classes_is_the_balanced_accuracy():
     found = analysis.mean_accuracies(DATA)
     assert found["over_samples"] == pytest.approx(0.6)
     assert found["over_classes"] == pytest.approx(balanced_accuracy_score(LABELS, SAID))

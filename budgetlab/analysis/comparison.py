@@ -163,13 +163,8 @@ def results(
 ) -> ConditionTable:
     """Average the runs of each condition: one row for each, in the order of appearance.
 
-    Parameters are as for :func:`compare`.
-
-    Returns
-    -------
-    ConditionTable
-        The condition, ``n``, ``mean``, ``spread`` (standard deviation, ddof 1; NaN at
-        n = 1), the mean of every cost, and ``cost_vs_full`` as in :func:`compare`.
+    Parameters are as for :func:`compare`. Columns are the condition, ``n``, ``mean``, ``spread``
+    (standard deviation, ddof 1; NaN at n = 1), the mean of every cost, and ``cost_vs_full``.
     """
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
     require(frame, ["dataset", "method", "budget", metric, *COSTS])
@@ -341,15 +336,10 @@ def frontier(
 ) -> ConditionTable:
     """Mean cost and result of each condition, and which ones no other beats.
 
-    ``records`` are as for :func:`budgetlab.analysis.compare`, ``cost`` one of
-    :data:`budgetlab.analysis.COSTS`; of ``value`` more is better for accuracies, less for losses.
-
-    Returns
-    -------
-    ConditionTable
-        The condition, ``cost``, ``mean``, ``ci_low``, ``ci_high``, ``n`` and
-        ``on_frontier``: within its data set, no other condition costs at most as much
-        and reaches more, or costs less and reaches as much.
+    ``records`` are as for :func:`compare`, ``cost`` one of :data:`COSTS`; of ``value`` more is
+    better for accuracies, less for losses. Columns are the condition, ``cost``, ``mean``,
+    ``ci_low``, ``ci_high``, ``n`` and ``on_frontier``: within its data set, no other condition
+    costs at most as much and reaches more, or costs less and reaches as much.
     """
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
     _check_cost(cost, COSTS)

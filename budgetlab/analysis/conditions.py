@@ -32,21 +32,12 @@ NOT_CONDITIONS = ("data_root", "out", "device")
 def summaries(records: Records) -> pd.DataFrame:
     """Return one row a run: what it was, what it reached, what it cost.
 
-    Parameters
-    ----------
-    records
-        As for :func:`budgetlab.open_records`.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``path``, ``status``, ``dataset``, ``method``, ``augmentation``,
-        ``budget``, ``budget_unit``, ``seed``, ``test_accuracy`` (0 to 1),
-        ``test_loss``, the costs of :data:`COSTS`, ``epochs_trained``, then the other
-        settings (``model`` and ``precision`` as used, also where ``auto`` was asked for),
-        ``proxy_samples`` (run through second networks; NaN where it was not recorded), the
-        size and ``fingerprint`` of the data, and the device. What a run that was cut off did
-        not sum up is taken from its last whole epoch.
+    Columns are ``path``, ``status``, ``dataset``, ``method``, ``augmentation``, ``budget``,
+    ``budget_unit``, ``seed``, ``test_accuracy`` (0 to 1), ``test_loss``, the costs of
+    :data:`COSTS`, ``epochs_trained``, then the other settings (``model`` and ``precision`` as used,
+    also where ``auto`` was asked for), ``proxy_samples`` (run through second networks; NaN where it
+    was not recorded), the size and ``fingerprint`` of the data, and the device. What a run that was
+    cut off did not sum up is taken from its last whole epoch.
     """
     frame = pd.DataFrame([_summary(record) for record in open_records(records)])
     return frame[[*FIRST, *(name for name in frame if name not in FIRST)]]

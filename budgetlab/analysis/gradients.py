@@ -59,11 +59,7 @@ def grand(
 def gradient_blocks(
     model: "torch.nn.Module", x: "torch.Tensor", y: "torch.Tensor", *, chunk: int = 64
 ) -> "Iterator[dict[str, torch.Tensor]]":
-    """Yield the gradient of the cross-entropy of each sample, a few samples at a time.
-
-    Parameters are as for :func:`grand`. A block holds ``[at most chunk, *shape]`` by name of each
-    parameter.
-    """
+    """Yield gradients of each sample's loss, ``[at most chunk, *shape]`` by name of parameter."""
     import torch.nn.functional as F
     from torch.func import functional_call, grad, vmap
 

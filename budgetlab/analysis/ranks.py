@@ -150,10 +150,9 @@ def detection(
         ``noise_kind``, ``label_noise``, ``budget`` and ``seed`` (records only);
         ``measure``; ``average_precision`` and ``roc_auc`` (scikit-learn's);
         ``precision`` and ``recall`` of a list as long as there are wrong labels among
-        the samples that have a value (there the two differ only by what has none; ties
-        at its end share the places); ``n`` samples with a value, ``unknown`` without
-        one (never trained on), ``base`` share of wrong labels among the ``n``, which is
-        the average precision of guessing.
+        the samples that have a value (ties at its end share the places); ``n`` samples with a
+        value, ``unknown`` without one (never trained on), ``base`` share of wrong labels among
+        the ``n``, which is the average precision of guessing.
     """
     if isinstance(data, pd.DataFrame):
         return _detect(data, names)

@@ -33,10 +33,10 @@ NPZ_SPLITS = {"train": ("x", "y"), "val": ("x_val", "y_val"), "test": ("x_test",
 
 
 def as_samples(x: np.ndarray, where: Callable[[int], str], channels_first: bool) -> np.ndarray:
-    """Bring images or vectors into the form that is trained on.
+    """Bring images or vectors ``[N, ...]`` into the form that is trained on.
 
-    From ``[N, ...]``, uint8 or floats in [0, 1] of ``[H, W]``, ``[C, H, W]`` or, unless channels
-    come first, ``[H, W, C]``, with C of 1 or 3, to uint8 ``[N, C, H, W]``; or from float vectors to
+    Images, uint8 or floats in [0, 1], are ``[H, W]``, ``[C, H, W]`` or, unless channels come first,
+    ``[H, W, C]``, with C of 1 or 3: they become uint8 ``[N, C, H, W]``; float vectors become
     float32 ``[N, D]``. ``where`` names a sample by its number, for the message.
     """
     if x.ndim == 2 and x.dtype.kind == "f":
@@ -78,26 +78,11 @@ def encode_labels(
 ) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
     """Number the classes from 0 on, whatever labels came as.
 
-    Parameters
-    ----------
-    parts
-        Labels ``[N]`` or ``[N, 1]`` by the name of the array, that of the training set first:
-        whole numbers (also as floats), -1 and 1, booleans, texts; or one-hot ``[N, C]``.
-    names
-        Names of the classes, for labels that are positions in it.
-    keep_all
-        Keep named classes that no sample has.
-
-    Returns
-    -------
-    encoded, classes, odd
-        int64 ``[N]`` by name; the classes that occur in the training set, in the order of their
-        labels; sentences on what looks odd.
-
-    Raises
-    ------
-    InputError
-        If a label cannot be that of a class, or a class has no training sample.
+    ``parts`` are labels ``[N]`` or ``[N, 1]`` by the name of the array, that of the training set
+    first: whole numbers (also as floats), -1 and 1, booleans, texts; or one-hot ``[N, C]``.
+    ``names`` are those of the classes, for labels that are positions in it; ``keep_all`` keeps
+    those that no sample has. Returned are the numbers, int64 ``[N]`` by name; the classes that
+    occur in the training set, in the order of their labels; and sentences on what looks odd.
     """
     odd: list[str] = []
     flat = {what: _flat(values, what, odd) for what, values in parts.items()}
@@ -187,22 +172,12 @@ def _flat(values: Any, what: str, odd: list[str]) -> np.ndarray:
 def read_dataset(
     dataset: TorchDataset, classes: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Read every item of a map-style data set once.
+    """Read every item of a map-style data set once: ``x`` and ``y`` as a Dataset has them, classes.
 
-    Parameters
-    ----------
-    dataset
-        With ``len()`` and items ``(sample, label)``, or dicts such as ``{"image": ...,
-        "label": ...}``; what more an item holds is passed over. A sample is a PIL image, an
-        array or tensor as for :func:`as_samples`; a label is a whole number or a text.
-    classes
-        Names of the classes; by default ``dataset.classes``, also inside a ``Subset``, or
-        those that a Hugging Face data set has; else the labels that occur.
-
-    Returns
-    -------
-    x, y, classes
-        uint8 ``[N, C, H, W]`` or float32 ``[N, features]``; int64 ``[N]``; names.
+    Items are ``(sample, label)``, or dicts such as ``{"image": ..., "label": ...}``; what more one
+    holds is passed over. A sample is a PIL image, an array or tensor as for :func:`as_samples`; a
+    label is a whole number or a text. The names of the classes are by default those of the data
+    set, also inside a ``Subset``, or as a Hugging Face data set has them; else the labels.
     """
     size = len(dataset) if hasattr(dataset, "__len__") else 0
     if not size or not hasattr(dataset, "__getitem__"):

@@ -229,18 +229,11 @@ def _stamp(file: Path) -> str:
 
 
 def draw_points(problem: str, count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draw points in the plane, of one of :data:`PROBLEMS`.
+    """Draw points in the plane, of one of :data:`PROBLEMS`: arrays as of the drawn shapes.
 
     Each is a mixture whose densities can be written down. Difficulty is ``1 - P(y | x)`` under
     them: near 0 deep inside a class, near 1 for a point that fell among the others. A point is
-    ambiguous where no class has over 60%.
-
-    Returns
-    -------
-    dict
-        ``x`` float32 ``[N, 2]``; ``y`` int64 ``[N]``; ``difficulty`` float64 ``[N]`` in [0, 1];
-        ``other_label`` int64 ``[N]``, the class nearly as likely as ``y`` for an ambiguous
-        point, else -1.
+    ambiguous where no class has over 60%; ``other_label`` is the class nearly as likely as ``y``.
     """
     curves, spread, shares = _mixture(problem)
     # In the given shares, exact up to rounding.

@@ -89,11 +89,11 @@ class Dataset:
         Parameters
         ----------
         dataset
-            Map-style, with items ``(sample, label)``, or dicts, as
-            :func:`budgetlab.data.arrays.read_dataset` takes them: PIL images, uint8, or
-            floats in [0, 1]; all of one size, without augmentation or normalisation.
+            Map-style, with items ``(sample, label)``, or dicts with these (``image``, ``label``
+            and the like): PIL images, uint8, or floats in [0, 1]; all of one size, without
+            augmentation or normalisation.
         classes
-            Names; by default ``dataset.classes``, else the labels that occur.
+            Names; by default those the data set has, else the labels that occur.
         flip
             Whether a horizontal flip keeps the label.
         true_label

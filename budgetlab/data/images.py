@@ -148,22 +148,12 @@ def read_images(
 ) -> Decoded:
     """Decode some of the files of a data set, or take the pixels of the last time.
 
-    What is decoded later is added to the cache. Size and scale are those of the whole data
-    set, so that an image looks the same whatever else is wanted.
-
-    Parameters
-    ----------
-    top, names
-        A folder, and all files of the data set relative to it.
-    wanted
-        Positions in ``names``, ascending.
-    stamp
-        Changes whenever one of the files does.
-    size
-        As in :func:`decode`, for all. None: images that all have the same size of at most 128
-        pixels a side stay as they are; else 32.
-    root, keep
-        Where the cache lies, and whether it may be written.
+    What is decoded later is added to the cache, which lies under ``root`` and is written if it may
+    be kept. Size and scale are those of the whole data set, so that an image looks the same
+    whatever else is wanted. ``names`` are all its files, relative to the folder ``top``; ``wanted``
+    are positions in it, ascending; ``stamp`` changes whenever one of the files does. Without a
+    ``size`` images that all have the same, of at most 128 pixels a side, stay as they are; others
+    get 32.
     """
     key = hashlib.sha256(f"{size} {stamp}".encode()).hexdigest()
     # One cache for each folder and size: a changed folder replaces its own.
