@@ -28,25 +28,27 @@ def pixels(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 3072), np.uint8)
 
 
+def write_cifar(root, monkeypatch, kind: str, batches: list[list[int]], names: list[str]):
+    """Batches of these labels, the last for testing, in the format of the set."""
+    own, fine = getattr(datasets, kind), "fine_" * (kind == "CIFAR100")
+    (root / own.base_folder).mkdir()
+    files = []
+    for number, labels in enumerate(batches):
+        content = {"data": pixels(len(labels), number), f"{fine}labels": labels}
+        file = root / own.base_folder / f"batch_{number}"
+        files.append([file.name, write_pickle(file, content)])
+    key = f"{fine}label_names"
+    meta = write_pickle(root / own.base_folder / "meta", {key: names})
+    monkeypatch.setattr(own, "train_list", files[:-1])
+    monkeypatch.setattr(own, "test_list", files[-1:])
+    monkeypatch.setattr(own, "meta", {"filename": "meta", "key": key, "md5": meta})
+    return root
+
+
 @pytest.fixture
 def cifar10(tmp_path, monkeypatch):
-    folder = tmp_path / datasets.CIFAR10.base_folder
-    folder.mkdir()
-    train = []
-    for batch in range(2):
-        content = {"data": pixels(20, batch), "labels": [k % 10 for k in range(20)]}
-        name = f"data_batch_{batch + 1}"
-        train.append([name, write_pickle(folder / name, content)])
-    test = {"data": pixels(10, 9), "labels": list(range(10))}
-    sums = write_pickle(folder / "test_batch", test)
-    names = [f"thing {k}" for k in range(10)]
-    meta = write_pickle(folder / "batches.meta", {"label_names": names})
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", train)
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", sums]])
-    monkeypatch.setattr(
-        datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": meta}
-    )
-    return tmp_path
+    batches = [[k % 10 for k in range(20)]] * 2 + [list(range(10))]
+    return write_cifar(tmp_path, monkeypatch, "CIFAR10", batches, [f"thing {k}" for k in range(10)])
 
 
 def test_cifar10(cifar10):
@@ -63,28 +65,20 @@ def test_cifar10(cifar10):
     assert torch.bincount(limited.train.y).tolist() == [2] * 10
 
 
+def test_cifar100(tmp_path, monkeypatch):
+    labels, names = list(range(100)), [f"c{k}" for k in range(100)]
+    write_cifar(tmp_path, monkeypatch, "CIFAR100", [labels, labels], names)
+    data = load("cifar100", root=tmp_path, download=False)
+    assert data.train.y.tolist() == labels
+    assert data.train.classes[99] == "c99"
+    assert data.train.mean == (0.5071, 0.4867, 0.4408)
+
+
 def test_a_file_with_another_checksum_is_refused(cifar10):
-    damaged = cifar10 / datasets.CIFAR10.base_folder / "test_batch"
+    damaged = cifar10 / datasets.CIFAR10.base_folder / "batch_2"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(InputError, match="cifar10 is not in"):
         load("cifar10", root=cifar10, download=False)
-
-
-def test_cifar100(tmp_path, monkeypatch):
-    folder = tmp_path / datasets.CIFAR100.base_folder
-    folder.mkdir()
-    content = {"data": pixels(100, 0), "fine_labels": list(range(100))}
-    sums = {name: write_pickle(folder / name, content) for name in ("train", "test")}
-    meta = write_pickle(folder / "meta", {"fine_label_names": [f"c{k}" for k in range(100)]})
-    monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", sums["train"]]])
-    monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", sums["test"]]])
-    monkeypatch.setattr(
-        datasets.CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": meta}
-    )
-    data = load("cifar100", root=tmp_path, download=False)
-    assert data.train.y.tolist() == list(range(100))
-    assert data.train.classes[99] == "c99"
-    assert data.train.mean == (0.5071, 0.4867, 0.4408)
 
 
 def test_svhn_takes_label_10_for_the_digit_0(tmp_path, monkeypatch):

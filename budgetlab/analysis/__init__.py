@@ -4,6 +4,9 @@
 >>> print(bl.analysis.table(bl.analysis.compare("runs")))  # doctest: +SKIP
 """
 
+# ruff: noqa: F403
+from typing import TYPE_CHECKING
+
 import lazy_loader
 
 from budgetlab.records import RecordWarning as RecordWarning
@@ -35,3 +38,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     },
 )  # fmt: skip
 __all__ += ["load"]
+
+if TYPE_CHECKING:  # where editors find the names
+    from budgetlab.analysis.comparison import *
+    from budgetlab.analysis.conditions import *
+    from budgetlab.analysis.gradients import *
+    from budgetlab.analysis.own_data import *
+    from budgetlab.analysis.pay import *
+    from budgetlab.analysis.per_sample import *
+    from budgetlab.analysis.ranks import *
+    from budgetlab.analysis.samples import *
+    from budgetlab.analysis.statistics import *
+    from budgetlab.analysis.tables import *
+    from budgetlab.analysis.wrong_labels import *

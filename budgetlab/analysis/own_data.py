@@ -34,7 +34,7 @@ VERDICTS = {
 """What a sample is called, and why; in the order in which they are listed."""
 
 MEASURES = ("aum", "confidence", "variability", "correctness", "forgetting", "el2n", "mean_loss")
-FIRST = ("rank", "verdict", "index", "origin", "label", "suggested", "p_wrong", "name", "copy_of")
+LEADING = ("rank", "verdict", "index", "origin", "label", "suggested", "p_wrong", "name", "copy_of")
 AUM_NOTE = (
     "a margin below zero is a place to look and no verdict, as many of these labels may be right: "
     "give quality= for labels to be checked, and how many of them to expect to be wrong"
@@ -121,7 +121,7 @@ def triage(
     parts = [frame.assign(by=by[name])[frame["verdict"] == name].sort_values("by", kind="stable")
              for name in VERDICTS]  # fmt: skip
     ranked = pd.concat(parts).drop(columns="by").assign(rank=np.arange(1, len(frame) + 1))
-    first = [n for n in FIRST if n in ranked]
+    first = [n for n in LEADING if n in ranked]
     ranked = ranked[[*first, *MEASURES, *(n for n in ranked if n not in (*first, *MEASURES))]]
     ranked.attrs["note"] = note
     return ranked
