@@ -90,6 +90,7 @@ X = noise(20, 8, 8)
         ({"x": X, "y": Y * 0}, "at least two"),
         ({"x": X, "y": Y, "classes": ["one"]}, "a name for each"),
         ({"x": X, "y": Y + 1, "classes": ["a", "b"]}, "begin at 1"),
+        ({"x": X, "y": 2 * Y - 1, "classes": ["a", "b", "c"]}, "label '-1', which is no class"),
         ({"x": X, "y": Y, "x_train": X}, "both x and x_train"),
         ({"x": np.where(Y == 1, np.inf, 0)[:, None] + np.zeros(3), "y": Y}, "x[1]"),
         ({"x": np.eye(20) + np.where(Y, np.nan, 0)[:, None], "y": Y}, "holds NaN, and so do 9 mo"),
@@ -170,7 +171,9 @@ def test_labels_in_every_encoding(labels, classes, encoded, tmp_path):
     assert data.test.y.tolist() == np.tile(encoded, 10)[index].tolist()
 
 
-def test_labels_that_hardly_are_classes_are_said():
+def test_labels_that_hardly_are_classes_are_said_and_minus_one_has_a_name():
+    found, names, _ = encode_labels({"y": [-1, 1, 1]}, ["no", "yes"])
+    assert (found["y"].tolist(), names) == ([0, 1, 1], ["no", "yes"])
     assert "are y class labels?" in encode_labels({"y": np.arange(30)})[2][-1]
 
 

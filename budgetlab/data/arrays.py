@@ -104,12 +104,14 @@ def encode_labels(
                     f"{what} has labels up to {array.max()} for {counted(len(texts), 'class')}: "
                     f"give a name for each label, counted from 0{hint}"
                 )
-        if keep_all or len(used) == len(texts):
+        # As many as there are names: these are all labels from 0 on, or -1 and 1.
+        if len(used) != len(texts) and (keep_all or used.min(initial=0) < 0):
             used = np.arange(len(texts))
-        else:
+        elif len(used) != len(texts):
             unused = few(f"'{name}'" for name in np.delete(texts, used))
             odd.append(f"no sample has class {unused}, which is left out")
-        called = texts[used]
+            texts = texts[used]
+        called = texts
     elif keep_all and names is not None:
         used = called = texts
     elif used.dtype.kind in "iu" and len(used) and used[-1] != len(used) - 1:
