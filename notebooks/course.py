@@ -36,6 +36,8 @@ BESIDE = {
     "students": {"STUDENTS.md": "README.md"} | {name: name for name in ALIKE},
     "instructors": {name: name for name in (*ALIKE, "README.md", "TEACHING.md", "HANDOUT.md")},
 }
+# What the copies do not have is named, and not linked.
+DOCS = re.compile(r"\[([^\]]*)\]\(\.\./docs/[^)]*\)")
 # Without it nbgrader runs everything at full size, and stops a cell after 30 seconds.
 GRADING = """\
 import os
@@ -44,8 +46,6 @@ os.environ.setdefault("BUDGETLAB_SCALE", "smoke")
 c = get_config()
 c.ExecutePreprocessor.timeout = 300
 """
-
-
 PAGE = """\
 <!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Handout: budgeted training</title>
@@ -189,7 +189,11 @@ def write(source: Path, out: Path) -> int:
         for path in sorted(source.glob("*.ipynb")):
             notebook = nbformat.read(path, as_version=4)
             found += len(list(exercises(notebook, path.stem)))
-            nbformat.write(made(notebook, path.stem), folder / path.name)
+            ours = made(notebook, path.stem)
+            for cell in ours.cells:
+                if cell.cell_type == "markdown":
+                    cell.source = DOCS.sub(r"\1", cell.source)
+            nbformat.write(ours, folder / path.name)
         for name, as_name in BESIDE[audience].items():
             if (source / name).is_dir():
                 shutil.copytree(source / name, folder / as_name)

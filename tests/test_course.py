@@ -12,7 +12,7 @@ import budgetlab as bl
 from budgetlab import course
 from budgetlab.course import predicting
 from budgetlab.course.results import USUAL
-from budgetlab.records import find_records, open_record
+from budgetlab.records import find_records
 from experiments import ship
 from experiments.tables import RESULTS, read
 
@@ -91,13 +91,6 @@ def test_an_empty_answer_is_no_mistake(said, empty):
         (torch.tensor([0.0, 2.0]), torch.tensor([0, 2]), "numbers with a fraction (float32)"),
         (True, 1, "True and False (bool) instead of whole numbers"),
         (torch.tensor([True, False]), torch.tensor([False, True]), "the other way round"),
-        ({"mean": 1.0}, {"mean": 1.0, "n": 2}, "The dict lacks ['n']"),
-        ({"mean": 1.0, "n": 3}, {"mean": 1.0, "n": 2}, "Under 'n': It is 3 instead of 2"),
-        ((SHARES, 1), (SHARES, 2), "Part 2: It is 1 instead of 2"),
-        ((SHARES,), (SHARES, 2), "It has 1 part instead of 2"),
-        ([[1], [2, 3]], [[1], [2, 4]], "Part 2: 1 of 2 values is off"),
-        ("hardest", "easiest", "They differ"),
-        (divides, SHARES, "of type function instead of Tensor"),
         (iter([1]), [1], "of type list_iterator instead of list"),
     ],
 )  # fmt: skip
@@ -137,11 +130,7 @@ def test_a_change_to_what_was_given_is_told_and_does_no_harm(said):
         (torch.tensor(0.5, requires_grad=True), 0.5),
         (torch.tensor([0.5], dtype=torch.bfloat16), [0.5]),
         ((1, 2), [1, 2]),
-        (np.array([1, 2]), [1.0, 2.0]),
         (torch.tensor([torch.nan, 1.0]), torch.tensor([torch.nan, 1.0])),
-        ({"b": 2, "a": [1]}, {"a": [1], "b": 2.0}),
-        ([torch.tensor([1]), torch.tensor([2, 3])], [torch.tensor([1]), torch.tensor([2, 3])]),
-        (float("inf"), float("inf")),
     ],
 )  # fmt: skip
 def test_the_same_in_another_coat_is_right(said, value, expected):
@@ -173,7 +162,7 @@ def test_random_answers_get_the_same_stream_each_time(said):
         assert "right" in said(draw, expected, given=(generator,))
 
 
-@pytest.mark.parametrize("cases", [[], [(1,)], [((1,), None)], ["ab c"]])
+@pytest.mark.parametrize("cases", [[], [(1,)], [((1,), None)], [((1,), "text")], ["ab c"]])
 def test_cases_that_check_nothing_are_the_fault_of_their_author(cases):
     with pytest.raises(bl.InputError):
         bl.course.check(abs, cases)
@@ -289,8 +278,11 @@ def test_the_first_folder_that_holds_the_table_wins_and_none_is_said(tmp_path):
     assert list(course.results("departures", places)["value"]) == [3]
     with pytest.raises(bl.InputError, match="unknown table of results 'departure': did you mean"):
         course.results("departure", places)
-    with pytest.raises(bl.InputError, match="table 'x' is not here, nor any other: the folder rec"):
-        course.results("x", (tmp_path / "missing",))
+    for find in (course.results, course.record):
+        with pytest.raises(bl.InputError, match="'x' is not here, nor any other"):
+            find("x", (tmp_path / "missing",))
+    with pytest.raises(bl.InputError, match="did you mean 'cifar10-jpeg-p-SGD'"):
+        course.record("cifar10-p-SGD", (RECORDS,))
 
 
 def test_what_ships_is_what_was_measured():
@@ -309,7 +301,7 @@ def test_what_ships_is_what_was_measured():
 def test_the_record_of_a_method_is_one_of_the_runs_in_the_table(method):
     names = {f"cifar10-jpeg-{name}" for name in ship.RECORDED}
     assert {path.name for path in find_records(RECORDS)} == names
-    record = open_record(RECORDS / f"cifar10-jpeg-{method}")
+    record = course.record(f"cifar10-jpeg-{method}", (RECORDS,))
     assert record.config["method"] == method
     assert not record.thumbnails, "images of this data set are not ours to pass on"
     table = course.select(course.results(), method=method, seed=record.config["seed"])

@@ -111,6 +111,10 @@ def test_the_whole_course_is_written_for_both(written):
     assert "records/" in page
     assert not re.search(r"make |lecturers|TEACHING", page)
     assert not list((written / "students").rglob("TEACHING.md"))
+    linked = re.compile(r"\]\(([\w./-]+\.(?:md|ipynb))[#)]")
+    for path in written.rglob("*.ipynb"):
+        for name in linked.findall(path.read_text(encoding="utf-8")):
+            assert (path.parent / name).is_file(), f"{path.name} links to {name}"
     assert "TEACHING.md" in (written / "instructors" / "README.md").read_text(encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ import copy
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,10 +46,10 @@ def check(
         The function a student wrote.
     cases
         Pairs ``(arguments, expected)``. The arguments are a tuple; anything else is one
-        argument. Each call gets copies. What is expected is a number, text, list, array,
-        tensor, a dict or tuple of these, or a predicate ``callable(result)`` that returns True
-        or a sentence saying what is wrong. A tensor or array must be answered by one, of whole
-        numbers or bools if it holds these; a list by any sequence of numbers.
+        argument. Each call gets copies. What is expected is a number, a list of numbers, an
+        array, a tensor, or a predicate ``callable(result)`` that returns True or a sentence
+        saying what is wrong. A tensor or array must be answered by one, of whole numbers or
+        bools if it holds these; a list by any sequence of numbers.
     hint
         Shown when something is wrong, not before the student has begun.
     tolerance
@@ -86,9 +86,10 @@ def _pairs(cases: Sequence[tuple[Any, Any]]) -> list[tuple[tuple, Any]]:
     for case in cases:
         if not isinstance(case, tuple | list) or len(case) != 2:
             raise InputError(f"case {_show(case)} is no pair: give (arguments, expected)")
-        if case[1] is None or case[1] is Ellipsis:
+        if not callable(case[1]) and not _holds_numbers(_array(case[1])):
             raise InputError(
-                f"a case expects {case[1]}, which is what an empty answer gives: expect a value"
+                f"a case expects {_show(case[1])}, which holds no numbers: expect numbers, or give "
+                "a predicate that says what is wrong"
             )
     if not cases:
         raise InputError("there are no cases, so that any answer would pass: give at least one")
@@ -175,14 +176,12 @@ def _compare(result: Any, expected: Any, tolerance: float) -> str:
     if callable(expected):
         return _ask(expected, result)
     have, want = _array(result), _array(expected)
-    if isinstance(expected, Mapping) or _is_nested(expected, want):
-        return _compare_parts(result, expected, tolerance)
     if (
-        _holds_numbers(have) != _holds_numbers(want)
+        not _holds_numbers(have)
         or (_is_tensor(expected) and not _is_tensor(result))
         or (isinstance(expected, np.ndarray) and not hasattr(result, "__array__"))
     ):
-        return _kind(result, expected)
+        return f"It is of type {type(result).__name__} instead of {type(expected).__name__}."
     # Indices are whole numbers; 3 and 3.0 in a list are the same.
     whole = hasattr(expected, "dtype") and want.dtype.kind in "iu" and have.dtype.kind == "f"
     if (have.dtype.kind == "b") != (want.dtype.kind == "b") or whole:
@@ -192,8 +191,6 @@ def _compare(result: Any, expected: Any, tolerance: float) -> str:
         return f"It holds {held} instead of {asked}."
     if have.shape != want.shape:
         return f"The shape is {_shape(have)} instead of {_shape(want)}."
-    if not _holds_numbers(want):
-        return "" if result == expected else _kind(result, expected)
     if want.dtype.kind == "b":
         return _differences(have, want, have != want)
     have, want = have.astype(np.float64), want.astype(np.float64)
@@ -205,26 +202,6 @@ def _compare(result: Any, expected: Any, tolerance: float) -> str:
         )
     close = np.isclose(have, want, rtol=tolerance, atol=tolerance, equal_nan=True)
     return _differences(have, want, ~close)
-
-
-def _compare_parts(result: Any, expected: Mapping | Sequence, tolerance: float) -> str:
-    if not isinstance(result, Mapping if isinstance(expected, Mapping) else tuple | list):
-        return _kind(result, expected)
-    if isinstance(expected, Mapping):
-        missing = [key for key in expected if key not in result]
-        extra = [key for key in result if key not in expected]
-        lacks = [f"lacks {_show(missing)}"] if missing else []
-        has = [f"has {_show(extra)} too much"] if extra else []
-        if lacks or has:
-            return f"The dict {' and '.join(lacks + has)}."
-        parts = [(f"Under {key!r}", result[key], value) for key, value in expected.items()]
-    else:
-        if len(result) != len(expected):
-            return f"It has {counted(len(result), 'part')} instead of {len(expected)}."
-        pairs = zip(result, expected, strict=True)
-        parts = [(f"Part {n}", *pair) for n, pair in enumerate(pairs, start=1)]
-    said = ((where, _compare(have, want, tolerance)) for where, have, want in parts)
-    return next((f"{where}: {wrong}" for where, wrong in said if wrong), "")
 
 
 def _ask(predicate: Callable[[Any], Any], result: Any) -> str:
@@ -271,15 +248,6 @@ def _pattern(have: np.ndarray, want: np.ndarray) -> str:
     return ""
 
 
-def _is_nested(value: Any, array: np.ndarray) -> bool:
-    """Tell a tuple or list of arrays, texts or dicts from one of plain numbers."""
-    if not isinstance(value, tuple | list):
-        return False
-    arrays = any(_is_tensor(item) or isinstance(item, np.ndarray) for item in value)
-    # Rows of different lengths, or texts, make no array of numbers.
-    return arrays or not _holds_numbers(array)
-
-
 def _is_tensor(value: Any) -> bool:
     # Where there is a tensor, torch is loaded; where it is not, there is none to find.
     torch = sys.modules.get("torch")
@@ -287,15 +255,14 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _array(value: Any) -> np.ndarray:
-    """Return numbers as an array on the host; of type object where they are none."""
+    """Return numbers as an array on the host; of another type where they are none."""
     if _is_tensor(value):
         value = value.detach().cpu()
         # NumPy knows no bfloat16.
         value = value.float() if value.is_floating_point() and value.itemsize < 4 else value
         return value.numpy()
-    plain = not isinstance(value, set | Mapping | str | bytes) and not inspect.isgenerator(value)
     try:
-        return np.asarray(value) if plain else np.empty((), dtype=object)
+        return np.asarray(value)
     except Exception:
         return np.empty((), dtype=object)
 
@@ -325,12 +292,6 @@ def _show(value: Any) -> str:
     except Exception:
         text = f"a {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-
-
-def _kind(result: Any, expected: Any) -> str:
-    if type(result) is type(expected):
-        return "They differ."
-    return f"It is of type {type(result).__name__} instead of {type(expected).__name__}."
 
 
 def _number(value: Any) -> str:

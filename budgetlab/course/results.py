@@ -1,4 +1,4 @@
-"""Tables of results that come with the kit, for notebooks that read and do not train."""
+"""Tables and records that come with the kit, for notebooks that read and do not train."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,9 @@ from budgetlab.analysis.comparison import compare
 from budgetlab.analysis.statistics import mean_interval
 from budgetlab.analysis.tables import ConditionTable
 from budgetlab.errors import InputError, unknown
+from budgetlab.records import Record, open_record
 
-__all__ = ["USUAL", "against", "averages", "importance", "results", "select"]
+__all__ = ["USUAL", "against", "averages", "importance", "record", "results", "select"]
 
 PLACES = (Path("records"), Path(__file__).parents[2] / "notebooks" / "records")
 
@@ -47,17 +48,41 @@ def results(name: str = "scale_model", folders: tuple[Path, ...] = PLACES) -> pd
     InputError
         If none of the folders holds it.
     """
+    return pd.read_csv(_find(name, ".csv", folders))
+
+
+def record(name: str, folders: tuple[Path, ...] = PLACES) -> Record:
+    """Open a record that comes with the course, such as ``cifar10-jpeg-p-SGD``.
+
+    Parameters
+    ----------
+    name
+        Name of its folder.
+    folders
+        Where to look, as for :func:`results`.
+
+    Raises
+    ------
+    InputError
+        If none of the folders holds it.
+    """
+    return open_record(_find(name, "", folders))
+
+
+def _find(name: str, ending: str, folders: tuple[Path, ...]) -> Path:
+    """The first folder's file or folder of this name; one sentence where there is none."""
     for folder in folders:
-        path = folder / f"{name}.csv"
-        if path.is_file():
-            return pd.read_csv(path)
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.csv")})
+        path = folder / f"{name}{ending}"
+        if path.exists():
+            return path
+    known = sorted({path.name.removesuffix(ending) for folder in folders
+                    for path in folder.glob(f"*{ending}" if ending else "*-*")})  # fmt: skip
     if not known:
         raise InputError(
-            f"table '{name}' is not here, nor any other: the folder records belongs beside this "
-            "notebook; copy it from notebooks/ of the project"
+            f"'{name}' is not here, nor any other table or record: the folder records belongs "
+            "beside this notebook; copy it from notebooks/ of the project"
         )
-    raise unknown("table of results", name, known)
+    raise unknown("table of results" if ending else "record of the course", name, known)
 
 
 def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
