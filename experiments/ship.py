@@ -6,7 +6,7 @@ Writes ``notebooks/records/scale_model.csv`` (the columns that the course uses),
 ``departures.csv`` and ``reproduction.csv``, and what README.md says was found. With ``--table``
 a newer table of the scale model takes the place of the old one first, with ``--networks`` that
 of other networks, and the pages and the card are made again. With ``--kept``, the folders of
-``python -m experiments --keep``, small copies of two records and the forecast of
+``python -m experiments --keep``, a small copy of one record and the forecast of
 ``will_it_pay`` are made anew.
 """
 
@@ -52,7 +52,7 @@ README_RUNS = {
 }
 SEEKING = {"loss": "drawing by the loss", "p-SGD, sharp": "a sharp p-SGD",
            "selective-backprop, equal flops": "selective backprop"}  # fmt: skip
-RECORDED = ("p-SGD", "c-SGD")
+RECORDED = "p-SGD"
 COPIED = ("departures.csv", "reproduction.csv")
 
 
@@ -258,28 +258,26 @@ def write_readme(rows: pd.DataFrame, probe: dict[str, Any], readme: Path = READM
     write_atomically(readme, text.encode())
 
 
-def ship_records(kept: Sequence[Path]) -> None:
-    """Write small copies of p-SGD and c-SGD on photographs: budget 0.3, seed 0, no images."""
-    for method in RECORDED:
-        wanted = [
-            record
-            for record in itertools.chain.from_iterable(map(open_records, kept))
-            if record.config["seed"] == 0
-            and record.about["data"]["name"] == "cifar10-jpeg"
-            and len(select(pd.DataFrame([dict(record.config)]), method=method))
-        ]
-        if len(wanted) != 1:
-            where = maps.listed(kept, "and")
-            raise SystemExit(f"{where}: {len(wanted)} records of {method} where 1 is wanted")
-        target = RECORDS / f"cifar10-jpeg-{method}"
-        shutil.rmtree(target, ignore_errors=True)
-        thin(wanted[0], target, samples=None, epochs=10)
-        # Where the data lay, and where the run was written, is nobody else's concern.
-        about = json.loads((target / "record.json").read_text())
-        about["config"] |= {"dataset": "folder:data/cifar10-jpeg", "data_root": "data",
-                            "out": "runs"}  # fmt: skip
-        about["summary"]["record"] = Path(about["summary"]["record"]).name
-        write_atomically(target / "record.json", json.dumps(about, indent=1).encode())
+def ship_record(kept: Sequence[Path]) -> None:
+    """Write a small copy of p-SGD on photographs: budget 0.3, seed 0, no images."""
+    wanted = [
+        record
+        for record in itertools.chain.from_iterable(map(open_records, kept))
+        if record.config["seed"] == 0
+        and record.about["data"]["name"] == "cifar10-jpeg"
+        and len(select(pd.DataFrame([dict(record.config)]), method=RECORDED))
+    ]
+    if len(wanted) != 1:
+        where = maps.listed(kept, "and")
+        raise SystemExit(f"{where}: {len(wanted)} records of {RECORDED} where 1 is wanted")
+    target = RECORDS / f"cifar10-jpeg-{RECORDED}"
+    shutil.rmtree(target, ignore_errors=True)
+    thin(wanted[0], target, samples=None, epochs=10)
+    # Where the data lay, and where the run was written, is nobody else's concern.
+    about = json.loads((target / "record.json").read_text())
+    about["config"] |= {"dataset": "folder:data/cifar10-jpeg", "data_root": "data", "out": "runs"}
+    about["summary"]["record"] = Path(about["summary"]["record"]).name
+    write_atomically(target / "record.json", json.dumps(about, indent=1).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -296,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.kept:
         fit_probe.main(["--table", str(table), "--features", str(RESULTS / "features.csv"),
                         "--records", *map(str, given.kept)])  # fmt: skip
-        ship_records(given.kept)
+        ship_record(given.kept)
     if given.table:
         pages.main([])
     card.main()
