@@ -138,27 +138,25 @@ def _averaged(records: Records) -> pd.DataFrame:
     return frames[0].assign(**together.groupby(level=1).mean())
 
 
-def _verdicts(frame: pd.DataFrame, wrong: pd.Series, low: pd.Series) -> pd.Series:
-    verdict = pd.Series("ordinary", index=frame.index)
+def _verdicts(frame: pd.DataFrame, wrong: pd.Series, low: pd.Series) -> np.ndarray:
     seen = frame["visits"] > 0
     easy = seen & (frame["correctness"] == 1) & (frame["forgetting"] == 0)
     if easy.any():
         easy &= frame["el2n"] <= frame.loc[easy, "el2n"].quantile(EASY)
     left = seen & ~wrong & ~low & ~easy
     places = frame["variability"][left].rank(ascending=False, method="first")
-    most = places[places <= max(1, round(WAVERING * len(places)))].index
-    verdict[most] = "decisive"
-    verdict[easy] = "redundant"
-    verdict[~seen] = "not seen"
-    verdict[low] = "low margin"
+    wavering = places.reindex(frame.index) <= max(1, round(WAVERING * len(places)))
+    copy = pd.Series(False, frame.index)
     if "copy_of" in frame:
         # Copies that agree with their first; where labels differ, all of the group are in doubt.
         first = frame["copy_of"].where(frame["copy_of"] >= 0, np.arange(len(frame)))
         labels = frame.groupby(first.to_numpy())["label"].transform("nunique")
-        verdict[(frame["copy_of"] >= 0) & (labels == 1)] = "redundant"
-        wrong = wrong | (labels > 1)
-    verdict[wrong] = "check the label"
-    return verdict
+        copy, wrong = (frame["copy_of"] >= 0) & (labels == 1), wrong | (labels > 1)
+    return np.select(
+        [wrong, copy, low, ~seen, easy, wavering],
+        ["check the label", "redundant", "low margin", "not seen", "redundant", "decisive"],
+        "ordinary",
+    )
 
 
 def expectation(quality: pd.DataFrame) -> str:
@@ -253,13 +251,10 @@ def compare_augmentations(
     length of the training: compare at the length that you will train for, with ``epochs`` and
     ``budget`` among the ``settings``. In short trainings augmentation costs more than it brings.
 
-    Returns
-    -------
-    DataFrame
-        One row for ``none``, ``flip``, ``crop`` and ``crop and flip``, the best first:
-        ``augmentation`` and ``flip`` as settings take them, ``n``, ``accuracy`` (mean, 0 to 1),
-        ``spread`` (standard deviation), and ``difference`` from none, paired by seed, with
-        ``ci_low`` and ``ci_high`` (95%). ``attrs["advice"]`` says in a sentence what to choose.
+    One row for ``none``, ``flip``, ``crop`` and ``crop and flip``, the best first: ``augmentation``
+    and ``flip`` as settings take them, ``n``, ``accuracy`` (mean, 0 to 1), ``spread`` (standard
+    deviation), and ``difference`` from none, paired by seed, with ``ci_low`` and ``ci_high`` (95%).
+    ``attrs["advice"]`` says in a sentence what to choose.
     """
     from budgetlab.data import Splits
 
