@@ -5,7 +5,6 @@ has not (held-out folds), or beside samples whose label is known to be wrong (th
 """
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -228,17 +227,17 @@ def threshold_quality(
     y = train.y.cpu().numpy()[np.concatenate(drawn)]
     about = label_quality(y, np.concatenate([chances for _, chances in runs]))
     share = float(about["p_wrong"].mean())
-    margins, wrong = np.full((2, 2, len(train)), np.nan)
-    for number, ((aum, _), fake) in enumerate(zip(runs, drawn, strict=True)):
-        judged = np.isfinite(aum)
+    parts = []
+    for (aum, _), fake in zip(runs, drawn, strict=True):
+        judged = np.isfinite(aum)  # a sample never trained on has none
         judged[fake] = False
-        known = fake[np.isfinite(aum[fake])]
-        margins[number, judged] = aum[judged] - np.percentile(aum[known], percentile)
-        wrong[number, judged] = share * _density_ratio(aum[judged], aum[known])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a sample never trained on has none
-        margin, p_wrong = np.nanmean(margins, axis=0), np.nanmean(wrong.clip(max=1), axis=0)
-    frame = pd.DataFrame({"margin": margin, "suspect": margin <= 0, "p_wrong": p_wrong})
+        known = aum[fake][np.isfinite(aum[fake])]
+        p_wrong = share * _density_ratio(aum[judged], known)
+        part = {"margin": aum[judged] - np.percentile(known, percentile),
+                "p_wrong": p_wrong.clip(max=1)}  # fmt: skip
+        parts.append(pd.DataFrame(part, index=np.flatnonzero(judged)))
+    frame = pd.concat(parts).groupby(level=0).mean().reindex(range(len(train)))
+    frame.insert(1, "suspect", frame["margin"] <= 0)
     frame.attrs = about.attrs | {"share_wrong": share}
     return frame.rename_axis("sample")
 
