@@ -134,9 +134,9 @@ def _at_last(name: str, doc: str) -> Any:
 
 
 class History:
-    """Statistics of every training sample, from training forwards only.
+    """Statistics of every training sample, from its training forward passes only.
 
-    All tensors have one entry a sample, ``[N]``. Means run over all visits, each
+    All tensors have one entry per sample, ``[N]``. Means run over all visits, each
     weighted by its share of a visit; they are NaN for a sample never visited.
 
     Parameters

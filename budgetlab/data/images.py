@@ -208,7 +208,7 @@ def _decode_to(
     shape: tuple[int, int],
     progress: bool,
 ) -> Decoded:
-    """Decode with one thread a processor: Pillow lets go of the lock while it decodes."""
+    """Decode with one thread per processor: Pillow lets go of the lock while it decodes."""
     total = len(positions) * 3 * shape[0] * shape[1]
     require_memory(
         f"a set of {counted(len(positions), 'image')}", total, "give a smaller size or fewer files"

@@ -150,7 +150,7 @@ class _Brush:
     """Draws each part of a chunk of images, at the nuisance each one has.
 
     Arrays are float32 ``[n, 32, 32]`` with the channel in front where there is
-    one; a number an image is ``[n, 1, 1]``.
+    one; a number per image is ``[n, 1, 1]``.
     """
 
     def __init__(self, nuisance: np.ndarray, generator: np.random.Generator):
@@ -162,7 +162,7 @@ class _Brush:
         self.up = -middle.reshape(1, SIZE, 1)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-        """One number a image."""
+        """One number per image."""
         drawn = self.generator.random((self.count, 1, 1), np.float32)
         return np.float32(low) + np.float32(high - low) * drawn
 

@@ -64,7 +64,7 @@ class RecordWriter:
         """Make the folder of a new record under ``config.out``.
 
         Its :attr:`~RunConfig.folder_name` names the folder; where that is taken, a number is put
-        behind it, so that nothing is overwritten. ``metadata`` has one row a training sample, with
+        behind it, so that nothing is overwritten. ``metadata`` has a row per training sample, with
         a column ``label``; ``data`` (name, fingerprint, classes, counts) and ``hardware`` are kept
         as they are. Where the folder cannot be made, or the disk is full, nothing is left behind.
         """

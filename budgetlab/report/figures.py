@@ -39,7 +39,7 @@ def draw(
 
 
 def panels(plot: Callable[..., "Axes"], items: dict[str, Any], columns: int = 3) -> Markup:
-    """Draw one panel an item, side by side on the same axes, into one figure."""
+    """Draw one panel per item, side by side on the same axes, into one figure."""
     columns = min(columns, len(items))
     rows = -(-len(items) // columns)
     figure = style.new_figure((max(4.2 * columns, 5.6), 3.3 * rows))
@@ -148,7 +148,7 @@ def section_samples(
 ) -> tuple[dict[str, Any], list[str]]:
     """Figures of the per-sample section, and a sentence on each run that had none.
 
-    ``chosen`` is one run a method, by the name that the page gives it; ``reference`` one on the
+    ``chosen`` is one run per method, by the name that the page gives it; ``reference`` one on the
     same data without mixing, if there is one.
     """
     opened, problems = {}, []

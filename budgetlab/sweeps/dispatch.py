@@ -292,7 +292,7 @@ def processes(slots: int, gpus: tuple[str, ...] = (), *, keep: bool = True) -> I
 def slots_for(workers: int | str, runs: list[RunConfig]) -> tuple[int, tuple[str, ...]]:
     """How many processes train these runs, no more than runs, and the GPUs that they share.
 
-    ``"auto"`` or 0 is one a GPU, or one a core where none is used.
+    ``"auto"`` or 0 is one per GPU, or one per core where none is used.
     """
     if workers == 1:
         return 1, ()

@@ -280,7 +280,7 @@ def find_record(run: RunConfig) -> Record | None:
 
 
 def lock_path(run: RunConfig) -> Path:
-    """Where the lock of a run lies: beside the records, one file a run."""
+    """Where the lock of a run lies: beside the records, one file per run."""
     return Path(run.out) / ".sweep" / f"{run.folder_name}.lock"
 
 

@@ -57,7 +57,7 @@ def sweep(
         ``out`` and ``data_root``. It is not shut down.
     workers
         Train in this many processes of this machine, which share its GPUs and take one
-        thread each; ``"auto"`` or 0 takes one a GPU, or one a core where there is none.
+        thread each; ``"auto"`` or 0 takes one per GPU, or one per core where there is none.
         1 trains in this process. Processes stay alive for the next sweep.
     scheduler
         Address of a Dask scheduler, such as ``tcp://host:8786``.
@@ -90,7 +90,7 @@ def sweep(
 class Sweep:
     """Runs that are trained while it is iterated; :func:`sweep` makes one.
 
-    Iterating yields one row a run, as a dict: those that had ended before first, the
+    Iterating yields one row per run, as a dict: those that had ended before first, the
     others as they end. Break whenever you like: runs under way are stopped at their
     next step and go on from their last whole epoch when it is iterated again, here or
     anywhere else. One run that fails does not stop the others.
@@ -134,7 +134,7 @@ class Sweep:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One row a run as it stands, in the order of the grid."""
+        """One row per run as it stands, in the order of the grid."""
         return [one.row(self._varied) for one in self._trials]
 
     @property
@@ -154,7 +154,7 @@ class Sweep:
 
     @property
     def frame(self) -> "pd.DataFrame":
-        """One row a run, at any time, in the order of the grid.
+        """One row per run, at any time, in the order of the grid.
 
         Columns ``id``, ``status``, ``how``, ``message``, the settings, and the results
         that :func:`budgetlab.summaries` has. Runs under way stand at
@@ -211,7 +211,7 @@ class Sweep:
         return one.status != "finished" and (one.status != "failed" or self.retry)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Train; yields one row a run."""
+        """Train; yields one row per run."""
         self.refresh()
         due = [one for one in self._trials if self._is_due(one)]
         for one in self._trials:

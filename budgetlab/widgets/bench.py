@@ -28,7 +28,7 @@ class TrainingBench(Trainer):
 
     Every run leaves a record in ``out``; a stopped one can be resumed. :meth:`fit` trains
     the same run in the cell itself and returns its record: at the same settings the two
-    records are the same, but for the seconds.
+    records are the same, except for the timings.
 
     Parameters
     ----------
