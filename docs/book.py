@@ -30,6 +30,18 @@ LOADED = (
     '<link rel="stylesheet" href="../_static/explorables.css">\n'
     '<script defer src="../_static/explorables.js"></script>'
 )
+# What the theme and Sphinx leave out for whoever uses a keyboard or hears a page: levels of
+# headings, names of landmarks, a way to scroll by keys, cells that head nothing.
+MENDED = (
+    ('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">'),
+    ('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="All pages">'),
+    ('<aside class="toc-drawer', '<aside aria-label="On this page" class="toc-drawer'),
+    ("<pre>", '<pre tabindex="0">'),
+    ('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
+    ('<div class="math-wrapper', '<div tabindex="0" class="math-wrapper'),
+)
+EMPTY_HEAD = re.compile(r"<th[^>]*>\s*(<p></p>)?\s*</th>")
+MAIN = '<article role="main" id="furo-main-content">'
 CAPTION = re.compile(r"^\*Figure: (.*?)\*$", re.M | re.S)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
@@ -164,8 +176,20 @@ def build(out: Path, notebooks: Sequence[str], parts: Sequence[str], students: b
     for folder in (source, out):
         shutil.rmtree(folder, ignore_errors=True)
     collect(source, notebooks, parts, students)
-    return sphinx(["-b", "html", "-W", "--keep-going", "-q", "-d", f"{source}/.doctrees",
+    code = sphinx(["-b", "html", "-W", "--keep-going", "-q", "-d", f"{source}/.doctrees",
                    str(source), str(out)])  # fmt: skip
+    for page in out.rglob("*.html"):
+        page.write_text(mended(page.read_text()))
+    return code
+
+
+def mended(page: str) -> str:
+    """Return a page that can be used by keyboard and screen reader in all of its parts."""
+    for before, after in MENDED:
+        page = page.replace(before, after)
+    if "<h1" not in page:  # that for searching
+        page = page.replace(MAIN, f"{MAIN}<h1>Search</h1>")
+    return EMPTY_HEAD.sub("<td></td>", page)
 
 
 def main() -> int:

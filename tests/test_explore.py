@@ -1,6 +1,7 @@
 """Explorables: what a chart computes is what Python computes, at any position of its controls."""
 
 import json
+import sys
 
 import nbformat
 import numpy as np
@@ -11,8 +12,9 @@ from fake_records import write_run
 
 import budgetlab as bl
 from budgetlab.errors import InputError
-from budgetlab.explore.chart import VEGA_LITE, Explorable, compact
+from budgetlab.explore.chart import SYMBOLS, VEGA_LITE, Explorable, compact
 from budgetlab.forecast import Replay, forecast, scores_of
+from budgetlab.widgets.bench_shelf import run_looks
 
 SPEC_LIMIT = 1_000_000
 
@@ -90,7 +92,7 @@ def test_the_twin_is_what_the_method_would_do_and_no_scores_are_a_uniform_draw(r
     assert twin["q"] == pytest.approx(foreseen.q, rel=1e-3)
     assert twin["inclusion"] == pytest.approx(foreseen.inclusion, rel=0.05)
     for row in chart.spec["data"]["values"]:
-        row["score"] = [0] * len(row["score"])
+        row["scores"] = [0] * len(row["scores"])
     (q,) = computed(chart, "q")
     assert q == pytest.approx(np.full(300, 1 / 300))
 
@@ -100,14 +102,12 @@ def test_a_long_record_of_many_samples_stays_small(tmp_path):
     chart = bl.explore.probabilities(record, samples=2_000)
     assert len(chart.to_json()) < SPEC_LIMIT
     assert "2,000 of 2,500 samples" in chart.spec["title"]["subtitle"]
-    epochs = [row["at"] for row in chart.spec["data"]["values"]]
-    assert epochs[0] == 2
-    assert epochs[-1] == 60
+    assert len(chart.spec["data"]["values"][0]["scores"]) == 9
     # Between two epochs that are kept, the one before holds.
-    between = (epochs[0] + epochs[1]) // 2
-    assert between not in epochs
-    (q,) = computed(chart.with_values(epoch=between), "q")
-    assert q == pytest.approx(chart.twin(epoch=between)["q"])
+    assert (chart.twin(epoch=3)["q"] == chart.twin(epoch=2)["q"]).all()
+    for epoch in (2, 3, 40, 60):
+        (q,) = computed(chart.with_values(epoch=epoch), "q")
+        assert q == pytest.approx(chart.twin(epoch=epoch)["q"])
 
 
 def test_scores_of_a_method_without_any_are_those_of_p_sgd(runs):
@@ -162,13 +162,19 @@ def test_the_atlas_of_all_images_stays_small(tmp_path, load_once):
 
 def test_learning_shows_the_runs_over_any_cost(runs):
     chart = bl.explore.learning(runs)
-    for values in ({}, {"cost": "flops"}, {"condition": "p-SGD", "seed": 1, "cost": "seconds"}):
-        twin = chart.twin(**values)
-        cost, value = computed(chart.with_values(**values), "cost", "value")
+    for values, shown in (
+        ({}, {}),
+        ({"condition_0": False}, {"condition": ["p-SGD"]}),
+        ({"condition_0": False, "seed_0": False}, {"condition": ["p-SGD"], "seed": [1]}),
+        ({"seed_1": False}, {"seed": [0]}),
+    ):
+        at = {"cost": "flops"} if values else {}
+        twin = chart.twin(**at, **shown)
+        cost, value = computed(chart.with_values(**at, **values), "cost", "value")
         assert sorted(cost) == pytest.approx(sorted(twin["cost"]))
         assert sorted(value) == pytest.approx(sorted(twin["value"]))
     by_hand = bl.analysis.epochs(runs)
-    one = chart.twin(condition="p-SGD", seed=1, cost="flops")
+    one = chart.twin(condition=["p-SGD"], seed=[1], cost="flops")
     rows = by_hand[(by_hand["method"] == "p-SGD") & (by_hand["seed"] == 1)]
     assert one["cost"].tolist() == pytest.approx(rows["flops"].tolist())
     assert one["value"].tolist() == pytest.approx((100 * rows["test_accuracy"]).tolist(), rel=1e-4)
@@ -178,14 +184,50 @@ def test_learning_shows_the_runs_over_any_cost(runs):
     assert "seconds of training" in texts(chart.with_values(cost="seconds"))
 
 
-def test_a_method_has_its_own_colour_whatever_stands_beside(runs):
-    for some in (runs, runs[2:]):
-        chart = bl.explore.learning(some)
-        scale = chart.spec["layer"][1]["encoding"]["color"]["scale"]
-        colour = dict(zip(scale["domain"], scale["range"], strict=True))
-        assert next(c for name, c in colour.items() if "p-SGD" in name or "seed" in name) in (
-            bl.plots.style.looks(["p-SGD"])["p-SGD"].colour,
-        )
+def test_charts_of_many_runs_stay_small():
+    """As many rows as two thousand samples give to the others: sixty runs, a whole map."""
+    epochs = pd.DataFrame(
+        [{"run": f"{m}-{seed}", "method": m, "seed": seed, "epoch": e, "steps": 31 * e,
+          "trained_samples": 1000 * e, "looked_samples": 3000 * e, "flops": 1.7e9 * e,
+          "seconds": 0.123456 * e, "test_accuracy": 0.123456 + e / 200}
+         for m in ("unif-SGD", "p-SGD", "c-SGD", "SGD", "loss", "rs2") for seed in range(10)
+         for e in range(1, 51)]
+    )  # fmt: skip
+    lengths = pd.DataFrame(
+        [{"dataset": d, "method": m, "budget": b, "augmentation": a, "epochs": e, "mean": 45.123456,
+          "ci_low": 40.123456, "ci_high": 51.123456, "n": 10}
+         for d in ("shapes", "cifar10-jpeg") for m in ("unif-SGD", "p-SGD", "c-SGD")
+         for b in (0.1, 0.2, 0.3) for a in ("none", "standard", "mixup", "ricap", "cutmix")
+         for e in (10, 30, 100, 200, 300)]
+    )  # fmt: skip
+    cells = pd.concat([a_map().assign(method=m, budget=b) for m in bl.methods.names()
+                       for b in (0.1, 0.2, 0.3)], ignore_index=True)  # fmt: skip
+    for chart in (bl.explore.learning(epochs), bl.explore.crossing(lengths),
+                  bl.explore.importance_map(cells)):  # fmt: skip
+        assert len(chart.to_json()) < SPEC_LIMIT
+
+
+def test_a_method_looks_the_same_in_plots_explorables_and_the_bench():
+    looks = {m.name: (m.style.colour, m.style.marker) for m in bl.methods.BUILT_IN}
+    assert len(set(looks.values())) == len(looks)
+    assert len({SYMBOLS[marker] for marker in bl.methods.MARKERS}) == len(bl.methods.MARKERS)
+    frame = pd.DataFrame([{"run": m, "method": m, "seed": 0, "epoch": e, "steps": e,
+                           "test_accuracy": 0.5} for m in looks for e in (1, 2)])  # fmt: skip
+    for some in (frame, frame.tail(6)):
+        encoding = bl.explore.learning(some).spec["layer"][1]["encoding"]
+        colours, shapes = (encoding[channel]["scale"] for channel in ("color", "shape"))
+        for name, *drawn in zip(colours["domain"], colours["range"], shapes["range"], strict=True):
+            assert drawn == [looks[name][0], SYMBOLS[looks[name][1]]]
+        for line in bl.plots.learning_curves(some, keys=["method"]).lines:
+            name = line.get_label().partition(" (n")[0]
+            assert (line.get_color(), line.get_marker()) == looks[name]
+    # In the bench, several seeds of one method are told apart by their lines.
+    runs = [f"{m}, b 0.2, seed {seed}" for m in ("p-SGD", "c-SGD") for seed in (0, 1)]
+    for names in (runs, runs[:2], runs[:1]):
+        drawn = run_looks(names)
+        assert len({str(look.line) for look in drawn.values()}) == min(2, len(names))
+        for name, look in drawn.items():
+            assert (look.colour, look.marker) == looks[name.partition(",")[0]]
 
 
 # ---- maps ----
@@ -321,6 +363,8 @@ def test_what_charts_refuse(runs, watched, train, load_once):
     refused("x_low", explore.atlas(runs[0]).twin, x_lo=1)
     refused("steps", explore.learning, runs, cost="step")
     refused("flops", explore.learning(runs).twin, cost="flop")
+    refused("unknown seed '7'", explore.learning(runs).twin, seed=[7])
+    refused("unknown control 'sead'", explore.learning(runs).twin, sead=[0])
     empty = bl.analysis.epochs(runs).assign(test_accuracy=np.nan)
     refused("none of these runs holds a test accuracy", explore.learning, empty)
     refused("p-SGD", explore.importance_map(a_map()).twin, method="p-SDG")
@@ -357,6 +401,15 @@ def test_each_chart_is_stored_with_an_image_and_its_words(runs, watched):
         # Plain JSON: no NaN, which a browser would refuse.
         json.loads(chart.to_json(), parse_constant=pytest.fail)
         assert chart.title in repr(chart)
+
+
+def test_in_colab_a_chart_brings_the_script_that_draws_it(runs, monkeypatch):
+    chart = bl.explore.learning(runs)
+    assert "text/html" not in chart._repr_mimebundle_()  # JupyterLab would prefer it to the chart
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    page = chart._repr_mimebundle_()["text/html"]
+    assert "dataset.drawn" in page
+    assert 'src="http' not in page
 
 
 def test_a_saved_page_needs_nothing_from_elsewhere(runs, tmp_path):

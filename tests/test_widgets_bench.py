@@ -355,7 +355,7 @@ def test_records_can_be_opened_and_the_last_are_shown_whole(make, train, tmp_pat
         assert len(bench.records) == 8
     assert "selective-backprop" in bench.shelf.table.value
     assert "%</td>" in bench.shelf.table.value
-    assert "&lt;b&gt;run" in runs_table(records[:1], ["<b>run</b>"])
+    assert "&lt;b&gt;run" in runs_table(bl.analysis.summaries(records[:1]), ["<b>run</b>"])
 
 
 def test_a_run_within_its_first_epoch_can_be_drawn(make, slow):
@@ -457,8 +457,10 @@ def test_stop_while_the_data_are_loading_answers_at_once(make, monkeypatch):
     )
     bench = make()
     bench.train()
+    clicked = time.monotonic()
     bench.stop_button.click()
     assert "nothing was written" in bench.status.text
+    assert time.monotonic() - clicked < 1
     assert not bench.train_button.disabled
     assert not bench.wait(0.05)  # what loads cannot be interrupted
     go.set()

@@ -5,6 +5,7 @@ import copy
 import html
 import io
 import json
+import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
 from budgetlab.records import write_atomically
 
-__all__ = ["EVERY", "STYLE", "Explorable", "axis", "checkbox", "choices", "compact", "fragment",
+__all__ = ["STYLE", "Explorable", "axis", "checkbox", "choices", "compact", "fragment",
            "hover", "looks_of", "mark", "records_of", "script", "select", "slider",
-           "specification", "words"]  # fmt: skip
+           "specification", "switches", "words"]  # fmt: skip
 
 # JupyterLab knows versions 3 to 5 and shows nothing for a newer one.
 VEGA_LITE = "5.20"
@@ -32,7 +33,6 @@ MIMES = {
     "vega": "application/vnd.vega.v5+json",
 }
 SHARPNESS = 1.5
-EVERY = "all"
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond",
            "v": "triangle-down", "P": "cross", "X": "triangle-left"}  # fmt: skip
 LOOK = {
@@ -135,7 +135,13 @@ class Explorable:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         # The image is for readers that cannot draw the chart, such as a page of GitHub.
         image = base64.b64encode(self.to_png()).decode()
-        return {self.mime: self.spec, "image/png": image, "text/plain": self.alt}
+        bundle = {self.mime: self.spec, "image/png": image, "text/plain": self.alt}
+        if "google.colab" in sys.modules:
+            # Colab draws no such type, and shows each output in a frame of its own. Elsewhere
+            # HTML would be preferred to the chart, and be 0.9 MB more.
+            html = fragment(self.spec, self.alt, image)
+            bundle["text/html"] = f"<style>{STYLE}</style>{html}<script>{script()}</script>"
+        return bundle
 
     def with_values(self, **values: Any) -> "Explorable":
         """Return the same chart with controls that begin at other values.
@@ -282,30 +288,59 @@ def checkbox(name: str, label: str, value: bool) -> dict[str, Any]:
 
 
 def choices(
-    table: pd.DataFrame, options: Mapping[str, Sequence[Any]], **labels: str
+    table: pd.DataFrame, columns: Sequence[str]
 ) -> tuple[list[dict[str, Any]], str, Callable[..., pd.DataFrame]]:
-    """Lists to choose rows by: the controls, the test of a row, and the same choice in Python.
-
-    ``options`` holds the values of each column; ``all``, if it is among them, keeps every row.
-    """
-    controls = [select(key, labels.get(key, key), {str(v): v for v in values})
-                for key, values in options.items()]  # fmt: skip
-    test = " && ".join(
-        f"(datum.{key} == {key}" + (f" || {key} == '{EVERY}')" if EVERY in values else ")")
-        for key, values in options.items()
-    )
+    """Lists to choose rows by: the controls, the test of a row, and the same choice in Python."""
+    options = {key: list(dict.fromkeys(table[key].tolist())) for key in columns}
+    controls = [select(key, key, {str(v): v for v in values}) for key, values in options.items()]
+    test = " && ".join(f"datum.{key} == {key}" for key in options)
 
     def twin(**chosen: Any) -> pd.DataFrame:
         kept = pd.Series(True, index=table.index)
         for key, value in ({key: values[0] for key, values in options.items()} | chosen).items():
             if key not in options:
                 raise unknown("control", key, options)
-            if value not in options[key]:
-                raise unknown(key, str(value), [str(v) for v in options[key]])
-            kept &= (table[key] == value) | (value == EVERY)
+            kept &= table[key] == _known(key, value, options[key])
         return table[kept].reset_index(drop=True)
 
     return controls, test or "true", twin
+
+
+def switches(
+    table: pd.DataFrame, columns: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], str, Callable[..., pd.DataFrame]]:
+    """What can be switched off: the controls, the test of a row, and the same choice in Python.
+
+    ``columns`` holds what stands before each of its values, by column. Number ``i`` of a column is
+    the control ``column_i``; in Python, ``column=`` lists the values that stay on.
+    """
+    options = {key: list(dict.fromkeys(table[key].tolist())) for key in columns}
+    names = {key: [f"{key}_{place}" for place in range(len(options[key]))] for key in columns}
+    controls = [
+        checkbox(name, f"{before}{value}", True)
+        for key, before in columns.items()
+        for name, value in zip(names[key], options[key], strict=True)
+    ]
+    test = " && ".join(
+        f"[{', '.join(names[key])}][indexof({json.dumps(options[key])}, datum.{key})]"
+        for key in columns
+    )
+
+    def twin(**shown: Sequence[Any]) -> pd.DataFrame:
+        kept = pd.Series(True, index=table.index)
+        for key, values in shown.items():
+            if key not in options:
+                raise unknown("control", key, options)
+            kept &= table[key].isin([_known(key, value, options[key]) for value in values])
+        return table[kept].reset_index(drop=True)
+
+    return controls, test, twin
+
+
+def _known(key: str, value: Any, options: Sequence[Any]) -> Any:
+    if value not in options:
+        raise unknown(key, str(value), [str(one) for one in options])
+    return value
 
 
 def looks_of(names: Sequence[Hashable], field: str, **legend: Any) -> dict[str, dict[str, Any]]:

@@ -15,10 +15,10 @@ from budgetlab.records import Record, open_record
 __all__ = ["probabilities"]
 
 MOST_VALUES = 18_000  # of each kind, so that a notebook with a chart stays under 1 MB
-# From the solution for equal weights, Newton's steps on the logarithm of what is left come from
-# below and never overshoot. So many bring the number drawn to within a millionth; only without
-# any smoothing, at powers above 2 and budgets near 1, some percent may be missing.
-NEWTON_STEPS = 8
+# Newton's steps on log(-log(share left)) over log(t), a straight line where all weights are equal.
+# From there so many bring the number drawn to within a millionth; only without any smoothing, at
+# powers above 2 and budgets near 1, to within a thousandth.
+NEWTON_STEPS = 6
 
 
 def probabilities(
@@ -92,8 +92,8 @@ def probabilities(
         f"{now['entropy']:.3f} nats. Four sliders change this."
     )
     spec = specification(
-        title, alt, params=controls, data={"values": known.rows()}, transform=_transforms(),
-        columns=2, spacing={"row": 14, "column": 24}, concat=_views(),
+        title, alt, params=[*controls, known.place()], data={"values": known.rows()},
+        transform=_transforms(), columns=2, spacing={"row": 14, "column": 24}, concat=_views(),
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title["text"])
 
@@ -125,10 +125,15 @@ class _Scores:
             self.losses.append(compact(history.last_loss[self.chosen].tolist()))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row an epoch; each holds until the next."""
-        after = [*self.epochs[1:].tolist(), int(self.epochs[-1]) + 1]
-        columns = zip(self.epochs.tolist(), after, self.scores, self.losses, strict=True)
-        return [{"at": e, "until": u, "score": s, "loss": x} for e, u, s, x in columns]
+        """One row a sample, with its score and loss by epoch: in the page no row comes or goes."""
+        columns = zip(zip(*self.scores, strict=True), zip(*self.losses, strict=True), strict=True)
+        return [{"scores": scores, "losses": losses} for scores, losses in columns]
+
+    def place(self) -> dict[str, Any]:
+        """Which of the epochs that are kept stands for the one of the slider: the last before."""
+        every = np.arange(self.epochs[0], self.epochs[-1] + 1)
+        places = (np.searchsorted(self.epochs, every, side="right") - 1).tolist()
+        return {"name": "place", "expr": f"{places}[epoch - {every[0]}]"}
 
     def draw(self, smoothing: float, power: float, budget: float, epoch: float) -> dict[str, Any]:
         """What the chart shows, from the functions that training uses."""
@@ -173,12 +178,12 @@ def _transforms() -> list[dict[str, Any]]:
         _as("left", "datum.possible * exp(-datum.q * datum.t)"),
         _as("rate", "datum.q * datum.left"),
         _sums("sum", missed="left", slope="rate"),
-        _as("t", "datum.draws < datum.others ? datum.t + datum.missed / datum.slope * "
-            "log(datum.missed / (datum.others - datum.draws)) : 0"),
+        _as("t", "datum.t * pow(datum.aim / log(datum.others / datum.missed), datum.missed * "
+            "log(datum.others / datum.missed) / (datum.t * datum.slope))"),
     ]  # fmt: skip
     return [
-        {"filter": "datum.at <= epoch && epoch < datum.until"},
-        {"flatten": ["score", "loss"]},
+        _as("score", "datum.scores[place]"),
+        _as("loss", "datum.losses[place]"),
         {"joinaggregate": [{"op": "max", "field": "score", "as": "top"},
                            {"op": "count", "as": "n"}]},
         _as("raised", "pow(datum.top > 0 ? datum.score / datum.top : 0, power)"),
@@ -189,7 +194,8 @@ def _transforms() -> list[dict[str, Any]]:
         _as("possible", "datum.q > 0 ? 1 : 0"),
         _sums("sum", others="possible"),
         _as("draws", "floor(round(datum.n * budget * 1e6) / 1e6)"),
-        _as("t", "-datum.others * log(max(1e-12, 1 - datum.draws / datum.others))"),
+        _as("aim", "-log(max(1e-12, 1 - datum.draws / datum.others))"),
+        _as("t", "datum.others * datum.aim"),
         *(NEWTON_STEPS * newton),
         _as("inclusion", "datum.draws < datum.others ? 1 - exp(-datum.q * datum.t) : datum.q > 0 "
             "? 1 : (datum.draws - datum.others) / max(1, datum.n - datum.others)"),

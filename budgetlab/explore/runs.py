@@ -11,7 +11,6 @@ from budgetlab.analysis import AXES, epochs
 from budgetlab.analysis.conditions import condition_columns, method_order, require
 from budgetlab.errors import InputError, unknown
 from budgetlab.explore.chart import (
-    EVERY,
     Explorable,
     axis,
     choices,
@@ -21,7 +20,9 @@ from budgetlab.explore.chart import (
     mark,
     records_of,
     select,
+    slider,
     specification,
+    switches,
     words,
 )
 from budgetlab.plots import style
@@ -41,9 +42,11 @@ NAMES = {"n": "seeds", "interval": "95% interval", "mean": "test accuracy (%)"}
 def learning(
     records: Records | pd.DataFrame, cost: str = "steps", value: str = "test_accuracy"
 ) -> Explorable:
-    """Accuracy over any cost: choose the axis and the seed, switch methods in the legend.
+    """Accuracy over any cost: choose the axis, switch methods and seeds on and off.
 
-    One line a run; hovering over a point names the run and what it had spent.
+    One line a run; hovering over a point names the run and what it had spent; a click in the
+    legend fades all others. The axis of accuracies begins where a slider says: to begin with, so
+    that the ends of the runs can be told apart.
 
     Parameters
     ----------
@@ -58,8 +61,8 @@ def learning(
     Returns
     -------
     Explorable
-        Its twin takes ``cost``, ``condition`` (a name of the legend, or ``all``) and ``seed``
-        (a number, or ``all``) and returns what is drawn: ``condition``, ``seed``, ``run``,
+        Its twin takes ``cost`` and what is switched on, ``condition`` (names of the legend) and
+        ``seed``, all by default, and returns what is drawn: ``condition``, ``seed``, ``run``,
         ``epoch``, ``cost`` and ``value`` (accuracies in percent).
 
     Raises
@@ -76,6 +79,7 @@ def learning(
     if not len(frame):
         raise InputError(f"none of these runs holds a {value.replace('_', ' ')}: train for longer")
     order = method_order(frame["method"])
+    frame = frame.sort_values("seed", kind="stable")
     frame = frame.sort_values("method", key=lambda c: c.map(order.index), kind="stable")
     table = pd.DataFrame({
         "condition": style.line_labels(frame, condition_columns(frame)),
@@ -84,9 +88,7 @@ def learning(
         **{name: compact(frame[name], 6) for name in axes if name != "epoch"},
     })  # fmt: skip
     conditions = list(dict.fromkeys(table["condition"]))
-    seeds = sorted(map(int, table["seed"].unique()))
-    options = {"condition": [EVERY, *conditions], "seed": [EVERY, *seeds]}
-    controls, test, rows = choices(table, options, condition="method")
+    controls, test, rows = switches(table, {"condition": "", "seed": "seed "})
 
     def twin(cost: str = cost, **chosen: Any) -> pd.DataFrame:
         if cost not in axes:
@@ -102,9 +104,11 @@ def learning(
     what = style.capital(style.axis_name(value))
     alt = f"{what} over {names[cost]} of {frame['run'].nunique():,} runs. {said}."
     found = style.leader(ends.mean().to_dict(), value)
-    hint = "Click in the legend to compare; hover for the run"
+    hint = "Click in the legend to compare, below to switch off; hover for the run"
     title = f"{what.partition(' (')[0]} over what training costs"
-    at = {"x": axis("cost"), "y": axis("value", style.axis_name(value), zero=False)}
+    floor = _floor(table) if value.endswith("accuracy") else None
+    scale = {"zero": False} if floor is None else {"zero": False, "domainMin": {"expr": "floor"}}
+    at = {"x": axis("cost"), "y": axis("value", style.axis_name(value), scale=scale)}
     tooltip = hover({"condition": "run", "seed": "seed", "epoch": "epoch",
                      "value": style.axis_name(value)}
                     | {a: name for a, name in names.items() if a != "epoch"})  # fmt: skip
@@ -113,13 +117,22 @@ def learning(
                   y={"expr": "height + 26"}) | {"data": {"values": [{}]}}  # fmt: skip
     spec = specification(
         {"text": title, "subtitle": f"{found}. {hint}" if found else hint}, alt,
-        params=[select("cost", "cost axis", {n: a for a, n in names.items()}, cost), *controls],
+        params=[select("cost", "cost axis", {n: a for a, n in names.items()}, cost),
+                *([] if floor is None else [slider("floor", "axis from (%)", floor, 0, 95, 1)]),
+                *controls],
         width=560, height=330, data={"values": records_of(table)},
         transform=[{"filter": test}, {"calculate": "datum[cost]", "as": "cost"}],
         layer=[*_curves(conditions, "condition", at, tooltip,
                         {"detail": {"field": "run"}, "order": axis("epoch")}), below],
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title)
+
+
+def _floor(table: pd.DataFrame) -> float:
+    """Where an axis of accuracies begins: below all but what the first third of each run shows."""
+    late = table[table["epoch"] > table.groupby("run")["epoch"].transform("max") / 3]
+    low = np.floor(float(late["value"].min()) / 5) * 5
+    return float(np.clip(low, 0, 95)) if len(late) else 0.0
 
 
 def _curves(
@@ -136,8 +149,8 @@ def _curves(
               "select": {"type": "point", "fields": [field], "toggle": "true"}}  # fmt: skip
     lines = at | {"color": look["color"], "opacity": faded} | (more or {})
     return [
-        {"mark": mark("line", strokeWidth=1.8), "encoding": lines},
-        {"params": [chosen], "mark": mark("point", size=40),
+        {"mark": mark("line", strokeWidth=1.8, clip=True), "encoding": lines},
+        {"params": [chosen], "mark": mark("point", size=24, clip=True),
          "encoding": at | look | {"opacity": faded, "tooltip": tooltip}},
     ]  # fmt: skip
 
@@ -257,8 +270,7 @@ def _choice(frame: pd.DataFrame, columns: Sequence[str], form: str) -> tuple[Any
     said = [f"{low:{form}} to {high:{form}}" if low == low and high == high
             else "none with so few seeds" for low, high in ends]  # fmt: skip
     table = table.assign(interval=said)
-    options = {key: list(dict.fromkeys(table[key].tolist())) for key in DATA if key in table}
-    return table, *choices(table, options)
+    return table, *choices(table, [key for key in DATA if key in table])
 
 
 def _hover(columns: Sequence[str]) -> list[dict[str, Any]]:

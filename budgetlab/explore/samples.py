@@ -102,7 +102,8 @@ def atlas(
     table = _table(record, shown, x, y).assign(image=addresses)
     if colour:
         table["colour"] = compact(shown[colour])
-    classes = list(dict.fromkeys(table["label"]))
+    order = {name: place for place, name in enumerate(record.classes)}
+    classes = sorted(table["label"].unique(), key=lambda name: (order.get(name, len(order)), name))
     names = {"x": _name(x), "y": _name(y)}
     ends = {f"{a}_{end}": value for a, column in (("x", x), ("y", y))
             for end, value in _range(shown[column]).items()}  # fmt: skip
@@ -127,8 +128,10 @@ def atlas(
         f"{sum(a is not None for a in addresses):,} of them with an image. A rectangle, a class or "
         "four sliders select, and the images of the selection stand beside."
     )
+    relation = style.correlation(shown[x], shown[y])
     title = {"text": f"{style.capital(names['y'])} against {names['x']}",
-             "subtitle": "Drag a rectangle over the points, or set the limits below"}  # fmt: skip
+             "subtitle": f"{relation and relation + '. '}Drag a rectangle over the points, or set "
+                         "the limits below"}  # fmt: skip
     spec = specification(
         title, alt, data={"values": records_of(table)}, params=_controls(classes, ends, names),
         transform=[{"filter": INSIDE}], spacing=28,

@@ -207,13 +207,12 @@ def gradient_quality(
     said = [f"{name} goes from {a:.2f} to {b:.2f}" for name, (a, b) in ends.items()]
     ax = style.axes(ax)
     style.draw(ax, lines, bars=True)
-    most = style.furthest({name: end for name, (_, end) in ends.items()
-                           if name != "uniform" or len(ends) == 1},
-                          1.0 if value.endswith("ratio") else 0.0)  # fmt: skip
+    # Those that stay at the ends of the scale by definition say nothing.
+    most = max(ends, key=lambda name: abs(ends[name][1] - ends[name][0]))
     name = GRADIENTS.get(value, value.replace("_", " "))
     return style.finish(
         ax,
-        title=f"{most} ends at {ends[most][1]:.2f}",
+        title=f"{most} goes from {ends[most][0]:.2f} to {ends[most][1]:.2f}",
         x="optimiser steps",
         y=name,
         legend=True,

@@ -239,9 +239,9 @@ def agreement_matrix(
     if len(known):
         ends = [known.loc[known[value].idxmax()], known.loc[known[value].idxmin()]]
         pairs = [f"{r['a']} and {r['b']}, {r[value]:.2f}".replace("_", " ") for r in ends]
-        title = f"From {ends[1][value]:.2f} to {ends[0][value]:.2f}"
+        title = f"{ends[0]['a']} and {ends[0]['b']} agree most: {ends[0][value]:.2f}"
         text = f"{name} of {len(frame)} pairs. Highest: {pairs[0]}; lowest: {pairs[1]}."
-    style.finish(ax, title=title, text=text)
+    style.finish(ax, title=title.replace("_", " "), text=text)
     ax.grid(False)
     return ax
 

@@ -177,8 +177,9 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     bias = table["bias"].where(table["bias"] > SMALLEST).dropna()
     ax.hlines(table.index, bias.reindex(table.index).fillna(table["spread"]), table["spread"],
               color=style.FAINT, linewidth=1)  # fmt: skip
-    for values, colour, marker, name in ((table["spread"], style.COLOURS[0], "o", "variance"),
-                                         (bias, style.COLOURS[1], "s", "bias²")):  # fmt: skip
+    # No colour of a method: rows are methods, and both marks stand in each.
+    for values, colour, marker, name in ((table["spread"], style.INK, "o", "variance"),
+                                         (bias, "#999999", "s", "bias²")):  # fmt: skip
         if len(values):
             ax.plot(values, values.index, color=colour, marker=marker, linestyle="none", label=name)
     for place in table.index.difference(bias.index):

@@ -132,16 +132,19 @@ def correlation(x: pd.Series, y: pd.Series) -> str:
     return f"Spearman correlation {rho:.2f}" if pd.notna(rho) else ""
 
 
-def condition_looks(names: dict[str, tuple[str, str]]) -> dict[str, LineStyle]:
+def condition_looks(
+    names: dict[str, tuple[str, str]], *, always: bool = False
+) -> dict[str, LineStyle]:
     """Give conditions looks: colour and marker say the method, the line says the rest.
 
     ``names`` holds, for each name in a legend, its method and what else tells it from the others.
+    Where all are of one method, which a title can name, colours say the rest, unless ``always``.
     """
     styles = looks([method for method, _ in names.values()])
     rests = looks([rest for _, rest in names.values()])
     if len(rests) == 1:
         return {name: styles[method] for name, (method, _) in names.items()}
-    if len(styles) == 1:
+    if len(styles) == 1 and not always:
         return {name: rests[rest] for name, (_, rest) in names.items()}
     order = list(rests)
     return {

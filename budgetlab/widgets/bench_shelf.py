@@ -68,7 +68,7 @@ def standing_of_run(run: Run) -> Standing:
 
 
 def standing_of_record(record: Record) -> Standing | None:
-    """Read how a run stood at its last whole epoch; None before the first."""
+    """Read how a run stood at its last whole epoch, or None."""
     if not len(record.epochs):
         return None
     last = one_epoch(record)
@@ -83,16 +83,15 @@ def standing_of_record(record: Record) -> Standing | None:
 
 
 def run_looks(names: Sequence[str]) -> dict[str, style.LineStyle]:
-    """How runs are drawn: the colour says the method, with which their names begin."""
-    return style.condition_looks({name: name.partition(", ")[::2] for name in names})
+    """How runs are drawn: colour and marker say the method, with which their names begin."""
+    return style.condition_looks({n: n.partition(", ")[::2] for n in names}, always=True)
 
 
 class RunShelf(W.VBox):
     """Pictures of the runs that are selected, the list to select from, and a table.
 
-    Safe to be told of news from the thread that trains. ``records`` holds all runs in the order in
-    which they came; problems are said in ``status``. ``runs``, ``cost`` and ``path`` are the
-    controls.
+    Safe to be told of news from the thread that trains. ``records`` holds all runs as they came;
+    problems are said in ``status``. ``runs``, ``cost`` and ``path`` are the controls.
     """
 
     def __init__(self, records: Sequence[Record], status: StatusLine):
@@ -101,6 +100,7 @@ class RunShelf(W.VBox):
         self._listing = False
         self._names: dict[Path, str] = {}
         self._standing: dict[Path, Standing | None] = {}
+        self._known: dict[Path, dict] = {}
         self._live: Path | None = None
         self.picture = PicturePanel(1180, 420, 2, 2, left=0.06, right=0.985, top=0.94, bottom=0.11,
                                     wspace=0.16, hspace=0.52)  # fmt: skip
@@ -150,20 +150,29 @@ class RunShelf(W.VBox):
             else:
                 self.records.append(record)
             self._standing.pop(record.path, None)
+            self._known.pop(record.path, None)
 
     def list_runs(self, select: Sequence[Record], *, draw: bool = True) -> None:
         """Write list and table anew; what was selected stays so."""
         with self._lock:
-            names = named_runs(self.records) if self.records else []
+            table = self._summaries()
+            names = named_runs(table)
             self._names = {r.path: name for r, name in zip(self.records, names, strict=True)}
             chosen = {*self.runs.value, *(str(record.path) for record in select)}
             options = [(name, str(path)) for path, name in self._names.items()]
             self._listing = True
             self.runs.list(options, [path for _, path in options if path in chosen])
             self._listing = False
-            self.table.value = runs_table(self.records, names)
+            self.table.value = runs_table(table, names)
         if draw:
             self.redraw()
+
+    def _summaries(self) -> pd.DataFrame:
+        """A row a run; a list that grows reads only what is new."""
+        for record in self.records:
+            if record.path not in self._known:
+                (self._known[record.path],) = summaries([record]).to_dict("records")
+        return pd.DataFrame([self._known[record.path] for record in self.records])
 
     def remove(self, path: str) -> None:
         """Take a run off the list; its record stays where it is."""
@@ -268,14 +277,12 @@ def _probabilities(ax: "Axes", now: Standing | None) -> str:
 
 
 class RunList(W.VBox):
-    """One line a run: the colour and sign of its curve, show or hide, take off the list.
-
-    ``options`` holds pairs of name and path, in order.
-    """
+    """One line a run: colour and sign of its curve, show or hide, remove."""
 
     def __init__(self, changed: Callable[[], None], remove: Callable[[str], None]):
         self._changed, self._remove = changed, remove
         self.options: list[tuple[str, str]] = []
+        self._lines: dict[tuple[str, str], W.HBox] = {}
         self._boxes: dict[str, W.Checkbox] = {}
         self._chips: dict[str, W.HTML] = {}
         self._quiet = False
@@ -296,10 +303,18 @@ class RunList(W.VBox):
         self._tell()
 
     def list(self, options: Sequence[tuple[str, str]], shown: Sequence[str]) -> None:
-        """Write the list anew."""
+        """Write the list anew; lines that say the same stay."""
         self.options = list(options)
-        self._boxes, self._chips, rows = {}, {}, []
+        lines, boxes, self._lines = self._lines, self._boxes, {}
+        self._boxes, self._chips = {}, {}
         for name, path in self.options:
+            if (name, path) in lines:
+                self._quiet = True
+                boxes[path].value = path in shown
+                self._quiet = False
+                self._lines[name, path] = line = lines[name, path]
+                self._chips[path], self._boxes[path], _ = line.children
+                continue
             box = W.Checkbox(value=path in shown, description=name, indent=False,
                              layout=W.Layout(width="auto", margin="0"))  # fmt: skip
             box.observe(lambda _: self._tell(), "value")
@@ -308,8 +323,9 @@ class RunList(W.VBox):
                           f"Take {name} off the list; its record stays")  # fmt: skip
             away.layout.height, away.layout.margin = "1.8em", "0 0 0 1em"
             self._boxes[path], self._chips[path] = box, chip
-            rows.append(W.HBox([chip, box, away], layout=W.Layout(align_items="center")))
-        self.children = rows
+            self._lines[name, path] = W.HBox([chip, box, away],
+                                             layout=W.Layout(align_items="center"))  # fmt: skip
+        self.children = list(self._lines.values())
         self._paint()
 
     def _tell(self) -> None:
@@ -342,12 +358,13 @@ def _chip(look: style.LineStyle) -> str:
     )
 
 
-def named_runs(records: Sequence[Record]) -> list[str]:
+def named_runs(frame: pd.DataFrame) -> list[str]:
     """Names of runs as people say them: ``p-SGD, b 0.2, seed 0``, and what else differs.
 
-    A run with the settings of one before it says that it is the same again.
+    A run with the settings of one before it says so. ``frame`` is as from ``summaries``.
     """
-    frame = summaries(records)
+    if frame.empty:
+        return []
     said = ("method", "budget", "seed")
     keys = varying(frame, condition_columns(frame))
     others = [key for key in keys if key not in said]
@@ -368,11 +385,11 @@ COLUMNS = {"status": "status", "epochs_trained": "epochs", "test_accuracy": "tes
 FORMATS = {"test_accuracy": "{:.1%}", "flops": "{:.2e}", "seconds": "{:,.1f}", "status": "{}"}
 
 
-def runs_table(records: list[Record], names: list[str]) -> str:
-    """Return the runs as an HTML table, costs included."""
-    if not records:
+def runs_table(frame: pd.DataFrame, names: list[str]) -> str:
+    """Return the runs as an HTML table, costs included; ``frame`` as for :func:`named_runs`."""
+    if not len(frame):
         return "<p>No run yet.</p>"
-    table = summaries(records)[list(COLUMNS)].set_axis(names)
+    table = frame[list(COLUMNS)].set_axis(names)
     for name in COLUMNS:
         form = FORMATS.get(name, "{:,.0f}")
         table[name] = ["" if pd.isna(v) else form.format(v) for v in table[name]]

@@ -5,14 +5,17 @@ kernel to show a page and then is cut off from it; by mouse and by keyboard, lig
 narrow window and at 200%.
 """
 
+import html
 import json
 import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from lab import Lab, free_port, serving
 from opened import Opened, Tab
 
 from budgetlab.explore.chart import MIMES
@@ -96,12 +99,12 @@ def answers_to_the_mouse(tab, place, kind: str) -> None:
         assert changes(tab, canvas, lambda: canvas.click(position=at))
 
 
-def accessible(tab, part: str) -> None:
+def accessible(tab, part: str = "") -> None:
     from axe_playwright_python.base import AXE_SCRIPT
 
     tab.page.evaluate(AXE_SCRIPT)
     # Its look at style sheets would be a request of its own.
-    found = tab.page.evaluate("part => axe.run(part, {preload: false})", part)
+    found = tab.page.evaluate("part => axe.run(part || document, {preload: false})", part)
     said = [[one["id"], [n["html"][:200] for n in one["nodes"][:3]]] for one in found["violations"]]
     assert said == []
     assert len(found["passes"]) > 5
@@ -110,19 +113,24 @@ def accessible(tab, part: str) -> None:
 # ---- JupyterLab ----
 
 
-@pytest.mark.parametrize(
-    ("theme", "window"), [("Light", USUAL), ("Dark", NARROW), ("Light", ZOOMED)]
-)
-def test_jupyterlab_draws_what_is_stored_and_starts_no_kernel(lab, browser, shot, theme, window):
+def with_charts(path: Path) -> Path:
+    """Write a notebook with one chart of each kind, for a kernel that no machine has."""
     notebook = nbformat.v4.new_notebook()
     for kind, (_, bundle) in stored().items():
         cell = nbformat.v4.new_code_cell(f"bl.explore.{kind}(...)", execution_count=1)
         cell.outputs = [nbformat.v4.new_output("execute_result", bundle, execution_count=1)]
         notebook.cells.append(cell)
-    # A kernel that no machine has: nothing can start by itself.
+    # Nothing can start by itself.
     notebook.metadata["kernelspec"] = {"name": "nowhere", "display_name": "Nowhere"}
-    path = lab.root / f"stored{window['viewport']['width']}.ipynb"
     nbformat.write(notebook, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("theme", "window"), [("Light", USUAL), ("Dark", NARROW), ("Light", ZOOMED)]
+)
+def test_jupyterlab_draws_what_is_stored_and_starts_no_kernel(lab, browser, shot, theme, window):
+    path = with_charts(lab.root / f"stored{window['viewport']['width']}.ipynb")
     tab = Opened(browser, lab, path, kernel=False, **window)
     assert tab.page.get_by_text(OTHERS).count() == 0
     dialog = tab.page.locator(".jp-Dialog")
@@ -142,6 +150,37 @@ def test_jupyterlab_draws_what_is_stored_and_starts_no_kernel(lab, browser, shot
     assert lab.api("kernels") == lab.api("sessions") == []
     assert tab.faults == []
     tab.close()
+
+
+# ---- Notebook 7 ----
+
+
+def test_notebook_7_draws_what_is_stored_and_starts_no_kernel(chromium, browser, tmp_path, shot):
+    pytest.importorskip("notebook", minversion="7", reason="pip install 'notebook>=7'")
+    (tmp_path / "root").mkdir()
+    with_charts(tmp_path / "root" / "charts.ipynb")
+    token, port = secrets.token_hex(16), free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = ["notebook", "--no-browser", f"--port={port}", "--ServerApp.port_retries=0",
+               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={tmp_path / 'root'}",
+               "--allow-root"]  # fmt: skip
+    with serving(command, tmp_path / "server", f"{url}/api"):
+        server = Lab(url, token, tmp_path / "root")
+        tab = Tab(browser, url)
+        tab.page.goto(f"{url}/notebooks/charts.ipynb?token={token}")
+        dialog = tab.page.locator(".jp-Dialog")
+        dialog.get_by_role("button", name="No Kernel").click()
+        dialog.wait_for(state="detached")
+        for kind in KINDS:
+            place = tab.page.locator(".jp-Cell").filter(has_text=f"bl.explore.{kind}(")
+            place.scroll_into_view_if_needed()
+            place.locator("canvas").first.wait_for()
+            tab.screenshot(f"{shot}_{kind}")
+            answers_to_keys(tab, place)
+            answers_to_the_mouse(tab, place, kind)
+        assert server.api("kernels") == server.api("sessions") == []
+        assert tab.faults == []
+        tab.close()
 
 
 # ---- the built site, from disk ----
@@ -169,7 +208,52 @@ def test_the_site_answers_from_disk_with_the_network_off(site, browser, shot, ki
     tab.screenshot(shot)
     answers_to_keys(tab, place)
     answers_to_the_mouse(tab, place, kind)
-    accessible(tab, ".bl-explorable")  # the page around it is the theme's
+    accessible(tab)
+    assert tab.faults == []
+    tab.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_other_pages_of_the_site_are_for_everybody(site, browser, scheme):
+    charts = {name for name, _ in stored().values()}
+    pages = [page for page in sorted(site.rglob("*.html")) if page.stem not in charts]
+    assert len(pages) > 15
+    tab = Tab(browser, site.as_uri(), **NARROW, color_scheme=scheme)
+    for page in pages:
+        tab.page.goto(page.as_uri())
+        accessible(tab)
+    assert tab.faults == []
+    tab.close()
+
+
+# ---- Colab, as far as it can be had here ----
+
+
+def test_a_frame_without_rights_or_network_draws_what_colab_is_given(
+    browser, tmp_path, monkeypatch
+):
+    from fake_records import write_run
+
+    import budgetlab as bl
+
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    chart = bl.explore.probabilities(write_run(tmp_path, method="p-SGD", budget=0.3, size=300))
+    page = html.escape(chart._repr_mimebundle_()["text/html"])
+    (tmp_path / "page.html").write_text(
+        f'<link rel="icon" href="data:,"><iframe sandbox="allow-scripts" width="900" height="700" '
+        f'srcdoc="{page}"></iframe>'
+    )
+    tab = Tab(browser, tmp_path.as_uri())
+    tab.page.context.set_offline(True)
+    tab.page.goto((tmp_path / "page.html").as_uri())
+    frame = tab.page.frame_locator("iframe")
+    slider = frame.locator(".bl-explorable[data-drawn=yes] .vega-bindings input").first
+    canvas = frame.locator("canvas").first
+    before = canvas.evaluate(PICTURE)
+    slider.press("Home")
+    slider.press("End")
+    tab.page.wait_for_timeout(500)
+    assert canvas.evaluate(PICTURE) != before
     assert tab.faults == []
     tab.close()
 
