@@ -104,7 +104,7 @@ def learning(
     what = style.capital(style.axis_name(value))
     alt = f"{what} over {names[cost]} of {frame['run'].nunique():,} runs. {said}."
     found = style.leader(ends.mean().to_dict(), value)
-    hint = "Click in the legend to compare, below to switch off; hover for the run"
+    hint = "Click in the legend to compare; hover for the run"
     title = f"{what.partition(' (')[0]} over what training costs"
     floor = _floor(table) if value.endswith("accuracy") else None
     scale = {"zero": False} if floor is None else {"zero": False, "domainMin": {"expr": "floor"}}

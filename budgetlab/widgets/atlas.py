@@ -115,7 +115,7 @@ class SampleAtlas(Panel):
         self._updating = False
         self._build_controls()
         self.sheet = TileSheet(COUNT, self.show_sample)
-        self.life = PicturePanel(760, 260, columns=1 if self.other is None else 2, left=0.08,
+        self.life = PicturePanel(760, 260, columns=1 if self.other is None else 2, left=0.095,
                                  right=0.98, top=0.9, bottom=0.18, wspace=0.08)  # fmt: skip
         self.portrait = markup(width="150px", height="160px")
         self.facts = markup(min_height="9em")
@@ -243,7 +243,7 @@ class SampleAtlas(Panel):
                 assert record is not None
                 plots.sample_life(sample_life(record, sample), ax=ready(ax))
                 run = short_name(record.config, ["method", "budget"])
-                ax.set_title(f"Sample {sample} in {run}", loc="left", fontsize=10)
+                ax.set_title(f"Sample {sample} in {run}", loc="left", fontsize=10, y=1.0)
                 said.append(f"{run}: {plots.alt_text(ax)}")
             for ax in self.life.axes[1:]:
                 ax.set_ylabel("")

@@ -1,5 +1,6 @@
 """Runs that are collected, laid over each other, and listed with what they cost."""
 
+import textwrap
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ __all__ = ["MOST_CURVES", "RunList", "RunShelf", "Standing", "named_runs", "runs
            "standing_of_record", "standing_of_run"]  # fmt: skip
 
 MOST_CURVES = 7
+LONGEST_NAME = 32  # characters, so that a title ends where its axes do
 NO_EPOCH = "no epoch yet"
 
 
@@ -255,7 +257,8 @@ def _losses(ax: "Axes", shown: str, now: Standing | None) -> str:
         return "0 seen;"
     histogram(known, x="last known loss (nats)", ax=ax)
     # In the title, which begins at the left: below, a long name would be cut off.
-    style.set_title(ax, f"{title}: {shown}, epoch {now.epoch}")
+    name = textwrap.shorten(shown, LONGEST_NAME, placeholder=" …")
+    style.set_title(ax, f"{title}: {name}, epoch {now.epoch}")
     return f"{len(known):,} seen, median loss {np.median(known):.3g};"
 
 

@@ -24,6 +24,7 @@ __all__ = ["LABEL", "Number", "Panel", "PicturePanel", "StatusLine", "button", "
            "table_markup"]  # fmt: skip
 
 DPI = 100
+BELOW, BESIDE = 0.27, 0.52  # inches from the axes to their names
 LABEL = {"description_width": "initial"}
 
 # One clear pixel; what counts is that the browser tells when it has loaded it.
@@ -212,20 +213,26 @@ class PicturePanel(W.HTML):
     """Shows one figure again and again, without a jump or a blank in between.
 
     The place it takes, ``width`` by ``height`` pixels, never changes, and shrinks with a narrow
-    window. Finding a layout anew would cost as much as drawing does, each time: the axes are
-    placed by hand, with ``margins`` as for ``Figure.subplots_adjust``.
+    window. Finding a layout anew would cost as much as drawing does, each time: axes and their
+    names are placed by hand, with ``margins`` as for ``Figure.subplots_adjust``.
     """
 
     def __init__(self, width: int, height: int, rows: int = 1, columns: int = 1, **margins: float):
         # No window and no notebook shows such a figure by itself.
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.transforms import ScaledTranslation
 
         super().__init__(layout=W.Layout(width="100%", max_width=f"{width}px", margin="0"))
         self.figure = Figure((width / DPI, height / DPI), DPI, facecolor="white")
         self._canvas = FigureCanvasAgg(self.figure)
         self.axes: list[Axes] = list(self.figure.subplots(rows, columns, squeeze=False).flat)
         self.figure.subplots_adjust(**margins)
+        for one in self.axes:
+            for axis, at, shift in ((one.xaxis, (0.5, 0.0), (0.0, -BELOW)),
+                                    (one.yaxis, (0.0, 0.5), (-BESIDE, 0.0))):  # fmt: skip
+                moved = ScaledTranslation(*shift, self.figure.dpi_scale_trans)
+                axis.set_label_coords(*at, transform=one.transAxes + moved)
         self.alt = ""
         self._style = (
             f"width:100%;height:auto;aspect-ratio:{width}/{height};display:block;background:white"
