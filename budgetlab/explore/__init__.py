@@ -5,6 +5,12 @@ on opening a notebook, before anything has run, and a saved page needs no networ
 chart gives the numbers that it shows, computed in Python. Tab goes to a control; in
 JupyterLab, where arrows up and down go from cell to cell, left and right, Home and End set it.
 
+Where a stored chart is drawn: in JupyterLab, Notebook 7, Voila and saved pages, which the tests
+open with no kernel. Not tried: VS Code, whose notebook renderers (part of its Jupyter extension)
+list both types that are stored, Vega and Vega-Lite of version 5; and Colab, which draws neither, so
+that a chart made there brings the script that draws it, 0.9 MB, and one stored elsewhere shows as
+its image. GitHub shows the image.
+
 >>> chart = bl.explore.probabilities(record)  # doctest: +SKIP
 >>> chart.save("probabilities.html")  # doctest: +SKIP
 >>> chart.twin(smoothing=0.1)["effective_samples"]  # doctest: +SKIP

@@ -154,6 +154,9 @@ def test_jupyterlab_draws_what_is_stored_and_starts_no_kernel(lab, browser, shot
 
 # ---- Notebook 7 ----
 
+# Notebook 7.6 says so of a notebook with nothing in it too, while it loads its settings.
+OF_NOTEBOOK_7 = "error in the page: Cannot read properties of undefined (reading 'schema')"
+
 
 def test_notebook_7_draws_what_is_stored_and_starts_no_kernel(chromium, browser, tmp_path, shot):
     pytest.importorskip("notebook", minversion="7", reason="pip install 'notebook>=7'")
@@ -179,7 +182,7 @@ def test_notebook_7_draws_what_is_stored_and_starts_no_kernel(chromium, browser,
             answers_to_keys(tab, place)
             answers_to_the_mouse(tab, place, kind)
         assert server.api("kernels") == server.api("sessions") == []
-        assert tab.faults == []
+        assert [fault for fault in tab.faults if fault != OF_NOTEBOOK_7] == []
         tab.close()
 
 
