@@ -92,7 +92,7 @@ def probabilities(
         f"{now['entropy']:.3f} nats. Four sliders change this."
     )
     spec = specification(
-        title, alt, params=[*controls, known.place()], data={"values": known.rows()},
+        title, alt, params=[*controls, *known.signals()], data={"values": known.rows()},
         transform=_transforms(), columns=2, spacing={"row": 14, "column": 24}, concat=_views(),
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title["text"])
@@ -121,7 +121,9 @@ class _Scores:
         self.scores, self.losses = [], []
         for epoch in self.epochs:
             history = replay.before(int(epoch))
-            self.scores.append(compact(score(history)[self.chosen].tolist()))
+            scores = score(history)[self.chosen]
+            # Of the highest, so that a power of it is finite.
+            self.scores.append(compact((scores / scores.max().clamp(min=1e-300)).tolist()))
             self.losses.append(compact(history.last_loss[self.chosen].tolist()))
 
     def rows(self) -> list[dict[str, Any]]:
@@ -129,11 +131,16 @@ class _Scores:
         columns = zip(zip(*self.scores, strict=True), zip(*self.losses, strict=True), strict=True)
         return [{"scores": scores, "losses": losses} for scores, losses in columns]
 
-    def place(self) -> dict[str, Any]:
-        """Which of the epochs that are kept stands for the one of the slider: the last before."""
+    def signals(self) -> list[dict[str, Any]]:
+        """What is the same for all samples: their number, draws, and which epoch is shown.
+
+        Of the epochs that are kept, that is the last one up to the slider's.
+        """
         every = np.arange(self.epochs[0], self.epochs[-1] + 1)
         places = (np.searchsorted(self.epochs, every, side="right") - 1).tolist()
-        return {"name": "place", "expr": f"{places}[epoch - {every[0]}]"}
+        return [{"name": "n", "value": len(self.chosen)},
+                {"name": "draws", "expr": "floor(round(n * budget * 1e6) / 1e6)"},
+                {"name": "place", "expr": f"{places}[epoch - {every[0]}]"}]  # fmt: skip
 
     def draw(self, smoothing: float, power: float, budget: float, epoch: float) -> dict[str, Any]:
         """What the chart shows, from the functions that training uses."""
@@ -175,31 +182,27 @@ def _sums(operation: str, **fields: str) -> dict[str, Any]:
 def _transforms() -> list[dict[str, Any]]:
     """The same mathematics for the page: scores to q, and q to the chance of being drawn."""
     newton = [
-        _as("left", "datum.possible * exp(-datum.q * datum.t)"),
+        _as("left", "datum.q > 0 ? exp(-datum.q * datum.t) : 0"),
         _as("rate", "datum.q * datum.left"),
         _sums("sum", missed="left", slope="rate"),
         _as("t", "datum.t * pow(datum.aim / log(datum.others / datum.missed), datum.missed * "
             "log(datum.others / datum.missed) / (datum.t * datum.slope))"),
     ]  # fmt: skip
     return [
-        _as("score", "datum.scores[place]"),
         _as("loss", "datum.losses[place]"),
-        {"joinaggregate": [{"op": "max", "field": "score", "as": "top"},
-                           {"op": "count", "as": "n"}]},
-        _as("raised", "pow(datum.top > 0 ? datum.score / datum.top : 0, power)"),
+        _as("raised", "pow(datum.scores[place], power)"),
         _sums("mean", level="raised"),
         _as("weight", "datum.raised + smoothing * datum.level"),
-        _sums("sum", total="weight"),
-        _as("q", "datum.total > 0 ? datum.weight / datum.total : 1 / datum.n"),
-        _as("possible", "datum.q > 0 ? 1 : 0"),
-        _sums("sum", others="possible"),
-        _as("draws", "floor(round(datum.n * budget * 1e6) / 1e6)"),
-        _as("aim", "-log(max(1e-12, 1 - datum.draws / datum.others))"),
+        _as("possible", "datum.weight > 0 ? 1 : 0"),
+        _sums("sum", total="weight", others="possible"),
+        _as("others", "datum.others || n"),
+        _as("q", "datum.total > 0 ? datum.weight / datum.total : 1 / n"),
+        _as("aim", "-log(max(1e-12, 1 - draws / datum.others))"),
         _as("t", "datum.others * datum.aim"),
         *(NEWTON_STEPS * newton),
-        _as("inclusion", "datum.draws < datum.others ? 1 - exp(-datum.q * datum.t) : datum.q > 0 "
-            "? 1 : (datum.draws - datum.others) / max(1, datum.n - datum.others)"),
-        _as("relative", "datum.q * datum.n"),
+        _as("inclusion", "draws < datum.others ? 1 - exp(-datum.q * datum.t) : datum.q > 0 ? 1 : "
+            "(draws - datum.others) / max(1, n - datum.others)"),
+        _as("relative", "datum.q * n"),
     ]  # fmt: skip
 
 
@@ -213,7 +216,7 @@ def _views() -> list[dict[str, Any]]:
         "transform": [
             {"window": [{"op": "row_number", "as": "rank"}],
              "sort": [{"field": "relative", "order": "descending"}]},
-            _as("percent", "100 * datum.rank / datum.n"),
+            _as("percent", "100 * datum.rank / n"),
         ],
         "mark": mark("line", color=green, strokeWidth=2),
         "encoding": {"x": axis("percent", "samples (%)", scale={"domain": [0, 100]}),
@@ -250,8 +253,8 @@ def _views() -> list[dict[str, Any]]:
     lines = [
         "'Epoch ' + epoch + ', smoothing ' + format(smoothing, '.2f') + ', power ' "
         "+ format(power, '.2f') + ', budget ' + format(budget, '.2f')",
-        "'Drawn: ' + format(datum.draws, ',') + ' of ' + format(datum.n, ',')",
-        "'Entropy of q: ' + format(datum.entropy, '.3f') + ' of ' + format(log(datum.n), '.3f')"
+        "'Drawn: ' + format(draws, ',') + ' of ' + format(n, ',')",
+        "'Entropy of q: ' + format(datum.entropy, '.3f') + ' of ' + format(log(n), '.3f')"
         " + ' nats'",
         "'Effective sample size: ' + format(1 / datum.squares, ',.0f')",
         "'Chance of being drawn: ' + format(datum.lowest, '.3f') + ' to '"
@@ -264,9 +267,7 @@ def _views() -> list[dict[str, Any]]:
             {"aggregate": [{"op": "sum", "field": "surprise", "as": "entropy"},
                            {"op": "sum", "field": "squared", "as": "squares"},
                            {"op": "min", "field": "inclusion", "as": "lowest"},
-                           {"op": "max", "field": "inclusion", "as": "highest"},
-                           {"op": "max", "field": "draws", "as": "draws"},
-                           {"op": "count", "as": "n"}]},
+                           {"op": "max", "field": "inclusion", "as": "highest"}]},
         ],
         "layer": [words(line, y=30 + 24 * row) for row, line in enumerate(lines)],
     }  # fmt: skip
