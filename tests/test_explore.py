@@ -142,7 +142,7 @@ def test_the_atlas_selects_what_its_twin_selects(runs):
     pictured = set(runs[2].thumbnails) & set(chart.twin().index)
     assert pictured <= set(measured.twin().index)
     colour = measured.spec["hconcat"][0]["encoding"]["color"]["condition"]
-    assert (colour["type"], colour["title"]) == ("quantitative", "difficulty")
+    assert (colour["type"], colour["title"]) == ("quantitative", "difficulty it was drawn with")
 
 
 def test_the_atlas_of_all_images_stays_small(tmp_path, load_once):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from budgetlab.analysis import MEANINGS, measures
+from budgetlab.analysis import measures
 from budgetlab.analysis.per_sample import check_measure
 from budgetlab.errors import InputError, unknown
 from budgetlab.explore.chart import (
@@ -104,7 +104,7 @@ def atlas(
         table["colour"] = compact(shown[colour])
     order = {name: place for place, name in enumerate(record.classes)}
     classes = sorted(table["label"].unique(), key=lambda name: (order.get(name, len(order)), name))
-    names = {"x": _name(x), "y": _name(y)}
+    names = {"x": style.axis_name(x), "y": style.axis_name(y)}
     ends = {f"{a}_{end}": value for a, column in (("x", x), ("y", y))
             for end, value in _range(shown[column]).items()}  # fmt: skip
 
@@ -201,7 +201,7 @@ def _scatter(
 ) -> dict[str, Any]:
     look = looks_of(classes, "label", orient="bottom", columns=5)
     if colour:
-        look["color"] = axis("colour", _name(colour), scale={"scheme": "viridis"})
+        look["color"] = axis("colour", style.axis_name(colour), scale={"scheme": "viridis"})
     # Whole numbers lie on top of each other: spread by less than the way to the next one.
     spread = [{"calculate": f"datum.{a} + {0.7 if a in whole else 0} * "
                             "(datum.sample * 0.618034 % 1 - 0.5)", "as": f"{a}_at"}
@@ -259,10 +259,6 @@ def _sheet(names: dict[str, str]) -> dict[str, Any]:
     ]}  # fmt: skip
     sheet = [{"transform": cell, "mark": m, "encoding": places | e} for m, e in shown]
     return {"width": COLUMNS * SIDE, "height": ROWS * (SIDE + 30), "layer": [*sheet, count]}
-
-
-def _name(column: str) -> str:
-    return MEANINGS.get(column, column.replace("_", " "))
 
 
 def _packed(samples: pd.Index, images: Mapping[int, np.ndarray]) -> list[str | None]:
