@@ -14,7 +14,6 @@ import budgetlab as bl
 from budgetlab.errors import InputError
 from budgetlab.explore.chart import SYMBOLS, VEGA_LITE, Explorable, compact
 from budgetlab.forecast import Replay, forecast, scores_of
-from budgetlab.widgets.bench_shelf import run_looks
 
 SPEC_LIMIT = 1_000_000
 
@@ -221,13 +220,23 @@ def test_a_method_looks_the_same_in_plots_explorables_and_the_bench():
         for line in bl.plots.learning_curves(some, keys=["method"]).lines:
             name = line.get_label().partition(" (n")[0]
             assert (line.get_color(), line.get_marker()) == looks[name]
-    # In the bench, several seeds of one method are told apart by their lines.
+    # Several runs of one method are told apart by their lines.
     runs = [f"{m}, b 0.2, seed {seed}" for m in ("p-SGD", "c-SGD") for seed in (0, 1)]
     for names in (runs, runs[:2], runs[:1]):
-        drawn = run_looks(names)
+        drawn = bl.plots.style.named_looks(names, always=True)
         assert len({str(look.line) for look in drawn.values()}) == min(2, len(names))
         for name, look in drawn.items():
             assert (look.colour, look.marker) == looks[name.partition(",")[0]]
+        parts = [name.partition(", b 0.2, seed ") for name in names]
+        several = pd.concat([
+            frame.head(2).assign(run=f"{m} {seed}", method=m, budget=0.2 + int(seed))
+            for m, _, seed in parts
+        ])  # fmt: skip
+        encoding = bl.explore.learning(several).spec["layer"][0]["encoding"]
+        assert len({str(d) for d in encoding["strokeDash"]["scale"]["range"]}) == min(2, len(names))
+        if len(names) == 4:
+            drawn = encoding["color"]["scale"]["range"]
+            assert drawn == [looks[m][0] for m in ("p-SGD", "p-SGD", "c-SGD", "c-SGD")]
 
 
 # ---- maps ----

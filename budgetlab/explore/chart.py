@@ -35,6 +35,7 @@ MIMES = {
 SHARPNESS = 1.5
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond",
            "v": "triangle-down", "P": "cross", "X": "triangle-left"}  # fmt: skip
+DASHES = {"-": [1, 0], "--": [6, 3], "-.": [6, 2, 2, 2], ":": [2, 2]}
 LOOK = {
     "font": "DejaVu Sans, Helvetica, Arial, sans-serif",
     "axis": {"labelColor": style.INK, "titleColor": style.INK, "gridColor": "#e5e5e5",
@@ -345,9 +346,11 @@ def _known(key: str, value: Any, options: Sequence[Any]) -> Any:
 
 def looks_of(names: Sequence[Hashable], field: str, **legend: Any) -> dict[str, dict[str, Any]]:
     """Encode a field by colour and shape as every figure does: a method always has its own."""
-    looks = style.looks(list(names))
+    looks = style.named_looks(list(map(str, names)))
     ranges = {"color": [look.colour for look in looks.values()],
-              "shape": [SYMBOLS[look.marker] for look in looks.values()]}  # fmt: skip
+              "shape": [SYMBOLS[look.marker] for look in looks.values()],
+              "strokeDash": [DASHES[look.line] if isinstance(look.line, str) else
+                             list(look.line[1]) for look in looks.values()]}  # fmt: skip
     return {
         channel: {"field": field, "type": "nominal", "title": None,
                   "scale": {"domain": list(looks), "range": values},

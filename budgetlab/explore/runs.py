@@ -147,11 +147,18 @@ def _curves(
     faded = {"condition": {"param": "chosen", "value": 1}, "value": 0.12}
     chosen = {"name": "chosen", "bind": "legend",
               "select": {"type": "point", "fields": [field], "toggle": "true"}}  # fmt: skip
-    lines = at | {"color": look["color"], "opacity": faded} | (more or {})
+    drawn = zip(*(look[channel]["scale"]["range"] for channel in ("color", "shape")), strict=True)
+    if len(set(drawn)) < len(names):  # conditions of one method: their lines tell them apart
+        look["color"]["legend"] |= {"symbolType": "stroke", "symbolSize": 400}
+        look["strokeDash"]["legend"] = look["color"]["legend"]
+        look["shape"]["legend"] = None
+    points = {channel: look[channel] for channel in ("color", "shape")}
+    lines = at | {"opacity": faded} | (more or {})
+    lines |= {channel: look[channel] for channel in ("color", "strokeDash")}
     return [
         {"mark": mark("line", strokeWidth=1.8, clip=True), "encoding": lines},
         {"params": [chosen], "mark": mark("point", size=24, clip=True),
-         "encoding": at | look | {"opacity": faded, "tooltip": tooltip}},
+         "encoding": at | points | {"opacity": faded, "tooltip": tooltip}},
     ]  # fmt: skip
 
 

@@ -80,7 +80,8 @@ def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "
     most = style.furthest(never, 0.0)
     return _chart(
         curves, said, ax=ax,
-        title=f"{most} never trains on {never[most]:.1f}%",
+        title=f"{most} never trains on {never[most]:.1f}%" if never[most] else
+        "Every sample is trained on",
         x="samples, most trained first (%)",
         y="times trained on",
         text="Times each sample was trained on, by rank.",

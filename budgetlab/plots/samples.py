@@ -227,17 +227,19 @@ def sample_life(
     ax.set_ylim(-0.04, 1.04)
     ax.set_xlim(frame["epoch"].min() - 0.5, frame["epoch"].max() + 0.5)
     if image is not None:
-        inset = ax.inset_axes((1.02, 0.7, 0.28, 0.3))
+        inset = ax.inset_axes((1.02, 0.5, 0.28, 0.3))  # below the legend
         inset.imshow(image, cmap="gray", interpolation="nearest")
         inset.axis("off")
     which = "this sample" if sample is None else f"sample {sample}"
+    right = int((visits["correct"] == 1).sum())
     return style.finish(
         ax,
+        title=f"Classified right at {right} of {len(visits)} visits",
         x="epoch",
         y="probability of its label",
         legend=True,
         text=f"The life of {which}: trained on {int(frame['times_trained'].sum())} times in "
-        f"{len(frame)} epochs, classified right at {int((visits['correct'] == 1).sum())} of "
+        f"{len(frame)} epochs, classified right at {right} of "
         f"{len(visits)} visits.",
     )
 

@@ -1,5 +1,6 @@
 """One style for every plot: colour-blind safe, opaque white, described in words."""
 
+import re
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Curve", "LineStyle", "alt_text", "averaged", "axes", "axis_name", "by_condition",
            "by_method", "capital", "condition_looks", "correlation", "describe", "draw", "empty",
            "finish", "fraction", "furthest", "keep_possible", "leader", "line_labels", "literal",
-           "looks", "named_groups", "new_figure", "rows", "rule", "run_names", "scatter",
-           "set_title", "verdicts"]  # fmt: skip
+           "looks", "named_groups", "named_looks", "new_figure", "rows", "rule", "run_names",
+           "scatter", "set_title", "verdicts"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
@@ -95,9 +96,9 @@ def draw(
 ) -> None:
     """Draw named curves, each with a marker here and there, and a band or bars of its spread.
 
-    ``styles`` are by default those of :func:`looks`; ``changes`` are for ``Axes.plot``.
+    ``styles`` are by default those of :func:`named_looks`; ``changes`` are for ``Axes.plot``.
     """
-    styles = styles or looks(list(curves))
+    styles = styles or named_looks(list(curves))
     for name, (x, y, note, low, high) in curves.items():
         look = styles[name]
         own = {"color": look.colour, "linestyle": look.line, "marker": look.marker,
@@ -151,6 +152,17 @@ def condition_looks(
         name: LineStyle(styles[m].colour, LINES[order.index(r) % len(LINES)], styles[m].marker)
         for name, (m, r) in names.items()
     }
+
+
+def named_looks(names: Sequence[str], *, always: bool = False) -> dict[str, LineStyle]:
+    """Looks of names that begin with a method, as those of runs do: its colour and marker.
+
+    ``p-SGD, seed 1`` and ``p-SGD (credit row)`` are names of p-SGD; others are as in :func:`looks`.
+    """
+    parts = {name: re.split(r"(?=, | \()", name, maxsplit=1) for name in names}
+    if not all(methods.known(first) for first, *_ in parts.values()):
+        return looks(names)
+    return condition_looks({n: (p[0], "".join(p[1:])) for n, p in parts.items()}, always=always)
 
 
 def new_figure(size: tuple[float, float] = (6.4, 4.0)) -> "Figure":

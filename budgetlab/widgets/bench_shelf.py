@@ -84,11 +84,6 @@ def standing_of_record(record: Record) -> Standing | None:
     )
 
 
-def run_looks(names: Sequence[str]) -> dict[str, style.LineStyle]:
-    """How runs are drawn: colour and marker say the method, with which their names begin."""
-    return style.condition_looks({n: n.partition(", ")[::2] for n in names}, always=True)
-
-
 class RunShelf(W.VBox):
     """Pictures of the runs that are selected, the list to select from, and a table.
 
@@ -236,7 +231,7 @@ class RunShelf(W.VBox):
         ]  # fmt: skip
         plots.learning_curves(
             pd.concat(frames), cost=cost, value=value, keys=("method", "run"),
-            looks=run_looks(list(curves)), legend=False, ax=ax,
+            looks=style.named_looks(list(curves), always=True), legend=False, ax=ax,
         )  # fmt: skip
         style.set_title(ax, title)
         ax.set_ylabel("")
@@ -339,7 +334,7 @@ class RunList(W.VBox):
     def _paint(self) -> None:
         """Give each run that is shown the colour and sign of its curve."""
         names = dict((path, name) for name, path in self.options)
-        drawn = run_looks([names[path] for path in self.value][-MOST_CURVES:])
+        drawn = style.named_looks([names[path] for path in self.value][-MOST_CURVES:], always=True)
         for path, chip in self._chips.items():
             shown = path in self.value and names[path] in drawn
             chip.value = _chip(drawn[names[path]]) if shown else ""
