@@ -143,15 +143,10 @@ def _curves(
     more: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Lines and their points; those that are not chosen in the legend are faded."""
-    look = looks_of(names, field)
+    look = looks_of(names, field, symbolSize=220)  # large enough to show whose line is dashed
     faded = {"condition": {"param": "chosen", "value": 1}, "value": 0.12}
     chosen = {"name": "chosen", "bind": "legend",
               "select": {"type": "point", "fields": [field], "toggle": "true"}}  # fmt: skip
-    drawn = zip(*(look[channel]["scale"]["range"] for channel in ("color", "shape")), strict=True)
-    if len(set(drawn)) < len(names):  # conditions of one method: their lines tell them apart
-        look["color"]["legend"] |= {"symbolType": "stroke", "symbolSize": 400}
-        look["strokeDash"]["legend"] = look["color"]["legend"]
-        look["shape"]["legend"] = None
     points = {channel: look[channel] for channel in ("color", "shape")}
     lines = at | {"opacity": faded} | (more or {})
     lines |= {channel: look[channel] for channel in ("color", "strokeDash")}
