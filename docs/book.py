@@ -41,6 +41,7 @@ MENDED = (
     ('<div class="math-wrapper', '<div tabindex="0" class="math-wrapper'),
 )
 EMPTY_HEAD = re.compile(r"<th[^>]*>\s*(<p></p>)?\s*</th>")
+TO_TOP = re.compile(r'<a href="#" class="back-to-top.*?</a>', re.S)
 MAIN = '<article role="main" id="furo-main-content">'
 CAPTION = re.compile(r"^\*Figure: (.*?)\*$", re.M | re.S)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
@@ -187,6 +188,7 @@ def mended(page: str) -> str:
     """Return a page that can be used by keyboard and screen reader in all of its parts."""
     for before, after in MENDED:
         page = page.replace(before, after)
+    page = TO_TOP.sub(r'<nav aria-label="Back to top">\g<0></nav>', page)
     if "<h1" not in page:  # that for searching
         page = page.replace(MAIN, f"{MAIN}<h1>Search</h1>")
     return EMPTY_HEAD.sub("<td></td>", page)
