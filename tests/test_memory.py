@@ -13,7 +13,7 @@ import torch
 from budgetlab import models
 from budgetlab.errors import InputError
 from budgetlab.samplers import Batch
-from budgetlab.training import Run, failures
+from budgetlab.training import Run, failures, setup
 from budgetlab.training.engine import Engine
 
 SETTLED, EPOCHS = 6, 30
@@ -113,23 +113,23 @@ def test_the_memory_of_a_step_is_predicted(
 def test_what_a_gpu_would_hold_is_data_history_and_a_step(config, load_once):
     splits, gpu = load_once("digits", limit=500), torch.device("cuda")
     config = config.replace(dataset="digits", model="small")
-    needs = failures.predict(config, "small", splits, gpu, torch.float32)
+    needs = setup.predict(config, "small", splits, gpu, torch.float32)
     images = sum(part.x.nbytes + part.y.nbytes for part in (splits.train, splits.test))
     assert needs.data == images
     assert needs.history >= 500 * (8 + 6) * 4
-    larger = failures.predict(config.replace(batch_size=128), "small", splits, gpu, torch.float32)
+    larger = setup.predict(config.replace(batch_size=128), "small", splits, gpu, torch.float32)
     assert larger.step > 3 * needs.step
-    windows = failures.predict(config.replace(method="tdds"), "small", splits, gpu, torch.float32)
+    windows = setup.predict(config.replace(method="tdds"), "small", splits, gpu, torch.float32)
     assert windows.history > needs.history
 
 
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(config, monkeypatch):
-    monkeypatch.setattr(failures, "free_bytes", lambda device: 10_000)
+    monkeypatch.setattr(setup, "free_bytes", lambda device: 10_000)
     with pytest.raises(InputError, match=r"needs about .* of memory on cpu .*lower --batch-size"):
         Run(config)
     assert not Path(config.out).exists()
     # Nothing says how much is free.
-    monkeypatch.setattr(failures, "free_bytes", lambda device: None)
+    monkeypatch.setattr(setup, "free_bytes", lambda device: None)
     Run(config)
 
 
@@ -139,19 +139,19 @@ def test_a_device_of_a_given_size_takes_the_batches_that_fit(config, load_once, 
     def fits(batch_size):
         own = config.replace(dataset="digits", batch_size=batch_size)
         try:
-            failures.require_fit(own, "small", splits, gpu, torch.float32)
+            setup.require_fit(own, "small", splits, gpu, torch.float32)
         except InputError:
             return False
         return True
 
-    needs = failures.predict(config.replace(batch_size=64), "small", splits, gpu, torch.float32)
-    monkeypatch.setattr(failures, "free_bytes", lambda device: needs.total)
+    needs = setup.predict(config.replace(batch_size=64), "small", splits, gpu, torch.float32)
+    monkeypatch.setattr(setup, "free_bytes", lambda device: needs.total)
     assert [fits(size) for size in (16, 64, 65, 256)] == [True, True, False, False]
 
 
 def test_a_record_that_the_disk_has_no_room_for_is_refused(config, monkeypatch):
-    free = 3 * failures.FEWEST_RECORDED * 128
-    monkeypatch.setattr(failures.shutil, "disk_usage", lambda path: (10**12, 10**12, free))
+    free = 3 * setup.FEWEST_RECORDED * 128
+    monkeypatch.setattr(setup.shutil, "disk_usage", lambda path: (10**12, 10**12, free))
     with pytest.raises(InputError, match=r"record of 30 epochs of 128 samples .*lower --epochs"):
         Run(config.replace(epochs=30))
     assert not Path(config.out).exists()

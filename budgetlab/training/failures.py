@@ -5,11 +5,8 @@ A step on torch's ``meta`` device allocates nothing, and says how much it would 
 
 import errno
 import gc
-import shutil
 import traceback
 import weakref
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +15,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from budgetlab import samplers
 from budgetlab.config import RunConfig
-from budgetlab.data import Dataset, Splits
-from budgetlab.errors import InputError
-from budgetlab.history import History
-from budgetlab.records.safety import available_memory
+from budgetlab.data import Dataset
 from budgetlab.samplers import Batch
 from budgetlab.training.engine import Engine
 
-__all__ = ["Needs", "PeakBytes", "at_the_start", "device_lost", "in_a_sentence", "no_memory",
-           "predict", "require_disk", "require_fit", "step_bytes"]  # fmt: skip
+__all__ = ["META", "PeakBytes", "at_the_start", "device_lost", "in_a_sentence", "no_memory",
+           "size_of", "step_bytes"]  # fmt: skip
 
-# On a processor, the step of a batch of fewer values is too small to be worth asking.
-SMALL_BATCH = 2**19
-# A weighted draw computes in float64: scores, shares, arrival times, and copies of them.
-DRAW = 48
-# A sample and epoch in a record: all seen, or 3 of 10 (benchmarks/results/speed/recording.csv).
-RECORDED, FEWEST_RECORDED = 5.9, 3.5
 META = torch.device("meta")
 # What torch says on the processor, and what the libraries of a GPU say, in plain RuntimeErrors.
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
@@ -106,89 +93,6 @@ def step_bytes(
 def size_of(count: int) -> str:
     """Write a number of bytes."""
     return f"{count / 2**30:.3g} GiB" if count >= 2**27 else f"{count / 2**20:.3g} MiB"
-
-
-@dataclass(frozen=True)
-class Needs:
-    """Bytes on the training device: the images, what is kept of each sample, and a step."""
-
-    data: int
-    history: int
-    step: int
-
-    @property
-    def total(self) -> int:
-        """Of all of them together."""
-        return self.data + self.history + self.step
-
-
-def predict(
-    config: RunConfig, model_name: str, splits: Splits, device: torch.device, precision: torch.dtype
-) -> Needs:
-    """Predict what a run needs on its device.
-
-    On the processor the data is there already, and is not counted.
-    """
-    train = splits.train
-    held = [s for s in (train, splits.test, splits.val) if s is not None and device.type != "cpu"]
-    history = vars(History(len(train), META)).values()
-    kept = _bytes(t for t in history if isinstance(t, Tensor)) + DRAW * len(train)
-    if getattr(samplers.lookup(config.method), "trajectory", False):
-        # A second history, p_y and shift of each of its epochs, and the softmax before.
-        epochs = config.proxy_share * config.budget * config.epochs
-        kept += kept + int(len(train) * (8 * epochs + 4 * len(train.classes)))
-    values = config.batch_size * train.x[:1].numel()
-    asked = device.type != "cpu" or values > SMALL_BATCH
-    step = step_bytes(config, model_name, train, precision) if asked else 0
-    return Needs(_bytes(t for s in held for t in (s.x, s.y)), kept, step or 0)
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that can be had on a device now; None where nothing says so."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return available_memory()
-
-
-def require_fit(
-    config: RunConfig, model_name: str, splits: Splits, device: torch.device, precision: torch.dtype
-) -> None:
-    """Refuse a run whose parts do not fit each other, or memory, before anything is written."""
-    if len(splits.train.sample_shape) != 3 and config.augmentation not in ("none", "standard"):
-        raise InputError(
-            f"augmentation '{config.augmentation}' needs images, and '{config.dataset}' "
-            "holds points: choose standard or none"
-        )
-    needs, free = predict(config, model_name, splits, device, precision), free_bytes(device)
-    if free is not None and needs.total > free:
-        data = f"{size_of(needs.data)} for the data, " if needs.data else ""
-        raise InputError(
-            f"this run needs about {size_of(needs.total)} of memory on {device} ({data}"
-            f"{size_of(needs.history)} for what is kept of {len(splits.train):,} samples, "
-            f"{size_of(needs.step)} for a step of model {model_name} on {config.batch_size:,}), "
-            f"and {size_of(free)} is free: lower --batch-size or --limit, or choose a smaller "
-            "--model or another --device"
-        )
-
-
-def require_disk(config: RunConfig, size: int) -> None:
-    """Refuse a run of ``size`` samples whose record has no room where ``out`` lies."""
-    place = Path(config.out).absolute()
-    while not place.is_dir() and place != place.parent:
-        place = place.parent
-    total, _, room = shutil.disk_usage(place)
-    share = min(config.budget + 0.2, 1.0) * RECORDED
-    record = int(size * config.epochs * max(share, FEWEST_RECORDED))
-    if record > room and total:  # /proc and the like have no size, and say why themselves
-        raise InputError(
-            f"the record of {config.epochs:,} epochs of {size:,} samples takes about "
-            f"{size_of(record)}, and '{config.out}' has room for {size_of(room)}: lower --epochs "
-            "or --limit, or give another --out"
-        )
 
 
 def no_memory(error: BaseException) -> bool:

@@ -169,7 +169,7 @@ class Run:
         self.config = config
         self.on_step = on_step
         self._build()
-        failures.require_disk(config, len(self.splits.train))
+        setup.require_disk(config, len(self.splits.train))
         self.writer = self._create_record()
         self._exclusive = ExclusiveUse(self.writer.path)
         self.epoch = 0
@@ -179,7 +179,7 @@ class Run:
         held_out = {"test": self.splits.test, "val": self.splits.val}
         try:
             name = models.choose(config.model, train.sample_shape, self.device)
-            failures.require_fit(config, name, self.splits, self.device, self.precision)
+            setup.require_fit(config, name, self.splits, self.device, self.precision)
             self.loop = Loop(
                 config, train, self.device, self.precision, val=self.splits.val, threads=threads
             )

@@ -1,14 +1,15 @@
-"""What a run is given beside its config: names as they are listed, data and network."""
+"""What a run is given beside its config, and whether it fits: data, network, memory and disk."""
 
 import os
-from collections.abc import Callable, Collection
-from dataclasses import replace
+import shutil
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from budgetlab import augment, data, models, samplers
 from budgetlab.budget import SCHEDULES
@@ -18,11 +19,21 @@ from budgetlab.data.builtin import SHAPES_TEST_BEFORE
 from budgetlab.data.dataset import fingerprint
 from budgetlab.devices import choose_precision
 from budgetlab.errors import InputError, RunError, known
+from budgetlab.history import History
 from budgetlab.records import Record
+from budgetlab.records.safety import available_memory
+from budgetlab.training.failures import META, size_of, step_bytes
 
-__all__ = ["about_data", "load_again", "load_data", "load_recorded", "named",
-           "recorded_arithmetic", "require_model", "resolve", "trained_network",
-           "with_known_names"]  # fmt: skip
+__all__ = ["Needs", "about_data", "load_again", "load_data", "load_recorded", "named", "predict",
+           "recorded_arithmetic", "require_disk", "require_fit", "require_model", "resolve",
+           "trained_network", "with_known_names"]  # fmt: skip
+
+# On a processor, the step of a batch of fewer values is too small to be worth asking.
+SMALL_BATCH = 2**19
+# A weighted draw computes in float64: scores, shares, arrival times, and copies of them.
+DRAW = 48
+# A sample and epoch in a record: all seen, or 3 of 10 (benchmarks/results/speed/recording.csv).
+RECORDED, FEWEST_RECORDED = 5.9, 3.5
 
 
 def with_known_names(config: RunConfig, own_data: bool = False) -> RunConfig:
@@ -279,3 +290,86 @@ def recorded_arithmetic(
     possible = isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1)
     name = precision if precision in PRECISIONS else config.precision
     return choose_precision(name, device), threads if possible else None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes on the training device: the images, what is kept of each sample, and a step."""
+
+    data: int
+    history: int
+    step: int
+
+    @property
+    def total(self) -> int:
+        """Of all of them together."""
+        return self.data + self.history + self.step
+
+
+def predict(
+    config: RunConfig, model_name: str, splits: Splits, device: torch.device, precision: torch.dtype
+) -> Needs:
+    """Predict what a run needs on its device.
+
+    On the processor the data is there already, and is not counted.
+    """
+    train = splits.train
+    held = [s for s in (train, splits.test, splits.val) if s is not None and device.type != "cpu"]
+    history = vars(History(len(train), META)).values()
+    kept = _bytes(t for t in history if isinstance(t, Tensor)) + DRAW * len(train)
+    if getattr(samplers.lookup(config.method), "trajectory", False):
+        # A second history, p_y and shift of each of its epochs, and the softmax before.
+        epochs = config.proxy_share * config.budget * config.epochs
+        kept += kept + int(len(train) * (8 * epochs + 4 * len(train.classes)))
+    values = config.batch_size * train.x[:1].numel()
+    asked = device.type != "cpu" or values > SMALL_BATCH
+    step = step_bytes(config, model_name, train, precision) if asked else 0
+    return Needs(_bytes(t for s in held for t in (s.x, s.y)), kept, step or 0)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that can be had on a device now; None where nothing says so."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return available_memory()
+
+
+def require_fit(
+    config: RunConfig, model_name: str, splits: Splits, device: torch.device, precision: torch.dtype
+) -> None:
+    """Refuse a run whose parts do not fit each other, or memory, before anything is written."""
+    if len(splits.train.sample_shape) != 3 and config.augmentation not in ("none", "standard"):
+        raise InputError(
+            f"augmentation '{config.augmentation}' needs images, and '{config.dataset}' "
+            "holds points: choose standard or none"
+        )
+    needs, free = predict(config, model_name, splits, device, precision), free_bytes(device)
+    if free is not None and needs.total > free:
+        data = f"{size_of(needs.data)} for the data, " if needs.data else ""
+        raise InputError(
+            f"this run needs about {size_of(needs.total)} of memory on {device} ({data}"
+            f"{size_of(needs.history)} for what is kept of {len(splits.train):,} samples, "
+            f"{size_of(needs.step)} for a step of model {model_name} on {config.batch_size:,}), "
+            f"and {size_of(free)} is free: lower --batch-size or --limit, or choose a smaller "
+            "--model or another --device"
+        )
+
+
+def require_disk(config: RunConfig, size: int) -> None:
+    """Refuse a run of ``size`` samples whose record has no room where ``out`` lies."""
+    place = Path(config.out).absolute()
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    total, _, room = shutil.disk_usage(place)
+    share = min(config.budget + 0.2, 1.0) * RECORDED
+    record = int(size * config.epochs * max(share, FEWEST_RECORDED))
+    if record > room and total:  # /proc and the like have no size, and say why themselves
+        raise InputError(
+            f"the record of {config.epochs:,} epochs of {size:,} samples takes about "
+            f"{size_of(record)}, and '{config.out}' has room for {size_of(room)}: lower --epochs "
+            "or --limit, or give another --out"
+        )
