@@ -113,7 +113,7 @@ def resnet(layers: list[int], channels: int, classes: int) -> nn.Module:
 
     The form that CIFAR-sized images need, as in Arazo et al. (BMVC 2021).
     """
-    # Importing torchvision takes as long as importing torch: only who needs it waits for it.
+    # Importing torchvision takes as long as importing torch: only those who need it wait.
     from torchvision.models.resnet import BasicBlock, ResNet
 
     network = ResNet(BasicBlock, layers, num_classes=classes)

@@ -16,6 +16,7 @@ from budgetlab.augment.crop import (
     AugmentedBatch,
     Standard,
     box_mask,
+    build,
     check_images,
     cut_windows,
     take,
@@ -294,8 +295,6 @@ def augmented(
     seed
         Of the draws.
     """
-    from budgetlab.augment import build
-
     if len(samples.sample_shape) != 3:
         raise InputError("points cannot be augmented: give a data set of images, such as shapes")
     drawn = torch.tensor(indices)
