@@ -37,7 +37,7 @@ from filelock import FileLock, Timeout
 from budgetlab.errors import InputError, RunError
 
 __all__ = ["DAMAGED_ARCHIVE", "MOST", "ExclusiveUse", "InUse", "available_memory", "check_arrays",
-           "check_chunks", "check_stored", "hold", "hold_record", "holder", "is_held", "lock_of",
+           "check_chunks", "check_stored", "hold", "holder", "is_held", "lock_of",
            "only_iterator", "own_file", "read_npz", "require_memory"]  # fmt: skip
 
 MIB = 2**20
@@ -77,31 +77,6 @@ class InUse(RunError):
 def lock_of(record: Path) -> Path:
     """Where the lock of a record lies."""
     return record / ".lock"
-
-
-@contextlib.contextmanager
-def hold_record(record: Path) -> Iterator[None]:
-    """Be the only one who trains a record while the block runs.
-
-    Raises
-    ------
-    InUse
-        If another process or thread is; the message says which.
-    OSError
-        If the record is gone or its folder cannot be written.
-    """
-    # A folder that was removed must not come back with nothing but a lock in it.
-    record.stat()
-    path = lock_of(record)
-    with hold(path) as ours:
-        if not ours:
-            by = holder(path)
-            raise InUse(
-                f"record '{record}' is being trained by process {by.get('process', '?')} on "
-                f"{by.get('host', '?')} since {by.get('since', '?')}: wait until it has ended, "
-                "or stop it"
-            )
-        yield
 
 
 @contextlib.contextmanager
@@ -216,17 +191,27 @@ class ExclusiveUse:
         Raises
         ------
         InUse
-            If somebody else is training it.
+            If another process or thread trains it; the message says which.
         RunError
-            If somebody else trained it since: what is known of it here is old.
+            If another one trained it since: what is known of it here is old.
         OSError
-            If the record is gone or cannot be written.
+            If the record is gone or its folder cannot be written.
         """
-        with hold_record(self._record):
+        record, lock = self._record, lock_of(self._record)
+        # A folder that was removed must not come back with nothing but a lock in it.
+        record.stat()
+        with hold(lock) as ours:
+            if not ours:
+                by = holder(lock)
+                raise InUse(
+                    f"record '{record}' is being trained by process {by.get('process', '?')} on "
+                    f"{by.get('host', '?')} since {by.get('since', '?')}: wait until it has "
+                    "ended, or stop it"
+                )
             if self._now() != self._seen:
                 raise RunError(
-                    f"record '{self._record}' was written by somebody else since it was opened "
-                    f"here: open it again with Run.resume({str(self._record)!r})"
+                    f"record '{record}' was written by somebody else since it was opened here: "
+                    f"open it again with Run.resume({str(record)!r})"
                 )
             try:
                 yield
