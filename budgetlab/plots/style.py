@@ -161,7 +161,8 @@ def named_looks(names: Sequence[str], *, always: bool = False) -> dict[str, Line
     """
     parts = {name: re.split(r"(?=, | \()", name, maxsplit=1) for name in names}
     if not all(methods.known(first) for first, *_ in parts.values()):
-        return looks(names)
+        found = looks(names)
+        return {name: found[name] for name in names}
     return condition_looks({n: (p[0], "".join(p[1:])) for n, p in parts.items()}, always=always)
 
 
