@@ -4,12 +4,18 @@ A method is a class in a file of :mod:`budgetlab.samplers` and an entry here: li
 forecasts, widgets and the documentation read the entry.
 """
 
+import ast
+import hashlib
+import inspect
+import textwrap
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import unknown
+from budgetlab.errors import InputError, unknown
 
 __all__ = [
     "COLOURS",
@@ -18,14 +24,17 @@ __all__ = [
     "OPTIONS",
     "LineStyle",
     "Method",
+    "about",
     "add",
     "canonical",
+    "code_of",
     "describe",
     "find",
     "known",
     "markdown",
     "names",
     "ordered",
+    "require_same_code",
     "style",
 ]
 
@@ -83,6 +92,8 @@ class Method:
         losses, where it is from.
     paper
         Whether Arazo et al. (BMVC 2021) have it.
+    code
+        Digest of the source of what a decorator registered, to tell runs of other code.
     """
 
     name: str
@@ -98,6 +109,7 @@ class Method:
     loss_weights: str = "1"
     source: str = ""
     paper: bool = False
+    code: str = ""
 
 
 def _full_if_published(run: RunConfig) -> float:
@@ -227,6 +239,33 @@ def describe() -> dict[str, str]:
 def known(name: object) -> Method | None:
     """The entry of a method, or None where there is none of exactly this name."""
     return _table.get(name) if isinstance(name, str) else None
+
+
+def code_of(made: object) -> str:
+    """Digest of the source of a method, whatever its comments; empty where there is no source."""
+    try:
+        source = textwrap.dedent(inspect.getsource(made))  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return ""
+    with suppress(SyntaxError):  # of a part of a line
+        source = ast.unparse(ast.parse(source))
+    return hashlib.sha256(source.encode()).hexdigest()[:12]
+
+
+def about(name: str) -> dict[str, str]:
+    """What a record says of the code of a method."""
+    code = find(name).code
+    return {"method_code": code} if code else {}
+
+
+def require_same_code(path: Path | str, name: str, code: str) -> None:
+    """Refuse a record of other code than the method has by now; what is not known is let pass."""
+    now = find(name).code
+    if now and code and now != code:
+        raise InputError(
+            f"record '{path}' was trained with other code of method '{name}': give the new code "
+            "another name, or train into another folder with out"
+        )
 
 
 def canonical(name: str) -> str:

@@ -14,6 +14,7 @@ import contextlib
 import copy
 import hashlib
 import inspect
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,13 +100,8 @@ class CompactConvNet(ConvNet):
 
 def mlp(features: int, classes: int, width: int = 64) -> nn.Module:
     """Two hidden layers of ``width`` with ReLU, for 2-D points."""
-    return nn.Sequential(
-        nn.Linear(features, width),
-        nn.ReLU(),
-        nn.Linear(width, width),
-        nn.ReLU(),
-        nn.Linear(width, classes),
-    )
+    return nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
+                         nn.Linear(width, classes))  # fmt: skip
 
 
 def resnet(layers: list[int], channels: int, classes: int) -> nn.Module:
@@ -180,21 +176,15 @@ class WideResNet(ConvNet):
 
 IMAGE_MODELS: dict[str, tuple[str, Callable[[int, int], nn.Module]]] = {
     "small": ("three convolutions, widths 32-64-128: lessons on a CPU", SmallConvNet),
-    "tiny": (
-        "three convolutions, widths 16-32-64: a proxy for rho-loss",
-        lambda channels, classes: SmallConvNet(channels, classes, (16, 32, 64)),
-    ),
-    "compact": (
-        "space-to-depth, then convolutions of widths 32-64-128: the scale model's",
-        CompactConvNet,
-    ),
+    "tiny": ("three convolutions, widths 16-32-64: a proxy for rho-loss",
+             lambda channels, classes: SmallConvNet(channels, classes, (16, 32, 64))),
+    "compact": ("space-to-depth, then convolutions of widths 32-64-128: the scale model's",
+                CompactConvNet),
     "resnet8": ("He et al. 2016, widths 16-32-64, one block a stage", NarrowResNet),
-    "resnet18": (
-        "ResNet-18 with a 3x3 stem and no max-pool: the paper's",
-        lambda channels, classes: resnet([2, 2, 2, 2], channels, classes),
-    ),
+    "resnet18": ("ResNet-18 with a 3x3 stem and no max-pool: the paper's",
+                 lambda channels, classes: resnet([2, 2, 2, 2], channels, classes)),
     "wrn16-4": ("WideResNet-16-4 (Zagoruyko & Komodakis 2016)", WideResNet),
-}
+}  # fmt: skip
 POINT_MODELS: dict[str, tuple[str, Callable[[int, int], nn.Module]]] = {
     "mlp": ("two hidden layers of 64: 2-D points", mlp),
 }
@@ -224,6 +214,11 @@ def about(name: str) -> dict[str, str | int]:
     return {"model": name, "model_class": own.class_name, "model_parameters": own.parameters}
 
 
+def are_one(name: str, other: str) -> bool:
+    """Tell whether two names are of one network of your own."""
+    return name in _GIVEN and _GIVEN[name] is _GIVEN.get(other)
+
+
 def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str) -> str:
     """Resolve ``auto``, and check that a model fits the data.
 
@@ -242,7 +237,8 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
         If the name is unknown or the model cannot take the data.
     """
     if is_own(name):
-        return _own(name).name
+        _own(name)
+        return name
     name = known("model", name, names())
     is_image = len(sample_shape) == 3
     if name == "auto":
@@ -329,16 +325,21 @@ def register(
     weights = {name: value for name, value in network.named_parameters() if value.requires_grad}
     if not weights:
         raise InputError(f"model '{type(network).__name__}' has no weights to train")
-    shapes = [(name, tuple(value.shape)) for name, value in network.state_dict().items()]
-    digits = hashlib.sha256(repr(shapes).encode()).hexdigest()[:6]
+    shapes = repr([(name, tuple(value.shape)) for name, value in network.state_dict().items()])
+    # What a layer does stands in its text alone, such as dropout. Older records know the shapes.
+    layers = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
     kind = type(network)
+    name, former = (
+        f"own:{kind.__name__}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+        for text in (shapes + layers, shapes)
+    )
     known = OwnModel(
-        name=f"own:{kind.__name__}-{digits}",
+        name=name,
         class_name=f"{kind.__module__}.{kind.__qualname__}",
         parameters=sum(value.numel() for value in weights.values()),
         make=make,
     )
-    _GIVEN[known.name] = known
+    _GIVEN[former] = _GIVEN[name] = known
     return known.name
 
 

@@ -145,6 +145,12 @@ def test_paired_differences_are_the_t_tests_of_scipy_and_statsmodels(n, seed):
     assert math.isnan(analysis.paired_difference(a, b, margin=None).p_equivalent)
 
 
+@pytest.mark.parametrize("theirs", [[0.7], [0.7, 0.8], [[0.7, 0.8, 0.9]]])
+def test_values_that_are_no_pairs_are_refused(theirs):
+    with pytest.raises(InputError, match="are no pairs"):
+        analysis.paired_difference(np.array([0.7, 0.8, 0.9]), np.array(theirs))
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [([], []), ([0.5], [0.4]), ([0.5, 0.7], [0.4, 0.6]), ([1.0, 2, 3], [0, 1, 2])],

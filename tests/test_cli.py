@@ -132,6 +132,15 @@ def stop_after(monkeypatch, steps: int) -> None:
     monkeypatch.setattr(Ledger, "charge_step", charge_and_stop)
 
 
+def test_an_interrupt_as_the_program_starts_ends_it_in_a_word(tmp_path):
+    (tmp_path / "tyro.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-m", "budgetlab", "list", "methods"], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 # Bad input
 
 
@@ -145,6 +154,8 @@ def stop_after(monkeypatch, steps: int) -> None:
         (["--dataset", "shape"], "unknown dataset 'shape': did you mean 'shapes'?"),
         (["--budget-unit", "steps"], "unknown budget unit 'steps'"),
         (["--credit", "rows"], "unknown credit 'rows': did you mean 'row'?"),
+        (["--dataset", "folder:~nobodyhere/x"], "~nobodyhere/x"),
+        (["--edits", "typo.csv"], "edits 'typo.csv' are missing: give a file that is there"),
         (["--budget", "0"], "budget 0.0 is not allowed: give a number in (0, 1]"),
         (["--budget", "1.5"], "budget 1.5 is not allowed: give a number in (0, 1]"),
         (["--budget", "-0.1"], "budget -0.1 is not allowed: give a number in (0, 1]"),

@@ -56,6 +56,11 @@ def test_edits_lie_beside_the_data_and_are_applied_on_loading(top):
     assert read(top, edits=again.undo([gone, held, moved, odd])).fingerprint == before.fingerprint
 
 
+def test_a_table_that_is_not_there_is_no_table_without_rows(top):
+    with pytest.raises(InputError, match=r"edits '.*typo.csv' are missing"):
+        read(top, edits=str(top / "typo.csv"))
+
+
 def test_the_later_of_two_edits_wins_and_a_limit_counts_what_is_left(top):
     origin = read(top).train.metadata.origin[0]
     edits = bl.data.Edits(top.parent / "e.csv").drop([origin]).relabel({origin: "dog"})

@@ -162,6 +162,11 @@ def test_what_does_not_fit_is_refused(labels, shape):
         label_quality(np.array(labels, int), np.full(shape, 0.5))
 
 
+def test_logits_are_no_probabilities():
+    with pytest.raises(InputError, match="row 0 of pred_probs holds no probabilities"):
+        label_quality(np.array([0, 1, 0]), np.array([[3, 5], [5, 1], [9, 9]]))
+
+
 @pytest.mark.parametrize("by", ["folds", "threshold"])
 def test_suspects_from_the_command_line(by, tmp_path, capsys):
     """A third of one class lies in the folder of another."""

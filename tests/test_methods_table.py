@@ -13,12 +13,15 @@ from budgetlab import methods, samplers
 from budgetlab.analysis.conditions import method_order
 from budgetlab.cli import main
 from budgetlab.config import RunConfig
+from budgetlab.errors import InputError
 from budgetlab.forecast import forecast, supported
 from budgetlab.history import History
 from budgetlab.methods import LineStyle, Method
 from budgetlab.plots import style
+from budgetlab.records import RecordWarning
 from budgetlab.samplers import SamplerContext
 from budgetlab.sweeps.grid import planned_cost
+from budgetlab.training import Run
 from budgetlab.widgets.bench_controls import RunControls, explain
 
 CODE = '''
@@ -153,3 +156,42 @@ def test_the_page_of_the_methods_has_the_table_of_today():
 def test_the_table_opens_without_torch():
     code = "import sys, budgetlab.methods; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def register(power: int) -> None:
+    """A method under one name, of one code or another."""
+    if power == 1:
+
+        @bl.sampler("mine")
+        def score(history):
+            return history.confidence
+    else:
+
+        @bl.sampler("mine")
+        def score(history):
+            return history.confidence**2
+
+
+def test_a_method_that_was_changed_is_not_taken_for_the_one_before(train, config):
+    register(1)
+    first = train(method="mine").record
+    register(1)  # a cell that is run again
+    grid = [config.replace(method="mine", seed=seed) for seed in (0, 1)]
+    assert [row["how"] for row in bl.sweep(grid, progress=False)] == ["kept", "trained"]
+    register(2)
+    other = "trained with other code of method 'mine'"
+    with pytest.raises(InputError, match=other):
+        bl.sweep(grid, progress=False)
+    second = train(method="mine", seed=2).record
+    with pytest.warns(RecordWarning, match="of other code, as method 'mine' was changed"):
+        bl.compare([first, second])
+    with pytest.raises(InputError, match=other):
+        Run.resume(first.path)
+    methods.add(dataclasses.replace(methods.find("mine"), code=""))  # typed where nothing is kept
+    assert bl.compare([first, train(method="mine", seed=3).record])["n"].item() == 2
+
+
+@pytest.mark.parametrize("name", ["P-sgd", "", " "])
+def test_names_that_a_method_of_your_own_cannot_have(name):
+    with pytest.raises(InputError, match=r"built in|is empty"):
+        bl.sampler(name)(lambda history: history.confidence)

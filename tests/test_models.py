@@ -1,5 +1,7 @@
 """Networks: their shapes, sizes and first weights; those of a researcher in a run."""
 
+import hashlib
+
 import pytest
 import torch
 from torch import nn
@@ -211,6 +213,25 @@ def test_a_report_says_how_to_repeat_it_in_python(config):
 def test_another_width_is_another_model_and_another_seed_is_not(config):
     names = [Run(config, model=lambda w=w: TwoLayers(w)).config.model for w in (8, 8, 9)]
     assert names[0] == names[1] != names[2]
+
+
+def test_layers_without_weights_tell_networks_apart_and_older_records_go_on(config):
+    layers = (nn.ReLU, nn.Tanh, lambda: nn.Dropout(0.5), lambda: nn.Dropout(0.9))
+    made = [nn.Sequential(nn.Linear(2, 2), layer()) for layer in layers]
+    assert len({Run(config, model=one).config.model for one in made}) == len(made)
+    run = Run(config, model=made[0])
+    next(iter(run))
+    path = run.writer.path
+    with pytest.raises(InputError, match="another network"):
+        Run.resume(path, model=made[1])
+    shapes = repr([(name, tuple(value.shape)) for name, value in made[0].state_dict().items()])
+    before = f"own:Sequential-{hashlib.sha256(shapes.encode()).hexdigest()[:6]}"
+    text = (path / "record.json").read_text().replace(run.config.model, before)
+    (path / "record.json").write_text(text)
+    del run
+    resumed = Run.resume(path, model=made[0])
+    assert list(resumed)
+    assert resumed.record.summary["model"] == before
 
 
 def test_resuming_needs_it_again_and_then_gives_the_same(config, tmp_path):

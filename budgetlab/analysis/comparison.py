@@ -17,6 +17,7 @@ from budgetlab.analysis.conditions import (
     summaries,
     usable,
     varying,
+    warn_of_other_code,
     warn_of_other_data,
 )
 from budgetlab.analysis.statistics import (
@@ -109,6 +110,7 @@ def compare(
     frame = usable(frame, metric, over)
     groups = _Conditions(frame, over)
     warn_of_other_data(frame, groups.keys)
+    warn_of_other_code(frame)
     wanted = _baselines(baseline, frame)
     rows = []
     for key in groups.runs:

@@ -66,6 +66,7 @@ def _summary(record: Record) -> dict[str, Any]:
         "train_size": data.get("train"),
         "fingerprint": record.fingerprint,
         "hardware": hardware.get("name") or hardware.get("device"),
+        "method_code": record.method_code,
         "updated": record.about.get("updated", ""),
     }
 
@@ -190,6 +191,21 @@ def _without(frame: pd.DataFrame, out: pd.Series, why: str) -> pd.DataFrame:
         warnings.warn(f"left out of the comparison, as {why}: {_names(frame[out], frame)}",
                       RecordWarning, stacklevel=4)  # fmt: skip
     return frame[~out]
+
+
+def warn_of_other_code(frame: pd.DataFrame) -> None:
+    """Say where runs of one name were trained with other code of a method of your own."""
+    if "method_code" not in frame:
+        return
+    for method, group in frame[frame["method_code"].ne("")].groupby("method", sort=False):
+        usual, *others = group["method_code"].value_counts().index
+        if others:
+            odd = group[group["method_code"] != usual]
+            warnings.warn(
+                f"averaged with runs of other code, as method '{method}' was changed under its "
+                f"name: {_names(odd, group)}; give the changed method another name",
+                RecordWarning, stacklevel=3,
+            )  # fmt: skip
 
 
 def warn_of_other_data(frame: pd.DataFrame, keys: Sequence[str]) -> None:

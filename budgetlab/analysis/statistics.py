@@ -74,6 +74,10 @@ def paired_difference(
         three pairs, and where all differences are equal: no spread is seen, so none can
         be estimated.
     """
+    shapes = np.shape(ours), np.shape(baseline)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 1:
+        raise InputError(f"values of shape {shapes[0]} and {shapes[1]} are no pairs: give as many "
+                         "of one as of the other, [n] each")  # fmt: skip
     d = np.asarray(ours, float) - np.asarray(baseline, float)
     n = len(d)
     if n == 0:

@@ -139,6 +139,12 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
             f"labels up to {labels.max()} need {labels.max() + 1} columns of finite probabilities: "
             f"there are {chance.shape[1]}"
         )
+    odd = np.flatnonzero((chance < 0).any(1) | (np.abs(chance.sum(1) - 1) > 0.01))
+    if len(odd):
+        raise InputError(
+            f"row {odd[0]} of pred_probs holds no probabilities: give rows in [0, 1] that sum to "
+            "1, such as the softmax of logits"
+        )
     logs = np.log(np.maximum(chance, 1e-12))
     temperature = _temperature(labels, logs)
     chance = softmax(logs / temperature, axis=1)

@@ -1,5 +1,6 @@
 """Samples and labels as people have them, in memory or an npz file: checked, never guessed at."""
 
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -280,7 +281,7 @@ def npz(path: str, seed: int, **_: Any) -> Source:
     loaded, and sizes are checked in the headers before anything is read. The metadata has
     ``origin``, such as ``x[17]``.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if not file.is_file():
         raise InputError(f"there is no file '{path}': give the path of an npz file")
     called, arrays = _read(file)

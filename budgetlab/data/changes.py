@@ -5,6 +5,7 @@ Positions and labels are picked from plain arrays, with draws from a generator t
 """
 
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,7 @@ class Edits:
     """
 
     def __init__(self, path: Path | str):
-        self.path = Path(path).expanduser()
+        self.path = Path(os.path.expanduser(path))
         self.table = _read(self.path) if self.path.exists() else pd.DataFrame(columns=[*COLUMNS])
         self._met: set[str] = set()
 
@@ -63,7 +64,7 @@ class Edits:
         kind, _, path = dataset.partition(":")
         if kind not in ("folder", "npz") or not path:
             raise InputError(f"'{dataset}' lies in no place: give folder:PATH or npz:PATH")
-        place = Path(path).expanduser().absolute()
+        place = Path(os.path.expanduser(path)).absolute()
         return cls(place.with_name(f"{place.name}.edits.csv"))
 
     def __len__(self) -> int:

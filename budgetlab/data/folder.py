@@ -79,7 +79,7 @@ def folder(
     the path of each file in the folder. ``choose`` picks samples of each split by their labels and
     origins: only what is needed is decoded, at a ``size`` as for :func:`read_images`.
     """
-    top = _existing(Path(path).expanduser())
+    top = _existing(Path(os.path.expanduser(path)))
     listings, odd = _list_tree(top)
     classes = _class_names(top, listings)
     number = {name: k for k, name in enumerate(classes)}

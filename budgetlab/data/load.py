@@ -200,6 +200,8 @@ def load(
         If a name or value is not allowed, or data is missing or cannot be read.
     """
     table = edits if isinstance(edits, Edits) else Edits(edits) if edits else None
+    if table is not None and table is not edits and not table.path.exists():
+        raise InputError(f"edits '{table.path}' are missing: give a file that is there, or none")
     asked = RunConfig(
         dataset=canonical(name), data_root=str(root), data_seed=seed, limit=limit,
         val_fraction=val_fraction, label_noise=label_noise, noise_kind=noise_kind,

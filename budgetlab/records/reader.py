@@ -128,6 +128,11 @@ class Record:
         return str(self.about["data"].get("fingerprint", ""))
 
     @property
+    def method_code(self) -> str:
+        """Digest of the code of a method of your own; empty for others, and where none was kept."""
+        return str(self.about.get("hardware", {}).get("method_code", ""))
+
+    @property
     def probability_kind(self) -> str:
         """What the array ``probability`` holds.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import os
 import shlex
 import warnings
 from collections import Counter
@@ -60,7 +61,7 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
     InputError
         If no record can be opened, none holds an epoch, or the file cannot be written.
     """
-    out = Path(out).expanduser()
+    out = Path(os.path.expanduser(out))
     if out.is_dir():
         raise InputError(f"out '{out}' is a folder: give a file such as {out / 'report.html'}")
     with warnings.catch_warnings(record=True) as caught:

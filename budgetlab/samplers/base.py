@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -273,7 +274,9 @@ def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], A
     name
         What ``--method`` takes, or a :class:`budgetlab.Method`, which also says how figures
         draw it, what it costs and which settings it reads. A name taken again is replaced,
-        so that a cell can be run twice; the built-in names are kept.
+        so that a cell can be run twice; the built-in names are kept. Records keep a digest of
+        its code: runs of other code under one name are not gone on with, nor kept by a sweep,
+        and a comparison says so.
     unseen
         For functions. ``highest``: a sample never seen takes the highest score among
         the seen ones, and the first epoch is uniform. ``score``: the function's own
@@ -287,20 +290,26 @@ def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], A
     key = entry.name if entry else str(name)
 
     def register(made: Any) -> Any:
-        listed = methods.known(key)
-        if listed is not None and listed.where:
+        if not key.strip():
+            raise InputError('the name of a method is empty: name it, such as @bl.sampler("mine")')
+        if any(
+            key.lower() == name.lower() and methods.find(name).where for name in methods.names()
+        ):
             raise InputError(f"method '{key}' is built in: choose another name")
         if not (issubclass(made, Sampler) if isinstance(made, type) else callable(made)):
             raise InputError(
                 f"'{key}' cannot be {made!r}: a method is a function of the history, or a "
                 "Sampler class"
             )
+        # A class that was sent from another process has no source here, but says it itself.
+        code = vars(made).get("code") or methods.code_of(made)
         if not isinstance(made, type):
             from budgetlab.samplers.scores import ScoreSampler
 
             made = ScoreSampler.from_function(made, unseen)
+        made.code = code
         _registered[key] = made
-        methods.add(entry or _entry_of(key, made))
+        methods.add(replace(entry or _entry_of(key, made), code=code))
         return made
 
     return register
@@ -346,7 +355,7 @@ def from_module(name: str) -> str:
 
 def _imported(place: str) -> ModuleType:
     """Import a module, by its name from the working directory on, or by its file."""
-    file = Path(place).expanduser()
+    file = Path(os.path.expanduser(place))
     try:
         if file.suffix != ".py":
             if "" not in sys.path:

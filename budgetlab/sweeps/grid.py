@@ -217,6 +217,7 @@ class Trial:
         if record is None:
             self.status, self.message, self.summary, self.share = "planned", "", {}, 0.0
             return
+        methods.require_same_code(record.path, self.run.method, record.method_code)
         self.status, self.message = record.status, str(record.about.get("message", ""))
         self.follow(record)
 

@@ -14,7 +14,7 @@ import pandas as pd
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from budgetlab import models
+from budgetlab import methods, models
 from budgetlab.config import DATA_FIELDS, RunConfig, Settings, preset_settings, takes_settings
 from budgetlab.data import Splits
 from budgetlab.devices import choose_device, choose_precision, describe_hardware, using_threads
@@ -212,14 +212,14 @@ class Run:
         return notes
 
     def _create_record(self) -> RecordWriter:
-        train = self.splits.train
+        train, config = self.splits.train, self.config
         return RecordWriter.create(
-            self.config,
+            config,
             metadata=train.metadata.assign(label=train.y.cpu().numpy()),
-            data=setup.about_data(self.config.dataset_name, self.splits),
+            data=setup.about_data(config.dataset_name, self.splits),
             hardware=describe_hardware(self.device, self.precision, self.loop.threads)
-            | models.about(self.loop.model_name),
-        )
+            | models.about(self.loop.model_name) | methods.about(config.method),
+        )  # fmt: skip
 
     @classmethod
     def resume(
@@ -268,6 +268,7 @@ class Run:
         run.on_step = on_step
         run.config = setup.with_known_names(RunConfig.from_dict(record.config), own_data=True)
         setup.require_model(path, run.config.model, model)
+        methods.require_same_code(path, run.config.method, record.method_code)
         run.device = choose_device(run.config.device)
         run.precision, threads = setup.recorded_arithmetic(record, run.config, run.device)
         run.splits = setup.load_recorded(record, run.config, splits, data_root, dataset)

@@ -243,7 +243,10 @@ def require_model(path: Path | str, name: str, model: object, splits: Splits | N
         raise InputError(
             f"record '{path}' was trained with model '{name}': leave model= out to go on with it"
         )
-    if splits is not None and model is not None and (given := named(model, splits)) != name:  # type: ignore[arg-type]
+    if splits is None or model is None:
+        return
+    given = named(model, splits)  # type: ignore[arg-type]
+    if not models.are_one(given, name):
         raise InputError(
             f"record '{path}' was trained with '{name}', and '{given}' is another network: give "
             "the one it was trained with"
