@@ -48,10 +48,10 @@ def steps_per_epoch(size: int, budget: float, batch_size: int) -> int:
     if drawn < batch_size:
         # A quarter of an epoch, and a power of two, as people choose them.
         fitting = 2 ** max(1, int(math.log2(max(drawn, 8) / 4)))
-        remedy = f"--batch-size to {fitting}" if fitting <= drawn else "--batch-size"
+        smaller = f"lower the batch size{f' to {fitting}' * (fitting <= drawn)}, or " * (drawn > 0)
         raise InputError(
             f"budget {budget:g} of {size:,} samples is {drawn:,}, less than one batch "
-            f"of {batch_size}: lower {remedy}, or raise the budget"
+            f"of {batch_size}: {smaller}raise the budget"
         )
     return drawn // batch_size
 

@@ -187,7 +187,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, allowed in ALLOWED.items():
             object.__setattr__(self, name, _checked(name, allowed, getattr(self, name)))
-        for name in PLACES:
+        for name in ("data_root", "out"):
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         if self.image_size and not 8 <= self.image_size <= 1024:
             raise InputError(
@@ -273,8 +273,11 @@ def _checked(name: str, allowed: tuple[str, ...] | str | None, value: Any) -> An
     """Return a given value in the plain type of its field, or say what is wrong with it."""
     default = RunConfig.__dataclass_fields__[name].default
     automatic = default == "auto" and isinstance(allowed, str)
-    if automatic and value == "auto":
-        return value
+    if automatic and str(value).lower() == "auto":
+        return "auto"
+    if automatic and isinstance(value, str):
+        shown = f"{name.replace('_', '-')} {value!r}"
+        raise InputError(f"{shown} is not allowed: give a number in {allowed}, or auto")
     value = _plain(name.replace("_", "-"), float if automatic else type(default), value)
     if isinstance(allowed, tuple):
         return known(name.replace("_", " "), value, allowed)
@@ -299,12 +302,15 @@ def _plain(flag: str, kind: type, value: Any) -> Any:
         if kind is str:
             if not isinstance(value, str) and not hasattr(value, "__fspath__"):
                 raise TypeError
+            if "\0" in str(value):
+                raise TypeError
             return str(value)
         if isinstance(value, bool | str) or (kind is int and value != int(value)):
             raise TypeError
         return kind(value)
     except (TypeError, ValueError, OverflowError):
         wanted = {int: "a whole number", float: "a number", str: "a text", tuple: "numbers"}[kind]
+        wanted += " without null characters" * ("\0" in str(value))
         raise InputError(f"{flag} {value!r} is not allowed: give {wanted}") from None
 
 

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# Letters in common, 0 to 1, from which on a name may be what was meant: below, it is far-fetched.
+NEAR = 0.6
+
 
 def one_line(text: object, most: int | None = None) -> str:
     """Write what a stranger may have chosen in one line, at most so long.
@@ -20,6 +23,13 @@ def counted(number: int, noun: str) -> str:
     """Write a number with its noun: ``1 image``, ``1,200 images``, ``3 classes``."""
     plural = f"{noun}es" if noun.endswith(("ss", "tch")) else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"
+
+
+def a_kind(value: object) -> str:
+    """Name what something is: ``an ndarray``, ``a TensorDataset``, ``None``."""
+    name = type(value).__name__
+    vowel = name[0] in "aeiouAEIO" or name == "ndarray"
+    return "None" if value is None else f"{'an' if vowel else 'a'} {name}"
 
 
 def few(names: Iterable[str], most: int = 3) -> str:
@@ -71,6 +81,6 @@ def unknown(what: str, value: object, allowed: Iterable[str]) -> InputError:
     """Make the error of :func:`known`, with the nearest match where one is near."""
     names = [str(name) for name in allowed]
     by_lower = {name.lower(): name for name in names}
-    near = get_close_matches(str(value).lower(), list(by_lower), n=1, cutoff=0.5)
+    near = get_close_matches(str(value).lower(), list(by_lower), n=1, cutoff=NEAR)
     hint = f"did you mean '{by_lower[near[0]]}'? " if near else ""
     return InputError(f"unknown {what} '{value}': {hint}choose one of {', '.join(names)}")

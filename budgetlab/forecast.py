@@ -13,12 +13,12 @@ from torch import Tensor
 
 from budgetlab import methods, samplers
 from budgetlab.analysis import coverage, effective_sample_size, entropy
-from budgetlab.analysis.per_sample import read_epochs
+from budgetlab.analysis.per_sample import read_epochs, require_epochs
 from budgetlab.budget import samples_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, History, Measures
-from budgetlab.records import Record
+from budgetlab.records import OneRecord, open_record
 from budgetlab.samplers import ScoreSampler, simulated_inclusion
 from budgetlab.samplers.candidates import KEPT
 from budgetlab.samplers.scores import replace_unseen
@@ -42,12 +42,12 @@ class Replay:
         are computed from the one before, when asked for.
     """
 
-    def __init__(self, record: Record, memory: int = 256_000_000):
+    def __init__(self, record: OneRecord, memory: int = 256_000_000):
+        record = open_record(record)
         data = record.samples
         self.record = record
         self.epochs, self.size = data.sizes["epoch"], data.sizes["sample"]
-        if not self.epochs:
-            raise InputError(f"'{record.path}' holds no finished epoch: train for longer")
+        require_epochs(record)
         history = History(self.size)
         state = _copy(history)
         held = sum(v.nbytes for v in state.values() if isinstance(v, torch.Tensor))

@@ -5,9 +5,11 @@ forecasts, widgets and the documentation read the entry.
 """
 
 import ast
+import functools
 import hashlib
 import inspect
 import textwrap
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, RunError, unknown
 
 __all__ = [
     "COLOURS",
@@ -26,6 +28,7 @@ __all__ = [
     "Method",
     "about",
     "add",
+    "as_score",
     "canonical",
     "code_of",
     "describe",
@@ -224,6 +227,39 @@ OPTIONS = tuple(dict.fromkeys(field for method in BUILT_IN for field in method.f
 def add(method: Method) -> None:
     """Put a method on the list, at its end; a name taken again is replaced."""
     _table[method.name] = method
+
+
+def as_score(name: str, function: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Take a function for a score; what goes wrong in it is told in a sentence, with its line.
+
+    Raises
+    ------
+    InputError
+        If it cannot be called with the history alone.
+    """
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        raise InputError(
+            f"'{name}' takes {inspect.signature(function)}: a score is a function of one argument, "
+            "the history"
+        ) from None
+    except ValueError:  # no signature to be had: let it try
+        pass
+
+    @functools.wraps(function)
+    def score(history: Any) -> Any:
+        try:
+            return function(history)
+        except (InputError, RunError):
+            raise
+        except Exception as error:
+            inner = traceback.extract_tb(error.__traceback__)[1:2]
+            line = "".join(f" at {Path(at.filename).name}, line {at.lineno}" for at in inner)
+            said = f"{type(error).__name__}: {error}"
+            raise RunError(f"the score of method '{name}' failed{line} ({said})") from error
+
+    return score
 
 
 def names() -> list[str]:

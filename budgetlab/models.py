@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from budgetlab.errors import InputError, known
+from budgetlab.errors import InputError, a_kind, known
 
 __all__ = ["about", "build", "choose", "describe", "is_own", "names", "register"]
 
@@ -307,18 +307,18 @@ def register(
         A module from normalised float samples ``[B, ...]`` to logits ``[B, classes]``,
         which is copied and never changed; or a function (or class) without arguments
         that makes one, so that other seeds start from other weights.
-
-    Raises
-    ------
-    InputError
-        If it is no network, or cannot take the data.
     """
     make = _maker(model)
     network = make(0)
+    if any(map(nn.parameter.is_lazy, network.parameters())):
+        raise InputError(
+            f"model '{type(network).__name__}' has lazy layers, whose size is open: run one batch "
+            "through it before you give it"
+        )
     logits = _try(network, sample_shape)
     if logits.shape != (2, classes) or not logits.is_floating_point():
         raise InputError(
-            f"model '{type(network).__name__}' gives {logits.dtype} of shape "
+            f"model '{type(network).__name__}' returns {logits.dtype} of shape "
             f"{tuple(logits.shape)} for 2 samples of {sample_shape}: give logits of shape "
             f"(2, {classes}), one column a class"
         )
@@ -360,7 +360,7 @@ def _maker(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Mod
             network = model()
         if not isinstance(network, nn.Module):
             raise InputError(
-                f"model {model!r} made a {type(network).__name__}: it must make a torch.nn.Module"
+                f"model {model!r} made {a_kind(network)}: it must make a torch.nn.Module"
             )
         return network.cpu().train()
 
@@ -394,7 +394,6 @@ def _try(network: nn.Module, sample_shape: tuple[int, ...]) -> torch.Tensor:
         network.train()
     if not isinstance(logits, torch.Tensor):
         raise InputError(
-            f"model '{type(network).__name__}' gives a {type(logits).__name__}: give logits as one "
-            "tensor"
+            f"model '{type(network).__name__}' returns {a_kind(logits)}: give logits as one tensor"
         )
     return logits

@@ -201,9 +201,9 @@ def test_out_of_memory_says_what_would_fit(failed, monkeypatch, kind, fitting):
     message, path = failed()
     assert message.startswith("out of memory with batch size 16 and model mlp: ")
     said = {
-        8: "a batch of 8 fits, so start again with --batch-size 8, or choose a smaller --model",
-        3: "a batch of 2 fits, so start again with --batch-size 2, or choose a smaller --model",
-        1: "not even a batch of 2 fits, so choose a smaller --model",
+        8: "a batch of 8 fits, so start again with batch size 8, or choose a smaller model",
+        3: "a batch of 2 fits, so start again with batch size 2, or choose a smaller model",
+        1: "not even a batch of 2 fits, so choose a smaller model",
     }
     assert message.endswith(said[fitting])
     # It was tried, not guessed, and twice: the first step makes what the optimiser keeps.
@@ -236,7 +236,7 @@ def test_memory_that_really_runs_out_on_the_processor(tmp_path, data_root):
     said = done.stderr.strip().splitlines()[-1]
     assert "out of memory with batch size 2048 and model small: a batch of " in said
     assert open_record(json.loads(done.stdout)["record"]).status == "failed"
-    fits = said.split("--batch-size ")[1].split(",")[0]
+    fits = said.split("with batch size ")[-1].split(",")[0]
     assert train(fits).returncode == 0
 
 
@@ -411,7 +411,7 @@ def test_memory_that_really_runs_out_on_a_gpu(config):
     try:
         with pytest.raises(RunError, match=r"out of memory with batch size 10000 .* fits") as error:
             go(Run(config.replace(**settings)))
-        fits = int(str(error.value).split("--batch-size ")[1].split(",")[0])
+        fits = int(str(error.value).split("with batch size ")[-1].split(",")[0])
         go(Run(config.replace(**settings | {"batch_size": fits})))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

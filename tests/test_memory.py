@@ -125,7 +125,7 @@ def test_what_a_gpu_would_hold_is_data_history_and_a_step(config, load_once):
 
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(config, monkeypatch):
     monkeypatch.setattr(setup, "free_bytes", lambda device: 10_000)
-    with pytest.raises(InputError, match=r"needs about .* of memory on cpu .*lower --batch-size"):
+    with pytest.raises(InputError, match=r"needs about .* of memory on cpu .*lower the batch size"):
         Run(config)
     assert not Path(config.out).exists()
     # Nothing says how much is free.

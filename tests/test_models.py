@@ -270,7 +270,7 @@ class Tuple(TwoLayers):
         (nn.Identity(), "no weights"),
         (Tuple(), "tuple"),
         (lambda width: TwoLayers(width), "without arguments"),
-        (lambda: 3, "made a int"),
+        (lambda: 3, "made an int"),
         (3, "neither a name"),
     ],
 )

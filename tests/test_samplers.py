@@ -498,12 +498,18 @@ def test_what_is_no_method_is_refused():
 @pytest.mark.parametrize(
     ("score", "says"),
     [
-        (lambda h: h.error[:2], r"a score must be a tensor of shape \(4,\), not \(2,\)"),
-        (lambda h: h.error[:, None], r"shape \(4,\), not \(4, 1\)"),
-        (lambda h: [1.0] * 4, r"shape \(4,\), not list"),
-        (lambda h: torch.tensor([0.0, 0.5, -2.0, -3.0]), r"a score of -2\.0 cannot be used"),
-        (lambda h: h.error / 0, "a score of inf cannot be used: scores are finite and >= 0"),
-        (lambda h: h.error * torch.nan, "a score of nan cannot be used"),
+        (
+            lambda h: h.error[:2],
+            r"method .mine. must give scores in a tensor of \(4,\), not \(2,\)",
+        ),
+        (lambda h: h.error[:, None], r"tensor of \(4,\), not \(4, 1\)"),
+        (lambda h: [1.0] * 4, r"tensor of \(4,\), not list"),
+        (
+            lambda h: torch.tensor([0.0, 0.5, -2.0, -3.0]),
+            "gave the score -2: scores must be finite",
+        ),
+        (lambda h: h.error / 0, "the score inf: scores must be finite and >= 0"),
+        (lambda h: h.error * torch.nan, "gave the score nan"),
     ],
 )
 def test_a_score_that_cannot_be_used_is_said(score, says):

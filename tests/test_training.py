@@ -473,7 +473,7 @@ def test_a_method_comes_first_and_names_are_matched_in_any_case(config, data_roo
         bl.train("p-SDG")
     with pytest.raises(InputError, match="unknown setting 'metod': did you mean 'method'"):
         bl.train(metod="p-SGD")
-    with pytest.raises(InputError, match="'int' is no method: give the name of one"):
+    with pytest.raises(InputError, match="3 is no method: give the name of one"):
         bl.train(3)
 
 
@@ -532,13 +532,13 @@ def test_data_of_ones_own_is_never_recorded_as_a_named_data_set(config, noisy):
 
 @pytest.mark.parametrize(
     ("budget", "size", "advice"),
-    [(0.2, 500, "lower --batch-size to 16, or raise the budget"), (0.1, 40, "to 2, or raise"),
-     (0.02, 50, "lower --batch-size, or raise the budget")],
+    [(0.2, 500, "lower the batch size to 16, or raise the budget"), (0.1, 40, "to 2, or raise"),
+     (0.02, 50, "lower the batch size, or raise the budget")],
 )  # fmt: skip
 def test_a_budget_below_one_batch_names_a_batch_size_that_works(config, budget, size, advice):
     with pytest.raises(InputError, match=advice) as error:
         Run(config.replace(budget=budget, limit=size, batch_size=128))
-    size_that_works = re.search(r"--batch-size to (\d+)", str(error.value))
+    size_that_works = re.search(r"batch size to (\d+)", str(error.value))
     if size_that_works:
         Run(config.replace(budget=budget, limit=size, batch_size=int(size_that_works[1])))
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -10,6 +10,9 @@ from budgetlab.config import ADDED, DATA_FIELDS, RunConfig
 from budgetlab.errors import InputError, counted, few
 from budgetlab.methods import ordered as method_order  # noqa: F401 (figures sort by it too)
 from budgetlab.records import Record, Records, RecordWarning, open_records
+
+if TYPE_CHECKING:
+    from budgetlab.data import Splits
 
 COSTS = {
     "steps": "optimiser steps",
@@ -156,6 +159,18 @@ def require_same_data(records: Sequence[Record]) -> None:
                 f"'{other.path}' was trained on other data (fingerprint {other.fingerprint}) than "
                 f"'{records[0].path}' ({records[0].fingerprint}): compare runs on the same data"
             )
+
+
+def require_data_of(record: Record, splits: "Splits") -> None:
+    """Refuse other data than that of a record."""
+    from budgetlab.data import Splits
+    from budgetlab.data.dataset import require
+
+    if require(splits, Splits, what="splits").fingerprint != record.fingerprint:
+        raise InputError(
+            f"these splits are not what '{record.path}' was trained on: load the data with the "
+            "settings of the record"
+        )
 
 
 def label(row: pd.Series | Mapping[str, Any], columns: Sequence[str]) -> str:

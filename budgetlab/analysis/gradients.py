@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from budgetlab.analysis.conditions import require_data_of
 from budgetlab.errors import InputError, unknown
-from budgetlab.records import Record
+from budgetlab.records import OneRecord, Record, open_record
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +83,7 @@ def gradient_blocks(
 
 
 def embedding(
-    record: Record,
+    record: OneRecord,
     splits: "Splits",
     *,
     method: str = "pca",
@@ -112,11 +113,8 @@ def embedding(
     """
     if method not in ("pca", "umap"):
         raise unknown("map", method, ("pca", "umap"))
-    if splits.fingerprint != record.fingerprint:
-        raise InputError(
-            f"these splits are not what '{record.path}' was trained on: load the data with the "
-            "settings of the record"
-        )
+    record = open_record(record)
+    require_data_of(record, splits)
     features, explained = _features(record, splits, model), float("nan")
     if method == "umap":
         try:

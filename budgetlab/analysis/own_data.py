@@ -261,8 +261,8 @@ def compare_augmentations(
     train = training_samples(data)
     if len(train.sample_shape) != 3:
         raise InputError("augmentations are for images, and these samples are vectors")
-    if seeds < 1:
-        raise InputError(f"seeds {seeds} is not allowed: give at least 1")
+    if not (isinstance(seeds, int | np.integer) and seeds >= 1):
+        raise InputError(f"seeds {seeds!r} is not allowed: give at least 1")
     if settings.keys() & {"augmentation", "flip"}:
         raise InputError("augmentation and flip are what is compared here: leave them out")
     found = pd.DataFrame(index=range(seeds), columns=[*ARMS], dtype=float)

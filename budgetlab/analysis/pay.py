@@ -18,7 +18,7 @@ import pandas as pd
 from budgetlab.analysis.per_sample import measures
 from budgetlab.analysis.samples import entropy
 from budgetlab.errors import InputError
-from budgetlab.records import Record
+from budgetlab.records import OneRecord, open_record
 
 OUTCOMES = ("gain", "lose")
 UNIFORM = ("unif-SGD", "SGD", "rs2")
@@ -87,7 +87,7 @@ def importance_map() -> pd.DataFrame:
         return pd.read_csv(file)
 
 
-def pay_features(record: Record, *, copies: np.ndarray | None = None) -> dict[str, float]:
+def pay_features(record: OneRecord, *, copies: np.ndarray | None = None) -> dict[str, float]:
     """Measure on one uniform run what may tell whether importance sampling pays.
 
     Nothing that only a synthetic data set knows is used: not which labels were made wrong,
@@ -96,13 +96,14 @@ def pay_features(record: Record, *, copies: np.ndarray | None = None) -> dict[st
     Parameters
     ----------
     record
-        A run with uniform draws (``unif-SGD``, ``SGD`` or ``rs2``) and its per-sample
-        history, in which every sample was visited a few times.
+        A run with uniform draws (``unif-SGD``, ``SGD`` or ``rs2``), or its folder, and its
+        per-sample history, in which every sample was visited a few times.
     copies
         For each training sample the first sample that it is a copy of, or itself, int
         ``[N]``, as from :func:`budgetlab.data.duplicates`. By default the metadata column
         ``copy_of`` where there is one, and no copies otherwise.
     """
+    record = open_record(record)
     method = record.config.get("method")
     if method not in UNIFORM:
         raise InputError(
@@ -143,7 +144,7 @@ def _share_of_copies(frame: pd.DataFrame, copies: np.ndarray | None) -> float:
 
 
 def will_it_pay(
-    record: Record,
+    record: OneRecord,
     *,
     copies: np.ndarray | None = None,
     model: Mapping[str, Any] | None = None,
@@ -197,8 +198,8 @@ def will_it_pay(
     if not model["entries"]:
         sentences = ["No forecast: the model has not been fitted on a map yet."]
     elif outside and any(foreseen.values()):
-        named = ", ".join(FEATURES.get(name, name) for name in outside)
-        sentences.append(f"Trust it less here: the map has no data like these in {named}.")
+        named = " or ".join(FEATURES.get(name, name) for name in outside)
+        sentences.append(f"Trust it less here: the map has no data with a similar {named}.")
     sentences.append(VARIANCE)
     return Forecast(foreseen["gain"], foreseen["lose"], found, outside, sentences)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.errors import InputError, unknown
-from budgetlab.records import SAMPLE_ARRAYS, Record
+from budgetlab.records import SAMPLE_ARRAYS, OneRecord, Record, open_record
 
 _MEASURES = {
     "times_trained": (0, "times in a training batch"),
@@ -69,8 +69,8 @@ def read_epochs(
     data = record.samples
     total, size = data.sizes["epoch"], max(data.sizes["sample"], 1)
     if epochs is not None:
-        if epochs < 1:
-            raise InputError(f"epochs {epochs} is not allowed: give a whole number from 1")
+        if not (isinstance(epochs, int | np.integer) and epochs >= 1):
+            raise InputError(f"epochs {epochs!r} is not allowed: give a whole number from 1")
         total = min(total, epochs)
     step = max(1, BLOCK // size)
     for start in range(0, total, step):
@@ -80,13 +80,27 @@ def read_epochs(
             yield start + row + 1, {name: values[row] for name, values in block.items()}
 
 
-def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10) -> pd.DataFrame:
+def require_epochs(record: Record) -> None:
+    """Refuse a record without an epoch, and say whether that is because a file is lost."""
+    if record.samples.sizes["epoch"]:
+        return
+    if record.status == "finished" and not (record.path / "epochs.csv").is_file():
+        raise InputError(
+            f"'{record.path / 'epochs.csv'}' is missing, and without it there is no history: "
+            "restore it, or train again"
+        )
+    raise InputError(f"'{record.path}' holds no finished epoch: train for longer")
+
+
+def measures(
+    record: OneRecord, *, epochs: int | None = None, el2n_epochs: int = 10
+) -> pd.DataFrame:
     """Compute every measure of every training sample.
 
     Parameters
     ----------
     record
-        An open record with its per-sample history and at least one epoch.
+        A record, or its folder, with per-sample history and at least one epoch.
     epochs
         Use only the first so many epochs; all by default.
     el2n_epochs
@@ -121,9 +135,9 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
         ``learning``
             How its learning went, in a word: one of :data:`LEARNING`.
     """
+    record = open_record(record)
     data = record.samples
-    if not data.sizes["epoch"]:
-        raise InputError(f"'{record.path}' holds no finished epoch: train for longer")
+    require_epochs(record)
     sums = _Sums(data.sizes["sample"])
     for epoch, row in read_epochs(record, _Sums.ARRAYS, epochs):
         sums.add(epoch, row, early=epoch <= el2n_epochs)
@@ -138,9 +152,9 @@ def measures(record: Record, *, epochs: int | None = None, el2n_epochs: int = 10
     return frame
 
 
-def metadata(record: Record) -> list[str]:
+def metadata(record: OneRecord) -> list[str]:
     """Names of what is known of each sample beside its history, the label among them."""
-    data = record.samples
+    data = open_record(record).samples
     return [str(n) for n in data if data[n].dims == ("sample",) and n not in SAMPLE_ARRAYS]
 
 

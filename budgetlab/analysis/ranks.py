@@ -25,7 +25,7 @@ from budgetlab.analysis.per_sample import HARD, check_measure, hardness, measure
 from budgetlab.analysis.samples import selection
 from budgetlab.analysis.statistics import check_open, mean_interval
 from budgetlab.errors import InputError, unknown
-from budgetlab.records import Record, Records, open_records
+from budgetlab.records import OneRecord, Record, Records, open_record, open_records
 
 LABELS = ("method", "noise_kind", "label_noise", "budget", "seed")
 
@@ -104,14 +104,15 @@ def measure_agreement(
 
 
 def run_agreement(
-    records: Sequence[Record], measure: str = "confidence", *, top: float = 0.1
+    records: Records, measure: str = "confidence", *, top: float = 0.1
 ) -> pd.DataFrame:
     """Compare one measure between every two runs on the same data.
 
     One row a pair: ``a`` and ``b`` (paths) and the values of :func:`agreement`.
     """
-    require_same_data(records)
-    columns = {str(run.path): _turned(measures(run), [measure])[measure] for run in records}
+    runs = open_records(records)
+    require_same_data(runs)
+    columns = {str(run.path): _turned(measures(run), [measure])[measure] for run in runs}
     return _pairs(pd.DataFrame(columns), top)
 
 
@@ -214,7 +215,7 @@ def _ranked(
 
 
 def detection_curve(
-    data: Record | pd.DataFrame, names: Sequence[str] | None = None
+    data: OneRecord | pd.DataFrame, names: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Precision over recall of each measure as a detector of wrong labels.
 
@@ -225,7 +226,7 @@ def detection_curve(
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    frame = measures(data) if isinstance(data, Record) else data
+    frame = data if isinstance(data, pd.DataFrame) else measures(data)
     parts, areas = [], {}
     for name, ranks, wrong in _ranked(frame, names, "this run"):
         precision, recall, thresholds = precision_recall_curve(wrong, ranks)
@@ -241,13 +242,14 @@ def detection_curve(
 
 
 def detection_over_time(
-    record: Record, names: Sequence[str] | None = None, *, at: Sequence[int] | None = None
+    record: OneRecord, names: Sequence[str] | None = None, *, at: Sequence[int] | None = None
 ) -> pd.DataFrame:
     """When can the wrong labels be told? :func:`detection` after each epoch.
 
     ``at`` are the epochs, by default at most twelve, evenly spaced; they stand in front as
     ``epoch``.
     """
+    record = open_record(record)
     if at is None:
         last = max(record.samples.sizes["epoch"], 1)
         at = np.unique(np.linspace(1, last, 12).round().astype(int)).tolist()

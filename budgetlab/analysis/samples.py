@@ -7,9 +7,9 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from budgetlab.analysis.conditions import require_same_data
-from budgetlab.analysis.per_sample import measures, metadata, read_epochs
+from budgetlab.analysis.per_sample import measures, metadata, read_epochs, require_epochs
 from budgetlab.errors import InputError, unknown
-from budgetlab.records import SAMPLE_ARRAYS, Record
+from budgetlab.records import SAMPLE_ARRAYS, OneRecord, open_record
 
 FLAGS = {"is_noisy": "noisy_share", "is_ambiguous": "ambiguous_share"}
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -53,7 +53,7 @@ def _shares(counts: np.ndarray) -> np.ndarray:
     return counts / total if total else counts
 
 
-def selection(record: Record) -> pd.DataFrame:
+def selection(record: OneRecord) -> pd.DataFrame:
     """Describe, epoch by epoch, what a run trained on.
 
     One row an epoch: ``epoch``; ``trained`` (places in batches) and ``distinct`` (samples that
@@ -63,6 +63,7 @@ def selection(record: Record) -> pd.DataFrame:
     places, where such samples are known. ``attrs`` holds their shares in the whole set, as
     ``noisy_base`` and ``ambiguous_base``, and ``samples``.
     """
+    record = open_record(record)
     data = record.samples
     # Where it is not known of a sample, it is not counted as one.
     flags = {n: data[f].to_numpy() == 1 for f, n in FLAGS.items() if f in data}
@@ -88,12 +89,13 @@ def selection(record: Record) -> pd.DataFrame:
     return frame
 
 
-def class_share(record: Record) -> pd.DataFrame:
+def class_share(record: OneRecord) -> pd.DataFrame:
     """Share of each class among the places in batches, by epoch.
 
     Columns are ``epoch``, ``class`` (its name), ``share`` (0 to 1, summing to 1 in an epoch with
     training) and ``base`` (its share of the training set).
     """
+    record = open_record(record)
     data = record.samples
     if "label" not in data:
         raise InputError(f"'{record.path}' lacks the labels of its samples")
@@ -102,21 +104,21 @@ def class_share(record: Record) -> pd.DataFrame:
     names = record.classes + [str(number) for number in range(len(record.classes), classes)]
     base = np.bincount(labels, minlength=classes) / max(len(labels), 1)
     parts = []
+    require_epochs(record)
     for epoch, arrays in read_epochs(record, ("times_trained",)):
         counts = arrays["times_trained"]
         picked = np.bincount(labels, weights=counts, minlength=classes)
         share = picked / counts.sum() if counts.any() else np.full(classes, np.nan)
         parts.append(pd.DataFrame({"epoch": epoch, "class": names, "share": share, "base": base}))
-    if not parts:
-        raise InputError(f"'{record.path}' holds no finished epoch: train for longer")
     return pd.concat(parts, ignore_index=True)
 
 
-def ranked_counts(record: Record) -> pd.DataFrame:
+def ranked_counts(record: OneRecord) -> pd.DataFrame:
     """Times each sample was trained on, most trained first, equal counts in the samples' order.
 
     Columns are ``rank`` from 1, ``sample`` and ``times_trained``.
     """
+    record = open_record(record)
     total = np.zeros(record.samples.sizes["sample"], np.int64)
     for _, arrays in read_epochs(record, ("times_trained",)):
         total += arrays["times_trained"]
@@ -131,13 +133,14 @@ def _in_groups(values: pd.Series, groups: int) -> pd.Series:
     return values.rank(method="first").sub(1).mul(groups).floordiv(len(values))
 
 
-def picks_by(record: Record, column: str = "difficulty", *, groups: int = 10) -> pd.DataFrame:
+def picks_by(record: OneRecord, column: str = "difficulty", *, groups: int = 10) -> pd.DataFrame:
     """How often does a run train on the easy, and how often on the hard? By groups of one size.
 
     ``column`` is what is known of each sample, a number such as ``difficulty``. One row a group,
     lowest values first: ``group`` (from 1), ``middle`` (mean of the column), ``picked`` (places in
     batches over those of a uniform draw), ``never`` (share never trained on, 0 to 1), ``samples``.
     """
+    record = open_record(record)
     data = record.samples
     numbers = sorted(n for n in metadata(record) if np.issubdtype(data[n].dtype, np.number))
     if column not in numbers:
@@ -159,7 +162,7 @@ def picks_by(record: Record, column: str = "difficulty", *, groups: int = 10) ->
     return frame.reset_index(drop=True)
 
 
-def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -> pd.DataFrame:
+def quantiles(record: OneRecord, array: str, levels: Sequence[float] = QUANTILES) -> pd.DataFrame:
     """Quantiles, each level in [0, 1], over the samples of one array, epoch by epoch.
 
     ``array`` is one of :data:`budgetlab.records.SAMPLE_ARRAYS`, such as ``loss``. The index is
@@ -168,6 +171,7 @@ def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -
     """
     if array not in SAMPLE_ARRAYS:
         raise unknown("array", array, SAMPLE_ARRAYS)
+    record = open_record(record)
     rows = {}
     for epoch, arrays in read_epochs(record, (array,)):
         known = arrays[array][~np.isnan(arrays[array])].astype(float)
@@ -179,7 +183,7 @@ def quantiles(record: Record, array: str, levels: Sequence[float] = QUANTILES) -
     return frame.rename_axis("epoch")
 
 
-def one_epoch(record: Record, epoch: int = -1) -> pd.DataFrame:
+def one_epoch(record: OneRecord, epoch: int = -1) -> pd.DataFrame:
     """Every array of one epoch, one row a sample; with ``last_loss`` before this epoch.
 
     ``epoch`` counts from 1; negative numbers count from the end. The index is ``sample``; columns
@@ -187,6 +191,7 @@ def one_epoch(record: Record, epoch: int = -1) -> pd.DataFrame:
     earlier epoch, which is what a method could know when it drew (NaN before the first visit);
     ``kind``, what ``probability`` is of: ``draw`` or ``keep``; and ``epoch``, its number.
     """
+    record = open_record(record)
     data = record.samples
     count = data.sizes["epoch"]
     number = count + 1 + epoch if epoch < 0 else epoch
@@ -201,12 +206,13 @@ def one_epoch(record: Record, epoch: int = -1) -> pd.DataFrame:
     return frame.assign(kind=record.probability_kind, epoch=number)
 
 
-def sample_life(record: Record, sample: int) -> pd.DataFrame:
+def sample_life(record: OneRecord, sample: int) -> pd.DataFrame:
     """Everything recorded of one sample, one row an epoch.
 
     Columns are ``epoch`` and :data:`budgetlab.records.SAMPLE_ARRAYS`; NaN (``correct`` -1) where
     it was not visited.
     """
+    record = open_record(record)
     size = record.samples.sizes["sample"]
     if not 0 <= sample < size:
         raise InputError(f"sample {sample} does not exist: give a number from 0 to {size - 1}")
@@ -214,7 +220,7 @@ def sample_life(record: Record, sample: int) -> pd.DataFrame:
     return pd.DataFrame({name: one[name].to_numpy() for name in ("epoch", *SAMPLE_ARRAYS)})
 
 
-def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.DataFrame:
+def calibration(record: OneRecord, bins: int = 10, first_epoch: int = 1) -> pd.DataFrame:
     """Does the credited probability say how often the label wins?
 
     Under mixing an image holds several samples. In each of ``bins`` of equal width of credited
@@ -222,6 +228,7 @@ def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.Data
     highest logit. A useful credit rule rises with it. One row a bin with visits: ``p_y`` (their
     mean), ``right`` and ``visits``.
     """
+    record = open_record(record)
     sums = np.zeros((3, bins))
     for epoch, arrays in read_epochs(record, ("p_y", "correct")):
         if epoch >= first_epoch:
@@ -236,7 +243,7 @@ def calibration(record: Record, bins: int = 10, first_epoch: int = 1) -> pd.Data
     )
 
 
-def credit_by_reference(record: Record, reference: Record, bins: int = 10) -> pd.DataFrame:
+def credit_by_reference(record: OneRecord, reference: OneRecord, bins: int = 10) -> pd.DataFrame:
     """Does a sample get credit for being well known, as a run without mixing knows it?
 
     A rule that credits the right sample gives more to samples that a ``reference`` on the same data
@@ -244,6 +251,7 @@ def credit_by_reference(record: Record, reference: Record, bins: int = 10) -> pd
     a group of ``bins``: ``reference`` and ``credited`` (means of the mean ``p_y`` of its samples)
     and ``samples``; ``attrs["spearman"]`` is the rank correlation over samples.
     """
+    record, reference = open_record(record), open_record(reference)
     require_same_data([record, reference])
     known = pd.DataFrame(
         {"reference": measures(reference)["confidence"], "credited": measures(record)["confidence"]}
@@ -257,7 +265,7 @@ def credit_by_reference(record: Record, reference: Record, bins: int = 10) -> pd
 
 
 def group_accuracy(
-    data: Record | pd.DataFrame,
+    data: OneRecord | pd.DataFrame,
     by: str = "label",
     *,
     classes: Sequence[str] | None = None,
@@ -301,7 +309,7 @@ def group_accuracy(
     return table
 
 
-def mean_accuracies(data: Record | pd.DataFrame) -> dict[str, float]:
+def mean_accuracies(data: OneRecord | pd.DataFrame) -> dict[str, float]:
     """Accuracy, 0 to 1, as a mean ``over_samples`` and ``over_classes`` (balanced accuracy).
 
     The mean over classes counts a rare class as much as a frequent one. ``data`` is as for
@@ -313,7 +321,9 @@ def mean_accuracies(data: Record | pd.DataFrame) -> dict[str, float]:
     return {"over_samples": float(right.mean()), "over_classes": float(over_classes)}
 
 
-def confusion(data: Record | pd.DataFrame, *, classes: Sequence[str] | None = None) -> pd.DataFrame:
+def confusion(
+    data: OneRecord | pd.DataFrame, *, classes: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Which classes are taken for which? Counts, one row a true class, one column a predicted one.
 
     ``data`` and ``classes`` are as for :func:`group_accuracy`. The table is square, int ``[C, C]``:
@@ -326,7 +336,7 @@ def confusion(data: Record | pd.DataFrame, *, classes: Sequence[str] | None = No
     return table.rename(index=lambda n: _name(n, names), columns=lambda n: _name(n, names))
 
 
-def groups_of_record(record: Record, by: str = "label") -> pd.DataFrame:
+def groups_of_record(record: OneRecord, by: str = "label") -> pd.DataFrame:
     """How well was each group of training samples learned? From the history that a record holds.
 
     ``by`` is what is known of each training sample: ``label``, or a column of the metadata. One row
@@ -334,6 +344,7 @@ def groups_of_record(record: Record, by: str = "label") -> pd.DataFrame:
     (share of those seen that were right at the last visit), ``never_learned`` (share of those seen
     that never were) and ``mean_loss``.
     """
+    record = open_record(record)
     frame, known = measures(record), metadata(record)
     if by not in known:
         raise unknown("group", by, known)
@@ -349,15 +360,18 @@ def groups_of_record(record: Record, by: str = "label") -> pd.DataFrame:
 
 
 def _predicted(
-    data: Record | pd.DataFrame, classes: Sequence[str] | None
+    data: OneRecord | pd.DataFrame, classes: Sequence[str] | None
 ) -> tuple[pd.DataFrame, Sequence[str]]:
     """Labels and predictions, and the names of the classes."""
-    frame, known = (data.predictions, data.classes) if isinstance(data, Record) else (data, ())
-    if not len(frame) and isinstance(data, Record):
-        raise InputError(
-            f"'{data.path}' holds no predictions for the test samples: give a run that was "
-            "finished by this version"
-        )
+    frame, known = data, ()
+    if not isinstance(data, pd.DataFrame):
+        record = open_record(data)
+        frame, known = record.predictions, record.classes
+        if not len(frame):
+            raise InputError(
+                f"'{record.path}' holds no predictions for the test samples: give a run that was "
+                "finished by this version"
+            )
     if not {"label", "predicted"} <= set(frame) or not len(frame):
         raise InputError("this frame has no predictions: give the columns label and predicted")
     names = known if classes is None else classes

@@ -57,8 +57,8 @@ def held_out_probabilities(
 
     train = training_samples(splits)
     y = train.y.cpu().numpy()
-    if not 2 <= folds <= len(y):
-        raise InputError(f"folds {folds} is not allowed: give 2 to {len(y)}")
+    if not (isinstance(folds, int | np.integer) and 2 <= folds <= len(y)):
+        raise InputError(f"folds {folds!r} is not allowed: give 2 to {len(y)}")
     fold = _folds(y, folds, seed)
     found = np.empty((len(y), len(train.classes)))
     for number in range(folds):
@@ -72,7 +72,10 @@ def held_out_probabilities(
 
 def training_samples(splits: "Splits | Dataset") -> "Dataset":
     """The samples whose labels are judged."""
-    samples: Dataset = getattr(splits, "train", splits)  # type: ignore[arg-type]
+    from budgetlab.data import Dataset, Splits
+    from budgetlab.data.dataset import require
+
+    samples: Dataset = getattr(require(splits, Splits, Dataset), "train", splits)
     return samples
 
 
@@ -134,10 +137,15 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
         raise InputError(
             f"labels {labels.shape} and pred_probs {chance.shape} do not fit: give [N] and [N, C]"
         )
-    if labels.min() < 0 or labels.max() >= chance.shape[1] or not np.isfinite(chance).all():
+    if len(bad := np.argwhere(~np.isfinite(chance))):
+        row, column = bad[0]
         raise InputError(
-            f"labels up to {labels.max()} need {labels.max() + 1} columns of finite probabilities: "
-            f"there are {chance.shape[1]}"
+            f"pred_probs[{row}, {column}] is {chance[row, column]}: give probabilities in [0, 1]"
+        )
+    if labels.min() < 0 or labels.max() >= chance.shape[1]:
+        raise InputError(
+            f"labels from {labels.min()} to {labels.max()} do not fit pred_probs of "
+            f"{chance.shape[1]} columns: give labels from 0 to {chance.shape[1] - 1}"
         )
     odd = np.flatnonzero((chance < 0).any(1) | (np.abs(chance.sum(1) - 1) > 0.01))
     if len(odd):

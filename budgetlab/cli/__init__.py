@@ -10,6 +10,7 @@ import contextlib
 import errno
 import io
 import itertools
+import re
 import sys
 import unicodedata
 import warnings
@@ -19,6 +20,7 @@ from typing import get_args
 
 import tyro
 
+from budgetlab import __version__
 from budgetlab.cli.commands import BAD_INPUT, DONE, FAILED, INTERRUPTED, Command, say
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
@@ -91,7 +93,10 @@ def _with_preset(arguments: list[str]) -> list[str]:
 
 
 def _parse(arguments: list[str]) -> Command | None:
-    """Read the command; None where only help was asked for."""
+    """Read the command; None where only help or the version was asked for."""
+    if arguments == ["--version"]:
+        print(f"budgetlab {__version__}")
+        return None
     arguments = _with_preset(arguments)
     complaint = io.StringIO()
     try:
@@ -116,6 +121,12 @@ def _one_line(box: str, arguments: list[str]) -> str:
     lines = list(itertools.dropwhile(_is_rule, lines))
     text = " ".join(itertools.takewhile(lambda line: not _is_rule(line), lines))
     text = text or "the command cannot be read"
+    if flag := re.match("Error parsing --([a-z-]+):", text):
+        text = _no_number(flag[1], lines, arguments) or text
+    elif flag := re.match("Missing value for argument '(--[a-z-]+)'", text):
+        text = f"{flag[1]} has no value: give one after it"
+    elif arguments[:1] == ["train"] and re.match("Unrecognized options: [^-]", text):
+        text = f"{text}; train takes one value for each option, and sweep takes several"
     taken = [RunConfig, *get_args(Command)]
     names = ["help", *(name for kind in taken for name in kind.__dataclass_fields__)]
     known = [f"--{name.replace('_', '-')}" for name in names]
@@ -127,6 +138,31 @@ def _one_line(box: str, arguments: list[str]) -> str:
         text = f"unknown command '{arguments[0]}', choose one of {', '.join(commands)}"
     near = [f"; did you mean {hint[0]}?" for hint in hints if hint]
     return f"{text.split(' Perhaps')[0].rstrip('.')}{''.join(near)} (see budgetlab --help)"
+
+
+def _no_number(flag: str, lines: list[str], arguments: list[str]) -> str | None:
+    """Say which word after an option is no number, as the settings themselves say it."""
+    about = " ".join(lines)
+    kind = re.search(rf"--{flag} \[?(INT|FLOAT)", about)
+    if not kind:
+        return None
+    words = [part for word in arguments for part in word.split("=", 1 if word[:2] == "--" else 0)]
+    last = len(words) - 1 - words[::-1].index(f"--{flag}")
+    given = list(itertools.takewhile(lambda word: word[:2] != "--", words[last + 1 :]))
+    wrong = next((word for word in given if not _is_number(word, kind[1])), " ".join(given))
+    default = re.search(r"\(default: ([\d.]+)", about)
+    such = f", such as {default[1]}" if default else ""
+    auto = ", or auto" if "{auto}" in about else ""
+    number = "whole number" if kind[1] == "INT" else "number"
+    return f"{flag} '{wrong}' is not allowed: give a {number}{such}{auto}"
+
+
+def _is_number(word: str, kind: str) -> bool:
+    try:
+        int(word) if kind == "INT" else float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_rule(line: str) -> bool:

@@ -305,9 +305,14 @@ def _described(what: str) -> dict[str, str]:
 
 def _named(method: str) -> str:
     """Name of a method; one that is written ``module:method`` is imported first."""
+    from budgetlab import methods, samplers
+
     if ":" not in method:
-        return method
-    from budgetlab import samplers
+        try:
+            return methods.canonical(method) if method else method
+        except InputError as error:
+            own = "one of your own is written MODULE:METHOD, or FILE.py:METHOD"
+            raise InputError(f"{error}; {own}") from None
 
     return samplers.from_module(method)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from budgetlab.data.arrays import LABEL_KEYS
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, a_kind
 from budgetlab.history import Credit, History, Measures, measure
 
 __all__ = ["LoopHistory", "PendingBatch", "about_data", "collate", "labels_of", "logits_of",
@@ -84,6 +84,12 @@ class LoopHistory:
         InputError
             If no batch is waiting, its size is another one, or logits and labels do not fit.
         """
+        logits, labels = _tensor("logits", logits), _tensor("labels", labels)
+        if labels.is_floating_point() and not logits.is_floating_point():
+            raise InputError(
+                f"logits are {logits.dtype} and labels {labels.dtype}: call "
+                "history.update(logits, labels), the logits first"
+            )
         batch = self._take(indices)
         count = len(batch.indices)
         if not count == len(logits) == len(labels):
@@ -117,6 +123,13 @@ class LoopHistory:
             self._pending = deque(one for one in self._pending if one is not taken)
         self._last_progress = taken.progress
         return taken
+
+
+def _tensor(what: str, given: Any) -> Tensor:
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{what} is {a_kind(given)}: give a tensor") from None
 
 
 def measure_batch(
@@ -171,14 +184,14 @@ def measure_batch(
     classes, counted = logits.shape[1], labels != IGNORED
     wrong = counted & ((labels < 0) | (labels >= classes) | (labels != labels.round()))
     nothing = ~counted.reshape(count, -1).any(1)
-    for what, rows in (("no label", nothing), ("a label", wrong.reshape(count, -1).any(1))):
+    for rows in (nothing, wrong.reshape(count, -1).any(1)):
         if bool(rows.any()):
             row = int(rows.nonzero()[0, 0])
             value = labels.reshape(count, -1)[row][wrong.reshape(count, -1)[row]][:1].tolist()
+            has = f"the label {value[0]:g}, which is not among" if value else "no label among"
             raise InputError(
-                f"sample {int(numbers[row])} has {what} among the {classes} classes"
-                f"{f' ({value[0]:g})' if value else ''}: give class numbers from 0 to "
-                f"{classes - 1}, and leave samples without one out"
+                f"sample {int(numbers[row])} has {has} the {classes} classes: give class numbers "
+                f"from 0 to {classes - 1}, and leave samples without one out"
             )
     of_row = torch.arange(count).reshape(-1, *[1] * (labels.ndim - 1)).expand_as(labels)[counted]
     seen = measure(logits.movedim(1, -1)[counted], labels[counted].long())
@@ -265,7 +278,7 @@ def logits_of(model: nn.Module, inputs: Any, device: torch.device) -> Tensor:
     logits = given if isinstance(given, Tensor) else getattr(given, "logits", None)
     if not isinstance(logits, Tensor):
         raise InputError(
-            f"model '{type(model).__name__}' gives a {type(given).__name__} without logits: give "
+            f"model '{type(model).__name__}' returns {a_kind(given)} without logits: give "
             "a network that returns logits"
         )
     return logits.float().cpu()

@@ -29,7 +29,7 @@ from budgetlab.custom_loop.history import (
     measure_batch,
 )
 from budgetlab.devices import describe_hardware
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, a_kind
 from budgetlab.records import Record, RecordWriter, open_record
 from budgetlab.samplers.base import ProxyPlan, ProxyRun
 from budgetlab.training.loop import BudgetedBatches
@@ -111,7 +111,13 @@ class BudgetSampler(TorchSampler[list[int]]):
         config = RunConfig.from_dict(base | given)
         self.config = config.replace(method=samplers.canonical(config.method))
         self.data = None if hasattr(data, "__index__") else data
-        size = operator.index(data) if self.data is None else len(data)  # type: ignore[arg-type]
+        try:
+            size = operator.index(data) if self.data is None else len(data)  # type: ignore[arg-type]
+        except TypeError:
+            raise InputError(
+                f"data is {a_kind(data)}: give a map-style data set, which has a len(), or the "
+                "number of samples"
+            ) from None
         self.model = model
         self._proxy, self._collate_fn = proxy, collate_fn
         self.labels = labels_of(data) if labels is None else torch.as_tensor(labels).long()

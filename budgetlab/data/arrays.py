@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from budgetlab.data.dataset import Dataset, Source, keeps_label, make_parts, split_off_test
-from budgetlab.errors import InputError, counted, few, one_line
+from budgetlab.errors import InputError, counted, few, one_line, unknown
 from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
 
 # Under which names the items of Hugging Face data sets hold samples and labels.
@@ -57,9 +57,9 @@ def as_samples(x: np.ndarray, where: Callable[[int], str], channels_first: bool)
         return x
     if x.dtype.kind == "f" and len(_finite(x, where)) and x.min() >= 0 and x.max() <= 1:
         return np.rint(x * 255).astype(np.uint8)
-    low, high = (x.min(), x.max()) if x.size and x.dtype.kind in "iuf" else (0, 0)
+    span = f" from {x.min():.3g} to {x.max():.3g}" if x.size and x.dtype.kind in "iuf" else ""
     raise InputError(
-        f"{where(0)} is {x.dtype} from {low:.3g} to {high:.3g}: give uint8, or floats in [0, 1] "
+        f"{where(0)} is {x.dtype}{span}: give uint8, or floats in [0, 1] "
         "(leave normalisation and augmentation out of the data)"
     )
 
@@ -209,7 +209,13 @@ def read_dataset(
 
 def _item(dataset: Any, number: int) -> tuple[np.ndarray, int | str]:
     """One item as uint8 ``[C, H, W]`` or float32 ``[features]``, and its label."""
-    item = dataset[number]
+    try:
+        item = dataset[number]
+    except (IndexError, KeyError) as error:
+        raise InputError(
+            f"item {number} of {len(dataset):,} cannot be read ({type(error).__name__}): give a "
+            "data set that has as many items as its len() says, counted from 0"
+        ) from error
     if isinstance(item, Mapping):
         keys = [next((key for key in known if key in item), None)
                 for known in (SAMPLE_KEYS, LABEL_KEYS)]  # fmt: skip
@@ -261,6 +267,8 @@ def with_truth(samples: Dataset, true_label: Sequence[int | str | None]) -> Data
     values: Any = given[known].tolist()
     if not all(isinstance(value, str) for value in values):
         values = np.array(values, float)
+    if lost := [one for one in values if isinstance(one, str) and one not in samples.classes]:
+        raise unknown("class in true_label", lost[0], samples.classes)
     encoded, _, _ = encode_labels({"true_label": values}, samples.classes, keep_all=True)
     true = pd.array([pd.NA] * len(given), dtype="Int64")
     true[known] = encoded["true_label"]
@@ -353,6 +361,10 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 
 
 def _images(path: str, name: str, x: np.ndarray, labels: int) -> np.ndarray:
+    if x.ndim and not len(x):
+        raise InputError(
+            f"{name} of '{path}' is empty, of shape {x.shape}: give images, or no {name}"
+        )
     if x.ndim and len(x) != labels:
         raise InputError(
             f"{name} of '{path}' has {counted(len(x), 'image')} and {counted(labels, 'label')}: "

@@ -131,10 +131,10 @@ class Edits:
         """Apply what changes labels ``[N]``, and drop: new labels and positions ``[M]``."""
         shown = pd.Series(origins).astype(str)
         self._met.update(shown)
-        new = shown.map(self._of("relabel"))
+        new = shown.map(self._of("relabel")).set_axis(shown)
         given = new.notna().to_numpy()
         changed = y.copy()
-        changed[given] = [_number(name, classes) for name in new[given]]
+        changed[given] = [self._number(*row, classes) for row in new[given].items()]
         kept = np.flatnonzero(~shown.isin(self._of("drop").index).to_numpy())
         return changed[kept], kept
 
@@ -148,9 +148,15 @@ class Edits:
         true = shown.map(self._of("true"))
         if not true.notna().any():
             return samples
-        for name in true.dropna():
-            _number(name, samples.classes)
+        for row in true.set_axis(shown).dropna().items():
+            self._number(*row, samples.classes)
         return with_truth(samples, [None if pd.isna(name) else name for name in true])
+
+    def _number(self, origin: object, name: str, classes: Sequence[str]) -> int:
+        if name not in classes:
+            said = unknown("class", name, classes)
+            raise InputError(f"edits '{self.path}' of '{origin}': {said}")
+        return [*classes].index(name)
 
     def require_met(self) -> None:
         """Refuse edits of samples that the data does not have."""
@@ -172,16 +178,10 @@ def _origins(samples: pd.DataFrame | Iterable[str]) -> list[str]:
     return [str(one) for one in samples]
 
 
-def _number(name: str, classes: Sequence[str]) -> int:
-    if name not in classes:
-        raise unknown("class", name, classes)
-    return [*classes].index(name)
-
-
 def _read(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(io.BytesIO(path.read_bytes()), dtype=str, keep_default_na=False).rename(
-            columns=str.strip
+            columns=lambda name: name.strip().lower()
         )
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -190,12 +190,13 @@ def _read(path: Path) -> pd.DataFrame:
         raise InputError(
             f"edits '{path}' need the columns origin and action: they have {[*table.columns]}"
         )
+    table["action"] = table["action"].str.strip().str.lower()
     for column in ("label", "note"):
         if column not in table:
             table[column] = ""
-    for action in table["action"].unique():
+    for row, action in enumerate(table["action"]):
         if action not in ACTIONS:
-            raise unknown("action", action, ACTIONS)
+            raise InputError(f"edits '{path}', row {row + 1}: {unknown('action', action, ACTIONS)}")
     return table[[*COLUMNS]]
 
 

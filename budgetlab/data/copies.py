@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgetlab.data.dataset import Splits
+from budgetlab.data.dataset import Splits, require
 from budgetlab.errors import InputError
 
 HASH_SIDE, HASH_KEPT = 32, 8
@@ -112,6 +112,7 @@ def find_copies(
         ``split``, ``sample`` (its number there), ``origin``, ``label`` and ``kind``: ``first``
         of its group in the order test, val, train, else ``exact`` or ``near`` copy of another.
     """
+    require(splits, Splits, what="splits")
     parts = {name: splits.parts[name] for name in ("test", "val", "train") if name in splits.parts}
     xs = [part.x.cpu() for part in parts.values()]
     group = first = _first_of(xs)

@@ -1,6 +1,7 @@
 """What a data set is once loaded: tensors, labels, and what is known of each sample."""
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from budgetlab.devices import numpy_generator
-from budgetlab.errors import InputError, counted, few
+from budgetlab.errors import InputError, a_kind, counted, few
 
 if TYPE_CHECKING:
     from budgetlab.data.load import Intake
@@ -226,8 +227,11 @@ class Splits:
         Raises
         ------
         InputError
-            If the parts have other shapes or classes, or one is empty.
+            If a part is no Dataset, the parts have other shapes or classes, or one is empty.
         """
+        for what, given in (("train", train), ("test", test), ("val", val)):
+            if given is not None or what == "train":
+                require(given, Dataset, what=what)
         if test is None:
             rest, held = split_off_test(train.y.cpu().numpy(), seed)
             train, test = train.select(rest), train.select(held)
@@ -246,6 +250,20 @@ class Splits:
                     "give the same shape and classes= to all"
                 )
         return replace(splits, fingerprint=fingerprint(train, test))
+
+
+def require(given: Any, *kinds: type, what: str = "data") -> Any:
+    """Return what is given as data if it is of one of these kinds; else say what to do."""
+    if isinstance(given, kinds):
+        return given
+    then = "" if Dataset in kinds else ", then bl.Splits.of"
+    if isinstance(given, str | os.PathLike):
+        raise InputError(f"{what} is the text {str(given)!r}: load it first, with bl.data.load")
+    if isinstance(given, Dataset):
+        raise InputError(f"{what} is a Dataset: make splits of it with bl.Splits.of")
+    if isinstance(given, Splits):
+        raise InputError(f"{what} is all Splits together: give one of them, such as splits.train")
+    raise InputError(f"{what} is {a_kind(given)}: wrap it with bl.Dataset.from_dataset{then}")
 
 
 def _with_classes(samples: Dataset, classes: tuple[str, ...]) -> Dataset:

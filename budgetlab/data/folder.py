@@ -16,7 +16,7 @@ import numpy as np
 
 from budgetlab.data.dataset import Choose, Source, keeps_label, make_parts, split_off_test
 from budgetlab.data.images import Decoded, is_image_name, printable, read_images, warn_of
-from budgetlab.errors import InputError, counted, few
+from budgetlab.errors import NEAR, InputError, counted, few
 
 # More folders in folders than anybody sorts images into; Python itself gives up at 1,000.
 DEEPEST = 50
@@ -199,7 +199,7 @@ def _existing(path: Path) -> Path:
     if path.exists():
         raise InputError(f"'{path}' is a file: give a folder that holds one folder for each class")
     siblings = [one.name for one in path.parent.glob("*") if one.is_dir()]
-    near = get_close_matches(path.name, siblings, n=1, cutoff=0.5)
+    near = get_close_matches(path.name, siblings, n=1, cutoff=NEAR)
     hint = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
     raise InputError(f"there is no folder '{path}': {hint}")
 

@@ -105,7 +105,9 @@ class Intake:
 def _shown(counts: dict[str, int], most: int) -> str:
     """``a 10, b 12``; of many, how many and from what to what."""
     if len(counts) > most:
-        return f"{len(counts):,} classes of {min(counts.values()):,} to {max(counts.values()):,}"
+        least, most_of_all = min(counts.values()), max(counts.values())
+        ends = f"{least:,}" if least == most_of_all else f"{least:,} to {most_of_all:,}"
+        return f"{len(counts):,} classes of {ends} samples each"
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
@@ -125,7 +127,13 @@ def canonical(name: str) -> str:
     """
     kind, colon, path = name.partition(":")
     if not (colon and kind.lower() in OWN):
-        return known("dataset", name, describe())
+        try:
+            return known("dataset", name, describe())
+        except InputError:
+            if not name or not Path(name).expanduser().exists():
+                raise
+            own = "npz" if name.endswith(".npz") else "folder"
+            raise InputError(f"'{name}' is a place, not a data set: write {own}:{name}") from None
     if not path:
         raise InputError(f"'{name}' has no path: write {kind.lower()}:PATH")
     return f"{kind.lower()}:{path}"

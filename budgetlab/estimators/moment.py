@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from budgetlab import devices, samplers
+from budgetlab.analysis.conditions import require_data_of
 from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset, Splits
@@ -122,15 +123,12 @@ class Moment:
         limit, sketch
             As for :meth:`of_run`.
         """
-        record = record if isinstance(record, Record) else open_record(record)
+        record = open_record(record)
         config = RunConfig.from_dict(record.config)
         require_model(record.path, config.model, model)
         if splits is None:
             splits = load_again(record.path, config, data_root, "intake" in record.about["data"])
-        if splits.fingerprint != record.fingerprint:
-            raise InputError(
-                f"these data are not what record '{record.path}' was trained on: give the same"
-            )
+        require_data_of(record, splits)
         network, train = trained_network(record, splits, model), splits.train
         replay = Replay(record)
         chosen = _chosen(len(train), limit, config.seed)

@@ -60,7 +60,7 @@ def probabilities(
     InputError
         If the method has no scores, or the record no epoch.
     """
-    record = record if isinstance(record, Record) else open_record(record)
+    record = open_record(record)
     known = _Scores(record, method, samples, seed)
     config = record.config
     start = {

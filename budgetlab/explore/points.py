@@ -148,15 +148,17 @@ def watch(run: RunConfig | Record | Path | str, splits: "Splits | None" = None) 
     InputError
         If the data are no points, or no longer those of the record.
     """
+    from budgetlab.data import dataset
     from budgetlab.training import Run, load_data
 
     record = None
     if isinstance(run, RunConfig):
         config = run
     else:
-        record = run if isinstance(run, Record) else open_record(run)
+        record = open_record(run)
         config = RunConfig.from_dict(record.config)
     splits = load_data(config, progress=False) if splits is None else splits
+    dataset.require(splits, dataset.Splits, what="splits")
     if record is not None and splits.fingerprint != record.fingerprint:
         raise InputError(
             f"the data of '{record.path}' have changed: train it anew, or give them as splits"

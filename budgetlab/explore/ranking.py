@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis import agreement, measures
+from budgetlab.analysis.conditions import require_data_of
 from budgetlab.analysis.per_sample import check_measure
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import Record
@@ -146,11 +147,7 @@ def images_of(record: Record, splits: "Splits | None") -> Mapping[int, np.ndarra
     """
     if splits is None:
         return record.thumbnails
-    if splits.fingerprint != record.fingerprint:
-        raise InputError(
-            f"these splits are not what '{record.path}' was trained on: load the data with the "
-            "settings of the record"
-        )
+    require_data_of(record, splits)
     return _Images(splits.train.x.cpu().numpy())
 
 

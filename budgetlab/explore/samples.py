@@ -89,7 +89,7 @@ def atlas(
     InputError
         If a measure is unknown or holds no number, or ``splits`` is another data set.
     """
-    record = record if isinstance(record, Record) else open_record(record)
+    record = open_record(record)
     frame = with_more(measures(record), more)
     for name in (x, y, *filter(None, [colour])):
         check_measure(frame, name)

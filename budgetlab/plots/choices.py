@@ -15,7 +15,7 @@ from budgetlab.analysis.conditions import method_order, require
 from budgetlab.errors import unknown
 from budgetlab.plots import style
 from budgetlab.plots.style import Curve
-from budgetlab.records import Record, Records
+from budgetlab.records import OneRecord, Record, Records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -217,7 +217,7 @@ def coverage(
     )  # fmt: skip
 
 
-def class_share(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+def class_share(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Are some classes picked more? Share of the batches over the epochs.
 
     Parameters
@@ -226,7 +226,7 @@ def class_share(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Ax
         A record, or a frame as from :func:`budgetlab.analysis.class_share`. Beyond
         seven classes, those that end furthest from their share of the data are drawn.
     """
-    frame = find_class_share(data) if isinstance(data, Record) else data
+    frame = data if isinstance(data, pd.DataFrame) else find_class_share(data)
     require(frame, ["epoch", "class", "share", "base"], "a frame of class shares")
     ratio = frame.assign(ratio=frame["share"] / frame["base"].where(frame["base"] > 0))
     table = ratio.pivot(index="epoch", columns="class", values="ratio").dropna(how="all")
@@ -247,7 +247,7 @@ def class_share(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Ax
 
 
 def detection_curve(
-    data: Record | pd.DataFrame,
+    data: OneRecord | pd.DataFrame,
     names: Sequence[str] | None = None,
     *,
     ax: "Axes | None" = None,
@@ -290,7 +290,7 @@ def detection_curve(
 def credit_calibration(
     data: Records,
     *,
-    reference: Record | None = None,
+    reference: OneRecord | None = None,
     bins: int = 10,
     ax: "Axes | None" = None,
 ) -> "Axes":

@@ -10,7 +10,7 @@ from budgetlab.analysis import measures
 from budgetlab.analysis.per_sample import check_measure
 from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
-from budgetlab.records import Record
+from budgetlab.records import OneRecord, open_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ MARGIN = 0.06
 
 
 def image_grid(
-    data: Record | pd.DataFrame,
+    data: OneRecord | pd.DataFrame,
     by: str = "times_trained",
     *,
     highest: bool = True,
@@ -59,17 +59,18 @@ def image_grid(
     captions
         By sample number, a text of your own in place of the class.
     """
-    frame = measures(data) if isinstance(data, Record) else data
+    record = None if isinstance(data, pd.DataFrame) else open_record(data)
+    frame = data if record is None else measures(record)
     check_measure(frame, by)
     if images is None:
-        images = data.thumbnails if isinstance(data, Record) else {}
+        images = {} if record is None else record.thumbnails
     held = images if isinstance(images, Mapping) else dict(enumerate(images))
     if not held:
         raise InputError("there are no images to show: give images=, by sample number")
     ranked = frame.loc[frame.index.isin(list(held)), by].dropna()
     ranked = ranked.sort_values(ascending=not highest, kind="stable").head(count)
     if classes is None:
-        classes = data.classes if isinstance(data, Record) else ()
+        classes = () if record is None else record.classes
     names = _class_names(classes, frame) if captions is None else captions
     texts = [f"{v:.3g}\n{names[s]}" if s in names else f"{v:.3g}" for s, v in ranked.items()]
     height = 1.2 + 0.18 * (_lines(texts) - 1)

@@ -12,7 +12,7 @@ from budgetlab.analysis.conditions import method_order, require
 from budgetlab.analysis.statistics import MARGIN
 from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
-from budgetlab.records import Record, Records
+from budgetlab.records import OneRecord, Records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -246,7 +246,7 @@ def agreement_matrix(
     return ax
 
 
-def confusion(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+def confusion(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Which classes are taken for which? Shares of each true class, one row each.
 
     Parameters

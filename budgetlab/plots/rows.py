@@ -10,7 +10,7 @@ from budgetlab.analysis import BASELINE, compare, group_accuracy, summaries, var
 from budgetlab.analysis.conditions import condition_columns, label, method_order, require
 from budgetlab.analysis.tables import keys_of
 from budgetlab.plots import style
-from budgetlab.records import Record, Records
+from budgetlab.records import OneRecord, Records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -202,7 +202,7 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
 
 
 def class_accuracy(
-    data: Record | pd.DataFrame, by: str = "label", *, most: int = 20, ax: "Axes | None" = None
+    data: OneRecord | pd.DataFrame, by: str = "label", *, most: int = 20, ax: "Axes | None" = None
 ) -> "Axes":
     """Where does it go wrong? Test accuracy of each class, or group, with its interval.
 

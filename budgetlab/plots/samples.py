@@ -10,7 +10,7 @@ from budgetlab.analysis import sample_life as find_life
 from budgetlab.analysis.conditions import require
 from budgetlab.errors import InputError
 from budgetlab.plots import style
-from budgetlab.records import Record
+from budgetlab.records import OneRecord, open_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 KEPT, DRAWN = "chance of being kept", "probability, times that of a uniform draw"
 
 
-def loss_distribution(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+def loss_distribution(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """How do the losses spread as training goes on? Quantile fan over the epochs.
 
     Parameters
@@ -30,7 +30,7 @@ def loss_distribution(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) 
     data
         A record, or a frame as from :func:`budgetlab.analysis.quantiles` of ``loss``.
     """
-    frame = quantiles(data, "loss", LEVELS) if isinstance(data, Record) else data
+    frame = data if isinstance(data, pd.DataFrame) else quantiles(data, "loss", LEVELS)
     ax = style.axes(ax)
     _fan(ax, frame, style.COLOURS[0])
     first, last = frame.iloc[0], frame.iloc[-1]
@@ -46,7 +46,7 @@ def loss_distribution(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) 
     )
 
 
-def sampling_probability(data: Record | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+def sampling_probability(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """How far from uniform does a method draw? Quantile fan over the epochs.
 
     A distribution over samples is shown times their number, so that 1 is uniform; the
@@ -58,7 +58,7 @@ def sampling_probability(data: Record | pd.DataFrame, *, ax: "Axes | None" = Non
         A record, or a frame as from :func:`budgetlab.analysis.quantiles` of
         ``probability``; its column ``kind`` says what the probability is of.
     """
-    frame = quantiles(data, "probability", LEVELS) if isinstance(data, Record) else data
+    frame = data if isinstance(data, pd.DataFrame) else quantiles(data, "probability", LEVELS)
     ax = style.axes(ax)
     if frame.empty:
         return style.empty(ax, "This method draws by no probabilities.")
@@ -95,7 +95,7 @@ def _fan(ax: "Axes", frame: pd.DataFrame, colour: str) -> None:
 
 
 def probability_vs_loss(
-    data: Record | pd.DataFrame, *, epoch: int = -1, ax: "Axes | None" = None
+    data: OneRecord | pd.DataFrame, *, epoch: int = -1, ax: "Axes | None" = None
 ) -> "Axes":
     """Does the method draw what it has not learned? Probability against last known loss.
 
@@ -106,7 +106,7 @@ def probability_vs_loss(
     epoch
         From 1; -1 is the last.
     """
-    frame = one_epoch(data, epoch) if isinstance(data, Record) else data
+    frame = data if isinstance(data, pd.DataFrame) else one_epoch(data, epoch)
     require(frame, ["last_loss", "probability", "times_trained"], "a frame of one epoch")
     number = int(frame["epoch"].iloc[0]) if "epoch" in frame and len(frame) else epoch
     keeps = _keeps(frame)
@@ -132,7 +132,7 @@ def probability_vs_loss(
 
 
 def measure_vs_measure(
-    data: Record | pd.DataFrame,
+    data: OneRecord | pd.DataFrame,
     x: str = "confidence",
     y: str = "variability",
     *,
@@ -151,7 +151,7 @@ def measure_vs_measure(
         Two of its columns. Samples without a finite value in both are counted below
         the axis and not drawn.
     """
-    frame = measures(data) if isinstance(data, Record) else data
+    frame = data if isinstance(data, pd.DataFrame) else measures(data)
     require(frame, [x, y], "a frame of measures")
     finite = np.isfinite(frame[[x, y]].astype(float)).all(axis=1)
     shown, hidden = frame[finite], int((~finite).sum())
@@ -190,7 +190,7 @@ def _marginals(ax: "Axes", x: np.ndarray, y: np.ndarray) -> None:
 
 
 def sample_life(
-    data: Record | pd.DataFrame,
+    data: OneRecord | pd.DataFrame,
     sample: int | None = None,
     *,
     image: np.ndarray | None = None,
@@ -208,13 +208,14 @@ def sample_life(
         ``uint8 [H, W, C]``, shown in the corner; by default the record's own thumbnail
         where it kept one.
     """
-    if isinstance(data, Record):
+    if isinstance(data, pd.DataFrame):
+        frame = data
+    else:
         if sample is None:
             raise InputError("sample is missing: give the number of a sample, from 0")
-        frame = find_life(data, sample)
-        image = data.thumbnails.get(sample) if image is None else image
-    else:
-        frame = data
+        record = open_record(data)
+        frame = find_life(record, sample)
+        image = record.thumbnails.get(sample) if image is None else image
     require(frame, ["epoch", "p_y", "correct", "times_trained"], "a frame of one sample")
     ax = style.axes(ax)
     visits = frame[frame["correct"] >= 0]

@@ -25,6 +25,7 @@ from budgetlab.records.format import (
     write_atomically,
 )
 from budgetlab.records.reader import (
+    OneRecord,
     Record,
     Records,
     RecordWarning,
@@ -35,6 +36,6 @@ from budgetlab.records.reader import (
 from budgetlab.records.thin import thin
 from budgetlab.records.writer import RecordWriter
 
-__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "Record", "RecordWarning", "RecordWriter",
-           "Records", "find_records", "open_record", "open_records", "plain", "thin",
-           "write_atomically"]  # fmt: skip
+__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "OneRecord", "Record",
+           "RecordWarning", "RecordWriter", "Records", "find_records", "open_record",
+           "open_records", "plain", "thin", "write_atomically"]  # fmt: skip

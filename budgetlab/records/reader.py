@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.config import RENAMED
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, a_kind
 from budgetlab.records.format import (
     EPOCH_COLUMNS,
     FORMAT,
@@ -37,7 +37,8 @@ from budgetlab.records.safety import (
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Record", "RecordWarning", "Records", "find_records", "open_record", "open_records"]
+__all__ = ["OneRecord", "Record", "RecordWarning", "Records", "find_records", "open_record",
+           "open_records"]  # fmt: skip
 
 NO_RECORD = "no run leaves so much behind, so do not read it"
 
@@ -59,7 +60,7 @@ class Record:
     """
 
     def __init__(self, path: Path | str):
-        self.path = Path(path)
+        self.path = _place(path)
         self.about = _read_about(self.path)
 
     def __repr__(self) -> str:
@@ -219,12 +220,13 @@ class Record:
             raise _unreadable(path, error) from None
 
 
-def open_record(path: Path | str) -> Record:
-    """Open one record; see :class:`Record`."""
-    return Record(path)
+OneRecord = Path | str | Record
+Records = OneRecord | Iterable[OneRecord]
 
 
-Records = Path | str | Record | Iterable[Path | str | Record]
+def open_record(record: OneRecord) -> Record:
+    """Open the record in a folder, see :class:`Record`; one that is open stays as it is."""
+    return record if isinstance(record, Record) else Record(record)
 
 
 def open_records(records: Records) -> list[Record]:
@@ -246,7 +248,7 @@ def open_records(records: Records) -> list[Record]:
     InputError
         If a path does not exist or holds no record, or if no record can be opened.
     """
-    given = [records] if isinstance(records, Path | str | Record) else list(records)
+    given = [records] if isinstance(records, Record) else _several(records)
     opened: dict[str, Record] = {}
     problems = []
     for item in given:
@@ -270,8 +272,7 @@ def find_records(paths: Path | str | Iterable[Path | str]) -> list[Path]:
     """
     # By its real place, so that a record given in two ways does not count twice.
     found: dict[str, Path] = {}
-    for path in [paths] if isinstance(paths, str | Path) else paths:
-        path = Path(path)
+    for path in map(_place, _several(paths)):
         if not path.exists():
             raise InputError(f"record '{path}' does not exist: give the folder of a record")
         inside = []
@@ -346,6 +347,20 @@ def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
 def _unreadable(path: Path, error: Exception) -> InputError:
     reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     return InputError(f"'{path}' cannot be read: {reason}")
+
+
+def _several(given: Any) -> list[Any]:
+    """One path or several, as a list."""
+    one = isinstance(given, str | os.PathLike) or not isinstance(given, Iterable)
+    return [given] if one else list(given)
+
+
+def _place(path: Any) -> Path:
+    """Refuse what cannot be the folder of a record, and so all that is no record."""
+    if not isinstance(path, str | os.PathLike):
+        one = ", one of them" if isinstance(path, list | tuple) else ""
+        raise InputError(f"{a_kind(path)} is no record: give a Record or its folder{one}")
+    return Path(path)
 
 
 def _is_record(path: Path) -> bool:

@@ -88,7 +88,7 @@ def thin(
     --------
     >>> bl.records.thin("runs/long", "small", samples=2000, epochs=10)  # doctest: +SKIP
     """
-    record = source if isinstance(source, Record) else open_record(source)
+    record = open_record(source)
     target = Path(target)
     if target.exists() or target.is_symlink():
         raise InputError(f"target '{target}' is there already: give a folder that does not exist")

@@ -306,7 +306,7 @@ def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], A
         if not isinstance(made, type):
             from budgetlab.samplers.scores import ScoreSampler
 
-            made = ScoreSampler.from_function(made, unseen)
+            made = ScoreSampler.from_function(methods.as_score(key, made), unseen)
         made.code = code
         _registered[key] = made
         methods.add(replace(entry or _entry_of(key, made), code=code))

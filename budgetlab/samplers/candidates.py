@@ -179,7 +179,7 @@ class TopK(Sampler):
         if self.candidates < self.batch_size:
             raise InputError(
                 f"method '{self.context.config.method}' chooses among {self.candidates:,} samples, "
-                f"less than one batch of {self.batch_size}: lower --batch-size"
+                f"less than one batch of {self.batch_size}: lower the batch size"
             )
         self.looks_before_step = self.candidates if self.candidates > self.batch_size else 0
 
@@ -294,7 +294,7 @@ class GradientNorm(Sampler):
         if self.candidates > self.size:
             raise InputError(
                 f"method 'grad-norm' looks at {config.presample} x {self.batch_size} candidates, "
-                f"more than the {self.size:,} samples there are: lower --batch-size or --presample"
+                f"more than the {self.size:,} samples there are: lower the batch size or presample"
             )
         self.average_gain = 0.0
         self.probability = torch.full((self.size,), torch.nan, device=self.device)

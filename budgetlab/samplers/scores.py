@@ -277,15 +277,15 @@ class ScoreSampler(Sampler):
 
     def probabilities(self, history: History) -> Tensor:
         """Return ``q``, float64 ``[N]``, for the next draw; scores are finite, >= 0 and ``[N]``."""
-        scores = self.score(history)
+        scores, name = self.score(history), f"method '{self.context.config.method}'"
         if not isinstance(scores, Tensor) or scores.shape != (self.size,):
             given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise InputError(f"a score must be a tensor of shape ({self.size},), not {given}")
+            raise InputError(f"{name} must give scores in a tensor of ({self.size},), not {given}")
         if self.unseen == "highest":
             scores = replace_unseen(scores, history.seen)
         if not bool(((scores >= 0) & torch.isfinite(scores)).all()):
             worst = scores[~((scores >= 0) & torch.isfinite(scores))][0].item()
-            raise InputError(f"a score of {worst} cannot be used: scores are finite and >= 0")
+            raise InputError(f"{name} gave the score {worst:g}: scores must be finite and >= 0")
         return self.smooth(scores)
 
     def smooth(self, scores: Tensor) -> Tensor:

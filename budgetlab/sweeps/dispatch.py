@@ -368,7 +368,7 @@ def check_places(executor: Executor | None, workers: int | str, scheduler: str) 
     whole = isinstance(workers, int) and not isinstance(workers, bool) and 0 <= workers <= 1024
     if workers != "auto" and not whole:
         raise InputError(
-            f"workers {workers!r} is not allowed: give a whole number in [1, 1024], or auto"
+            f"workers {workers!r} is not allowed: give a whole number in [1, 1024], or auto (or 0)"
         )
     if executor is not None and not hasattr(executor, "submit"):
         raise InputError(

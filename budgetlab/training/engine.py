@@ -65,7 +65,7 @@ def _require_single(model_name: str, network: nn.Module, shape: tuple[int, ...])
     except ValueError:
         raise InputError(
             f"batch size 1 is too small for batch norm in model '{model_name}' on images of "
-            f"{shape[1]}x{shape[2]}: give --batch-size 2 or more, or choose another model"
+            f"{shape[1]}x{shape[2]}: give a batch size of 2 or more, or choose another model"
         ) from None
 
 

@@ -119,10 +119,10 @@ def in_a_sentence(
         traceback.clear_frames(error.__traceback__)
         size, fitting = engine.config.batch_size, _largest_fitting(engine)
         remedy = (
-            f"a batch of {fitting} fits, so start again with --batch-size {fitting}, or choose a "
-            "smaller --model"
+            f"a batch of {fitting} fits, so start again with batch size {fitting}, or choose a "
+            "smaller model"
             if fitting
-            else "not even a batch of 2 fits, so choose a smaller --model"
+            else "not even a batch of 2 fits, so choose a smaller model"
         )
         return f"out of memory with batch size {size} and model {model_name}: {remedy}"
     if device_lost(error):

@@ -78,8 +78,9 @@ def train(
         given["method"] = method
     elif not isinstance(method, RunConfig | None):
         raise InputError(
-            f"'{type(method).__name__}' is no method: give the name of one, such as 'p-SGD', or "
-            "a RunConfig; data goes into splits= and a network into model="
+            f"{method!r} is no method: give the name of one, such as 'p-SGD', or a RunConfig; "
+            "data goes into splits=, a network into model=, and a score of your own under "
+            '@bl.sampler("mine"), whose name is given here'
         )
     if isinstance(model, str):
         given["model"], model = model, None
@@ -266,7 +267,7 @@ class Run:
             # Written to from now on: no part of it may be damaged, or lie anywhere else.
             record.require_whole()
         run.on_step = on_step
-        run.config = setup.with_known_names(RunConfig.from_dict(record.config), own_data=True)
+        run.config = setup.recorded_config(record)
         setup.require_model(path, run.config.model, model)
         methods.require_same_code(path, run.config.method, record.method_code)
         run.device = choose_device(run.config.device)

@@ -16,7 +16,7 @@ from budgetlab.budget import SCHEDULES
 from budgetlab.config import DATA_FIELDS, PRECISIONS, RunConfig
 from budgetlab.data import Splits
 from budgetlab.data.builtin import SHAPES_TEST_BEFORE
-from budgetlab.data.dataset import fingerprint
+from budgetlab.data.dataset import fingerprint, require
 from budgetlab.devices import choose_precision
 from budgetlab.errors import InputError, RunError, known
 from budgetlab.history import History
@@ -57,6 +57,17 @@ def with_known_names(config: RunConfig, own_data: bool = False) -> RunConfig:
         names["dataset"] = data.canonical(config.dataset)
     changed = {name: value for name, value in names.items() if value != getattr(config, name)}
     return config.replace(**changed) if changed else config
+
+
+def recorded_config(record: Record) -> RunConfig:
+    """The settings of a record, whose method must be known here."""
+    config = RunConfig.from_dict(record.config)
+    if config.method.lower() not in map(str.lower, samplers.names()):
+        raise InputError(
+            f"record '{record.path}' was trained with a method of your own, '{config.method}': "
+            f"register it again first; on the command line, add --method MODULE:{config.method}"
+        )
+    return with_known_names(config, own_data=True)
 
 
 def _has_name(dataset: str) -> bool:
@@ -137,6 +148,7 @@ def load_recorded(
     about = record.about["data"]
     if splits is None:
         splits = load_again(record.path, config, data_root, "intake" in about, moved)
+    require(splits, Splits, what="splits")
     val = splits.val_fingerprint
     if config.dataset == "shapes" and about.get("test", 0) == SHAPES_TEST_BEFORE:
         # Earlier versions had 2,500 test images, which are the last of those it has now.
@@ -192,6 +204,7 @@ def resolve(
     """
     if splits is None:
         return config, load_data(config)
+    require(splits, Splits, what="splits")
     default = RunConfig()
     changed = [name for name in DATA_FIELDS if getattr(config, name) != getattr(default, name)]
     said = [name for name in DATA_FIELDS if name in asked or name in changed]
@@ -357,8 +370,8 @@ def require_fit(
             f"this run needs about {size_of(needs.total)} of memory on {device} ({data}"
             f"{size_of(needs.history)} for what is kept of {len(splits.train):,} samples, "
             f"{size_of(needs.step)} for a step of model {model_name} on {config.batch_size:,}), "
-            f"and {size_of(free)} is free: lower --batch-size or --limit, or choose a smaller "
-            "--model or another --device"
+            f"and {size_of(free)} is free: lower the batch size or the limit, or choose a "
+            "smaller model or another device"
         )
 
 

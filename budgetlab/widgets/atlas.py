@@ -94,8 +94,8 @@ class SampleAtlas(Panel):
         more: pd.DataFrame | None = None,
     ):
         super().__init__("bl-atlas")
-        whole = record if isinstance(record, Record) else open_record(record)
-        second = other if isinstance(other, Record) or other is None else open_record(other)
+        whole = open_record(record)
+        second = None if other is None else open_record(other)
         pictured = {*whole.thumbnails, *(second.thumbnails if second else ())}
         self.record = sampled_down(whole, also=pictured)
         self.other = second and sampled_down(second, also=pictured)

@@ -8,7 +8,8 @@ from budgetlab import augment
 from budgetlab.augment import Mixture, augmented
 from budgetlab.config import CREDITS
 from budgetlab.data import Dataset, Splits
-from budgetlab.errors import InputError
+from budgetlab.data.dataset import require
+from budgetlab.errors import InputError, counted
 from budgetlab.widgets.controls import (
     Number,
     Panel,
@@ -56,9 +57,10 @@ class AugmentationExplorer(Panel):
     """
 
     def __init__(self, data: Splits | Dataset):
-        self.samples = data.train if isinstance(data, Splits) else data
+        self.samples = data.train if isinstance(data, Splits) else require(data, Splits, Dataset)
         if len(self.samples) < COUNT:
-            raise InputError(f"{len(self.samples)} samples are too few: give at least {COUNT}")
+            found = counted(len(self.samples), "sample")
+            raise InputError(f"{COUNT} images are shown, and the data has {found}: give more")
         augmented(self.samples, [0], "none")  # points are refused before anything is shown
         self.mixtures: dict[str, list[Mixture]] = {}
         super().__init__("bl-explorer")

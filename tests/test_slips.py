@@ -1,0 +1,224 @@
+"""A slip ends in one sentence that names what was given and what to do, wherever it is made."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import budgetlab as bl
+from budgetlab.cli import main
+from budgetlab.errors import InputError, RunError
+from budgetlab.training import Run
+
+IMAGES = TensorDataset(torch.rand(40, 1, 8, 8), torch.arange(40) % 2)
+OWN = bl.Dataset.from_dataset(IMAGES)
+WRAP = "TensorDataset: wrap it with bl.Dataset.from_dataset"
+LOAD = "is the text 'digits': load it first, with bl.data.load"
+
+
+def says(part: str, call: Callable[[], Any]) -> None:
+    """Check that a call is refused in one sentence that holds these words."""
+    with pytest.raises(InputError, match=re.escape(part)) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("part", "call"), [
+    (f"train is a {WRAP}", lambda: bl.Splits.of(IMAGES, name="m")),
+    (f"test is a {WRAP}", lambda: bl.Splits.of(OWN, test=IMAGES)),
+    (f"splits is a {WRAP}, then bl.Splits.of", lambda: bl.train(splits=IMAGES)),
+    ("splits is a Dataset: make splits of it with bl.Splits.of", lambda: bl.train(splits=OWN)),
+    ("splits is an ndarray: wrap", lambda: bl.train(splits=np.zeros(3))),
+    ("train is all Splits together", lambda: bl.Splits.of(bl.Splits.of(OWN))),
+    (LOAD, lambda: bl.analysis.find_suspects("digits")),
+    (LOAD, lambda: bl.analysis.find_suspects("digits", by="threshold")),
+    (LOAD, lambda: bl.data.find_copies("digits")),
+    (LOAD, lambda: bl.analysis.compare_augmentations("digits")),
+    (LOAD, lambda: bl.widgets.AugmentationExplorer("digits")),
+    ("data is a TensorDataset: wrap", lambda: bl.analysis.held_out_probabilities(IMAGES)),
+    ("folds 'a' is not allowed", lambda: bl.analysis.held_out_probabilities(OWN, folds="a")),
+    ("seeds '3' is not allowed", lambda: bl.analysis.compare_augmentations(OWN, seeds="3")),
+])  # fmt: skip
+def test_data_given_as_something_else(part: str, call: Callable[[], Any]) -> None:
+    says(part, call)
+
+
+ONE_RECORD = {
+    "pay_features": bl.analysis.pay_features, "will_it_pay": bl.analysis.will_it_pay,
+    "measures": bl.analysis.measures, "selection": bl.analysis.selection,
+    "group_accuracy": bl.analysis.group_accuracy, "confusion": bl.analysis.confusion,
+    "one_epoch": bl.analysis.one_epoch, "calibration": bl.analysis.calibration,
+    "groups_of_record": bl.analysis.groups_of_record,
+    "class_share": bl.analysis.class_share, "ranked_counts": bl.analysis.ranked_counts,
+    "sample_life": lambda record: bl.plots.sample_life(record, 0),
+    "probability": bl.plots.sampling_probability, "losses": bl.plots.loss_distribution,
+    "probability_vs_loss": bl.plots.probability_vs_loss,
+    "measure_vs_measure": bl.plots.measure_vs_measure,
+    "class_share_plot": bl.plots.class_share, "class_accuracy": bl.plots.class_accuracy,
+}  # fmt: skip
+
+
+def test_what_takes_a_record_takes_its_folder(train: Callable[..., Run]) -> None:
+    path = train(epochs=8, budget=1.0).writer.path
+    for call in ONE_RECORD.values():
+        call(path)
+        call(str(path))
+        call(bl.open_record(path))
+
+
+@pytest.mark.parametrize(
+    "call", [*ONE_RECORD.values(), bl.open_record, bl.explore.probabilities], ids=str
+)
+def test_what_is_no_record_is_refused(call: Callable[[Any], Any]) -> None:
+    says("None is no record: give a Record or its folder", lambda: call(None))
+    says("a list is no record: give a Record or its folder, one of them", lambda: call(["runs/x"]))
+    says("'runs/x' is no record", lambda: call("runs/x"))
+
+
+@pytest.mark.parametrize(
+    "call", [bl.compare, bl.open_records, bl.analysis.triage, bl.plots.learning_curves]
+)
+def test_what_are_no_records_is_refused(call: Callable[[Any], Any]) -> None:
+    says("None is no record", lambda: call(None))
+    says("an int is no record", lambda: call([3]))
+
+
+@pytest.mark.parametrize(("command", "part"), [
+    ("train --budget a-third", "budget 'a-third' is not allowed: give a number, such as 0.3"),
+    ("train --budget=30%", "budget '30%' is not allowed: give a number, such as 0.3"),
+    ("train --seed one", "seed 'one' is not allowed: give a whole number, such as 0"),
+    ("train --epochs 1e3", "epochs '1e3' is not allowed: give a whole number, such as 30"),
+    ("train --sb-beta xx", "sb-beta 'xx' is not allowed: give a number, or auto"),
+    ("sweep --workers many", "workers 'many' is not allowed: give a whole number, such as 1, or"),
+    ("sweep --budget 0.2 nope --seed 1", "budget 'nope' is not allowed: give a number"),
+    ("sweep --budget 0,3", "budget '0,3' is not allowed: give a number"),
+    ("train --budget", "--budget has no value: give one after it"),
+    ("train --seed 0 1", "Unrecognized options: 1; train takes one value for each option"),
+    ("train --method mine", "unknown method 'mine': choose one of unif-SGD"),
+    ("train --method mk2.py", "one of your own is written MODULE:METHOD, or FILE.py:METHOD"),
+])  # fmt: skip
+def test_options_of_the_command_line(
+    command: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command.split()) == 2
+    said = capsys.readouterr().err
+    assert part in said
+    assert said.count("\n") == 1
+
+
+def test_the_command_line_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"budgetlab {bl.__version__}\n"
+
+
+def test_a_run_with_a_method_of_ones_own_is_resumed_with_it(train: Callable[..., Run]) -> None:
+    bl.sampler("mybool")(lambda history: history.mean_loss)
+    path = train(method="mybool").writer.path
+    bl.methods._table.pop("mybool")
+    says("on the command line, add --method MODULE:mybool", lambda: Run.resume(path))
+
+
+@pytest.mark.parametrize(("part", "call"), [
+    ("precision 'fp16': choose one", lambda: bl.RunConfig(precision="fp16")),
+    ("out 'a\\x00b' is not allowed: give a text without null characters",
+     lambda: bl.RunConfig(out="a\0b")),
+    ("<function", lambda: bl.train(lambda history: history.error)),
+])  # fmt: skip
+def test_settings(part: str, call: Callable[[], Any]) -> None:
+    says(part, call)
+
+
+class Lines(torch.utils.data.IterableDataset):
+    def __iter__(self) -> Any:
+        return iter(IMAGES)
+
+
+class Lying(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        return IMAGES.tensors[0][[0, 1][number]], number
+
+
+def reported(*given: Any) -> Callable[[], Any]:
+    """Report the first batch of a loop of one's own."""
+
+    def call() -> Any:
+        sampler = bl.BudgetSampler(40, epochs=1, budget=0.5, batch_size=4)
+        next(iter(sampler))
+        return sampler.history.update(*given)
+
+    return call
+
+
+LOGITS, LABELS = torch.rand(4, 3), torch.tensor([0, 1, 2, 0])
+
+
+@pytest.mark.parametrize(("part", "call"), [
+    ("has the label 7, which is not among the 3 classes", reported(LOGITS, LABELS + 7)),
+    ("call history.update(logits, labels), the logits first", reported(LABELS, LOGITS)),
+    ("logits is None: give a tensor", reported(None, LABELS)),
+    ("data is a Lines: give a map-style data set", lambda: bl.BudgetSampler(Lines())),
+    ("data is a Tensor: give a map-style data set", lambda: bl.BudgetSampler(torch.rand(9, 3))),
+    ("item 2 of 9 cannot be read (IndexError)", lambda: bl.Dataset.from_dataset(Lying())),
+    ("unknown class in true_label 'zzz': choose one of 0, 1",
+     lambda: bl.Dataset.from_dataset(IMAGES, true_label=["zzz"] * 40)),
+    ("model 'Sequential' has lazy layers, whose size is open: run one batch through it",
+     lambda: bl.train(splits=bl.Splits.of(OWN), model=nn.Sequential(nn.LazyLinear(2)))),
+    ("'.' is a place, not a data set: write folder:.", lambda: bl.data.inspect(".")),
+    ("pred_probs[0, 0] is nan: give probabilities",
+     lambda: bl.analysis.label_quality([0, 1], [[np.nan, 0.5], [0.5, 0.5]])),
+    ("'mine' takes (a, b): a score is a function of one argument",
+     lambda: bl.sampler("mine")(lambda a, b: a)),
+])  # fmt: skip
+def test_what_is_reported_and_read(part: str, call: Callable[[], Any]) -> None:
+    says(part, call)
+
+
+def test_arrays_are_as_good_as_tensors() -> None:
+    assert reported(LOGITS.numpy(), LABELS.numpy())().tolist() == [1] * 4
+
+
+def test_a_score_that_fails_is_told_with_its_line(train: Callable[..., Run]) -> None:
+    bl.sampler("mine", unseen="score")(lambda history: history.nothing)
+    with pytest.raises(RunError, match=r"failed at test_slips.py, line \d+ \(AttributeError"):
+        train(method="mine")
+
+
+@pytest.mark.parametrize(("arrays", "part"), [
+    ({"x": np.ones((4, 8, 8), bool)}, "x[0] of 'FILE' is bool: give uint8"),
+    ({"x": np.ones((0, 8, 8), np.uint8), "y": []}, "x of 'FILE' is empty, of shape (0, 8, 8)"),
+    ({"x_test": np.ones((0, 8, 8), np.uint8), "y_test": np.zeros(0, int)}, "x_test of 'FILE' is"),
+])  # fmt: skip
+def test_arrays_of_a_file(arrays: dict[str, Any], part: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    np.savez(file, **{"x": np.ones((4, 8, 8), np.uint8), "y": [0, 1, 0, 1]} | arrays)
+    says(part.replace("FILE", str(file)), lambda: bl.data.load(f"npz:{file}", progress=False))
+
+
+@pytest.mark.parametrize(("table", "part"), [
+    ("Origin,action\nx[0], DROP \n", ""),
+    ("origin,action\nx[0],drop\nx[1],delete\n", "row 2: unknown action 'delete': choose"),
+    ("origin,action,label\nx[1],relabel,\n", "of 'x[1]': unknown class ''"),
+    ("origin,action,label\nx[1],true,zzz\n", "of 'x[1]': unknown class 'zzz'"),
+])  # fmt: skip
+def test_tables_of_edits(table: str, part: str, tmp_path: Path) -> None:
+    file, edits = tmp_path / "a.npz", tmp_path / "edits.csv"
+    np.savez(file, x=np.ones((20, 8, 8), np.uint8), y=np.arange(20) % 2)
+    edits.write_text(table)
+
+    def load() -> bl.Splits:
+        return bl.data.load(f"npz:{file}", edits=edits, progress=False)
+
+    if part:
+        says(f"edits '{edits}'", load)
+        says(part, load)
+    else:
+        assert len(load().train) == 15
