@@ -154,7 +154,7 @@ def test_methods_of_ones_own_reach_other_processes(config, tmp_path, monkeypatch
     sweep = bl.sweep(config, method=["mine", "here"], epochs=2, workers=2, progress=False)
     rows = {row["method"]: row for row in sweep}
     assert rows["mine"]["status"] == "finished"
-    assert "a score of -1" in rows["here"]["message"]
+    assert "the score -1" in rows["here"]["message"]
 
     here["lock"] = threading.Lock()
     exec(OWN.format(name="here", more=" * lock.locked()"), here)

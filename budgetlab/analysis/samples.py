@@ -363,8 +363,10 @@ def _predicted(
     data: OneRecord | pd.DataFrame, classes: Sequence[str] | None
 ) -> tuple[pd.DataFrame, Sequence[str]]:
     """Labels and predictions, and the names of the classes."""
-    frame, known = data, ()
-    if not isinstance(data, pd.DataFrame):
+    known: Sequence[str] = ()
+    if isinstance(data, pd.DataFrame):
+        frame = data
+    else:
         record = open_record(data)
         frame, known = record.predictions, record.classes
         if not len(frame):

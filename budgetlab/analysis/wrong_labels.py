@@ -75,8 +75,8 @@ def training_samples(splits: "Splits | Dataset") -> "Dataset":
     from budgetlab.data import Dataset, Splits
     from budgetlab.data.dataset import require
 
-    samples: Dataset = getattr(require(splits, Splits, Dataset), "train", splits)
-    return samples
+    require(splits, Splits, Dataset)
+    return splits.train if isinstance(splits, Splits) else splits
 
 
 def _logits(run: "Run", samples: "Dataset") -> np.ndarray:

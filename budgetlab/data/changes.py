@@ -134,7 +134,9 @@ class Edits:
         new = shown.map(self._of("relabel")).set_axis(shown)
         given = new.notna().to_numpy()
         changed = y.copy()
-        changed[given] = [self._number(*row, classes) for row in new[given].items()]
+        changed[given] = [
+            self._number(origin, name, classes) for origin, name in new[given].items()
+        ]
         kept = np.flatnonzero(~shown.isin(self._of("drop").index).to_numpy())
         return changed[kept], kept
 
@@ -148,8 +150,8 @@ class Edits:
         true = shown.map(self._of("true"))
         if not true.notna().any():
             return samples
-        for row in true.set_axis(shown).dropna().items():
-            self._number(*row, samples.classes)
+        for origin, name in true.set_axis(shown).dropna().items():
+            self._number(origin, name, samples.classes)
         return with_truth(samples, [None if pd.isna(name) else name for name in true])
 
     def _number(self, origin: object, name: str, classes: Sequence[str]) -> int:

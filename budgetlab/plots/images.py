@@ -10,7 +10,7 @@ from budgetlab.analysis import measures
 from budgetlab.analysis.per_sample import check_measure
 from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
-from budgetlab.records import OneRecord, open_record
+from budgetlab.records import OneRecord, Record, open_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,8 +59,12 @@ def image_grid(
     captions
         By sample number, a text of your own in place of the class.
     """
-    record = None if isinstance(data, pd.DataFrame) else open_record(data)
-    frame = data if record is None else measures(record)
+    record: Record | None = None
+    if isinstance(data, pd.DataFrame):
+        frame = data
+    else:
+        record = open_record(data)
+        frame = measures(record)
     check_measure(frame, by)
     if images is None:
         images = {} if record is None else record.thumbnails
