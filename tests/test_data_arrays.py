@@ -96,7 +96,7 @@ X = noise(20, 8, 8)
         ({"x": np.eye(20) + np.where(Y, np.nan, 0)[:, None], "y": Y}, "holds NaN, and so do 9 mo"),
         ({"x": X, "y": Y, "x_test": X[:2], "y_test": Y[:2] + 1}, "label '2', which is no class"),
         ({"x": X, "y": Y, "x_test": X[:2], "y_test": ["a", "b"]}, "are of different kinds"),
-        ({"x": X[:0], "y": Y[:0]}, "too few"),
+        ({"x": X[:0], "y": Y[:0]}, "is empty"),
         ({"x": X, "y": Y, "x_test": X[:2]}, "no array y_test"),
         ({"x": X, "y": Y, "x_test": noise(2, 9, 8), "y_test": Y[:2]}, "another shape"),
         ({"x": X, "y": np.array([None] * 20)}, "Python objects"),

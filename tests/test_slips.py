@@ -93,6 +93,7 @@ def test_what_are_no_records_is_refused(call: Callable[[Any], Any]) -> None:
     ("train --budget a-third", "budget 'a-third' is not allowed: give a number, such as 0.3"),
     ("train --budget=30%", "budget '30%' is not allowed: give a number, such as 0.3"),
     ("train --seed one", "seed 'one' is not allowed: give a whole number, such as 0"),
+    ("train --batch_size x", "batch-size 'x' is not allowed: give a whole number, such as 128"),
     ("train --epochs 1e3", "epochs '1e3' is not allowed: give a whole number, such as 30"),
     ("train --sb-beta xx", "sb-beta 'xx' is not allowed: give a number, or auto"),
     ("sweep --workers many", "workers 'many' is not allowed: give a whole number, such as 1, or"),

@@ -399,7 +399,7 @@ def test_the_command_names_failures_and_exits_1(command):
 @pytest.mark.parametrize(
     ("more", "words"),
     [("--method SGD p-SDG", "did you mean 'p-SGD'"), ("--worker 2", "did you mean --workers"),
-     ("--budget 0.2 7", "budget 7.0 is not allowed"), ("--seed one", "--seed"),
+     ("--budget 0.2 7", "budget 7.0 is not allowed"), ("--seed one", "seed 'one' is not allowed"),
      ("--workers -1", "workers -1 is not allowed")],
 )  # fmt: skip
 def test_the_command_refuses_in_one_line(command, quick, more, words):

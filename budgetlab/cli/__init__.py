@@ -147,8 +147,9 @@ def _no_number(flag: str, lines: list[str], arguments: list[str]) -> str | None:
     if not kind:
         return None
     words = [part for word in arguments for part in word.split("=", 1 if word[:2] == "--" else 0)]
-    last = len(words) - 1 - words[::-1].index(f"--{flag}")
-    given = list(itertools.takewhile(lambda word: word[:2] != "--", words[last + 1 :]))
+    places = [n for n, word in enumerate(words) if word.replace("_", "-") == f"--{flag}"]
+    after = words[places[-1] + 1 :] if places else []
+    given = list(itertools.takewhile(lambda word: word[:2] != "--", after))
     wrong = next((word for word in given if not _is_number(word, kind[1])), " ".join(given))
     default = re.search(r"\(default: ([\d.]+)", about)
     such = f", such as {default[1]}" if default else ""
