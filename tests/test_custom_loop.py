@@ -277,7 +277,7 @@ def test_labels_may_be_shares_of_the_classes():
     [
         (torch.tensor([[0.0, 1], [float("nan"), 0]]), torch.tensor([0, 1]),
          "logits of sample 1 are not finite"),
-        (torch.zeros(2, 3), torch.tensor([0, 3]), "sample 1 has the label 3, which .* classes: give"),
+        (torch.zeros(2, 3), torch.tensor([0, 3]), "sample 1 has the label 3, which .* classes: g"),
         (torch.zeros(2, 3), torch.tensor([-100, 0]), "sample 0 has no label among the 3"),
         (torch.zeros(2, 3), torch.tensor([0.5, 0]), "sample 0 has the label 0.5, which"),
         (torch.zeros(2, 3), torch.zeros(2, 2).long(), r"labels of shape \(2, 2\) do not fit"),

@@ -131,8 +131,8 @@ def _one_line(box: str, arguments: list[str]) -> str:
     names = ["help", *(name for kind in taken for name in kind.__dataclass_fields__)]
     known = [f"--{name.replace('_', '-')}" for name in names]
     commands = [command.__name__.lower() for command in get_args(Command)]
-    given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
-    hints = [get_close_matches(word, known, n=1) for word in given if word not in known]
+    flags = [word.partition("=")[0].replace("_", "-") for word in arguments if word[:2] == "--"]
+    hints = [get_close_matches(word, known, n=1) for word in flags if word not in known]
     if arguments and arguments[0] not in commands:
         hints.append(get_close_matches(arguments[0], commands, n=1))
         text = f"unknown command '{arguments[0]}', choose one of {', '.join(commands)}"
