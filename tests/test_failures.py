@@ -247,7 +247,7 @@ def test_data_that_does_not_fit_from_the_start(config, monkeypatch, capsys):
     assert said.out == ""
     last = said.err.strip().splitlines()[-1]
     assert "out of memory while 128 samples of 'points' (" in last
-    assert last.endswith("lower --limit, or choose a smaller --model or another --device")
+    assert last.endswith("lower the limit, or choose a smaller model or another device")
     assert not Path(config.out).exists()
 
 
@@ -393,7 +393,7 @@ def test_a_gpu_that_does_not_answer_from_the_start(config, monkeypatch, capsys):
     assert cli.main(flags(config)) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "does not answer (CUDA error: all CUDA-capable" in last
-    assert "choose another --device, or cpu" in last
+    assert "choose another device, or cpu" in last
 
 
 def test_an_error_of_ours_is_not_dressed_up():

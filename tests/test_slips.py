@@ -223,3 +223,13 @@ def test_tables_of_edits(table: str, part: str, tmp_path: Path) -> None:
         says(part, load)
     else:
         assert len(load().train) == 15
+
+
+class Few(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x[:3])
+
+
+def test_a_network_that_returns_too_few_rows_is_named(config: bl.RunConfig) -> None:
+    with pytest.raises(RunError, match="'Few' returns 3 rows of logits for a batch of 16"):
+        list(Run(config, model=Few(2, 2)))

@@ -169,7 +169,13 @@ class Engine:
         if self.is_image:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self.autocast():
-            return self.network(inputs).float()
+            logits = self.network(inputs).float()
+        if len(logits) != len(inputs):
+            raise RunError(
+                f"model '{type(self.network).__name__}' returns {len(logits)} rows of logits for a "
+                f"batch of {len(inputs)}: it must return one row a sample"
+            )
+        return logits
 
     def augment(self, indices: Tensor) -> AugmentedBatch:
         """Gather samples int64 ``[B]`` and augment them, each with a draw of its own."""

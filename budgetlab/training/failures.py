@@ -174,12 +174,12 @@ def at_the_start(
         size = train.x.numel() * train.x.element_size() / 2**30
         return (
             f"out of memory while {len(train):,} samples of '{config.dataset_name}' "
-            f"({size:.2g} GiB) and the model were put on {device}: lower --limit, or choose a "
-            "smaller --model or another --device"
+            f"({size:.2g} GiB) and the model were put on {device}: lower the limit, or choose "
+            "a smaller model or another device"
         )
     if device_lost(error):
         return (
-            f"the GPU '{device}' does not answer ({_first_line(error)}): choose another --device, "
+            f"the GPU '{device}' does not answer ({_first_line(error)}): choose another device, "
             "or cpu"
         )
     return None
