@@ -302,7 +302,7 @@ def _plain(flag: str, kind: type, value: Any) -> Any:
         if kind is str:
             if not isinstance(value, str) and not hasattr(value, "__fspath__"):
                 raise TypeError
-            if "\0" in str(value):
+            if "\0" in str(value) and flag in ("out", "data-root"):
                 raise TypeError
             return str(value)
         if isinstance(value, bool | str) or (kind is int and value != int(value)):

@@ -45,7 +45,7 @@ def test_less_than_one_batch_is_refused():
         steps_per_epoch(1000, 0.1, 128)
     assert str(error.value) == (
         "budget 0.1 of 1,000 samples is 100, less than one batch of 128: lower "
-        "lower the batch size to 16, or raise the budget"
+        "the batch size to 16, or raise the budget"
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -70,6 +71,7 @@ def test_what_takes_a_record_takes_its_folder(train: Callable[..., Run]) -> None
         call(path)
         call(str(path))
         call(bl.open_record(path))
+        plt.close("all")
 
 
 @pytest.mark.parametrize(

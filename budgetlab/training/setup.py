@@ -25,8 +25,8 @@ from budgetlab.records.safety import available_memory
 from budgetlab.training.failures import META, size_of, step_bytes
 
 __all__ = ["Needs", "about_data", "load_again", "load_data", "load_recorded", "named", "predict",
-           "recorded_arithmetic", "require_disk", "require_fit", "require_model", "resolve",
-           "trained_network", "with_known_names"]  # fmt: skip
+           "recorded_arithmetic", "recorded_config", "require_disk", "require_fit",
+           "require_model", "resolve", "trained_network", "with_known_names"]  # fmt: skip
 
 # On a processor, the step of a batch of fewer values is too small to be worth asking.
 SMALL_BATCH = 2**19
