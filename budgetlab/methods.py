@@ -5,11 +5,9 @@ forecasts, widgets and the documentation read the entry.
 """
 
 import ast
-import functools
 import hashlib
 import inspect
 import textwrap
-import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, RunError, unknown
+from budgetlab.errors import InputError, unknown
 
 __all__ = [
     "COLOURS",
@@ -28,7 +26,6 @@ __all__ = [
     "Method",
     "about",
     "add",
-    "as_score",
     "canonical",
     "code_of",
     "describe",
@@ -38,6 +35,7 @@ __all__ = [
     "names",
     "ordered",
     "require_same_code",
+    "require_score",
     "style",
 ]
 
@@ -229,14 +227,8 @@ def add(method: Method) -> None:
     _table[method.name] = method
 
 
-def as_score(name: str, function: Callable[..., Any]) -> Callable[[Any], Any]:
-    """Take a function for a score; what goes wrong in it is told in a sentence, with its line.
-
-    Raises
-    ------
-    InputError
-        If it cannot be called with the history alone.
-    """
+def require_score(name: str, function: Callable[..., Any]) -> None:
+    """Refuse a function that cannot be called with the history alone."""
     try:
         inspect.signature(function).bind(None)
     except TypeError:
@@ -246,20 +238,6 @@ def as_score(name: str, function: Callable[..., Any]) -> Callable[[Any], Any]:
         ) from None
     except ValueError:  # no signature to be had: let it try
         pass
-
-    @functools.wraps(function)
-    def score(history: Any) -> Any:
-        try:
-            return function(history)
-        except (InputError, RunError):
-            raise
-        except Exception as error:
-            inner = traceback.extract_tb(error.__traceback__)[1:2]
-            line = "".join(f" at {Path(at.filename).name}, line {at.lineno}" for at in inner)
-            said = f"{type(error).__name__}: {error}"
-            raise RunError(f"the score of method '{name}' failed{line} ({said})") from error
-
-    return score
 
 
 def names() -> list[str]:

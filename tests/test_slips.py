@@ -104,6 +104,8 @@ def test_what_are_no_records_is_refused(call: Callable[[Any], Any]) -> None:
     ("train --budget", "--budget has no value: give one after it"),
     ("train --seed 0 1", "Unrecognized options: 1; train takes one value for each option"),
     ("train --method mine", "unknown method 'mine': choose one of unif-SGD"),
+    ("train --method json:loads", "'json' is a part of Python, and has no method"),
+    ("train --method os.path:join", "'os.path' is a part of Python, and has no method"),
     ("train --method mk2.py", "one of your own is written MODULE:METHOD, or FILE.py:METHOD"),
 ])  # fmt: skip
 def test_options_of_the_command_line(
@@ -187,12 +189,6 @@ def test_what_is_reported_and_read(part: str, call: Callable[[], Any]) -> None:
 
 def test_arrays_are_as_good_as_tensors() -> None:
     assert reported(LOGITS.numpy(), LABELS.numpy())().tolist() == [1] * 4
-
-
-def test_a_score_that_fails_is_told_with_its_line(train: Callable[..., Run]) -> None:
-    bl.sampler("mine", unseen="score")(lambda history: history.nothing)
-    with pytest.raises(RunError, match=r"failed at test_slips.py, line \d+ \(AttributeError"):
-        train(method="mine")
 
 
 @pytest.mark.parametrize(("arrays", "part"), [

@@ -306,7 +306,8 @@ def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], A
         if not isinstance(made, type):
             from budgetlab.samplers.scores import ScoreSampler
 
-            made = ScoreSampler.from_function(methods.as_score(key, made), unseen)
+            methods.require_score(key, made)
+            made = ScoreSampler.from_function(made, unseen)
         made.code = code
         _registered[key] = made
         methods.add(replace(entry or _entry_of(key, made), code=code))
@@ -342,6 +343,11 @@ def from_module(name: str) -> str:
     if not colon:
         return name
     module = _imported(place)
+    file = Path(getattr(module, "__file__", None) or os.__file__)
+    if Path(os.__file__).parent in file.parents and "site-packages" not in file.parts:
+        raise InputError(
+            f"'{place}' is a part of Python, and has no method: give a module of yours"
+        )
     if method.lower() not in map(str.lower, _registered):
         made = getattr(module, method, None)
         if made is None:

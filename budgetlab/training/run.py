@@ -78,9 +78,8 @@ def train(
         given["method"] = method
     elif not isinstance(method, RunConfig | None):
         raise InputError(
-            f"{method!r} is no method: give the name of one, such as 'p-SGD', or a RunConfig; "
-            "data goes into splits=, a network into model=, and a score of your own under "
-            '@bl.sampler("mine"), whose name is given here'
+            f"{method!r} is no method: give the name of one, such as 'p-SGD', or a RunConfig; data "
+            'goes into splits=, a network into model=, your own score under @bl.sampler("name")'
         )
     if isinstance(model, str):
         given["model"], model = model, None
