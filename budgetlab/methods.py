@@ -62,7 +62,7 @@ def style(place: int) -> LineStyle:
 
 @dataclass(frozen=True)
 class Method:
-    """What the rest of the kit must know of a method.
+    """What the rest of the kit must know about a method.
 
     Attributes
     ----------

@@ -153,7 +153,7 @@ def _rows(claim: Claim, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def card(claim: Claim, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row a line of a claim: what was published and what each table holds."""
+    """One row per line of a claim: what was published and what each table holds."""
     found = pd.DataFrame({"condition": list(claim.lines)})
     found["published"] = [claim.numbers.get(name, "no number") for name in claim.lines]
     for scale, (_, heading) in SCALES.items():

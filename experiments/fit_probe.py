@@ -42,9 +42,9 @@ OUT = Path(analysis.__file__).parent / "will_it_pay.json"
 
 
 def gains(rows: pd.DataFrame, cell: Sequence[str] = CELL) -> pd.DataFrame:
-    """Mean paired difference from the uniform draw: one row a cell, one column an entry.
+    """Mean paired difference from the uniform draw: one row per cell, one column per entry.
 
-    ``rows`` has one row a run: the columns of ``cell``, ``seed``, ``entry`` and ``test_accuracy``.
+    ``rows`` has one row per run: the columns of ``cell``, ``seed``, ``entry`` and ``test_accuracy``.
     """
     wide = rows.pivot_table(index=[*cell, "seed"], columns="entry", values="test_accuracy")
     paired = wide.drop(columns=BASELINE).sub(wide[BASELINE], axis=0)
@@ -76,7 +76,7 @@ def features_of(records: Sequence[Path]) -> pd.DataFrame:
 def fit(differences: pd.DataFrame, features: pd.DataFrame) -> dict[str, Any]:
     """Fit one model an entry, and judge each on what was left out: what ``will_it_pay.json`` holds.
 
-    ``differences`` are as from :func:`gains`; ``features`` has one row a cell: the columns of
+    ``differences`` are as from :func:`gains`; ``features`` has one row per cell: the columns of
     :data:`CELL` and :data:`FEATURES`.
     """
     table = features.set_index(CELL).join(differences, how="inner")

@@ -68,7 +68,7 @@ def corners() -> dict[str, dict[str, float]]:
 
 
 def corner_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Newer methods in the corners of the map: a row a data set and entry, a column a corner.
+    """Newer methods in the corners of the map: a row per data set and entry, a column per corner.
 
     A cell of which no run is in, or none with unif-SGD beside it, says so.
     """

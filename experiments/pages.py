@@ -46,7 +46,7 @@ SHORT = {"method": {"selective-backprop, equal flops": "selective backprop"}}
 
 
 def levels(rows: pd.DataFrame, name: str, by: str, metric: str = "test_accuracy") -> str:
-    """Write a table of averages: a row a value of ``name``, a column a data set and ``by``."""
+    """Write a table of averages: a row per value of ``name``, a column per data set and ``by``."""
     table = averages(rows, ["dataset", by, name], metric)
     if table.empty:
         return ""

@@ -232,7 +232,7 @@ def gaps(rows: pd.DataFrame) -> str:
     text = (
         "The findings have ten seeds"
         f"{', but trainings of ' + maps.listed(few, 'and') if few else ''}. The map has at least "
-        f"{cells} seeds a cell{' where five are planned' if cells < 5 else ''}. The other methods "
+        f"{cells} seeds per cell{' where five are planned' if cells < 5 else ''}. The other methods "
         "of [docs/league.md](docs/league.md) were run with "
         f"{seeds.min()} to {seeds.max()} of the ten seeds that are planned at 30% of the training, "
         f"and with {lower.min() if len(lower) else 'none'} at 20%. At the paper's own scale {made} "

@@ -1,6 +1,6 @@
 """Results that add up over many sittings: train what a table does not hold yet; compare.
 
-A table is a CSV file with one row a run. A run that has its row is never trained again, and a
+A table is a CSV file with one row per run. A run that has its row is never trained again, and a
 row is written as soon as its run ends, so that a sitting can be cut off at any moment. Runs go
 side by side in processes that stay alive, one thread each.
 """
@@ -118,7 +118,7 @@ def provenance(frame: pd.DataFrame) -> str:
     named = {name: ", ".join(sorted(frame[name].astype(str).unique()))
              for name in ("hardware", "precision", "threads", "torch")}  # fmt: skip
     return (
-        f"{len(frame):,} runs; {named['hardware']}, {named['threads']} thread a run, "
+        f"{len(frame):,} runs; {named['hardware']}, {named['threads']} thread per run, "
         f"{named['precision']}, torch {named['torch']}"
     )
 
@@ -211,7 +211,7 @@ def against(
     Parameters
     ----------
     rows
-        One row a run, each condition and seed once.
+        One row per run, each condition and seed once.
     name
         Column that holds what is compared, such as ``entry`` or ``augmentation``.
     baseline

@@ -89,7 +89,7 @@ def compare(
     Returns
     -------
     ConditionTable
-        A DataFrame that shows itself as a table with sentences. One row a condition and
+        A DataFrame that shows itself as a table with sentences. One row per condition and
         baseline: the condition, ``n``, ``mean``, ``spread`` (standard deviation, ddof 1;
         NaN at n = 1), ``cost_vs_full`` (cost of a run over that of the full run: unif-SGD,
         else SGD, at budget 1; NaN without one), ``baseline``, ``pairs``, ``dropped`` (runs
@@ -377,7 +377,7 @@ def cost_to_reach(
     """Cost at the first epoch after which a run had reached a ``target`` in ``value``.
 
     That is at least this accuracy, or at most this loss; ``records`` and ``cost`` are as for
-    :func:`curves`. One row a run: the condition, ``seed``, ``reached`` and ``cost`` (NaN where
+    :func:`curves`. One row per run: the condition, ``seed``, ``reached`` and ``cost`` (NaN where
     it was not reached), which is rounded up, as runs are measured once an epoch.
     """
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)

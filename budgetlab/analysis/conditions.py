@@ -1,4 +1,4 @@
-"""Records as frames, one row a run or a run and epoch; which runs belong together."""
+"""Records as frames, one row per run, or per run and epoch; which runs belong together."""
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
@@ -33,7 +33,7 @@ NOT_CONDITIONS = ("data_root", "out", "device")
 
 
 def summaries(records: Records) -> pd.DataFrame:
-    """Return one row a run: what it was, what it reached, what it cost.
+    """Return one row per run: what it was, what it reached, what it cost.
 
     Columns are ``path``, ``status``, ``dataset``, ``method``, ``augmentation``, ``budget``,
     ``budget_unit``, ``seed``, ``test_accuracy`` (0 to 1), ``test_loss``, the costs of
@@ -91,7 +91,7 @@ def _last_epoch(record: Record) -> dict[str, Any]:
 
 
 def epochs(records: Records) -> pd.DataFrame:
-    """Return one row a run and epoch: costs so far, losses and accuracies, and the settings.
+    """Return one row per run and epoch: costs so far, losses and accuracies, and the settings.
 
     Column ``run`` numbers the runs from 0; then :data:`budgetlab.records.EPOCH_COLUMNS` and the
     settings as in :func:`summaries` (``epochs`` is the length of the full run and ``epoch`` counts
@@ -126,7 +126,7 @@ def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this 
 
 
 def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Those of the columns that hold more than one value."""
+    """Columns that hold more than one value."""
     return [name for name in columns if frame[name].astype(str).nunique(dropna=False) > 1]
 
 

@@ -92,8 +92,8 @@ def embedding(
 ) -> pd.DataFrame:
     """Place the training samples on a map by what the trained network makes of them.
 
-    Samples that the network takes for alike lie together: a wrong label stands among those of
-    another class, copies on one another, and a class of two kinds is two clouds.
+    Samples that look alike to the network lie together: a wrong label among those of another
+    class, copies on top of one another, and a class of two kinds in two clouds.
 
     Parameters
     ----------

@@ -82,7 +82,7 @@ def triage(
     Returns
     -------
     DataFrame
-        One row a sample, index ``sample``, most in need of a look first: ``rank`` from 1,
+        One row per sample, index ``sample``, most in need of a look first: ``rank`` from 1,
         ``verdict``, ``index`` (position in the source, for ``Subset``), ``origin``, ``label``,
         ``name`` and ``copy_of`` where known, the measures, and the metadata; with ``quality``
         also ``p_wrong`` and ``suggested`` (number of a class). ``attrs["note"]`` says how many
@@ -200,7 +200,7 @@ def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> p
 
 
 def find_suspects(data: "Splits | Dataset", *, by: str = "folds", **settings: Any) -> pd.DataFrame:
-    """Train shortly, judge the labels, and list the suspects: :func:`suspects` in one call.
+    """Train briefly, judge the labels, and list the suspects: :func:`suspects` in one call.
 
     The training samples are judged by ``folds`` (:func:`held_out_probabilities`) or by
     ``threshold`` (:func:`threshold_quality`), which ``settings`` are for; without augmentation
@@ -222,7 +222,7 @@ def indices(
     Of what :func:`triage` ranked, samples with the verdicts of ``drop`` are left out. Of copies
     with the same label the first stays, unless it is redundant by itself. The positions, int64 and
     ascending, are those in the source of the data (``index``): they count in the data set or folder
-    that was read. ``numpy.savetxt(path, kept, fmt="%d")`` writes them, one a line.
+    that was read. ``numpy.savetxt(path, kept, fmt="%d")`` writes them, one per line.
     """
     for name in drop:
         if name not in VERDICTS:

@@ -75,7 +75,7 @@ class Forecast:
 
 
 def importance_map() -> pd.DataFrame:
-    """Open the importance map that ships with the kit, one row a method and cell.
+    """Open the importance map that ships with the kit, one row per method and cell.
 
     Columns are ``dataset``, ``redundancy``, ``imbalance``, ``label_noise``, ``method``, ``n``
     (paired seeds), ``baseline_mean``, ``difference``, ``ci_low``, ``ci_high`` (shares of 1),
@@ -149,7 +149,7 @@ def will_it_pay(
     copies: np.ndarray | None = None,
     model: Mapping[str, Any] | None = None,
 ) -> Forecast:
-    """Will importance sampling pay on these data? With how often such an answer was right.
+    """Will importance sampling pay on these data, and how often were such answers right?
 
     Parameters
     ----------

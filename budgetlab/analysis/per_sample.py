@@ -109,7 +109,7 @@ def measures(
     Returns
     -------
     DataFrame
-        One row a sample, index ``sample`` from 0: what is known of it (``label`` and metadata),
+        One row per sample, index ``sample`` from 0: what is known of it (``label`` and metadata),
         ``times_trained``, ``visits`` (epochs in which it was trained on), and, NaN without a
         visit, the measures of :data:`MEANINGS`; :data:`HARD` says which direction is hard.
 

@@ -38,7 +38,7 @@ def agreement(
     Parameters
     ----------
     a, b
-        One value a sample, aligned by index; NaN in one of them leaves a sample out. A high
+        One value per sample, aligned by index; NaN in one of them leaves a sample out. A high
         value has to mean the same in both: see :func:`budgetlab.analysis.hardness`.
     top
         Share of the samples that counts as the top, in (0, 1).
@@ -95,7 +95,7 @@ def _spearman(a: np.ndarray, b: np.ndarray, confidence: float) -> tuple[float, f
 def measure_agreement(
     frame: pd.DataFrame, names: Sequence[str] | None = None, *, top: float = 0.1
 ) -> pd.DataFrame:
-    """Compare every two measures of one run; one row a pair with the values of :func:`agreement`.
+    """Compare every two measures of one run; one row per pair with the values of :func:`agreement`.
 
     ``frame`` is as from :func:`budgetlab.analysis.measures`, ``names`` by default all that say how
     hard a sample is. Those where a low value is hard are turned, so that agreement is positive.
@@ -108,7 +108,7 @@ def run_agreement(
 ) -> pd.DataFrame:
     """Compare one measure between every two runs on the same data.
 
-    One row a pair: ``a`` and ``b`` (paths) and the values of :func:`agreement`.
+    One row per pair: ``a`` and ``b`` (paths) and the values of :func:`agreement`.
     """
     runs = open_records(records)
     require_same_data(runs)
@@ -147,7 +147,7 @@ def detection(
     Returns
     -------
     DataFrame
-        One row a run and measure, best first within a run: the settings ``method``,
+        One row per run and measure, best first within a run: the settings ``method``,
         ``noise_kind``, ``label_noise``, ``budget`` and ``seed`` (records only);
         ``measure``; ``average_precision`` and ``roc_auc`` (scikit-learn's);
         ``precision`` and ``recall`` of a list as long as there are wrong labels among
@@ -244,7 +244,7 @@ def detection_curve(
 def detection_over_time(
     record: OneRecord, names: Sequence[str] | None = None, *, at: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """When can the wrong labels be told? :func:`detection` after each epoch.
+    """How early can wrong labels be found? :func:`detection` after each epoch.
 
     ``at`` are the epochs, by default at most twelve, evenly spaced; they stand in front as
     ``epoch``.
@@ -291,7 +291,7 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a method, budget, kind and share of noise, and any other setting that differs:
+        One row per method, budget, kind and share of noise, and any other setting that differs:
         ``n`` runs; ``accuracy`` on test data (true labels); ``cost`` in accuracy against the
         run of the same seed without noise, ``pairs`` of them, and its interval ``cost_ci_low``
         to ``cost_ci_high`` (Student's t; NaN for fewer than three pairs); ``picked``, the share

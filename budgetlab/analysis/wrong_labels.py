@@ -35,7 +35,7 @@ FEWEST = 20
 def held_out_probabilities(
     splits: "Splits | Dataset", *, folds: int = 5, seed: int = 0, **settings: Any
 ) -> np.ndarray:
-    """Train on all folds but one, and say what the network gives the samples of that one.
+    """Train on all folds but one and predict the one left out, for each fold in turn.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a sample: ``suspect``; ``p_wrong``, the estimated probability that the label is
+        One row per sample: ``suspect``; ``p_wrong``, the estimated probability that the label is
         wrong; ``p_label`` (calibrated); ``suggested`` (number of the likeliest true class) and
         ``p_suggested``. ``attrs`` has ``accuracy`` (held-out, against the labels as they are),
         ``temperature``, and ``weak``, a sentence where the network cannot judge, as hard samples
@@ -220,7 +220,7 @@ def threshold_quality(
     Returns
     -------
     DataFrame
-        One row a sample: ``margin``, the area under the margin less the cutoff, mean of the runs
+        One row per sample: ``margin``, the area under the margin less the cutoff, mean of the runs
         that judge it; ``suspect``; and ``p_wrong``. ``attrs`` as of :func:`label_quality`, of the
         threshold samples, and ``share_wrong``, the estimated share of wrong labels.
     """

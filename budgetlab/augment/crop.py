@@ -318,7 +318,7 @@ def build(
     fidelity
         ``"default"``, or ``"published"`` to copy what the published code does.
     per_image
-        Whether mixup, ricap and cutmix draw one proportion an image, not one a batch.
+        Whether mixup, ricap and cutmix draw one proportion per image, not one per batch.
 
     Returns
     -------

@@ -160,7 +160,7 @@ class Mixing:
     flip
         Whether the crop before also flips.
     per_image
-        Draw one proportion an image; else one a batch, as in the three papers' code.
+        Draw one proportion per image; else one per batch, as in the three papers' code.
     fidelity
         ``"default"`` or ``"published"``; what differs stands with each class.
     """

@@ -50,7 +50,7 @@ def perceptual_hash(x: Tensor, cuts: Sequence[tuple[float, float]] = CUTS[:1]) -
 
     The signs of the 8x8 lowest frequencies of the grey image about their median (pHash,
     Zauner 2010): another compression, size or brightness changes few of them. ``cuts`` are shares
-    of width and height, in (0, 1], of the middle that is hashed; uint64 ``[K, N]``, one row a cut.
+    of width and height, in (0, 1], of the middle that is hashed; uint64 ``[K, N]``, a row per cut.
     """
     hashes = np.empty((len(cuts), len(x)), np.uint64)
     for start in range(0, len(x), 4096):
@@ -108,7 +108,7 @@ def find_copies(
     Returns
     -------
     DataFrame
-        One row a sample that has a copy: ``group`` (from 0; all copies of one image),
+        One row per sample that has a copy: ``group`` (from 0; all copies of one image),
         ``split``, ``sample`` (its number there), ``origin``, ``label`` and ``kind``: ``first``
         of its group in the order test, val, train, else ``exact`` or ``near`` copy of another.
     """

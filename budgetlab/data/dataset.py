@@ -36,7 +36,7 @@ class Dataset:
     classes
         Name of each class; a label is a position in it.
     metadata
-        One row a sample. Always ``index``, its position in the source, before any limit or
+        One row per sample. Always ``index``, its position in the source, before any limit or
         split. Of one's own data ``origin``, the path of the file or the place in an array.
         ``true_label`` and ``is_noisy`` where the truth is known: of drawn data, of planted
         noise, and where it was given; missing for a sample of which nobody knows, and without
@@ -167,7 +167,7 @@ class Splits:
         16 hex digits that depend on every value of ``x`` and ``y`` of train and test. The
         validation split, on which nothing is trained, has its own (``val_fingerprint``).
     skipped
-        One entry a file that could not be read: its name and the reason.
+        One entry per file that could not be read: its name and the reason.
     settings, intake
         What :func:`budgetlab.data.load` was asked for, by the names of
         :class:`budgetlab.RunConfig`, which a run records; and what it found. Empty, and None,

@@ -236,7 +236,7 @@ class Moment:
         Returns
         -------
         DataFrame
-            One row a method, with the columns of :meth:`distributions` (``how`` is
+            One row per method, with the columns of :meth:`distributions` (``how`` is
             simulated) except ``possible_gain``.
         """
         rows = []

@@ -127,7 +127,7 @@ class _Scores:
             self.losses.append(compact(history.last_loss[self.chosen].tolist()))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a sample, with its score and loss by epoch: in the page no row comes or goes."""
+        """One row per sample: its score and loss by epoch. In the page no row comes or goes."""
         columns = zip(zip(*self.scores, strict=True), zip(*self.losses, strict=True), strict=True)
         return [{"scores": scores, "losses": losses} for scores, losses in columns]
 

@@ -45,7 +45,7 @@ MOST_VALUES = 40_000  # points times epochs of a run, so that a chart stays unde
 
 @dataclass(frozen=True)
 class Frame:
-    """What there is to see of a run after one of its epochs.
+    """What a run looks like after one of its epochs.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ def grid_of(samples: "Dataset") -> "tuple[torch.Tensor, tuple[float, float, floa
 
 
 def frame_of(run: "Run", grid: "torch.Tensor") -> Frame:
-    """What there is to see of a run on points between two epochs; the run stays as it is."""
+    """What a run on points looks like between two epochs; the run stays as it is."""
     import torch
 
     engine, sampler, history = run.loop.engine, run.loop.sampler, run.history
@@ -134,7 +134,7 @@ def frame_of(run: "Run", grid: "torch.Tensor") -> Frame:
 
 
 def watch(run: RunConfig | Record | Path | str, splits: "Splits | None" = None) -> PointRun:
-    """Train on points, and keep what there is to see of each epoch; leaves no record.
+    """Train on points and keep a frame of each epoch; no record is written.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def learning(
 ) -> Explorable:
     """Accuracy over any cost: choose the axis, switch methods and seeds on and off.
 
-    One line a run; hovering over a point names the run and what it had spent; a click in the
+    One line per run; hovering over a point names the run and what it had spent; a click in the
     legend fades all others. The axis of accuracies begins where a slider says: to begin with, so
     that the ends of the runs can be told apart.
 
@@ -167,7 +167,7 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
     Parameters
     ----------
     frame
-        One row a field: ``dataset``, ``method``, ``redundancy`` or ``imbalance``,
+        One row per field: ``dataset``, ``method``, ``redundancy`` or ``imbalance``,
         ``label_noise``, ``difference``, ``ci_low`` and ``ci_high`` (percentage points), ``n``
         (paired seeds), ``verdict`` (words), and ``budget`` where there are several.
 
@@ -218,7 +218,7 @@ def crossing(frame: pd.DataFrame) -> Explorable:
     Parameters
     ----------
     frame
-        One row a point: ``dataset``, ``augmentation``, ``epochs``, ``mean``, ``ci_low`` and
+        One row per point: ``dataset``, ``augmentation``, ``epochs``, ``mean``, ``ci_low`` and
         ``ci_high`` (accuracy, percent; the interval may be NaN), ``n`` (seeds); ``method``,
         ``budget`` and ``verdict`` where there are several.
 

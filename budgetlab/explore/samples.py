@@ -70,7 +70,7 @@ def atlas(
         The data set of the record. Without it there are images of some samples only: those
         that the record keeps.
     more
-        Further measures, one row a sample, such as from :func:`budgetlab.analysis.embedding`.
+        Further measures, one row per sample, such as from :func:`budgetlab.analysis.embedding`.
     colour
         Measure by which points are coloured; by default by class.
     samples

@@ -150,7 +150,7 @@ def image_rows(
     Raises
     ------
     InputError
-        If there is no image, or a row has not one caption an image.
+        If there is no image, or a row has not one caption per image.
     """
     if not any(len(images) for images in rows.values()):
         raise InputError("there are no images to show: give rows={name: images}")
@@ -191,7 +191,7 @@ def points_map(
     title: str = "",
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Which points are drawn, and where does the network stand? Their chance, the decision.
+    """Which points are drawn, and how does the network decide? A map of both.
 
     The diameter of a point is in proportion to its chance; a picked point has a dark
     edge. Behind the points lies the predicted class, paler where the network is less

@@ -45,7 +45,7 @@ def learning_curves(
     Parameters
     ----------
     data
-        Records, or a frame as from :func:`budgetlab.analysis.epochs` (one row a run and
+        Records, or a frame as from :func:`budgetlab.analysis.epochs` (one row per run and
         epoch) or :func:`budgetlab.analysis.curves` (already averaged).
     cost
         What the curves go over: one of :data:`budgetlab.analysis.AXES`.
@@ -141,12 +141,12 @@ def crossing(
     line_kws: Mapping[str, Any] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """How long must a training be for variety to pay? One line an augmentation, with bands.
+    """How long must a training be for variety to pay? One line per augmentation, with bands.
 
     Parameters
     ----------
     frame
-        One row an augmentation and length: ``epochs``, ``augmentation``, ``mean``,
+        One row per augmentation and length: ``epochs``, ``augmentation``, ``mean``,
         ``ci_low`` and ``ci_high`` (shares of 1; NaN where there is none) and ``n``.
     line_kws
         For every line, as in ``Axes.plot``.

@@ -66,7 +66,7 @@ def importance_map(
     margin: float = MARGIN,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """When does importance sampling pay? Differences from the baseline, one panel a method.
+    """When does importance sampling pay? Differences from the baseline, one panel per method.
 
     A full circle marks a cell whose interval leaves out zero; ``≈`` one whose interval
     lies within the margin. Both can hold. Colours end at 5 percentage points; numbers do not.
@@ -74,7 +74,7 @@ def importance_map(
     Parameters
     ----------
     frame
-        One row a method and cell: ``method``, the columns of both axes, ``difference``,
+        One row per method and cell: ``method``, the columns of both axes, ``difference``,
         ``ci_low`` and ``ci_high`` (shares of 1, NaN where there is none), ``n`` and
         ``verdict``, as from :func:`budgetlab.analysis.compare`. A column ``dataset`` with
         several values gives each data set its own rows of panels.

@@ -1,4 +1,4 @@
-"""One row a condition, read from the top: differences, costs, errors of gradients, classes."""
+"""One row per condition, read from the top: differences, costs, errors of gradients, classes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -156,7 +156,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
 
 
 def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """Is the gradient right on average, and how noisy is it? One row an estimate.
+    """Is the gradient right on average, and how noisy is it? One row per estimate.
 
     Squared bias and variance, both in units of the variance of uniform draws, on a
     logarithmic axis; a bias too small to be told from none is said in words at the left edge.
@@ -211,7 +211,7 @@ def class_accuracy(
     data, by
         As for :func:`budgetlab.analysis.group_accuracy`; or a frame from there.
     most
-        Groups drawn, the worst of them.
+        How many groups to draw, the worst first.
     """
     if isinstance(data, pd.DataFrame) and "mistaken_for" in data:
         frame = data

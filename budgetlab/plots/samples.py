@@ -138,7 +138,7 @@ def measure_vs_measure(
     *,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Do two measures say the same? One point a sample, with both marginal histograms.
+    """Do two measures say the same? One point per sample, with both marginal histograms.
 
     ``variability`` up and ``confidence`` across is the data map of Swayamdipta et al.
     (2020). Samples known to have a wrong label are marked.
@@ -248,7 +248,7 @@ def sample_life(
 def ranked(
     values: np.ndarray, *, y: str, colour: str = style.COLOURS[2], ax: "Axes | None" = None
 ) -> "Axes":
-    """How uneven are they? One value a sample ``[N]``, highest first."""
+    """How uneven are they? One value per sample ``[N]``, highest first."""
     ax = style.axes(ax)
     falling = np.sort(values)[::-1]
     # The curve needs no more points than a plot has pixels.
@@ -269,7 +269,7 @@ def histogram(
     colour: str = style.COLOURS[0],
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """How do they spread? One value a sample ``[N]``, at least 0, in forty bars.
+    """How do they spread? One value per sample ``[N]``, at least 0, in forty bars.
 
     A few extreme values, which would squeeze all others into one bar, join the last one.
     ``weights`` ``[N]``, between 0 and 1, add the part of each bar that they leave; the axis goes

@@ -76,7 +76,7 @@ class Curve(NamedTuple):
 
 
 def averaged(frame: pd.DataFrame, by: str, over: str, value: str) -> dict[str, Curve]:
-    """One curve a value of ``by``: mean of ``value`` at each ``over``, ± standard deviation."""
+    """One curve per value of ``by``: mean of ``value`` at each ``over``, ± standard deviation."""
     found = {}
     for name, group in frame.groupby(by, sort=False):
         table = group.groupby(over)[value].agg(["mean", "std", "count"])

@@ -4,7 +4,7 @@ A record is a folder:
 
 =====================  =========================================================
 ``record.json``        configuration, versions, hardware, data fingerprint, status, summary
-``epochs.csv``         one row an epoch: costs, learning rate, losses, accuracies
+``epochs.csv``         one row per epoch: costs, learning rate, losses, accuracies
 ``samples.zarr``       xarray Dataset, dims epoch x sample; one chunk an epoch. ``p_y`` is
                        stored only where it is not ``exp(-loss)``
 ``predictions.npz``    what was predicted for each test sample after the last epoch

@@ -144,7 +144,7 @@ class Record:
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
-        """One row an epoch; columns :data:`budgetlab.records.EPOCH_COLUMNS`."""
+        """One row per epoch; columns :data:`budgetlab.records.EPOCH_COLUMNS`."""
 
         def read(file: Path) -> pd.DataFrame:
             table = pd.read_csv(file)

@@ -179,7 +179,7 @@ def _verdict(compared: pd.DataFrame | None) -> str:
 
 
 def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, Record]:
-    """One run a method (or other setting), of the same data, augmentation, budget and seed.
+    """One run per method (or other setting), of the same data, augmentation, budget and seed.
 
     Per-sample histories are many; a page that shows one of each says more than one
     that shows all.

@@ -288,7 +288,7 @@ class Run:
     history = property(attrgetter("loop.history"), doc="What has been learned of each sample.")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Train; yields one row a finished epoch. The record is held meanwhile.
+        """Train; yields one row per finished epoch. The record is held meanwhile.
 
         A later iterator takes the place of an earlier one.
         """

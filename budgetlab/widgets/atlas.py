@@ -63,7 +63,7 @@ class SampleAtlas(Panel):
         A second record on the same data, to compare what the two trained on.
 
     more
-        Further measures to sort by, one row a sample, such as a map of the samples from
+        Further measures to sort by, one row per sample, such as a map of the samples from
         :func:`budgetlab.analysis.embedding`.
 
     Attributes

@@ -47,7 +47,7 @@ class Standing:
     """A run at one moment.
 
     For each sample ``[N]`` the last known loss, NaN where none is, and its probability, of kind
-    ``draw`` or ``keep``, None without any; one row a finished epoch, as ``epochs.csv``.
+    ``draw`` or ``keep``, None without any; one row per finished epoch, as ``epochs.csv``.
     """
 
     epoch: int
@@ -275,7 +275,7 @@ def _probabilities(ax: "Axes", now: Standing | None) -> str:
 
 
 class RunList(W.VBox):
-    """One line a run: colour and sign of its curve, show or hide, remove."""
+    """One line per run: colour and sign of its curve, show or hide, remove."""
 
     def __init__(self, changed: Callable[[], None], remove: Callable[[str], None]):
         self._changed, self._remove = changed, remove
