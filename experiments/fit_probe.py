@@ -44,7 +44,7 @@ OUT = Path(analysis.__file__).parent / "will_it_pay.json"
 def gains(rows: pd.DataFrame, cell: Sequence[str] = CELL) -> pd.DataFrame:
     """Mean paired difference from the uniform draw: one row per cell, one column per entry.
 
-    ``rows`` has one row per run: the columns of ``cell``, ``seed``, ``entry`` and ``test_accuracy``.
+    ``rows`` has one row per run, with ``cell``, ``seed``, ``entry`` and ``test_accuracy``.
     """
     wide = rows.pivot_table(index=[*cell, "seed"], columns="entry", values="test_accuracy")
     paired = wide.drop(columns=BASELINE).sub(wide[BASELINE], axis=0)

@@ -28,7 +28,7 @@ from budgetlab.course.results import averages
 from budgetlab.records import open_records, thin, write_atomically
 from experiments import card, fit_probe, maps, pages
 from experiments.plans import BUDGETS, LEAGUE, LENGTHS, NOISES
-from experiments.tables import RESULTS, SETTINGS, against, interval, number, provenance, read
+from experiments.tables import RESULTS, SEEDS, SETTINGS, against, interval, number, provenance, read
 
 RECORDS = Path(__file__).parents[1] / "notebooks" / "records"
 
@@ -225,15 +225,18 @@ def gaps(rows: pd.DataFrame) -> str:
     newer = newer[newer["method"].isin({one["method"] for one in LEAGUE})]
     more, less = newer["budget"].eq(max(BUDGETS)), newer["budget"].eq(min(BUDGETS))
     seeds = newer[more].groupby(["dataset", "method", "budget_unit"])["seed"].nunique()
-    cells = maps.map_table(rows)["n"].min()
+    cells = maps.map_table(rows)["n"]
+    whole = f"{cells.ge(SEEDS).sum()} of the {len(cells)}"
+    on_map = "All" if cells.ge(SEEDS).all() else whole
+    rest = "" if cells.ge(SEEDS).all() else f", the others at least {cells.min()}"
     lower = newer[less].groupby(["dataset", "method", "budget_unit"])["seed"].nunique()
     at_scale = read(RESULTS / "paper.csv")
     made = f"{len(at_scale)} runs" if len(at_scale) else "no run"
     text = (
         "The findings have ten seeds"
-        f"{', but trainings of ' + maps.listed(few, 'and') if few else ''}. The map has at least "
-        f"{cells} seeds per cell{' where five are planned' if cells < 5 else ''}. The other methods "
-        "of [docs/league.md](docs/league.md) were run with "
+        f"{', but trainings of ' + maps.listed(few, 'and') if few else ''}. {on_map} comparisons "
+        f"of the map have the ten seeds that a verdict takes{rest}. The other methods of "
+        "[docs/league.md](docs/league.md) were run with "
         f"{seeds.min()} to {seeds.max()} of the ten seeds that are planned at 30% of the training, "
         f"and with {lower.min() if len(lower) else 'none'} at 20%. At the paper's own scale {made} "
         "have been made, on a GPU that was lent for a quarter of an hour; every other cell of the "
