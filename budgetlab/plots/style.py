@@ -316,9 +316,12 @@ def fraction(column: str) -> float:
 def verdicts(frame: pd.DataFrame) -> str:
     """What a table of comparisons shows, as a title: how many rows of which verdict."""
     counts = frame["verdict"].value_counts() if "verdict" in frame else {}
-    said = [f"{counts[name]} {name}" for name in COMPARISON_VERDICTS if name and name in counts]
+    reached = [name for name in COMPARISON_VERDICTS if name and name in counts]
+    said = [f"{counts[name]} {name}" for name in reached]
+    if left := len(frame) - sum(counts[name] for name in reached):
+        said.append(f"{left} without a verdict")
     many = f"Of {len(frame)} comparison{'s' * (len(frame) > 1)}"
-    return f"{many}: {', '.join(said)}" if said else ""
+    return f"{many}: {', '.join(said)}" if reached else ""
 
 
 def line_labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
