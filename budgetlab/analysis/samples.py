@@ -56,7 +56,7 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 def selection(record: OneRecord) -> pd.DataFrame:
     """Describe, epoch by epoch, what a run trained on.
 
-    One row an epoch: ``epoch``; ``trained`` (places in batches) and ``distinct`` (samples that
+    One row per epoch: ``epoch``; ``trained`` (places in batches) and ``distinct`` (samples that
     filled them); of the counts so far ``coverage``, ``entropy`` (nats), ``effective_samples`` and
     ``gini``; of the sampling probabilities of the epoch ``q_entropy`` and ``q_effective_samples``
     (NaN where a method draws no distribution); ``noisy_share`` and ``ambiguous_share`` of the
@@ -136,7 +136,7 @@ def _in_groups(values: pd.Series, groups: int) -> pd.Series:
 def picks_by(record: OneRecord, column: str = "difficulty", *, groups: int = 10) -> pd.DataFrame:
     """How often does a run train on the easy, and how often on the hard? By groups of one size.
 
-    ``column`` is what is known of each sample, a number such as ``difficulty``. One row a group,
+    ``column`` is what is known of each sample, a number such as ``difficulty``. One row per group,
     lowest values first: ``group`` (from 1), ``middle`` (mean of the column), ``picked`` (places in
     batches over those of a uniform draw), ``never`` (share never trained on, 0 to 1), ``samples``.
     """
@@ -184,7 +184,7 @@ def quantiles(record: OneRecord, array: str, levels: Sequence[float] = QUANTILES
 
 
 def one_epoch(record: OneRecord, epoch: int = -1) -> pd.DataFrame:
-    """Every array of one epoch, one row a sample; with ``last_loss`` before this epoch.
+    """Every array of one epoch, one row per sample; with ``last_loss`` before this epoch.
 
     ``epoch`` counts from 1; negative numbers count from the end. The index is ``sample``; columns
     are :data:`budgetlab.records.SAMPLE_ARRAYS`; ``last_loss``, the loss at the last visit in an
@@ -207,7 +207,7 @@ def one_epoch(record: OneRecord, epoch: int = -1) -> pd.DataFrame:
 
 
 def sample_life(record: OneRecord, sample: int) -> pd.DataFrame:
-    """Everything recorded of one sample, one row an epoch.
+    """Everything recorded of one sample, one row per epoch.
 
     Columns are ``epoch`` and :data:`budgetlab.records.SAMPLE_ARRAYS`; NaN (``correct`` -1) where
     it was not visited.
@@ -225,7 +225,7 @@ def calibration(record: OneRecord, bins: int = 10, first_epoch: int = 1) -> pd.D
 
     Under mixing an image holds several samples. In each of ``bins`` of equal width of credited
     probability, ``right`` is the share of visits, from ``first_epoch`` on, where that label had the
-    highest logit. A useful credit rule rises with it. One row a bin with visits: ``p_y`` (their
+    highest logit. A useful credit rule rises with it. One row per bin with visits: ``p_y`` (their
     mean), ``right`` and ``visits``.
     """
     record = open_record(record)
@@ -244,11 +244,11 @@ def calibration(record: OneRecord, bins: int = 10, first_epoch: int = 1) -> pd.D
 
 
 def credit_by_reference(record: OneRecord, reference: OneRecord, bins: int = 10) -> pd.DataFrame:
-    """Does a sample get credit for being well known, as a run without mixing knows it?
+    """Does the credit agree with what a run without mixing knows of each sample?
 
     A rule that credits the right sample gives more to samples that a ``reference`` on the same data
     knows better; one that credits samples that are not in the image gives the same to all. One row
-    a group of ``bins``: ``reference`` and ``credited`` (means of the mean ``p_y`` of its samples)
+    per group of ``bins``: ``reference`` and ``credited`` (means of the mean ``p_y`` of its samples)
     and ``samples``; ``attrs["spearman"]`` is the rank correlation over samples.
     """
     record, reference = open_record(record), open_record(reference)
@@ -288,7 +288,7 @@ def group_accuracy(
     Returns
     -------
     DataFrame
-        One row a group, worst first: ``group``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``
+        One row per group, worst first: ``group``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``
         and ``mistaken_for``, the class most often predicted instead (empty without a mistake).
         ``attrs`` holds :func:`mean_accuracies`.
     """
@@ -324,7 +324,7 @@ def mean_accuracies(data: OneRecord | pd.DataFrame) -> dict[str, float]:
 def confusion(
     data: OneRecord | pd.DataFrame, *, classes: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Which classes are taken for which? Counts, one row a true class, one column a predicted one.
+    """Which classes are taken for which? Counts: true classes in rows, predicted ones in columns.
 
     ``data`` and ``classes`` are as for :func:`group_accuracy`. The table is square, int ``[C, C]``:
     every class that is a label, a prediction or has a name.
@@ -340,7 +340,7 @@ def groups_of_record(record: OneRecord, by: str = "label") -> pd.DataFrame:
     """How well was each group of training samples learned? From the history that a record holds.
 
     ``by`` is what is known of each training sample: ``label``, or a column of the metadata. One row
-    a group, least learned first: ``group``, ``n`` samples, ``seen`` (share trained on), ``right``
+    per group, least learned first: ``group``, ``n`` samples, ``seen`` (share trained on), ``right``
     (share of those seen that were right at the last visit), ``never_learned`` (share of those seen
     that never were) and ``mean_loss``.
     """
