@@ -74,9 +74,10 @@ def test_what_takes_a_record_takes_its_folder(train: Callable[..., Run]) -> None
         plt.close("all")
 
 
-@pytest.mark.parametrize(
-    "call", [*ONE_RECORD.values(), bl.open_record, bl.explore.probabilities], ids=str
-)
+OPENING = ONE_RECORD | {"open_record": bl.open_record, "explore": bl.explore.probabilities}
+
+
+@pytest.mark.parametrize("call", OPENING.values(), ids=OPENING)
 def test_what_is_no_record_is_refused(call: Callable[[Any], Any]) -> None:
     says("None is no record: give a Record or its folder", lambda: call(None))
     says("a list is no record: give a Record or its folder, one of them", lambda: call(["runs/x"]))

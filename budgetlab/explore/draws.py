@@ -226,7 +226,7 @@ def _views() -> list[dict[str, Any]]:
         "title": "Chance of being drawn",
         "transform": [{"filter": "isValid(datum.loss)"}],
         "mark": mark("point", size=9, opacity=0.35, color=blue),
-        "encoding": {"x": axis("loss", loss),
+        "encoding": {"x": axis("loss", loss, axis={"tickCount": 6}),
                      "y": axis("inclusion", "chance in this epoch", scale={"domain": [0, 1]})},
     }  # fmt: skip
     # Counted before it is folded: thirty bars and not a thousand samples are drawn twice.
@@ -242,7 +242,7 @@ def _views() -> list[dict[str, Any]]:
         ],
         "mark": mark("bar", opacity=0.75),
         "encoding": {
-            "x": axis("from", loss, bin="binned"),
+            "x": axis("from", loss, bin="binned", axis={"tickCount": 6}),
             "x2": {"field": "to"},
             "y": axis("weight", "samples", stack=None),
             "color": {"field": "which", "type": "nominal",
