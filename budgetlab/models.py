@@ -5,9 +5,9 @@ Every network is a plain ``torch.nn.Module`` from normalised float images
 final softmax.
 
 A network of your own, any ``nn.Module`` or a function that makes one, is known by a name,
-``own:CLASS-HEX``, whose digits depend on the names and shapes of its weights: another width
-is another model in every table. The name is what a record says; the network itself stays in
-the process that was given it.
+``own:CLASS-HEX``, whose digits depend on its layers and the shapes of its weights: another width
+or dropout is another model in every table, another ``forward`` of the same layers is not. The
+name is what a record says; the network itself stays in the process that was given it.
 """
 
 import contextlib
@@ -164,7 +164,7 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(ConvNet):
-    """WideResNet-16-4 of Zagoruyko & Komodakis (2016), no dropout: two blocks a stage."""
+    """WideResNet-16-4 of Zagoruyko & Komodakis (2016), no dropout: two blocks per stage."""
 
     def __init__(self, channels: int, classes: int):
         layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, padding=1, bias=False)]
@@ -320,7 +320,7 @@ def register(
         raise InputError(
             f"model '{type(network).__name__}' returns {logits.dtype} of shape "
             f"{tuple(logits.shape)} for 2 samples of {sample_shape}: give logits of shape "
-            f"(2, {classes}), one column a class"
+            f"(2, {classes}), one column per class"
         )
     weights = {name: value for name, value in network.named_parameters() if value.requires_grad}
     if not weights:
