@@ -72,6 +72,9 @@ COMMANDS = {
         0.1, 2, 60,
     ),
     "profile": Command("where the gaps are", (*CHECK, "profile"), 0.05, 1, 30),
+    "bounds": Command(
+        "a bare step as it is, compiled, and without batch norm", (*CHECK, "bounds"), 0.1, 2, 100
+    ),
 }  # fmt: skip
 
 

@@ -1,10 +1,12 @@
-"""What a sitting on a GPU checks before it trains: its images, determinism, where the gaps are.
+"""What a sitting on a GPU checks before it trains: its images, determinism, gaps and bounds.
 
 Each is a command that a sitting starts and may stop: python -m experiments.gpu_checks NAME.
 """
 
 import argparse
+import itertools
 import shutil
+import statistics
 import sys
 import tarfile
 import tempfile
@@ -17,14 +19,21 @@ import pandas as pd
 import torch
 from torch.autograd import DeviceType
 
-from benchmarks.speed.measure import epoch_seconds, make_loop, random_images
+from benchmarks.speed.measure import (
+    alternate,
+    bare_steps,
+    epoch_seconds,
+    make_loop,
+    random_images,
+)
 from budgetlab.data import load as load_data
 from budgetlab.devices import choose_device
 from budgetlab.errors import InputError
 from budgetlab.records import write_atomically
+from budgetlab.training.engine import Engine
 from budgetlab.training.loop import Loop
 
-__all__ = ["dataset_of", "determinism", "images", "profile"]
+__all__ = ["bounds", "dataset_of", "determinism", "images", "profile"]
 
 NETWORKS = ("resnet18", "small", "compact")
 # A lifetime mean, a mixture of four images and a sampler with a forward pass of its own.
@@ -153,20 +162,65 @@ def profile(out: Path, models: Sequence[str] = NETWORKS, steps: int = 20, batch:
     return f"the GPU had work, under the profiler: {', '.join(busy)}" if on_gpu else "no GPU"
 
 
+def _as_it_is(engine: Engine) -> None:
+    pass
+
+
+def _compiled(engine: Engine) -> None:
+    engine.network.compile()
+
+
+def _without_norm(engine: Engine) -> None:
+    for module in list(engine.network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.BatchNorm2d):
+                setattr(module, name, torch.nn.Identity())
+
+
+VARIANTS = {"as it is": _as_it_is, "torch.compile": _compiled, "without batch norm": _without_norm}
+
+
+def bounds(
+    out: Path, models: Sequence[str] = NETWORKS[:1], batches: Sequence[int] = (128, 512),
+    steps: int = 30, variants: Sequence[str] = tuple(VARIANTS),
+) -> str:  # fmt: skip
+    """Time a bare step as it is, compiled, and without batch norm, which no loop gets below.
+
+    Writes ``bounds.csv``: a row a network, batch size and variant, medians of 5 rounds.
+    """
+    rows: list[dict[str, object]] = []
+    for model, batch, what in itertools.product(models, batches, variants):
+        loop = make_loop(random_images(batch), model, batch_size=batch)
+        VARIANTS[what](loop.engine)
+        step, indices = bare_steps(loop), torch.arange(batch, device=loop.device)
+        work = {what: lambda step=step, own=indices: [step(own) for _ in range(steps)]}
+        taken = statistics.median(alternate(work, 5, loop.device)[what]) / steps
+        rows.append({"model": model, "batch": batch, "what": what, "bare_step_ms": 1000 * taken})
+        write_atomically(out / "bounds.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    return ", ".join(f"{row['what']} {row['bare_step_ms']:.3g} ms" for row in rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one of them; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=("images", "determinism", "profile"))
+    parser.add_argument("name", choices=("images", "determinism", "profile", "bounds"))
     parser.add_argument("--images", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--toy", action="store_true")
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     toy = {"models": ["tiny"], "steps": 16, "batch": 8} if given.toy else {}
+    if given.toy and given.name == "bounds":  # compiling takes half a minute
+        toy = {"models": ["tiny"], "steps": 2, "batches": [8],
+               "variants": ["as it is", "without batch norm"]}  # fmt: skip
     if given.name == "images":
         print(images(given.images, given.out))
     else:
-        print({"determinism": determinism, "profile": profile}[given.name](given.out, **toy))
+        print(
+            {"determinism": determinism, "profile": profile, "bounds": bounds}[given.name](
+                given.out, **toy
+            )
+        )
     return 0
 
 

@@ -239,7 +239,7 @@ def gaps(rows: pd.DataFrame) -> str:
         "[docs/league.md](docs/league.md) were run with "
         f"{seeds.min()} to {seeds.max()} of the ten seeds that are planned at 30% of the training, "
         f"and with {lower.min() if len(lower) else 'none'} at 20%. At the paper's own scale {made} "
-        "have been made, on a GPU that was lent for a quarter of an hour; every other cell of the "
+        "have been made, on a GPU that was lent for half an hour in all; every other cell of the "
         "card says *not run yet* ([docs/gpu.md](docs/gpu.md) has what was seen there, how fast it "
         "was, and the command that goes on)."
     )
