@@ -13,7 +13,7 @@ from torch import Tensor
 
 from budgetlab import methods, samplers
 from budgetlab.analysis import coverage, effective_sample_size, entropy
-from budgetlab.analysis.per_sample import read_epochs, require_epochs
+from budgetlab.analysis.per_sample import ARRAYS, read_epochs, require_epochs
 from budgetlab.budget import samples_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
@@ -22,8 +22,6 @@ from budgetlab.records import OneRecord, open_record
 from budgetlab.samplers import ScoreSampler, simulated_inclusion
 from budgetlab.samplers.candidates import KEPT
 from budgetlab.samplers.scores import replace_unseen
-
-ARRAYS = ("loss", "p_y", "correct", "margin", "el2n", "times_trained")
 
 
 class Replay:

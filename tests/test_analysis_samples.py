@@ -12,7 +12,7 @@ from scipy import stats
 
 from budgetlab import analysis
 from budgetlab.analysis import per_sample
-from budgetlab.analysis.per_sample import PruningScores
+from budgetlab.analysis.per_sample import pruning_scores
 from budgetlab.errors import InputError
 
 NAN = np.nan
@@ -358,9 +358,8 @@ def test_a_record_gives_the_scores_that_core_sets_compute_from_a_scoring_run(epo
     from budgetlab.history import Credit, Trajectory, measure
 
     rows = visits(epochs)
-    kept, trajectory = PruningScores(rows.shape[1]), Trajectory(rows.shape[1])
+    trajectory = Trajectory(rows.shape[1])
     for epoch, p_y in enumerate(rows, 1):
-        kept.add(p_y)
         trajectory.start_epoch(epoch)
         seen = torch.from_numpy(np.flatnonzero(~np.isnan(p_y)))
         p = torch.from_numpy(p_y)[seen].double()
@@ -369,7 +368,7 @@ def test_a_record_gives_the_scores_that_core_sets_compute_from_a_scoring_run(epo
         credit = Credit(torch.arange(len(seen)), seen, torch.ones(len(seen)))
         if len(seen):
             trajectory.update(credit, measure(logits, labels))
-    found = kept.results()
+    found = pruning_scores(rows)
     for method in ("dyn-unc", "dual", "tdds"):
         kind = samplers.lookup(method)
         expected = kind.score(kind.__new__(kind), trajectory)

@@ -56,7 +56,8 @@ PRUNING = ("el2n_early", "forgetting", "aum", "dyn_unc", "dual", "tdds")
 WINDOW, DUAL_EPOCHS, DECAY = 10, 30, 0.9
 STRATA = 50
 TINY = 1e-8
-BLOCK = 4_000_000  # values of one array held at a time
+BLOCK = 2_000_000  # values of one array held at a time
+ARRAYS = ("loss", "p_y", "correct", "margin", "el2n", "times_trained")
 
 
 def read_epochs(
@@ -67,17 +68,19 @@ def read_epochs(
     A few epochs are read at a time, so that memory stays bounded.
     """
     data = record.samples
-    total, size = data.sizes["epoch"], max(data.sizes["sample"], 1)
-    if epochs is not None:
-        if not (isinstance(epochs, int | np.integer) and epochs >= 1):
-            raise InputError(f"epochs {epochs!r} is not allowed: give a whole number from 1")
-        total = min(total, epochs)
-    step = max(1, BLOCK // size)
+    total = _whole(epochs, data.sizes["epoch"])
+    step = max(1, BLOCK // max(data.sizes["sample"], 1))
     for start in range(0, total, step):
         rows = slice(start, min(start + step, total))
         block = {name: data[name].isel(epoch=rows).to_numpy() for name in names}
         for row in range(rows.stop - start):
             yield start + row + 1, {name: values[row] for name, values in block.items()}
+
+
+def _whole(epochs: int | None, most: int) -> int:
+    if epochs is not None and not (isinstance(epochs, int | np.integer) and epochs >= 1):
+        raise InputError(f"epochs {epochs!r} is not allowed: give a whole number from 1")
+    return most if epochs is None else min(most, int(epochs))
 
 
 def require_epochs(record: Record) -> None:
@@ -138,13 +141,18 @@ def measures(
     record = open_record(record)
     data = record.samples
     require_epochs(record)
-    sums = _Sums(data.sizes["sample"])
-    for epoch, row in read_epochs(record, _Sums.ARRAYS, epochs):
-        sums.add(epoch, row, early=epoch <= el2n_epochs)
+    total, size = _whole(epochs, data.sizes["epoch"]), data.sizes["sample"]
+    step = max(1, BLOCK // total)
+    parts = []
+    for start in range(0, max(size, 1), step):
+        part = data.isel(epoch=slice(total), sample=slice(start, start + step))
+        parts.append(_measured({name: part[name].to_numpy() for name in ARRAYS}, el2n_epochs))
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    # The ranges are over all samples.
+    found["aum_stratum"] = aum_strata(found["aum"])
     known = {name: data[name].to_numpy() for name in metadata(record)}
     known = {"label": known.pop("label"), **known} if "label" in known else known
-    index = pd.RangeIndex(data.sizes["sample"], name="sample")
-    frame = pd.DataFrame(known | sums.results(), index=index)
+    frame = pd.DataFrame(known | found, index=pd.RangeIndex(size, name="sample"))
     # Written as numbers where the truth of some samples is not known.
     for name, kind in (("is_noisy", "boolean"), ("true_label", "Int64")):
         if name in frame and frame[name].dtype.kind == "f":
@@ -170,160 +178,97 @@ def aum_strata(aum: np.ndarray, count: int = STRATA) -> np.ndarray:
     return np.minimum(np.floor((high - aum) / width * count), count - 1)
 
 
-class _Window:
-    """Sums over the last ``length`` epochs of a value, ``[N]`` each; NaN for no visit."""
+def _over_windows(values: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count, mean and sample deviation in each run of ``length`` rows of ``[T, N]``, NaN left out.
 
-    def __init__(self, size: int, length: int):
-        self._rows = np.full((length, size), np.nan, np.float32)
-        self._next = self.epochs = 0
-        self.count, self._sum, self._squares = np.zeros((3, size))
-
-    def add(self, row: np.ndarray) -> bool:
-        """Take in an epoch, and let the oldest go; whether the window is full."""
-        for values, sign in ((self._rows[self._next], -1), (row, 1)):
-            known = ~np.isnan(values)
-            value = np.where(known, values, 0).astype(np.float64)
-            self.count += sign * known
-            self._sum += sign * value
-            self._squares += sign * value**2
-        self._rows[self._next] = row
-        self._next = (self._next + 1) % len(self._rows)
-        self.epochs += 1
-        return self.epochs >= len(self._rows)
-
-    def mean(self) -> np.ndarray:
-        return self._sum / self.count
-
-    def deviation(self) -> np.ndarray:
-        """Sample standard deviation; NaN of fewer than two values."""
-        squares = np.maximum(self._squares - self._sum**2 / self.count, 0)
-        return np.where(self.count > 1, np.sqrt(squares / (self.count - 1)), np.nan)
+    Of fewer rows than that there is one window; of fewer than two values there is no deviation.
+    """
+    length = min(length, len(values))
+    known = ~np.isnan(values)
+    filled = np.where(known, values, 0.0)
+    sums = (np.pad(rows.cumsum(0, dtype=float), ((1, 0), (0, 0)))
+            for rows in (known, filled, filled**2))  # fmt: skip
+    count, total, squares = (rows[length:] - rows[:-length] for rows in sums)
+    spread = np.sqrt(np.maximum(squares - total**2 / count, 0) / (count - 1))
+    return count, total / count, np.where(count > 1, spread, np.nan)
 
 
-class PruningScores:
-    """Dyn-Unc, DUAL and TDDS over windows of ten epochs, fed one epoch of all samples at a time.
+def pruning_scores(p_y: np.ndarray) -> dict[str, np.ndarray]:
+    """Dyn-Unc, DUAL and TDDS of ``p_y [T, N]``, NaN for no visit, over windows of ten epochs.
 
-    A run of fewer epochs has one window. Memory is that of twenty epochs of one value.
+    Float64 ``[N]`` each; NaN where there were too few visits.
     :mod:`budgetlab.samplers.core_sets` has the sources.
     """
 
-    def __init__(self, size: int):
-        self._p_y, self._shift = _Window(size, WINDOW), _Window(size, WINDOW - 1)
-        self._before, self._tdds = np.full((2, size), np.nan)
-        # Sum over the windows, and the number of them that have a value.
-        self._dyn_unc, self._dual = np.zeros((2, 2, size))
+    def average(values: np.ndarray) -> np.ndarray:
+        return np.nansum(values, 0) / (~np.isnan(values)).sum(0)
 
-    def add(self, p_y: np.ndarray) -> None:
-        """Take in the ``p_y`` ``[N]`` of the visits of one epoch; NaN for none."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if self._p_y.add(p_y):
-                self._window_ends()
-            # Of the first epoch there is no step from an earlier one.
-            if self._p_y.epochs > 1 and self._shift.add(self._shifts(p_y)):
-                self._tdds = self._discounted()
-            np.copyto(self._before, p_y, where=~np.isnan(p_y))
-
-    def _window_ends(self) -> None:
-        deviation = self._p_y.deviation()
-        scores = [(self._dyn_unc, deviation)]
-        if self._p_y.epochs <= DUAL_EPOCHS:
-            scores.append((self._dual, deviation * (1 - self._p_y.mean())))
-        for total, values in scores:
-            total += np.where(np.isnan(values), 0, values), ~np.isnan(values)
-
-    def _shifts(self, p_y: np.ndarray) -> np.ndarray:
-        """Contribution since the visit before, of the label and of all other classes as one."""
-        parts = ((p_y, self._before), (1 - p_y, 1 - self._before))
-        return sum(np.abs(now * np.log((now + TINY) / (then + TINY))) for now, then in parts)
-
-    def _discounted(self) -> np.ndarray:
-        lengths = self._shift.deviation() * np.sqrt(np.maximum(self._shift.count - 1, 0))
-        older = (1 - DECAY) * self._tdds
-        newer = np.where(np.isnan(older), 0, older) + DECAY * lengths
-        return np.where(np.isnan(lengths), older, newer)
-
-    def results(self) -> dict[str, np.ndarray]:
-        """Return the scores, float64 ``[N]``; NaN where there were too few visits."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if self._p_y.epochs < WINDOW:
-                self._window_ends()
-                self._tdds = self._discounted()
-            means = {"dyn_unc": self._dyn_unc, "dual": self._dual}
-            return {n: total / count for n, (total, count) in means.items()} | {"tdds": self._tdds}
+    # A variance of float32 would be lost in rounding.
+    p_y = p_y.astype(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        _, mean, spread = _over_windows(p_y, WINDOW)
+        early = slice(DUAL_EPOCHS - WINDOW + 1)
+        # What a visit contributes since the one before, of the label and of all others as one.
+        before = pd.DataFrame(p_y).ffill().shift().to_numpy()
+        parts = ((p_y, before), (1 - p_y, 1 - before))
+        shift = sum(np.abs(now * np.log((now + TINY) / (then + TINY))) for now, then in parts)
+        # A window of so many visits has one step less; before the first visit there is none.
+        count, _, deviation = _over_windows(shift[1:] if len(shift) > 1 else shift, WINDOW - 1)
+        tdds = np.full(p_y.shape[1], np.nan)
+        for length in deviation * np.sqrt(np.maximum(count - 1, 0)):
+            older = (1 - DECAY) * tdds
+            newer = np.nan_to_num(older) + DECAY * length
+            tdds = np.where(np.isnan(length), older, newer)
+        dual = average((spread * (1 - mean))[early])
+        return {"dyn_unc": average(spread), "dual": dual, "tdds": tdds}
 
 
-class _Sums:
-    """Running sums over the visits, ``[N]`` each."""
+def _measured(rows: dict[str, np.ndarray], el2n_epochs: int) -> dict[str, np.ndarray]:
+    """Every measure from the arrays ``[T, N]`` of some samples, NaN where never visited."""
+    seen, right = rows["correct"] >= 0, rows["correct"] == 1
+    wrong, visits = seen & ~right, seen.sum(0)
+    numbers = np.arange(1, len(seen) + 1)[:, None]
 
-    ARRAYS = ("loss", "p_y", "correct", "margin", "el2n", "times_trained")
+    def first(epochs: np.ndarray) -> np.ndarray:
+        return np.where(epochs.any(0), epochs.argmax(0) + 1.0, np.inf)
 
-    def __init__(self, size: int):
-        self.times_trained = np.zeros(size, np.int64)
-        self.visits, self.early_visits, self.right, self.forgotten = np.zeros((4, size), np.int32)
-        self.was_right = np.zeros(size, bool)
-        self.last_loss = np.full(size, np.nan, np.float32)
-        self.first_learned, self.right_since = np.full((2, size), np.inf)
-        self.epoch = 0
-        self.pruning = PruningScores(size)
-        names = ("loss", "p_y", "p_y_squared", "margin", "el2n", "el2n_early")
-        self.sums = {name: np.zeros(size) for name in names}
-
-    def add(self, epoch: int, row: dict[str, np.ndarray], early: bool) -> None:
-        """Take in one epoch."""
-        seen, right = row["correct"] >= 0, row["correct"] == 1
-        self.times_trained += row["times_trained"]
-        self.visits += seen
-        values = row | {"p_y_squared": row["p_y"].astype(np.float64) ** 2}
-        if early:
-            values["el2n_early"] = row["el2n"]
-            self.early_visits += seen
-        for name in self.sums.keys() & values:
-            np.add(self.sums[name], values[name], out=self.sums[name], where=seen)
-        self.pruning.add(np.where(seen, row["p_y"], np.nan))
-        np.copyto(self.last_loss, row["loss"], where=seen)
-        self.forgotten += self.was_right & seen & ~right
-        np.copyto(self.right_since, np.inf, where=seen & ~right)
-        np.copyto(self.right_since, epoch, where=right & ~self.was_right)
-        np.copyto(self.was_right, right, where=seen)
-        self.epoch = epoch
-        self.first_learned[right & (self.right == 0)] = epoch
-        self.right += right
-
-    def results(self) -> dict[str, np.ndarray]:
-        """Return the measures, NaN where a sample was never visited."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = {name: total / self.visits for name, total in self.sums.items()}
-            variance = mean["p_y_squared"] - mean["p_y"] ** 2
-            never_right = np.where(self.visits == 0, np.nan, np.inf)
-            return {
-                "times_trained": self.times_trained,
-                "visits": self.visits,
-                "last_loss": self.last_loss.astype(float),
-                "mean_loss": mean["loss"],
-                "confidence": mean["p_y"],
-                "variability": np.sqrt(np.maximum(variance, 0)),
-                "correctness": self.right / self.visits,
-                "forgetting": np.where(self.right > 0, self.forgotten, never_right),
-                "aum": mean["margin"],
-                "el2n": mean["el2n"],
-                "el2n_early": self.sums["el2n_early"] / self.early_visits,
-                "first_learned": np.where(self.right > 0, self.first_learned, never_right),
-                "learned_for_good": np.where(self.visits == 0, np.nan, self.right_since),
-                "aum_stratum": aum_strata(mean["margin"]),
-                **self.pruning.results(),
-                "learning": self._learning(),
-            }
-
-    def _learning(self) -> np.ndarray:
-        """The first of :data:`LEARNING` that holds, from the strongest statement to the weakest."""
-        cases = {
-            "not seen": self.visits == 0,
-            "never": self.right == 0,
-            "forgotten": ~self.was_right,
-            "unstable": self.forgotten > 1,
-            "early": self.right_since <= self.epoch / 2,
-        }
-        return np.select(list(cases.values()), list(cases), "late")
+    visited = {name: np.where(seen, values, 0).astype(float) for name, values in rows.items()}
+    # As it stood after each epoch: right at the last visit, and the loss there.
+    was_right, loss = (pd.DataFrame(np.where(seen, values, np.nan)).ffill()
+                       for values in (right, rows["loss"]))  # fmt: skip
+    forgotten = (wrong & (was_right.shift() == 1).to_numpy()).sum(0)
+    since = first(right & (numbers > np.where(wrong, numbers, 0).max(0)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = {name: values.sum(0) / visits for name, values in visited.items()}
+        variance = (visited["p_y"] ** 2).sum(0) / visits - mean["p_y"] ** 2
+        early = visited["el2n"][:el2n_epochs].sum(0) / seen[:el2n_epochs].sum(0)
+    # The first of LEARNING that holds, from the strongest statement to the weakest.
+    learning = {
+        "not seen": visits == 0,
+        "never": ~right.any(0),
+        "forgotten": ~(was_right.iloc[-1] == 1).to_numpy(),
+        "unstable": forgotten > 1,
+        "early": since <= len(seen) / 2,
+    }
+    never_right = np.where(visits == 0, np.nan, np.inf)
+    return {
+        "times_trained": rows["times_trained"].sum(0, dtype=np.int64),
+        "visits": visits.astype(np.int32),
+        "last_loss": loss.iloc[-1].to_numpy(float),
+        "mean_loss": mean["loss"],
+        "confidence": mean["p_y"],
+        "variability": np.sqrt(np.maximum(variance, 0)),
+        "correctness": right.sum(0) / np.where(visits, visits, np.nan),
+        "forgetting": np.where(right.any(0), forgotten, never_right),
+        "aum": mean["margin"],
+        "el2n": mean["el2n"],
+        "el2n_early": early,
+        "first_learned": np.where(right.any(0), first(right), never_right),
+        "learned_for_good": np.where(visits == 0, np.nan, since),
+        "aum_stratum": mean["margin"],
+        **pruning_scores(np.where(seen, rows["p_y"], np.nan)),
+        "learning": np.select(list(learning.values()), list(learning), "late"),
+    }
 
 
 def hardness(frame: pd.DataFrame) -> pd.DataFrame:
