@@ -18,8 +18,8 @@ from budgetlab.config import RunConfig
 from budgetlab.data.images import read_images
 from budgetlab.errors import InputError
 from budgetlab.records import open_record
-from budgetlab.records.safety import holder
-from budgetlab.training import Run, checkpoint
+from budgetlab.records.writer import holder
+from budgetlab.training import Run, resume
 
 # What all mutations begin with: numbers and words that programs stumble over.
 TOKENS = (b"\x00", b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"-1", b"1e999", b"NaN", b"null",
@@ -123,7 +123,7 @@ class Targets:
         (path / name).write_bytes(content)
         try:
             if name == "state.pt":
-                checkpoint.load_state(self.run.loop, path / name)
+                resume.load_state(self.run.loop, path / name)
                 return
             record = open_record(path)
             _ = repr(record), record.classes, record.fingerprint, record.probability_kind

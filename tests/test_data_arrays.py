@@ -16,7 +16,6 @@ from budgetlab import analysis
 from budgetlab.data import load
 from budgetlab.data.arrays import encode_labels
 from budgetlab.errors import InputError
-from budgetlab.records import safety
 
 Y = np.arange(20) % 2
 
@@ -121,7 +120,7 @@ def test_files_that_are_no_npz_or_promise_too_much(tmp_path, monkeypatch):
         load(f"npz:{file}")
     write(tmp_path, x=X, y=Y)
     with monkeypatch.context() as patched:
-        patched.setattr(safety, "available_memory", lambda: 1000)
+        patched.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
         patched.setattr(np, "load", None)
         with pytest.raises(InputError, match="GiB of memory"):
             load(f"npz:{file}")

@@ -5,6 +5,7 @@ import json
 import struct
 import sys
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -348,7 +349,7 @@ def test_files_that_are_not_read_are_counted_by_ending(tmp_path):
 
 
 def test_memory_is_checked_before_it_is_taken(many, tmp_path, monkeypatch):
-    monkeypatch.setattr(safety, "available_memory", lambda: 100_000)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=100_000))
     assert "200 images needs" in refused(many, tmp_path)
     assert safety.require_memory("nothing", 50_000, "") is None
 

@@ -148,8 +148,8 @@ def test_threads_do_not_spin_unless_the_user_wants_it():
 
 def test_the_choice_is_recorded_kept_on_resuming_and_left_to_the_run(config, monkeypatch):
     chosen = min(2, os.cpu_count())
-    monkeypatch.setattr(loop, "threads_to_choose", lambda: 2)
-    monkeypatch.setattr(loop, "fastest_threads", lambda step, most: (step() and 0) or chosen)
+    monkeypatch.setattr(devices, "threads_to_choose", lambda: 2)
+    monkeypatch.setattr(devices, "fastest_threads", lambda step, most: (step() and 0) or chosen)
     monkeypatch.setattr(loop, "_THREADS", {})
     seen = []
     run = Run(config, on_step=lambda run: seen.append(torch.get_num_threads()))
@@ -160,7 +160,7 @@ def test_the_choice_is_recorded_kept_on_resuming_and_left_to_the_run(config, mon
     record = open_record(run.writer.path)
     assert record.about["hardware"]["threads"] == chosen
     # Whatever would be chosen now.
-    monkeypatch.setattr(loop, "fastest_threads", lambda step, most: 1)
+    monkeypatch.setattr(devices, "fastest_threads", lambda step, most: 1)
     loop._THREADS.clear()
     resumed = Run.resume(record.path, on_step=run.on_step)
     list(resumed)
@@ -175,10 +175,10 @@ def test_trying_threads_changes_no_result(config, monkeypatch, tmp_path):
 
     plain = after("plain")
     tried = []
-    monkeypatch.setattr(loop, "threads_to_choose", lambda: 2)
+    monkeypatch.setattr(devices, "threads_to_choose", lambda: 2)
     monkeypatch.setattr(loop, "_THREADS", {})
     monkeypatch.setattr(
-        loop, "fastest_threads", lambda step, most: tried.extend([step(), step()]) or 1
+        devices, "fastest_threads", lambda step, most: tried.extend([step(), step()]) or 1
     )
     assert after("tried") == plain
     assert len(tried) == 2

@@ -263,4 +263,4 @@ def test_the_way_from_a_call_to_its_record_does_not_grow_longer(config):
     finally:
         sys.setprofile(None)
     files = sorted(one for one in entered if one.startswith(f"{PACKAGE}{os.sep}"))
-    assert 12 < len(files) <= 23, files
+    assert 12 < len(files) <= 20, files

@@ -13,7 +13,7 @@ from same_results import same_results
 import budgetlab as bl
 from budgetlab import cli
 from budgetlab.errors import RunError
-from budgetlab.records.safety import InUse, hold, holder, is_held, lock_of
+from budgetlab.records.writer import InUse, hold, holder, is_held, lock_of
 from budgetlab.training import Run
 
 
@@ -51,7 +51,7 @@ def test_it_is_free_however_training_ends(config, error):
 TRAIN_AND_WAIT = """
 import sys, time
 from pathlib import Path
-from budgetlab.records.safety import hold, lock_of
+from budgetlab.records.writer import hold, lock_of
 with hold(lock_of(Path(sys.argv[1]))) as ours:
     print(ours, flush=True)
     time.sleep(60)

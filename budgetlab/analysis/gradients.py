@@ -141,7 +141,7 @@ def _features(
     """What goes into the last linear layer of the trained network, float64 ``[N, D]``."""
     import torch
 
-    from budgetlab.training.setup import trained_network
+    from budgetlab.training.resume import trained_network
 
     network, train = trained_network(record, splits, model), splits.train
     linear = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)]

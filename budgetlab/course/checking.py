@@ -19,8 +19,6 @@ import numpy as np
 
 from budgetlab.errors import InputError, counted
 
-__all__ = ["check", "passed"]
-
 EMPTY = "nothing here yet"
 SHOWN = 8
 LONGEST = 200

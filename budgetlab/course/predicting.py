@@ -25,8 +25,6 @@ from typing import Any
 
 from budgetlab.errors import InputError, unknown
 
-__all__ = ["Prediction", "predict"]
-
 KEPT = Path("predictions.json")
 
 _locked: dict[str, str] = {}

@@ -1,9 +1,7 @@
 """What loops of one's own have: batches, data sets and networks in whatever form."""
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,20 +12,9 @@ from torch.utils.data import default_collate
 from budgetlab.data.arrays import LABEL_KEYS
 from budgetlab.errors import InputError, a_kind
 from budgetlab.history import Credit, History, Measures, measure
-
-__all__ = ["LoopHistory", "PendingBatch", "about_data", "collate", "labels_of", "logits_of",
-           "measure_batch"]  # fmt: skip
+from budgetlab.samplers import Batch
 
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class PendingBatch:
-    """A batch that was handed out and not yet reported."""
-
-    indices: Tensor
-    weights: Tensor | None
-    progress: float
 
 
 class LoopHistory:
@@ -44,7 +31,8 @@ class LoopHistory:
 
     def __init__(self, samples: History, charge_time: Callable[[], None]):
         self.samples = samples
-        self._pending: deque[PendingBatch] = deque()
+        # Batches that were handed out and not yet reported, each with its progress.
+        self._pending: deque[tuple[Batch, float]] = deque()
         self._last_progress = 0.0
         self._reported: list[Measures] = []
         self._labels = torch.full((samples.size,), -1)
@@ -108,7 +96,7 @@ class LoopHistory:
         weights = torch.ones(count) if batch.weights is None else batch.weights.float()
         return weights.to(logits.device)
 
-    def _take(self, indices: Tensor | None) -> PendingBatch:
+    def _take(self, indices: Tensor | None) -> Batch:
         if indices is None:
             if not self._pending:
                 raise InputError(
@@ -118,11 +106,11 @@ class LoopHistory:
             taken = self._pending.popleft()
         else:
             asked = torch.as_tensor(indices).cpu().long()
-            same = [one for one in self._pending if torch.equal(one.indices, asked)]
-            taken = same[0] if same else PendingBatch(asked, None, self._last_progress)
+            same = [one for one in self._pending if torch.equal(one[0].indices, asked)]
+            taken = same[0] if same else (Batch(asked), self._last_progress)
             self._pending = deque(one for one in self._pending if one is not taken)
-        self._last_progress = taken.progress
-        return taken
+        batch, self._last_progress = taken
+        return batch
 
 
 def _tensor(what: str, given: Any) -> Tensor:
@@ -282,21 +270,3 @@ def logits_of(model: nn.Module, inputs: Any, device: torch.device) -> Tensor:
             "a network that returns logits"
         )
     return logits.float().cpu()
-
-
-def about_data(name: str, labels: Tensor, classes: Sequence[str] | None) -> dict[str, Any]:
-    """What a record says of data of which only the labels int64 ``[N]`` are known.
-
-    Samples themselves are not looked at: the same labels are taken for the same data.
-    """
-    return {
-        "name": name,
-        "fingerprint": hashlib.sha256(labels.numpy().tobytes()).hexdigest()[:16],
-        "val_fingerprint": "",
-        "classes": list(classes or map(str, range(int(labels.max()) + 1))),
-        "shape": [],
-        "train": len(labels),
-        "test": 0,
-        "val": 0,
-        "skipped": [],
-    }

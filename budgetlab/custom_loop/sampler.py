@@ -1,5 +1,6 @@
 """The batch sampler for loops of one's own."""
 
+import hashlib
 import operator
 import sys
 import time
@@ -21,8 +22,6 @@ from budgetlab.budget import Costs, Ledger, model_costs
 from budgetlab.config import RunConfig, Settings, takes_settings
 from budgetlab.custom_loop.history import (
     LoopHistory,
-    PendingBatch,
-    about_data,
     collate,
     labels_of,
     logits_of,
@@ -31,10 +30,8 @@ from budgetlab.custom_loop.history import (
 from budgetlab.devices import describe_hardware
 from budgetlab.errors import InputError, a_kind
 from budgetlab.records import Record, RecordWriter, open_record
-from budgetlab.samplers.base import ProxyPlan, ProxyRun
+from budgetlab.samplers.base import ProxyRun
 from budgetlab.training.loop import BudgetedBatches
-
-__all__ = ["BudgetSampler"]
 
 
 class BudgetSampler(TorchSampler[list[int]]):
@@ -119,7 +116,7 @@ class BudgetSampler(TorchSampler[list[int]]):
                 "number of samples"
             ) from None
         self.model = model
-        self._proxy, self._collate_fn = proxy, collate_fn
+        self._collate_fn = collate_fn
         self.labels = labels_of(data) if labels is None else torch.as_tensor(labels).long()
         self.metadata = metadata
         for what, known in (("labels", self.labels), ("metadata", metadata)):
@@ -136,7 +133,7 @@ class BudgetSampler(TorchSampler[list[int]]):
             metadata=metadata,
             # What a proxy has found was found on data of its own: nothing is held out here.
             validation_size=int(proxy is not None),
-            train_proxy=self._found_by_proxy,
+            train_proxy=lambda plan, generator: proxy,
         )
         self.sampler, self.ledger, self.budget = (
             self.stream.sampler, self.stream.ledger, self.stream.budget)  # fmt: skip
@@ -168,10 +165,6 @@ class BudgetSampler(TorchSampler[list[int]]):
             )
         return model_costs(self.model, tuple(sample.shape[1:]))
 
-    def _found_by_proxy(self, plan: ProxyPlan, generator: torch.Generator) -> ProxyRun:
-        assert self._proxy is not None
-        return self._proxy
-
     @property
     def epoch(self) -> int:
         """Number of the epoch that has been begun last, from 1."""
@@ -189,7 +182,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         0 at the first step and 1 at the last one.
         """
         waiting = self.history._pending
-        return waiting[0].progress if waiting else self.history._last_progress
+        return waiting[0][1] if waiting else self.history._last_progress
 
     @property
     def lr(self) -> float:
@@ -232,13 +225,13 @@ class BudgetSampler(TorchSampler[list[int]]):
         if self.finished:
             return
         for batch, progress in self.stream.epoch(self._look):
-            self.history._pending.append(PendingBatch(batch.indices, batch.weights, progress))
+            self.history._pending.append((batch, progress))
             yield batch.indices.tolist()
 
     def _begin_epoch(self) -> None:
         """Close the epoch before: what was handed out and never trained on is not charged."""
         stream, history, waiting = self.stream, self.history, self.history._pending
-        for batch in waiting:
+        for batch, _ in waiting:
             self.ledger.steps -= 1
             self.ledger.trained_samples -= len(batch.indices)
         if stream.complete and stream.handed_out and not history._reported:
@@ -360,7 +353,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         return RecordWriter.create(
             self.config,
             metadata=metadata.assign(label=labels.numpy()),
-            data=about_data(self.config.dataset_name, labels, classes),
+            data=_about_data(self.config.dataset_name, labels, classes),
             hardware=describe_hardware(device, torch.float32) | {"model": self._model_name},
         )
 
@@ -374,3 +367,18 @@ class BudgetSampler(TorchSampler[list[int]]):
         kept = {"exhausted": state.get("budget", state)["exhausted"]}
         self.stream.load_state_dict({**state, "budget": kept})
         self.stream.handed_out, self.stream.complete = 0, state["complete"]
+
+
+def _about_data(name: str, labels: Tensor, classes: Sequence[str] | None) -> dict[str, Any]:
+    """What a record says of data of which only labels are known: by these it is told from other."""
+    return {
+        "name": name,
+        "fingerprint": hashlib.sha256(labels.numpy().tobytes()).hexdigest()[:16],
+        "val_fingerprint": "",
+        "classes": list(classes or map(str, range(int(labels.max()) + 1))),
+        "shape": [],
+        "train": len(labels),
+        "test": 0,
+        "val": 0,
+        "skipped": [],
+    }

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -146,10 +146,6 @@ class Quality:
     bias2_error: float = 0.0
     variance_error: float = 0.0
     mse_error: float = 0.0
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the numbers by name."""
-        return asdict(self)
 
 
 def best_distribution(gradients: SampleGradients) -> Tensor:

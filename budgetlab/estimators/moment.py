@@ -31,7 +31,7 @@ from budgetlab.forecast import Replay
 from budgetlab.history import History, Measures, measure
 from budgetlab.records import Record, open_record
 from budgetlab.training import Run
-from budgetlab.training.setup import load_again, require_model, trained_network
+from budgetlab.training.resume import load_again, require_model, trained_network
 
 DRAWS = 400
 

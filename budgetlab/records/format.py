@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     import xarray as xr
     import zarr
 
-__all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "compact", "complaint", "create_array",
-           "pack_table", "plain", "read_texts", "round_loss", "round_mantissa", "unpack_table",
-           "without_implied", "write_atomically", "write_column"]  # fmt: skip
-
 FORMAT = 1
+
+MIB = 2**20
+# Bytes that a file of a record may have. The largest of our own, with 100,000 epochs or as
+# many classes, need a tenth of it.
+MOST = {"record.json": 64 * MIB, "epochs.csv": 256 * MIB, "thumbnails.npz": 256 * MIB,
+        "predictions.npz": 256 * MIB, "zarr.json": MIB, "state.pt": 64 * 1024 * MIB}  # fmt: skip
 
 EPOCH_COLUMNS = {
     "epoch": "epoch, from 1",
@@ -50,6 +53,21 @@ SAMPLE_ARRAYS: dict[str, tuple[str, Any, str]] = {
     "probability": ("float32", np.nan, "sampling probability this epoch, where the method has one"),
     "times_trained": ("uint8", 0, "how often the sample was in a training batch this epoch"),
 }
+
+
+def own_file(record: Path, name: str) -> Path:
+    """Return a file of a record, once it is sure that it is one and of a size to be read."""
+    path = record / name
+    inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(record))
+    if path.is_symlink() and not inside:
+        raise ValueError("it is a link that leaves the record")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no file")
+    most = MOST[path.name]
+    if status.st_size > most:
+        raise ValueError(f"it has {status.st_size / MIB:,.0f} MiB, and {most // MIB:,} are allowed")
+    return path
 
 
 # Per-sample arrays
@@ -178,6 +196,13 @@ def pack_table(table: pd.DataFrame) -> bytes:
         columns[str(name)] = values
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, **columns)
+    return file.getvalue()
+
+
+def pack_thumbnails(indices: np.ndarray, images: np.ndarray) -> bytes:
+    """Return images ``uint8 [K, H, W, C]`` of samples ``[K]`` as bytes of ``thumbnails.npz``."""
+    file = io.BytesIO()
+    np.savez_compressed(file, indices=indices.astype(np.int64), images=images)
     return file.getvalue()
 
 

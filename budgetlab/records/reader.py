@@ -20,6 +20,7 @@ from budgetlab.records.format import (
     FORMAT,
     SAMPLE_ARRAYS,
     complaint,
+    own_file,
     read_texts,
     unpack_table,
 )
@@ -27,18 +28,13 @@ from budgetlab.records.safety import (
     DAMAGED_ARCHIVE,
     check_arrays,
     check_chunks,
-    is_held,
-    lock_of,
-    own_file,
     read_npz,
     require_memory,
 )
+from budgetlab.records.writer import is_held, lock_of
 
 if TYPE_CHECKING:
     import xarray as xr
-
-__all__ = ["OneRecord", "Record", "RecordWarning", "Records", "find_records", "open_record",
-           "open_records"]  # fmt: skip
 
 NO_RECORD = "no run leaves so much behind, so do not read it"
 

@@ -1,4 +1,4 @@
-"""A small copy of a record, to ship or to send: fewer samples, fewer epochs, few files."""
+"""Copies of a record: a small one to ship or to send, and one to go on with."""
 
 import copy
 import os
@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.records.format import (
     SAMPLE_ARRAYS,
     create_array,
+    own_file,
+    pack_thumbnails,
     without_implied,
     write_atomically,
     write_column,
 )
 from budgetlab.records.reader import Record, open_record
-from budgetlab.records.safety import own_file
-from budgetlab.records.writer import pack_thumbnails, write_about
+from budgetlab.records.writer import new_folder, now, write_about
 
 if TYPE_CHECKING:
     import xarray as xr
-
-__all__ = ["SHOWN", "sampled_down", "sampled_sentence", "thin"]
 
 SHOWN = 50_000
 """So many samples are looked through in seconds; pages and widgets show no more."""
@@ -214,3 +214,21 @@ def _about(
     if len(kept) < size:
         about["data"]["fingerprint"] = f"{record.fingerprint}-{len(kept)}-of-{size}-seed-{seed}"
     return about
+
+
+def copy_unfinished(record: "Record", config: RunConfig, state: bytes) -> Path:
+    """Copy a record as that of another run, not finished yet, which goes on from ``state``."""
+    about = record.about | {
+        "id": config.id,
+        "config": config.to_dict(),
+        "status": "stopped",
+        "message": "extended; resume to go on",
+        "updated": now(),
+    }
+    with new_folder(config) as path:
+        # Links stay links, which whoever reads the copy refuses.
+        shutil.copytree(record.path / "samples.zarr", path / "samples.zarr", symlinks=True)
+        shutil.copy2(record.path / "epochs.csv", path / "epochs.csv", follow_symlinks=False)
+        write_atomically(path / "state.pt", state)
+        write_about(path, about)
+    return path

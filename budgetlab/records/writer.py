@@ -1,13 +1,25 @@
-"""Writing a record while training."""
+"""Writing a record while training, in one place at a time.
 
+A lock is a file that is held with filelock: with ``flock``, on Windows with ``LockFileEx``.
+The system frees it however its process ends, ``kill -9`` included, so there are no stale
+locks, no clocks to compare and nothing to clean up. Reading a record needs no lock.
+On a network folder the lock is as good as the file system's: NFS takes it to the server
+(and frees those of a machine that vanished after its lease, about 90 seconds on
+version 4); Lustre must be mounted with ``flock``, BeeGFS with global locks. A system
+without such locks is met with a warning: there, train in one place at a time.
+"""
+
+import contextlib
 import csv
 import errno
-import io
 import json
+import os
 import platform
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+import warnings
+import weakref
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
@@ -25,18 +38,23 @@ from budgetlab.records.format import (
     compact,
     create_array,
     pack_table,
+    pack_thumbnails,
     plain,
     write_atomically,
     write_column,
 )
 
 if TYPE_CHECKING:
-    from budgetlab.records.reader import Record
-
-__all__ = ["RecordWriter", "copy_unfinished", "pack_thumbnails", "write_about"]
+    pass
 
 LARGE_BUDGET = 0.6
 PACKAGES = ("budgetlab", "torch", "torchvision", "numpy")
+
+UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
+# Asking whether a lock is held takes it for a moment: that is waited for, and no longer.
+MOMENT_SECONDS = 0.1
+# Windows locks the first byte, which nobody else can read then: the holder is named behind it.
+SIGNED_FROM, MOST_SIGNED = 1, 4096
 
 
 class RecordWriter:
@@ -73,8 +91,8 @@ class RecordWriter:
             "id": config.id,
             "status": "running",
             "message": "",
-            "started": _now(),
-            "updated": _now(),
+            "started": now(),
+            "updated": now(),
             "config": config.to_dict(),
             "data": data,
             "hardware": hardware,
@@ -84,7 +102,7 @@ class RecordWriter:
         }
         import zarr
 
-        with _new_folder(config) as path:
+        with new_folder(config) as path:
             group = zarr.create_group(path / "samples.zarr", overwrite=True)
             shape = config.epochs, len(metadata)
             # Where epochs are short, time counts; where all samples are seen, room does.
@@ -140,7 +158,7 @@ class RecordWriter:
 
     def set_status(self, status: str, message: str = "", summary: dict | None = None) -> None:
         """Say how the run stands; ``summary`` replaces the one kept so far."""
-        self.about |= {"status": status, "message": message, "updated": _now()}
+        self.about |= {"status": status, "message": message, "updated": now()}
         if summary is not None:
             self.about["summary"] = summary
         write_about(self.path, self.about)
@@ -168,33 +186,8 @@ def write_about(path: Path, about: dict[str, Any]) -> None:
     write_atomically(path / "record.json", text.encode())
 
 
-def pack_thumbnails(indices: np.ndarray, images: np.ndarray) -> bytes:
-    """Return images ``uint8 [K, H, W, C]`` of samples ``[K]`` as bytes of ``thumbnails.npz``."""
-    file = io.BytesIO()
-    np.savez_compressed(file, indices=indices.astype(np.int64), images=images)
-    return file.getvalue()
-
-
-def copy_unfinished(record: "Record", config: RunConfig, state: bytes) -> Path:
-    """Copy a record as that of another run, not finished yet, which goes on from ``state``."""
-    about = record.about | {
-        "id": config.id,
-        "config": config.to_dict(),
-        "status": "stopped",
-        "message": "extended; resume to go on",
-        "updated": _now(),
-    }
-    with _new_folder(config) as path:
-        # Links stay links, which whoever reads the copy refuses.
-        shutil.copytree(record.path / "samples.zarr", path / "samples.zarr", symlinks=True)
-        shutil.copy2(record.path / "epochs.csv", path / "epochs.csv", follow_symlinks=False)
-        RecordWriter(path, about, []).save_state(state)
-        write_about(path, about)
-    return path
-
-
-@contextmanager
-def _new_folder(config: RunConfig) -> Iterator[Path]:
+@contextlib.contextmanager
+def new_folder(config: RunConfig) -> Iterator[Path]:
     """Make the folder of a new record; nothing is left behind where filling it fails.
 
     Half a record would be found, and said to be damaged, by whoever reads the folder.
@@ -237,5 +230,170 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time, to the second, as records say it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+# Who trains it
+
+Iteration = Generator[dict[str, Any], None, None]
+
+# Epochs of this process that are being iterated, by the real place of their record.
+_being_iterated: weakref.WeakValueDictionary[str, Iteration] = weakref.WeakValueDictionary()
+
+
+class InUse(RunError):
+    """The record is being trained elsewhere now."""
+
+
+def lock_of(record: Path) -> Path:
+    """Where the lock of a record lies."""
+    return record / ".lock"
+
+
+@contextlib.contextmanager
+def hold(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Try to hold a lock while the block runs; yields whether it is held now.
+
+    The file is made if missing, with its folder. ``wait`` until it is free, instead of giving up.
+    An OSError says that the file cannot be made, or is a link.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of no thread: what trains is a generator, which another thread may close.
+    lock, ours = FileLock(path, thread_local=False), True
+    try:
+        lock.acquire(timeout=-1 if wait else MOMENT_SECONDS, poll_interval=MOMENT_SECONDS / 5)
+    except Timeout:
+        ours = False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        reason = error.strerror or "no reason given"
+        warnings.warn(
+            f"'{path.parent}' cannot be locked ({reason}): train in this folder from one place "
+            "only",
+            stacklevel=3,
+        )
+    try:
+        if ours:
+            _sign(path)
+        yield ours
+    finally:
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a lock is held now, here or elsewhere; nothing is made."""
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path, thread_local=False, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        # Whoever may only read cannot tell: training would be refused in any case.
+        return False
+
+
+def holder(path: Path) -> dict[str, Any]:
+    """Who held a lock last: ``process``, ``host``, ``since``; empty where unknown."""
+    try:
+        if not path.is_file():
+            return {}
+        with path.open("rb") as file:
+            file.seek(SIGNED_FROM)
+            signed = json.loads(file.read(MOST_SIGNED))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return signed if isinstance(signed, dict) else {}
+
+
+def _sign(path: Path) -> None:
+    """Leave word of who holds the lock, for people and messages; nothing depends on it."""
+    text = json.dumps({"process": os.getpid(), "host": platform.node(), "since": now()})
+    with contextlib.suppress(OSError):
+        about = path.lstat()
+        # Out of a stranger's record it may be a pipe, or a second name of a file elsewhere.
+        if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+            with path.open("r+b") as file:
+                file.seek(SIGNED_FROM)
+                file.write(text.encode())
+                file.truncate()
+
+
+def only_iterator(record: Path, epochs: Iteration) -> Iteration:
+    """Let an iterator take the place of an earlier one over the same record, here.
+
+    An iterator that was left in the middle, in a cell that raised an error, would hold
+    the record as long as the error is kept. One that is training in another thread goes on.
+    """
+    place = os.path.realpath(record)
+    before = _being_iterated.get(place)
+    if before is not None:
+        # ValueError: it is training now, in another thread, and keeps the lock.
+        with contextlib.suppress(ValueError):
+            before.close()
+    _being_iterated[place] = epochs
+    return epochs
+
+
+class ExclusiveUse:
+    """The right to train a record, from when it was opened.
+
+    Parameters
+    ----------
+    record
+        Its folder. Make the object before reading anything out of it.
+    """
+
+    def __init__(self, record: Path):
+        self._record = record
+        self._seen = self._now()
+
+    def _now(self) -> list[tuple[int, int, int] | None]:
+        """What changes with every epoch that anybody trains."""
+        return [_stamp(self._record / name) for name in ("epochs.csv", "state.pt")]
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold the record while the block runs.
+
+        Raises
+        ------
+        InUse
+            If another process or thread trains it; the message says which.
+        RunError
+            If another one trained it since: what is known of it here is old.
+        OSError
+            If the record is gone or its folder cannot be written.
+        """
+        record, lock = self._record, lock_of(self._record)
+        # A folder that was removed must not come back with nothing but a lock in it.
+        record.stat()
+        with hold(lock) as ours:
+            if not ours:
+                by = holder(lock)
+                raise InUse(
+                    f"record '{record}' is being trained by process {by.get('process', '?')} on "
+                    f"{by.get('host', '?')} since {by.get('since', '?')}: wait until it has "
+                    "ended, or stop it"
+                )
+            if self._now() != self._seen:
+                raise RunError(
+                    f"record '{record}' was written by somebody else since it was opened here: "
+                    f"open it again with Run.resume({str(record)!r})"
+                )
+            try:
+                yield
+            finally:
+                self._seen = self._now()
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass, field
@@ -15,17 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
-from budgetlab.records.safety import InUse, hold, is_held, lock_of
+from budgetlab.records.writer import InUse, hold, is_held, lock_of
 from budgetlab.sweeps.grid import data_key, find_record, lock_path, summary_of
 
 if TYPE_CHECKING:
     from budgetlab.data import Splits
     from budgetlab.training import Run
 
-__all__ = ["ASK_SECONDS", "InProcess", "Job", "Outcome", "Processes", "check_places", "packed",
-           "place", "reason", "slots_for", "train_one"]  # fmt: skip
-
-ASK_SECONDS = 1.0
 CONNECT_SECONDS = 10
 # Processes that have nothing to do end after this time and give their memory back.
 IDLE_SECONDS = 300
@@ -40,9 +36,9 @@ _loaded: dict[tuple, "Splits"] = {}
 class Outcome:
     """How the training of a run ended.
 
-    ``status`` is ``finished``, ``failed``, ``stopped``, or ``busy``: another process is training
-    it. ``how`` is ``trained`` from the start, ``resumed``, or ``kept`` as it was found; ``message``
-    why it failed; ``summary`` as ``budgetlab train --json`` prints it, empty without a record.
+    ``status`` is ``finished``, ``failed``, or ``busy``: another process is training it. ``how``
+    is ``trained`` from the start, ``resumed``, or ``kept`` as it was found; ``message`` why it
+    failed; ``summary`` as ``budgetlab train --json`` prints it, empty without a record.
     """
 
     status: str
@@ -51,96 +47,67 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run to train, and whether to try again what has failed before.
-
-    As soon as the file ``stop`` exists, the run stops: a file reaches every kind of executor,
-    threads, processes and other machines alike. ``methods`` are what :func:`packed` gives.
-    """
-
-    run: RunConfig
-    retry: bool
-    stop: Path
-    methods: bytes = b""
-
-
-class _Stop(KeyboardInterrupt):
-    """The sweep was asked to stop: the run ends as at an interrupt."""
-
-
-def train_one(job: Job, on_step: Callable[["Run"], None] | None = None) -> Outcome:
+def train_one(
+    run: RunConfig,
+    retry: bool = False,
+    sweep: str = "",
+    methods: bytes = b"",
+    on_step: Callable[["Run"], None] | None = None,
+) -> Outcome:
     """Train a run that is not being trained elsewhere, from where it stands.
 
-    ``on_step`` is called after every step, in this process. Failures are outcomes too; only an
-    interrupt of this process is raised.
+    ``retry`` tries again what has failed before, ``sweep`` names the sweep that asks, ``methods``
+    are what :func:`packed` gives, and ``on_step`` is called after every step, in this process.
+    Failures are outcomes too; only an interrupt of this process is raised.
     """
     with _one_at_a_time:
-        if job.stop.exists():
-            return Outcome("stopped")
         try:
-            with hold(lock_path(job.run)) as ours:
-                return _train(job, on_step) if ours else Outcome("busy")
+            with hold(lock_path(run)) as ours:
+                return _train(run, retry, sweep, methods, on_step) if ours else Outcome("busy")
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            return Outcome("failed", message=f"out '{job.run.out}' cannot be used ({reason})")
+            why = error.strerror or type(error).__name__
+            return Outcome("failed", message=f"out '{run.out}' cannot be used ({why})")
 
 
-def _train(job: Job, on_step: Callable[["Run"], None] | None) -> Outcome:
+def _train(
+    config: RunConfig, retry: bool, sweep: str, methods: bytes,
+    on_step: Callable[["Run"], None] | None,
+) -> Outcome:  # fmt: skip
     from budgetlab.training import Run
 
     # Looked up under the lock: another sweep may have finished it just now.
-    record, run = find_record(job.run), None
+    record, run = find_record(config), None
     if record is not None:
-        if record.status == "finished" or (record.status == "failed" and not job.retry):
+        if record.status == "finished" or (record.status == "failed" and not retry):
             message = record.about.get("message", "")
             return Outcome(record.status, "kept", message, summary_of(record))
         if is_held(lock_of(record.path)):
             return Outcome("busy", summary=summary_of(record))
+    status, message = "finished", ""
     try:
-        _unpack(job.methods)
-        splits = _load_once(job)
-        run = Run.resume(record.path, splits=splits) if record else Run(job.run, splits=splits)
-        run.on_step = _after_step(job.stop, on_step)
+        _unpack(methods)
+        splits = _load_once(config, sweep)
+        run = Run.resume(record.path, splits=splits) if record else Run(config, splits=splits)
+        run.on_step = on_step
         for _ in run:
             pass
-        status, message = "finished", ""
-    except _Stop:
-        status, message = "stopped", ""
     except InUse:
         # By ``train`` or ``resume``, which began while the data was loaded.
         return Outcome("busy")
-    except (InputError, RunError) as error:
-        status, message = "failed", str(error)
     except Exception as error:
         # Anything that a method of your own may raise: the other runs go on.
-        status, message = "failed", f"{type(error).__name__}: {error}"
+        known = isinstance(error, InputError | RunError)
+        status, message = "failed", str(error) if known else f"{type(error).__name__}: {error}"
     how = "resumed" if record is not None else "trained"
     return Outcome(status, how, message, run.summary(status) if run is not None else {})
 
 
-def _after_step(stop: Path, on_step: Callable[["Run"], None] | None) -> Callable[["Run"], None]:
-    asked = time.monotonic()
-
-    def after(run: "Run") -> None:
-        nonlocal asked
-        # Now and then: asking at each step would load a network folder.
-        if time.monotonic() - asked >= ASK_SECONDS:
-            asked = time.monotonic()
-            if stop.exists():
-                raise _Stop
-        if on_step is not None:
-            on_step(run)
-
-    return after
-
-
-def _load_once(job: Job) -> "Splits":
+def _load_once(run: RunConfig, sweep: str) -> "Splits":
     """Load the data of a run, or take that of the run before where it is the same."""
     from budgetlab.training import load_data
 
     # Known by the sweep too: a worker may outlive it, and files may change in between.
-    key = (job.stop, *data_key(job.run))
+    key = (sweep, *data_key(run))
     if key not in _loaded:
         # One set at a time: they are large.
         _loaded.clear()
@@ -148,8 +115,8 @@ def _load_once(job: Job) -> "Splits":
         with contextlib.ExitStack() as stack:
             # A folder that cannot be written to is only read.
             with contextlib.suppress(OSError):
-                stack.enter_context(hold(Path(job.run.data_root) / ".load.lock", wait=True))
-            _loaded[key] = load_data(job.run, progress=False)
+                stack.enter_context(hold(Path(run.data_root) / ".load.lock", wait=True))
+            _loaded[key] = load_data(run, progress=False)
     return _loaded[key]
 
 
@@ -205,34 +172,31 @@ class Processes(Executor):
 
     Each is an executor of loky of its own: one that dies takes no other run with it, and is
     replaced at the next call. They read their environment before torch is loaded there: ``gpus``
-    are what ``CUDA_VISIBLE_DEVICES`` may name, given out in turn. No more calls than ``slots`` may
-    be under way at once.
+    are what ``CUDA_VISIBLE_DEVICES`` may name, given out in turn.
     """
 
     def __init__(self, slots: int, gpus: tuple[str, ...] = ()):
-        self.slots = slots
-        self._gpus = gpus
+        self.slots, self._gpus = slots, gpus
         self._pools: list[Executor | None] = [None] * slots
-        self._calls: list[Future | None] = [None] * slots
+        self._calls: dict[Future, int] = {}
 
     @property
     def idle(self) -> bool:
         """Whether no call is under way."""
-        return all(call is None or call.done() for call in self._calls)
+        return all(call.done() for call in self._calls)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Call a function in a process that is free."""
-        free = (slot for slot, call in enumerate(self._calls) if call is None or call.done())
-        slot = next(free, None)
-        if slot is None:
-            raise RuntimeError(f"all {self.slots} processes are busy")
+        """Call a function in the process that has least to do."""
+        self._calls = {call: slot for call, slot in self._calls.items() if not call.done()}
+        busy = Counter(self._calls.values())
+        slot = min(range(self.slots), key=lambda one: busy[one])
         try:
             call = self._pool(slot).submit(fn, *args, **kwargs)
         except BrokenExecutor:
             # It died since its last call.
             self._pools[slot] = None
             call = self._pool(slot).submit(fn, *args, **kwargs)
-        self._calls[slot] = call
+        self._calls[call] = slot
         return call
 
     def _pool(self, slot: int) -> Executor:
@@ -249,44 +213,43 @@ class Processes(Executor):
         return pool
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes, after what they are doing."""
-        pools, self._pools = self._pools, [None] * self.slots
+        """End the processes now: a run under way goes on later from its last whole epoch."""
+        pools, self._pools, self._calls = self._pools, [None] * self.slots, {}
         for pool in pools:
             if pool is not None:
-                pool.shutdown(wait=wait)
+                pool.shutdown(wait=wait, kill_workers=True)  # type: ignore[call-arg]
 
 
 def _prepare() -> None:
     import torch
 
     torch.set_num_threads(1)
-    # Ctrl-C reaches every process of a terminal; the sweep passes it on in its own way.
+    # Ctrl-C reaches every process of a terminal; the sweep ends them itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+# Those that wait for the next sweep of as many, which then starts at once.
 _kept: dict[tuple[int, tuple[str, ...]], Processes] = {}
 
 
 @contextlib.contextmanager
 def processes(slots: int, gpus: tuple[str, ...] = (), *, keep: bool = True) -> Iterator[Processes]:
-    """Lend processes that stay alive for the next sweep, which then starts at once.
+    """Lend processes; what is under way in them at the end of the block is stopped.
 
     ``keep=False`` starts new ones and ends them afterwards: methods of your own may have
     changed in between, with all that they import.
     """
-    lent = _kept.pop((slots, gpus), None) if keep else None
-    lent = lent or Processes(slots, gpus)
+    lent = (_kept.pop((slots, gpus), None) if keep else None) or Processes(slots, gpus)
+    # Those of another size are not needed any more.
+    while _kept:
+        _kept.popitem()[1].shutdown()
     try:
         yield lent
     finally:
-        # Those of another size are not needed any more.
-        over = [_kept.pop(key) for key in list(_kept)]
-        if keep and lent.idle:
+        if keep and lent.idle and not _kept:
             _kept[slots, gpus] = lent
         else:
-            over.append(lent)
-        for one in over:
-            one.shutdown(wait=False)
+            lent.shutdown()
 
 
 def slots_for(workers: int | str, runs: list[RunConfig]) -> tuple[int, tuple[str, ...]]:

@@ -20,10 +20,7 @@ from budgetlab import methods
 from budgetlab.config import DATA_FIELDS, PLACES, RunConfig
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import Record
-from budgetlab.records.safety import is_held, lock_of
-
-__all__ = ["FIELDS", "Grid", "Lists", "RunIndex", "Trial", "data_key", "find_record", "lock_path",
-           "names", "planned_cost", "product", "summary_of", "values_of", "varied"]  # fmt: skip
+from budgetlab.records.writer import is_held, lock_of
 
 Grid = Mapping[str, Any] | RunConfig | Iterable[Mapping[str, Any] | RunConfig]
 
@@ -51,31 +48,14 @@ def product(
 ) -> list[RunConfig]:
     """List every combination of settings, each run once.
 
-    Parameters
-    ----------
-    grid
-        Settings by name, each one value or several; a :class:`budgetlab.RunConfig`; or a
-        list of these, whose runs come one after the other.
-    base
-        Settings that hold where neither ``grid`` nor ``settings`` gives them.
-    **settings
-        Fields of :class:`budgetlab.RunConfig`, each one value or several, that hold for
-        all of ``grid``.
+    ``grid`` has settings by name, each one value or several, or is a :class:`budgetlab.RunConfig`,
+    or a list of these, whose runs come one after the other; ``settings`` hold for all of it, and
+    ``base`` where neither gives a value.
 
-    Returns
-    -------
-    list of RunConfig
-        Seeds are the outermost, so that comparisons fill in evenly while the runs go, and
-        runs on the same data are together, so that it is loaded once. Otherwise the order
-        in which the settings were given, the last one changing fastest.
+    Seeds are the outermost, so that comparisons fill in evenly while the runs go, and runs on the
+    same data are together, so that it is loaded once. Otherwise the order is that in which the
+    settings were given, the last one changing fastest.
 
-    Raises
-    ------
-    InputError
-        If a name or value is not allowed; the message names it.
-
-    Examples
-    --------
     >>> [run.method for run in product(method=["SGD", "p-SGD"], seed=[0, 1])]
     ['SGD', 'p-SGD', 'SGD', 'p-SGD']
     """
@@ -212,26 +192,29 @@ class Trial:
         path = self.summary.get("record")
         return Path(path) if path else None
 
-    def stand_as(self, record: Record | None) -> None:
-        """Stand as the record says, or as planned where there is none."""
-        if record is None:
-            self.status, self.message, self.summary, self.share = "planned", "", {}, 0.0
-            return
-        methods.require_same_code(record.path, self.run.method, record.method_code)
-        self.status, self.message = record.status, str(record.about.get("message", ""))
-        self.follow(record)
-
-    def follow(self, record: Record | None) -> None:
-        """See how far it is, while it is trained."""
+    def look(self, folders: list[Path]) -> None:
+        """Stand as the best record in its folders says, or as planned where there is none."""
+        self.status, self.message, self.summary, self.share = "planned", "", {}, 0.0
+        record = self.follow(folders)
         if record is not None:
-            self.summary, self.share = summary_of(record), _share_done(record)
-
-    def mark(self, held: bool) -> None:
-        """Tell a run that is being trained from one that was cut off."""
-        if held:
+            methods.require_same_code(record.path, self.run.method, record.method_code)
+            self.status, self.message = record.status, str(record.about.get("message", ""))
+        if not self.ended and self.is_under_way(folders):
             self.status = "running"
         elif self.status == "running":
             self.status = "stopped"
+
+    def follow(self, folders: list[Path]) -> Record | None:
+        """See how far it is, while it is trained."""
+        record = best_record(self.run, folders)
+        if record is not None:
+            self.summary, self.share = summary_of(record), _share_done(record)
+        return record
+
+    def is_under_way(self, folders: Iterable[Path] = ()) -> bool:
+        """Whether it is being trained now, by a sweep or by ``train`` and ``resume``."""
+        records = [*folders, *([self.record] if self.record else [])]
+        return any(map(is_held, (lock_path(self.run), *map(lock_of, records))))
 
     def row(self, settings: Iterable[str]) -> dict[str, Any]:
         """What it is, what came out, how it stands, and the named settings."""
@@ -242,42 +225,33 @@ class Trial:
         return {"id": self.run.id} | about | {"dataset": self.run.dataset_name} | results | state
 
 
-class RunIndex:
-    """Names of the folders under some ``out``, read once for many runs."""
+def folders_of(runs: Iterable[RunConfig]) -> dict[RunConfig, list[Path]]:
+    """List the folders that may be records of each run; each ``out`` is read once."""
+    runs = list(runs)
+    named: dict[tuple[str, str], list[Path]] = {}
+    for out in {run.out for run in runs}:
+        # Not there yet; a file in its place is refused when the first record is made.
+        for name in sorted(os.listdir(out)) if os.path.isdir(out) else ():
+            if match := NUMBERED.fullmatch(name):
+                named.setdefault((out, match[1]), []).append(Path(out, name))
+    return {run: named.get((run.out, run.folder_name), []) for run in runs}
 
-    def __init__(self, runs: Iterable[RunConfig]):
-        self._names: dict[tuple[str, str], list[str]] = {}
-        for out in {run.out for run in runs}:
-            # Not there yet; a file in its place is refused when the first record is made.
-            for name in os.listdir(out) if os.path.isdir(out) else ():
-                match = NUMBERED.fullmatch(name)
-                if match:
-                    self._names.setdefault((out, match[1]), []).append(name)
 
-    def _folders(self, run: RunConfig) -> list[Path]:
-        names = self._names.get((run.out, run.folder_name), [])
-        return [Path(run.out) / name for name in sorted(names)]
-
-    def record(self, run: RunConfig) -> Record | None:
-        """Return the record of a run, the best one where there are several."""
-        records = []
-        for folder in self._folders(run):
-            # What cannot be read is left alone.
-            with contextlib.suppress(InputError):
-                records.append(Record(folder))
-        known = [one for one in records
-                 if one.about.get("id") == run.id and one.status in PREFERENCE]  # fmt: skip
-        return min(known, key=lambda one: PREFERENCE.index(one.status), default=None)
-
-    def is_under_way(self, run: RunConfig) -> bool:
-        """Whether a run is being trained now, by a sweep or by ``train`` and ``resume``."""
-        locks = (lock_path(run), *map(lock_of, self._folders(run)))
-        return any(is_held(lock) for lock in locks)
+def best_record(run: RunConfig, folders: list[Path]) -> Record | None:
+    """Return the record of a run among some folders, the best one where there are several."""
+    records = []
+    for folder in folders:
+        # What cannot be read is left alone.
+        with contextlib.suppress(InputError):
+            records.append(Record(folder))
+    known = [one for one in records
+             if one.about.get("id") == run.id and one.status in PREFERENCE]  # fmt: skip
+    return min(known, key=lambda one: PREFERENCE.index(one.status), default=None)
 
 
 def find_record(run: RunConfig) -> Record | None:
     """Return the record of one run as it is on disk now, if there is one."""
-    return RunIndex([run]).record(run)
+    return best_record(run, folders_of([run])[run])
 
 
 def lock_path(run: RunConfig) -> Path:

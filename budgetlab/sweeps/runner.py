@@ -1,11 +1,10 @@
 """The sweep itself: plans runs, trains them while it is iterated, and knows how all stand."""
 
-import contextlib
 import os
 import sys
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from concurrent.futures import ThreadPoolExecutor as Threads
@@ -17,18 +16,24 @@ from tqdm.auto import tqdm
 
 from budgetlab.config import RunConfig, preset_settings
 from budgetlab.errors import InputError, RunError, counted
-from budgetlab.records.safety import holder, is_held, lock_of
+from budgetlab.records.writer import holder, lock_of
 from budgetlab.sweeps import dispatch
-from budgetlab.sweeps.grid import FIELDS, Grid, RunIndex, Trial, lock_path, names, product, varied
+from budgetlab.sweeps.grid import (
+    FIELDS,
+    Grid,
+    Trial,
+    folders_of,
+    lock_path,
+    names,
+    product,
+    varied,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Sweep", "sweep"]
-
 BAR = "{percentage:3.0f}% |{bar:30}| {elapsed} gone, about {remaining} left{postfix}"
 POLL_SECONDS = 1.0
-STOP_SECONDS = 120.0
 # A run that takes its worker with it would do so for ever.
 MOST_LOST = 2
 
@@ -91,9 +96,9 @@ class Sweep:
     """Runs that are trained while it is iterated; :func:`sweep` makes one.
 
     Iterating yields one row per run, as a dict: those that had ended before first, the
-    others as they end. Break whenever you like: runs under way are stopped at their
-    next step and go on from their last whole epoch when it is iterated again, here or
-    anywhere else. One run that fails does not stop the others.
+    others as they end. Break whenever you like: runs under way here are stopped and go on from
+    their last whole epoch when it is iterated again, here or anywhere else; on a cluster, or in
+    an executor of yours, they go on to their end. One that fails does not stop the others.
     """
 
     def __init__(
@@ -194,12 +199,10 @@ class Sweep:
 
     def refresh(self, *, ended: bool = True) -> None:
         """Look at the folder again; ``ended=False`` only for runs that had not ended."""
-        index = RunIndex(self.runs)
+        folders = folders_of(self.runs)
         for one in self._trials:
             if ended or not one.ended:
-                one.stand_as(index.record(one.run))
-            if not one.ended:
-                one.mark(index.is_under_way(one.run))
+                one.look(folders[one.run])
 
     def run(self) -> "pd.DataFrame":
         """Train all that is left and return :attr:`frame`."""
@@ -221,17 +224,14 @@ class Sweep:
                 yield one.row(self._varied)
         for one in due:
             # Failures too, where they are tried again.
-            one.status = "planned"
+            one.status = "running" if one.status == "running" else "planned"
         if not due:
             return
+        runs, keep = [one.run for one in due], not self._methods
         try:
-            with (
-                dispatch.place(
-                    *self._place, [one.run for one in due], keep=not self._methods
-                ) as executor,
-                Dispatcher(self._trials, executor, self.progress) as dispatcher,
-            ):
-                for one in dispatcher.train(due, self.retry, self._methods):
+            with dispatch.place(*self._place, runs, keep=keep) as executor:
+                trainer = Dispatcher(self._trials, executor, self.progress)
+                for one in trainer.train(due, self.retry, uuid.uuid4().hex, self._methods):
                     yield one.row(self._varied)
         finally:
             self.refresh(ended=False)
@@ -247,58 +247,54 @@ class Dispatcher:
         self._trials, self._executor = trials, executor
         # A cluster that grows with what is asked of it must see all that is left.
         self._slots = getattr(executor, "slots", sys.maxsize)
+        self._waiting: list[Trial] = []
         self._under_way: dict[Future, Trial] = {}
-        self._elsewhere: list[Trial] = []
         self._next_look = 0.0
-        self._stop = Path(trials[0].run.out, ".sweep", f"stop-{uuid.uuid4().hex}")
         # The average speed so far: runs end in bursts, which a moving average would follow.
         self._bar = tqdm(
             total=sum(one.cost for one in trials), initial=self._done(), bar_format=BAR,
             smoothing=0, file=sys.stderr, disable=not progress,
         )  # fmt: skip
 
-    def __enter__(self) -> "Dispatcher":
+    def train(self, due: list[Trial], *how: Any) -> Iterator[Trial]:
+        """Train them all, ``how`` as for :func:`dispatch.train_one`; yields each as it ends."""
+        self._waiting, locks = list(due), lock_path(due[0].run).parent
         try:
-            self._stop.parent.mkdir(parents=True, exist_ok=True)
+            locks.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            out = self._stop.parent.parent
             raise InputError(
-                f"out '{out}' cannot be written ({error.strerror}): give another folder"
+                f"out '{locks.parent}' cannot be written ({error.strerror}): give another folder"
             ) from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop what is under way, and wait until it has."""
-        self._bar.close()
-        if not self._under_way:
-            return
-        with contextlib.suppress(OSError):
-            self._stop.touch()
-        wait(self._under_way, 3 * dispatch.ASK_SECONDS)
-        for future, one in self._under_way.items():
-            # What has begun must see the file before it is gone; the rest need not begin.
-            if not is_held(lock_path(one.run)):
+        try:
+            while self._waiting or self._under_way:
+                self._hand_out(how)
+                if not self._under_way:
+                    # All that is left is trained elsewhere.
+                    time.sleep(POLL_SECONDS)
+                for future in wait(self._under_way, POLL_SECONDS, FIRST_COMPLETED).done:
+                    one = self._under_way.pop(future)
+                    self._take_back(one, future)
+                    if one.ended:
+                        yield one
+                    else:
+                        self._waiting.append(one)
+                self._look()
+        finally:
+            self._bar.close()
+            for future in self._under_way:
                 future.cancel()
-        wait(self._under_way, STOP_SECONDS)
-        self._stop.unlink(missing_ok=True)
 
-    def train(self, due: list[Trial], retry: bool, methods: bytes) -> Iterator[Trial]:
-        """Train them all; yields each as it ends."""
-        todo = deque(due)
-        while todo or self._under_way or self._elsewhere:
-            while todo and len(self._under_way) < self._slots:
-                one = todo.popleft()
-                self._hand_out(one, dispatch.Job(one.run, retry, self._stop, methods))
-            for one in self._take_back():
-                if one.status == "planned":
-                    todo.append(one)
-                else:
-                    yield one
-            todo.extend(self._freed())
-            self._look()
+    def _hand_out(self, how: tuple) -> None:
+        for one in [*self._waiting]:
+            if len(self._under_way) >= self._slots:
+                return
+            if one.status == "running" and one.is_under_way():
+                continue
+            self._waiting.remove(one)
+            one.status = "running"
+            self._under_way[self._submit(one, how)] = one
 
-    def _hand_out(self, one: Trial, job: dispatch.Job) -> None:
-        one.status = "running"
+    def _submit(self, one: Trial, how: tuple) -> Future:
         if isinstance(self._executor, dispatch.InProcess):
             before, text = self._done() - one.done, f"{self._text()}: {one.name}"
 
@@ -306,43 +302,19 @@ class Dispatcher:
                 one.share = run.budget.share_spent(run.ledger)
                 self._show(before + one.cost * one.share, text)
 
-            future = self._executor.submit(dispatch.train_one, job, follow)
-        else:
-            try:
-                future = self._executor.submit(dispatch.train_one, job)
-            except Exception as error:
-                raise RunError(
-                    f"the executor takes no more runs ({dispatch.reason(error)}): start the sweep "
-                    "again to go on, what is finished is kept"
-                ) from error
-        self._under_way[future] = one
-
-    def _take_back(self) -> Iterator[Trial]:
-        """Runs that have ended, or must be handed out again (``planned``)."""
-        if not self._under_way:
-            return
-        for future in wait(self._under_way, POLL_SECONDS, FIRST_COMPLETED).done:
-            one = self._under_way.pop(future)
-            outcome = self._outcome(one, future)
-            one.status, one.how, one.message = outcome.status, outcome.how, outcome.message
-            one.summary = outcome.summary or one.summary
-            if one.status == "busy":
-                one.status = "running"
-                self._elsewhere.append(one)
-                continue
-            if one.status == "finished" and not (one.record and one.record.is_dir()):
-                one.status = "failed"
-                one.message = (
-                    f"its record '{one.record}' is not to be found on this machine: give a folder "
-                    "for out that all machines share"
-                )
-            if one.status == "failed" and not self._bar.disable:
-                tqdm.write(f"failed: {one.name}: {one.message}", file=sys.stderr)
-            yield one
-
-    def _outcome(self, one: Trial, future: Future) -> dispatch.Outcome:
+            return self._executor.submit(dispatch.train_one, one.run, *how, follow)
         try:
-            return future.result()
+            return self._executor.submit(dispatch.train_one, one.run, *how)
+        except Exception as error:
+            raise RunError(
+                f"the executor takes no more runs ({dispatch.reason(error)}): start the sweep "
+                "again to go on, what is finished is kept"
+            ) from error
+
+    def _take_back(self, one: Trial, future: Future) -> None:
+        """Learn how a run ended; one that did not is ``planned``, or ``running`` elsewhere."""
+        try:
+            outcome = future.result()
         except CancelledError as error:
             # Not by us: the executor has lost its workers, or its scheduler.
             raise RunError(
@@ -353,31 +325,39 @@ class Dispatcher:
             # No outcome: the worker itself was lost. dispatch.train_one returns all other failures.
             one.lost += 1
             if one.lost < MOST_LOST:
-                return dispatch.Outcome("planned")
+                one.status = "planned"
+                return
             times = f"its worker was lost {one.lost} times ({dispatch.reason(error)})"
-            return dispatch.Outcome("failed", message=f"{times}: it may need more memory")
-
-    def _freed(self) -> list[Trial]:
-        """Runs that another sweep was training and has left, finished or not."""
-        if self._elsewhere and not self._under_way:
-            time.sleep(POLL_SECONDS)
-        index = RunIndex(one.run for one in self._elsewhere)
-        freed = [one for one in self._elsewhere if not index.is_under_way(one.run)]
-        self._elsewhere = [one for one in self._elsewhere if one not in freed]
-        return freed
+            outcome = dispatch.Outcome("failed", message=f"{times}: it may need more memory")
+        one.status, one.how, one.message = outcome.status, outcome.how, outcome.message
+        one.summary = outcome.summary or one.summary
+        if one.status == "busy":
+            one.status = "running"
+        if one.status == "finished" and not (one.record and one.record.is_dir()):
+            one.status = "failed"
+            one.message = (
+                f"its record '{one.record}' is not to be found on this machine: give a folder "
+                "for out that all machines share"
+            )
+        if one.status == "failed" and not self._bar.disable:
+            tqdm.write(f"failed: {one.name}: {one.message}", file=sys.stderr)
 
     def _look(self) -> None:
         """See on disk how far the runs are that train elsewhere, and show it."""
         began = time.monotonic()
         if not self._bar.disable and began >= self._next_look:
-            waiting = [*self._under_way.values(), *self._elsewhere]
-            index = RunIndex(one.run for one in waiting)
-            for one in waiting:
-                one.follow(index.record(one.run))
+            going = [*self._under_way.values(), *self._elsewhere]
+            folders = folders_of(one.run for one in going)
+            for one in going:
+                one.follow(folders[one.run])
             # A thousand at a time take a while to read: most of the time is for the runs.
             spent = time.monotonic() - began
             self._next_look = began + max(POLL_SECONDS, 20 * spent)
         self._show(self._done(), self._text())
+
+    @property
+    def _elsewhere(self) -> list[Trial]:
+        return [one for one in self._waiting if one.status == "running"]
 
     def _done(self) -> float:
         return sum(one.done for one in self._trials)
@@ -388,12 +368,14 @@ class Dispatcher:
             self._bar.update(done - self._bar.n)
 
     def _text(self) -> str:
-        finished = sum(one.status == "finished" for one in self._trials)
-        failed = sum(one.status == "failed" for one in self._trials)
-        text = f"{finished} of {len(self._trials)} runs" + (f", {failed} failed" * bool(failed))
-        if not self._elsewhere:
+        counts = Counter(one.status for one in self._trials)
+        text = f"{counts['finished']} of {len(self._trials)} runs"
+        if counts["failed"]:
+            text += f", {counts['failed']} failed"
+        elsewhere = self._elsewhere
+        if not elsewhere:
             return text
-        one = self._elsewhere[0]
+        one = elsewhere[0]
         by = holder(lock_path(one.run)) or holder(lock_of(one.record or Path()))
         at = f"process {by.get('process', '?')} on {by.get('host', '?')}"
-        return f"{text}, {len(self._elsewhere)} trained by {at}"
+        return f"{text}, {len(elsewhere)} trained by {at}"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -15,21 +14,10 @@ from budgetlab import devices, models, samplers
 from budgetlab.budget import Budget, Costs, Ledger, schedule, steps_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
-from budgetlab.devices import (
-    Clock,
-    chooses_on,
-    fastest_threads,
-    moved,
-    threads_to_choose,
-    using_threads,
-)
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
-from budgetlab.samplers.base import TrainProxy
 from budgetlab.training.engine import Engine, ProxyTrainer
 from budgetlab.training.graphs import StepGraphs
-
-__all__ = ["BudgetedBatches", "Loop"]
 
 Forward = Callable[[Tensor], samplers.ForwardResult]
 
@@ -52,10 +40,10 @@ class BudgetedBatches:
     config, size, costs, device
         The run, its number of training samples, the costs of its network, and where methods choose
         and keep what they know of each sample.
-    labels, metadata, validation_size, train_proxy
-        As methods need them; see :class:`budgetlab.samplers.SamplerContext`.
     step_seconds
         What a plain step takes; needed for a budget in seconds.
+    **known
+        What methods need besides: labels and others of :class:`budgetlab.samplers.SamplerContext`.
 
     Attributes
     ----------
@@ -74,26 +62,16 @@ class BudgetedBatches:
         costs: Costs,
         device: torch.device,
         *,
-        labels: Tensor | None = None,
-        metadata: pd.DataFrame | None = None,
-        validation_size: int = 0,
-        train_proxy: TrainProxy | None = None,
         step_seconds: Callable[[], float] = lambda: 0.0,
+        **known: Any,
     ):
         self.config = config
         self.history = History(size, device)
         self.ledger = Ledger(costs)
         self.handed_out, self.complete = 0, True
+        order = devices.torch_generator(config.seed, "order", device)
         context = samplers.SamplerContext(
-            size,
-            config,
-            devices.torch_generator(config.seed, "order", device),
-            device,
-            validation_size=validation_size,
-            spent=lambda: self.budget.progress(self.ledger, 0),
-            train_proxy=train_proxy,
-            labels=labels,
-            metadata=metadata,
+            size, config, order, device, spent=lambda: self.budget.progress(self.ledger, 0), **known
         )
         self.sampler = samplers.build(config.method, context)
         steps = config.epochs * steps_per_epoch(size, self.sampler.budget, config.batch_size)
@@ -233,8 +211,7 @@ class Loop(BudgetedBatches):
     val
         Validation samples, for methods that train another network on them.
     threads
-        Of the processor; the number with which a step is fastest now where none is given
-        and the user has not said.
+        Of the processor; where none is given, the number with which a step is fastest now.
 
     Raises InputError if model, data, method and budget do not fit together.
     """
@@ -253,7 +230,7 @@ class Loop(BudgetedBatches):
         self.device = device
         self.model_name = models.choose(config.model, train.sample_shape, device)
         self.engine = Engine(config, self.model_name, train, device, precision)
-        self.chooser = chooses_on(device)
+        self.chooser = devices.chooses_on(device)
         self.threads = threads or self._choose_threads()
         self._seconds_before = 0.0
         super().__init__(
@@ -267,7 +244,7 @@ class Loop(BudgetedBatches):
             train_proxy=self._train_proxy,
             step_seconds=self._time_plain_step,
         )
-        self.clock = Clock(device, waiting=config.budget_unit == "seconds")
+        self.clock = devices.Clock(device, waiting=config.budget_unit == "seconds")
         # A network of one's own may do what a graph cannot record.
         recorded = device.type == "cuda" and self.model_name in models.IMAGE_MODELS
         self.graphs = StepGraphs(self._step, self.engine, self.history) if recorded else None
@@ -291,13 +268,13 @@ class Loop(BudgetedBatches):
 
     def _choose_threads(self) -> int:
         """Threads for a step of this kind, tried once in a process."""
-        most = threads_to_choose()
+        most = devices.threads_to_choose()
         if self.device.type != "cpu" or most == 1:
             return torch.get_num_threads()
         config, shape = self.config, self.engine.samples.sample_shape
         kind = (self.model_name, shape, config.batch_size, config.augmentation, most)
         if kind not in _THREADS:  # a few rows show it as well as many
-            _THREADS[kind] = fastest_threads(self._trial(min(config.batch_size, 32)), most)
+            _THREADS[kind] = devices.fastest_threads(self._trial(min(config.batch_size, 32)), most)
         return _THREADS[kind]
 
     def _trial(self, batch_size: int) -> Callable[[], object]:
@@ -315,9 +292,9 @@ class Loop(BudgetedBatches):
 
     def _time_plain_step(self, repeats: int = 12, warm_up: int = 4) -> float:
         """Median seconds of a uniform step."""
-        step, clock = self._trial(self.config.batch_size), Clock(self.device, waiting=True)
+        step, clock = self._trial(self.config.batch_size), devices.Clock(self.device, waiting=True)
         seconds = []
-        with using_threads(self.threads):
+        with devices.using_threads(self.threads):
             for _ in range(repeats):
                 clock.start()
                 step()
@@ -352,7 +329,8 @@ class Loop(BudgetedBatches):
 
     def _step(self, batch: samplers.Batch, lr: float | Tensor) -> tuple[Tensor, Tensor]:
         """One step, learned from; its loss and its share classified right."""
-        outcome = moved(self.engine.step(moved(batch, self.engine.device), lr), self.chooser)
+        outcome = self.engine.step(devices.moved(batch, self.engine.device), lr)
+        outcome = devices.moved(outcome, self.chooser)
         self.history.count(batch.indices)
         self.history.update(outcome.credit, outcome.seen)
         share = outcome.credit.weights
@@ -360,7 +338,7 @@ class Loop(BudgetedBatches):
 
     def _look(self, indices: Tensor) -> samplers.ForwardResult:
         """Forward as a method asks for it; what it says is where the method is."""
-        return moved(self.engine.look(indices.to(self.engine.device)), self.chooser)
+        return devices.moved(self.engine.look(indices.to(self.engine.device)), self.chooser)
 
     def _train_proxy(
         self, plan: samplers.ProxyPlan, generator: torch.Generator
@@ -368,6 +346,23 @@ class Loop(BudgetedBatches):
         done = self._proxies(plan, generator)
         self.budget.head_start = self.ledger.spent(self.budget.unit)
         return done
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes, between two epochs."""
+        engine = self.engine
+        return {
+            "network": engine.network.state_dict(),
+            "optimiser": engine.optimiser.state_dict(),
+            "augmentation": engine.generator.get_state(),
+            **super().state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        self.engine.network.load_state_dict(state["network"])
+        self.engine.optimiser.load_state_dict(state["optimiser"])
+        self.engine.generator.set_state(state["augmentation"])
+        super().load_state_dict(state)
 
     def charge_time(self) -> float:
         """Bring the ledger's seconds up to date; return those since it was last done."""

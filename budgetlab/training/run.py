@@ -20,11 +20,9 @@ from budgetlab.data import Splits
 from budgetlab.devices import choose_device, choose_precision, describe_hardware, using_threads
 from budgetlab.errors import InputError, RunError, counted
 from budgetlab.records import Record, RecordWriter, open_record
-from budgetlab.records.safety import ExclusiveUse, only_iterator
-from budgetlab.training import checkpoint, failures, setup
+from budgetlab.records.writer import ExclusiveUse, only_iterator
+from budgetlab.training import failures, resume, setup
 from budgetlab.training.loop import Loop
-
-__all__ = ["Run", "finish", "train"]
 
 OnEpoch = Callable[[dict[str, Any]], None]
 Model = nn.Module | Callable[[], nn.Module]
@@ -252,7 +250,7 @@ class Run:
             If the data is not the same any more.
         """
         if epochs is not None:
-            path = checkpoint.extend(Path(path), epochs)
+            path = resume.extend(Path(path), epochs)
             try:
                 return cls.resume(path, splits=splits, model=model, data_root=data_root,
                                   dataset=dataset, on_step=on_step)  # fmt: skip
@@ -266,15 +264,15 @@ class Run:
             # Written to from now on: no part of it may be damaged, or lie anywhere else.
             record.require_whole()
         run.on_step = on_step
-        run.config = setup.recorded_config(record)
-        setup.require_model(path, run.config.model, model)
+        run.config = resume.recorded_config(record)
+        resume.require_model(path, run.config.model, model)
         methods.require_same_code(path, run.config.method, record.method_code)
         run.device = choose_device(run.config.device)
-        run.precision, threads = setup.recorded_arithmetic(record, run.config, run.device)
-        run.splits = setup.load_recorded(record, run.config, splits, data_root, dataset)
-        setup.require_model(path, run.config.model, model, run.splits)
+        run.precision, threads = resume.recorded_arithmetic(record, run.config, run.device)
+        run.splits = resume.load_recorded(record, run.config, splits, data_root, dataset)
+        resume.require_model(path, run.config.model, model, run.splits)
         run._build(threads)
-        run.epoch = run._state_epoch = checkpoint.load_state(run.loop, record.path / "state.pt")
+        run.epoch = run._state_epoch = resume.load_state(run.loop, record.path / "state.pt")
         run.writer = RecordWriter.reopen(record.path, run.epoch)
         return run
 
@@ -362,11 +360,11 @@ class Run:
         return row
 
     def _save_state(self, epoch: int) -> None:
-        self.writer.save_state(checkpoint.save_state(self.loop, epoch))
+        self.writer.save_state(setup.packed({"epoch": epoch, **self.loop.state_dict()}))
         self._state_saved, self._state_epoch = time.monotonic(), epoch
 
     def _finish(self) -> None:
-        checkpoint.save_end(self.writer, self.loop, self.splits.train, self._predictions())
+        setup.save_end(self.writer, self.loop, self.splits.train, self._predictions())
         self.writer.set_status("finished", "", self.summary("finished"))
 
     def _predictions(self) -> pd.DataFrame:

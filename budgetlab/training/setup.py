@@ -1,32 +1,32 @@
-"""What a run is given beside its config, and whether it fits: data, network, memory and disk."""
+"""Around a run: what it is given beside its config, whether that fits, and what it keeps."""
 
-import os
+import io
 import shutil
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+import psutil
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from budgetlab import augment, data, models, samplers
 from budgetlab.budget import SCHEDULES
-from budgetlab.config import DATA_FIELDS, PRECISIONS, RunConfig
-from budgetlab.data import Splits
-from budgetlab.data.builtin import SHAPES_TEST_BEFORE
-from budgetlab.data.dataset import fingerprint, require
-from budgetlab.devices import choose_precision
-from budgetlab.errors import InputError, RunError, known
+from budgetlab.config import DATA_FIELDS, RunConfig
+from budgetlab.data import Dataset, Splits
+from budgetlab.data.dataset import require
+from budgetlab.errors import InputError, known
 from budgetlab.history import History
-from budgetlab.records import Record
-from budgetlab.records.safety import available_memory
+from budgetlab.records import RecordWriter
 from budgetlab.training.failures import META, size_of, step_bytes
 
-__all__ = ["Needs", "about_data", "load_again", "load_data", "load_recorded", "named", "predict",
-           "recorded_arithmetic", "recorded_config", "require_disk", "require_fit",
-           "require_model", "resolve", "trained_network", "with_known_names"]  # fmt: skip
+if TYPE_CHECKING:
+    from budgetlab.training.loop import Loop
 
 # On a processor, the step of a batch of fewer values is too small to be worth asking.
 SMALL_BATCH = 2**19
@@ -34,17 +34,15 @@ SMALL_BATCH = 2**19
 DRAW = 48
 # A sample and epoch in a record: all seen, or 3 of 10 (benchmarks/results/speed/recording.csv).
 RECORDED, FEWEST_RECORDED = 5.9, 3.5
+# Images kept of each end of a ranking, and pixels a side.
+PER_END, LARGEST_SIDE = 32, 64
 
 
 def with_known_names(config: RunConfig, own_data: bool = False) -> RunConfig:
     """Return a config whose names are written as they are registered, whatever their case.
 
-    ``own_data`` leaves the name of the data set as it is.
-
-    Raises
-    ------
-    InputError
-        If a name does not exist; names the nearest one.
+    ``own_data`` leaves the name of the data set as it is. An InputError names the nearest one to a
+    name that does not exist.
     """
     names = {
         "method": samplers.canonical(config.method),
@@ -53,24 +51,13 @@ def with_known_names(config: RunConfig, own_data: bool = False) -> RunConfig:
     }
     if not models.is_own(config.model):
         names["model"] = known("model", config.model, models.names())
-    if _has_name(config.dataset) or not own_data:
+    if has_name(config.dataset) or not own_data:
         names["dataset"] = data.canonical(config.dataset)
     changed = {name: value for name, value in names.items() if value != getattr(config, name)}
     return config.replace(**changed) if changed else config
 
 
-def recorded_config(record: Record) -> RunConfig:
-    """The settings of a record, whose method must be known here."""
-    config = RunConfig.from_dict(record.config)
-    if config.method.lower() not in map(str.lower, samplers.names()):
-        raise InputError(
-            f"record '{record.path}' was trained with a method of your own, '{config.method}': "
-            f"register it again first; on the command line, add --method MODULE:{config.method}"
-        )
-    return with_known_names(config, own_data=True)
-
-
-def _has_name(dataset: str) -> bool:
+def has_name(dataset: str) -> bool:
     """Whether a data set can be loaded by its name."""
     try:
         return bool(data.canonical(dataset))
@@ -99,71 +86,6 @@ def load_data(
     )  # fmt: skip
 
 
-def load_again(
-    path: Path | str,
-    config: RunConfig,
-    data_root: Path | str | None,
-    intake: bool = True,
-    moved: str | None = None,
-) -> Splits:
-    """Load the data of a record, which must be of a kind that has a name.
-
-    ``moved`` is where it is now. A record may come from a stranger, so nothing is written to a
-    folder that only the record names. Without an ``intake`` it is of an earlier version, which took
-    the mean of all images and mirrored those of a folder or file whatever they showed.
-    """
-    if moved:
-        config = config.replace(dataset=data.canonical(moved))
-    on_disk = config.dataset.startswith(("folder:", "npz:"))
-    if not intake and on_disk:
-        config = config.replace(flip="yes")
-    if not _has_name(config.dataset):
-        raise InputError(
-            f"record '{path}' was trained on data of your own, '{config.dataset}': give it again "
-            "with splits="
-        )
-    if data_root is not None:
-        return load_data(config.replace(data_root=str(data_root)), whole=not intake)
-    try:
-        return load_data(config, keep=False, whole=not intake)
-    except InputError as error:
-        if moved or not on_disk:
-            raise
-        raise InputError(
-            f"{error}; if the data was moved, say where it is: resume --dataset, or dataset="
-        ) from None
-
-
-def load_recorded(
-    record: Record, config: RunConfig, splits: Splits | None, data_root: Path | str | None,
-    moved: str | None,
-) -> Splits:  # fmt: skip
-    """Return the data that a record was trained on: given, or loaded by :func:`load_again`.
-
-    Raises
-    ------
-    RunError
-        If it is not the same any more.
-    """
-    about = record.about["data"]
-    if splits is None:
-        splits = load_again(record.path, config, data_root, "intake" in about, moved)
-    require(splits, Splits, what="splits")
-    val = splits.val_fingerprint
-    if config.dataset == "shapes" and about.get("test", 0) == SHAPES_TEST_BEFORE:
-        # Earlier versions had 2,500 test images, which are the last of those it has now.
-        test = splits.test.select(range(len(splits.test) - SHAPES_TEST_BEFORE, len(splits.test)))
-        splits = replace(splits, test=test, fingerprint=fingerprint(splits.train, test))
-    # Older records do not say which samples they were validated on.
-    recorded = about.get("fingerprint"), about.get("val_fingerprint", val)
-    if (splits.fingerprint, val) != recorded:
-        raise RunError(
-            f"the data '{config.dataset}' is not what record '{record.path}' was trained on: "
-            "restore the data, or start a new run"
-        )
-    return splits
-
-
 def about_data(name: str, splits: Splits) -> dict[str, Any]:
     """What a record says of its data."""
     train, val = splits.train, splits.val
@@ -187,20 +109,8 @@ def resolve(
     """Return data and a config that says of it what is true.
 
     Data that is given loaded knows how it was loaded, or is of the user's own making; the config
-    takes over what is so, and may not say otherwise. Without any it is loaded as the config says.
-
-    Parameters
-    ----------
-    config, splits
-        The run, and its data where that is loaded already.
-    asked
-        Names of the settings that were asked for. Any other one that is at its default
-        says nothing of data that is given loaded.
-
-    Raises
-    ------
-    InputError
-        If the config asks for other data than that which is given.
+    takes over what is so, and may not say otherwise, which is an InputError. Settings that are at
+    their default say nothing of such data, but for those ``asked`` for. Without any it is loaded.
     """
     if splits is None:
         return config, load_data(config)
@@ -224,7 +134,7 @@ def resolve(
     if "dataset" not in said:
         return config.replace(dataset=splits.name), splits
     # Data of one's own may be called anything but what is something else.
-    if _has_name(config.dataset):
+    if has_name(config.dataset):
         _require_equal("dataset", config.dataset, splits.name)
     return config, splits
 
@@ -243,69 +153,6 @@ def _require_equal(name: str, said: object, known: object) -> None:
 def named(model: nn.Module | Callable[[], nn.Module], splits: Splits) -> str:
     """Take a network for this data, and return the name that the record knows it by."""
     return models.register(model, splits.train.sample_shape, len(splits.train.classes))
-
-
-def require_model(path: Path | str, name: str, model: object, splits: Splits | None = None) -> None:
-    """Refuse to go on without the network of a record or, once its data is there, with another."""
-    if models.is_own(name) and model is None:
-        raise InputError(
-            f"record '{path}' was trained with a network of your own, '{name}', which is not part "
-            "of it: give it again with Run.resume(path, model=...)"
-        )
-    if model is not None and not models.is_own(name):
-        raise InputError(
-            f"record '{path}' was trained with model '{name}': leave model= out to go on with it"
-        )
-    if splits is None or model is None:
-        return
-    given = named(model, splits)  # type: ignore[arg-type]
-    if not models.are_one(given, name):
-        raise InputError(
-            f"record '{path}' was trained with '{name}', and '{given}' is another network: give "
-            "the one it was trained with"
-        )
-
-
-def trained_network(
-    record: Record, splits: Splits, model: nn.Module | Callable[[], nn.Module] | None = None
-) -> nn.Module:
-    """Build the network of a record, with the weights that it keeps.
-
-    Raises
-    ------
-    InputError
-        If it keeps none, they are damaged, or the network is another one.
-    """
-    name = str(record.about.get("hardware", {}).get("model") or record.config["model"])
-    require_model(record.path, name, model, splits)
-    train, path = splits.train, record.path / "model.safetensors"
-    network = models.build(name, train.sample_shape, len(train.classes))
-    if not path.is_file():
-        raise InputError(
-            f"'{path}' is missing: only a finished run keeps its weights, no thinned one does"
-        )
-    try:
-        network.load_state_dict(safetensors.torch.load_file(path))
-    except Exception as error:
-        # A damaged file raises many kinds of error.
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"'{path}' cannot be read into the network: {reason}") from None
-    return network
-
-
-def recorded_arithmetic(
-    record: Record, config: RunConfig, device: torch.device
-) -> tuple[torch.dtype, int | None]:
-    """Number format of a record, and its threads where there are as many here.
-
-    What the hardware here would choose could be another format, and the last bits of sums depend
-    on how many threads there are.
-    """
-    recorded = record.about.get("hardware", {})
-    precision, threads = recorded.get("precision"), recorded.get("threads")
-    possible = isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1)
-    name = precision if precision in PRECISIONS else config.precision
-    return choose_precision(name, device), threads if possible else None
 
 
 @dataclass(frozen=True)
@@ -347,11 +194,11 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that can be had on a device now; None where nothing says so."""
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be had on a device now."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return available_memory()
+    return psutil.virtual_memory().available
 
 
 def require_fit(
@@ -364,7 +211,7 @@ def require_fit(
             "holds points: choose standard or none"
         )
     needs, free = predict(config, model_name, splits, device, precision), free_bytes(device)
-    if free is not None and needs.total > free:
+    if needs.total > free:
         data = f"{size_of(needs.data)} for the data, " if needs.data else ""
         raise InputError(
             f"this run needs about {size_of(needs.total)} of memory on {device} ({data}"
@@ -389,3 +236,42 @@ def require_disk(config: RunConfig, size: int) -> None:
             f"{size_of(record)}, and '{config.out}' has room for {size_of(room)}: lower --epochs "
             "or --limit, or give another --out"
         )
+
+
+# What it keeps
+
+
+def packed(content: dict[str, Any]) -> bytes:
+    """Return tensors and plain values as bytes of ``torch.save``."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def save_end(writer: RecordWriter, loop: "Loop", train: Dataset, predictions: pd.DataFrame) -> None:
+    """Keep what a finished run is looked at by: weights, a few images and predictions."""
+    weights = loop.engine.network.state_dict()
+    writer.save_model(safetensors.torch.save(
+        {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    ))  # fmt: skip
+    if len(train.sample_shape) == 3:
+        writer.save_thumbnails(*_thumbnails(train, loop.history))
+    writer.save_predictions(predictions)
+
+
+def _thumbnails(samples: Dataset, history: History) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers ``[K]`` and images ``[K, H, W, C]`` of the ends of times trained and mean loss."""
+    loss = torch.nan_to_num(history.mean_loss, nan=0.0)
+    # Ties in the counts are ordered by the loss, so that the ends are the same each time.
+    trained = history.times_trained.double() + loss.double() / (1 + loss.max().double())
+    picked: set[int] = set()
+    for ranking in (trained, loss):
+        order = ranking.argsort(stable=True)
+        picked.update(order[:PER_END].tolist(), order[-PER_END:].tolist())
+    indices = torch.tensor(sorted(picked), device=samples.x.device)
+    images = samples.x[indices].cpu()
+    if max(images.shape[2:]) > LARGEST_SIDE:
+        scale = LARGEST_SIDE / max(images.shape[2:])
+        small = F.interpolate(images.float(), scale_factor=scale, mode="area")
+        images = small.round().clamp(0, 255).byte()
+    return indices.cpu().numpy(), images.permute(0, 2, 3, 1).cpu().numpy()

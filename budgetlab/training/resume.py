@@ -1,0 +1,235 @@
+"""From a record back to a run: its settings, data, network, arithmetic and state.
+
+Nothing is loaded as pickled objects, as a record may come from a stranger.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from budgetlab import data, models, samplers
+from budgetlab.budget import Budget
+from budgetlab.config import PRECISIONS, RunConfig
+from budgetlab.data import Splits
+from budgetlab.data.builtin import SHAPES_TEST_BEFORE
+from budgetlab.data.dataset import fingerprint, require
+from budgetlab.devices import choose_precision
+from budgetlab.errors import InputError, RunError
+from budgetlab.records import Record, open_record
+from budgetlab.records.format import own_file
+from budgetlab.records.safety import check_stored
+from budgetlab.records.thin import copy_unfinished
+from budgetlab.training.setup import has_name, load_data, named, packed, with_known_names
+
+if TYPE_CHECKING:
+    from budgetlab.training.loop import Loop
+
+
+def recorded_config(record: Record) -> RunConfig:
+    """The settings of a record, whose method must be known here."""
+    config = RunConfig.from_dict(record.config)
+    if config.method.lower() not in map(str.lower, samplers.names()):
+        raise InputError(
+            f"record '{record.path}' was trained with a method of your own, '{config.method}': "
+            f"register it again first; on the command line, add --method MODULE:{config.method}"
+        )
+    return with_known_names(config, own_data=True)
+
+
+def load_again(
+    path: Path | str,
+    config: RunConfig,
+    data_root: Path | str | None,
+    intake: bool = True,
+    moved: str | None = None,
+) -> Splits:
+    """Load the data of a record, which must be of a kind that has a name.
+
+    ``moved`` is where it is now. A record may come from a stranger, so nothing is written to a
+    folder that only the record names. Without an ``intake`` it is of an earlier version, which took
+    the mean of all images and mirrored those of a folder or file whatever they showed.
+    """
+    if moved:
+        config = config.replace(dataset=data.canonical(moved))
+    on_disk = config.dataset.startswith(("folder:", "npz:"))
+    if not intake and on_disk:
+        config = config.replace(flip="yes")
+    if not has_name(config.dataset):
+        raise InputError(
+            f"record '{path}' was trained on data of your own, '{config.dataset}': give it again "
+            "with splits="
+        )
+    if data_root is not None:
+        return load_data(config.replace(data_root=str(data_root)), whole=not intake)
+    try:
+        return load_data(config, keep=False, whole=not intake)
+    except InputError as error:
+        if moved or not on_disk:
+            raise
+        raise InputError(
+            f"{error}; if the data was moved, say where it is: resume --dataset, or dataset="
+        ) from None
+
+
+def load_recorded(
+    record: Record, config: RunConfig, splits: Splits | None, data_root: Path | str | None,
+    moved: str | None,
+) -> Splits:  # fmt: skip
+    """Return the data that a record was trained on: given, or loaded by :func:`load_again`.
+
+    A RunError says that it is not the same any more.
+    """
+    about = record.about["data"]
+    if splits is None:
+        splits = load_again(record.path, config, data_root, "intake" in about, moved)
+    require(splits, Splits, what="splits")
+    val = splits.val_fingerprint
+    if config.dataset == "shapes" and about.get("test", 0) == SHAPES_TEST_BEFORE:
+        # Earlier versions had 2,500 test images, which are the last of those it has now.
+        test = splits.test.select(range(len(splits.test) - SHAPES_TEST_BEFORE, len(splits.test)))
+        splits = replace(splits, test=test, fingerprint=fingerprint(splits.train, test))
+    # Older records do not say which samples they were validated on.
+    recorded = about.get("fingerprint"), about.get("val_fingerprint", val)
+    if (splits.fingerprint, val) != recorded:
+        raise RunError(
+            f"the data '{config.dataset}' is not what record '{record.path}' was trained on: "
+            "restore the data, or start a new run"
+        )
+    return splits
+
+
+def require_model(path: Path | str, name: str, model: object, splits: Splits | None = None) -> None:
+    """Refuse to go on without the network of a record or, once its data is there, with another."""
+    if models.is_own(name) and model is None:
+        raise InputError(
+            f"record '{path}' was trained with a network of your own, '{name}', which is not part "
+            "of it: give it again with Run.resume(path, model=...)"
+        )
+    if model is not None and not models.is_own(name):
+        raise InputError(
+            f"record '{path}' was trained with model '{name}': leave model= out to go on with it"
+        )
+    if splits is None or model is None:
+        return
+    given = named(model, splits)  # type: ignore[arg-type]
+    if not models.are_one(given, name):
+        raise InputError(
+            f"record '{path}' was trained with '{name}', and '{given}' is another network: give "
+            "the one it was trained with"
+        )
+
+
+def trained_network(
+    record: Record, splits: Splits, model: nn.Module | Callable[[], nn.Module] | None = None
+) -> nn.Module:
+    """Build the network of a record, with the weights that it keeps.
+
+    An InputError says that it keeps none, they are damaged, or the network is another one.
+    """
+    name = str(record.about.get("hardware", {}).get("model") or record.config["model"])
+    require_model(record.path, name, model, splits)
+    train, path = splits.train, record.path / "model.safetensors"
+    network = models.build(name, train.sample_shape, len(train.classes))
+    if not path.is_file():
+        raise InputError(
+            f"'{path}' is missing: only a finished run keeps its weights, no thinned one does"
+        )
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except Exception as error:
+        # A damaged file raises many kinds of error.
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"'{path}' cannot be read into the network: {reason}") from None
+    return network
+
+
+def recorded_arithmetic(
+    record: Record, config: RunConfig, device: torch.device
+) -> tuple[torch.dtype, int | None]:
+    """Number format of a record, and its threads where there are as many here.
+
+    What the hardware here would choose could be another format, and the last bits of sums depend
+    on how many threads there are.
+    """
+    recorded = record.about.get("hardware", {})
+    precision, threads = recorded.get("precision"), recorded.get("threads")
+    possible = isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1)
+    name = precision if precision in PRECISIONS else config.precision
+    return choose_precision(name, device), threads if possible else None
+
+
+def extend(path: Path, epochs: int) -> Path:
+    """Copy the record of a finished run so that resuming goes on to a larger budget.
+
+    The budget becomes that of ``epochs`` epochs; everything else stands as it did at the end.
+    The finished record stays as it is: the copy beside it, whose path is returned, is another run,
+    whose config says so in ``extended``, with an id of its own. An InputError says that the run is
+    not finished, is as long already, or kept no state.
+    """
+    record = open_record(path)
+    config = RunConfig.from_dict(record.config)
+    if record.status != "finished":
+        raise InputError(
+            f"'{path}' is {record.status}, and only a finished run is extended: resume it without "
+            "epochs first"
+        )
+    if epochs <= config.epochs:
+        raise InputError(f"epochs {epochs} is not more than the {config.epochs} that '{path}' had")
+    record.require_whole()
+    try:
+        content = _read_state(record.path / "state.pt")
+        limit = content["budget"]["limit"] * epochs / config.epochs
+        whole = isinstance(content["budget"]["limit"], int)
+        content["budget"] |= {"exhausted": False, "limit": round(limit) if whole else limit}
+    except Exception as error:
+        raise _unreadable(record.path / "state.pt", error) from None
+    before = "+".join(filter(None, (config.extended, str(config.epochs))))
+    longer = config.replace(epochs=epochs, extended=before, out=str(record.path.parent))
+    return copy_unfinished(record, longer, packed(content))
+
+
+def load_state(loop: "Loop", path: Path) -> int:
+    """Put a loop back to a saved state; returns the number of its epoch, 0 where none was saved.
+
+    An InputError says that the file is damaged or holds anything but tensors and plain values.
+    """
+    if not os.path.lexists(path):
+        return 0
+    try:
+        content = _read_state(path)
+        Budget(**content["budget"])  # whole, or it is refused
+        loop.load_state_dict(content)
+        return int(content["epoch"])
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    check_stored(own_file(path.parent, path.name))
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    _require_real(content)
+    return content
+
+
+def _require_real(content: Any) -> None:
+    """Refuse tensors that say they are larger than what is stored of them."""
+    if isinstance(content, torch.Tensor):
+        if content.numel() * content.element_size() > content.untyped_storage().nbytes():
+            raise ValueError("a tensor is larger than what is stored of it")
+    elif isinstance(content, dict):
+        _require_real(list(content.values()))
+    elif isinstance(content, list | tuple):
+        for part in content:
+            _require_real(part)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    """Whatever stands in a file instead of a state, there is one thing to say."""
+    reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return InputError(f"'{path}' cannot be resumed from: {reason}")
