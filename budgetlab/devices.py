@@ -62,11 +62,6 @@ def choose_device(name: str) -> torch.device:
     """Resolve ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` to a device that is there.
 
     ``auto`` is the first GPU: one of NVIDIA (``cuda``), else that of a Mac (``mps``).
-
-    Raises
-    ------
-    InputError
-        If the device is unknown or missing.
     """
     found = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if name == "auto":

@@ -29,15 +29,8 @@ class Replay:
 
     A record keeps one visit a sample and epoch, with values rounded to 0.2%, so the
     history is that of the run up to this rounding. Under the credit rule ``weighted``,
-    shares of a visit count as whole ones.
-
-    Parameters
-    ----------
-    record
-        With per-sample arrays and at least one epoch.
-    memory
-        Bytes to hold at most. Where all epochs do not fit, some are kept and the others
-        are computed from the one before, when asked for.
+    shares of a visit count as whole ones. Where all epochs do not fit into ``memory``, in bytes,
+    some are kept and the others are computed from the one before, when asked for.
     """
 
     def __init__(self, record: OneRecord, memory: int = 256_000_000):

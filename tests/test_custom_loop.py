@@ -1,6 +1,7 @@
 """The batch sampler in loops of one's own: the same batches as a run, costs, mistakes."""
 
 import copy
+import io
 import itertools
 import subprocess
 import sys
@@ -33,6 +34,16 @@ def some_data(size=SIZE):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(size, 2, generator=generator)
     return TensorDataset(x, (x.sum(1) > 0).long())
+
+
+def made(method, **settings):
+    """A sampler that knows only how many samples there are."""
+    return bl.BudgetSampler(SIZE, method, **{"budget": 0.5, "batch_size": 8} | settings)
+
+
+def report(sampler, rows=8, indices=None):
+    """Say what a network of two classes that knows nothing gave."""
+    sampler.history.update(torch.zeros(rows, 2), torch.zeros(rows).long(), indices)
 
 
 def loop(sampler, data, model, workers=0, after=lambda: None):
@@ -113,9 +124,8 @@ def test_looks_are_charged_and_leave_the_network_as_it_was():
         data, model=model, method="selective-backprop", budget=0.5, epochs=3, batch_size=8,
         budget_unit="samples",
     )  # fmt: skip
-    list(sampler)
-    for _ in range(12):
-        sampler.history.update(torch.zeros(8, 2), torch.zeros(8).long())
+    for _ in list(sampler):
+        report(sampler)
     mean = model[1].running_mean.clone()
     next(iter(sampler))
     assert torch.equal(model[1].running_mean, mean)
@@ -133,58 +143,46 @@ def test_workers_ask_ahead_and_every_batch_still_finds_its_samples():
 
 
 def test_batches_may_be_reported_by_number():
-    sampler = bl.BudgetSampler(SIZE, method="unif-SGD", budget=0.5, epochs=2, batch_size=8)
+    sampler = made("unif-SGD", epochs=2)
     both = [numbers for numbers, _ in zip(sampler, range(2), strict=False)]
     for numbers in reversed(both):
-        sampler.history.update(torch.zeros(8, 2), torch.zeros(8).long(), torch.tensor(numbers))
+        report(sampler, indices=torch.tensor(numbers))
     assert sampler.history.samples.seen.nonzero()[:, 0].tolist() == sorted(itertools.chain(*both))
 
 
-def test_a_loop_that_forgets_the_line_is_told():
-    sampler = bl.BudgetSampler(SIZE, method="p-SGD", budget=0.5, epochs=3, batch_size=8)
+def test_a_loop_that_forgets_the_line_is_told_and_one_that_skips_some_is_warned():
+    sampler = made("p-SGD", epochs=3)
+    with pytest.raises(InputError, match="no batch is waiting"):
+        report(sampler)
     list(sampler)
     with pytest.raises(InputError, match=r"none of the 6 batches .* history\.update"):
         list(sampler)
-
-
-def test_a_loop_that_reports_some_batches_is_warned():
-    sampler = bl.BudgetSampler(SIZE, method="p-SGD", budget=0.5, epochs=3, batch_size=8)
+    with pytest.raises(InputError, match="7 rows"):
+        report(sampler, rows=7)
+    sampler = made("p-SGD", epochs=3)
     for number, _ in enumerate(sampler):
         if number % 2:
-            sampler.history.update(torch.zeros(8, 2), torch.zeros(8).long())
+            report(sampler)
     with pytest.warns(UserWarning, match="3 of 6 batches"):
         next(iter(sampler))
 
 
 def test_going_on_from_a_saved_state_draws_the_same():
-    def begun():
-        made = bl.BudgetSampler(SIZE, method="p-SGD", budget=0.25, epochs=4, batch_size=8)
-        return made, torch.Generator().manual_seed(1)
-
-    def epoch(sampler, generator):
-        drawn = []
+    def epoch(sampler, seed):
+        generator, drawn = torch.Generator().manual_seed(seed), []
         for numbers in sampler:
             logits = torch.randn(8, 2, generator=generator)
             sampler.history.update(logits, torch.zeros(8).long())
             drawn += numbers
         return drawn
 
-    first, generator = begun()
-    epoch(first, generator)
-    saved = save(first.state_dict())
-    expected = [epoch(first, torch.Generator().manual_seed(2)) for _ in range(2)]
-    other, _ = begun()
-    other.load_state_dict(torch.load(saved, weights_only=True))
-    assert [epoch(other, torch.Generator().manual_seed(2)) for _ in range(2)] == expected
-
-
-def save(state):
-    import io
-
-    file = io.BytesIO()
-    torch.save(state, file)
+    first, other = (made("p-SGD", budget=0.25, epochs=4) for _ in range(2))
+    epoch(first, 1)
+    torch.save(first.state_dict(), file := io.BytesIO())
+    expected = [epoch(first, 2) for _ in range(2)]
     file.seek(0)
-    return file
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert [epoch(other, 2) for _ in range(2)] == expected
 
 
 def test_what_another_network_found_is_taken_or_asked_for():
@@ -214,24 +212,13 @@ def test_what_cannot_be_is_refused_at_the_start(settings, message):
 
 def test_a_method_that_chooses_nothing_ends_instead_of_going_on_for_ever():
     data = TensorDataset(torch.zeros(SIZE, 2), torch.zeros(SIZE).long())
-    sampler = bl.BudgetSampler(
-        data, model=nn.Linear(2, 2), method="selective-backprop", batch_size=8, budget=0.5,
-        epochs=9,
-    )  # fmt: skip
+    sampler = bl.BudgetSampler(data, "selective-backprop", model=nn.Linear(2, 2), batch_size=8,
+                               budget=0.5, epochs=9)  # fmt: skip
     for _ in sampler:
-        sampler.history.update(torch.zeros(8, 2), torch.zeros(8).long())
+        report(sampler)
     # All losses are the same, so none is above another.
     with pytest.raises(RunError, match="chose nothing in epoch 2"):
         list(sampler)
-
-
-def test_reports_that_do_not_fit_are_refused():
-    sampler = bl.BudgetSampler(SIZE, method="unif-SGD", batch_size=8, budget=0.5, epochs=2)
-    with pytest.raises(InputError, match="no batch is waiting"):
-        sampler.history.update(torch.zeros(8, 2), torch.zeros(8).long())
-    next(iter(sampler))
-    with pytest.raises(InputError, match="7 rows"):
-        sampler.history.update(torch.zeros(7, 2), torch.zeros(7).long())
 
 
 # What loops report
@@ -344,8 +331,8 @@ def test_items_may_be_dicts(data, model):
     sampler = bl.BudgetSampler(
         data, "top-k", model=model, keep_fraction=0.5, budget=0.5, epochs=3, batch_size=8
     )
-    for batch in DataLoader(data, batch_sampler=sampler):
-        sampler.history.update(torch.zeros(8, 2), batch[data.label])
+    for _ in DataLoader(data, batch_sampler=sampler):
+        report(sampler)
     assert sampler.ledger.looked_samples >= 8
 
 
@@ -366,15 +353,12 @@ def test_the_length_is_that_of_the_epoch(method):
         expected, count = len(DataLoader(range(SIZE), batch_sampler=sampler)), 0
         for _ in sampler:
             assert len(sampler) == expected
-            sampler.history.update(torch.zeros(8, 2), torch.zeros(8).long())
+            report(sampler)
             count += 1
         assert count == expected
-
-
-def test_there_is_no_length_where_the_method_decides_within_the_epoch():
-    sampler = bl.BudgetSampler(SIZE, "infobatch", budget=0.5, epochs=2, batch_size=8)
+    # Where the method decides within the epoch there is none.
     with pytest.raises(TypeError, match="does not know beforehand"):
-        len(sampler)
+        len(made("infobatch", epochs=2))
 
 
 def test_a_sampler_in_the_place_of_another_gets_a_hint():
@@ -441,10 +425,9 @@ def test_an_epoch_is_recorded_once_and_none_is_left_out(tmp_path):
     sampler, _ = recorded("SGD", 0, tmp_path)
     with pytest.raises(InputError, match="epoch 2 cannot be recorded after 2 recorded"):
         sampler.record()
-    late = bl.BudgetSampler(SIZE, "unif-SGD", budget=0.5, epochs=3, batch_size=8, out=str(tmp_path))
-    for _ in range(2):
-        for _ in late:
-            late.history.update(torch.zeros(8, 2), torch.zeros(8).long())
+    late = made("unif-SGD", epochs=3, out=str(tmp_path))
+    for _ in itertools.chain(late, late):
+        report(late)
     with pytest.raises(InputError, match="epoch 2 cannot be recorded after 0"):
         late.record()
 

@@ -26,22 +26,11 @@ def grand(
 ) -> np.ndarray:
     """GraNd: norm of the gradient of each sample's loss over all parameters (Paul et al. 2021).
 
-    High is hard. Paul et al. take the mean over several models, early in training.
+    High is hard; float64 ``[N]``. Paul et al. take the mean over several models, early in training.
 
-    Parameters
-    ----------
-    model
-        From inputs to logits ``[B, C]``; its parameters that need a gradient count. Used in eval
-        mode, so that batch norm does not mix the samples, and left as it was.
-    x, y
-        Inputs as the model takes them (normalised), float ``[N, ...]``; labels, int64 ``[N]``.
-    chunk
-        Samples at a time; memory holds so many copies of the gradient.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 ``[N]``, at least 0.
+    The model, from normalised inputs ``x``, float ``[N, ...]``, to logits, is used in eval mode, so
+    that batch norm does not mix the samples, and left as it was; its parameters that need a
+    gradient count. ``y`` are labels, int64 ``[N]``; memory holds ``chunk`` copies of the gradient.
     """
     import torch
 

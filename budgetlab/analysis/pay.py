@@ -46,17 +46,10 @@ VARIANCE = (
 class Forecast:
     """What :func:`will_it_pay` says.
 
-    Attributes
-    ----------
-    chances, risks
-        By method, the chance that it gains, and that it loses, 0 to 1; empty where nothing
-        predicts it.
-    features
-        What the run showed: one number for each of :data:`FEATURES`.
-    outside
-        Features that lie outside of what the model was fitted on.
-    sentences
-        One for each method, with how often such a sentence was right.
+    ``chances`` and ``risks`` are, by method, that it gains and that it loses, 0 to 1, where
+    anything predicts it; ``features`` what the run showed, one number for each of :data:`FEATURES`;
+    ``outside`` those that lie outside of what the model was fitted on; ``sentences`` one for each
+    method, with how often such a sentence was right.
     """
 
     chances: dict[str, float]

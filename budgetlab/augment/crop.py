@@ -160,17 +160,9 @@ def crop_and_flip(
 ) -> Tensor:
     """Pad with black, cut a window of the original size, mirror where asked.
 
-    Parameters
-    ----------
-    images
-        ``[B, C, H, W]``; any dtype, which is kept as the memory format is.
-    top, left
-        int64 ``[B]`` in [0, 2 * padding]: the corner of the window in the padded
-        image; ``padding`` cuts the image as it was.
-    flip
-        bool ``[B]``: mirror left to right, after cutting.
-    padding
-        Black pixels on each side, at least 0.
+    ``images [B, C, H, W]`` keep dtype and memory format. ``top`` and ``left``, int64 ``[B]`` in
+    [0, 2 * padding], are the corner of the window in the padded image, where ``padding`` cuts the
+    image as it was; ``flip``, bool ``[B]``, mirrors left to right, after cutting.
     """
     count, _, height, width = images.shape
     padded = F.pad(images, (padding,) * 4) if padding else images
@@ -200,13 +192,9 @@ class Standard:
 
     He et al., *Deep Residual Learning* (CVPR 2016), section 4.2.
 
-    Parameters
-    ----------
-    flip
-        Whether to flip; False for digits and house numbers, whose meaning would change.
-    padding
-        Black pixels on each side before cropping, at most an eighth of the shorter side
-        of the image: 4 of 32 pixels as in the paper, 1 of 8. With 0 nothing is cropped.
+    Without ``flip`` for digits and house numbers, whose meaning would change. ``padding`` is that
+    on each side, at most an eighth of the shorter side of the image: 4 of 32 pixels as in the
+    paper, 1 of 8. With 0 nothing is cropped.
     """
 
     flip: bool = True

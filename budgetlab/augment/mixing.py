@@ -38,16 +38,9 @@ def with_partner(images: Tensor, partner: Tensor, own: Tensor) -> AugmentedBatch
 def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> AugmentedBatch:
     """Blend each image with its partner: ``lam * x[r] + (1 - lam) * x[partner[r]]``.
 
-    Zhang et al., *mixup: Beyond Empirical Risk Minimization* (ICLR 2018), eq. 1.
-
-    Parameters
-    ----------
-    images
-        ``[B, C, H, W]``; float32 in the end.
-    lam
-        ``[]`` (one for the batch) or ``[B]``, in [0, 1].
-    partner
-        int64 ``[B]``: the batch row blended into each row, which has the weight ``1 - lam``.
+    Zhang et al., *mixup: Beyond Empirical Risk Minimization* (ICLR 2018), eq. 1. ``images`` are
+    ``[B, C, H, W]``, float32 in the end; ``lam`` is ``[]`` (one for the batch) or ``[B]``, in
+    [0, 1]; ``partner``, int64 ``[B]``, is the batch row blended into each row.
     """
     values = images.to(torch.float32)
     weight = lam.to(torch.float32).reshape(-1, 1, 1, 1)
@@ -153,16 +146,8 @@ def symmetric_beta(
 class Mixing:
     """What the three have in common: the crop before, the Beta, the partners.
 
-    Parameters
-    ----------
-    alpha
-        Shape of Beta(alpha, alpha), above 0.
-    flip
-        Whether the crop before also flips.
-    per_image
-        Draw one proportion per image; else one per batch, as in the three papers' code.
-    fidelity
-        ``"default"`` or ``"published"``; what differs stands with each class.
+    ``alpha`` is that of Beta(alpha, alpha), above 0; ``per_image`` draws one proportion per image,
+    not one per batch, as in the three papers' code. What ``fidelity`` changes stands with each.
     """
 
     alpha: float = 0.3
@@ -263,15 +248,9 @@ class Ricap(Mixing):
 class Mixture:
     """One augmented image: what it is made of, and what would get the credit.
 
-    Attributes
-    ----------
-    image
-        uint8 ``[H, W, C]``.
-    parts
-        Share of each sample in the label, by its number, largest first; samples that
-        come twice are added up, those with no share are left out.
-    credit
-        For each rule, the shares of a visit by sample number.
+    ``image`` is uint8 ``[H, W, C]``; ``parts`` the share of each sample in the label, by its
+    number, largest first, where those that come twice are added up and those with no share left
+    out; ``credit``, for each rule, the shares of a visit by sample number.
     """
 
     image: np.ndarray
@@ -284,16 +263,8 @@ def augmented(
 ) -> list[Mixture]:
     """Augment some samples as one batch, mixed with each other only.
 
-    Parameters
-    ----------
-    samples
-        Images.
-    indices
-        Which of them; the result is in this order.
-    name, **options
-        As for :func:`budgetlab.augment.build`, without ``flip``, which the data knows.
-    seed
-        Of the draws.
+    The result is in the order of ``indices``; ``name`` and ``options`` are as for
+    :func:`budgetlab.augment.build`, without ``flip``, which the data knows.
     """
     if len(samples.sample_shape) != 3:
         raise InputError("points cannot be augmented: give a data set of images, such as shapes")

@@ -369,14 +369,7 @@ class RandAugment:
     The operations come first, as in the published code (and Cubuk et al.'s): the black
     padding of the crop would otherwise enter AutoContrast, Equalize and Contrast.
 
-    Parameters
-    ----------
-    n
-        Operations an image, at least 0.
-    m, fidelity
-        Magnitude, in [0, 30], and which list of levels: see :func:`level`.
-    flip
-        Whether the crop after also flips.
+    ``m``, the magnitude, is in [0, 30]; see :func:`level` for it and ``fidelity``.
     """
 
     n: int = 2

@@ -214,20 +214,9 @@ class Splits:
     ) -> "Splits":
         """Put samples of your own together for a run.
 
-        Parameters
-        ----------
-        train, test, val
-            For training, testing and validation; without ``test`` a fifth of ``train``, every
-            class at its share, is held out.
-        name
-            What records call the data.
-        seed
-            Seed of the draw of the fifth.
-
-        Raises
-        ------
-        InputError
-            If a part is no Dataset, the parts have other shapes or classes, or one is empty.
+        Without ``test`` a fifth of ``train``, every class at its share, is drawn by ``seed`` and
+        held out. Records call the data by its ``name``. An InputError says that a part is no
+        Dataset, the parts have other shapes or classes, or one is empty.
         """
         for what, given in (("train", train), ("test", test), ("val", val)):
             if given is not None or what == "train":

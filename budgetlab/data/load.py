@@ -118,13 +118,7 @@ def describe() -> dict[str, str]:
 
 
 def canonical(name: str) -> str:
-    """Return a name as :func:`describe` writes it, whatever its case; a path stays as it is.
-
-    Raises
-    ------
-    InputError
-        If there is no such data set.
-    """
+    """Return a name as :func:`describe` writes it, whatever its case; a path stays as it is."""
     kind, colon, path = name.partition(":")
     if not (colon and kind.lower() in OWN):
         try:

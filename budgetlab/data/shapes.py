@@ -104,11 +104,8 @@ CHUNK = 250
 def draw(count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
     """Draw ``count`` images, classes in equal shares and random order.
 
-    Returns
-    -------
-    dict
-        ``x`` uint8 ``[N, 3, 32, 32]``; ``y`` int64 ``[N]``; ``difficulty`` float64 ``[N]`` in
-        [0, 1]; ``other_label`` int64 ``[N]``, the second class of a blend, else -1.
+    ``x`` is uint8 ``[N, 3, 32, 32]``; ``y`` int64 ``[N]``; ``difficulty`` float64 ``[N]`` in
+    [0, 1]; ``other_label`` int64 ``[N]``, the second class of a blend, else -1.
     """
     y = generator.permutation(np.arange(count) % len(CLASSES))
     u = generator.random(count)

@@ -77,18 +77,14 @@ def sample_gradients(
 
     Parameters
     ----------
-    model
-        From normalised samples to logits.
-    x, y
-        ``[N, ...]`` float32 and int64 ``[N]``, on the device of the model. What is returned lies
-        there too, or on the processor where the device has no float64.
-    sketch
+    model, x, y
+        From normalised samples ``[N, ...]`` float32 to logits; labels int64 ``[N]``. What is
+        returned lies on the same device, or on the processor where that has no float64.
+    sketch, seed
         Length of sketches: the coordinates are added up, each with a random sign, in so many
         random buckets (Charikar et al., *Finding frequent items in data streams*, 2002), a random
         projection that keeps squared lengths on average. None keeps the gradients; ``auto``
         sketches to 4,096 where all gradients together exceed 256 MB.
-    seed
-        Of the signs and buckets.
     chunk
         Samples at a time.
     """
@@ -164,19 +160,9 @@ def with_replacement(
     """Quality of a batch drawn with replacement: exact formulas, nothing is drawn.
 
     With ``m = sum_i q_i w_i g_i`` the bias is ``m`` less the full gradient and the
-    variance is ``(sum_i q_i w_i^2 |g_i|^2 - |m|^2) / B``.
-
-    Parameters
-    ----------
-    gradients
-        Of all ``N`` samples.
-    q
-        Probabilities ``[N]``, >= 0; they are made to sum to one. A sample of probability
-        zero is never drawn, which biases also the weighted estimate.
-    batch_size
-        ``B``.
-    weights
-        ``none``: all one; ``unbiased``: ``1 / (N q_i)``.
+    variance is ``(sum_i q_i w_i^2 |g_i|^2 - |m|^2) / B``, with ``B`` the batch size. ``q [N]`` is
+    >= 0 and made to sum to one; a sample of probability zero is never drawn, which biases also the
+    weighted estimate. ``weights`` are ``none``: all one; or ``unbiased``: ``1 / (N q_i)``.
     """
     if weights not in WEIGHTS:
         raise unknown("kind of weights", weights, WEIGHTS)
@@ -205,14 +191,8 @@ def of_estimates(estimates: Tensor, full: Tensor) -> Quality:
     The variance is that of the sample; from the squared distance between the mean and
     the full gradient, the variance of the mean is taken off, so that the squared bias is
     right on average. Standard errors by jackknife over 20 blocks of neighbours, since
-    batches of one epoch are not independent.
-
-    Parameters
-    ----------
-    estimates
-        ``[T, K]``, in the order in which they were drawn; T at least 40.
-    full
-        ``[K]``.
+    batches of one epoch are not independent. ``estimates`` are ``[T, K]``, T at least 40, in the
+    order in which they were drawn; ``full`` is ``[K]``.
     """
     if len(estimates) < 2 * BLOCKS:
         raise InputError(f"{len(estimates)} draws are too few: give at least {2 * BLOCKS}")
@@ -277,16 +257,13 @@ def influence(
     models
         Trained networks, from normalised samples to logits; more than one, trained with other
         seeds, say more.
-    x, y
-        Training samples ``[N, ...]``, float32, and labels, int64 ``[N]``.
-    target_x, target_y
-        Samples ``[T, ...]`` whose margin is asked for, and their labels.
-    sketch
-        Length ``K`` of the projections.
+    x, y, target_x, target_y
+        Training samples ``[N, ...]``, float32, and labels, int64 ``[N]``; and those, ``[T, ...]``,
+        whose margin is asked for.
+    sketch, seed
+        Length ``K`` of the projections, and the seed of that which all networks share.
     damping
         ``c`` as a share of the mean of the diagonal of ``Phi' Phi``; above 0.
-    seed
-        Of the projection, which all networks share.
     chunk
         Samples at a time.
 

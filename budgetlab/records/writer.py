@@ -340,13 +340,7 @@ def only_iterator(record: Path, epochs: Iteration) -> Iteration:
 
 
 class ExclusiveUse:
-    """The right to train a record, from when it was opened.
-
-    Parameters
-    ----------
-    record
-        Its folder. Make the object before reading anything out of it.
-    """
+    """The right to train a record; made before anything is read out of its folder."""
 
     def __init__(self, record: Path):
         self._record = record

@@ -34,22 +34,9 @@ def _check(size: int, count: int) -> None:
 def draw_without_replacement(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Draw different indices, each time in proportion to the weights that are left.
 
-    Time and memory are linear in ``N``.
-
-    Parameters
-    ----------
-    weights
-        ``[N]``, finite and >= 0; they need not sum to one. Indices of weight zero
-        are drawn only when all others are.
-    count
-        How many to draw, at most ``N``.
-    generator
-        On the device of ``weights``.
-
-    Returns
-    -------
-    Tensor
-        int64 ``[count]``, in random order.
+    ``weights [N]``, on the device of the generator, are finite and >= 0 and need not sum to one;
+    indices of weight zero are drawn only when all others are. ``count`` is at most ``N``. Returned
+    are int64 ``[count]``, in random order. Time and memory are linear in ``N``.
     """
     _check(len(weights), count)
     # float64: with float32, ties among ten million keys would favour low indices.
@@ -72,13 +59,8 @@ def inclusion_probability(q: Tensor, count: int) -> Tensor:
     relative error is below 7% for 1 of 8, 1.5% for 15 of 50 and 0.3% for 300 of 1,000
     (``tests/test_samplers.py`` holds this against exact sums and simulation).
 
-    Parameters
-    ----------
-    q
-        ``[N]``, finite and >= 0; it need not sum to one. Samples of weight zero share what is left
-        when all others are drawn.
-    count
-        How many are drawn, 0 to N, which is what the chances, float64 ``[N]``, sum to.
+    ``q [N]`` is finite and >= 0 and need not sum to one; samples of weight zero share what is left
+    when all others are drawn. ``count`` is 0 to N, which the chances, float64 ``[N]``, sum to.
     """
     _check(len(q), count)
     size = len(q)
@@ -109,17 +91,7 @@ def simulated_inclusion(
     chance ``1 - exp(-q_i t)``. The average of this over races varies far less than counting what
     was drawn. What its sum lacks of ``count`` comes from the times ``t``, which all share, and is
     put right by stretching them by one factor, as :func:`inclusion_probability` finds it.
-
-    Parameters
-    ----------
-    q
-        ``[N]``, >= 0, sums to one.
-    count
-        How many are drawn, 0 to N.
-    generator
-        On the device of ``q``.
-    races
-        How many races to average.
+    ``q [N]``, on the device of the generator, sums to one; ``count`` is 0 to N.
     """
     _check(len(q), count)
     size = len(q)
