@@ -226,33 +226,15 @@ class Budget:
         return min(ledger.spent(self.unit) / self.limit, 1.0)
 
 
-def _linear(progress: float, milestones: Sequence[float]) -> float:
-    return 1 - progress
-
-
-def _cosine(progress: float, milestones: Sequence[float]) -> float:
-    return (1 + math.cos(math.pi * progress)) / 2
-
-
-def _step(progress: float, milestones: Sequence[float]) -> float:
-    return 0.1 ** sum(progress >= milestone for milestone in milestones)
-
-
-def _constant(progress: float, milestones: Sequence[float]) -> float:
-    return 1.0
-
-
-def _rex(progress: float, milestones: Sequence[float]) -> float:
-    return (1 - progress) / (0.5 + 0.5 * (1 - progress))
-
-
+# What each is, and the share of the rate at a progress, with the milestones of ``step``.
 SCHEDULES: dict[str, tuple[str, Callable[[float, Sequence[float]], float]]] = {
-    "linear": ("falls linearly to 1e-6 (Li et al., ICLR 2020): the paper's", _linear),
-    "cosine": ("falls along half a cosine to 1e-6", _cosine),
-    "step": ("divided by ten at each milestone", _step),
-    "constant": ("stays as it is", _constant),
-    "rex": ("stays high longer than linear, then falls faster (Chen et al., MLSys 2022)", _rex),
-}
+    "linear": ("falls linearly to 1e-6 (Li et al., ICLR 2020): the paper's", lambda p, _: 1 - p),
+    "cosine": ("falls along half a cosine to 1e-6", lambda p, _: (1 + math.cos(math.pi * p)) / 2),
+    "step": ("divided by ten at each milestone", lambda p, at: 0.1 ** sum(p >= one for one in at)),
+    "constant": ("stays as it is", lambda p, _: 1.0),
+    "rex": ("stays high longer than linear, then falls faster (Chen et al., MLSys 2022)",
+            lambda p, _: (1 - p) / (0.5 + 0.5 * (1 - p))),
+}  # fmt: skip
 
 
 def schedule(

@@ -20,7 +20,7 @@ import torch
 from budgetlab import analysis
 from budgetlab.analysis.comparison import concluded
 from budgetlab.analysis.statistics import MARGIN, paired_difference
-from budgetlab.config import RunConfig
+from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
 from budgetlab.records import Record, write_atomically
 from budgetlab.training import Run, load_data
@@ -78,8 +78,7 @@ def _load(data: RunConfig) -> Splits:
 def load(config: RunConfig) -> Splits:
     """Data of a run; that of the last few is kept."""
     # A config that is the same for all runs on the same data.
-    names = ("dataset", "data_root", "data_seed", "limit", "val_fraction", "label_noise",
-             "noise_kind", "imbalance", "redundancy", "copies", "redundancy_kind")  # fmt: skip
+    names = ("data_root", *DATA_FIELDS)
     return _load(RunConfig(**{name: getattr(config, name) for name in names}))
 
 

@@ -85,11 +85,12 @@ def test_sketching_sets_in_where_memory_would_be_used_up(monkeypatch):
 
 
 @pytest.mark.parametrize("weights", ["none", "unbiased"])
-def test_with_replacement_against_every_batch_there_is(weights):
-    gradients = some_gradients(size=4)
-    q = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+@pytest.mark.parametrize("q", [(0.1, 0.2, 0.3, 0.4), (0.0, 0.2, 0.3, 0.5)])
+def test_with_replacement_against_every_batch_there_is(weights, q):
+    """A sample that is never drawn biases the weighted estimate, too."""
+    gradients, q = some_gradients(size=4), torch.tensor(q, dtype=torch.float64)
     found = estimators.with_replacement(gradients, q, batch_size=3, weights=weights)
-    factor = 1 / (4 * q) if weights == "unbiased" else torch.ones(4)
+    factor = torch.where(q > 0, 1 / (4 * q), 0.0) if weights == "unbiased" else torch.ones(4)
     vectors = gradients.vectors.double() * factor[:, None]
     full, mean, second = gradients.full, 0, 0
     for batch in itertools.product(range(4), repeat=3):
@@ -101,7 +102,8 @@ def test_with_replacement_against_every_batch_there_is(weights):
     assert found.mse == pytest.approx(second, rel=1e-5)
     assert found.variance == pytest.approx(second - found.bias2, rel=1e-5)
     if weights == "unbiased":
-        assert found.bias2 < 1e-12
+        missing = float(gradients.norms[0] ** 2) / 16 if q[0] == 0 else 0.0
+        assert found.bias2 == pytest.approx(missing, rel=1e-4, abs=1e-12)
 
 
 def test_no_distribution_beats_the_norms_of_the_gradients():
@@ -115,21 +117,6 @@ def test_no_distribution_beats_the_norms_of_the_gradients():
     for _ in range(50):
         other = best * torch.exp(0.3 * torch.randn(30, generator=generator, dtype=torch.float64))
         assert estimators.with_replacement(gradients, other, batch_size=1).variance > lowest
-
-
-def test_a_sample_that_is_never_drawn_biases_the_weighted_estimate_too():
-    gradients = some_gradients()
-    q = torch.ones(6)
-    q[0] = 0
-    missing = estimators.with_replacement(gradients, q, batch_size=1)
-    assert missing.bias2 == pytest.approx(float(gradients.norms[0] ** 2) / 36, rel=1e-4)
-
-
-def test_possible_gain_is_one_at_the_best_and_zero_at_uniform():
-    assert estimators.possible_gain(2.0, uniform=4.0, best=2.0) == 1
-    assert estimators.possible_gain(4.0, uniform=4.0, best=2.0) == 0
-    assert estimators.possible_gain(6.0, uniform=4.0, best=2.0) == -1
-    assert math.isnan(estimators.possible_gain(1.0, uniform=1.0, best=1.0))
 
 
 def test_of_estimates_finds_known_bias_and_variance():
@@ -160,27 +147,25 @@ def test_simulated_and_exact_agree_on_draws_with_replacement():
     assert abs(found.variance - exact.variance) < 4 * found.variance_error
 
 
-def test_a_uniform_draw_without_replacement_is_unbiased_and_a_little_less_noisy(moment):
-    found = moment.methods(["unif-SGD"], draws=600).iloc[0]
-    assert abs(found["bias2"]) < 5 * found["bias2_error"] + 0.002 * found["variance"]
-    # A batch of B different ones out of N: (N - B) / (N - 1) of the variance.
-    assert found["variance_ratio"] == pytest.approx((120 - 8) / 119, rel=0.15)
-
-
-def test_choosing_by_loss_is_biased_and_unbiased_weights_mend_it(moment):
-    frame = moment.methods(["selective-backprop", "p-SGD"], draws=400).set_index("name")
-    uniform = moment.methods(["unif-SGD"], draws=400).iloc[0]
-    selective = frame.loc["selective-backprop"]
+def test_methods_are_as_biased_and_noisy_as_theory_says(moment):
+    frame = moment.methods(["unif-SGD", "selective-backprop", "p-SGD"], draws=400)
+    table = frame.set_index("name")
+    uniform, selective = table.loc["unif-SGD"], table.loc["selective-backprop"]
+    mended = moment.methods(["p-SGD"], draws=400, weights="unbiased").iloc[0]
+    # A batch of B different ones out of N: unbiased, with (N - B) / (N - 1) of the variance.
+    assert uniform["variance_ratio"] == pytest.approx((120 - 8) / 119, rel=0.15)
+    assert mended["weights"] == "unbiased"
+    for unbiased in (uniform, mended):
+        assert abs(unbiased["bias2"]) < 5 * unbiased["bias2_error"] + 0.002 * unbiased["variance"]
+    # Choosing by the loss is biased.
     assert selective["bias2"] > 5 * selective["bias2_error"]
     assert selective["mse"] > uniform["mse"]
-    mended = moment.methods(["p-SGD"], draws=400, weights="unbiased").iloc[0]
-    assert mended["weights"] == "unbiased"
-    assert abs(mended["bias2"]) < 5 * mended["bias2_error"] + 0.002 * mended["variance"]
 
 
 def test_distributions_hold_reference_limit_and_proxies(moment):
     frame = moment.distributions()
     table = frame[frame["weights"] == "unbiased"].set_index("name")
+    # The gain is 0 for uniform draws, 1 at the best, below 0 for a worse one.
     assert table.loc["uniform", "possible_gain"] == 0
     assert table.loc["uniform", "variance_ratio"] == 1
     assert table.loc["gradient norm", "possible_gain"] == pytest.approx(1)
@@ -189,6 +174,7 @@ def test_distributions_hold_reference_limit_and_proxies(moment):
     assert table.loc["EL2N", "possible_gain"] > 0.5
     other = moment.distributions({"backwards": 1 / moment.gradients.norms.clamp(min=1e-3)})
     assert other["possible_gain"].iloc[1] < 0
+    assert math.isnan(estimators.possible_gain(1.0, uniform=1.0, best=1.0))
 
 
 def test_a_moment_leaves_the_run_as_it_was(moment):
@@ -221,20 +207,24 @@ def test_a_part_of_the_samples_keeps_what_is_known_of_them(moment):
 
 
 def test_what_cannot_be_is_refused(moment, tmp_path):
-    with pytest.raises(InputError, match="no distribution"):
-        estimators.with_replacement(some_gradients(), torch.zeros(6), batch_size=1)
-    with pytest.raises(InputError, match="no distribution"):
-        estimators.with_replacement(some_gradients(), torch.ones(5), batch_size=1)
-    with pytest.raises(InputError, match="kind of weights"):
-        estimators.with_replacement(some_gradients(), torch.ones(6), batch_size=1, weights="some")
-    with pytest.raises(InputError, match="too few"):
-        moment.methods(["unif-SGD"], draws=10)
-    with pytest.raises(InputError, match="unknown method"):
-        moment.methods(["unif"])
-    with pytest.raises(InputError, match="limit 121"):
-        Moment.of_run(moment.run, limit=121)
-    with pytest.raises(InputError, match="at least one"):
-        estimators.sample_gradients(nn.Linear(2, 2), torch.zeros(0, 2), torch.zeros(0).long())
+    gradients, nothing = some_gradients(), (torch.zeros(0, 2), torch.zeros(0).long())
+    for act, said in (
+        (lambda: estimators.with_replacement(gradients, torch.zeros(6), batch_size=1),
+         "no distribution"),
+        (lambda: estimators.with_replacement(gradients, torch.ones(5), batch_size=1),
+         "no distribution"),
+        (lambda: estimators.with_replacement(gradients, torch.ones(6), batch_size=1, weights="a"),
+         "kind of weights"),
+        (lambda: moment.methods(["unif-SGD"], draws=10), "too few"),
+        (lambda: moment.methods(["unif"]), "unknown method"),
+        (lambda: moment.methods(["rho-loss"]), "trains another network first"),
+        (lambda: Moment.of_run(moment.run, limit=121), "limit 121"),
+        (lambda: estimators.sample_gradients(nn.Linear(2, 2), *nothing), "at least one"),
+        (lambda: estimators.sample_gradients(nn.Linear(2, 2), torch.zeros(1, 2),
+                                             torch.zeros(1).long(), sketch=0), "sketch 0"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            act()
     (moment.run.writer.path / "model.safetensors").rename(tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="only a finished run"):
         Moment.of_record(moment.run.writer.path)

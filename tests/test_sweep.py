@@ -92,10 +92,7 @@ def test_looking_makes_a_run_dearer():
     ("settings", "words"),
     [
         ({"method": ["SGD", "p-SDG"]}, "unknown method 'p-SDG': did you mean 'p-SGD'"),
-        ({"dataset": "shaeps"}, "did you mean 'shapes'"),
-        ({"model": ["smal"]}, "did you mean 'small'"),
         ({"augmentation": "mixupp"}, "did you mean 'mixup'"),
-        ({"schedule": "linaer"}, "did you mean 'linear'"),
         ({"bugdet": [0.2]}, "did you mean 'budget'"),
         ({"budget": [0.2, 1.5]}, r"budget 1.5 is not allowed"),
         ({"seed": []}, "seed has no value"),
@@ -393,12 +390,8 @@ def test_every_setting_of_a_run_is_explained(capsys):
     assert "Learning rate at the start." in shown
 
 
-def test_find_record_prefers_the_one_that_is_finished(quick):
-    stopped = Run(quick)
-    next(epochs := iter(stopped))
-    epochs.close()
-    finished = Run(quick)
-    for _ in finished:
-        pass
-    assert finished.writer.path.name.endswith("-2")
-    assert find_record(quick).path == finished.writer.path
+def test_of_several_records_the_one_that_is_finished_counts(quick):
+    next(iter(Run(quick)))
+    finished = bl.train(quick, progress=False)
+    assert finished.path.name.endswith("-2")
+    assert find_record(quick).path == finished.path

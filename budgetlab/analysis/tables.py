@@ -104,7 +104,13 @@ def readable(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.DataF
             "against": ["(baseline)" if row["method"] == row["baseline"] else str(row["baseline"])
                         for row in rows],
             "pairs": [str(row["pairs"] or "") for row in rows],
-            "difference": [_difference(row, metric) for row in rows],
+            # The mean of the pairs; of two pairs, both.
+            "difference": [
+                _two(row, "lowest", ", ", "highest", metric)
+                if row["pairs"] == 2 and row["lowest"] != row["highest"]
+                else "" if pd.isna(row["difference"]) else amount(row["difference"], metric)
+                for row in rows
+            ],
             width: [_two(row, "ci_low", " to ", "ci_high", metric) for row in rows],
             "p (Holm)": ["< 0.001" if p < 0.001 else "" if pd.isna(p) else f"{p:.3f}"
                          for p in frame["p_corrected"]],
@@ -129,13 +135,6 @@ def _two(row: Mapping[str, Any], low: str, between: str, high: str, metric: str)
     if pd.isna(row[low]):
         return ""
     return f"{amount(row[low], metric)}{between}{amount(row[high], metric)}"
-
-
-def _difference(row: Mapping[str, Any], metric: str) -> str:
-    """The mean of the pairs; of two pairs, both."""
-    if row["pairs"] == 2 and row["lowest"] != row["highest"]:
-        return _two(row, "lowest", ", ", "highest", metric)
-    return "" if pd.isna(row["difference"]) else amount(row["difference"], metric)
 
 
 def table(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
@@ -187,11 +186,9 @@ def markdown(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
     """Write a frame as a Markdown table."""
     cells = readable(frame, keys)
     rows = [list(cells.columns), ["---"] * cells.shape[1], *cells.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(map(_escape_markdown, row))} |" for row in rows) + "\n"
-
-
-def _escape_markdown(text: str) -> str:
-    return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    marks = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": " "})
+    lines = (" | ".join(str(cell).translate(marks) for cell in row) for row in rows)
+    return "".join(f"| {line} |\n" for line in lines)
 
 
 def latex(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:

@@ -109,16 +109,11 @@ def take(images: Tensor, rows: Tensor) -> Tensor:
 def cut_windows(images: Tensor, sources: Tensor, top: Tensor, left: Tensor, width: int) -> Tensor:
     """Cut ``out[b, :, h, w] = images[sources[b, h], :, top[b, h], left[b, h] + w]``.
 
-    Parameters
-    ----------
-    images
-        ``[N, C, H, W]``, any dtype, contiguous or channels_last, which the result is too.
-    sources, top, left
-        int64 ``[B, rows]`` (``sources`` and ``left`` may broadcast to it): the image that each row
-        of a window shows, in [0, N); the row of it, in [0, H); and the first column, in [-W, W].
-        What lies beyond the left or right edge comes out unspecified: mask it.
-    width
-        Columns of a window, at least 1 and at most W.
+    ``images [N, C, H, W]``, of any dtype, are contiguous or channels_last, which the result is too.
+    ``sources``, ``top`` and ``left``, int64 ``[B, rows]`` (the first and last may broadcast to it),
+    are the image that each row of a window shows, in [0, N); the row of it, in [0, H); and the
+    first column, in [-W, W]. What lies beyond the left or right edge comes out unspecified: mask
+    it. A window has 1 to W columns, its ``width``.
     """
     _, channels, height, image_width = images.shape
     interleaved = is_interleaved(images)
@@ -291,27 +286,13 @@ def build(
     fidelity: str = "default",
     per_image: bool = False,
 ) -> Augmentation:
-    """Make an augmentation by name.
+    """Make an augmentation by name, one of :func:`names`.
 
-    Parameters
-    ----------
-    name
-        One of :func:`names`.
-    flip
-        Whether the standard part flips horizontally; False for digits.
-    alpha
-        Shape of the Beta(alpha, alpha) of mixup, ricap and cutmix; above 0.
-    randaugment_n, randaugment_m
-        Operations an image (at least 0) and magnitude (0 to 30).
-    fidelity
-        ``"default"``, or ``"published"`` to copy what the published code does.
-    per_image
-        Whether mixup, ricap and cutmix draw one proportion per image, not one per batch.
-
-    Returns
-    -------
-    Augmentation
-        Takes uint8 ``[B, C, H, W]`` and a generator on the same device.
+    ``flip`` is that of the standard part, False for digits; ``alpha``, above 0, and ``per_image``
+    are for mixup, ricap and cutmix: Beta(alpha, alpha), and one proportion per image, not one per
+    batch. RandAugment has operations an image (at least 0) and a magnitude (0 to 30). ``fidelity``
+    ``"published"`` copies what the published code does. What is made takes uint8 ``[B, C, H, W]``
+    and a generator on the same device.
     """
     name = known("augmentation", name, names())
     fidelity = known("fidelity", fidelity, ("default", "published"))

@@ -56,15 +56,9 @@ def cutmix(
     Yun et al., *CutMix* (ICCV 2019), section 3. The weight of the row itself is
     the share of pixels that it keeps, after the box has been cut at the edges.
 
-    Parameters
-    ----------
-    images
-        ``[B, C, H, W]``, any dtype, which is kept.
-    rows, columns
-        First row (or column) of the box, and the one after its last, within the image:
-        two int64 ``[]`` (one box for the batch) or ``[B]``.
-    partner
-        int64 ``[B]``: the batch row that each box is taken from.
+    ``images [B, C, H, W]`` keep their dtype. ``rows`` and ``columns`` are the first of the box, and
+    the one after its last, within the image: two int64 ``[]`` (one box for the batch) or ``[B]``;
+    ``partner``, int64 ``[B]``, is the batch row that each box is taken from.
     """
     height, width = images.shape[2:]
     box = box_mask(*rows, *columns, height, width)
@@ -86,17 +80,10 @@ def ricap(
     Takahashi et al., *RICAP: Random Image Cropping and Patching* (ACML 2018), section 3. The
     patches are upper left, upper right, lower left, lower right; the weights are their areas.
 
-    Parameters
-    ----------
-    images
-        ``[B, C, H, W]``, any dtype, which is kept.
-    boundary_row, boundary_column
-        int64 ``[]`` or ``[B]``: ``h`` in [0, H] and ``w`` in [0, W] of the paper. The
-        patches measure ``(h, w), (h, W-w), (H-h, w), (H-h, W-w)``.
-    sources
-        int64 ``[B, 4]``: the batch row that each patch is cut from.
-    top, left
-        int64 ``[B, 4]``: the corner of each crop in its source; the crop must fit.
+    ``images [B, C, H, W]`` keep their dtype. The boundary, int64 ``[]`` or ``[B]``, is ``h`` in
+    [0, H] and ``w`` in [0, W] of the paper: patches measure ``(h, w), (h, W-w), (H-h, w),
+    (H-h, W-w)``. ``sources``, int64 ``[B, 4]``, are the batch rows that patches are cut from, and
+    ``top`` and ``left`` the corners of the crops in them, which must fit.
     """
     count, _, height, width = images.shape
     h = boundary_row.reshape(-1, 1).expand(count, 1)

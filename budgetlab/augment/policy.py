@@ -338,19 +338,10 @@ def randaugment(
 ) -> Tensor:
     """Apply to each image its own operations, one after the other.
 
-    Parameters
-    ----------
-    images
-        uint8 ``[B, C, H, W]``; the memory format is kept.
-    operations
-        int64 ``[N, B]``: positions in :data:`OPERATIONS`.
-    mirror
-        int64 ``[N, B]``, 0 or 1: whether rotations, shears and translations go the
-        other way.
-    centres
-        float ``[N, B, 2]`` in [0, 1): where Cutout puts its square, row and column.
-    magnitude, fidelity
-        As for :func:`level`.
+    ``images`` are uint8 ``[B, C, H, W]``, whose memory format is kept; ``operations``, int64
+    ``[N, B]``, positions in :data:`OPERATIONS`; ``mirror``, 0 or 1 for each, whether rotations,
+    shears and translations go the other way; ``centres``, float ``[N, B, 2]`` in [0, 1), where
+    Cutout puts its square, row and column. The rest is as for :func:`level`.
     """
     made = tables(magnitude, fidelity, tuple(images.shape[1:]), images.device)
     step = step_sorted if images.device.type == "cpu" else step_masked

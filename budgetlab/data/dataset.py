@@ -87,20 +87,12 @@ class Dataset:
     ) -> "Dataset":
         """Read any torch data set once and hold it whole, in its order.
 
-        Parameters
-        ----------
-        dataset
-            Map-style, with items ``(sample, label)``, or dicts with these (``image``, ``label``
-            and the like): PIL images, uint8, or floats in [0, 1]; all of one size, without
-            augmentation or normalisation.
-        classes
-            Names; by default those the data set has, else the labels that occur.
-        flip
-            Whether a horizontal flip keeps the label.
-        true_label
-            The right label of each sample, as a number or name of a class, where it is known
-            to you; None where it is not. Nothing trains on it: measures of wrong labels are
-            judged by it.
+        It is map-style, with items ``(sample, label)``, or dicts with these (``image``, ``label``
+        and the like): PIL images, uint8, or floats in [0, 1]; all of one size, without
+        augmentation or normalisation. ``classes`` are by default those the data set has, else the
+        labels that occur; ``flip`` says whether a horizontal flip keeps the label; ``true_label``
+        the right label of each sample, as a number or name of a class, None where it is not known.
+        Nothing trains on it: measures of wrong labels are judged by it.
         """
         from budgetlab.data.arrays import read_dataset, with_truth
 

@@ -228,21 +228,10 @@ def open_record(record: OneRecord) -> Record:
 def open_records(records: Records) -> list[Record]:
     """Open several records; those that cannot be opened are left out with a warning each.
 
-    Parameters
-    ----------
-    records
-        A record or the path of one, a folder that holds records at any depth, or
-        several of these. Per-sample arrays are not read.
-
-    Returns
-    -------
-    list of Record
-        In the order given; those below one folder sorted by path. Each once.
-
-    Raises
-    ------
-    InputError
-        If a path does not exist or holds no record, or if no record can be opened.
+    ``records`` are a record or the path of one, a folder that holds records at any depth, or
+    several of these; per-sample arrays are not read. Returned is each once, in the order given,
+    those below one folder sorted by path. An InputError says that a path does not exist or holds
+    no record, or that no record can be opened.
     """
     given = [records] if isinstance(records, Record) else _several(records)
     opened: dict[str, Record] = {}
@@ -359,14 +348,10 @@ def _place(path: Any) -> Path:
     return Path(path)
 
 
-def _is_record(path: Path) -> bool:
-    return (path / "record.json").is_file()
-
-
 def _read_about(path: Path) -> dict[str, Any]:
-    if not _is_record(path):
-        raise InputError(f"'{path}' is no record: give a folder with a record.json")
     file = path / "record.json"
+    if not file.is_file():
+        raise InputError(f"'{path}' is no record: give a folder with a record.json")
     try:
         about = json.loads(own_file(path, file.name).read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:

@@ -354,14 +354,9 @@ class ExclusiveUse:
     def taken(self) -> Iterator[None]:
         """Hold the record while the block runs.
 
-        Raises
-        ------
-        InUse
-            If another process or thread trains it; the message says which.
-        RunError
-            If another one trained it since: what is known of it here is old.
-        OSError
-            If the record is gone or its folder cannot be written.
+        InUse says that another process or thread trains it, and which; a RunError that another one
+        trained it since, so that what is known of it here is old; an OSError that it is gone or its
+        folder cannot be written.
         """
         record, lock = self._record, lock_of(self._record)
         # A folder that was removed must not come back with nothing but a lock in it.

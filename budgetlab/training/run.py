@@ -313,7 +313,8 @@ class Run:
                 with using_threads(self.loop.threads):
                     row = self._train_epoch()
                 yield row
-            self._finish()
+            setup.save_end(self.writer, self.loop, self.splits.train, self._predictions())
+            self.writer.set_status("finished", "", self.summary("finished"))
         except (KeyboardInterrupt, GeneratorExit):
             self._end("stopped", "interrupted; resume to go on")
             raise
@@ -362,10 +363,6 @@ class Run:
     def _save_state(self, epoch: int) -> None:
         self.writer.save_state(setup.packed({"epoch": epoch, **self.loop.state_dict()}))
         self._state_saved, self._state_epoch = time.monotonic(), epoch
-
-    def _finish(self) -> None:
-        setup.save_end(self.writer, self.loop, self.splits.train, self._predictions())
-        self.writer.set_status("finished", "", self.summary("finished"))
 
     def _predictions(self) -> pd.DataFrame:
         """The test samples with what the last evaluation, after the last epoch, predicted."""
