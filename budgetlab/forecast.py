@@ -93,17 +93,9 @@ RACES, ARRIVALS, WORK = 16, 25_000, 500_000
 class ExpectedDraw:
     """What a method would do in one epoch.
 
-    Attributes
-    ----------
-    q
-        float64 ``[N]``, sums to one: shares of the draw; for a filter method, shares of
-        what it is expected to keep.
-    inclusion
-        float64 ``[N]``, in [0, 1]: chance of being drawn, or kept, in this epoch.
-    how
-        How the inclusion was found, as a sentence.
-    analytic
-        Whether it is exact; else it comes from a simulation.
+    ``q``, float64 ``[N]``, sums to one: shares of the draw, or of what a filter method is expected
+    to keep; ``inclusion``, in [0, 1], is the chance of being drawn, or kept, in this epoch, ``how``
+    it was found in a sentence, and whether that is ``analytic``, else simulated.
     """
 
     q: np.ndarray

@@ -22,20 +22,10 @@ TINY = 1e-8
 class Measures:
     """What one forward pass says about samples; every tensor but the last is ``[M]``, float32.
 
-    Attributes
-    ----------
-    loss
-        Cross-entropy ``-ln p_y``, nats.
-    p_y
-        Softmax probability of the label.
-    correct
-        1 where the label has the highest logit, else 0.
-    margin
-        Logit of the label less the highest other logit (Pleiss et al. 2020).
-    el2n
-        ``||softmax - onehot||_2`` (Paul et al. 2021).
-    probabilities
-        Softmax, ``[M, C]``; only a :class:`Trajectory` asks for it.
+    ``loss`` is the cross-entropy ``-ln p_y``, nats; ``p_y`` the softmax probability of the label;
+    ``correct`` 1 where the label has the highest logit, else 0; ``margin`` the logit of the label
+    less the highest other one (Pleiss et al. 2020); ``el2n`` is ``||softmax - onehot||_2`` (Paul et
+    al. 2021); ``probabilities`` the softmax, ``[M, C]``, which only a :class:`Trajectory` asks for.
     """
 
     loss: Tensor

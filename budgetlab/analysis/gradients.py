@@ -84,21 +84,11 @@ def embedding(
     Samples that look alike to the network lie together: a wrong label among those of another
     class, copies on top of one another, and a class of two kinds in two clouds.
 
-    Parameters
-    ----------
-    record, splits
-        A finished run, which kept its weights, and its data.
-    method
-        ``pca``, or ``umap`` (McInnes et al. 2018) where the package ``umap-learn`` is installed.
-    model, seed
-        The network, if it is one of your own; the seed of UMAP.
-
-    Returns
-    -------
-    DataFrame
-        ``embedding_1`` and ``embedding_2``, index ``sample``: for ``more=`` of
-        :func:`budgetlab.explore.atlas` and of the widget. ``attrs["explained"]`` is the share
-        of the variance that they hold, NaN for UMAP.
+    The record is that of a finished run, which kept its weights; ``method`` is ``pca``, or ``umap``
+    (McInnes et al. 2018) where the package ``umap-learn`` is installed; ``model`` is the network,
+    if it is one of your own. Columns are ``embedding_1`` and ``embedding_2``, index ``sample``: for
+    ``more=`` of :func:`budgetlab.explore.atlas` and of the widget. ``attrs["explained"]`` is the
+    share of the variance that they hold, NaN for UMAP.
     """
     if method not in ("pca", "umap"):
         raise unknown("map", method, ("pca", "umap"))

@@ -220,23 +220,21 @@ def sample_life(record: OneRecord, sample: int) -> pd.DataFrame:
     return pd.DataFrame({name: one[name].to_numpy() for name in ("epoch", *SAMPLE_ARRAYS)})
 
 
-def calibration(record: OneRecord, bins: int = 10, first_epoch: int = 1) -> pd.DataFrame:
+def calibration(record: OneRecord, bins: int = 10) -> pd.DataFrame:
     """Does the credited probability say how often the label wins?
 
     Under mixing an image holds several samples. In each of ``bins`` of equal width of credited
-    probability, ``right`` is the share of visits, from ``first_epoch`` on, where that label had the
-    highest logit. A useful credit rule rises with it. One row per bin with visits: ``p_y`` (their
-    mean), ``right`` and ``visits``.
+    probability, ``right`` is the share of visits where that label had the highest logit. A useful
+    credit rule rises with it. One row per bin with visits: ``p_y`` (their mean), ``right`` and
+    ``visits``.
     """
-    record = open_record(record)
     sums = np.zeros((3, bins))
-    for epoch, arrays in read_epochs(record, ("p_y", "correct")):
-        if epoch >= first_epoch:
-            seen = arrays["correct"] >= 0
-            p_y, right = arrays["p_y"][seen], arrays["correct"][seen]
-            place = np.minimum((p_y * bins).astype(int), bins - 1)
-            for row, weights in enumerate((p_y, right, np.ones(len(p_y)))):
-                sums[row] += np.bincount(place, weights, minlength=bins)
+    for _, arrays in read_epochs(open_record(record), ("p_y", "correct")):
+        seen = arrays["correct"] >= 0
+        p_y, right = arrays["p_y"][seen], arrays["correct"][seen]
+        place = np.minimum((p_y * bins).astype(int), bins - 1)
+        for row, weights in enumerate((p_y, right, np.ones(len(p_y)))):
+            sums[row] += np.bincount(place, weights, minlength=bins)
     p_y, right, visits = sums[:, sums[2] > 0]
     return pd.DataFrame(
         {"p_y": p_y / visits, "right": right / visits, "visits": visits.astype(int)}
@@ -273,24 +271,12 @@ def group_accuracy(
 ) -> pd.DataFrame:
     """How often is each group right? By class, or by anything that is known of the samples.
 
-    Parameters
-    ----------
-    data
-        A record that is finished, for its test samples; or a frame with the columns ``label``
-        and ``predicted``, class numbers, as :attr:`budgetlab.Record.predictions`.
-    by
-        Column of the groups: ``label``, or one of the metadata.
-    classes
-        Names of the classes; by default those of the record.
-    confidence
-        Of Wilson's interval, in (0, 1).
-
-    Returns
-    -------
-    DataFrame
-        One row per group, worst first: ``group``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``
-        and ``mistaken_for``, the class most often predicted instead (empty without a mistake).
-        ``attrs`` holds :func:`mean_accuracies`.
+    ``data`` is a record that is finished, for its test samples, or a frame with the columns
+    ``label`` and ``predicted``, class numbers, as :attr:`budgetlab.Record.predictions`; ``by`` is
+    the column of the groups, ``label`` or one of the metadata; ``classes`` are names, by default
+    those of the record. One row per group, worst first: ``group``, ``n``, ``accuracy``, ``ci_low``
+    and ``ci_high`` (Wilson's interval), and ``mistaken_for``, the class most often predicted
+    instead (empty without a mistake). ``attrs`` holds :func:`mean_accuracies`.
     """
     frame, names = _predicted(data, classes)
     if by not in frame:

@@ -20,18 +20,11 @@ from budgetlab.errors import InputError, known
 class AugmentedBatch:
     """Images as the network sees them, and what each is made of.
 
-    The loss of row ``r`` is ``sum_k weights[r, k] * loss(output[r], y[sources[r, k]])``.
-
-    Attributes
-    ----------
-    images
-        ``[B, C, H, W]``, uint8, or float32 on the same 0..255 scale where values
-        were blended, in the memory format of the images given; or ``[B, 2]`` points.
-    sources
-        int64 ``[B, K]``: an augmentation gives rows of its batch, in [0, B), and
-        :meth:`of_samples` turns them into numbers of samples of the training set.
-    weights
-        float32 ``[B, K]``: the share of each source, in [0, 1]; a row sums to 1.
+    The loss of row ``r`` is ``sum_k weights[r, k] * loss(output[r], y[sources[r, k]])``. ``images``
+    are ``[B, C, H, W]``, uint8, or float32 on the same 0..255 scale where values were blended, in
+    the memory format of the images given; or ``[B, 2]`` points. ``sources``, int64 ``[B, K]``, are
+    rows of the batch, in [0, B), until :meth:`of_samples` turns them into numbers of samples of the
+    training set; ``weights``, float32 ``[B, K]``, their shares, in [0, 1]; a row sums to 1.
     """
 
     images: Tensor

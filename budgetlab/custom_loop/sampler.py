@@ -49,8 +49,6 @@ class BudgetSampler(TorchSampler[list[int]]):
     data
         Map-style data set with items ``(sample, label)`` or dicts with a key such as
         ``label``, or only the number of samples for a method that does not look.
-    method
-        Sampling method by name.
     model
         The network that is trained, for methods that look at samples first and for a
         budget in ``flops``. Looks run it in evaluation mode without a gradient, on the device
@@ -66,20 +64,16 @@ class BudgetSampler(TorchSampler[list[int]]):
         What else is known of each sample: one row each, for methods and for the record.
     collate_fn
         Makes a batch of items, as for the loader.
-    config
-        The run; alternatively its fields by name.
-    **settings
-        Fields of :class:`budgetlab.RunConfig`: ``budget``, ``budget_unit``,
+    config, **settings
+        The run, or fields of :class:`budgetlab.RunConfig`: ``budget``, ``budget_unit``,
         ``epochs``, ``batch_size``, ``seed`` and the options of the method are read;
         ``dataset`` and ``out`` say what the record calls the data and where it is written.
 
     Attributes
     ----------
-    history
-        A :class:`LoopHistory`.
-    ledger, budget
-        What has been spent, and may be. Seconds are those from the beginning of an epoch to
-        the last batch that was reported.
+    history, ledger, budget
+        A :class:`LoopHistory`; what has been spent, and may be. Seconds are those from the
+        beginning of an epoch to the last batch that was reported.
 
     Raises
     ------

@@ -93,8 +93,6 @@ def find_copies(
 
     Parameters
     ----------
-    splits, near
-        The data, and whether near copies are looked for too.
     likeness
         Least correlation of near copies, or least cosine of their embeddings, up to 1. Digits
         that are no copies reach 0.97 at times.

@@ -53,9 +53,9 @@ def sweep(
 
     Parameters
     ----------
-    grid
-        Settings by name, each one value or several; or a list of such, or of
-        :class:`budgetlab.RunConfig`. See :func:`budgetlab.sweeps.product`.
+    grid, **settings
+        Fields of :class:`budgetlab.RunConfig`, each one value or several, as for
+        :func:`budgetlab.sweeps.product`.
     executor
         Where to train: any :class:`concurrent.futures.Executor`, or what
         ``distributed.Client(...).get_executor()`` returns. It must reach the folders
@@ -73,8 +73,6 @@ def sweep(
         given win over it.
     progress
         Show a bar with an estimate of the time left.
-    **settings
-        Fields of :class:`budgetlab.RunConfig`, each one value or several.
 
     Examples
     --------

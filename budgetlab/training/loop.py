@@ -33,7 +33,9 @@ class BudgetedBatches:
     """What a method chooses, batch by batch, until the budget is spent.
 
     Everything is charged before it is done: a step as its batch is handed out, a forward
-    pass as the method asks for it.
+    pass as the method asks for it. ``handed_out`` counts the batches of this epoch, and
+    ``complete`` says that there are no more of them. An InputError says that method and budget do
+    not fit the data.
 
     Parameters
     ----------
@@ -44,15 +46,6 @@ class BudgetedBatches:
         What a plain step takes; needed for a budget in seconds.
     **known
         What methods need besides: labels and others of :class:`budgetlab.samplers.SamplerContext`.
-
-    Attributes
-    ----------
-    sampler, history, ledger, budget
-        The method; what has been learned of each sample, spent, and may be spent.
-    handed_out, complete
-        Batches of this epoch, and whether there are no more of them.
-
-    Raises InputError if method and budget do not fit the data.
     """
 
     def __init__(
@@ -204,16 +197,9 @@ class BudgetedBatches:
 class Loop(BudgetedBatches):
     """Everything that changes while a run goes, and the epoch that changes it.
 
-    Parameters
-    ----------
-    config, train, device, precision
-        The run, its training samples, where to train and in which format.
-    val
-        Validation samples, for methods that train another network on them.
-    threads
-        Of the processor; where none is given, the number with which a step is fastest now.
-
-    Raises InputError if model, data, method and budget do not fit together.
+    ``val`` are validation samples, for methods that train another network on them; ``threads``
+    those of the processor: where none are given, the number with which a step is fastest now. An
+    InputError says that model, data, method and budget do not fit together.
     """
 
     def __init__(

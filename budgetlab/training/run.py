@@ -54,10 +54,8 @@ def train(
         Name of a network, or one of your own, as :class:`Run` takes it.
     preset
         Name of settings that belong together, such as ``scale-model``; those given win over it.
-    progress
-        Show a bar and what was chosen.
-    on_epoch
-        Called after every epoch with its row of the record, for loggers.
+    progress, on_epoch
+        Show a bar and what was chosen; call a logger after every epoch with its row of the record.
     **settings
         Fields of :class:`budgetlab.RunConfig`, which says what each of them is.
 
