@@ -50,10 +50,8 @@ def pictures(folder: str, changes: int) -> dict[str, list[float]]:
         bl.train(method=method, progress=False, **settings)
         for method in ("p-SGD", "selective-backprop")
     ]
-    splits = bl.data.load(dataset, limit=10_000, progress=False)
     microscope = bl.widgets.ProbabilityMicroscope(records[0])
     microscope.method.value = "p-SGD"
-    atlas = bl.widgets.SampleAtlas(records[0], splits, records[1])
     bench = bl.widgets.TrainingBench(records=records)
     playground = bl.widgets.SamplerPlayground(**places)
     playground.fit()
@@ -64,9 +62,6 @@ def pictures(folder: str, changes: int) -> dict[str, list[float]]:
         "microscope: method": (microscope.method, _choices(microscope.method)),
         "playground: epoch": (playground.epoch, _cycle(range(1, 31))),
         "bench: cost axis": (bench.shelf.cost, _choices(bench.shelf.cost)),
-        "atlas: page": (atlas.page, _cycle(range(1, 101))),
-        "atlas: sample": (atlas.sample, _cycle(range(0, 10_000, 7))),
-        "atlas: measure": (atlas.by, _choices(atlas.by)),
     }
     return {
         name: [_change(control, values) for _ in range(changes)]

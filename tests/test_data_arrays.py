@@ -299,12 +299,9 @@ def test_a_truth_that_is_known_of_some(config):
     assert analysis.selection(run.record).attrs["noisy_base"] == 5 / 60
     bl.plots.measure_vs_measure(frame.fillna({"aum": 0}))
     bl.plots.flagged_share(run.record)
-    atlas = bl.widgets.SampleAtlas(run.record, splits=splits)
+    atlas = bl.explore.atlas(run.record, splits=splits)
     for group, count in (("noisy", 5), ("not noisy", 10)):
-        atlas.group.value = group
-        assert len(atlas.chosen) <= count
-    for sample in (0, 1, 24):
-        atlas.show_sample(sample)
+        assert 0 < len(atlas.twin(group=group)) <= count
     whole = bl.Dataset.from_dataset(items, classes=list("abc"), true_label=["a"] * 60).metadata
     assert (whole.is_noisy.dtype, whole.is_noisy.sum()) == (bool, 40)
     for given, says in ((true[1:], "59 entries for 60"), (["z"] * 60, "'z'")):

@@ -11,8 +11,11 @@ import vl_convert
 from fake_records import write_run
 
 import budgetlab as bl
+from budgetlab import analysis
 from budgetlab.errors import InputError
 from budgetlab.explore.chart import SYMBOLS, VEGA_LITE, Explorable, compact
+from budgetlab.explore.images import _Images, images_of
+from budgetlab.explore.samples import IS_SHOWN
 from budgetlab.forecast import Replay, forecast, scores_of
 
 SPEC_LIMIT = 1_000_000
@@ -100,7 +103,7 @@ def test_a_long_record_of_many_samples_stays_small(tmp_path):
     record = write_run(tmp_path, method="p-SGD", size=2_500, epochs=60, budget=0.3)
     chart = bl.explore.probabilities(record, samples=2_000)
     assert len(chart.to_json()) < SPEC_LIMIT
-    assert "2,000 of 2,500 samples" in chart.spec["title"]["subtitle"]
+    assert "2,000 of 2,500 samples" in chart.spec["title"]["text"]
     assert len(chart.spec["data"]["values"][0]["scores"]) == 9
     # Between two epochs that are kept, the one before holds.
     assert (chart.twin(epoch=3)["q"] == chart.twin(epoch=2)["q"]).all()
@@ -122,38 +125,102 @@ def test_scores_of_a_method_without_any_are_those_of_p_sgd(runs):
 # ---- atlas ----
 
 
-def test_the_atlas_selects_what_its_twin_selects(runs):
+def shown_life(chart):
+    """What the life of a chart says: its lines, and loss and chance by epoch as they are drawn."""
+    loss, chance = (view | {"mark": "text"} for view in chart.spec["vconcat"][1]["hconcat"][1:])
+    found = []
+    for view, name in ((loss, "loss"), (chance, "chance")):
+        said = [f"toString(datum.{column})" for column in ("epoch", name, "drawn")]
+        steps = [*chart.spec["transform"], *view["transform"],
+                 {"calculate": " + ' ' + ".join(said), "as": "said"}]  # fmt: skip
+        probe = {key: chart.spec[key] for key in ("$schema", "data")} | {
+            "params": [p for p in chart.spec["params"] if "views" not in p]}  # fmt: skip
+        steps = [one for one in steps if one.get("filter") != {"param": "brush"}]
+        steps = json.loads(json.dumps(steps).replace(IS_SHOWN, IS_SHOWN.partition(" : ")[2]))
+        probe |= {"transform": steps, "mark": "text", "encoding": {"text": {"field": "said"}}}
+        found.append([line.split() for line in texts(Explorable(probe, "", dict, title="probe"))])
+    return found
+
+
+def test_the_atlas_selects_what_its_twin_selects_and_shows_the_same_life(runs):
     chart = bl.explore.atlas(runs[2], "mean_loss", "times_trained")
-    values = dict(label="square", x_low=0.2, x_high=2.0, y_low=2, y_high=5)
-    moved, twin = chart.with_values(**values), chart.twin(**values)
-    assert 5 < len(twin) < 100
-    (samples,) = computed(moved, "sample")
-    assert set(samples) == set(twin.index)
-    pictured = len(set(twin.index) & set(runs[2].thumbnails))
-    assert f"{len(twin)} selected, {pictured} with an image" in texts(moved)[-1]
-    images = [item for kind, item in drawn(moved) if kind == "image"]
-    assert len(images) == pictured
-    assert len(chart.twin()) == len(computed(chart, "sample")[0])
-    measured = bl.explore.atlas(runs[2], colour="difficulty", samples=100)
+    limits = dict(label="square", x_low=0.2, x_high=2.0, y_low=2, y_high=5)
+    for values in (limits, {"group": "noisy", "label": "ring"}, {"group": "not noisy", "x_low": 1}):
+        moved, twin = chart.with_values(**values), chart.twin(**values)
+        assert 2 < len(twin) < 100
+        assert twin["mean_loss"].is_monotonic_decreasing
+        (samples,) = computed(moved, "sample")
+        assert set(samples) == set(twin.index)
+        pictured = [sample for sample in twin.index if sample in runs[2].thumbnails]
+        assert f"{len(twin)} selected, {len(pictured)} with an image" in " ".join(texts(moved))
+        images = [item for kind, item in drawn(moved) if kind == "image"]
+        assert len(images) == len(pictured) + bool(pictured)  # and the one of the life
+        # Those with an image first, the highest loss first.
+        order = [*pictured, *(sample for sample in twin.index if sample not in pictured)]
+        for place in (1, len(order), 300):
+            at = moved.with_values(nth=min(place, 281))
+            sample = order[min(place, len(order)) - 1]
+            life, by_hand = chart.twin(life=sample), analysis.sample_life(runs[2], sample)
+            for said, name in zip(shown_life(at), ("loss", "chance"), strict=True):
+                expected = [v for v in life[name] if v == v]
+                value = [float(v) for _, v, _ in said if v != "null"]
+                assert value == expected, (values, place, name)
+                assert [int(float(n)) for _, _, n in said] == life["drawn"].tolist()
+            assert life["drawn"].tolist() == by_hand["times_trained"].cumsum().tolist()
+            assert life["loss"].tolist() == pytest.approx(
+                by_hand["loss"].ffill().tolist(), rel=0.01, nan_ok=True)  # fmt: skip
+            assert life["chance"].tolist() == pytest.approx(
+                (300 * by_hand["probability"]).tolist(), rel=0.01, nan_ok=True)  # fmt: skip
+            begin = f"Sample {sample}: {runs[2].classes[int(twin.label[sample])]}"
+            assert any(text.startswith(begin) for text in texts(at))
+    assert "(truly circle)" in " ".join(texts(chart.with_values(label="ring", group="noisy")))
+
+
+def test_what_the_atlas_may_be_given(runs, load_once, train):
+    record, other = runs[2], runs[0]
+    pair = bl.explore.atlas(
+        record, "times_trained", "times_trained_other", other=other, samples=100
+    )
+    counts = [
+        r.samples["times_trained"].sum("epoch").to_numpy().astype(int) for r in (record, other)
+    ]
+    twin = pair.twin()
+    assert (twin["trained_more"] == (counts[0] - counts[1])[twin.index]).all()
+    assert "of times in a training batch and times trained other" in pair.title
+    measured = bl.explore.atlas(record, colour="difficulty", samples=100)
     (difficulty,) = computed(measured, "colour")
-    assert len(difficulty) == 100
     # Those with images come first.
-    pictured = set(runs[2].thumbnails) & set(chart.twin().index)
-    assert pictured <= set(measured.twin().index)
-    colour = measured.spec["hconcat"][0]["encoding"]["color"]["condition"]
+    assert len(difficulty) == 100
+    assert set(record.thumbnails) & set(bl.explore.atlas(record).twin().index) <= set(
+        measured.twin().index)  # fmt: skip
+    colour = measured.spec["vconcat"][0]["hconcat"][0]["encoding"]["color"]["condition"]
     assert (colour["type"], colour["title"]) == ("quantitative", "difficulty it was drawn with")
+    # Points have images too: where each lies among all.
+    run = train(method="p-SGD")
+    rows = bl.explore.atlas(run.record, splits=load_once("points", limit=128)).spec["data"][
+        "values"
+    ]
+    assert all(row["image"].startswith("data:image/webp") for row in rows)
+    alone = bl.explore.atlas(run.record)
+    assert "0 with an image: give splits= for more" in " ".join(texts(alone))
+    image = _Images(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], np.float32))[1]
+    assert (image == [213, 94, 0]).all(axis=2).sum() == 25
+    assert image[-3, -3].tolist() == [213, 94, 0]
+    assert images_of(run.record, load_once("points", limit=128)).get(128) is None
+    selective = bl.explore.atlas(train(method="selective-backprop", epochs=8).record)
+    assert "chance of being kept" in selective.to_json()
+    assert selective.twin(life=0)["chance"].dropna().between(0, 1).all()
 
 
 def test_the_atlas_of_all_images_stays_small(tmp_path, load_once):
     splits = load_once("shapes", limit=2_000)
-    images = splits.train.x.numpy()
-    assert len(images) == 2_000
-    record = write_run(tmp_path, size=2_000, budget=0.9, fingerprint=splits.fingerprint)
+    record = write_run(tmp_path, size=2_000, epochs=40, budget=0.9, fingerprint=splits.fingerprint)
     chart = bl.explore.atlas(record, splits=splits)
     rows = chart.spec["data"]["values"]
     assert len(chart.to_json()) < SPEC_LIMIT
-    assert sum(row["image"] is not None for row in rows) > 1_500
-    assert sum(item is not None for kind, item in drawn(chart) if kind == "image") == 24
+    assert sum(row["image"] is not None for row in rows) > 1_000
+    assert chart.twin(life=7)["epoch"].tolist() == [1, 9, 17, 24, 32, 40]
+    assert sum(item is not None for kind, item in drawn(chart) if kind == "image") == 25
 
 
 # ---- learning ----
@@ -266,6 +333,8 @@ def test_the_map_shows_the_rows_chosen(dial):
         shown = [text.replace("−", "-") for text in texts(chart.with_values(**values))]
         assert {f"{v:+.1f}" for v in twin["difference"]} <= set(shown)
     assert "0.9, label noise 0.4: 0.1 (-0.50 to +0.70, n = 10)" in chart.alt
+    title = "c-SGD helps in 5 of 6 cells and costs in 0"
+    assert title in json.dumps(chart.spec["title"]["text"])
 
 
 def test_the_crossing_shows_the_rows_chosen():
@@ -368,8 +437,10 @@ def test_what_charts_refuse(runs, watched, train, load_once):
     refused("measure", explore.atlas, runs[0], "loss_mean")
     refused("not what", explore.atlas, runs[0], splits=load_once("digits", limit=64))
     refused("samples 0", explore.atlas, runs[0], samples=0)
-    refused("star", explore.atlas(runs[0]).twin, label="starr")
-    refused("x_low", explore.atlas(runs[0]).twin, x_lo=1)
+    for given, said in (({"label": "starr"}, "star"), ({"x_lo": 1}, "x_low"),
+                        ({"group": "noise"}, "noisy"), ({"life": 300}, "sample 300")):  # fmt: skip
+        refused(said, explore.atlas(runs[0]).twin, **given)
+    refused("other data", explore.atlas, runs[0], other=train().record)
     refused("steps", explore.learning, runs, cost="step")
     refused("flops", explore.learning(runs).twin, cost="flop")
     refused("unknown seed '7'", explore.learning(runs).twin, seed=[7])

@@ -84,7 +84,6 @@ def test_names_come_through_and_are_only_ever_names(record, images, tmp_path):
     harmless(Path(bl.report.write([record], tmp_path / "page.html")).read_text())
     splits = data.load(f"folder:{images}", root=tmp_path, progress=False)
     for made in (
-        widgets.SampleAtlas(record, splits),
         widgets.AugmentationExplorer(splits),
         widgets.TrainingBench(records=[record], name="hostile"),
         widgets.ProbabilityMicroscope(record),

@@ -12,9 +12,8 @@ from waiting import until
 import budgetlab as bl
 from budgetlab.analysis import AXES
 from budgetlab.errors import InputError, RunError
-from budgetlab.plots import style
 from budgetlab.training import Run, load_data
-from budgetlab.widgets import ProbabilityMicroscope, TrainingBench
+from budgetlab.widgets import TrainingBench
 from budgetlab.widgets.background import Pace, Session
 from budgetlab.widgets.bench import minutes
 from budgetlab.widgets.bench_controls import explain
@@ -198,31 +197,23 @@ def test_a_second_run_has_to_wait(make, slow):
 # ---- a cell that is run again ----
 
 
-def test_a_new_bench_of_the_same_name_stops_the_old_one(make, slow):
+def test_a_new_bench_of_the_same_name_stops_the_old_one_and_another_name_does_not(make, slow):
     old = make(method="slow", epochs=100, budget=1.0)
     old.train()
     begun(old)
-    new = make(method="unif-SGD")
+    new, beside = make(), make(name="beside")
     assert old.wait(WAIT)
-    picture = old.shelf.picture.value
+    drawn = [one.value for one in old.shelf.pictures]
     assert "has taken over" in old.status.text
     assert bl.open_record(old._run.writer.path).status == "stopped"
+    beside.train()
     assert new.fit().status == "finished"
-    assert old.shelf.picture.value == picture
+    assert beside.wait(WAIT)
+    assert "Finished" in beside.status.text
+    assert [one.value for one in old.shelf.pictures] == drawn
     assert old.train_button.disabled
     with pytest.raises(RunError, match="taken over"):
         old.fit()
-
-
-def test_two_names_are_two_benches(make, slow):
-    slow.set()
-    first, second = make(name="a", method="slow"), make(name="b")
-    second.train()
-    first.train()
-    assert first.wait(WAIT)
-    assert second.wait(WAIT)
-    assert "Finished" in first.status.text
-    assert "Finished" in second.status.text
 
 
 # ---- what is shown ----
@@ -249,103 +240,98 @@ def test_each_control_explains_itself_when_it_is_changed_and_every_end_is_usable
     assert bench.controls.config == bench.controls.base
 
 
-def bars(axes):
-    """Counts and edges of a histogram that is drawn."""
-    (stairs,) = axes.patches
-    counts, edges, _ = stairs.get_data()
-    return counts, edges
+def axes_of(bench):
+    return [one.axes[0] for one in bench.shelf.pictures]
 
 
-def test_the_picture_shows_what_plots_draw_of_the_last_run(make):
-    bench = make(method="p-SGD", epochs=5, evaluate_every=2)
+def test_the_pictures_show_the_last_run_and_no_text_is_cut_off(make):
+    bench = make(method="p-SGD", epochs=5, evaluate_every=2, lr=0.0625, weight_decay=0.0003125)
     record = bench.fit()
-    accuracy, loss, losses, probabilities = bench.shelf.picture.axes
+    accuracy, loss, losses, probabilities = axes_of(bench)
     assert record.epochs["test_accuracy"].isna().any()  # what is known is joined
     for axes, column, scale in ((accuracy, "test_accuracy", 100), (loss, "train_loss", 1)):
         (line,) = axes.lines
         assert line.get_ydata() == pytest.approx(scale * record.epochs[column].dropna())
-        assert axes.get_legend() is None
     known = standing_of_record(record).losses
     known = known[~np.isnan(known)]
-    counts, edges = bars(losses)
-    assert counts.sum() == len(known)
-    assert edges[-1] == pytest.approx(1.02 * np.quantile(known, 0.995), rel=1e-3)
-    assert losses.get_xlabel() == "last known loss (nats)"
-    title = "Losses of the samples: p-SGD, b 0.5, seed 0, epoch 5"
-    assert losses.get_title("left") == title
-    assert bars(probabilities)[0].sum() == 128
-    assert probabilities.get_xlabel() == "times that of a uniform draw"
-    bench.shelf.runs.value = ()
+    for axes, count, name in ((losses, len(known), "last known loss (nats)"),
+                              (probabilities, 128, "times that of a uniform draw")):  # fmt: skip
+        (stairs,) = axes.patches
+        assert (stairs.get_data().values.sum(), axes.get_xlabel()) == (count, name)
+    assert losses.get_title("left") == "Losses of the samples: p-SGD, b 0.5, seed 0, epoch 5"
+    for axes in axes_of(bench):
+        canvas = axes.figure.canvas
+        canvas.draw()
+        for text in (axes.xaxis.label, axes.yaxis.label, axes._left_title):
+            box = text.get_window_extent()
+            for low, high, size in zip(box.min, box.max, canvas.get_width_height(), strict=True):
+                assert 0 <= low <= high <= size, text.get_text()
+        assert axes.get_legend() is None
+    bench.shelf.select([])
     # Axes of nothing would mean nothing.
-    for axes in bench.shelf.picture.axes:
+    for axes in axes_of(bench):
         assert [text.get_text() for text in axes.texts] == ["no epoch yet"]
         assert not axes.xaxis.get_visible()
-        assert not axes.yaxis.get_visible()
-    bench.controls.by_name["method"].value = "unif-SGD"
-    bench.fit()
-    bench.shelf.runs.value = [path for _, path in bench.shelf.runs.options]
-    drawn = {(line.get_color(), line.get_marker()) for line in accuracy.lines}
-    for axes in bench.shelf.picture.axes:
-        assert axes.xaxis.get_visible()
-        assert axes.yaxis.get_visible()
-    looks = style.looks(["p-SGD", "unif-SGD"]).values()
-    assert drawn == {(look.colour, look.marker) for look in looks}
+    bench.shelf.select(bench.shelf.lines)
+    assert all(axes.xaxis.get_visible() for axes in axes_of(bench))
 
 
-def test_runs_are_collected_overlaid_and_switched(make):
+def test_runs_are_collected_overlaid_switched_and_removed(make):
     bench = make(method="p-SGD")
     first = bench.fit()
     said = []
     bench.status.observe(lambda change: said.append(change["new"]), "value")
-    assert not any("These settings have run before" in text for text in said)
     bench.fit()
     assert any("These settings have run before" in text for text in said)
     bench.controls.by_name["method"].value = "unif-SGD"
     bench.fit()
-    runs, cost = bench.shelf.runs, bench.shelf.cost
-    assert [name for name, _ in runs.options] == [
+    shelf = bench.shelf
+    assert [line.name for line in shelf.lines] == [
         "p-SGD, b 0.5, seed 0", "p-SGD, b 0.5, seed 0 (the same, run 2)",
         "unif-SGD, b 0.5, seed 0"]  # fmt: skip
-    assert len(runs.value) == 3
-    assert "p-SGD, b 0.5, seed 0: " in bench.shelf.picture.alt
-    assert "Samples of unif-SGD, b 0.5, seed 0 in epoch 3" in bench.shelf.picture.alt
-    assert {value for _, value in cost.options} == set(AXES)
-    for cost.value in AXES:
-        assert not bench.status.is_problem
+    curves, _, samples, _ = shelf.pictures
+    assert "p-SGD, b 0.5, seed 0: " in curves.alt
+    assert "Samples of unif-SGD, b 0.5, seed 0 in epoch 3" in samples.alt
+    assert {value for _, value in shelf.cost.options} == set(AXES)
+    for shelf.cost.value in AXES:
         # Uniform sampling is drawn first.
-        assert any(np.array_equal(line.get_xdata(), first.epochs[cost.value])
-                   for line in bench.shelf.picture.axes[0].lines)  # fmt: skip
-    chip, box, remove = runs.children[2].children
-    assert "<svg" in chip.value
-    box.value = False
-    assert (len(runs.value), chip.value) == (2, "")
-    assert "unif-SGD" not in bench.shelf.picture.alt
-    assert "Samples of p-SGD" in bench.shelf.picture.alt
-    remove.click()
+        assert any(np.array_equal(line.get_xdata(), first.epochs[shelf.cost.value])
+                   for line in curves.axes[0].lines)  # fmt: skip
+    assert not bench.status.is_problem
+    line, drawn = shelf.lines[2], samples.value
+    assert "<svg" in line.chip.value
+    line.box.value = False
+    assert line.chip.value == ""
+    assert "unif-SGD" not in curves.alt
+    assert "Samples of p-SGD" in samples.alt
+    assert samples.value != drawn
+    line.away.click()
     assert [record.config["method"] for record in bench.records] == ["p-SGD", "p-SGD"]
-    runs.value = ()
-    assert "No samples yet" in bench.shelf.picture.alt
+    shelf.select([])
+    assert "No samples yet" in samples.alt
     assert first.path.is_dir()
 
 
-def test_records_can_be_opened_and_the_last_are_shown_whole(make, train, tmp_path):
-    settings = {"method": "selective-backprop", "lr": 0.0625, "weight_decay": 0.0003125}
-    records = [train(seed=s, epochs=e, **settings).record for s in (0, 1, 2, 123456)
-               for e in (3, 4)]  # fmt: skip
+def test_only_what_has_changed_is_drawn_anew(make, monkeypatch):
+    bench, drawn = make(method="p-SGD"), []
+    bench.fit()
+    for place, one in enumerate(bench.shelf.pictures):
+        monkeypatch.setattr(one, "show", lambda alt, place=place: drawn.append(place))
+    bench.shelf.redraw()
+    assert drawn == []
+    bench.shelf.cost.value = "flops"
+    assert drawn == [0, 1]
+    bench.shelf.add(bench.records[0])  # read again
+    assert drawn == [0, 1, 2, 3]
+
+
+def test_records_can_be_opened_and_the_last_are_shown(make, train, tmp_path):
+    records = [train(method="selective-backprop", seed=seed, epochs=epochs).record
+               for seed in (0, 1, 2, 123456) for epochs in (3, 4)]  # fmt: skip
     bench = make(records=(record for record in records))
     assert [record.path for record in bench.records] == [record.path for record in records]
-    assert [record.path for record in bench.shelf.shown()] == [r.path for r in records[1:]]
+    assert [one.record.path for one in bench.shelf.shown()] == [r.path for r in records[1:]]
     assert not bench.status.is_problem
-    # No text of the picture is cut off.
-    canvas = bench.shelf.picture.figure.canvas
-    canvas.draw()
-    width, height = canvas.get_width_height()
-    for axes in bench.shelf.picture.axes:
-        for text in (axes.xaxis.label, axes.yaxis.label, axes._left_title):
-            box = text.get_window_extent()
-            assert 0 <= box.x0 <= box.x1 <= width, text.get_text()
-            assert 0 <= box.y0 <= box.y1 <= height, text.get_text()
-        assert axes.get_legend() is None
     bench = make()
     for folder, said in (("runs", "Opened 8 records."), ("runs", "Opened 8 records."),
                          ("nowhere", "does not exist"), ("", "no folder is given")):  # fmt: skip
@@ -358,39 +344,24 @@ def test_records_can_be_opened_and_the_last_are_shown_whole(make, train, tmp_pat
     assert "&lt;b&gt;run" in runs_table(bl.analysis.summaries(records[:1]), ["<b>run</b>"])
 
 
-def test_a_run_within_its_first_epoch_can_be_drawn(make, slow):
+def test_a_run_within_its_first_epoch_can_be_drawn_and_not_removed(make, slow):
     bench = make(method="slow")
     run = Run(bench.controls.config)
-    pictures = []
+    said = []
 
     def look(run):
         bench.shelf.follow(run.writer.path, standing_of_run(run))
-        pictures.append(bench.shelf.picture.alt)
+        said.append([one.alt for one in bench.shelf.pictures])
 
     run.on_step = look
     bench.shelf.add(run.record)
     next(iter(run))
-    assert len(pictures) == run.ledger.steps > 1
-    assert "None yet" in pictures[0]
-    assert "16 seen" in pictures[0]
+    assert len(said) == run.ledger.steps > 1
+    assert "None yet" in said[0][0]
+    assert "16 seen" in said[0][2]
     assert not bench.status.is_problem
-
-
-def test_the_record_of_a_run_that_trains_holds_what_is_written_by_now(make, slow):
-    bench = make(method="slow", epochs=30, budget=1.0)
-    bench.train()
-    begun(bench)
-    (early,) = bench.records
-    done = len(early.epochs)
-    until(lambda: len(bench.records[-1].epochs) > done + 1)
-    assert bench.records[-1].status == "running"
-    microscope = ProbabilityMicroscope(early)
-    assert microscope.replay.epochs > done
-    bench.stop()
-    assert bench.wait(WAIT)
-    assert bench.records[-1].status == "stopped"
-    shutil.rmtree(early.path)
-    assert [record.path for record in bench.records] == [early.path]
+    bench.shelf.lines[0].away.click()
+    assert "this run is training" in bench.status.text
 
 
 def test_a_run_stands_in_its_record_as_it_stood(train):
@@ -420,13 +391,10 @@ def test_data_are_loaded_once(make, monkeypatch):
         lambda config, progress: calls.append(config) or load_data(config, progress=False),
     )
     bench = make()
-    bench.fit()
-    bench.controls.by_name["method"].value = "p-SGD"
-    bench.fit()
-    assert len(calls) == 1
-    bench.controls.by_name["label_noise"].value = 0.25
-    bench.fit()
-    assert len(calls) == 2
+    for name, value, count in (("seed", 0, 1), ("method", "p-SGD", 1), ("label_noise", 0.25, 2)):
+        bench.controls.by_name[name].value = value
+        bench.fit()
+        assert len(calls) == count
 
 
 # ---- settings and runs as people meet them ----
@@ -438,6 +406,11 @@ def test_several_seeds_are_trained_in_a_row_and_stop_ends_them_all(make, slow):
     assert "3 runs in a row, seeds 0 to 2" in bench.explanation.text
     bench.train()
     begun(bench)
+    (early,) = bench.records
+    done = len(early.epochs)
+    # A record of the list holds what is written by now.
+    until(lambda: len(bench.records[-1].epochs) > done + 1)
+    assert bench.records[-1].status == "running"
     bench.stop()
     assert bench.wait(WAIT)
     assert [record.status for record in bench.records] == ["stopped"]
@@ -447,6 +420,8 @@ def test_several_seeds_are_trained_in_a_row_and_stop_ends_them_all(make, slow):
     until(lambda: len(bench.records) == 4 and bench.wait(0))
     assert [record.config["seed"] for record in bench.records[1:]] == [0, 1, 2]
     assert {record.status for record in bench.records[1:]} == {"finished"}
+    shutil.rmtree(early.path)
+    assert bench.records[0].path == early.path
 
 
 def test_stop_while_the_data_are_loading_answers_at_once(make, monkeypatch):
@@ -466,22 +441,17 @@ def test_stop_while_the_data_are_loading_answers_at_once(make, monkeypatch):
     go.set()
     assert bench.wait(WAIT)
     assert bench.records == []
-    assert "nothing was written" in bench.status.text
     assert bench.fit().status == "finished"
 
 
-def test_data_and_a_network_of_ones_own(load_once, tmp_path):
+def test_data_and_a_network_of_ones_own(load_once, config):
     splits = load_once("points", limit=128)
-    bench = TrainingBench(
-        splits=splits, model=lambda: torch.nn.Linear(2, 2), name="own", device="cpu",
-        out=str(tmp_path / "own"), batch_size=16, epochs=2, precision="float32", limit=128,
-        dataset="points",
-    )  # fmt: skip
+    settings = config.replace(epochs=2).to_dict() | {"model": lambda: torch.nn.Linear(2, 2)}
+    bench = TrainingBench(splits=splits, name="own", **settings)
     assert bench.controls.by_name["dataset"].disabled
     assert "of 128" in bench.explanation.text
     record = bench.fit()
-    assert record.status == "finished"
-    assert record.fingerprint == splits.fingerprint
+    assert (record.status, record.fingerprint) == ("finished", splits.fingerprint)
 
 
 def test_what_a_bench_begins_with(make):
@@ -489,13 +459,13 @@ def test_what_a_bench_begins_with(make):
     controls.preset.value = "scale-model"
     config = controls.config
     assert (config.model, config.epochs, config.limit) == ("compact", 100, 1000)
-    quick = TrainingBench(name="quick").controls
-    assert (quick.config.limit, quick.config.model) == (1000, "compact")
+    quick = TrainingBench(name="quick", preset="scale-model", method="P-SGD").controls
+    assert (quick.config.limit, quick.config.model, quick.config.method) == (
+        1000, "compact", "p-SGD")  # fmt: skip
     # Points cannot go through a network for images.
     quick.by_name["dataset"].value = "points:moons"
     assert quick.config.model == "auto"
-    named = TrainingBench(method="P-SGD", dataset="points", name="any case").controls
-    assert named.by_name["method"].value == "p-SGD"
+    assert TrainingBench(name="short").controls.config.epochs == 12
     for settings, said in (({"metod": "p-SGD"}, "unknown setting 'metod': did you mean 'method'"),
                            ({"method": "p-SDG"}, "did you mean 'p-SGD'"),
                            ({"preset": "scale"}, "scale-model")):  # fmt: skip
@@ -509,31 +479,31 @@ def test_what_a_bench_begins_with(make):
 # ---- the parts ----
 
 
-def test_sentences_of_settings(config):
-    assert explain("budget", config, 128) == (
-        "Budget 0.5 of 3 epochs: 64 of 128 samples an epoch, 12 steps instead of 24."
-    )
-    assert "50% of the work" in explain("budget", config)
-    assert "32 of the 128 training" in explain("label_noise", config.replace(label_noise=0.25), 128)
-    assert "looking at samples is free" in explain("budget_unit", config)
-    assert explain("method", config).startswith("unif-SGD: ")
-    assert "your images" in explain("dataset", config.replace(dataset="folder:x"))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(-1, "0 s"), (8.4, "8 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"),
-     (3599.4, "59 min 59 s"), (3600, "1 h 0 min"), (3900, "1 h 5 min")],
-)  # fmt: skip
-def test_times_in_words(seconds, said):
-    assert minutes(seconds) == said
+def test_sentences_of_settings_and_times(config):
+    for name, given, said in (
+        ("budget", 128, "Budget 0.5 of 3 epochs: 64 of 128 samples an epoch, 12 steps instead of "
+                        "24."),
+        ("budget", None, "50% of the work"), ("label_noise", 128, "32 of the 128 training"),
+        ("budget_unit", None, "looking at samples is free"), ("method", None, "unif-SGD: "),
+        ("dataset", None, "your images"), ("seed", None, "the same one gives the same run"),
+    ):  # fmt: skip
+        one = config.replace(
+            label_noise=0.25, dataset="folder:x" if name == "dataset" else "points"
+        )
+        assert said in explain(name, one, given)
+    for seconds, said in ((-1, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"),
+                          (3599.4, "59 min 59 s"), (3900, "1 h 5 min")):  # fmt: skip
+        assert minutes(seconds) == said
 
 
 def test_pace_by_hand(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     pace = Pace()
+    assert not pace.due()
+    now[0] += 0.6
     assert pace.due()
+    assert pace.due(within_epoch=True)  # the first one
     with pace.working():
         now[0] += 0.2
     now[0] += 4.9
@@ -548,6 +518,4 @@ def test_pace_by_hand(monkeypatch):
 def test_a_session_stopped_while_loading_writes_nothing(config):
     session = Session(config, splits=lambda c: session.stop() or load_data(c, progress=False))
     session.train_here()
-    assert session.stopped
-    assert session.run is None
-    assert not session.running
+    assert (session.stopped, session.run, session.running) == (True, None, False)

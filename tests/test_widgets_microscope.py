@@ -23,10 +23,8 @@ def test_a_record_gives_the_history_back(train, memory):
     run = train(method="p-SGD", epochs=6)
     replay = Replay(run.record, memory)
     history = replay.before(7)
-    assert torch.equal(history.visits, run.history.visits)
-    assert torch.equal(history.times_trained, run.history.times_trained)
-    assert torch.equal(history.last_epoch, run.history.last_epoch)
-    assert torch.equal(history.forgotten, run.history.forgotten)
+    for name in ("visits", "times_trained", "last_epoch", "forgotten"):
+        assert torch.equal(getattr(history, name), getattr(run.history, name)), name
     for name in ("error", "mean_loss", "last_loss", "mean_margin", "el2n"):
         now, then = getattr(history, name), getattr(run.history, name)
         assert torch.allclose(now, then, rtol=0.01, atol=0.01, equal_nan=True), name
@@ -50,31 +48,22 @@ def test_what_is_foreseen_is_what_the_run_recorded(train, method):
         assert foreseen.q.sum() == pytest.approx(1)
 
 
-def test_uniform_is_analytic_and_the_others_are_simulated(train):
-    run = train(method="unif-SGD")
-    replay = Replay(run.record)
-    uniform = forecast(replay.before(2), run.config)
-    assert uniform.analytic
-    assert set(uniform.inclusion) == {0.5}
-    guided = forecast(replay.before(2), run.config.replace(method="p-SGD"))
-    assert not guided.analytic
-    assert "simulated" in guided.how
-    assert guided.inclusion.sum() == pytest.approx(64, rel=0.02)
-    passes = forecast(replay.before(2), run.config.replace(method="SGD"))
-    assert set(passes.inclusion) == {1.0}
-
-
-def test_high_loss_is_kept_by_selective_backprop(train):
+def test_uniform_is_analytic_the_others_are_simulated_and_selective_backprop_keeps_high_losses(
+    train,
+):
     run = train(method="SGD", epochs=8)
     replay = Replay(run.record)
     history = replay.before(replay.epochs + 1)
-    assert history.seen.all()
+    for method, analytic, drawn in (("unif-SGD", True, 64), ("p-SGD", False, 64),
+                                    ("SGD", True, 128)):  # fmt: skip
+        found = forecast(history, run.config.replace(method=method))
+        assert found.analytic == analytic
+        assert found.inclusion.sum() == pytest.approx(drawn, rel=0.02)
+        assert ("simulated" in found.how) != analytic
     config = run.config.replace(method="selective-backprop", sb_beta=2.0)
-    kept = forecast(history, config)
-    losses = history.last_loss
-    expected = keep_probability(losses, losses, 2.0).numpy()
+    kept, losses = forecast(history, config), history.last_loss
     # 128 samples are fewer than the 1,024 losses of the method's memory: all of them count.
-    assert kept.inclusion == pytest.approx(expected)
+    assert kept.inclusion == pytest.approx(keep_probability(losses, losses, 2.0).numpy())
     assert kept.analytic
     assert set(forecast(History(128), config).inclusion) == {1.0}
     # Beta from the budget keeps about the budget.
@@ -87,15 +76,29 @@ def test_a_method_of_ones_own_can_be_foreseen(train):
     def score(history):
         return torch.arange(history.size) % 2.0
 
-    assert "odd" in supported()
-    run = train()
-    # All seen, so that the score of everybody counts: (s + 1/2) / sum.
+    @bl.sampler("many")
+    class Many(bl.Sampler):
+        """Cannot be built for one sample."""
+
+        def __init__(self, context):
+            super().__init__(context)
+            if self.size < 10:
+                raise ValueError("ten at least")
+
+        def batches(self, epoch, history, forward):
+            yield from ()
+
+    assert {"odd", "p-SGD"} <= set(supported())
+    assert "many" not in supported()
+    # All seen, so that the score of each counts: (s + 1/2) / sum.
     history = History(4)
     history._sums[:, 0] = 1
-    config = run.config.replace(method="odd", batch_size=2)
+    config = train().config.replace(method="odd", batch_size=2)
     assert forecast(history, config).q.tolist() == pytest.approx([1 / 8, 3 / 8, 1 / 8, 3 / 8])
     sharp = config.replace(smoothing=0)
     assert forecast(history, sharp).q.tolist() == pytest.approx([0, 0.5, 0, 0.5])
+    with pytest.raises(InputError, match="decides by what it sees within the epoch"):
+        forecast(history, config.replace(method="many"))
 
 
 def test_what_was_recorded_is_read_as_what_it_does(train):
@@ -105,34 +108,21 @@ def test_what_was_recorded_is_read_as_what_it_does(train):
     assert found.analytic
     assert found.how.startswith("parts of one permutation")
     assert set(found.inclusion) == {0.5}
+    # Of a method that may draw otherwise, it is said how the chance was found.
+    other = recorded_forecast(recorded, "draw", run.config.replace(method="top-k"))
+    assert "as if 64 were drawn ahead" in other.how
     with pytest.raises(InputError, match="no probabilities"):
         recorded_forecast(np.full(8, np.nan), "keep", run.config)
-
-
-def test_a_method_that_no_sample_alone_allows_breaks_nothing(train):
-    @bl.sampler("many")
-    class Many(bl.Sampler):
-        def __init__(self, context):
-            super().__init__(context)
-            if self.size < 10:
-                raise ValueError("ten at least")
-
-        def batches(self, epoch, history, forward):
-            yield from ()
-
-    assert "many" not in supported()
-    assert "p-SGD" in supported()
 
 
 def test_numbers_of_a_draw_by_hand(config):
     found = in_numbers(
         forecast(History(128), config), visited=np.arange(128) < 32
     )  # half of 128 drawn uniformly
-    assert found["entropy"] == pytest.approx(np.log(128))
-    assert found["effective_samples"] == pytest.approx(128)
-    assert found["coverage"] == 0.25
-    assert found["coverage_after"] == pytest.approx(0.25 + 0.75 * 0.5)
-    assert found["expected"] == pytest.approx(64)
+    assert found == pytest.approx({
+        "entropy": np.log(128), "effective_samples": 128, "lowest": 0.5, "highest": 0.5,
+        "expected": 64, "coverage": 0.25, "coverage_after": 0.25 + 0.75 * 0.5,
+    })  # fmt: skip
 
 
 # ---- the widget ----
@@ -143,71 +133,52 @@ def microscope(train):
     return ProbabilityMicroscope(train(method="p-SGD", epochs=4).record)
 
 
-def test_every_control_at_its_ends_leaves_a_picture(microscope):
-    methods = [value for _, value in microscope.method.options]
-    for method, view in zip(methods, 10 * microscope.view.options, strict=False):
-        microscope.method.value, microscope.view.value = method, view
-        strengths = microscope.smoothing, microscope.power, microscope.beta
-        for number in (microscope.epoch, *strengths):
+def test_every_control_at_its_ends_leaves_a_picture_and_what_changes_nothing_is_off(microscope):
+    for _, method in microscope.method.options:
+        microscope.method.value = method
+        by_scores = method != "as recorded" and (
+            "smoothing" in bl.methods.find(method).fields)  # fmt: skip
+        assert microscope.smoothing.disabled == microscope.power.disabled != by_scores, method
+        assert microscope.budget.disabled == (method == "as recorded")
+        for number in (microscope.epoch, microscope.smoothing, microscope.power):
             for end in (number.box.min, number.box.max):
                 number.value = end
                 assert not microscope.status.is_problem, microscope.status.text
                 assert "base64" in microscope.picture.value
                 assert f"Epoch {microscope.epoch.value}" in microscope.picture.alt
-
-
-def test_the_widget_shows_what_the_functions_give(microscope):
-    microscope.method.value = "c-SGD"
-    microscope.smoothing.value = 0.25
-    microscope.power.value = 2
-    microscope.budget.value = 0.75
-    microscope.epoch.value = 3
-    changed = {"budget": 0.75, "smoothing": 0.25, "power": 2.0}
-    config = microscope.config.replace(method="c-SGD", **changed)
-    by_hand = forecast(microscope.replay.before(3), config)
-    assert np.array_equal(microscope.chances.q, by_hand.q)
-    assert np.array_equal(microscope.chances.inclusion, by_hand.inclusion)
-    assert f"{microscope.numbers['effective_samples']:,.0f} of 128" in microscope.table.value
-    assert "simulated" in microscope.table.value
-
-
-def test_less_smoothing_and_more_power_prefer_more(microscope):
-    microscope.method.value = "p-SGD"
-
-    def sizes(control, values):
-        for value in values:
-            control.value = value
-            yield microscope.numbers["effective_samples"]
-
-    much, some, none = sizes(microscope.smoothing, (10.0, 1.0, 0.0))
-    assert much >= some >= none
-    assert none < much - 1
-    even, *greedy = sizes(microscope.power, (0.0, 1.0, 5.0))
-    assert even == pytest.approx(128)
-    assert even > greedy[0] > greedy[1]
-    assert "power 5" in microscope.status.text
-
-
-def test_a_budget_that_is_too_small_is_said_and_the_picture_stays(microscope):
     microscope.method.value = "p-SGD"
     before = microscope.picture.value
     microscope.budget.value = 0.01
     assert microscope.status.is_problem
     assert "raise the budget" in microscope.status.text
     assert microscope.picture.value == before
-    microscope.budget.value = 0.5
-    assert not microscope.status.is_problem
 
 
-def test_the_axes_say_what_they_show(microscope):
-    left, middle, _ = microscope.picture.axes
-    for axes, name in ((left, "times that of a uniform draw"), (middle, "chance in this epoch")):
-        microscope.view.value = "histogram"
-        assert (axes.get_xlabel(), axes.get_ylabel()) == (name, "samples")
-        assert axes.get_xlim()[1] < 100
-        microscope.view.value = "ranked curve"
-        assert axes.get_xlabel() == "samples, highest first (%)"
-        assert (axes.get_ylabel(), axes.get_xlim()) == (name, (0, 100))
+def test_the_widget_shows_what_the_functions_and_its_chart_give(microscope):
+    values = {"smoothing": 0.25, "power": 2, "budget": 0.75, "epoch": 3}
+    microscope.method.value = "c-SGD"
+    for name, value in values.items():
+        getattr(microscope, name).value = value
+    changed = {"budget": 0.75, "smoothing": 0.25, "power": 2.0}
+    config = microscope.config.replace(method="c-SGD", **changed)
+    by_hand = forecast(microscope.replay.before(3), config)
+    assert np.array_equal(microscope.chances.q, by_hand.q)
+    assert np.array_equal(microscope.chances.inclusion, by_hand.inclusion)
+    assert f"effective sample size {microscope.numbers['effective_samples']:,.0f};" in (
+        microscope.status.text)  # fmt: skip
+    twin = bl.explore.probabilities(microscope.record, method="c-SGD").twin(**values)
+    assert twin["q"] == pytest.approx(microscope.chances.q, rel=1e-3)
+    assert twin["losses"] == pytest.approx(
+        microscope.replay.before(3).last_loss.numpy(), rel=1e-3, nan_ok=True)  # fmt: skip
+    ranked, chance, losses = microscope.picture.axes
+    assert ranked.get_ylabel() == "times that of a uniform draw"
+    known = ~np.isnan(twin["losses"])
+    assert chance.lines[0].get_ydata() == pytest.approx(by_hand.inclusion[known])
+    assert losses.get_xlabel() == "last known loss (nats)"
+    even, *greedy = [setattr(microscope.power, "value", power) or
+                     microscope.numbers["effective_samples"] for power in (0, 1, 5)]  # fmt: skip
+    assert even == pytest.approx(128)
+    assert even > greedy[0] > greedy[1]
 
 
 def test_the_controls_begin_as_the_run_had_them(train):
@@ -217,22 +188,21 @@ def test_the_controls_begin_as_the_run_had_them(train):
     assert microscope.power.value == 2.5
     microscope.method.value = "p-SGD"
     assert microscope.chances.q == pytest.approx(recorded, rel=0.02)
-    for given, budget, beta in (("auto", 0.25, 3), (2.5, 0.5, 2.5)):
-        run = train(method="selective-backprop", sb_beta=given, budget=budget, epochs=8)
-        microscope = ProbabilityMicroscope(run.record)
-        assert microscope.beta.value == pytest.approx(beta)
-        assert microscope.auto_beta.value == (given == "auto")
-        assert not microscope.status.is_problem
-        assert microscope.chances.analytic
+    run = train(method="selective-backprop", sb_beta=2.5, epochs=8)
+    microscope = ProbabilityMicroscope(run.record)
+    assert not microscope.status.is_problem
+    assert microscope.chances.analytic
     # The first epoch of selective backprop has no record.
     microscope.epoch.value = 1
     assert "no probabilities were recorded" in microscope.status.text
-    microscope.epoch.value = 2
+    microscope.method.value = "selective-backprop"
     assert not microscope.status.is_problem
 
 
 def test_a_filter_that_still_trains_is_read_as_one(config):
     run = bl.Run(config.replace(method="selective-backprop", epochs=8))
+    with pytest.raises(InputError, match="no finished epoch"):
+        ProbabilityMicroscope(run.record)
     epochs = iter(run)
     for _ in range(3):
         next(epochs)
@@ -242,31 +212,7 @@ def test_a_filter_that_still_trains_is_read_as_one(config):
     epochs.close()
 
 
-def test_controls_that_change_nothing_are_off(microscope):
-    assert microscope.budget.disabled
-    for method in ("rs2", "SGD", "selective-backprop", "as recorded", "c-SGD", "p-SGD"):
-        microscope.method.value = method
-        off = method not in ("c-SGD", "p-SGD")
-        assert microscope.smoothing.disabled == microscope.power.disabled == off, method
-    assert microscope.beta.disabled
-    microscope.method.value = "selective-backprop"
-    microscope.auto_beta.value = False
-    assert not microscope.beta.disabled
-
-
-def test_a_growing_record_is_read_again(config):
-    run = bl.Run(config.replace(method="p-SGD", epochs=5))
-    with pytest.raises(InputError, match="no finished epoch"):
-        ProbabilityMicroscope(run.record)
-    epochs = iter(run)
-    next(epochs)
-    microscope = ProbabilityMicroscope(run.record)
-    assert microscope.epoch.box.max == 1
-    next(epochs)
-    next(epochs)
-    microscope.reload_button.click()
-    assert (microscope.epoch.box.max, microscope.epoch.value) == (3, 3)
-    assert not microscope.status.is_problem
+# ---- following a run ----
 
 
 @pytest.fixture
@@ -287,34 +233,32 @@ def test_a_run_that_trains_is_followed_to_its_end(live):
     shown = []
     microscope.epoch.observe(lambda change: shown.append(change["new"]), "value")
     microscope.method.value = "c-SGD"
-    assert microscope.follower.button.description == "Follow"
-    microscope.follower.button.click()
-    assert microscope.follower.button.description == "Stop following"
+    follow = microscope.follower.button
+    assert follow.description == "Follow"
+    follow.click()
+    assert follow.description == "Stop following"
     for epoch in (2, 3, 4, 5):
-        time.sleep(0.2)
-        assert microscope.follower.playing
         next(epochs)
         until(lambda epoch=epoch: f"Epoch {epoch}: c-SGD" in microscope.status.text)
         assert f"Epoch {epoch}" in microscope.picture.alt
+        # Other controls do not stop it.
+        microscope.smoothing.value = epoch / 10
+        assert microscope.follower.playing
     assert next(epochs, None) is None
     until(lambda: not microscope.follower.playing)
     assert shown == [2, 3, 4, 5]
-    assert microscope.follower.button.description == "Follow"
+    assert follow.description == "Follow"
     assert "This run has ended" in microscope.status.text
     known = microscope.replay.before(5)
-    assert np.array_equal(microscope.chances.q, forecast(known, microscope.config.replace(
-        method="c-SGD", weights="none")).q)  # fmt: skip
+    asked = microscope.config.replace(method="c-SGD", smoothing=0.5)
+    assert np.array_equal(microscope.chances.q, forecast(known, asked).q)
 
 
-def test_whoever_asks_for_an_epoch_is_left_there_and_other_controls_do_not_stop_it(live):
+def test_whoever_asks_for_an_epoch_is_left_there(live):
     epochs, microscope = live
     microscope.follower.play()
-    microscope.method.value = "p-SGD"
-    microscope.smoothing.value = 0.5
     next(epochs)
     until(lambda: "Epoch 2" in microscope.status.text)
-    assert "smoothing 0.5" in microscope.status.text
-    assert microscope.follower.playing
     microscope.epoch.value = 1
     assert not microscope.follower.playing
     next(epochs)
@@ -325,11 +269,10 @@ def test_whoever_asks_for_an_epoch_is_left_there_and_other_controls_do_not_stop_
 
 def test_no_run_that_has_ended_or_was_killed_is_followed(microscope):
     path = microscope.record.path
-    for status in ("finished", "finished", "running"):
+    for status in ("finished", "running"):
         about = path / "record.json"
         # What a killed run leaves says that it trains; nobody holds its lock.
         about.write_text(about.read_text().replace('"status": "finished"', f'"status": "{status}"'))
-        assert bl.open_record(path).status == status
         assert not bl.open_record(path).is_training
         microscope.follower.button.click()
         until(lambda: not microscope.follower.playing)

@@ -87,8 +87,8 @@ def embedding(
     The record is that of a finished run, which kept its weights; ``method`` is ``pca``, or ``umap``
     (McInnes et al. 2018) where the package ``umap-learn`` is installed; ``model`` is the network,
     if it is one of your own. Columns are ``embedding_1`` and ``embedding_2``, index ``sample``: for
-    ``more=`` of :func:`budgetlab.explore.atlas` and of the widget. ``attrs["explained"]`` is the
-    share of the variance that they hold, NaN for UMAP.
+    ``more=`` of :func:`budgetlab.explore.atlas`. ``attrs["explained"]`` is the share of the
+    variance that they hold, NaN for UMAP.
     """
     if method not in ("pca", "umap"):
         raise unknown("map", method, ("pca", "umap"))

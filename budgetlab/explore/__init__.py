@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "draws": ["probabilities"],
         "points": ["Frame", "PointRun", "frame_of", "grid_of", "playground", "watch"],
         "runs": ["crossing", "importance_map", "learning"],
-        "ranking": ["images_of", "ranking"],
+        "images": ["images_of"],
         "samples": ["atlas"],
     },
 )

@@ -74,8 +74,8 @@ def probabilities(
     controls = [slider(name, name, start[name], *ends[name]) for name in start]
     size = len(known.chosen)
     some = "" if size == known.size else f"; {size:,} of {known.size:,} samples, at random"
-    title = {"text": f"What {known.method} would draw",
-             "subtitle": f"With what {config['method']} knew{some}"}  # fmt: skip
+    title = {"text": f"What {known.method} would draw, with what {config['method']} knew{some}",
+             "fontSize": 11, "fontWeight": "normal"}  # fmt: skip
 
     def twin(**values: float) -> dict[str, Any]:
         unknown = set(values) - set(start)
@@ -93,9 +93,11 @@ def probabilities(
     )
     spec = specification(
         title, alt, params=[*controls, *known.signals()], data={"values": known.rows()},
-        transform=_transforms(), columns=2, spacing={"row": 14, "column": 24}, concat=_views(),
+        transform=_transforms(), spacing=14,
+        vconcat=[_headline(known.method), {"columns": 2, "spacing": {"row": 14, "column": 24},
+                                           "concat": _views()}],
     )  # fmt: skip
-    return Explorable(spec, alt, twin, title=title["text"])
+    return Explorable(spec, alt, twin, title=f"What {known.method} would draw")
 
 
 class _Scores:
@@ -206,6 +208,28 @@ def _transforms() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+SUMS = [
+    _as("surprise", "datum.q > 0 ? -datum.q * log(datum.q) : 0"),
+    _as("squared", "datum.q * datum.q"),
+    {"aggregate": [{"op": "sum", "field": "surprise", "as": "entropy"},
+                   {"op": "sum", "field": "squared", "as": "squares"},
+                   {"op": "min", "field": "inclusion", "as": "lowest"},
+                   {"op": "max", "field": "inclusion", "as": "highest"}]},
+]  # fmt: skip
+
+
+def _headline(method: str) -> dict[str, Any]:
+    """What the draw comes to, as a title that follows the controls."""
+    said = (
+        f"datum.highest - datum.lowest < 0.001 ? '{method} draws all alike' : '{method} draws some "
+        "samples ' + format(datum.highest / max(0.001, datum.lowest), '.1f') + ' times as surely "
+        "as others: as even as a uniform draw among ' + format(1 / datum.squares / n, '.0%') + "
+        "' of them'"
+    )
+    return {"width": 584, "height": 14, "transform": SUMS,
+            "layer": [words(said, x=-50, fontSize=13, fontWeight=600)]}  # fmt: skip
+
+
 def _views() -> list[dict[str, Any]]:
     """Ranked q; chance against loss; losses of all and of the draw; the sums in words."""
     blue, orange, green = COLOURS[:3]
@@ -261,14 +285,7 @@ def _views() -> list[dict[str, Any]]:
         " + format(datum.highest, '.3f')",
     ]
     sums = {
-        "transform": [
-            _as("surprise", "datum.q > 0 ? -datum.q * log(datum.q) : 0"),
-            _as("squared", "datum.q * datum.q"),
-            {"aggregate": [{"op": "sum", "field": "surprise", "as": "entropy"},
-                           {"op": "sum", "field": "squared", "as": "squares"},
-                           {"op": "min", "field": "inclusion", "as": "lowest"},
-                           {"op": "max", "field": "inclusion", "as": "highest"}]},
-        ],
+        "transform": SUMS,
         "layer": [words(line, y=30 + 24 * row) for row, line in enumerate(lines)],
-    }  # fmt: skip
+    }
     return [size | view for view in (ranked, against, losses, sums)]

@@ -24,7 +24,7 @@ from budgetlab.explore.chart import (
     specification,
     words,
 )
-from budgetlab.explore.samples import webp
+from budgetlab.explore.images import webp
 from budgetlab.plots.images import CLASSES, LARGEST, SMALLEST, USUAL, extent_of, surface_colours
 from budgetlab.records import Record, open_record
 

@@ -1,7 +1,7 @@
 """What was reached, at what cost, and where: learning curves, importance map, crossing curve."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -185,8 +185,9 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
     table, controls, test, twin = _choice(frame, [*MAP_COLUMNS, dial], "+.2f")
     reach = float(np.ceil(np.nanmax(np.abs(table["difference"])) * 2) / 2) or 1.0
     alt = _in_words(twin(), "difference", [dial, "label_noise"], "percentage points")
-    heading = {"text": {"expr": "method + ' against uniform sampling (percentage points)'"},
-               "subtitle": "Hover for seeds, interval and verdict"}  # fmt: skip
+    title = "Differences from uniform sampling"
+    heading = {"text": _found(table, _helps, title), "subtitle": "Percentage points of accuracy; "
+               "pale where the interval holds zero. Hover for seeds and verdict"}  # fmt: skip
     at = {"x": {"field": dial, "type": "ordinal", "title": dial, "axis": {"labelAngle": 0}},
           "y": {"field": "label_noise", "type": "ordinal", "title": "label noise",
                 "sort": "descending"}}  # fmt: skip
@@ -209,7 +210,22 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
         layer=[{"mark": mark("rect", stroke="white"), "encoding": cells},
                {"mark": mark("text", fontSize=12), "encoding": numbers}],
     )  # fmt: skip
-    return Explorable(spec, alt, twin, title="Differences from uniform sampling")
+    return Explorable(spec, alt, twin, title=title)
+
+
+def _helps(rows: pd.DataFrame) -> str:
+    """In how many cells a method helps and costs, as a title."""
+    helps, costs = int((rows["ci_low"] > 0).sum()), int((rows["ci_high"] < 0).sum())
+    return f"{rows['method'].iloc[0]} helps in {helps} of {len(rows)} cells and costs in {costs}"
+
+
+def _found(
+    table: pd.DataFrame, say: Callable[[pd.DataFrame], str], otherwise: str
+) -> dict[str, str]:
+    """A title that says what each choice of data shows."""
+    keys = [name for name in DATA if name in table]
+    said = {"".join(map(str, chosen)): say(rows) for chosen, rows in table.groupby(keys)}
+    return {"expr": f"({json.dumps(said)})['' + {' + '.join(keys)}] || {json.dumps(otherwise)}"}
 
 
 def crossing(frame: pd.DataFrame) -> Explorable:
@@ -233,14 +249,11 @@ def crossing(frame: pd.DataFrame) -> Explorable:
         If a column is missing, or there is no row.
     """
     table, controls, test, twin = _choice(frame, CROSSING_COLUMNS, ".2f")
-    keys = [name for name in DATA if name in table]
     names = list(dict.fromkeys(table["augmentation"]))
     alt = _in_words(twin(), "mean", ["augmentation", "epochs"], "percent")
     title = "Accuracy of each augmentation over the length of training"
-    said = {"".join(map(str, chosen)): crossed(rows) for chosen, rows in table.groupby(keys)}
-    found = f"({json.dumps(said)})['' + {' + '.join(keys)}]"
     hint = "Click in the legend to compare; hover for seeds and interval"
-    heading = {"text": {"expr": f"{found} ? {found} : '{title}'"}, "subtitle": hint}
+    heading = {"text": _found(table, crossed, title), "subtitle": hint}
     x = axis("epochs", "epochs of the full run",
              scale={"type": "log", "nice": False, "padding": 20},
              axis={"values": sorted(table["epochs"].unique().tolist())})  # fmt: skip

@@ -1,16 +1,14 @@
-"""Which samples are they? Any two measures against each other, and the images of a selection."""
+"""Which samples are they? Any two measures against each other, and the images and life of each."""
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from budgetlab.analysis import measures
+from budgetlab.analysis.conditions import require_same_data
 from budgetlab.analysis.per_sample import check_measure
 from budgetlab.errors import InputError, unknown
 from budgetlab.explore.chart import (
@@ -26,39 +24,46 @@ from budgetlab.explore.chart import (
     specification,
     words,
 )
-from budgetlab.explore.ranking import images_of, with_more
+from budgetlab.explore.images import images_of, packed, some_of
 from budgetlab.plots import style
-from budgetlab.records import Record, open_record
+from budgetlab.records import OneRecord, Record, open_record
 
 if TYPE_CHECKING:
     from budgetlab.data import Splits
 
 __all__ = ["atlas"]
 
-# Of a chart: how many images at once, how large, and how much of a file they may take.
-COLUMNS, ROWS, SIDE = 6, 4, 46
-LONGEST_SIDE, MOST_BYTES = 40, 700_000
+COLUMNS, ROWS, SIDE = 6, 4, 46  # of the images shown at once
+MOST_VALUES = 12_000  # samples times epochs of their lives, so that a chart stays under 1 MB
 ORIGINS = {"index": "place in the source", "true_label": "true class", "copy_of": "copy of",
            "difficulty": "difficulty"}  # fmt: skip
 TOLD = {"sample": "sample", "label": "class", "x": "", "y": "", **ORIGINS}
+GROUPS = {"noisy": ("is_noisy", True), "not noisy": ("is_noisy", False),
+          "ambiguous": ("is_ambiguous", True), "not ambiguous": ("is_ambiguous", False),
+          "never trained on": ("visits", False)}  # fmt: skip
+LETTERS = dict(zip(GROUPS, "nNaAv", strict=True))  # a row of the chart says which are its own
+CHANCES = {"draw": "chance, times uniform", "keep": "chance of being kept"}
 
 
 def atlas(
-    record: Record | Path | str,
+    record: OneRecord,
     x: str = "mean_loss",
     y: str = "times_trained",
     *,
     splits: "Splits | None" = None,
+    other: OneRecord | None = None,
     more: pd.DataFrame | None = None,
     colour: str = "",
     samples: int = 2_000,
     seed: int = 0,
 ) -> Explorable:
-    """A scatter of two measures, to brush over, beside the images of what was brushed.
+    """A scatter of two measures, to brush over; the images of what was brushed, and their lives.
 
-    A rectangle is drawn with the mouse; the sliders and the list of classes below do the
-    same with the keyboard. The first 24 samples selected are shown, those with the highest
-    ``x`` first; hovering over a point or an image says which sample it is.
+    A rectangle is drawn with the mouse; the sliders and lists below do the same with the keyboard.
+    The first 24 samples selected are shown, those with the highest ``x`` first; hovering over a
+    point or an image says which sample it is. A click on one opens its life: label, origin, last
+    known loss, probability and how often it was drawn, over the epochs; so does the slider
+    *sample shown*, which goes through all that are selected.
 
     Parameters
     ----------
@@ -69,6 +74,9 @@ def atlas(
     splits
         The data set of the record. Without it there are images of some samples only: those
         that the record keeps.
+    other
+        A second record on the same data: adds the measures ``times_trained_other`` and
+        ``trained_more``, which is how much more often the first one trained on a sample.
     more
         Further measures, one row per sample, such as from :func:`budgetlab.analysis.embedding`.
     colour
@@ -81,61 +89,77 @@ def atlas(
     Returns
     -------
     Explorable
-        Its twin takes ``label`` (name of a class, or ``all``), ``x_low``, ``x_high``,
-        ``y_low`` and ``y_high`` and returns the samples selected as a frame, index ``sample``.
+        Its twin takes ``label`` (name of a class, or ``all``), ``group`` (such as ``noisy``, or
+        ``all``), ``x_low``, ``x_high``, ``y_low`` and ``y_high`` and returns the samples selected
+        as a frame, index ``sample``, the highest ``x`` first: ``chart.twin(label="cat").to_csv(
+        "cats.csv")`` saves a list. With ``life``, the number of a sample, it returns the life of
+        that one: ``epoch``, ``loss`` (last known, nats), ``chance`` (of a draw, times uniform) and
+        ``drawn`` (times so far).
 
     Raises
     ------
     InputError
-        If a measure is unknown or holds no number, or ``splits`` is another data set.
+        If a measure is unknown or holds no number, or ``splits`` or ``other`` is of other data.
     """
     record = open_record(record)
-    frame = with_more(measures(record), more)
+    frame = _measured(record, other, more)
     for name in (x, y, *filter(None, [colour])):
         check_measure(frame, name)
     finite = frame[np.isfinite(frame[[x, y]].astype(float)).all(axis=1)]
     if not len(finite):
         raise InputError(f"'{record.path}' holds no sample with a value of {x} and {y}: train on")
     images = images_of(record, splits)
-    shown = _some_of(finite, images, samples, seed)
-    addresses = _packed(shown.index, images)
-    table = _table(record, shown, x, y).assign(image=addresses)
+    shown = some_of(finite, images, samples, seed)
+    table = _table(record, shown, x, y).assign(image=packed(shown.index, images))
+    lives = _Lives(record, shown.index.to_numpy())
+    table = table.assign(**lives.columns)
     if colour:
         table["colour"] = compact(shown[colour])
     order = {name: place for place, name in enumerate(record.classes)}
     classes = sorted(table["label"].unique(), key=lambda name: (order.get(name, len(order)), name))
+    groups = [name for name in GROUPS if table["groups"].str.contains(LETTERS[name]).any()]
     names = {"x": style.axis_name(x), "y": style.axis_name(y)}
     ends = {f"{a}_{end}": value for a, column in (("x", x), ("y", y))
             for end, value in _range(shown[column]).items()}  # fmt: skip
 
-    def twin(label: str = "all", **limits: float) -> pd.DataFrame:
-        wrong = set(limits) - set(ends)
-        if wrong or (label != "all" and label not in classes):
-            given = wrong.pop() if wrong else label
-            raise unknown("control" if given != label else "class", given, [*ends, *classes])
+    def twin(
+        label: str = "all", group: str = "all", life: int | None = None, **limits: float
+    ) -> pd.DataFrame:
+        for kind, value, known in (("class", label, classes), ("group", group, groups)):
+            if value not in ("all", *known):
+                raise unknown(kind, value, ["all", *known])
+        for name in limits:
+            if name not in ends:
+                raise unknown("control", name, ["label", "group", "life", *ends])
+        if life is not None:
+            return lives.of(life)
         at = ends | limits
         inside = table["x"].between(at["x_low"], at["x_high"])
         inside &= table["y"].between(at["y_low"], at["y_high"])
-        if label != "all":
-            inside &= table["label"] == label
+        inside &= (label == "all") | (table["label"] == label)
+        inside &= table["groups"].str.contains(LETTERS.get(group, ""))
         found = table[inside].sort_values(["x", "sample"], ascending=[False, True])
         return shown.loc[found["sample"]]
 
     whole = [a for a in ("x", "y") if table[a].map(lambda v: v == int(v)).all()]
-    left = "" if len(shown) == len(frame) else f", of {len(frame):,}"
     alt = (
-        f"{names['y']} against {names['x']} of {len(shown):,} samples{left}, by class; "
-        f"{sum(a is not None for a in addresses):,} of them with an image. A rectangle, a class or "
-        "four sliders select, and the images of the selection stand beside."
+        f"{names['y']} against {names['x']} of {len(shown):,} samples"
+        f"{'' if len(shown) == len(frame) else f', of {len(frame):,}'}, by class; "
+        f"{table['image'].notna().sum():,} of them with an image. A rectangle, a class, a group or "
+        "four sliders select; the images of the selection stand beside, and the life of one below."
     )
     relation = style.correlation(shown[x], shown[y])
-    title = {"text": f"{style.capital(names['y'])} against {names['x']}",
-             "subtitle": f"{relation and relation + '. '}Drag a rectangle over the points, or set "
-                         "the limits below"}  # fmt: skip
+    what = [name.partition(",")[0] for name in names.values()]
+    found = f"{relation} of {what[0]} and {what[1]}" if relation else f"{what[1]} over {what[0]}"
+    title = {"text": style.capital(found),
+             "subtitle": "Drag a rectangle over the points, or set the limits below; click on a "
+                         "point or an image for its life"}  # fmt: skip
+    above = {"spacing": 28, "hconcat": [_scatter(classes, names, colour), _sheet(names)]}
     spec = specification(
-        title, alt, data={"values": records_of(table)}, params=_controls(classes, ends, names),
-        transform=[{"filter": INSIDE}], spacing=28,
-        hconcat=[_scatter(classes, names, whole, colour), _sheet(names)],
+        title, alt, data={"values": records_of(table)},
+        params=[*_controls(classes, groups, ends, names, len(table)), BRUSH, PICK],
+        transform=[*(_spread(a, a in whole) for a in names), {"filter": INSIDE}], spacing=18,
+        vconcat=[above, _life(lives.epochs, names, CHANCES[record.probability_kind])],
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title["text"])
 
@@ -143,20 +167,72 @@ def atlas(
 INSIDE = (
     "datum.x >= x_low && datum.x <= x_high && datum.y >= y_low && datum.y <= y_high"
     " && (label == 'all' || datum.label == label)"
+    f" && (group == 'all' || indexof(datum.groups, ({json.dumps(LETTERS)})[group]) >= 0)"
 )
+BRUSH = {"name": "brush", "select": "interval", "views": ["points"]}
+# A click holds until the slider that goes through the selection is moved.
+PICK = {
+    "name": "pick", "views": ["points", "images"],
+    "select": {"type": "point", "fields": ["sample"], "on": "click",
+               "clear": [{"source": "window", "type": "input",
+                          "filter": "event.target && event.target.name == 'nth'"}]},
+}  # fmt: skip
+IS_SHOWN = "pick.sample ? datum.sample == pick.sample[0] : datum.place == min(nth, datum.selected)"
+# What was brushed in the order of its images, which come first.
+IN_ORDER = [
+    {"filter": {"param": "brush"}},
+    {"calculate": "isValid(datum.image) ? 0 : 1", "as": "without"},
+    {"window": [{"op": "row_number", "as": "place"}, {"op": "count", "as": "selected"},
+                {"op": "valid", "field": "image", "as": "pictured"}], "frame": [None, None],
+     "sort": [{"field": "without"}, {"field": "x", "order": "descending"}, {"field": "sample"}]},
+]  # fmt: skip
 
 
-def _some_of(
-    frame: pd.DataFrame, images: Mapping[int, np.ndarray], samples: int, seed: int
-) -> pd.DataFrame:
-    if samples < 1:
-        raise InputError(f"samples {samples} is not allowed: give at least 1")
-    if len(frame) <= samples:
+def _measured(record: Record, other: OneRecord | None, more: pd.DataFrame | None) -> pd.DataFrame:
+    """The measures of a record, with those of another one and further ones, by sample."""
+    frame = measures(record)
+    if other is not None:
+        require_same_data([record, open_record(other)])
+        counts = measures(other)["times_trained"]
+        more_often = frame["times_trained"] - counts
+        frame = frame.assign(times_trained_other=counts, trained_more=more_often)
+    if more is None:
         return frame
-    order = pd.Series(np.random.default_rng(seed).permutation(len(frame)), index=frame.index)
-    without = ~frame.index.isin(np.fromiter(images, int))
-    chosen = pd.DataFrame({"without": without, "order": order}).sort_values(["without", "order"])
-    return frame.loc[chosen.index[:samples].sort_values()]
+    if "recorded_as" in frame and frame["recorded_as"].max() < len(more) != len(frame):
+        # The record is a thinned one, of a run on all of them.
+        more = more.loc[frame["recorded_as"]].set_axis(frame.index)
+    if not more.index.equals(frame.index):
+        raise InputError(f"more has {len(more)} rows for {len(frame)} samples: give one a sample")
+    return frame.drop(columns=more.columns, errors="ignore").join(more)
+
+
+class _Lives:
+    """Last known loss, probability and times drawn of some samples, at the end of some epochs."""
+
+    def __init__(self, record: Record, samples: np.ndarray):
+        data = record.samples[["loss", "probability", "times_trained"]]
+        size, total = data.sizes["sample"], data.sizes["epoch"]
+        count = min(total, max(2, MOST_VALUES // len(samples)))
+        self.epochs = np.unique(np.linspace(1, total, count).round().astype(int))
+        data, kept = data.isel(sample=samples), self.epochs - 1
+        factor = size if record.probability_kind == "draw" else 1
+        found = {
+            "loss": pd.DataFrame(data["loss"].to_numpy()).ffill().to_numpy()[kept],
+            "chance": factor * data["probability"].to_numpy()[kept],
+            "drawn": data["times_trained"].to_numpy().astype(int).cumsum(axis=0)[kept],
+        }
+        self.columns = {name: [compact(one, 3) for one in all_of.T] if name != "drawn"
+                        else all_of.T.tolist() for name, all_of in found.items()}  # fmt: skip
+        self._places = {int(sample): place for place, sample in enumerate(samples)}
+
+    def of(self, sample: int) -> pd.DataFrame:
+        if sample not in self._places:
+            raise InputError(
+                f"sample {sample} is not in this chart: give one that its twin returns"
+            )
+        place = self._places[sample]
+        life = {name: values[place] for name, values in self.columns.items()}
+        return pd.DataFrame({"epoch": self.epochs, **life}).astype({"loss": float, "chance": float})
 
 
 def _table(record: Record, frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
@@ -164,53 +240,61 @@ def _table(record: Record, frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     classes = dict(enumerate(record.classes))
 
     def named(column: str) -> list[str]:
-        return [str(classes.get(int(v), int(v))) if v == v else "" for v in frame[column]]
+        return ["" if pd.isna(v) else str(classes.get(int(v), int(v))) for v in frame[column]]
 
     table = pd.DataFrame({"sample": frame.index, "x": compact(frame[x]), "y": compact(frame[y])})
     table["label"] = named("label") if "label" in frame else "all"
     for name in ORIGINS:
         if name in frame:
             table[name] = named(name) if name == "true_label" else compact(frame[name])
-    return table
+    if "true_label" in table:  # said where it is another one
+        table["true_label"] = table["true_label"].where(table["true_label"] != table["label"])
+    groups = pd.Series("", index=frame.index)
+    for name, (column, wanted) in GROUPS.items():
+        if column in frame:
+            # Of what is not known of a sample, neither is true.
+            is_so = frame[column].notna() & (frame[column].fillna(False).astype(bool) == wanted)
+            groups = groups.mask(is_so, groups + LETTERS[name])
+    return table.assign(groups=groups.to_numpy())
 
 
 def _range(values: pd.Series) -> dict[str, float]:
     """Ends of a slider that lie outside of all values, and are short to read."""
     low, high = float(values.min()), float(values.max())
     step = 10.0 ** np.floor(np.log10(max(high - low, 1e-6) / 20))
-    return {
-        "low": float(f"{np.floor(low / step) * step:.6g}"),
-        "high": float(f"{np.ceil(high / step) * step:.6g}"),
-    }
+    ends = {"low": np.floor(low / step), "high": np.ceil(high / step)}
+    return {name: float(f"{step * end:.6g}") for name, end in ends.items()}
 
 
 def _controls(
-    classes: list[str], ends: dict[str, float], names: dict[str, str]
-) -> list[dict[str, Any]]:
-    made = [select("label", "class", {"all": "all", **{name: name for name in classes}})]
+    classes: Sequence[str], groups: Sequence[str], ends: dict[str, float], names: dict[str, str],
+    count: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    made = [select(name, said, dict(zip(values, values, strict=True)))
+            for name, said, values in (("label", "class", ["all", *classes]),
+                                       ("group", "samples", ["all", *groups]))]  # fmt: skip
     for a, name in names.items():
         low, high = ends[f"{a}_low"], ends[f"{a}_high"]
         step = float(f"{(high - low) / 200:.6g}") or 1.0
         made.append(slider(f"{a}_low", f"{name}, from", low, low, high, step))
         made.append(slider(f"{a}_high", f"{name}, to", high, low, high, step))
-    return made
+    return [*made, slider("nth", "sample shown", 1, 1, count, 1)]
 
 
-def _scatter(
-    classes: list[str], names: dict[str, str], whole: Sequence[str], colour: str
-) -> dict[str, Any]:
-    look = looks_of(classes, "label", orient="bottom", columns=5)
+def _spread(field: str, whole: bool) -> dict[str, Any]:
+    """Where a point lies: whole numbers, which would lie on top of each other, are spread."""
+    by = " + 0.7 * (datum.sample * 0.618034 % 1 - 0.5)" if whole else ""
+    return {"calculate": f"datum.{field}{by}", "as": f"{field}_at"}
+
+
+def _scatter(classes: list[str], names: dict[str, str], colour: str) -> dict[str, Any]:
+    look = looks_of(classes, "label", orient="top", columns=5)
     if colour:
         look["color"] = axis("colour", style.axis_name(colour), scale={"scheme": "viridis"})
-    # Whole numbers lie on top of each other: spread by less than the way to the next one.
-    spread = [{"calculate": f"datum.{a} + {0.7 if a in whole else 0} * "
-                            "(datum.sample * 0.618034 % 1 - 0.5)", "as": f"{a}_at"}
-              for a in ("x", "y")]  # fmt: skip
     return {
+        "name": "points",
         "width": 330,
         "height": 330,
-        "params": [{"name": "brush", "select": "interval"}],
-        "transform": spread,
         "mark": mark("point", size=16),
         "encoding": {
             "x": axis("x_at", names["x"], zero=False),
@@ -225,13 +309,9 @@ def _scatter(
 
 def _sheet(names: dict[str, str]) -> dict[str, Any]:
     """The first images of the selection, in rows, and how many there are."""
-    chosen = {"filter": {"param": "brush"}}
     cell = [
-        chosen,
-        {"filter": "isValid(datum.image)"},
-        {"window": [{"op": "row_number", "as": "place"}],
-         "sort": [{"field": "x", "order": "descending"}, {"field": "sample"}]},
-        {"filter": f"datum.place <= {COLUMNS * ROWS}"},
+        *IN_ORDER,
+        {"filter": f"isValid(datum.image) && datum.place <= {COLUMNS * ROWS}"},
         {"calculate": f"(datum.place - 1) % {COLUMNS}", "as": "column"},
         {"calculate": f"floor((datum.place - 1) / {COLUMNS})", "as": "row"},
         {"calculate": "slice(datum.label, 0, 8)", "as": "short"},
@@ -243,43 +323,69 @@ def _sheet(names: dict[str, str]) -> dict[str, Any]:
     }
     line = {"fontSize": 9, "color": style.INK}
     below = SIDE // 2 + 4
+    frame = mark("square", size=SIDE**2, filled=False, strokeWidth=2)
     shown: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (mark("image", width=SIDE - 6, height=SIDE - 6),
+        (mark("image", width=SIDE - 6, height=SIDE - 6, cursor="pointer"),
          {"url": {"field": "image", "type": "nominal"}}),
+        (frame, {"stroke": {"condition": {"test": IS_SHOWN, "value": style.COLOURS[1]},
+                            "value": "transparent"}}),
         (mark("text", dy=below, **line), {"text": {"field": "short", "type": "nominal"}}),
         (mark("text", dy=below + 11, **line), {"text": axis("sample")}),
     ]  # fmt: skip
+    sheet = [{"transform": cell, "mark": m, "encoding": places | e} for m, e in shown]
+    sheet[0]["name"] = "images"
     count = words(
         "format(datum.selected, ',') + ' selected, ' + format(datum.pictured, ',')"
         " + ' with an image' + (datum.pictured ? '' : ': give splits= for more')", y=-14,
-    ) | {"transform": [
-        chosen,
-        {"aggregate": [{"op": "count", "as": "selected"},
-                       {"op": "valid", "field": "image", "as": "pictured"}]},
-    ]}  # fmt: skip
-    sheet = [{"transform": cell, "mark": m, "encoding": places | e} for m, e in shown]
+    ) | {"transform": [*IN_ORDER, {"filter": "datum.place == 1"}]}  # fmt: skip
     return {"width": COLUMNS * SIDE, "height": ROWS * (SIDE + 30), "layer": [*sheet, count]}
 
 
-def _packed(samples: pd.Index, images: Mapping[int, np.ndarray]) -> list[str | None]:
-    """Images as ``data:`` addresses of WebP, until they take too much of a file."""
-    packed, taken = [], 0
-    for sample in samples:
-        address = None
-        image = images.get(int(sample)) if taken < MOST_BYTES else None
-        if image is not None:
-            address = webp(image)
-            taken += len(address)
-        packed.append(address)
-    return packed
-
-
-def webp(pixels: np.ndarray, longest: int = LONGEST_SIDE, quality: int = 75) -> str:
-    """Return an image uint8 ``[H, W]``, ``[H, W, 1 or 3]`` as a short ``data:`` address."""
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    picture = Image.fromarray(pixels).convert("RGB")
-    picture.thumbnail((longest, longest))
-    file = io.BytesIO()
-    picture.save(file, "WEBP", quality=quality, method=6)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+def _life(epochs: np.ndarray, names: dict[str, str], chance: str) -> dict[str, Any]:
+    """The image of one sample and what is known of it; its loss and probability by epoch."""
+    one = [*IN_ORDER, {"filter": IS_SHOWN}]
+    facts = [
+        "'Sample ' + datum.sample + ': ' + datum.label"
+        " + (datum.true_label ? ' (truly ' + datum.true_label + ')' : '')",
+        f"'Drawn ' + datum.drawn[{len(epochs) - 1}] + ' times in {epochs[-1]} epochs'",
+        *(f"'{style.capital(name).partition(',')[0]}: ' + format(datum.{a}, '.4')"
+          for a, name in names.items()),
+        " + ".join(f"(isValid(datum.{name}) ? '{said} ' + datum.{name} + '  ' : '')"
+                   for name, said in ORIGINS.items() if name != "true_label"),
+    ]  # fmt: skip
+    portrait = {"transform": [{"filter": "isValid(datum.image)"}],
+                "mark": mark("image", x=40, y=46, width=80, height=80),
+                "encoding": {"url": {"field": "image", "type": "nominal"}}}  # fmt: skip
+    lines = [words(line, y=96 + 15 * row, fontSize=11) for row, line in enumerate(facts)]
+    in_time = [
+        *one,
+        {"flatten": ["loss", "chance", "drawn"]},
+        {"window": [{"op": "row_number", "as": "k"}, {"op": "lag", "field": "drawn", "as": "had"}]},
+        {"calculate": f"{epochs.tolist()}[datum.k - 1]", "as": "epoch"},
+        {"calculate": "datum.drawn - (datum.had || 0)", "as": "new"},
+    ]
+    views: list[dict[str, Any]] = [
+        {"width": 230, "height": 160, "transform": one, "layer": [portrait, *lines]}
+    ]
+    at = axis("epoch", "epoch (a dot: drawn)", scale={"domain": [1, max(2, int(epochs[-1]))]},
+              axis={"tickMinStep": 1, "tickCount": 5})  # fmt: skip
+    said = hover(
+        {
+            "epoch": "epoch",
+            "loss": "last known loss",
+            "chance": chance,
+            "new": "times drawn since the dot before",
+            "drawn": "times drawn so far",
+        }
+    )
+    for field, title, colour in (("loss", "last known loss (nats)", style.COLOURS[1]),
+                                 ("chance", chance, style.COLOURS[0])):  # fmt: skip
+        encoding = {"x": at, "y": axis(field, title, axis={"tickCount": 4}), "tooltip": said}
+        dots = {"transform": [{"filter": "datum.new > 0"}],
+                "mark": mark("point", size=22, color=colour), "encoding": encoding}  # fmt: skip
+        line = {
+            "mark": mark("line", color=colour, strokeWidth=1.5, interpolate="step-after"),
+            "encoding": encoding,
+        }
+        views.append({"width": 160, "height": 140, "transform": in_time, "layer": [line, dots]})
+    return {"spacing": 24, "hconcat": views}

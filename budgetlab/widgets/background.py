@@ -189,20 +189,19 @@ class Pace:
 
     Drawing may take a twenty-fifth of the time. Within an epoch the clock of the run goes on,
     so that it may take half of that only, and every two seconds at most. From one picture to the
-    next it takes ``shortest`` seconds at least.
+    next, and to the first one, it takes ``shortest`` seconds at least: a run of a second or two
+    has little to show before.
     """
 
     def __init__(self, shortest: float = 0.5):
         self.shortest = shortest
         self.took = 0.0
-        self.ended: float | None = None
+        self.ended = time.perf_counter()
 
     def due(self, *, within_epoch: bool = False) -> bool:
-        """Whether it is time; the first picture always is."""
-        if self.ended is None:
-            return True
-        pause = max(WITHIN_EPOCH, 50 * self.took) if within_epoch else self.pause
-        return time.perf_counter() - self.ended >= pause
+        """Whether it is time."""
+        slow = max(WITHIN_EPOCH, 50 * self.took) if within_epoch and self.took else self.pause
+        return time.perf_counter() - self.ended >= slow
 
     @property
     def pause(self) -> float:

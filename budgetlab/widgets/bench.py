@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ class TrainingBench(Trainer):
     @property
     def records(self) -> list[Record]:
         """The runs so far, with what has been written of them by now."""
-        return [_as_it_stands(record) for record in self.shelf.records]
+        return [_as_it_stands(line.record) for line in self.shelf.lines]
 
     # ---- what the buttons do ----
 
@@ -131,9 +132,7 @@ class TrainingBench(Trainer):
         """Start a run as it is set, in the background."""
         with self.status.catching():
             first, *queue = [self.controls.config.replace(seed=s) for s in self.controls.seeds]
-            session = self._begin(config=first)
-            self._queue = queue
-            session.start()
+            self._begin(config=first, queue=queue).start()
 
     def resume(self) -> None:
         """Go on with the last stopped run that is shown, in the background."""
@@ -182,7 +181,9 @@ class TrainingBench(Trainer):
         config: RunConfig | None = None,
         record: Any = None,
         after: Session | None = None,
+        queue: Sequence[RunConfig] = (),
     ) -> Session:
+        """Take up a run, with what is to be trained afterwards."""
         with self._lock:
             busy = self.session is not None and self.session is not after and self.session.running
             self.refuse(training=busy)
@@ -192,8 +193,7 @@ class TrainingBench(Trainer):
                 on_epoch=self._on_epoch, on_end=self._on_end,
             )  # fmt: skip
             self.sessions = [one for one in self.sessions if one.running] + [self.session]
-        self._run = None
-        self._pace, self._tick = Pace(), Pace(shortest=0.15)
+        self._run, self._queue = None, list(queue)
         self._set_training(True)
         self.bar.value, self.progress.value = 0.0, ""
         again = config is not None and self._has_run(config)
@@ -205,18 +205,19 @@ class TrainingBench(Trainer):
 
     def _has_run(self, config: RunConfig) -> bool:
         """Whether a run of the list had the same settings, wherever it was written."""
-        for record in self.shelf.records:
+        for line in self.shelf.lines:
             with contextlib.suppress(InputError):
-                known = RunConfig.from_dict(record.config)
+                known = RunConfig.from_dict(line.record.config)
                 if known.replace(out=config.out, device=config.device) == config:
                     return True
         return False
 
     def _stopped_record(self) -> Path:
-        shown = [r for r in self.shelf.shown() if open_record(r.path).status != "finished"]
+        paths = [line.record.path for line in self.shelf.shown()]
+        shown = [path for path in paths if open_record(path).status != "finished"]
         if not shown:
             raise InputError("none of the runs shown can go on: select a stopped one in the list")
-        return shown[-1].path
+        return shown[-1]
 
     def _load_splits(self, config: RunConfig) -> Splits:
         """Load data, or take those of the last run where the settings are the same."""
@@ -254,12 +255,9 @@ class TrainingBench(Trainer):
         finally:
             self._set_training(False)
         if session.error is None and not session.stopped and self._queue:
-            following = self._queue.pop(0)
+            following, *queue = self._queue
             with self.status.catching():
-                queue, self._queue = self._queue, []
-                begun = self._begin(config=following, after=session)
-                self._queue = queue
-                begun.start()
+                self._begin(config=following, after=session, queue=queue).start()
 
     def _show_end(self, session: Session) -> None:
         run = session.run
@@ -277,6 +275,7 @@ class TrainingBench(Trainer):
     def _adopt(self, run: Run) -> None:
         """Take a run that has just begun into the list."""
         self._run = run
+        self._pace, self._tick = Pace(), Pace(shortest=0.15)
         self._share, self._begun = run.budget.share_spent(run.ledger), time.monotonic()
         self.shelf.add(run.record)
         self.status.say(f"Training. {run.notes[0]}.")

@@ -90,10 +90,6 @@ playground = bl.widgets.SamplerPlayground(
 )
 playground
 """,
-    "atlas": """
-atlas = bl.widgets.SampleAtlas(pair[0], digits, pair[1])
-atlas
-""",
     "explorer": """
 explorer = bl.widgets.AugmentationExplorer(digits)
 explorer

@@ -229,6 +229,56 @@ def test_the_other_pages_of_the_site_are_for_everybody(site, browser, scheme):
     tab.close()
 
 
+# ---- the life of a sample ----
+
+# The samples of a kind of mark and where they lie on the canvas, and the heading of the life.
+MARKS = """kind => {
+  const {view} = document.querySelector('.bl-explorable'), padding = view.padding(), found = {};
+  const walk = (marks, x, y) => marks.forEach(mark => mark.items.forEach(item => {
+    if (mark.marktype === 'group') walk(item.items, x + (item.x || 0), y + (item.y || 0));
+    else if (mark.name?.includes(kind)) found[item.datum.sample] = [x + item.x, y + item.y];
+    else if (String(item.text).startsWith('Sample ')) found.life = item.text;
+  }));
+  walk([view.scenegraph().root], view.origin()[0] + padding.left, view.origin()[1] + padding.top);
+  return found;
+}"""
+
+
+def test_a_click_opens_the_life_of_a_sample_until_a_key_goes_on(browser, tmp_path):
+    from fake_records import write_run
+
+    import budgetlab as bl
+
+    chart = bl.explore.atlas(write_run(tmp_path, method="p-SGD", budget=0.3, size=300))
+    tab = Tab(browser, tmp_path.as_uri())
+    tab.page.goto(chart.save(tmp_path / "page.html").as_uri())
+    tab.page.wait_for_selector(".bl-explorable[data-drawn=yes]")
+    canvas = tab.page.locator("canvas").first
+
+    def life(kind: str) -> str:
+        return tab.page.evaluate(MARKS, kind)["life"]
+
+    first = life("images_marks")
+    # The last of the images, which it does not begin with, and a point without one.
+    for kind in ("images_marks", "points_marks"):
+        places = tab.page.evaluate(MARKS, kind)
+        sample = next(s for s in reversed(places) if s != "life" and f"Sample {s}:" not in first)
+        x, y = places[sample]
+        canvas.click(position={"x": x, "y": y})
+        tab.page.wait_for_timeout(300)
+        assert life(kind).startswith(f"Sample {sample}:")
+    tab.page.locator("input[name=nth]").press("Home")
+    tab.page.locator("input[name=nth]").press("ArrowRight")
+    tab.page.wait_for_timeout(300)
+    order = chart.twin().index
+    pictured = [
+        s for s in order if chart.spec["data"]["values"][list(sorted(order)).index(s)]["image"]
+    ]
+    assert life("images_marks").startswith(f"Sample {pictured[1]}:")
+    assert tab.faults == []
+    tab.close()
+
+
 # ---- Colab, as far as it can be had here ----
 
 

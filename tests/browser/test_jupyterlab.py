@@ -13,15 +13,14 @@ from budgetlab.records import open_record
 # On a busy machine a kernel alone takes a minute to start.
 pytestmark = pytest.mark.timeout(900)
 
-ALL = ("imports", "broken", "bench", "twin", "images", "microscope", "playground", "atlas",
-       "explorer")  # fmt: skip
-WIDGETS = (".bl-bench", ".bl-microscope", ".bl-playground", ".bl-atlas", ".bl-explorer")
+ALL = ("imports", "broken", "bench", "twin", "images", "microscope", "playground", "explorer")
+WIDGETS = (".bl-bench", ".bl-microscope", ".bl-playground", ".bl-explorer")
 BENCH_CELL, TWIN_CELL, FOLLOW_CELL = 2, 3, 4
 
 
 @pytest.fixture(scope="module")
 def all_opened(open_notebook):
-    """A notebook of all five widgets, all of it run; tests leave it usable."""
+    """A notebook of all four widgets, all of it run; tests leave it usable."""
     opened = open_notebook("all", *ALL)
     opened.run_all()
     assert opened.errors() == []
@@ -78,15 +77,15 @@ def begin(opened) -> Path:
     before = set(records(opened))
     opened.click(".bl-bench .bl-train")
     opened.wait_for_status(".bl-bench", "Training.")
-    opened.wait_for_alt(".bl-bench .bl-fig img", "after epoch")
+    opened.wait_for_alt(".bl-bench .bl-accuracy img", "after epoch")
     (new,) = set(records(opened)) - before
     return new
 
 
-# ---- all five ----
+# ---- all four ----
 
 
-def test_run_all_shows_all_five(everything):
+def test_run_all_shows_all_four(everything):
     assert everything.errors() == []
     for widget in WIDGETS:
         everything.find(widget).scroll_into_view_if_needed()
@@ -94,7 +93,7 @@ def test_run_all_shows_all_five(everything):
     pictures = everything.page.locator(".jp-Notebook img").evaluate_all(
         "all => all.map(one => [one.alt, one.naturalWidth, one.getBoundingClientRect().width])"
     )
-    assert len(pictures) > 50  # of which most are tiles
+    assert len(pictures) > 20  # of which most are images
     shown = [(alt, width) for alt, width, across in pictures if across > 1]
     assert all(alt and width for alt, width in shown)
 
@@ -213,25 +212,6 @@ def test_playground_trains_plays_pauses_and_steps(everything):
     assert found["blank"] == 0
 
 
-def test_a_tile_opens_a_life_and_the_list_is_saved(everything):
-    everything.choose(".bl-atlas .bl-group", "noisy")
-    everything.page.wait_for_function(
-        "() => [...document.querySelectorAll('.bl-tiles img')]"
-        ".every(one => one.alt.includes('truly'))"
-    )
-    alt = everything.find(".bl-tiles img").nth(1).get_attribute("alt")
-    number = alt.removeprefix("Sample ").split(":")[0]
-    everything.find(".bl-tiles button").nth(1).click()
-    everything.wait_for_alt(".bl-atlas .bl-fig img", f"Sample {number}.")
-    everything.click(".bl-atlas .bl-save")
-    everything.page.wait_for_function(
-        "() => document.querySelector('.bl-atlas').innerText.includes('saved in samples.csv')"
-    )
-    lines = (everything.folder / "samples.csv").read_text().splitlines()
-    assert lines[0].startswith("sample,rank")
-    assert lines[2].startswith(f"{number},2,")
-
-
 def test_the_explorer_draws_again(everything):
     sheet = everything.find(".bl-explorer table").first
     before = sheet.inner_html()
@@ -247,7 +227,7 @@ def test_the_explorer_draws_again(everything):
 
 
 def test_train_watch_stop_resume(bench):
-    seen = bench.watch(".bl-bench .bl-fig")
+    seen = bench.watch(".bl-bench .bl-accuracy")
     begin(bench)
     stopping = [bench.seconds_until(lambda: bench.click(".bl-bench .bl-stop"), ".bl-bench", "Stop")]
     said = bench.wait_for_status(".bl-bench", "Stopped.")
@@ -338,7 +318,7 @@ def test_the_notebook_is_closed_and_opened_again(bench):
 def test_the_twin_is_interrupted(bench):
     before = set(records(bench))
     bench.run_cell(TWIN_CELL, wait=False)
-    bench.wait_for_alt(".bl-bench .bl-fig img", "after epoch")
+    bench.wait_for_alt(".bl-bench .bl-accuracy img", "after epoch")
     bench.command("notebook:interrupt-kernel")
     bench.wait_for_status(".bl-bench", "Stopped.")
     (path,) = set(records(bench)) - before
