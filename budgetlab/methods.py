@@ -66,10 +66,8 @@ class Method:
 
     Attributes
     ----------
-    name
-        What ``method=`` takes.
-    about
-        What it trains on, in one line.
+    name, about
+        What ``method=`` takes, and what it trains on, in one line.
     family
         ``passes`` (every sample equally often), ``draw`` (by a score, once an epoch),
         ``candidates`` (chosen after a forward pass), ``pruning`` (some are left out of each
@@ -81,20 +79,18 @@ class Method:
         Settings of :class:`budgetlab.RunConfig` that it reads beyond those that all do.
     style
         How figures draw it; None for the first style that is free.
-    candidates
-        From a run to how many samples it looks at for each one it trains on.
-    share
-        From a run to the share of the full run that it spends: its budget, unless it ignores that.
+    candidates, share
+        From a run to how many samples it looks at for each one it trains on, and to the share of
+        the full run that it spends: its budget, unless it ignores that.
     probability
         What it records for each sample: ``draw``, which sums to one over the samples, or
         ``keep``, the chance of being trained on once it is a candidate.
     cost, loss_weights, source
         For the table of the documentation: what it costs beyond its steps, the factors on its
         losses, where it is from.
-    paper
-        Whether Arazo et al. (BMVC 2021) have it.
-    code
-        Digest of the source of what a decorator registered, to tell runs of other code.
+    paper, code
+        Whether Arazo et al. (BMVC 2021) have it; and the digest of the source of what a decorator
+        registered, to tell runs of other code.
     """
 
     name: str

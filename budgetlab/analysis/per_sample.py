@@ -56,7 +56,7 @@ PRUNING = ("el2n_early", "forgetting", "aum", "dyn_unc", "dual", "tdds")
 WINDOW, DUAL_EPOCHS, DECAY = 10, 30, 0.9
 STRATA = 50
 TINY = 1e-8
-BLOCK = 2_000_000  # values of one array held at a time
+BLOCK = 4_000_000  # values of one array held at a time
 ARRAYS = ("loss", "p_y", "correct", "margin", "el2n", "times_trained")
 
 
@@ -142,11 +142,16 @@ def measures(
     data = record.samples
     require_epochs(record)
     total, size = _whole(epochs, data.sizes["epoch"]), data.sizes["sample"]
+    # Chunks hold all samples of an epoch: many are read at a time, and fewer computed with.
     step = max(1, BLOCK // total)
+    few = max(1, step // 8)
     parts = []
     for start in range(0, max(size, 1), step):
         part = data.isel(epoch=slice(total), sample=slice(start, start + step))
-        parts.append(_measured({name: part[name].to_numpy() for name in ARRAYS}, el2n_epochs))
+        read = {name: part[name].to_numpy() for name in ARRAYS}
+        for at in range(0, max(part.sizes["sample"], 1), few):
+            rows = {name: values[:, at : at + few] for name, values in read.items()}
+            parts.append(_measured(rows, el2n_epochs))
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     # The ranges are over all samples.
     found["aum_stratum"] = aum_strata(found["aum"])
@@ -178,6 +183,13 @@ def aum_strata(aum: np.ndarray, count: int = STRATA) -> np.ndarray:
     return np.minimum(np.floor((high - aum) / width * count), count - 1)
 
 
+def _before(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """What each entry of ``[T, N]`` was at the visit before; NaN where there was none."""
+    last = np.maximum.accumulate(np.where(seen, np.arange(len(seen))[:, None], -1), axis=0)[:-1]
+    found = np.take_along_axis(values, np.maximum(last, 0), axis=0)
+    return np.concatenate([np.full((1, seen.shape[1]), np.nan), np.where(last < 0, np.nan, found)])
+
+
 def _over_windows(values: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Count, mean and sample deviation in each run of ``length`` rows of ``[T, N]``, NaN left out.
 
@@ -186,9 +198,13 @@ def _over_windows(values: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarr
     length = min(length, len(values))
     known = ~np.isnan(values)
     filled = np.where(known, values, 0.0)
-    sums = (np.pad(rows.cumsum(0, dtype=float), ((1, 0), (0, 0)))
-            for rows in (known, filled, filled**2))  # fmt: skip
-    count, total, squares = (rows[length:] - rows[:-length] for rows in sums)
+
+    def run_sums(rows: np.ndarray) -> np.ndarray:
+        sums = np.zeros((len(rows) + 1, rows.shape[1]))
+        rows.cumsum(0, out=sums[1:])
+        return sums[length:] - sums[:-length]
+
+    count, total, squares = map(run_sums, (known, filled, filled**2))
     spread = np.sqrt(np.maximum(squares - total**2 / count, 0) / (count - 1))
     return count, total / count, np.where(count > 1, spread, np.nan)
 
@@ -209,7 +225,7 @@ def pruning_scores(p_y: np.ndarray) -> dict[str, np.ndarray]:
         _, mean, spread = _over_windows(p_y, WINDOW)
         early = slice(DUAL_EPOCHS - WINDOW + 1)
         # What a visit contributes since the one before, of the label and of all others as one.
-        before = pd.DataFrame(p_y).ffill().shift().to_numpy()
+        before = _before(p_y, ~np.isnan(p_y))
         parts = ((p_y, before), (1 - p_y, 1 - before))
         shift = sum(np.abs(now * np.log((now + TINY) / (then + TINY))) for now, then in parts)
         # A window of so many visits has one step less; before the first visit there is none.
@@ -232,21 +248,24 @@ def _measured(rows: dict[str, np.ndarray], el2n_epochs: int) -> dict[str, np.nda
     def first(epochs: np.ndarray) -> np.ndarray:
         return np.where(epochs.any(0), epochs.argmax(0) + 1.0, np.inf)
 
-    visited = {name: np.where(seen, values, 0).astype(float) for name, values in rows.items()}
-    # As it stood after each epoch: right at the last visit, and the loss there.
-    was_right, loss = (pd.DataFrame(np.where(seen, values, np.nan)).ffill()
-                       for values in (right, rows["loss"]))  # fmt: skip
-    forgotten = (wrong & (was_right.shift() == 1).to_numpy()).sum(0)
+    def total(values: np.ndarray) -> np.ndarray:
+        return values.sum(0, dtype=float, where=seen[: len(values)])
+
+    forgotten = (wrong & (_before(right, seen) == 1)).sum(0)
     since = first(right & (numbers > np.where(wrong, numbers, 0).max(0)))
+    last = np.where(seen, numbers, 0).max(0) - 1
+    at_last = {name: np.where(visits, values[last, np.arange(len(last))], np.nan)
+               for name, values in (("right", right), ("loss", rows["loss"]))}  # fmt: skip
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = {name: values.sum(0) / visits for name, values in visited.items()}
-        variance = (visited["p_y"] ** 2).sum(0) / visits - mean["p_y"] ** 2
-        early = visited["el2n"][:el2n_epochs].sum(0) / seen[:el2n_epochs].sum(0)
+        mean = {name: total(rows[name]) / visits for name in ("loss", "p_y", "margin", "el2n")}
+        variance = total(rows["p_y"].astype(float) ** 2) / visits - mean["p_y"] ** 2
+        early = total(rows["el2n"][:el2n_epochs]) / seen[:el2n_epochs].sum(0)
+        correctness = right.sum(0) / visits
     # The first of LEARNING that holds, from the strongest statement to the weakest.
     learning = {
         "not seen": visits == 0,
         "never": ~right.any(0),
-        "forgotten": ~(was_right.iloc[-1] == 1).to_numpy(),
+        "forgotten": at_last["right"] != 1,
         "unstable": forgotten > 1,
         "early": since <= len(seen) / 2,
     }
@@ -254,11 +273,11 @@ def _measured(rows: dict[str, np.ndarray], el2n_epochs: int) -> dict[str, np.nda
     return {
         "times_trained": rows["times_trained"].sum(0, dtype=np.int64),
         "visits": visits.astype(np.int32),
-        "last_loss": loss.iloc[-1].to_numpy(float),
+        "last_loss": at_last["loss"].astype(float),
         "mean_loss": mean["loss"],
         "confidence": mean["p_y"],
         "variability": np.sqrt(np.maximum(variance, 0)),
-        "correctness": right.sum(0) / np.where(visits, visits, np.nan),
+        "correctness": correctness,
         "forgetting": np.where(right.any(0), forgotten, never_right),
         "aum": mean["margin"],
         "el2n": mean["el2n"],

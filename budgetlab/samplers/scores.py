@@ -114,7 +114,7 @@ def smooth(scores: Tensor, strength: float = 1.0, power: float = 1.0) -> Tensor:
 
     ``q_i = (s_i + c mean(s)) / sum_j (s_j + c mean(s))`` with ``s`` the scores to the
     power of the power, and ``c`` the strength. The paper has ``c = 1`` and no power,
-    so that ``q_i >= 1 / (2 N)``.
+    so that ``q_i >= 1 / (2 N)``; ``q``, float64 ``[N]``, sums to one.
 
     Parameters
     ----------
@@ -126,11 +126,6 @@ def smooth(scores: Tensor, strength: float = 1.0, power: float = 1.0) -> Tensor:
     power
         In [0, 100]: 0 is uniform, 1 leaves the scores as they are, a large one draws the
         highest scores only, if nothing is smoothed.
-
-    Returns
-    -------
-    Tensor
-        ``[N]``, float64, sums to one.
     """
     if not 0 <= strength < math.inf:
         raise InputError(f"smoothing {strength} is not allowed: give a number of at least 0")
