@@ -37,7 +37,13 @@ def samples_per_epoch(size: int, budget: float) -> int:
 
 
 def steps_per_epoch(size: int, budget: float, batch_size: int) -> int:
-    """Iterations of one epoch, the last partial batch dropped; an InputError if there is none."""
+    """Iterations of one epoch, the last partial batch dropped.
+
+    Raises
+    ------
+    InputError
+        If not even one batch can be afforded.
+    """
     drawn = samples_per_epoch(size, budget)
     if drawn < batch_size:
         # A quarter of an epoch, and a power of two, as people choose them.
@@ -173,8 +179,14 @@ class Budget:
     every sample run through a network, trained on or only looked at. Other networks
     count in every unit: their optimiser steps are iterations too.
 
-    The ``limit`` is never overstepped. Seconds can be predicted only from the steps before: the run
-    ends when the slowest step of the last epoch would no longer fit.
+    Parameters
+    ----------
+    unit
+        ``iterations``, ``samples``, ``flops`` or ``seconds``.
+    limit
+        What may be spent; it is never overstepped. Seconds can be predicted only
+        from the steps before: the run ends when the slowest step of the last
+        epoch would no longer fit.
     """
 
     unit: str
@@ -249,6 +261,11 @@ def schedule(
     With ``warmup`` the rate first rises linearly to ``lr``, and the schedule runs over the rest.
     ``linear``, ``cosine`` and ``rex`` end at 1e-6: with ``i / (I - 1)`` as progress, linear
     is ``lr + (1e-6 - lr) i / (I - 1)`` (Li et al., *Budgeted Training*, ICLR 2020).
+
+    Raises
+    ------
+    InputError
+        If the name is unknown.
     """
     name = known("schedule", name, SCHEDULES)
     if progress < warmup:

@@ -367,7 +367,13 @@ PRESETS: dict[str, tuple[str, Mapping[str, Any]]] = {
 
 
 def preset_settings(name: str) -> dict[str, Any]:
-    """Fields of :class:`RunConfig` that a preset sets; whoever gives one keeps it."""
+    """Fields of :class:`RunConfig` that a preset sets; whoever gives one keeps it.
+
+    Raises
+    ------
+    InputError
+        If there is no such preset.
+    """
     return dict(PRESETS[known("preset", name, PRESETS)][1])
 
 

@@ -61,8 +61,12 @@ class RunError(RuntimeError):
 def known(what: str, value: object, allowed: Iterable[str]) -> str:
     """Return a name as it is written among the allowed ones, whatever its case.
 
-    ``what`` says what it stands for, such as ``"method"``. Where there is no such name, the
-    InputError names the nearest one, and all in their order.
+    ``what`` says what it stands for, such as ``"method"``.
+
+    Raises
+    ------
+    InputError
+        If there is no such name; names the nearest one, and all in their order.
     """
     names = list(allowed)
     if value in names:

@@ -22,10 +22,20 @@ TINY = 1e-8
 class Measures:
     """What one forward pass says about samples; every tensor but the last is ``[M]``, float32.
 
-    ``loss`` is the cross-entropy ``-ln p_y``, nats; ``p_y`` the softmax probability of the label;
-    ``correct`` 1 where the label has the highest logit, else 0; ``margin`` the logit of the label
-    less the highest other one (Pleiss et al. 2020); ``el2n`` is ``||softmax - onehot||_2`` (Paul et
-    al. 2021); ``probabilities`` the softmax, ``[M, C]``, which only a :class:`Trajectory` asks for.
+    Attributes
+    ----------
+    loss
+        Cross-entropy ``-ln p_y``, nats.
+    p_y
+        Softmax probability of the label.
+    correct
+        1 where the label has the highest logit, else 0.
+    margin
+        Logit of the label less the highest other logit (Pleiss et al. 2020).
+    el2n
+        ``||softmax - onehot||_2`` (Paul et al. 2021).
+    probabilities
+        Softmax, ``[M, C]``; only a :class:`Trajectory` asks for it.
     """
 
     loss: Tensor
@@ -37,7 +47,15 @@ class Measures:
 
 
 def measure(logits: Tensor, labels: Tensor) -> Measures:
-    """Measure samples by their logits ``[M, C]``, of any float type, and labels, int64 ``[M]``."""
+    """Measure samples by their logits.
+
+    Parameters
+    ----------
+    logits
+        ``[M, C]``, any float type.
+    labels
+        int64 ``[M]``.
+    """
     logits = logits.detach().float()
     column = labels[:, None]
     log_p = logits.log_softmax(1)
@@ -56,8 +74,14 @@ def measure(logits: Tensor, labels: Tensor) -> Measures:
 class Credit:
     """Which sample a row of a batch counts for; every tensor is ``[M]``.
 
-    ``rows`` of the batch, int64 in [0, B); ``samples`` by their numbers in the training set, int64;
-    ``weights``, shares of a visit, float32 in [0, 1].
+    Attributes
+    ----------
+    rows
+        Row of the batch, int64 in [0, B).
+    samples
+        Number of the sample in the training set, int64.
+    weights
+        Share of a visit, float32 in [0, 1].
     """
 
     rows: Tensor
@@ -68,10 +92,23 @@ class Credit:
 def assign_credit(rule: str, drawn: Tensor, sources: Tensor, weights: Tensor) -> Credit:
     """Say which samples the rows of a (mixed) batch count for.
 
-    By ``rule`` it is ``row``: the sample ``drawn [B]`` for the row, as in the published code, even
-    where the image shows nothing of it; ``dominant``: of its ``sources [B, K]``, int64 like these,
-    the one with the largest of the ``weights [B, K]``, which sum to 1; or ``weighted``: every
-    source, as the share of a visit that is its weight, in ``B * K`` entries in place of ``B``.
+    Parameters
+    ----------
+    rule
+        ``row``: the sample drawn for the row, as in the published code, even where
+        the image shows nothing of it. ``dominant``: the source with the largest
+        weight. ``weighted``: every source, as the share of a visit that is its weight.
+    drawn
+        int64 ``[B]``: sample drawn for each row.
+    sources
+        int64 ``[B, K]``: samples that each image is made of.
+    weights
+        float32 ``[B, K]``: their shares, summing to 1 in a row.
+
+    Returns
+    -------
+    Credit
+        With ``M = B`` entries, ``B * K`` under ``weighted``.
     """
     count, parts = sources.shape
     rows = torch.arange(count, device=drawn.device)
@@ -99,9 +136,15 @@ def _at_last(name: str, doc: str) -> Any:
 class History:
     """Statistics of every training sample, from its training forward passes only.
 
-    All tensors have one entry per sample, ``[N]``, with ``N`` the ``size``, and lie on ``device``.
-    Means run over all visits, each weighted by its share of a visit; they are NaN for a sample
-    never visited.
+    All tensors have one entry per sample, ``[N]``. Means run over all visits, each
+    weighted by its share of a visit; they are NaN for a sample never visited.
+
+    Parameters
+    ----------
+    size
+        Number of training samples ``N``.
+    device
+        Where the training runs.
     """
 
     SUMS = ("visits", "error", "p_y", "p_y_squared", "loss", "margin", "el2n", "forgotten")
@@ -133,7 +176,15 @@ class History:
         self.times_trained_this_epoch.index_add_(0, drawn, ones)
 
     def update(self, credit: Credit, seen: Measures) -> None:
-        """Take in what one step saw: measures of ``M`` entries, by each sample's own label."""
+        """Take in what one step saw.
+
+        Parameters
+        ----------
+        credit
+            Samples and shares of a visit, ``[M]``.
+        seen
+            Measures of the same ``M`` entries, by each sample's own label.
+        """
         samples, share = credit.samples, credit.weights
         before = self._last[samples]
         # A sample can stand in several rows. All of them write what the last one with

@@ -279,7 +279,13 @@ def require_same_code(path: Path | str, name: str, code: str) -> None:
 
 
 def canonical(name: str) -> str:
-    """Return the name of a method as it is listed, whatever its case; else an InputError."""
+    """Return the name of a method as it is listed, whatever the case it is given in.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
     by_lower = {listed.lower(): listed for listed in _table}
     if name in _table:
         return name

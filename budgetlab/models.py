@@ -222,9 +222,19 @@ def are_one(name: str, other: str) -> bool:
 def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str) -> str:
     """Resolve ``auto``, and check that a model fits the data.
 
-    ``name`` is one of :func:`names`, or that of a network of your own; a sample is ``(C, H, W)``
-    for an image, ``(2,)`` for a point; ``auto`` is a larger network on a GPU. An InputError says
-    that the name is unknown or the model cannot take the data.
+    Parameters
+    ----------
+    name
+        One of :func:`names`, or that of a network of your own.
+    sample_shape
+        Shape of one sample: ``(C, H, W)`` for an image, ``(2,)`` for a point.
+    device
+        Where it will be trained; ``auto`` is a larger network on a GPU.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown or the model cannot take the data.
     """
     if is_own(name):
         _own(name)
@@ -291,9 +301,12 @@ def register(
 ) -> str:
     """Take a network, check that it fits the data, and return its name.
 
-    ``model`` is a module from normalised float samples ``[B, ...]`` to logits ``[B, classes]``,
-    which is copied and never changed; or a function (or class) without arguments that makes one,
-    so that other seeds start from other weights.
+    Parameters
+    ----------
+    model
+        A module from normalised float samples ``[B, ...]`` to logits ``[B, classes]``,
+        which is copied and never changed; or a function (or class) without arguments
+        that makes one, so that other seeds start from other weights.
     """
     make = _maker(model)
     network = make(0)

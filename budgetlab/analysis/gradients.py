@@ -26,11 +26,22 @@ def grand(
 ) -> np.ndarray:
     """GraNd: norm of the gradient of each sample's loss over all parameters (Paul et al. 2021).
 
-    High is hard; float64 ``[N]``. Paul et al. take the mean over several models, early in training.
+    High is hard. Paul et al. take the mean over several models, early in training.
 
-    The model, from normalised inputs ``x``, float ``[N, ...]``, to logits, is used in eval mode, so
-    that batch norm does not mix the samples, and left as it was; its parameters that need a
-    gradient count. ``y`` are labels, int64 ``[N]``; memory holds ``chunk`` copies of the gradient.
+    Parameters
+    ----------
+    model
+        From inputs to logits ``[B, C]``; its parameters that need a gradient count. Used in eval
+        mode, so that batch norm does not mix the samples, and left as it was.
+    x, y
+        Inputs as the model takes them (normalised), float ``[N, ...]``; labels, int64 ``[N]``.
+    chunk
+        Samples at a time; memory holds so many copies of the gradient.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``[N]``, at least 0.
     """
     import torch
 
@@ -84,11 +95,21 @@ def embedding(
     Samples that look alike to the network lie together: a wrong label among those of another
     class, copies on top of one another, and a class of two kinds in two clouds.
 
-    The record is that of a finished run, which kept its weights; ``method`` is ``pca``, or ``umap``
-    (McInnes et al. 2018) where the package ``umap-learn`` is installed; ``model`` is the network,
-    if it is one of your own. Columns are ``embedding_1`` and ``embedding_2``, index ``sample``: for
-    ``more=`` of :func:`budgetlab.explore.atlas`. ``attrs["explained"]`` is the share of the
-    variance that they hold, NaN for UMAP.
+    Parameters
+    ----------
+    record, splits
+        A finished run, which kept its weights, and its data.
+    method
+        ``pca``, or ``umap`` (McInnes et al. 2018) where the package ``umap-learn`` is installed.
+    model, seed
+        The network, if it is one of your own; the seed of UMAP.
+
+    Returns
+    -------
+    DataFrame
+        ``embedding_1`` and ``embedding_2``, index ``sample``: for ``more=`` of
+        :func:`budgetlab.explore.atlas` and of the widget. ``attrs["explained"]`` is the share
+        of the variance that they hold, NaN for UMAP.
     """
     if method not in ("pca", "umap"):
         raise unknown("map", method, ("pca", "umap"))

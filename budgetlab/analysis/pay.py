@@ -46,10 +46,17 @@ VARIANCE = (
 class Forecast:
     """What :func:`will_it_pay` says.
 
-    ``chances`` and ``risks`` are, by method, that it gains and that it loses, 0 to 1, where
-    anything predicts it; ``features`` what the run showed, one number for each of :data:`FEATURES`;
-    ``outside`` those that lie outside of what the model was fitted on; ``sentences`` one for each
-    method, with how often such a sentence was right.
+    Attributes
+    ----------
+    chances, risks
+        By method, the chance that it gains, and that it loses, 0 to 1; empty where nothing
+        predicts it.
+    features
+        What the run showed: one number for each of :data:`FEATURES`.
+    outside
+        Features that lie outside of what the model was fitted on.
+    sentences
+        One for each method, with how often such a sentence was right.
     """
 
     chances: dict[str, float]
@@ -86,10 +93,15 @@ def pay_features(record: OneRecord, *, copies: np.ndarray | None = None) -> dict
     Nothing that only a synthetic data set knows is used: not which labels were made wrong,
     nor how hard a sample was meant to be.
 
-    The record is that of a run with uniform draws (``unif-SGD``, ``SGD`` or ``rs2``) that visited
-    every sample a few times; ``copies`` has for each training sample the first that it is a copy
-    of, or itself, int ``[N]``, as from :func:`budgetlab.data.duplicates`: by default the metadata
-    column ``copy_of`` where there is one, and no copies otherwise.
+    Parameters
+    ----------
+    record
+        A run with uniform draws (``unif-SGD``, ``SGD`` or ``rs2``), or its folder, and its
+        per-sample history, in which every sample was visited a few times.
+    copies
+        For each training sample the first sample that it is a copy of, or itself, int
+        ``[N]``, as from :func:`budgetlab.data.duplicates`. By default the metadata column
+        ``copy_of`` where there is one, and no copies otherwise.
     """
     record = open_record(record)
     method = record.config.get("method")
@@ -139,12 +151,22 @@ def will_it_pay(
 ) -> Forecast:
     """Will importance sampling pay on these data, and how often were such answers right?
 
-    Record and copies are as for :func:`pay_features`: one short uniform run on the data. ``model``
-    is what ``python -m experiments.fit_probe`` writes, by default what the kit ships. Chances by
-    method of a gain and of a loss come with sentences that say how often they were right on cells
-    of the importance map, on data sets and on networks that were left out of the fit. Where nothing
-    predicted either there, the sentence says so.
+    Parameters
+    ----------
+    record, copies
+        As for :func:`pay_features`: one short uniform run on the data.
+    model
+        What ``python -m experiments.fit_probe`` writes; by default what the kit ships.
 
+    Returns
+    -------
+    Forecast
+        Chances by method of a gain and of a loss, and sentences that say how often they were
+        right on cells of the importance map, on data sets and on networks that were left out of
+        the fit. Where nothing predicted either there, the sentence says so.
+
+    Examples
+    --------
     >>> import budgetlab as bl
     >>> record = bl.train("unif-SGD", preset="scale-model", budget=0.3)  # doctest: +SKIP
     >>> print(bl.analysis.will_it_pay(record))  # doctest: +SKIP

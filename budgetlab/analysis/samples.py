@@ -271,12 +271,24 @@ def group_accuracy(
 ) -> pd.DataFrame:
     """How often is each group right? By class, or by anything that is known of the samples.
 
-    ``data`` is a record that is finished, for its test samples, or a frame with the columns
-    ``label`` and ``predicted``, class numbers, as :attr:`budgetlab.Record.predictions`; ``by`` is
-    the column of the groups, ``label`` or one of the metadata; ``classes`` are names, by default
-    those of the record. One row per group, worst first: ``group``, ``n``, ``accuracy``, ``ci_low``
-    and ``ci_high`` (Wilson's interval), and ``mistaken_for``, the class most often predicted
-    instead (empty without a mistake). ``attrs`` holds :func:`mean_accuracies`.
+    Parameters
+    ----------
+    data
+        A record that is finished, for its test samples; or a frame with the columns ``label``
+        and ``predicted``, class numbers, as :attr:`budgetlab.Record.predictions`.
+    by
+        Column of the groups: ``label``, or one of the metadata.
+    classes
+        Names of the classes; by default those of the record.
+    confidence
+        Of Wilson's interval, in (0, 1).
+
+    Returns
+    -------
+    DataFrame
+        One row per group, worst first: ``group``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``
+        and ``mistaken_for``, the class most often predicted instead (empty without a mistake).
+        ``attrs`` holds :func:`mean_accuracies`.
     """
     frame, names = _predicted(data, classes)
     if by not in frame:

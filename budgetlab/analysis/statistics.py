@@ -55,12 +55,24 @@ def paired_difference(
     confidence: float = 0.95,
     margin: float | None = MARGIN,
 ) -> Paired:
-    """Compare pairs, float ``[n]`` each, by Student's t on their differences.
+    """Compare pairs by Student's t on their differences.
 
-    Of ``ours - baseline`` the mean, its interval ``d ± t(n-1) s / sqrt(n)``, the two-sided p, and
-    the larger p of two one-sided tests: differences within ± ``margin`` are equivalent (Schuirmann
-    1987), None is for no such test. Interval and p are NaN with fewer than three pairs, and where
-    all differences are equal: no spread is seen, so none can be estimated.
+    Parameters
+    ----------
+    ours, baseline
+        Float ``[n]``, pair by pair.
+    confidence
+        Of the two-sided interval, in (0, 1).
+    margin
+        Differences within ± this are equivalent (Schuirmann 1987); None for no such test.
+
+    Returns
+    -------
+    Paired
+        Mean of ``ours - baseline``, its interval ``d ± t(n-1) s / sqrt(n)``, the two-sided
+        p, and the larger p of two one-sided tests. Interval and p are NaN with fewer than
+        three pairs, and where all differences are equal: no spread is seen, so none can
+        be estimated.
     """
     shapes = np.shape(ours), np.shape(baseline)
     if shapes[0] != shapes[1] or len(shapes[0]) != 1:

@@ -37,11 +37,21 @@ def held_out_probabilities(
 ) -> np.ndarray:
     """Train on all folds but one and predict the one left out, for each fold in turn.
 
-    The training samples are judged, in as many runs as ``folds``, from 2, over which every class is
-    spread evenly. ``settings`` are fields of :class:`budgetlab.RunConfig`, such as ``epochs``; the
-    budget is the full run unless another is given. What is returned, float64 ``[N, C]``, are the
-    ``pred_probs`` for :func:`label_quality` and for cleanlab's ``find_label_issues(labels,
-    pred_probs)``; ``splits.train.y`` are the labels.
+    Parameters
+    ----------
+    splits
+        The data; its training samples are judged.
+    folds, seed
+        How many runs, from 2, over which every class is spread evenly; and their seed.
+    **settings
+        Fields of :class:`budgetlab.RunConfig`, such as ``epochs``; the budget is the full run
+        unless another is given.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``[N, C]``: ``pred_probs`` for :func:`label_quality` and for cleanlab's
+        ``find_label_issues(labels, pred_probs)``. ``splits.train.y`` are the labels.
     """
     from budgetlab.data import Splits
 

@@ -20,11 +20,18 @@ from budgetlab.errors import InputError, known
 class AugmentedBatch:
     """Images as the network sees them, and what each is made of.
 
-    The loss of row ``r`` is ``sum_k weights[r, k] * loss(output[r], y[sources[r, k]])``. ``images``
-    are ``[B, C, H, W]``, uint8, or float32 on the same 0..255 scale where values were blended, in
-    the memory format of the images given; or ``[B, 2]`` points. ``sources``, int64 ``[B, K]``, are
-    rows of the batch, in [0, B), until :meth:`of_samples` turns them into numbers of samples of the
-    training set; ``weights``, float32 ``[B, K]``, their shares, in [0, 1]; a row sums to 1.
+    The loss of row ``r`` is ``sum_k weights[r, k] * loss(output[r], y[sources[r, k]])``.
+
+    Attributes
+    ----------
+    images
+        ``[B, C, H, W]``, uint8, or float32 on the same 0..255 scale where values
+        were blended, in the memory format of the images given; or ``[B, 2]`` points.
+    sources
+        int64 ``[B, K]``: an augmentation gives rows of its batch, in [0, B), and
+        :meth:`of_samples` turns them into numbers of samples of the training set.
+    weights
+        float32 ``[B, K]``: the share of each source, in [0, 1]; a row sums to 1.
     """
 
     images: Tensor
@@ -148,9 +155,17 @@ def crop_and_flip(
 ) -> Tensor:
     """Pad with black, cut a window of the original size, mirror where asked.
 
-    ``images [B, C, H, W]`` keep dtype and memory format. ``top`` and ``left``, int64 ``[B]`` in
-    [0, 2 * padding], are the corner of the window in the padded image, where ``padding`` cuts the
-    image as it was; ``flip``, bool ``[B]``, mirrors left to right, after cutting.
+    Parameters
+    ----------
+    images
+        ``[B, C, H, W]``; any dtype, which is kept as the memory format is.
+    top, left
+        int64 ``[B]`` in [0, 2 * padding]: the corner of the window in the padded
+        image; ``padding`` cuts the image as it was.
+    flip
+        bool ``[B]``: mirror left to right, after cutting.
+    padding
+        Black pixels on each side, at least 0.
     """
     count, _, height, width = images.shape
     padded = F.pad(images, (padding,) * 4) if padding else images
@@ -180,9 +195,13 @@ class Standard:
 
     He et al., *Deep Residual Learning* (CVPR 2016), section 4.2.
 
-    Without ``flip`` for digits and house numbers, whose meaning would change. ``padding`` is that
-    on each side, at most an eighth of the shorter side of the image: 4 of 32 pixels as in the
-    paper, 1 of 8. With 0 nothing is cropped.
+    Parameters
+    ----------
+    flip
+        Whether to flip; False for digits and house numbers, whose meaning would change.
+    padding
+        Black pixels on each side before cropping, at most an eighth of the shorter side
+        of the image: 4 of 32 pixels as in the paper, 1 of 8. With 0 nothing is cropped.
     """
 
     flip: bool = True
@@ -279,13 +298,27 @@ def build(
     fidelity: str = "default",
     per_image: bool = False,
 ) -> Augmentation:
-    """Make an augmentation by name, one of :func:`names`.
+    """Make an augmentation by name.
 
-    ``flip`` is that of the standard part, False for digits; ``alpha``, above 0, and ``per_image``
-    are for mixup, ricap and cutmix: Beta(alpha, alpha), and one proportion per image, not one per
-    batch. RandAugment has operations an image (at least 0) and a magnitude (0 to 30). ``fidelity``
-    ``"published"`` copies what the published code does. What is made takes uint8 ``[B, C, H, W]``
-    and a generator on the same device.
+    Parameters
+    ----------
+    name
+        One of :func:`names`.
+    flip
+        Whether the standard part flips horizontally; False for digits.
+    alpha
+        Shape of the Beta(alpha, alpha) of mixup, ricap and cutmix; above 0.
+    randaugment_n, randaugment_m
+        Operations an image (at least 0) and magnitude (0 to 30).
+    fidelity
+        ``"default"``, or ``"published"`` to copy what the published code does.
+    per_image
+        Whether mixup, ricap and cutmix draw one proportion per image, not one per batch.
+
+    Returns
+    -------
+    Augmentation
+        Takes uint8 ``[B, C, H, W]`` and a generator on the same device.
     """
     name = known("augmentation", name, names())
     fidelity = known("fidelity", fidelity, ("default", "published"))

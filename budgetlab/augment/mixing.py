@@ -38,9 +38,16 @@ def with_partner(images: Tensor, partner: Tensor, own: Tensor) -> AugmentedBatch
 def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> AugmentedBatch:
     """Blend each image with its partner: ``lam * x[r] + (1 - lam) * x[partner[r]]``.
 
-    Zhang et al., *mixup: Beyond Empirical Risk Minimization* (ICLR 2018), eq. 1. ``images`` are
-    ``[B, C, H, W]``, float32 in the end; ``lam`` is ``[]`` (one for the batch) or ``[B]``, in
-    [0, 1]; ``partner``, int64 ``[B]``, is the batch row blended into each row.
+    Zhang et al., *mixup: Beyond Empirical Risk Minimization* (ICLR 2018), eq. 1.
+
+    Parameters
+    ----------
+    images
+        ``[B, C, H, W]``; float32 in the end.
+    lam
+        ``[]`` (one for the batch) or ``[B]``, in [0, 1].
+    partner
+        int64 ``[B]``: the batch row blended into each row, which has the weight ``1 - lam``.
     """
     values = images.to(torch.float32)
     weight = lam.to(torch.float32).reshape(-1, 1, 1, 1)
@@ -56,9 +63,15 @@ def cutmix(
     Yun et al., *CutMix* (ICCV 2019), section 3. The weight of the row itself is
     the share of pixels that it keeps, after the box has been cut at the edges.
 
-    ``images [B, C, H, W]`` keep their dtype. ``rows`` and ``columns`` are the first of the box, and
-    the one after its last, within the image: two int64 ``[]`` (one box for the batch) or ``[B]``;
-    ``partner``, int64 ``[B]``, is the batch row that each box is taken from.
+    Parameters
+    ----------
+    images
+        ``[B, C, H, W]``, any dtype, which is kept.
+    rows, columns
+        First row (or column) of the box, and the one after its last, within the image:
+        two int64 ``[]`` (one box for the batch) or ``[B]``.
+    partner
+        int64 ``[B]``: the batch row that each box is taken from.
     """
     height, width = images.shape[2:]
     box = box_mask(*rows, *columns, height, width)
@@ -80,10 +93,17 @@ def ricap(
     Takahashi et al., *RICAP: Random Image Cropping and Patching* (ACML 2018), section 3. The
     patches are upper left, upper right, lower left, lower right; the weights are their areas.
 
-    ``images [B, C, H, W]`` keep their dtype. The boundary, int64 ``[]`` or ``[B]``, is ``h`` in
-    [0, H] and ``w`` in [0, W] of the paper: patches measure ``(h, w), (h, W-w), (H-h, w),
-    (H-h, W-w)``. ``sources``, int64 ``[B, 4]``, are the batch rows that patches are cut from, and
-    ``top`` and ``left`` the corners of the crops in them, which must fit.
+    Parameters
+    ----------
+    images
+        ``[B, C, H, W]``, any dtype, which is kept.
+    boundary_row, boundary_column
+        int64 ``[]`` or ``[B]``: ``h`` in [0, H] and ``w`` in [0, W] of the paper. The
+        patches measure ``(h, w), (h, W-w), (H-h, w), (H-h, W-w)``.
+    sources
+        int64 ``[B, 4]``: the batch row that each patch is cut from.
+    top, left
+        int64 ``[B, 4]``: the corner of each crop in its source; the crop must fit.
     """
     count, _, height, width = images.shape
     h = boundary_row.reshape(-1, 1).expand(count, 1)
@@ -235,9 +255,15 @@ class Ricap(Mixing):
 class Mixture:
     """One augmented image: what it is made of, and what would get the credit.
 
-    ``image`` is uint8 ``[H, W, C]``; ``parts`` the share of each sample in the label, by its
-    number, largest first, where those that come twice are added up and those with no share left
-    out; ``credit``, for each rule, the shares of a visit by sample number.
+    Attributes
+    ----------
+    image
+        uint8 ``[H, W, C]``.
+    parts
+        Share of each sample in the label, by its number, largest first; samples that
+        come twice are added up, those with no share are left out.
+    credit
+        For each rule, the shares of a visit by sample number.
     """
 
     image: np.ndarray
@@ -250,8 +276,16 @@ def augmented(
 ) -> list[Mixture]:
     """Augment some samples as one batch, mixed with each other only.
 
-    The result is in the order of ``indices``; ``name`` and ``options`` are as for
-    :func:`budgetlab.augment.build`, without ``flip``, which the data knows.
+    Parameters
+    ----------
+    samples
+        Images.
+    indices
+        Which of them; the result is in this order.
+    name, **options
+        As for :func:`budgetlab.augment.build`, without ``flip``, which the data knows.
+    seed
+        Of the draws.
     """
     if len(samples.sample_shape) != 3:
         raise InputError("points cannot be augmented: give a data set of images, such as shapes")

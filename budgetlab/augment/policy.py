@@ -338,10 +338,19 @@ def randaugment(
 ) -> Tensor:
     """Apply to each image its own operations, one after the other.
 
-    ``images`` are uint8 ``[B, C, H, W]``, whose memory format is kept; ``operations``, int64
-    ``[N, B]``, positions in :data:`OPERATIONS`; ``mirror``, 0 or 1 for each, whether rotations,
-    shears and translations go the other way; ``centres``, float ``[N, B, 2]`` in [0, 1), where
-    Cutout puts its square, row and column. The rest is as for :func:`level`.
+    Parameters
+    ----------
+    images
+        uint8 ``[B, C, H, W]``; the memory format is kept.
+    operations
+        int64 ``[N, B]``: positions in :data:`OPERATIONS`.
+    mirror
+        int64 ``[N, B]``, 0 or 1: whether rotations, shears and translations go the
+        other way.
+    centres
+        float ``[N, B, 2]`` in [0, 1): where Cutout puts its square, row and column.
+    magnitude, fidelity
+        As for :func:`level`.
     """
     made = tables(magnitude, fidelity, tuple(images.shape[1:]), images.device)
     step = step_sorted if images.device.type == "cpu" else step_masked
@@ -360,7 +369,14 @@ class RandAugment:
     The operations come first, as in the published code (and Cubuk et al.'s): the black
     padding of the crop would otherwise enter AutoContrast, Equalize and Contrast.
 
-    ``m``, the magnitude, is in [0, 30]; see :func:`level` for it and ``fidelity``.
+    Parameters
+    ----------
+    n
+        Operations an image, at least 0.
+    m, fidelity
+        Magnitude, in [0, 30], and which list of levels: see :func:`level`.
+    flip
+        Whether the crop after also flips.
     """
 
     n: int = 2

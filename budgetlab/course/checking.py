@@ -47,13 +47,17 @@ def check(
         argument. Each call gets copies. What is expected is a number, a list of numbers, an
         array, a tensor, or a predicate ``callable(result)`` that returns True or a sentence
         saying what is wrong. A tensor or array must be answered by one, of whole numbers or
-        bools if it holds these; a list by any sequence of numbers. Cases that are no such pairs,
-        or none at all, are an InputError: the fault of whoever wrote the exercise, which must not
-        look like a pass.
+        bools if it holds these; a list by any sequence of numbers.
     hint
         Shown when something is wrong, not before the student has begun.
     tolerance
         Largest difference allowed, absolute and relative to what is expected.
+
+    Raises
+    ------
+    InputError
+        If the cases are no such pairs or there is none: the fault of whoever wrote the
+        exercise, which must not look like a pass.
     """
     pairs = _pairs(cases)
     name = getattr(answer, "__name__", "your answer")

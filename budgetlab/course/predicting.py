@@ -65,7 +65,13 @@ class Prediction:
         return kept if kept in self.choices else None
 
     def lock(self, choice: str | None = None) -> None:
-        """Lock a choice, by default the one that is marked; only the first time counts."""
+        """Lock a choice, by default the one that is marked; only the first time counts.
+
+        Raises
+        ------
+        InputError
+            If it is none of the choices.
+        """
         choice = self.radio.value if choice is None else choice
         if choice not in self.choices:
             raise unknown("choice", str(choice), self.choices)
@@ -82,9 +88,19 @@ class Prediction:
     def reveal(self, result: Any, answer: str, alt: str = "") -> "Revealed":
         """Show a result, once a choice is locked where there is a kernel to lock it in.
 
-        ``result`` is a sentence, a frame, or a matplotlib figure or axes, which ``alt`` says in
-        words, by default those of :func:`budgetlab.plots.alt_text`; ``answer`` is the choice that
-        turned out to be right.
+        Parameters
+        ----------
+        result
+            A sentence, a frame, or a matplotlib figure or axes.
+        answer
+            The choice that turned out to be right.
+        alt
+            What a figure shows, in words; by default those of :func:`budgetlab.plots.alt_text`.
+
+        Raises
+        ------
+        InputError
+            If the answer is none of the choices.
         """
         if answer not in self.choices:
             raise unknown("answer", answer, self.choices)

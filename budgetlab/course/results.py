@@ -26,11 +26,25 @@ ENTRIES = ("unif-SGD", "p-SGD", "p-SGD, sharp", "c-SGD", "loss", "loss, unbiased
 
 
 def results(name: str = "scale_model", folders: tuple[Path, ...] = PLACES) -> pd.DataFrame:
-    """Read a table of results, such as ``scale_model`` or ``other_methods``, one row per run.
+    """Read a table of results, such as ``scale_model`` or ``other_methods``.
 
-    ``folders`` are looked through from the first to the last: by default ``records`` beside the
-    notebook, then ``notebooks/records`` of the checkout that the kit lies in. An InputError says
-    which tables there are where none holds this one.
+    Parameters
+    ----------
+    name
+        File name without ``.csv``.
+    folders
+        Where to look, first to last: by default ``records`` beside the notebook, then
+        ``notebooks/records`` of the checkout that the kit lies in.
+
+    Returns
+    -------
+    DataFrame
+        The rows as they were written, one per run; empty cells are NaN.
+
+    Raises
+    ------
+    InputError
+        If none of the folders holds it.
     """
     return pd.read_csv(_find(name, ".csv", folders))
 
@@ -38,7 +52,17 @@ def results(name: str = "scale_model", folders: tuple[Path, ...] = PLACES) -> pd
 def record(name: str, folders: tuple[Path, ...] = PLACES) -> Record:
     """Open a record that comes with the course, such as ``cifar10-jpeg-p-SGD``.
 
-    ``folders`` are as for :func:`results`.
+    Parameters
+    ----------
+    name
+        Name of its folder.
+    folders
+        Where to look, as for :func:`results`.
+
+    Raises
+    ------
+    InputError
+        If none of the folders holds it.
     """
     return open_record(_find(name, "", folders))
 
@@ -62,8 +86,15 @@ def _find(name: str, ending: str, folders: tuple[Path, ...]) -> Path:
 def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
     """Take the rows of an experiment: what varies, what is asked for, and the rest as usual.
 
-    ``free`` are settings that may have any value, ``values`` those with the value wanted, or a list
-    of values. Every other one is as in :data:`USUAL`, and ``epochs`` 100 where any run has so many.
+    Parameters
+    ----------
+    rows
+        One row per run, as from :func:`results`.
+    *free
+        Settings that may have any value.
+    **values
+        Settings with the value wanted, or a list of values. Every other setting has the
+        one of :data:`USUAL`, and ``epochs`` is 100 where any run has so many.
     """
     lengths = {"epochs": 100} if (rows.get("epochs", pd.Series()) == 100).any() else {}
     for name, value in {**USUAL, **lengths, **values}.items():
@@ -89,9 +120,19 @@ def averages(rows: pd.DataFrame, by: Sequence[str], metric: str = "test_accuracy
 def against(rows: pd.DataFrame, name: str, baseline: object) -> ConditionTable:
     """Compare the values of any setting with one of them, as ``bl.compare`` does methods.
 
-    ``name`` is the setting, such as ``augmentation`` or ``credit``, and ``baseline`` the value that
-    the others are compared with. The table is that of :func:`budgetlab.compare`, with the values of
-    the setting in ``method``.
+    Parameters
+    ----------
+    rows
+        One row per run, as from :func:`select`.
+    name
+        The setting that is compared, such as ``augmentation`` or ``credit``.
+    baseline
+        Its value that the others are compared with.
+
+    Returns
+    -------
+    ConditionTable
+        As from :func:`budgetlab.compare`, with the values of the setting in ``method``.
     """
     values = rows[name].astype(str)
     # Every table shows the augmentation: where it is what is compared, it stands in ``method``.
@@ -103,9 +144,17 @@ def against(rows: pd.DataFrame, name: str, baseline: object) -> ConditionTable:
 def importance(rows: pd.DataFrame) -> pd.DataFrame:
     """Every method of the importance map against uniform draws, in every condition that was run.
 
-    The table is that of :func:`budgetlab.compare`, without the baseline: one row per data set,
-    condition (``redundancy``, ``imbalance``, ``label_noise``) and method, named as in ``entry``.
-    Holm's correction is over all of them.
+    Parameters
+    ----------
+    rows
+        One row per run, as from :func:`results`.
+
+    Returns
+    -------
+    DataFrame
+        As from :func:`budgetlab.compare`, without the baseline: one row per data set, condition
+        (``redundancy``, ``imbalance``, ``label_noise``) and method, named as in ``entry``.
+        Holm's correction is over all of them.
     """
     free = ("entry", "method", "smoothing", "averaging", "weights", "budget_unit", *DIALS)
     own = select(rows, *free)

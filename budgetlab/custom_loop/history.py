@@ -20,8 +20,13 @@ IGNORED = -100
 class LoopHistory:
     """What a loop reports, batch by batch; made by :class:`BudgetSampler`.
 
-    It has every measure of the :class:`~budgetlab.history.History` that comes of it, ``samples``,
-    itself: ``history.mean_loss``, ``history.forgotten`` and so on.
+    It has every measure of :class:`~budgetlab.history.History` itself: ``history.mean_loss``,
+    ``history.forgotten`` and so on.
+
+    Attributes
+    ----------
+    samples
+        The :class:`~budgetlab.history.History` of every sample that comes of it.
     """
 
     def __init__(self, samples: History, charge_time: Callable[[], None]):
@@ -44,9 +49,15 @@ class LoopHistory:
     def update(self, logits: Tensor, labels: Tensor, indices: Tensor | None = None) -> Tensor:
         """Report what one batch gave, before the optimiser's step; once a batch, in order.
 
-        Logits, with or without gradient, and the labels that were trained on are as for
-        :func:`measure_batch`; ``indices`` are the numbers of the samples, int64 ``[B]``, by default
-        those of the oldest batch that was handed out and not yet reported.
+        Parameters
+        ----------
+        logits
+            As :func:`measure_batch` takes them, with or without gradient; only read.
+        labels
+            What was trained on.
+        indices
+            Numbers of the samples, int64 ``[B]``; by default those of the oldest batch
+            that was handed out and not yet reported.
 
         Returns
         -------
@@ -129,8 +140,12 @@ def measure_batch(
     Returns
     -------
     Measures
-        Of each sample, ``[B]``, on the processor. An InputError says that the two do not fit each
-        other, or a value cannot be.
+        Of each sample, ``[B]``, on the processor.
+
+    Raises
+    ------
+    InputError
+        If the two do not fit each other, or a value cannot be.
     """
     logits, labels = logits.detach().cpu().float(), labels.detach().cpu()
     count = len(logits)

@@ -184,7 +184,13 @@ class BudgetSampler(TorchSampler[list[int]]):
         return self.stream.learning_rate(self.progress)
 
     def __len__(self) -> int:
-        """Batches of an epoch; a TypeError where the method decides within it how many."""
+        """Batches of an epoch.
+
+        Raises
+        ------
+        TypeError
+            If the method decides within the epoch how many there are.
+        """
         steps, size = self.sampler.epoch_steps, self.config.batch_size
         if steps is None:
             raise TypeError(
@@ -279,10 +285,23 @@ class BudgetSampler(TorchSampler[list[int]]):
     ) -> Record:
         """Write down the epoch that has just been trained; call it after every epoch.
 
-        Give what you found on held-out samples, accuracies from 0 to 1; NaN is for not evaluated.
-        The record, in a folder of ``out``, is as a run of the kit leaves it: ``compare``, plots,
-        triage and atlas take it. It says ``finished`` once the budget is spent. An InputError says
-        that no epoch was trained since the last call, or one was left out.
+        Parameters
+        ----------
+        test_accuracy, test_loss, val_accuracy, val_loss
+            What you found on held-out samples, accuracies from 0 to 1; NaN for not evaluated.
+        classes
+            Names of the classes; the numbers where none are given.
+
+        Returns
+        -------
+        Record
+            As a run of the kit leaves it, in a folder of ``out``: ``compare``, plots, triage
+            and atlas take it. It says ``finished`` once the budget is spent.
+
+        Raises
+        ------
+        InputError
+            If no epoch was trained since the last call, or one was left out.
         """
         done = len(self._writer.epochs) if self._writer else 0
         if not self.history._reported or self.epoch != done + 1:

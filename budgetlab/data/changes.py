@@ -39,8 +39,12 @@ class Edits:
     Kept as a table with the columns ``origin``, ``action`` (:data:`ACTIONS`), ``label`` (name of
     a class, for ``relabel`` and ``true``) and ``note``, which can be written by hand as well.
     The later of two contradicting rows wins. Where samples are asked for, they are given by their
-    origins, or as a frame with that column, as from :func:`budgetlab.analysis.triage`. The CSV
-    file at ``path`` need not exist yet.
+    origins, or as a frame with that column, as from :func:`budgetlab.analysis.triage`.
+
+    Parameters
+    ----------
+    path
+        The CSV file; it need not exist yet.
 
     Examples
     --------

@@ -87,12 +87,20 @@ class Dataset:
     ) -> "Dataset":
         """Read any torch data set once and hold it whole, in its order.
 
-        It is map-style, with items ``(sample, label)``, or dicts with these (``image``, ``label``
-        and the like): PIL images, uint8, or floats in [0, 1]; all of one size, without
-        augmentation or normalisation. ``classes`` are by default those the data set has, else the
-        labels that occur; ``flip`` says whether a horizontal flip keeps the label; ``true_label``
-        the right label of each sample, as a number or name of a class, None where it is not known.
-        Nothing trains on it: measures of wrong labels are judged by it.
+        Parameters
+        ----------
+        dataset
+            Map-style, with items ``(sample, label)``, or dicts with these (``image``, ``label``
+            and the like): PIL images, uint8, or floats in [0, 1]; all of one size, without
+            augmentation or normalisation.
+        classes
+            Names; by default those the data set has, else the labels that occur.
+        flip
+            Whether a horizontal flip keeps the label.
+        true_label
+            The right label of each sample, as a number or name of a class, where it is known
+            to you; None where it is not. Nothing trains on it: measures of wrong labels are
+            judged by it.
         """
         from budgetlab.data.arrays import read_dataset, with_truth
 
@@ -206,9 +214,20 @@ class Splits:
     ) -> "Splits":
         """Put samples of your own together for a run.
 
-        Without ``test`` a fifth of ``train``, every class at its share, is drawn by ``seed`` and
-        held out. Records call the data by its ``name``. An InputError says that a part is no
-        Dataset, the parts have other shapes or classes, or one is empty.
+        Parameters
+        ----------
+        train, test, val
+            For training, testing and validation; without ``test`` a fifth of ``train``, every
+            class at its share, is held out.
+        name
+            What records call the data.
+        seed
+            Seed of the draw of the fifth.
+
+        Raises
+        ------
+        InputError
+            If a part is no Dataset, the parts have other shapes or classes, or one is empty.
         """
         for what, given in (("train", train), ("test", test), ("val", val)):
             if given is not None or what == "train":

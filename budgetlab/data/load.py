@@ -38,12 +38,21 @@ _said: set[str] = set()
 class Intake:
     """Summary of loaded data: said once, kept in the record, shown in a notebook.
 
-    ``splits`` has numbers of samples by split and class, ``where`` each was found; ``scale`` is
-    what was done to pixels, empty for built-in data and vectors; ``mean`` and ``std`` are per
-    channel, of the training samples; ``not_read`` are files by ending that are none of the images,
-    ``skipped`` images that cannot be used, with the reason; ``copies`` counts samples that are
-    copies of an earlier one, by kind: ``exact within train``, ``near of test in train`` and the
-    like; ``odd`` are sentences on what deserves a look.
+    Attributes
+    ----------
+    splits, where
+        Number of samples by split and class, and where each split was found.
+    shape, scale
+        Of one sample, and what was done to its pixels: empty for built-in data and vectors.
+    mean, std
+        Per channel, of the training samples.
+    not_read, skipped
+        Files by ending that are none of the images; images that cannot be used, with the reason.
+    copies
+        Number of samples that are copies of an earlier one, by kind: ``exact within train``,
+        ``near of test in train`` and the like.
+    odd
+        Sentences on what deserves a look.
     """
 
     name: str
@@ -109,7 +118,13 @@ def describe() -> dict[str, str]:
 
 
 def canonical(name: str) -> str:
-    """Return a name as :func:`describe` writes it, whatever its case; a path stays as it is."""
+    """Return a name as :func:`describe` writes it, whatever its case; a path stays as it is.
+
+    Raises
+    ------
+    InputError
+        If there is no such data set.
+    """
     kind, colon, path = name.partition(":")
     if not (colon and kind.lower() in OWN):
         try:

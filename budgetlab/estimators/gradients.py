@@ -160,9 +160,19 @@ def with_replacement(
     """Quality of a batch drawn with replacement: exact formulas, nothing is drawn.
 
     With ``m = sum_i q_i w_i g_i`` the bias is ``m`` less the full gradient and the
-    variance is ``(sum_i q_i w_i^2 |g_i|^2 - |m|^2) / B``, with ``B`` the batch size. ``q [N]`` is
-    >= 0 and made to sum to one; a sample of probability zero is never drawn, which biases also the
-    weighted estimate. ``weights`` are ``none``: all one; or ``unbiased``: ``1 / (N q_i)``.
+    variance is ``(sum_i q_i w_i^2 |g_i|^2 - |m|^2) / B``.
+
+    Parameters
+    ----------
+    gradients
+        Of all ``N`` samples.
+    q
+        Probabilities ``[N]``, >= 0; they are made to sum to one. A sample of probability
+        zero is never drawn, which biases also the weighted estimate.
+    batch_size
+        ``B``.
+    weights
+        ``none``: all one; ``unbiased``: ``1 / (N q_i)``.
     """
     if weights not in WEIGHTS:
         raise unknown("kind of weights", weights, WEIGHTS)
@@ -191,8 +201,14 @@ def of_estimates(estimates: Tensor, full: Tensor) -> Quality:
     The variance is that of the sample; from the squared distance between the mean and
     the full gradient, the variance of the mean is taken off, so that the squared bias is
     right on average. Standard errors by jackknife over 20 blocks of neighbours, since
-    batches of one epoch are not independent. ``estimates`` are ``[T, K]``, T at least 40, in the
-    order in which they were drawn; ``full`` is ``[K]``.
+    batches of one epoch are not independent.
+
+    Parameters
+    ----------
+    estimates
+        ``[T, K]``, in the order in which they were drawn; T at least 40.
+    full
+        ``[K]``.
     """
     if len(estimates) < 2 * BLOCKS:
         raise InputError(f"{len(estimates)} draws are too few: give at least {2 * BLOCKS}")

@@ -44,9 +44,18 @@ class Moment:
     in evaluation mode and in float32: see
     :func:`budgetlab.estimators.sample_gradients` for why, and for ``sketch``.
 
-    The ``network``, from normalised samples to logits, is copied; the ``samples`` are all that
-    count: their mean gradient is the full gradient; ``history`` is what is known of them. Methods
-    read budget, batch size and their options off the ``config``.
+    Parameters
+    ----------
+    network
+        Copied; from normalised samples to logits.
+    samples
+        All that count: their mean gradient is the full gradient.
+    history
+        What is known of these samples.
+    config
+        Of the run: methods read budget, batch size and their options.
+    epoch, steps
+        How far the training has come.
     """
 
     def __init__(
@@ -101,9 +110,18 @@ class Moment:
         """Take the end of a finished run: the weights that its record keeps.
 
         What was known of each sample is read from the record, which keeps one visit an
-        epoch (:class:`budgetlab.forecast.Replay`). Give ``splits`` and ``model`` where they are
-        your own, and ``data_root`` where the data is not where the record says; the rest is as for
-        :meth:`of_run`.
+        epoch (:class:`budgetlab.forecast.Replay`).
+
+        Parameters
+        ----------
+        record
+            With ``model.safetensors``.
+        splits, model
+            Data already loaded, and the network, where they are your own.
+        data_root
+            Folder of the data, if it is not where the record says.
+        limit, sketch
+            As for :meth:`of_run`.
         """
         record = open_record(record)
         config = RunConfig.from_dict(record.config)
@@ -166,8 +184,12 @@ class Moment:
     ) -> pd.DataFrame:
         """Quality of draws with replacement from each distribution, by exact formulas.
 
-        ``scores``, by name, are ``[N]`` >= 0, by default :meth:`scores`; the batch size is that of
-        the run unless another is given.
+        Parameters
+        ----------
+        scores
+            By name, ``[N]`` >= 0; by default :meth:`scores`.
+        batch_size
+            By default that of the run.
 
         Returns
         -------
@@ -198,10 +220,24 @@ class Moment:
 
         Each method draws epoch after epoch at this moment, while network and history
         stand still; the first epoch is left out, in which filters fill their memory of
-        losses. What it looks at it sees without augmentation. Methods that train another network
-        first cannot be held still. ``draws`` are batches of each, at least 40; ``settings`` fields
-        of the config to change, such as ``weights="unbiased"``. One row per method, with the
-        columns of :meth:`distributions` (``how`` is simulated) except ``possible_gain``.
+        losses. What it looks at it sees without augmentation.
+
+        Parameters
+        ----------
+        names
+            Methods. Those that train another network first cannot be held still.
+        draws
+            Batches a method, at least 40.
+        seed
+            Of the draws.
+        **settings
+            Fields of the config to change, such as ``weights="unbiased"``.
+
+        Returns
+        -------
+        DataFrame
+            One row per method, with the columns of :meth:`distributions` (``how`` is
+            simulated) except ``possible_gain``.
         """
         rows = []
         for name in names:

@@ -228,10 +228,21 @@ def open_record(record: OneRecord) -> Record:
 def open_records(records: Records) -> list[Record]:
     """Open several records; those that cannot be opened are left out with a warning each.
 
-    ``records`` are a record or the path of one, a folder that holds records at any depth, or
-    several of these; per-sample arrays are not read. Returned is each once, in the order given,
-    those below one folder sorted by path. An InputError says that a path does not exist or holds
-    no record, or that no record can be opened.
+    Parameters
+    ----------
+    records
+        A record or the path of one, a folder that holds records at any depth, or
+        several of these. Per-sample arrays are not read.
+
+    Returns
+    -------
+    list of Record
+        In the order given; those below one folder sorted by path. Each once.
+
+    Raises
+    ------
+    InputError
+        If a path does not exist or holds no record, or if no record can be opened.
     """
     given = [records] if isinstance(records, Record) else _several(records)
     opened: dict[str, Record] = {}

@@ -51,8 +51,10 @@ def thin(
 
     Parameters
     ----------
-    source, target
-        The record, which stays as it is; and the folder of the copy, which must not exist yet.
+    source
+        The record; it stays as it is.
+    target
+        Folder of the copy; it must not exist yet.
     samples
         How many training samples to keep, drawn uniformly by ``seed`` and numbered anew
         from 0 in their old order. The metadata ``recorded_as`` holds their numbers in the
@@ -65,8 +67,8 @@ def thin(
     images
         Keep the thumbnails of the samples that are kept.
     seed
-        Records of the same data thinned with the same seed hold the same samples, so they can be
-        compared sample by sample.
+        Of the draw of samples. Records of the same data thinned with the same seed hold
+        the same samples, so they can be compared sample by sample.
 
     Returns
     -------
@@ -75,8 +77,12 @@ def thin(
         it has a fingerprint of its own, so that nothing takes it for the whole data, and
         the sampling probabilities of draws are those of the source times ``N / samples``:
         each is as many times the uniform one as it was.
-        An InputError says that the record cannot be read, the target is there or cannot be written,
-        or a number does not fit.
+
+    Raises
+    ------
+    InputError
+        If the record cannot be read, the target is there or cannot be written, or a
+        number does not fit.
 
     Examples
     --------

@@ -43,10 +43,23 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
     The page needs nothing beside itself: no network, no other file. Its charts answer where
     scripts may run, and are images elsewhere.
 
-    Records are as for :func:`budgetlab.open_records`; those that cannot be used are named on the
-    page, and in a warning each. Folders on the way to ``out``, the file that is written and
-    returned, are made. An InputError says that no record can be opened, none holds an epoch, or
-    the file cannot be written.
+    Parameters
+    ----------
+    records
+        As for :func:`budgetlab.open_records`. Those that cannot be used are named on
+        the page, and in a warning each; the others go on.
+    out
+        File to write; folders on the way are made.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If no record can be opened, none holds an epoch, or the file cannot be written.
     """
     out = Path(os.path.expanduser(out))
     if out.is_dir():

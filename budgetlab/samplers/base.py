@@ -327,9 +327,17 @@ def _entry_of(name: str, made: type[Sampler]) -> Method:
 def from_module(name: str) -> str:
     """Import the code of a method of your own, as the command line names it.
 
-    ``name`` is ``module:method`` or ``path/to/file.py:method``. The method is one that the module
-    registers, or a function or :class:`Sampler` class of that name, which is registered then. The
-    name by which it is listed is returned, without the module; any other name as it is.
+    Parameters
+    ----------
+    name
+        ``module:method`` or ``path/to/file.py:method``. The method is one that the module
+        registers, or a function or :class:`Sampler` class of that name, which is registered
+        then. Any other name is returned as it is.
+
+    Returns
+    -------
+    str
+        The name by which it is listed, without the module.
     """
     place, colon, method = name.rpartition(":")
     if not colon:

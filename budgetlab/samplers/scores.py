@@ -34,9 +34,22 @@ def _check(size: int, count: int) -> None:
 def draw_without_replacement(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Draw different indices, each time in proportion to the weights that are left.
 
-    ``weights [N]``, on the device of the generator, are finite and >= 0 and need not sum to one;
-    indices of weight zero are drawn only when all others are. ``count`` is at most ``N``. Returned
-    are int64 ``[count]``, in random order. Time and memory are linear in ``N``.
+    Time and memory are linear in ``N``.
+
+    Parameters
+    ----------
+    weights
+        ``[N]``, finite and >= 0; they need not sum to one. Indices of weight zero
+        are drawn only when all others are.
+    count
+        How many to draw, at most ``N``.
+    generator
+        On the device of ``weights``.
+
+    Returns
+    -------
+    Tensor
+        int64 ``[count]``, in random order.
     """
     _check(len(weights), count)
     # float64: with float32, ties among ten million keys would favour low indices.
@@ -59,8 +72,13 @@ def inclusion_probability(q: Tensor, count: int) -> Tensor:
     relative error is below 7% for 1 of 8, 1.5% for 15 of 50 and 0.3% for 300 of 1,000
     (``tests/test_samplers.py`` holds this against exact sums and simulation).
 
-    ``q [N]`` is finite and >= 0 and need not sum to one; samples of weight zero share what is left
-    when all others are drawn. ``count`` is 0 to N, which the chances, float64 ``[N]``, sum to.
+    Parameters
+    ----------
+    q
+        ``[N]``, finite and >= 0; it need not sum to one. Samples of weight zero share what is left
+        when all others are drawn.
+    count
+        How many are drawn, 0 to N, which is what the chances, float64 ``[N]``, sum to.
     """
     _check(len(q), count)
     size = len(q)
@@ -91,7 +109,17 @@ def simulated_inclusion(
     chance ``1 - exp(-q_i t)``. The average of this over races varies far less than counting what
     was drawn. What its sum lacks of ``count`` comes from the times ``t``, which all share, and is
     put right by stretching them by one factor, as :func:`inclusion_probability` finds it.
-    ``q [N]``, on the device of the generator, sums to one; ``count`` is 0 to N.
+
+    Parameters
+    ----------
+    q
+        ``[N]``, >= 0, sums to one.
+    count
+        How many are drawn, 0 to N.
+    generator
+        On the device of ``q``.
+    races
+        How many races to average.
     """
     _check(len(q), count)
     size = len(q)
@@ -114,7 +142,7 @@ def smooth(scores: Tensor, strength: float = 1.0, power: float = 1.0) -> Tensor:
 
     ``q_i = (s_i + c mean(s)) / sum_j (s_j + c mean(s))`` with ``s`` the scores to the
     power of the power, and ``c`` the strength. The paper has ``c = 1`` and no power,
-    so that ``q_i >= 1 / (2 N)``; ``q``, float64 ``[N]``, sums to one.
+    so that ``q_i >= 1 / (2 N)``.
 
     Parameters
     ----------
@@ -126,6 +154,11 @@ def smooth(scores: Tensor, strength: float = 1.0, power: float = 1.0) -> Tensor:
     power
         In [0, 100]: 0 is uniform, 1 leaves the scores as they are, a large one draws the
         highest scores only, if nothing is smoothed.
+
+    Returns
+    -------
+    Tensor
+        ``[N]``, float64, sums to one.
     """
     if not 0 <= strength < math.inf:
         raise InputError(f"smoothing {strength} is not allowed: give a number of at least 0")

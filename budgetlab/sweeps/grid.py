@@ -48,14 +48,31 @@ def product(
 ) -> list[RunConfig]:
     """List every combination of settings, each run once.
 
-    ``grid`` has settings by name, each one value or several, or is a :class:`budgetlab.RunConfig`,
-    or a list of these, whose runs come one after the other; ``settings`` hold for all of it, and
-    ``base`` where neither gives a value.
+    Parameters
+    ----------
+    grid
+        Settings by name, each one value or several; a :class:`budgetlab.RunConfig`; or a
+        list of these, whose runs come one after the other.
+    base
+        Settings that hold where neither ``grid`` nor ``settings`` gives them.
+    **settings
+        Fields of :class:`budgetlab.RunConfig`, each one value or several, that hold for
+        all of ``grid``.
 
-    Seeds are the outermost, so that comparisons fill in evenly while the runs go, and runs on the
-    same data are together, so that it is loaded once. Otherwise the order is that in which the
-    settings were given, the last one changing fastest.
+    Returns
+    -------
+    list of RunConfig
+        Seeds are the outermost, so that comparisons fill in evenly while the runs go, and
+        runs on the same data are together, so that it is loaded once. Otherwise the order
+        in which the settings were given, the last one changing fastest.
 
+    Raises
+    ------
+    InputError
+        If a name or value is not allowed; the message names it.
+
+    Examples
+    --------
     >>> [run.method for run in product(method=["SGD", "p-SGD"], seed=[0, 1])]
     ['SGD', 'p-SGD', 'SGD', 'p-SGD']
     """
