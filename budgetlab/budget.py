@@ -14,16 +14,8 @@ from torch.utils import flop_counter
 from budgetlab.config import BUDGET_UNITS
 from budgetlab.errors import InputError, known
 
-__all__ = [
-    "SCHEDULES",
-    "Budget",
-    "Costs",
-    "Ledger",
-    "model_costs",
-    "samples_per_epoch",
-    "schedule",
-    "steps_per_epoch",
-]  # fmt: skip
+__all__ = ["SCHEDULES", "Budget", "Costs", "Ledger", "model_costs", "samples_per_epoch", "schedule",
+           "steps_per_epoch"]  # fmt: skip
 
 FINAL_LR = 1e-6
 

@@ -23,22 +23,6 @@ import torch
 
 from budgetlab.errors import InputError
 
-__all__ = [
-    "Clock",
-    "choose_device",
-    "choose_precision",
-    "chooses_on",
-    "describe_hardware",
-    "fastest_threads",
-    "keep_freed_memory",
-    "moved",
-    "numpy_generator",
-    "stream_seed",
-    "threads_to_choose",
-    "torch_generator",
-    "using_threads",
-]
-
 Parts = TypeVar("Parts", bound=Any)
 
 STREAMS = ("data", "imbalance", "split", "noise", "init", "order", "augmentation", "proxy",

@@ -14,30 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from budgetlab import errors
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, unknown
 
-__all__ = [
-    "COLOURS",
-    "LINES",
-    "MARKERS",
-    "OPTIONS",
-    "LineStyle",
-    "Method",
-    "about",
-    "add",
-    "canonical",
-    "code_of",
-    "describe",
-    "find",
-    "known",
-    "markdown",
-    "names",
-    "ordered",
-    "require_same_code",
-    "require_score",
-    "style",
-]
+__all__ = ["COLOURS", "LINES", "MARKERS", "OPTIONS", "LineStyle", "Method", "about", "add",
+           "canonical", "code_of", "describe", "find", "known", "markdown", "names", "ordered",
+           "require_same_code", "require_score", "style"]  # fmt: skip
 
 # Okabe & Ito (2008) without yellow, which is unreadable on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
@@ -228,7 +210,7 @@ def require_score(name: str, function: Callable[..., Any]) -> None:
     try:
         inspect.signature(function).bind(None)
     except TypeError:
-        raise InputError(
+        raise errors.InputError(
             f"'{name}' takes {inspect.signature(function)}: a score is a function of one argument, "
             "the history"
         ) from None
@@ -272,7 +254,7 @@ def require_same_code(path: Path | str, name: str, code: str) -> None:
     """Refuse a record of other code than the method has by now; what is not known is let pass."""
     now = find(name).code
     if now and code and now != code:
-        raise InputError(
+        raise errors.InputError(
             f"record '{path}' was trained with other code of method '{name}': give the new code "
             "another name, or train into another folder with out"
         )
@@ -286,12 +268,7 @@ def canonical(name: str) -> str:
     InputError
         If there is none.
     """
-    by_lower = {listed.lower(): listed for listed in _table}
-    if name in _table:
-        return name
-    if name.lower() not in by_lower:
-        raise unknown("method", name, names())
-    return by_lower[name.lower()]
+    return errors.known("method", name, _table)
 
 
 def find(name: str) -> Method:

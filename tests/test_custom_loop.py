@@ -196,6 +196,19 @@ def test_what_another_network_found_is_taken_or_asked_for():
     assert batches
 
 
+def test_a_budget_in_flops_counts_those_of_the_network():
+    data, model = some_data(), nn.Linear(2, 2)
+    sampler = bl.BudgetSampler(data, "unif-SGD", model=model, budget=0.5, epochs=2, batch_size=8,
+                               budget_unit="flops")  # fmt: skip
+    batches, _ = loop(sampler, data, model)
+    # Forward 2 x 2 multiply-adds of two operations a sample, and as many for the weights.
+    assert sampler.ledger.flops == sampler.budget.limit == 16 * 8 * len(batches)
+    with pytest.raises(InputError, match="samples that are one tensor"):
+        bl.BudgetSampler(Dicts(("pixel_values", "mask")), model=model, budget_unit="flops")
+    with pytest.raises(InputError, match="data is a generator: give a map-style data set"):
+        bl.BudgetSampler(one for one in data)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -15,7 +15,7 @@ from tyro.conf import Positional, arg
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError, counted, known, one_line
 from budgetlab.records import plain
-from budgetlab.sweeps.grid import Lists, values_of
+from budgetlab.sweeps.grid import Lists
 
 if TYPE_CHECKING:
     from budgetlab import sweeps
@@ -93,8 +93,7 @@ class Sweep:
         """Train what is left; returns the exit code."""
         from budgetlab.sweeps import sweep
 
-        settings = values_of(self.grid)
-        settings["method"] = [_named(method) for method in settings["method"]]
+        settings = vars(self.grid) | {"method": [_named(one) for one in self.grid.method]}
         runs = sweep(workers=self.workers, scheduler=self.scheduler, retry=self.retry, **settings)
         code = DONE if self.plan else _sweep(runs)
         if self.json:

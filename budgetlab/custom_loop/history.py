@@ -1,5 +1,6 @@
 """What loops of one's own have: batches, data sets and networks in whatever form."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from budgetlab.budget import Ledger
 from budgetlab.data.arrays import LABEL_KEYS
 from budgetlab.errors import InputError, a_kind
 from budgetlab.history import Credit, History, Measures, measure
@@ -29,14 +31,14 @@ class LoopHistory:
         The :class:`~budgetlab.history.History` of every sample that comes of it.
     """
 
-    def __init__(self, samples: History, charge_time: Callable[[], None]):
+    def __init__(self, samples: History, ledger: Ledger):
         self.samples = samples
+        self._ledger, self._since = ledger, time.perf_counter()
         # Batches that were handed out and not yet reported, each with its progress.
         self._pending: deque[tuple[Batch, float]] = deque()
         self._last_progress = 0.0
         self._reported: list[Measures] = []
         self._labels = torch.full((samples.size,), -1)
-        self._charge_time = charge_time
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "samples":  # before __init__, as in copying
@@ -92,7 +94,9 @@ class LoopHistory:
         if labels.ndim == 1 and not labels.is_floating_point():
             self._labels[batch.indices] = labels.detach().cpu().long()
         self._reported.append(seen)
-        self._charge_time()
+        now = time.perf_counter()
+        self._ledger.seconds += now - self._since
+        self._since = now
         weights = torch.ones(count) if batch.weights is None else batch.weights.float()
         return weights.to(logits.device)
 

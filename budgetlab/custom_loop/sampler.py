@@ -131,13 +131,12 @@ class BudgetSampler(TorchSampler[list[int]]):
         )
         self.sampler, self.ledger, self.budget = (
             self.stream.sampler, self.stream.ledger, self.stream.budget)  # fmt: skip
-        self.history = LoopHistory(self.stream.history, self._charge_time)
+        self.history = LoopHistory(self.stream.history, self.ledger)
         if self.sampler.proxy is not None and proxy is None:
             raise InputError(
                 f"method '{self.config.method}' needs what another network has found: give "
                 "proxy=bl.samplers.ProxyRun(history, losses)"
             )
-        self._since = time.perf_counter()
         self._writer: RecordWriter | None = None
 
     def _costs(self) -> Costs:
@@ -246,12 +245,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         waiting.clear()
         history._reported.clear()
         stream.handed_out, stream.complete = 0, False
-        self._since = time.perf_counter()
-
-    def _charge_time(self) -> None:
-        now = time.perf_counter()
-        self.ledger.seconds += now - self._since
-        self._since = now
+        history._since = time.perf_counter()
 
     def _look(self, indices: Tensor) -> samplers.ForwardResult:
         if self.model is None or self.data is None:

@@ -84,17 +84,10 @@ class Moment:
 
         ``limit`` uses only so many samples, drawn by the seed of the run; 0 is all.
         """
-        train = run.splits.train
-        chosen = _chosen(len(train), limit, run.config.seed)
-        return cls(
-            run.loop.engine.network,
-            train.select(chosen),
-            _part(run.history, chosen),
-            run.config,
-            epoch=run.epoch,
-            steps=run.ledger.steps,
-            sketch=sketch,
-        )
+        return cls._of_some(
+            run.loop.engine.network, run.splits.train, run.history, run.config, limit,
+            epoch=run.epoch, steps=run.ledger.steps, sketch=sketch,
+        )  # fmt: skip
 
     @classmethod
     def of_record(
@@ -129,18 +122,30 @@ class Moment:
         if splits is None:
             splits = load_again(record.path, config, data_root, "intake" in record.about["data"])
         require_data_of(record, splits)
-        network, train = trained_network(record, splits, model), splits.train
-        replay = Replay(record)
-        chosen = _chosen(len(train), limit, config.seed)
-        return cls(
-            network,
-            train.select(chosen),
-            _part(replay.before(replay.epochs + 1), chosen),
-            config,
-            epoch=replay.epochs,
-            steps=int(record.summary.get("steps") or 0),
-            sketch=sketch,
-        )
+        network, replay = trained_network(record, splits, model), Replay(record)
+        return cls._of_some(
+            network, splits.train, replay.before(replay.epochs + 1), config, limit,
+            epoch=replay.epochs, steps=int(record.summary.get("steps") or 0), sketch=sketch,
+        )  # fmt: skip
+
+    @classmethod
+    def _of_some(
+        cls, network: nn.Module, train: Dataset, history: History, config: RunConfig, limit: int,
+        **more: Any,
+    ) -> "Moment":  # fmt: skip
+        """Keep so many of the samples, ascending, and what is known of them, on the CPU."""
+        size, chosen = len(train), torch.arange(len(train))
+        if not 0 <= limit <= size:
+            raise InputError(f"limit {limit} is not allowed: give at most the {size} samples, or 0")
+        if limit:
+            generator = devices.torch_generator(config.seed, "data")
+            chosen = torch.randperm(size, generator=generator)[:limit].sort().values
+        part = History(len(chosen))
+        part.load_state_dict({
+            name: value.cpu()[chosen].clone() if isinstance(value, Tensor) else value
+            for name, value in history.state_dict().items()
+        })  # fmt: skip
+        return cls(network, train.select(chosen), part, config, **more)
 
     @cached_property
     def gradients(self) -> SampleGradients:
@@ -305,24 +310,3 @@ class Moment:
         return samplers.ForwardResult(
             now.loss[indices], probabilities, self.samples.y[indices], augmented, now.el2n[indices]
         )
-
-
-def _chosen(size: int, limit: int, seed: int) -> Tensor:
-    """Numbers of the samples that count, ascending."""
-    if not 0 <= limit <= size:
-        raise InputError(f"limit {limit} is not allowed: give at most the {size} samples, or 0")
-    if not limit:
-        return torch.arange(size)
-    generator = devices.torch_generator(seed, "data")
-    return torch.randperm(size, generator=generator)[:limit].sort().values
-
-
-def _part(history: History, chosen: Tensor) -> History:
-    """What is known of some of the samples, on the CPU."""
-    state = {
-        name: value.cpu()[chosen].clone() if isinstance(value, Tensor) else value
-        for name, value in history.state_dict().items()
-    }
-    part = History(len(chosen))
-    part.load_state_dict(state)
-    return part

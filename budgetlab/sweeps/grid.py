@@ -322,9 +322,3 @@ def _lists() -> type:
 
 
 Lists = _lists()
-
-
-def values_of(lists: Any) -> dict[str, Any]:
-    """Settings for :func:`product`: of several values a list."""
-    chosen = {field.name: getattr(lists, field.name) for field in dataclasses.fields(lists)}
-    return {name: value if name in SINGLE else list(value) for name, value in chosen.items()}
