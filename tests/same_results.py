@@ -5,15 +5,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from budgetlab.records import open_record
+from budgetlab.records import Record, open_record
 
 
-def same_results(one: Path, other: Path) -> None:
+def same_results(one: Path | Record, other: Path | Record) -> None:
     """Two records hold the same, bit for bit, but for the time they took."""
-    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
-    left, right = open_record(one), open_record(other)
+    one, other = (open_record(getattr(each, "path", each)) for each in (one, other))
+    weights = [(each.path / "model.safetensors").read_bytes() for each in (one, other)]
+    assert weights[0] == weights[1]
     pd.testing.assert_frame_equal(
-        left.epochs.drop(columns="seconds"), right.epochs.drop(columns="seconds"), check_exact=True
+        one.epochs.drop(columns="seconds"), other.epochs.drop(columns="seconds"), check_exact=True
     )
-    for name, values in left.samples.items():
-        np.testing.assert_array_equal(values, right.samples[name], err_msg=name)
+    assert set(one.samples) == set(other.samples)
+    for name, values in one.samples.items():
+        np.testing.assert_array_equal(values, other.samples[name], err_msg=name)
