@@ -13,7 +13,6 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import budgetlab as bl
-from budgetlab.cli import main
 from budgetlab.errors import InputError, RunError
 from budgetlab.training import Run
 
@@ -90,37 +89,6 @@ def test_what_is_no_record_is_refused(call: Callable[[Any], Any]) -> None:
 def test_what_are_no_records_is_refused(call: Callable[[Any], Any]) -> None:
     says("None is no record", lambda: call(None))
     says("an int is no record", lambda: call([3]))
-
-
-@pytest.mark.parametrize(("command", "part"), [
-    ("train --budget a-third", "budget 'a-third' is not allowed: give a number, such as 0.3"),
-    ("train --budget=30%", "budget '30%' is not allowed: give a number, such as 0.3"),
-    ("train --seed one", "seed 'one' is not allowed: give a whole number, such as 0"),
-    ("train --batch_size x", "batch-size 'x' is not allowed: give a whole number, such as 128"),
-    ("train --epochs 1e3", "epochs '1e3' is not allowed: give a whole number, such as 30"),
-    ("train --sb-beta xx", "sb-beta 'xx' is not allowed: give a number, or auto"),
-    ("sweep --workers many", "workers 'many' is not allowed: give a whole number, such as 1, or"),
-    ("sweep --budget 0.2 nope --seed 1", "budget 'nope' is not allowed: give a number"),
-    ("sweep --budget 0,3", "budget '0,3' is not allowed: give a number"),
-    ("train --budget", "--budget has no value: give one after it"),
-    ("train --seed 0 1", "Unrecognized options: 1; train takes one value for each option"),
-    ("train --method mine", "unknown method 'mine': choose one of unif-SGD"),
-    ("train --method json:loads", "'json' is a part of Python, and has no method"),
-    ("train --method os.path:join", "'os.path' is a part of Python, and has no method"),
-    ("train --method mk2.py", "one of your own is written MODULE:METHOD, or FILE.py:METHOD"),
-])  # fmt: skip
-def test_options_of_the_command_line(
-    command: str, part: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(command.split()) == 2
-    said = capsys.readouterr().err
-    assert part in said
-    assert said.count("\n") == 1
-
-
-def test_the_command_line_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"budgetlab {bl.__version__}\n"
 
 
 def test_a_run_with_a_method_of_ones_own_is_resumed_with_it(train: Callable[..., Run]) -> None:
