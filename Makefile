@@ -79,13 +79,11 @@ coverage: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:build/coverage
 
 # In a copy: the changes must never be seen by anybody else.
-# All take hours. A part: make mutants MUTANTS="--sample 60 history samplers/races".
+# All take hours. A part: make mutants MUTANTS="'budgetlab.budget.*'".
 mutants: $(VENV)/.installed-test
 	@rm -rf build/mutants && mkdir -p build/mutants && cp -r budgetlab tests pyproject.toml README.md build/mutants
 	@$(BIN)/python -c 'import mutmut' 2> /dev/null || $(BIN)/python -m pip install -q mutmut==3.8.1
-	@echo "Making the mutants, and noting which test reaches what: some minutes."
-	@cd build/mutants && OMP_NUM_THREADS=1 $(abspath $(BIN))/mutmut run --max-children 1 'budgetlab.budget.x_steps_per_epoch__mutmut_1' > mutmut.log
-	@cd build/mutants && OMP_NUM_THREADS=1 $(abspath $(BIN))/python tests/mutants.py $(MUTANTS)
+	@cd build/mutants && OMP_NUM_THREADS=1 $(abspath $(BIN))/mutmut run --max-children $(WORKERS) $(MUTANTS)
 	@cd build/mutants && $(abspath $(BIN))/mutmut results | grep survived || true
 
 fuzz: $(VENV)/.installed-test

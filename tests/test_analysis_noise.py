@@ -77,19 +77,11 @@ def test_runs_rank_the_wrong_labels_first(noisy):
         analysis.detection(runs[0], ["aum"], epochs=e)["average_precision"][0] for e in (1, 6)
     )
     assert early != late
-    over = analysis.detection_over_time(runs[0], ["aum"], at=[1, 6])
-    assert over["epoch"].tolist() == [1, 6]
-    assert over["average_precision"].tolist() == [early, late]
-    every = analysis.detection_over_time(runs[0], ["aum"])
-    assert every["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
-    assert every["average_precision"].tolist()[::5] == [early, late]
-
-
-def test_curves_agree_with_their_area(noisy):
-    curve = analysis.detection_curve(noisy[0][0], ["aum"])
+    # The area under the curve is the average precision.
+    curve = analysis.detection_curve(runs[0], ["aum"])
     steps = np.diff(curve["recall"], prepend=0)
-    area = float((steps * curve["precision"]).sum())
-    assert area == pytest.approx(curve.attrs["average_precision"]["aum"])
+    assert curve.attrs["average_precision"]["aum"] == pytest.approx(late)
+    assert float((steps * curve["precision"]).sum()) == pytest.approx(late)
     assert curve["recall"].iloc[-1] == 1
     assert curve["listed"].is_monotonic_increasing
 
@@ -108,34 +100,39 @@ def test_who_picks_the_wrong_labels_and_when(noisy):
         analysis.noisy_picks(clean[0])
 
 
-def test_what_wrong_labels_cost(noisy):
-    table = analysis.noise_cost(noisy[1]).set_index(["method", "label_noise"])
+def test_what_wrong_labels_cost(noisy, tmp_path):
+    table = analysis.noise_cost(noisy[1], confidence=0.8).set_index(["method", "label_noise"])
     assert table.loc[("unif-SGD", 0.1), "cost"] == pytest.approx(0.1)
-    assert table.loc[("p-SGD", 0.1), "cost"] == pytest.approx(0.2)
-    assert table.loc[("p-SGD", 0.1), "pairs"] == 2
-    assert table.loc[("p-SGD", 0.0), "cost"] == 0
-    assert table.loc[("p-SGD", 0.0), "noise_kind"] == "none"
-    assert table.loc[("p-SGD", 0.1), "noise_kind"] == "symmetric"
+    row = table.loc[("p-SGD", 0.1)]
+    assert row["cost"] == pytest.approx(0.2)
+    assert (row["pairs"], row["noise_kind"]) == (2, "symmetric")
+    assert table.loc[("p-SGD", 0.0), ["cost", "noise_kind"]].tolist() == [0, "none"]
     with_noise = [r for r in noisy[0] if r.config["method"] == "p-SGD"]
     reached = np.mean([r.summary["test_accuracy"] for r in with_noise])
-    assert table.loc[("p-SGD", 0.1), "accuracy"] == pytest.approx(reached)
+    assert row["accuracy"] == pytest.approx(reached)
     # The fake runs hold the same samples, noisy or not; only the setting differs.
-    assert table.loc[("p-SGD", 0.1), "picked"] > table.loc[("unif-SGD", 0.1), "picked"]
+    assert row["picked"] > table.loc[("unif-SGD", 0.1), "picked"]
     alone = analysis.noise_cost(noisy[0])
     assert alone["cost"].isna().all()
     assert (alone["pairs"] == 0).all()
-
-
-def test_the_interval_of_a_cost_is_of_the_pairs(tmp_path):
+    # The interval is of the pairs: by Student's t, with two degrees of freedom.
     runs = [
         write_run(tmp_path, method="p-SGD", seed=seed, label_noise=noise, budget=0.5, gain=gain)
         for seed, lost in ((0, -0.10), (1, -0.14), (2, -0.12))
         for noise, gain in ((0.0, 0.0), (0.1, lost))
     ]
     row = analysis.noise_cost(runs, confidence=0.8).set_index("label_noise").loc[0.1]
-    half = 1.8856181 * 0.02 / math.sqrt(3)  # Student's t, two degrees of freedom
-    assert row["cost"] == pytest.approx(0.12)
-    assert (row["cost_ci_low"], row["cost_ci_high"]) == pytest.approx((0.12 - half, 0.12 + half))
+    half = 1.8856181 * 0.02 / math.sqrt(3)
+    expected = (0.12, 0.12 - half, 0.12 + half)
+    assert tuple(row[["cost", "cost_ci_low", "cost_ci_high"]]) == pytest.approx(expected)
+    # Learned by heart is what was right at the last visit.
+    right = np.array([[1, 0, 1, 0], [0, 1, -1, 1]])
+    arrays = {name: np.full((2, 4), np.nan) for name in ("loss", "p_y", "margin", "el2n")}
+    record = write_arrays(tmp_path / "a", arrays | {"times_trained": np.ones((2, 4)),
+                                                    "correct": right}, [0, 1, 0, 1])  # fmt: skip
+    record.samples["is_noisy"] = ("sample", np.array([True, True, True, False]))
+    found = _picked_and_learned(record)
+    assert (found["learned"], found["picked"]) == pytest.approx((2 / 3, 1.0))
 
 
 def test_a_cost_is_of_runs_that_differ_in_nothing_but_the_noise(tmp_path):
@@ -158,16 +155,6 @@ def test_a_cost_is_of_runs_that_differ_in_nothing_but_the_noise(tmp_path):
         assert cost.to_dict() == pytest.approx({0.1: 0.01, 0.2: 0.02})
 
 
-def test_learned_by_heart_is_that_of_the_last_visit(tmp_path):
-    nothing = np.full((2, 4), np.nan)
-    arrays = {name: nothing.copy() for name in ("loss", "p_y", "margin", "el2n")}
-    arrays |= {"times_trained": np.ones((2, 4)), "correct": np.array([[1, 0, 1, 0], [0, 1, -1, 1]])}
-    record = write_arrays(tmp_path, arrays, [0, 1, 0, 1])
-    record.samples["is_noisy"] = ("sample", np.array([True, True, True, False]))
-    found = _picked_and_learned(record)
-    assert (found["learned"], found["picked"]) == pytest.approx((2 / 3, 1.0))
-
-
 def measures_by_hand():
     rows = {
         #              aum   conf  var   corr  forg  el2n  loss  visits label index
@@ -186,30 +173,37 @@ def measures_by_hand():
     return made, list(rows)
 
 
-def test_triage_by_hand():
+def test_triage_by_hand(tmp_path):
     made, names = measures_by_hand()
     copies = np.arange(8)
     copies[7] = 5
     ranked = analysis.triage(made, copies=copies, names=names)
     assert ranked["rank"].tolist() == list(range(1, 9))
-    verdicts = ranked.set_index("name")["verdict"]
     assert ranked["name"].tolist()[:2] == ["worse", "wrong"]
-    assert verdicts["wrong"] == verdicts["worse"] == "low margin"
-    assert verdicts["easy"] == "redundant"
-    assert verdicts["less easy"] != "redundant"  # the other half of the easy ones
-    assert verdicts["wavering"] == "decisive"
-    assert verdicts["steady"] == "ordinary"
-    assert verdicts["never"] == "not seen"
-    assert verdicts["copy"] == "redundant"
+    verdicts = ranked.set_index("name")["verdict"].to_dict()
+    assert verdicts == {"wrong": "low margin", "worse": "low margin", "easy": "redundant",
+                        "less easy": "ordinary", "wavering": "decisive", "steady": "ordinary",
+                        "never": "not seen", "copy": "redundant"}  # fmt: skip
     # Nothing has judged these labels: by default they are kept.
-    assert set(verdicts) == {*analysis.VERDICTS} - {"check the label"}
+    assert set(verdicts.values()) == {*analysis.VERDICTS} - {"check the label"}
     assert analysis.indices(ranked).tolist() == [10, 11, 13, 14, 15, 16]
     assert "no verdict" in ranked.attrs["note"]
     assert analysis.indices(ranked, drop=["not seen"]).tolist() == [10, 11, 12, 13, 14, 15, 17]
-
-
-def test_a_suspect_that_is_more_likely_right_is_not_dropped():
-    made, names = measures_by_hand()
+    with pytest.raises(InputError, match="unknown verdict"):
+        analysis.indices(ranked, drop=["wrong"])
+    with pytest.raises(InputError, match="names has 2 entries for 8"):
+        analysis.triage(made, names=names[:2])
+    table = pd.read_csv(analysis.export(ranked, tmp_path / "list.csv"))
+    assert table["name"].tolist() == ranked["name"].tolist()
+    # One visit is enough to be seen.
+    once = analysis.triage(made.assign(visits=made["visits"].clip(upper=1)), names=names)
+    assert once.loc[once["verdict"] == "not seen", "name"].tolist() == ["never"]
+    # 'easy', label 1, is a copy of 'wrong', label 0: both are suspect.
+    copies[[2, 5, 7]] = 0, 4, 7
+    both = analysis.triage(made, copies=copies, names=names).set_index("name")["verdict"]
+    assert both["easy"] == both["wrong"] == "check the label"
+    assert both["steady"] == "redundant"
+    # Nor is a suspect dropped that is more likely right.
     quality = pd.DataFrame(
         {"suspect": [True] * 3 + [False] * 5, "p_wrong": [0.9, 0.4, 0.6] + [0] * 5}
     )
@@ -240,29 +234,6 @@ def test_within_a_verdict_the_clearest_cases_come_first():
     assert redundant["index"].iloc[0] == 15  # a copy is the surest
     assert redundant["el2n"].iloc[1:].is_monotonic_increasing
     assert ranked["verdict"].drop_duplicates().tolist() == list(analysis.VERDICTS)[1:]
-
-
-def test_one_visit_is_enough_and_lists_are_exported(tmp_path):
-    made, names = measures_by_hand()
-    ranked = analysis.triage(made.assign(visits=made["visits"].clip(upper=1)), names=names)
-    assert ranked.set_index("name")["verdict"].eq("not seen").to_dict() == {
-        name: name == "never" for name in names
-    }
-    table = pd.read_csv(analysis.export(ranked, tmp_path / "list.csv"))
-    assert table["name"].tolist() == ranked["name"].tolist()
-    with pytest.raises(InputError, match="unknown verdict"):
-        analysis.indices(ranked, drop=["wrong"])
-    with pytest.raises(InputError, match="names has 2 entries for 8"):
-        analysis.triage(made, names=names[:2])
-
-
-def test_identical_samples_with_different_labels_are_both_suspect():
-    made, names = measures_by_hand()
-    copies = np.arange(8)
-    copies[2], copies[5] = 0, 4  # 'easy', label 1, is a copy of 'wrong', label 0
-    verdicts = analysis.triage(made, copies=copies, names=names).set_index("name")["verdict"]
-    assert verdicts["easy"] == verdicts["wrong"] == "check the label"
-    assert verdicts["steady"] == "redundant"
 
 
 def test_seeds_are_averaged_and_other_data_refused(noisy, tmp_path):

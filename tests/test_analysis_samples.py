@@ -56,9 +56,25 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_each_measure_by_hand(tiny, name):
-    np.testing.assert_allclose(analysis.measures(tiny)[name], EXPECTED[name], atol=1e-12)
+def test_each_measure_by_hand_and_described(tiny):
+    frame = analysis.measures(tiny)
+    for name, expected in EXPECTED.items():
+        np.testing.assert_allclose(frame[name], expected, atol=1e-12, err_msg=name)
+    table = analysis.described().set_index("measure")
+    found = analysis.hardness(frame)
+    assert set(found) <= set(table.index) - {"variability", "times_trained", "visits", "label"}
+    assert found["forgetting"].idxmax() == 1
+    assert found.loc[2].isna().all()
+    assert (table.loc["aum", "hard"], table.loc["variability", "hard"]) == ("low", "")
+    assert table["meaning"].str.len().min() > 5
+    # Below 0.5: 0.25, 0.125, 0.125, 0.25, all wrong; from 0.5: five visits, four right.
+    bins = analysis.calibration(tiny, bins=2)
+    assert list(bins["visits"]) == [4, 6]
+    np.testing.assert_allclose(bins[["right", "p_y"]], [[0, 0.1875], [4 / 6, 4 / 6]])
+    aum = np.array([3.0, NAN, -1.0, 1.0, 2.999])
+    np.testing.assert_array_equal(analysis.aum_strata(aum, 4), [0, NAN, 3, 2, 0])
+    assert np.isnan(analysis.aum_strata(np.array([NAN, NAN]))).all()
+    assert analysis.aum_strata(np.array([1.0, 1.0])).tolist() == [0, 0]
 
 
 def test_el2n_is_the_mean_of_the_history_over_all_visits(tmp_path):
@@ -104,17 +120,6 @@ def test_how_learning_went_by_hand(tmp_path):
     assert set(frame["learning"]) | {"late"} == set(analysis.LEARNING)
 
 
-def test_every_measure_is_described(tiny):
-    table = analysis.described().set_index("measure")
-    found = analysis.hardness(analysis.measures(tiny))
-    assert set(found) <= set(table.index) - {"variability", "times_trained", "visits", "label"}
-    assert found["forgetting"].idxmax() == 1
-    assert found.loc[2].isna().all()
-    assert table.loc["aum", "hard"] == "low"
-    assert table.loc["variability", "hard"] == ""
-    assert table["meaning"].str.len().min() > 5
-
-
 def test_measures_can_stop_early_and_blocks_of_epochs_change_nothing(tiny, monkeypatch):
     early = analysis.measures(tiny, el2n_epochs=2)["el2n_early"]
     np.testing.assert_allclose(early, [0.5, 0.875, NAN, 0.5])
@@ -144,7 +149,7 @@ def test_every_direction_of_hard_agrees_with_the_difficulty_that_was_drawn(run):
 # Agreement
 
 
-def test_agreement_by_hand():
+def test_agreement_and_its_interval():
     a = pd.Series([1.0, 2, 3, 4, 5, 6, 7, 8, 9, NAN])
     b = pd.Series([1.0, 2, 3, 4, 5, 6, 9, 8, 7, 1])
     found = analysis.agreement(a, b, top=0.25)
@@ -158,16 +163,20 @@ def test_agreement_by_hand():
     assert (found["top"], found["overlap"]) == (2, 0.5)
     assert found["overlap_ci_low"] == pytest.approx(0.0945, abs=1e-4)  # Wilson, 1 of 2
     assert found["overlap_by_chance"] == pytest.approx(2 / 9)
-
-
-def test_the_interval_of_spearman_covers_what_it_should():
-    rng = np.random.default_rng(0)
-    truth, hits = 6 / math.pi * math.asin(0.6 / 2), 0  # of a normal pair with r = 0.6
-    for _ in range(400):
+    with pytest.raises(InputError, match="at least 4"):
+        analysis.agreement(a[:3], b[:3])
+    for top in (0, 1, 1.5):
+        with pytest.raises(InputError, match=f"top {top} is not allowed"):
+            analysis.agreement(a, b, top=top)
+    equal = analysis.agreement(a[:4], b[:4] * 0)
+    assert (equal["n"], math.isnan(equal["spearman"])) == (4, True)
+    # The interval covers what it should: of a normal pair with r = 0.6.
+    rng, truth, hits = np.random.default_rng(0), 6 / math.pi * math.asin(0.6 / 2), 0
+    for _ in range(200):
         x, y = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 60).T
         found = analysis.agreement(pd.Series(x), pd.Series(y))
         hits += found["spearman_ci_low"] <= truth <= found["spearman_ci_high"]
-    assert 0.92 <= hits / 400 <= 0.98
+    assert 0.90 <= hits / 200 <= 0.99
 
 
 @settings(deadline=None, max_examples=60)
@@ -215,29 +224,7 @@ def test_runs_on_the_same_data_agree_and_others_are_refused(tmp_path, run):
         analysis.run_agreement([run, stranger])
 
 
-def test_too_few_samples_and_a_wrong_top_are_errors():
-    few = pd.Series([1.0, 2, 3])
-    with pytest.raises(InputError, match="at least 4"):
-        analysis.agreement(few, few)
-    for top in (0, 1, 1.5):
-        with pytest.raises(InputError, match=f"top {top} is not allowed"):
-            analysis.agreement(pd.Series(range(9)), pd.Series(range(9)), top=top)
-    equal = analysis.agreement(pd.Series(range(4)), pd.Series([1] * 4))
-    assert (equal["n"], math.isnan(equal["spearman"])) == (4, True)
-
-
 # Selection
-
-
-def test_selection_statistics_by_hand():
-    counts = np.array([1, 1, 2, 0])
-    assert analysis.entropy(counts) == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(4))
-    assert analysis.effective_sample_size(counts) == pytest.approx(16 / 6)
-    assert analysis.coverage(counts) == 0.75
-    assert analysis.gini(np.array([1, 3])) == pytest.approx(0.25)
-    # Mean absolute difference over twice the mean: (0+1+1+2, ...) by pairs.
-    pairs = np.abs(counts[:, None] - counts[None]).mean() / (2 * counts.mean())
-    assert analysis.gini(counts) == pytest.approx(pairs)
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=30))
@@ -254,6 +241,13 @@ def test_selection_statistics_stay_in_their_ranges(values):
     assert analysis.gini(equal) == pytest.approx(0)
     with pytest.raises(InputError, match="counts have to be a list of at least one number, none"):
         analysis.gini(-counts)
+    # Mean absolute difference over twice the mean; entropy of the shares as scipy has it.
+    pairs = np.abs(counts[:, None] - counts[None]).mean() / (2 * counts.mean())
+    assert analysis.gini(counts) == pytest.approx(pairs, abs=1e-9)
+    assert analysis.entropy(counts) == pytest.approx(stats.entropy(counts))
+    wanted = counts.sum() ** 2 / (counts**2).sum()
+    assert analysis.effective_sample_size(counts) == pytest.approx(wanted)
+    assert analysis.coverage(counts) == pytest.approx((counts > 0).mean())
 
 
 def test_selection_by_epoch(tiny, run):
@@ -330,14 +324,6 @@ def test_credit_that_finds_its_sample_rises_with_the_reference(tmp_path, tiny, r
         analysis.credit_by_reference(tiny, run)
 
 
-def test_calibration_by_hand(tiny):
-    frame = analysis.calibration(tiny, bins=2)
-    # Below 0.5: 0.25, 0.125, 0.125, 0.25, all wrong; from 0.5: five visits, four right.
-    assert list(frame["visits"]) == [4, 6]
-    np.testing.assert_allclose(frame["right"], [0, 4 / 6])
-    np.testing.assert_allclose(frame["p_y"], [0.1875, 4 / 6])
-
-
 # What core sets are chosen by
 
 
@@ -375,10 +361,3 @@ def test_a_record_gives_the_scores_that_core_sets_compute_from_a_scoring_run(epo
         np.testing.assert_allclose(
             found[method.replace("-", "_")], expected, rtol=2e-3, atol=1e-5, err_msg=method
         )
-
-
-def test_strata_of_aum_are_those_that_ccs_draws_from():
-    aum = np.array([3.0, NAN, -1.0, 1.0, 2.999])
-    np.testing.assert_array_equal(analysis.aum_strata(aum, 4), [0, NAN, 3, 2, 0])
-    assert np.isnan(analysis.aum_strata(np.array([NAN, NAN]))).all()
-    assert analysis.aum_strata(np.array([1.0, 1.0])).tolist() == [0, 0]

@@ -10,31 +10,20 @@ import pytest
 import torch
 
 from benchmarks.speed import __main__ as bench
-from benchmarks.speed import measure, sharing, step, waiting
+from benchmarks.speed import measure, step, waiting
 from benchmarks.speed.conventional import ApartLoop, ConventionalLoop
 from benchmarks.speed.measure import Row, alternate, compared, row
 
 
-def test_the_order_turns_round_every_time():
+def test_rounds_turn_round_and_a_row_says_median_spread_and_whether_the_target_is_met():
     order = []
     work = {name: (lambda name=name: order.append(name)) for name in "abc"}
-    seconds = alternate(work, rounds=4, warm_up=0)
+    seconds = alternate(work | {"own": lambda: 12.5}, rounds=4, warm_up=0)
     assert "".join(order) in ("abccbaabccba", "cbaabccbaabc")
-    assert {name: len(times) for name, times in seconds.items()} == {"a": 4, "b": 4, "c": 4}
-
-
-def test_work_that_times_itself_is_believed():
-    seconds = alternate({"own": lambda: 12.5, "other": lambda: None}, rounds=2)
-    assert seconds["own"] == [12.5, 12.5]
-    assert max(seconds["other"]) < 1
-
-
-def test_ratios_are_taken_round_by_round():
+    assert {name: len(times) for name, times in seconds.items()} == dict.fromkeys(seconds, 4)
+    assert seconds["own"] == [12.5] * 4  # work that times itself is believed
     # The machine was twice as slow in the second round, for both.
     assert compared([4.0, 8.0], [2.0, 4.0]) == [2.0, 2.0]
-
-
-def test_a_row_says_median_spread_and_whether_the_target_is_met():
     one = row("part", "what", [1.0, 2.0, 3.0, 4.0, 100.0], "ms", ">= 5")
     assert (one.value, one.low, one.high, one.n, one.met) == (3.0, 2.0, 4.0, 5, False)
     assert row("part", "what", [3.0], "ms", "<= 3").met is True
@@ -52,28 +41,24 @@ def table(
     return pd.DataFrame([dataclasses.asdict(one) | about])
 
 
-def test_a_ratio_that_fell_is_said():
-    said = bench.slower(table(3.9), table(5.0))
-    assert said == ["step, small: times as fast as the usual loop: 3.90, and 5.00 in the baseline"]
-    assert bench.slower(table(4.8), table(5.0)) == []
-    assert bench.slower(table(9.0), table(5.0)) == []
-
-
-def test_seconds_and_other_numbers_of_threads_are_not_compared():
-    assert bench.slower(table(1.0, unit="ms"), table(5.0, unit="ms")) == []
-    assert bench.slower(table(1.0, threads=1), table(5.0)) == []
-
-
-def test_a_target_says_in_which_direction_a_ratio_is_worse():
-    def fell(now, before, target, unit="ratio"):
-        tables = [table(value, unit, what="sharing", target=target) for value in (now, before)]
-        return bool(bench.slower(*tables))
-
-    assert fell(3.0, 2.0, "<= 2.2")
-    assert not fell(1.5, 2.0, "<= 2.2")
-    assert fell(0.7, 0.95, ">= 0.85", "share")
-    assert not fell(0.95, 0.7, ">= 0.85", "share")
-    assert not fell(3.0, 2.0, "")
+@pytest.mark.parametrize(
+    ("now", "before", "fell"),
+    [({"value": 3.9}, {"value": 5.0}, True), ({"value": 4.8}, {"value": 5.0}, False),
+     ({"value": 9.0}, {"value": 5.0}, False),
+     ({"value": 1.0, "unit": "ms"}, {"value": 5.0, "unit": "ms"}, False),
+     ({"value": 1.0, "threads": 1}, {"value": 5.0}, False),
+     *(({"value": a, "target": target, "what": "sharing", "unit": unit},
+        {"value": b, "target": target, "what": "sharing", "unit": unit}, fell)
+       for a, b, target, unit, fell in
+       ((3.0, 2.0, "<= 2.2", "ratio", True), (1.5, 2.0, "<= 2.2", "ratio", False),
+        (0.7, 0.95, ">= 0.85", "share", True), (0.95, 0.7, ">= 0.85", "share", False),
+        (3.0, 2.0, "", "ratio", False)))],
+)  # fmt: skip
+def test_a_ratio_that_fell_is_said(now, before, fell):
+    said = bench.slower(table(**now), table(**before))
+    assert len(said) == fell
+    assert not fell or said[0].endswith(f"{now['value']:.2f}, and {before['value']:.2f} in the "
+                                        "baseline")  # fmt: skip
 
 
 def test_another_machine_is_no_failure(tmp_path, monkeypatch, capsys):
@@ -99,14 +84,6 @@ def test_the_usual_loop_trains_and_keeps_the_mean_error_of_each_sample():
     assert np.isfinite(loop.losses).all()
     moved = [not torch.equal(a, b) for a, b in zip(before, loop.network.parameters(), strict=True)]
     assert all(moved)
-
-
-def test_our_loop_takes_the_steps_it_is_timed_for():
-    loop = measure.make_loop(measure.random_images(256), "small", device="cpu")
-    assert 0 < measure.epoch_seconds(loop) < 60
-    assert loop.ledger.steps == 2
-    assert measure.epoch_seconds(loop) > 0
-    assert loop.ledger.steps == 4
 
 
 def test_a_usual_loop_that_dies_is_said():
@@ -139,20 +116,7 @@ def test_what_is_measured_on_a_gpu_can_be_measured_without_one():
     assert "tiny, batch 8: share of the peak (MFU)" not in found
 
 
-def test_the_figures_of_sharing_a_machine_are_ratios_within_one_run(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    found = by_name(sharing.sharing(**bench.TOY["sharing"]))
-    assert found["2 processes: share of linear"] > 0
-    assert found["one busy neighbour: times as long"] > 0
-
-
-def test_one_core_has_no_second_process(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    monkeypatch.setattr(sharing, "_beside_a_neighbour", lambda *_: [])
-    assert list(sharing.sharing(**bench.TOY["sharing"])) == []
-
-
-def test_the_demo_is_timed_and_compared_with_its_steps():
+def test_demo_and_folder_are_timed_against_their_own_work(tmp_path):
     code = (
         "import budgetlab as bl; bl.train(dataset='digits', data_root='data', epochs=1, "
         "batch_size=16, limit=64, budget=1.0, model='tiny', out='demo/runs', progress=False); "
@@ -163,9 +127,6 @@ def test_the_demo_is_timed_and_compared_with_its_steps():
     assert 0 < first.value < whole.value - 0.4
     assert ratio.value > 1  # a start takes longer than four steps
     assert over.value > 1
-
-
-def test_a_limit_on_a_folder_is_timed_against_what_is_decoded(tmp_path):
     seconds, ratio = waiting._part_of_a_folder(tmp_path, images=100, limit=20, rounds=1)
     assert seconds.what == "--limit 20 on a folder of 100 images"
     assert len(list((tmp_path / "few").rglob("*.jpg"))) == 40
@@ -173,17 +134,18 @@ def test_a_limit_on_a_folder_is_timed_against_what_is_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["start", "drawing", "augmenting", "recording", "scale",
-                                  "libraries", "importance"])  # fmt: skip
-def test_each_part_keeps_its_table(part, tmp_path, monkeypatch, capsys):
+                                  "libraries", "importance", "sharing"])  # fmt: skip
+def test_each_part_keeps_its_table_and_what_came_before_it_broke(
+    part, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(bench, "BASELINE", tmp_path / "baseline.csv")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert bench.main([part, "--toy", "--out", str(tmp_path)]) == 0
     kept = pd.read_csv(tmp_path / f"{part}.csv")
     assert set(kept["part"]) == {part}
     assert (kept["value"] > 0).all()
     assert kept.loc[0, "what"] in capsys.readouterr().out
 
-
-def test_what_was_measured_before_a_part_ended_early_is_kept(tmp_path, monkeypatch):
     def broken():
         yield row("broken", "first", [1.0], "s")
         raise RuntimeError
@@ -194,17 +156,13 @@ def test_what_was_measured_before_a_part_ended_early_is_kept(tmp_path, monkeypat
     assert list(pd.read_csv(tmp_path / "broken.csv")["what"]) == ["first"]
 
 
-def test_a_job_is_run_in_its_own_environment_and_folder(tmp_path):
+def test_a_job_is_run_in_its_own_environment_and_folder(tmp_path, capsys):
     (tmp_path / "here").touch()
     code = "import os; assert os.environ['ANSWER'] == '42'; assert os.listdir() == ['here']"
     right = waiting._timed("job", [sys.executable, "-c", code], {"ANSWER": "42"}, tmp_path)
     assert (right.what, right.unit) == ("job", "s")
     assert right.value > 0
-
-
-def test_a_job_that_fails_has_no_time(tmp_path, capsys):
-    code = "raise ValueError('no')"
-    failed = waiting._timed("job", [sys.executable, "-c", code], {}, tmp_path)
+    failed = waiting._timed("job", [sys.executable, "-c", "raise ValueError('no')"], {}, tmp_path)
     assert np.isnan(failed.value)
     assert "job failed: ValueError: no" in capsys.readouterr().err
 

@@ -190,12 +190,11 @@ def test_what_cannot_be_done_is_one_line_and_no_record(call, quick, tmp_path, co
 
 def test_out_that_cannot_be_written(call, quick, tmp_path):
     (tmp_path / "file").write_text("")
-    taken = tmp_path / "file"
-    for out, says in ((taken, f"out '{taken}' is a file: give a folder"),
-                      ("/proc/nothing/here", "out '/proc/nothing/here' cannot be written")):  # fmt: skip
+    places = {tmp_path / "file": "is a file: give a folder", "/proc/nothing": "cannot be written"}
+    for out, says in places.items():
         said = call(*quick, "--out", out)
         assert said.code == commands.BAD_INPUT
-        assert says in said.err.splitlines()[-1]
+        assert f"out '{out}' {says}" in said.err.splitlines()[-1]
 
 
 def no_room(*_: object, **__: object) -> None:

@@ -10,7 +10,7 @@ import pytest
 from budgetlab import augment, methods, samplers
 from budgetlab.config import BUDGET_UNITS, CREDITS, RunConfig
 from budgetlab.data import load
-from budgetlab.errors import InputError, RunError
+from budgetlab.errors import RunError
 from budgetlab.training import Run
 
 METHODS = samplers.names()
@@ -89,14 +89,6 @@ def test_every_two_of_them_meet(places):
     counts = [len(METHODS), len(augment.names()), len(BUDGET_UNITS), len(IMAGES) + 1]
     met = {tuple(pair[place] for place in places) for pair in pairs()}
     assert len(met) == counts[places[0]] * counts[places[1]]
-
-
-@pytest.mark.parametrize("augmentation", sorted({*augment.names()} - {"none", "standard"}))
-def test_image_augmentation_on_points_is_refused_before_any_work(augmentation, splits, tmp_path):
-    config = RunConfig(dataset="points", augmentation=augmentation, out=str(tmp_path))
-    with pytest.raises(InputError, match=f"augmentation '{augmentation}' needs images"):
-        Run(config, splits=splits["points"])
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,6 @@ def test_it_cannot_be_changed_only_copied():
         config.replace(lr=-1)
 
 
-def test_a_setting_that_does_not_exist_is_named_with_the_nearest():
-    with pytest.raises(InputError, match=r"unknown setting 'batchsize': did you mean 'batch_size'"):
-        RunConfig.from_dict({"batchsize": 3})
-
-
 OTHER_VALUES = {
     "dataset": "points", "model": "mlp", "method": "SGD", "augmentation": "none", "budget": 0.31,
     "budget_unit": "samples", "epochs": 31, "batch_size": 127, "lr": 0.2, "momentum": 0.8,
@@ -105,11 +100,6 @@ OTHER_VALUES = {
 }  # fmt: skip
 
 
-def test_a_field_added_later_leaves_the_ids_of_runs_without_it():
-    # The id of these settings before any field of ADDED existed.
-    assert RunConfig(budget=0.29, seed=7).id == "eb1f96e9bc"
-
-
 def test_the_id_depends_on_every_field_but_the_places():
     assert set(OTHER_VALUES) == {field.name for field in dataclasses.fields(RunConfig)}
     before = RunConfig().id
@@ -117,15 +107,11 @@ def test_the_id_depends_on_every_field_but_the_places():
     assert {name for name, id in changed.items() if id == before} == set(PLACES)
     different = [id for name, id in changed.items() if name not in PLACES]
     assert len(set(different)) == len(different)
-
-
-def test_the_id_is_the_same_however_a_value_was_given():
-    assert RunConfig(lr=np.float64(1), epochs=3.0).id == RunConfig(lr=1, epochs=np.int32(3)).id
-
-
-def test_it_survives_json():
+    # Not on how a value was given, nor, for settings of before, on a field that came later.
     config = RunConfig(**OTHER_VALUES)
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert RunConfig(lr=np.float64(1), epochs=3.0).id == RunConfig(lr=1, epochs=np.int32(3)).id
+    assert RunConfig(budget=0.29, seed=7).id == "eb1f96e9bc"
 
 
 @example("鳥" * 100)
@@ -137,11 +123,6 @@ def test_a_folder_name_is_safe_whatever_the_data_is_called(text):
     assert not name.startswith("..")
 
 
-def test_folder_names_say_what_was_run():
-    config = RunConfig(dataset="folder:/images/birds", method="p-SGD", budget=0.2, seed=4)
-    assert config.folder_name == f"birds-p-SGD-standard-b0.2-s4-{config.id}"
-
-
 @pytest.mark.parametrize(
     ("dataset", "name"),
     [("shapes", "shapes"), ("folder:/a/birds/", "birds"), ("npz:x/y.npz", "y"),
@@ -151,13 +132,10 @@ def test_folder_names_say_what_was_run():
 )  # fmt: skip
 def test_a_data_set_has_a_short_name(dataset, name):
     assert RunConfig(dataset=dataset).dataset_name == name
-
-
-def test_a_name_can_be_given_and_is_no_part_of_the_id():
-    named = RunConfig(dataset="folder:Dataset", data_name="birds")
-    assert named.dataset_name == "birds"
-    assert named.folder_name.startswith("birds-")
-    assert named.id == RunConfig(dataset="folder:Dataset").id
+    # One can be given, and is no part of the id.
+    named = RunConfig(dataset=dataset, data_name="mine")
+    assert (named.dataset_name, named.id) == ("mine", RunConfig(dataset=dataset).id)
+    assert named.folder_name == f"mine-unif-SGD-standard-b{named.budget}-s0-{named.id}"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +143,9 @@ def test_a_name_can_be_given_and_is_no_part_of_the_id():
 )
 def test_a_wrong_name_meets_its_nearest(given_name, near):
     assert "did you mean" not in str(unknown("method", "zzz", ["SGD", "p-SGD"]))
+    assert known("method", "mine", ["Mine", "mine"]) == "mine"  # two that differ in case alone
+    with pytest.raises(InputError, match=r"unknown setting 'batchsize': did you mean 'batch_size'"):
+        RunConfig.from_dict({"batchsize": 3})
     error = unknown("method", given_name, ["SGD", "p-SGD", "RS2"])
     assert f"unknown method '{given_name}': did you mean '{near}'? choose one of" in str(error)
 
@@ -183,10 +164,6 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
     config = RunConfig(out="~/runs", data_root=Path("~"))
     assert (Path(config.out), Path(config.data_root)) == (tmp_path / "runs", tmp_path)
     assert config.id == RunConfig().id
-
-
-def test_a_name_keeps_its_case_where_two_differ_in_it_alone():
-    assert known("method", "mine", ["Mine", "mine"]) == "mine"
 
 
 def test_the_typed_settings_are_the_fields():

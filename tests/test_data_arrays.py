@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import Subset
 
 import budgetlab as bl
 from budgetlab import analysis
@@ -46,26 +46,18 @@ def test_layouts(shape, axes, tmp_path):
     assert data.train.classes == ("0", "1")
     assert data.train.mean == pytest.approx((front / 255).mean(axis=(0, 2, 3)))
     assert data.train.std == pytest.approx((front / 255).std(axis=(0, 2, 3)))
-
-
-def test_without_a_test_set_a_fifth_is_held_out_and_names_are_those_that_occur(tmp_path):
-    x = noise(20, 8, 8)
-    data = load(write(tmp_path, x=x / 255, y=1 + Y, classes=["none", "even", "odd"]))
-    assert torch.bincount(data.train.y).tolist() == [8, 8]
-    assert torch.bincount(data.test.y).tolist() == [2, 2]
+    # Without a test set a fifth is held out; names of the field's other tools will do.
+    floats = {"train_images": x / 255, "train_labels": 1 + Y[:, None], "val_images": x[:4] / 255,
+              "val_labels": 1 + Y[:4], "classes": ["none", "even", "odd"]}  # fmt: skip
+    data = load(write(tmp_path, **floats), progress=False)
+    assert [torch.bincount(part.y).tolist() for part in (data.train, data.val, data.test)] == [
+        [8, 8], [2, 2], [2, 2]
+    ]  # fmt: skip
     assert data.train.classes == ("even", "odd")
     assert any("no sample has class 'none'" in one for one in data.intake.odd)
     index = data.test.metadata["index"].to_numpy()
-    assert (data.test.x[:, 0].numpy() == x[index]).all()
-
-
-def test_arrays_of_other_names(tmp_path):
-    x = noise(20, 6, 6)
-    data = load(write(tmp_path, train_images=x, train_labels=Y[:, None], val_images=x[:4],
-                      val_labels=Y[:4, None], test_images=x[:6], test_labels=Y[:6, None]),
-                progress=False)  # fmt: skip
-    assert [len(part) for part in (data.train, data.val, data.test)] == [20, 4, 6]
-    assert data.test.metadata.origin[3] == "test_images[3]"
+    assert torch.equal(data.test.x, torch.from_numpy(front[index]))
+    assert data.test.metadata.origin[0] == f"train_images[{index[0]}]"
 
 
 X = noise(20, 8, 8)
@@ -73,37 +65,34 @@ X = noise(20, 8, 8)
 
 @pytest.mark.parametrize(
     ("arrays", "says"),
-    [
-        ({"y": Y}, "no array x"),
-        ({"pictures": X, "y": Y}, "no array x: it has pictures, y, and x or X or x_train"),
-        ({"x": X}, "no array y"),
-        ({"x": X / 1.0, "y": Y}, "give uint8"),
-        ({"x": X.astype(np.uint16), "y": Y}, "x[0]"),
-        ({"x": X, "y": Y[:9]}, "20 images and 9 labels"),
-        ({"x": noise(20, 8, 8, 4), "y": Y}, "x[0]"),
-        ({"x": noise(20, 8), "y": Y}, "features [D] as floats"),
-        ({"x": X, "y": Y * 0.5}, "whole numbers"),
-        ({"x": X, "y": Y - 1}, "whole numbers"),
-        ({"x": X, "y": noise(20, 4) / 255}, "not one-hot"),
-        ({"x": X, "y": np.where(Y == 1, np.nan, 0)}, "y[1] is nan"),
-        ({"x": X, "y": Y * 0}, "at least two"),
-        ({"x": X, "y": Y, "classes": ["one"]}, "a name for each"),
-        ({"x": X, "y": Y + 1, "classes": ["a", "b"]}, "begin at 1"),
-        ({"x": X, "y": 2 * Y - 1, "classes": ["a", "b", "c"]}, "label '-1', which is no class"),
-        ({"x": X, "y": Y, "x_train": X}, "both x and x_train"),
-        ({"x": np.where(Y == 1, np.inf, 0)[:, None] + np.zeros(3), "y": Y}, "x[1]"),
-        ({"x": np.eye(20) + np.where(Y, np.nan, 0)[:, None], "y": Y}, "holds NaN, and so do 9 mo"),
-        ({"x": X, "y": Y, "x_test": X[:2], "y_test": Y[:2] + 1}, "label '2', which is no class"),
-        ({"x": X, "y": Y, "x_test": X[:2], "y_test": ["a", "b"]}, "are of different kinds"),
-        ({"x": X[:0], "y": Y[:0]}, "is empty"),
-        ({"x": X, "y": Y, "x_test": X[:2]}, "no array y_test"),
-        ({"x": X, "y": Y, "x_test": noise(2, 9, 8), "y_test": Y[:2]}, "another shape"),
-        ({"x": X, "y": np.array([None] * 20)}, "Python objects"),
-        ({"x": noise(20, 0, 8), "y": Y}, "1 pixel or more"),
-        ({"x": X, "y": Y, "classes": ["a", "a"]}, "two classes are called 'a'"),
-        ({"x": X, "y": np.zeros((20, 2, 2))}, "of shape (20, 2, 2): give whole numbers"),
-    ],
-)
+    [({"y": Y}, "no array x"),
+     ({"pictures": X, "y": Y}, "no array x: it has pictures, y, and x or X or x_train"),
+     ({"x": X}, "no array y"), ({"x": X / 1.0, "y": Y}, "give uint8"),
+     ({"x": X.astype(np.uint16), "y": Y}, "x[0]"), ({"x": X, "y": Y[:9]}, "20 images and 9 labels"),
+     ({"x": noise(20, 8, 8, 4), "y": Y}, "x[0]"),
+     ({"x": noise(20, 8), "y": Y}, "features [D] as floats"),
+     ({"x": X, "y": Y * 0.5}, "whole numbers"), ({"x": X, "y": Y - 1}, "whole numbers"),
+     ({"x": X, "y": noise(20, 4) / 255}, "not one-hot"),
+     ({"x": X, "y": np.where(Y == 1, np.nan, 0)}, "y[1] is nan"),
+     ({"x": X, "y": Y * 0}, "at least two"),
+     ({"x": X, "y": Y, "classes": ["one"]}, "a name for each"),
+     ({"x": X, "y": Y + 1, "classes": ["a", "b"]}, "begin at 1"),
+     ({"x": X, "y": 2 * Y - 1, "classes": ["a", "b", "c"]}, "label '-1', which is no class"),
+     ({"x": X, "y": Y, "x_train": X}, "both x and x_train"),
+     ({"x": np.where(Y == 1, np.inf, 0)[:, None] + np.zeros(3), "y": Y}, "x[1]"),
+     ({"x": np.eye(20) + np.where(Y, np.nan, 0)[:, None], "y": Y}, "holds NaN, and so do 9 mo"),
+     ({"x": X, "y": Y, "x_test": X[:2], "y_test": Y[:2] + 1}, "label '2', which is no class"),
+     ({"x": X, "y": Y, "x_test": X[:2], "y_test": ["a", "b"]}, "are of different kinds"),
+     ({"x": X[:0], "y": Y[:0]}, "is empty, of shape (0, 8, 8)"),
+     ({"x": X > 9, "y": Y}, "is bool: give uint8"),
+     ({"x": X, "y": Y, "x_test": X[:0], "y_test": Y[:0]}, "x_test of"),
+     ({"x": X, "y": Y, "x_test": X[:2]}, "no array y_test"),
+     ({"x": X, "y": Y, "x_test": noise(2, 9, 8), "y_test": Y[:2]}, "another shape"),
+     ({"x": X, "y": np.array([None] * 20)}, "Python objects"),
+     ({"x": noise(20, 0, 8), "y": Y}, "1 pixel or more"),
+     ({"x": X, "y": Y, "classes": ["a", "a"]}, "two classes are called 'a'"),
+     ({"x": X, "y": np.zeros((20, 2, 2))}, "of shape (20, 2, 2): give whole numbers")],
+)  # fmt: skip
 def test_refused_in_one_sentence(arrays, says, tmp_path):
     with pytest.raises(InputError) as caught:
         load(write(tmp_path, **arrays))
@@ -168,9 +157,6 @@ def test_labels_in_every_encoding(labels, classes, encoded, tmp_path):
     assert set(data.train.y.tolist()) <= set(range(len(classes)))
     index = data.test.metadata["index"].to_numpy()
     assert data.test.y.tolist() == np.tile(encoded, 10)[index].tolist()
-
-
-def test_labels_that_hardly_are_classes_are_said_and_minus_one_has_a_name():
     found, names, _ = encode_labels({"y": [-1, 1, 1]}, ["no", "yes"])
     assert (found["y"].tolist(), names) == ([0, 1, 1], ["no", "yes"])
     assert "are y class labels?" in encode_labels({"y": np.arange(30)})[2][-1]
@@ -207,45 +193,48 @@ def test_the_same_pixels_whatever_they_come_as(give):
     assert not samples.flip
 
 
-def test_names_of_classes_wherever_they_stand():
-    image = noise(3, 8, 8)
-    grey = bl.Dataset.from_dataset(Items([(image[0], np.int64(1)), (image[1], 0)]))
-    assert (grey.sample_shape, grey.classes) == ((1, 8, 8), ("0", "1"))
-    features = TensorDataset(torch.randn(5, 2), torch.arange(5) % 3)
-    assert bl.Dataset.from_dataset(features, classes=["a", "b", "c"]).classes == ("a", "b", "c")
-    named = Items([(image, 0), (image, 1)], classes=["cat", "dog", "owl"])
-    assert bl.Dataset.from_dataset(named).classes == ("cat", "dog", "owl")
-    part = bl.Dataset.from_dataset(Subset(named, [1]))
-    assert (part.classes, part.y.tolist()) == (("cat", "dog", "owl"), [1])
-    # As Hugging Face data sets give them.
-    items = [{"image": image, "label": n % 2} for n in range(4)]
-    features = {"image": None, "label": SimpleNamespace(names=["cat", "dog"])}
-    samples = bl.Dataset.from_dataset(Items(items, features=features))
-    assert (samples.classes, samples.y.tolist()) == (("cat", "dog"), [0, 1, 0, 1])
-    texts = bl.Dataset.from_dataset(Items([(image, "ab"[n % 2]) for n in range(4)]))
-    assert (texts.classes, texts.y.tolist()) == (("a", "b"), [0, 1, 0, 1])
+NAMED = ["cat", "dog", "owl"]
+FEATURES = {"image": None, "label": SimpleNamespace(names=NAMED)}  # as Hugging Face has them
+
+
+@pytest.mark.parametrize(
+    ("items", "about", "options", "classes", "labels"),
+    [
+        ([(X[0], np.int64(1)), (X[1], 0)], {}, {}, ["0", "1"], [1, 0]),
+        ([(X[0], 0), (X[1], 1)], {"classes": NAMED}, {}, NAMED, [0, 1]),
+        ([(X[0], 0), (X[1], 1)], {}, {"classes": NAMED}, NAMED, [0, 1]),
+        (
+            [{"image": X[n], "label": n % 2} for n in range(4)],
+            {"features": FEATURES},
+            {},
+            NAMED,
+            [0, 1, 0, 1],
+        ),
+        ([(X[0], "b"), (X[1], "a")], {}, {}, ["a", "b"], [1, 0]),
+        ([(np.float32([1, 2]), 0), (np.float32([3, 4]), 1)], {}, {}, ["0", "1"], [0, 1]),
+    ],
+)
+def test_names_of_classes_wherever_they_stand(items, about, options, classes, labels):
+    samples = bl.Dataset.from_dataset(Items(items, **about), **options)
+    assert (list(samples.classes), samples.y.tolist()) == (classes, labels)
+    if not options:
+        part = bl.Dataset.from_dataset(Subset(Items(items * 2, **about), range(1, 1 + len(items))))
+        assert list(part.classes) == classes
 
 
 @pytest.mark.parametrize(
     ("items", "message"),
-    [
-        ([], "len"),
-        ([noise(3, 8, 9)], "pairs"),
-        ([(X[0], None)], "label None"),
-        ([(X[0], "cat"), (X[0], 1)], "some labels are texts"),
-        ([(np.array([1.0, 2.0]), 0), (np.array([1.0, np.nan]), 1)], "item 1 holds NaN"),
-        ([(np.array([1.0, np.inf]), 0)], "item 0 holds an infinite"),
-        ([(np.array([1.0, 1e300]), 0)], "item 0 holds an infinite"),
-        ([(np.full((3, 8, 8), np.nan), 0)], "item 0 holds NaN"),
-        ([{"picture": X[0], "label": 0}], "picture, label"),
-        ([(X[0], 0.5)], "label 0.5"),
-        ([(X[0], -1)], "label -1"),
-        ([(torch.randn(3, 8, 8), 0)], r"\[0, 1\]"),
-        ([(torch.rand(5, 8, 8), 0)], "channels"),
-        ([(noise(8, 9), 0), (noise(8, 8), 0)], "item 1"),
-        ([(X[0], 3)], "2 classes"),
-    ],
-)
+    [([], "len"), ([noise(3, 8, 9)], "pairs"), ([(X[0], None)], "label None"),
+     ([(X[0], "cat"), (X[0], 1)], "some labels are texts"),
+     ([(np.array([1.0, 2.0]), 0), (np.array([1.0, np.nan]), 1)], "item 1 holds NaN"),
+     ([(np.array([1.0, np.inf]), 0)], "item 0 holds an infinite"),
+     ([(np.array([1.0, 1e300]), 0)], "item 0 holds an infinite"),
+     ([(np.full((3, 8, 8), np.nan), 0)], "item 0 holds NaN"),
+     ([{"picture": X[0], "label": 0}], "picture, label"), ([(X[0], 0.5)], "label 0.5"),
+     ([(X[0], -1)], "label -1"), ([(torch.randn(3, 8, 8), 0)], r"\[0, 1\]"),
+     ([(torch.rand(5, 8, 8), 0)], "channels"), ([(noise(8, 9), 0), (noise(8, 8), 0)], "item 1"),
+     ([(X[0], 3)], "2 classes")],
+)  # fmt: skip
 def test_what_cannot_be_used_is_named(items, message):
     about = {"classes": ["a", "b"]} if message == "2 classes" else {}
     with pytest.raises(InputError, match=message):
@@ -266,17 +255,13 @@ def test_own_splits_train_and_hold_out_a_fifth(config):
     assert torch.allclose(seen[0], splits.train.normalised(slice(5)), atol=1e-5)
     assert len(list(run)) == 1
     assert run.record.about["data"]["name"] == "mine"
-
-
-def test_parts_are_numbered_alike_or_refused():
+    # Parts are numbered alike or refused.
     train = bl.Dataset.from_dataset(Items([(X[n], 2 * (n % 3)) for n in range(9)]))
     test = bl.Dataset.from_dataset(Items([(X[n], 4) for n in range(3)]))
     splits = bl.Splits.of(train, test)
-    assert splits.test.classes == ("0", "2", "4")
-    assert splits.test.y.tolist() == [2, 2, 2]
+    assert (splits.test.classes, splits.test.y.tolist()) == (("0", "2", "4"), [2, 2, 2])
     assert repr(splits) == "Splits('own': 9 train + 3 test samples of 1x8x8, 3 classes)"
-    others = load("digits", progress=False).train
-    for parts, says in (((train, others), "differ"), ((train.select([0]),), "too few"),
+    for parts, says in (((train, samples), "differ"), ((train.select([0]),), "too few"),
                         ((test,), "one class only")):  # fmt: skip
         with pytest.raises(InputError, match=says):
             bl.Splits.of(*parts)
@@ -297,7 +282,6 @@ def test_a_truth_that_is_known_of_some(config):
     assert frame.true_label.dropna().tolist() == [label for label in true if label is not None]
     assert (analysis.detection(run.record).n <= 15).all()
     assert analysis.selection(run.record).attrs["noisy_base"] == 5 / 60
-    bl.plots.measure_vs_measure(frame.fillna({"aum": 0}))
     bl.plots.flagged_share(run.record)
     atlas = bl.explore.atlas(run.record, splits=splits)
     for group, count in (("noisy", 5), ("not noisy", 10)):

@@ -10,12 +10,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from same_results import same_results
 
 import budgetlab as bl
 from budgetlab import devices
-from budgetlab.devices import STREAMS, numpy_generator, stream_seed, torch_generator
+from budgetlab.devices import STREAMS, numpy_generator, stream_seed
 from budgetlab.records import open_record
 from budgetlab.training import Run, loop
 
@@ -87,35 +86,24 @@ def test_another_c_library_is_left_as_it_is(monkeypatch, missing):
 
 @pytest.mark.parametrize(
     ("seconds", "most", "best"),
-    [
-        ({1: 8, 2: 4.4, 4: 2.5, 8: 2}, 8, 8),  # alone on the machine
-        ({1: 8, 2: 4.4, 4: 4.2, 8: 2}, 8, 2),  # two more save next to nothing
-        ({1: 4, 2: 7}, 2, 1),  # a core is busy
-        ({1: 6, 2: 4, 3: 2}, 3, 3),  # three cores
-        ({1: 1}, 1, 1),
-    ],
-)
+    [({1: 8, 2: 4.4, 4: 2.5, 8: 2}, 8, 8),  # alone on the machine
+     ({1: 8, 2: 4.4, 4: 4.2, 8: 2}, 8, 2),  # two more save next to nothing
+     ({1: 4, 2: 7}, 2, 1),  # a core is busy
+     ({1: 6, 2: 4, 3: 2}, 3, 3),  # three cores
+     ({1: 1}, 1, 1), ({1: 300, 2: 300}, 2, 1)],
+)  # fmt: skip
 def test_threads_are_those_with_which_a_step_is_fastest(monkeypatch, seconds, most, best):
-    clock, before = [0.0], torch.get_num_threads()
+    clock, before, steps = [0.0], torch.get_num_threads(), []
 
     def step():
-        clock[0] += seconds[torch.get_num_threads()] / 100
+        steps.append(torch.get_num_threads())
+        clock[0] += seconds[steps[-1]] / 100
 
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     assert devices.fastest_threads(step, most) == best
     assert torch.get_num_threads() == before
-
-
-def test_a_slow_step_is_tried_once(monkeypatch):
-    clock, steps = [0.0], []
-
-    def step():
-        steps.append(torch.get_num_threads())
-        clock[0] += 3.0
-
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    assert devices.fastest_threads(step, 2) == 1
-    assert steps == [1, 2]
+    if max(seconds.values()) > 100:
+        assert steps == [1, 2]  # a slow step is tried once
 
 
 def told(code: str, **environment: str) -> object:
@@ -133,17 +121,11 @@ def test_a_number_of_threads_that_the_user_gave_is_left_alone():
     assert told(CHOICE.format("0")) in (cores, cores // 2, os.cpu_count())
     assert told(CHOICE.format("0"), OMP_NUM_THREADS=str(cores)) == 1
     assert told(CHOICE.format(f"torch.set_num_threads({cores + 1})")) == 1
-
-
-WAITING = """
-import os, json, budgetlab
-print(json.dumps([os.environ.get("OMP_WAIT_POLICY"), os.environ.get("KMP_BLOCKTIME")]))
-"""
-
-
-def test_threads_do_not_spin_unless_the_user_wants_it():
-    assert told(WAITING) == ["PASSIVE", "0"]
-    assert told(WAITING, OMP_WAIT_POLICY="ACTIVE") == ["ACTIVE", None]
+    # Nor do threads spin unless the user wants it.
+    waiting = ("import os, json, budgetlab; names = 'OMP_WAIT_POLICY', 'KMP_BLOCKTIME'; "
+               "print(json.dumps([os.environ.get(name) for name in names]))")  # fmt: skip
+    assert told(waiting) == ["PASSIVE", "0"]
+    assert told(waiting, OMP_WAIT_POLICY="ACTIVE") == ["ACTIVE", None]
 
 
 def test_the_choice_is_recorded_kept_on_resuming_and_left_to_the_run(config, monkeypatch):
@@ -168,33 +150,37 @@ def test_the_choice_is_recorded_kept_on_resuming_and_left_to_the_run(config, mon
     assert torch.get_num_threads() == 1
 
 
-def test_trying_threads_changes_no_result(config, monkeypatch, tmp_path):
-    def after(out):
-        record = bl.train(config, out=str(tmp_path / out), progress=False)
-        return record.path.joinpath("model.safetensors").read_bytes()
-
-    plain = after("plain")
+def test_trying_threads_changes_no_result(config, monkeypatch):
+    plain = bl.train(config, out=config.out + "-plain", progress=False)
     tried = []
     monkeypatch.setattr(devices, "threads_to_choose", lambda: 2)
     monkeypatch.setattr(loop, "_THREADS", {})
     monkeypatch.setattr(
-        devices, "fastest_threads", lambda step, most: tried.extend([step(), step()]) or 1
+        devices, "fastest_threads", lambda step, most: tried.extend([step()] * 2) or 1
     )
-    assert after("tried") == plain
+    same_results(plain, bl.train(config, progress=False))
     assert len(tried) == 2
 
 
-def test_a_processor_of_which_less_is_used_trains_in_float32(monkeypatch):
-    monkeypatch.setattr(devices, "_processor", lambda *fields: "avx512f avx512_bf16")
-    for isa, precision in (("", "float32"), ("AVX2", "float32"), ("avx512_core", "float32"),
-                           ("AVX512_CORE_BF16", "bfloat16"), ("AVX512_CORE_AMX", "bfloat16"),
-                           ("ALL", "bfloat16")):  # fmt: skip
+@pytest.mark.parametrize(
+    ("flags", "isa", "precision"),
+    [("avx512f avx512_bf16", isa, "bfloat16") for isa in (None, "ALL", "AVX512_CORE_BF16",
+                                                          "AVX512_CORE_AMX")]
+    + [("avx512f avx512_bf16", isa, "float32") for isa in ("AVX2", "avx512_core")]
+    + [("fpu amx_bf16", None, "bfloat16"), ("fpu avx2 avx512f", None, "float32"),
+       ("", None, "float32")],
+)  # fmt: skip
+def test_bfloat16_is_chosen_where_the_processor_has_it_and_may_use_it(
+    monkeypatch, flags, isa, precision
+):
+    monkeypatch.setattr(devices, "_processor", lambda *fields: flags)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if isa:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
-        if not isa:
-            monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-            precision = "bfloat16"
-        chosen = devices.choose_precision("auto", torch.device("cpu"))
-        assert str(chosen) == f"torch.{precision}", isa
+    found = {asked: str(devices.choose_precision(asked, torch.device("cpu")))
+             for asked in ("auto", "float32", "bfloat16")}  # fmt: skip
+    assert found == {"auto": f"torch.{precision}", "float32": "torch.float32",
+                     "bfloat16": "torch.bfloat16"}  # fmt: skip
 
 
 # One seed, many streams: each its own, all the same everywhere
@@ -205,13 +191,12 @@ def test_streams_are_the_same_on_every_machine():
     assert stream_seed(0, "init") == 7290039654019473914
     assert stream_seed(0, "order") == 6230928577095065118
     assert numpy_generator(3, "noise").integers(0, 1000, 3).tolist() == [104, 967, 942]
-
-
-@given(st.integers(0, 2**63 - 1))
-def test_every_stream_of_a_seed_is_another(seed):
-    seeds = [stream_seed(seed, name) for name in STREAMS]
-    assert len(set(seeds)) == len(STREAMS)
-    assert all(0 <= one < 2**63 for one in seeds)
+    for seed in (0, 1, 2**62, 2**63 - 1):
+        seeds = [stream_seed(seed, name) for name in STREAMS]
+        assert len(set(seeds)) == len(STREAMS)
+        assert all(0 <= one < 2**63 for one in seeds)
+    with pytest.raises(ValueError, match="unknown stream 'ordre': choose one of data"):
+        stream_seed(0, "ordre")
 
 
 def test_neighbouring_seeds_have_nothing_in_common():
@@ -219,24 +204,3 @@ def test_neighbouring_seeds_have_nothing_in_common():
     correlation = np.corrcoef(draws) - np.eye(8)
     # Independent draws: standard error 1/sqrt(1000), 28 pairs.
     assert np.abs(correlation).max() < 4.5 / np.sqrt(1000)
-
-
-def test_drawing_from_one_stream_leaves_the_others_alone():
-    order = torch_generator(5, "order")
-    augmentation = torch_generator(5, "augmentation")
-    torch.rand(100, generator=augmentation)
-    again = torch_generator(5, "order")
-    assert torch.equal(torch.rand(10, generator=order), torch.rand(10, generator=again))
-
-
-def test_no_global_random_state_is_touched():
-    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    torch.rand(3, generator=torch_generator(1, "init"))
-    numpy_generator(1, "data").random(3)
-    assert torch.equal(torch.get_rng_state(), torch_before)
-    assert np.array_equal(np.random.get_state()[1], numpy_before)
-
-
-def test_a_stream_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="unknown stream 'ordre': choose one of data"):
-        stream_seed(0, "ordre")

@@ -24,15 +24,7 @@ FLOORS = (
     {"__main__"},
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-READING = {
-    "errors",
-    "config",
-    "methods",
-    "records",
-    "analysis",
-    "plots",
-    "report",
-}
+READING = {"errors", "config", "methods", "records", "analysis", "plots", "report"}
 # From the floor itself, or from a floor below, and still not allowed: the reading wing
 # meets the training wing at the records only.
 BOTH = {"forecast", "explore", "estimators", "sweeps", "cli", "demo", "widgets", "course",
@@ -120,36 +112,21 @@ def test_imports_go_down_only(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "source"),
-    [
-        ("budgetlab.records.reader", "from budgetlab.data import load"),
-        ("budgetlab.history", "from budgetlab import samplers"),
-        ("budgetlab.training.run", "def f():\n    import budgetlab.analysis.conditions"),
-        ("budgetlab.training.run", "from .loop import Loop"),
-        ("budgetlab.plots.style", "import torch"),
-        ("budgetlab.plots.style", "if True:\n    from torch import nn"),
-        ("budgetlab.analysis.conditions", "from budgetlab.models import build"),
-        ("budgetlab.data.load", "from budgetlab.cli import main"),
-    ],
-)
-def test_a_wrong_import_would_be_found(name, source):
-    assert complaints(name, source)
-
-
-@pytest.mark.parametrize(
-    ("name", "source"),
-    [
-        ("budgetlab.analysis.grand", "def f():\n    import torch"),
-        (
-            "budgetlab.methods",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch",
-        ),
-        ("budgetlab.training.run", "from budgetlab import augment, data, models"),
-        ("budgetlab.samplers.scores", "from budgetlab.samplers import sampler"),
-    ],
-)
-def test_a_right_import_is_let_through(name, source):
-    assert complaints(name, source) == []
+    ("name", "source", "wrong"),
+    [("records.reader", "from budgetlab.data import load", True),
+     ("history", "from budgetlab import samplers", True),
+     ("training.run", "def f():\n    import budgetlab.analysis.conditions", True),
+     ("training.run", "from .loop import Loop", True), ("plots.style", "import torch", True),
+     ("plots.style", "if True:\n    from torch import nn", True),
+     ("analysis.conditions", "from budgetlab.models import build", True),
+     ("data.load", "from budgetlab.cli import main", True),
+     ("analysis.grand", "def f():\n    import torch", False),
+     ("methods", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch", False),
+     ("training.run", "from budgetlab import augment, data, models", False),
+     ("samplers.scores", "from budgetlab.samplers import sampler", False)],
+)  # fmt: skip
+def test_a_wrong_import_is_found_and_a_right_one_let_through(name, source, wrong):
+    assert bool(complaints(f"budgetlab.{name}", source)) == wrong
 
 
 def test_nothing_on_a_floor_imports_in_a_circle():
@@ -196,12 +173,8 @@ for room in sys.argv[1:]:
     )
     done = run_python(program, *sorted(READING))
     assert done.returncode == 0, done.stderr
-
-
-def test_the_block_does_block():
-    done = run_python(BLOCK_TORCH + "import budgetlab.history")
-    assert done.returncode != 0
-    assert "torch is blocked" in done.stderr
+    # The block does block.
+    assert "torch is blocked" in run_python(BLOCK_TORCH + "import budgetlab.history").stderr
 
 
 def test_reading_a_record_never_loads_torch(train):
@@ -227,12 +200,6 @@ def test_the_package_itself_loads_nothing_heavy():
         f"import sys, budgetlab; print([name for name in {heavy} if name in sys.modules])"
     )
     assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_every_public_name_is_there():
-    missing = [name for name in bl.__all__ if getattr(bl, name, None) is None]
-    assert len(bl.__all__) > 15
-    assert missing == []
 
 
 def test_no_module_is_a_drawer_for_everything():

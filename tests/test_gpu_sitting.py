@@ -124,8 +124,7 @@ def test_a_process_that_ends_is_replaced_and_its_runs_are_trained(plan, tmp_path
             return super().submit(function, *arguments)
 
     def make(workers):
-        made.append(Dying(workers))
-        return made[-1]
+        return made.append(Dying(workers)) or made[-1]
 
     table = gpu_runs.Table(tmp_path / "paper.csv")
     gpu_runs.sit(plan[:3], table, tmp_path, workers=2, **FOREVER, say=said.append, executor=make)
@@ -224,7 +223,7 @@ def test_images_are_found_in_an_archive_and_in_a_folder(little, tmp_path):
         gpu_checks.images(unpacked / "train" / "a" / "0.png", tmp_path)
 
 
-def test_the_same_seed_is_compared_bit_for_bit(tmp_path):
+def test_the_same_seed_is_compared_bit_for_bit_and_a_profile_names_the_operations(tmp_path):
     said = gpu_checks.determinism(tmp_path, models=["tiny"], steps=16, batch=8)
     rows = pd.read_csv(tmp_path / "determinism.csv")
     assert said.startswith("4 of 4 pairs")
@@ -234,16 +233,13 @@ def test_the_same_seed_is_compared_bit_for_bit(tmp_path):
     two = {"a": np.array([1.5, np.nan]), "b": np.array([True, False])}
     told = gpu_checks._compared(one, two)
     assert told == {"same": False, "arrays": 2, "differ": 1, "largest": 0.5}
-
-
-def test_a_profile_names_the_operations(tmp_path):
     gpu_checks.profile(tmp_path, models=["tiny"], steps=2, batch=8)
     text = (tmp_path / "profile.txt").read_text()
     assert "tiny, batch 8, without graphs: 2 steps" in text
     assert "convolution" in text
 
 
-def test_the_plan_is_in_the_order_that_was_asked_for(tmp_path, capsys):
+def test_the_plan_is_in_the_order_that_was_asked_for_with_what_it_will_take(tmp_path, capsys):
     given = ["--minutes", "15", "--out", str(tmp_path / "none"), "--plan"]
     assert gpu.main([*given, "--images", str(tmp_path)]) == 0
     said = capsys.readouterr().out
@@ -257,20 +253,13 @@ def test_the_plan_is_in_the_order_that_was_asked_for(tmp_path, capsys):
     keys = [tables.key(run) for run in runs]
     assert len(keys) == len(set(keys))
     assert {run.model for run in runs} == {"resnet18"}
-
-
-def test_a_full_run_is_expected_to_take_what_its_operations_say():
-    full, third, looking = (
-        next(run for _, some in gpu_runs.paper("folder:x") for run in some
-             if (run.method, run.budget, run.budget_unit, run.augmentation)
-             == (method, budget, "iterations", "standard"))
-        for method, budget in (("unif-SGD", 1.0), ("unif-SGD", 0.3), ("selective-backprop", 0.3))
-    )  # fmt: skip
-    seconds = [gpu_runs.expected_seconds(run) for run in (full, third, looking)]
+    seconds = {(run.method, run.budget): gpu_runs.expected_seconds(run) for run in runs
+               if (run.budget_unit, run.augmentation) == ("iterations", "standard")}  # fmt: skip
     # ResNet-18 on 32x32: 0.56 G multiply-adds forward, three times that with the backward.
-    assert seconds[0] == pytest.approx(1e7 * 3.34e9 / (0.12 * 989e12), rel=0.05)
-    assert 0.3 * seconds[0] < seconds[1] < 0.31 * seconds[0]
-    assert seconds[2] == pytest.approx(2.1 * seconds[1], rel=0.1)
+    full, third = seconds["unif-SGD", 1.0], seconds["unif-SGD", 0.3]
+    assert full == pytest.approx(1e7 * 3.34e9 / (0.12 * 989e12), rel=0.05)
+    assert 0.3 * full < third < 0.31 * full
+    assert seconds["selective-backprop", 0.3] == pytest.approx(2.1 * third, rel=0.1)
 
 
 def test_without_a_gpu_it_says_what_to_do(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """One record, one trainer: held while it is trained, free however that ends."""
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -23,28 +22,23 @@ def go(run: Run) -> Path:
     return run.writer.path
 
 
-def test_a_record_is_held_while_it_is_trained_and_free_afterwards(config):
-    run = Run(config)
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, RunError, MemoryError, OSError])
+def test_a_record_is_held_while_it_is_trained_and_free_however_that_ends(config, error):
+    def step(run: Run) -> None:
+        assert holder(lock)["process"] == os.getpid()
+        assert is_held(lock)
+        if error:
+            raise error("now")
+
+    run = Run(config, on_step=step)
     lock = lock_of(run.writer.path)
     assert not is_held(lock)
-    for _ in run:
-        assert is_held(lock)
-        assert holder(lock)["process"] == os.getpid()
-        break
-    assert not is_held(lock)
-    go(run)
-    assert not is_held(lock)
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RunError, MemoryError, OSError])
-def test_it_is_free_however_training_ends(config, error):
-    def fail(run: Run) -> None:
-        raise error("now")
-
-    run = Run(config, on_step=fail)
-    with pytest.raises(BaseException, match=r"now|out of memory|cannot be written"):
+    if error is None:
         go(run)
-    assert not is_held(lock_of(run.writer.path))
+    else:
+        with pytest.raises(BaseException, match=r"now|out of memory|cannot be written"):
+            go(run)
+    assert not is_held(lock)
     same_results(go(Run.resume(run.writer.path)), go(Run(config)))
 
 
@@ -146,21 +140,11 @@ def test_a_lock_that_is_a_link_is_not_followed(config, tmp_path):
     os.link(victim, lock_of(run.writer.path))
     go(run)
     assert victim.read_text() == "mine"
-
-
-@pytest.mark.parametrize("content", ["", "{", "[1]", "[" * 100_000, '{"process": "x"}'])
-def test_what_a_lock_says_is_never_relied_on(tmp_path, content):
+    # What one says is never relied on.
     lock = tmp_path / "one.lock"
-    lock.write_text(content)
-    assert isinstance(holder(lock), dict)
-    with hold(lock) as ours:
-        assert ours
-        assert holder(lock)["process"] == os.getpid()
-
-
-def test_a_record_that_was_removed_does_not_come_back_as_a_lock(config):
-    run = Run(config)
-    shutil.rmtree(run.writer.path)
-    with pytest.raises(RunError, match=r"was removed while it was being trained: start .* again"):
-        go(run)
-    assert not run.writer.path.exists()
+    for content in ("", "{", "[1]", "[" * 100_000, '{"process": "x"}'):
+        lock.write_text(content)
+        assert isinstance(holder(lock), dict)
+        with hold(lock) as ours:
+            assert ours
+            assert holder(lock)["process"] == os.getpid()

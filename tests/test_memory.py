@@ -5,6 +5,7 @@ import os
 import threading
 import tracemalloc
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -83,14 +84,10 @@ def measured_peak(work) -> int:
 
 @pytest.mark.parametrize(
     ("model", "precision", "optimiser", "augmentation"),
-    [
-        ("small", "float32", "sgd", "standard"),
-        ("compact", "float32", "adamw", "ricap"),
-        ("resnet18", "float32", "sgd", "standard"),
-        ("small", "bfloat16", "adamw", "mixup"),
-        ("resnet18", "bfloat16", "sgd", "standard"),
-    ],
-)
+    [("small", "float32", "sgd", "standard"), ("compact", "float32", "adamw", "ricap"),
+     ("resnet18", "float32", "sgd", "standard"), ("small", "bfloat16", "adamw", "mixup"),
+     ("resnet18", "bfloat16", "sgd", "standard")],
+)  # fmt: skip
 def test_the_memory_of_a_step_is_predicted(
     config, load_once, model, precision, optimiser, augmentation
 ):
@@ -110,7 +107,7 @@ def test_the_memory_of_a_step_is_predicted(
     assert failures.step_bytes(config, model, samples, dtype) == pytest.approx(measured, rel=0.2)
 
 
-def test_what_a_gpu_would_hold_is_data_history_and_a_step(config, load_once):
+def test_what_a_gpu_would_hold_is_data_history_and_a_step(config, load_once, monkeypatch):
     splits, gpu = load_once("digits", limit=500), torch.device("cuda")
     config = config.replace(dataset="digits", model="small")
     needs = setup.predict(config, "small", splits, gpu, torch.float32)
@@ -119,6 +116,12 @@ def test_what_a_gpu_would_hold_is_data_history_and_a_step(config, load_once):
     assert needs.history >= 500 * (8 + 6) * 4
     larger = setup.predict(config.replace(batch_size=128), "small", splits, gpu, torch.float32)
     assert larger.step > 3 * needs.step
+    # A device of that size takes the batches that fit.
+    monkeypatch.setattr(setup, "free_bytes", lambda device: larger.total)
+    for size, fits in ((16, True), (128, True), (129, False)):
+        with nullcontext() if fits else pytest.raises(InputError):
+            given = config.replace(batch_size=size)
+            setup.require_fit(given, "small", splits, gpu, torch.float32)
     windows = setup.predict(config.replace(method="tdds"), "small", splits, gpu, torch.float32)
     assert windows.history > needs.history
 
@@ -128,30 +131,12 @@ def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(config, m
     with pytest.raises(InputError, match=r"needs about .* of memory on cpu .*lower the batch size"):
         Run(config)
     assert not Path(config.out).exists()
-
-
-def test_a_device_of_a_given_size_takes_the_batches_that_fit(config, load_once, monkeypatch):
-    splits, gpu = load_once("digits", limit=200), torch.device("cuda")
-
-    def fits(batch_size):
-        own = config.replace(dataset="digits", batch_size=batch_size)
-        try:
-            setup.require_fit(own, "small", splits, gpu, torch.float32)
-        except InputError:
-            return False
-        return True
-
-    needs = setup.predict(config.replace(batch_size=64), "small", splits, gpu, torch.float32)
-    monkeypatch.setattr(setup, "free_bytes", lambda device: needs.total)
-    assert [fits(size) for size in (16, 64, 65, 256)] == [True, True, False, False]
-
-
-def test_a_record_that_the_disk_has_no_room_for_is_refused(config, monkeypatch):
+    # Nor may the disk be full.
+    monkeypatch.setattr(setup, "free_bytes", lambda device: 10**12)
     free = 3 * setup.FEWEST_RECORDED * 128
     monkeypatch.setattr(setup.shutil, "disk_usage", lambda path: (10**12, 10**12, free))
     with pytest.raises(InputError, match=r"record of 30 epochs of 128 samples .*lower --epochs"):
         Run(config.replace(epochs=30))
-    assert not Path(config.out).exists()
 
 
 def test_a_network_that_needs_values_is_tried_without_a_prediction(config, load_once):

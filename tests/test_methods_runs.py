@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from budgetlab import analysis
-from budgetlab.budget import Costs, Ledger
 from budgetlab.errors import InputError, RunError
 from budgetlab.training import Run
 
@@ -15,11 +14,6 @@ WITH_PROXY = ("rho-loss", "el2n-pruned", "forgetting-pruned")
 OPTIONS = {
     "top-k": {"keep_fraction": 0.25},
     "rho-loss": {"keep_fraction": 0.25, "proxy_share": 0.4},
-    # Four visits of each sample in the scoring run, and some steps after it.
-    **{
-        name: {"budget": 1.0, "proxy_share": 0.8, "subset_fraction": 0.25}
-        for name in ("dyn-unc", "dual", "tdds")
-    },
 }
 
 
@@ -42,23 +36,6 @@ def go(config):
     return train
 
 
-@pytest.mark.parametrize(
-    ("method", "unit"),
-    # The others: tests/test_training.py.
-    [(m, u) for m in ("dyn-unc", "dual", "tdds") for u in ("iterations", "samples", "flops")]
-    + [("rho-loss", "samples"), ("top-k", "samples")],
-)
-def test_the_limit_is_reached_and_never_overstepped(method, unit, go):
-    run = go(method=method, budget_unit=unit)
-    spent, limit = run.ledger.spent(unit), run.budget.limit
-    assert spent <= limit
-    costs, batch = run.ledger.costs, 8
-    looks = 8 / OPTIONS.get(method, {}).get("keep_fraction", 1 / 3)
-    largest = {"iterations": 1, "samples": batch + looks,
-               "flops": batch * costs.forward_backward + looks * costs.forward}  # fmt: skip
-    assert spent > limit - largest[unit] - 1e-9
-
-
 def test_at_equal_iterations_looking_comes_on_top_and_at_equal_flops_it_costs_steps(go):
     for unit in ("iterations", "flops"):
         settings = {"epochs": 12, "budget": 0.25, "limit": 256, "budget_unit": unit}
@@ -73,39 +50,6 @@ def test_at_equal_iterations_looking_comes_on_top_and_at_equal_flops_it_costs_st
             assert selective.flops > 1.5 * uniform.flops
         else:
             assert selective.steps < uniform.steps
-
-
-# With weights, and with a long scoring run; the others: tests/test_training.py.
-@pytest.mark.parametrize("method", ["p-SGD", "dual"])
-def test_interrupted_and_resumed_is_the_same_run(method, go):
-    options = {"weights": "unbiased"} if method == "p-SGD" else {}
-    whole = go(method=method, **options, seed=3, epochs=5)
-    run = go.build(method=method, **options, seed=3, epochs=5)
-    for row in run:
-        if row["epoch"] == 2:
-            break
-    resumed = Run.resume(run.writer.path)
-    for _ in resumed:
-        pass
-    assert resumed.ledger.totals() | {"seconds": 0} == whole.ledger.totals() | {"seconds": 0}
-    for name in ("loss", "probability", "times_trained"):
-        if name in whole.record.samples:
-            expected, got = (r.record.samples[name].values for r in (whole, resumed))
-            np.testing.assert_array_equal(expected, got)
-    ours, theirs = (r.loop.engine.network.state_dict() for r in (whole, resumed))
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_another_network_counts_in_every_unit():
-    ledger, other = Ledger(Costs(10, 30)), Costs(2, 6)
-    ledger.charge_step(8)
-    ledger.charge_proxy(other, trained=8)
-    ledger.charge_proxy(other, looked=100)
-    spent = {unit: ledger.spent(unit) for unit in ("iterations", "samples", "flops")}
-    assert spent == {"iterations": 2, "samples": 116, "flops": 8 * 30 + 8 * 6 + 100 * 2}
-    again = Ledger(Costs(10, 30))
-    again.load_state_dict(ledger.state_dict())
-    assert again == ledger
 
 
 @pytest.mark.parametrize("unit", ["iterations", "samples", "flops"])

@@ -189,9 +189,3 @@ def test_a_method_that_was_changed_is_not_taken_for_the_one_before(train, config
         Run.resume(first.path)
     methods.add(dataclasses.replace(methods.find("mine"), code=""))  # typed where nothing is kept
     assert bl.compare([first, train(method="mine", seed=3).record])["n"].item() == 2
-
-
-@pytest.mark.parametrize("name", ["P-sgd", "", " "])
-def test_names_that_a_method_of_your_own_cannot_have(name):
-    with pytest.raises(InputError, match=r"built in|is empty"):
-        bl.sampler(name)(lambda history: history.confidence)

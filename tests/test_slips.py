@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -158,38 +157,6 @@ def test_what_is_reported_and_read(part: str, call: Callable[[], Any]) -> None:
 
 def test_arrays_are_as_good_as_tensors() -> None:
     assert reported(LOGITS.numpy(), LABELS.numpy())().tolist() == [1] * 4
-
-
-@pytest.mark.parametrize(("arrays", "part"), [
-    ({"x": np.ones((4, 8, 8), bool)}, "x[0] of 'FILE' is bool: give uint8"),
-    ({"x": np.ones((0, 8, 8), np.uint8), "y": []}, "x of 'FILE' is empty, of shape (0, 8, 8)"),
-    ({"x_test": np.ones((0, 8, 8), np.uint8), "y_test": np.zeros(0, int)}, "x_test of 'FILE' is"),
-])  # fmt: skip
-def test_arrays_of_a_file(arrays: dict[str, Any], part: str, tmp_path: Path) -> None:
-    file = tmp_path / "a.npz"
-    np.savez(file, **{"x": np.ones((4, 8, 8), np.uint8), "y": [0, 1, 0, 1]} | arrays)
-    says(part.replace("FILE", str(file)), lambda: bl.data.load(f"npz:{file}", progress=False))
-
-
-@pytest.mark.parametrize(("table", "part"), [
-    ("Origin,action\nx[0], DROP \n", ""),
-    ("origin,action\nx[0],drop\nx[1],delete\n", "row 2: unknown action 'delete': choose"),
-    ("origin,action,label\nx[1],relabel,\n", "of 'x[1]': unknown class ''"),
-    ("origin,action,label\nx[1],true,zzz\n", "of 'x[1]': unknown class 'zzz'"),
-])  # fmt: skip
-def test_tables_of_edits(table: str, part: str, tmp_path: Path) -> None:
-    file, edits = tmp_path / "a.npz", tmp_path / "edits.csv"
-    np.savez(file, x=np.ones((20, 8, 8), np.uint8), y=np.arange(20) % 2)
-    edits.write_text(table)
-
-    def load() -> bl.Splits:
-        return bl.data.load(f"npz:{file}", edits=edits, progress=False)
-
-    if part:
-        says(f"edits '{edits}'", load)
-        says(part, load)
-    else:
-        assert len(load().train) == 15
 
 
 class Few(nn.Linear):

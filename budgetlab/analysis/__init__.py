@@ -24,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pay": ["Forecast", "importance_map", "pay_features", "will_it_pay"],
         "per_sample": ["HARD", "LEARNING", "MEANINGS", "PRUNING", "aum_strata", "described",
                        "hardness", "measures"],
-        "ranks": ["agreement", "detection", "detection_curve", "detection_over_time",
+        "ranks": ["agreement", "detection", "detection_curve", 
                   "measure_agreement", "noise_cost", "noisy_picks", "run_agreement"],
         "samples": ["calibration", "class_share", "confusion", "coverage", "credit_by_reference",
                     "effective_sample_size", "entropy", "gini", "group_accuracy",

@@ -25,7 +25,7 @@ from budgetlab.analysis.per_sample import HARD, check_measure, hardness, measure
 from budgetlab.analysis.samples import selection
 from budgetlab.analysis.statistics import check_open, mean_interval
 from budgetlab.errors import InputError, unknown
-from budgetlab.records import OneRecord, Record, Records, open_record, open_records
+from budgetlab.records import OneRecord, Record, Records, open_records
 
 LABELS = ("method", "noise_kind", "label_noise", "budget", "seed")
 
@@ -239,23 +239,6 @@ def detection_curve(
     curve = pd.concat(parts, ignore_index=True)
     curve.attrs = {"base": float(frame["is_noisy"].mean()), "average_precision": areas}
     return curve
-
-
-def detection_over_time(
-    record: OneRecord, names: Sequence[str] | None = None, *, at: Sequence[int] | None = None
-) -> pd.DataFrame:
-    """How early can wrong labels be found? :func:`detection` after each epoch.
-
-    ``at`` are the epochs, by default at most twelve, evenly spaced; they stand in front as
-    ``epoch``.
-    """
-    record = open_record(record)
-    if at is None:
-        last = max(record.samples.sizes["epoch"], 1)
-        at = np.unique(np.linspace(1, last, 12).round().astype(int)).tolist()
-    found = {int(epoch): _detect(measures(record, epochs=int(epoch)), names, f"'{record.path}'")
-             for epoch in at}  # fmt: skip
-    return pd.concat(found, names=["epoch"]).reset_index("epoch").reset_index(drop=True)
 
 
 def noisy_picks(records: Records) -> pd.DataFrame:
