@@ -73,7 +73,7 @@ test: $(VENV)/.installed-test
 FUZZ_EXAMPLES ?= 1000
 
 soak: $(VENV)/.installed-test
-	@BUDGETLAB_SOAK=1 $(BIN)/python -m pytest tests/test_killed.py tests/test_sweep.py
+	@BUDGETLAB_SOAK=1 $(BIN)/python -m pytest tests/test_lock.py tests/test_sweep.py
 
 coverage: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:build/coverage

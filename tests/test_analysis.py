@@ -16,7 +16,6 @@ from scipy import stats
 from budgetlab import analysis
 from budgetlab.analysis import RecordWarning
 from budgetlab.analysis.statistics import sentence, verdict
-from budgetlab.config import ADDED
 from budgetlab.errors import InputError
 from budgetlab.records import open_records
 
@@ -388,16 +387,6 @@ def test_results_by_hand(tmp_path):
     write_run(tmp_path, method="p-SGD", budget=0.2)
     table = analysis.results(tmp_path, cost="seconds")
     assert (table.metric, table.cost_name) == ("test_accuracy", "seconds")
-
-
-def test_records_without_later_settings_are_repeats_of_those_with_them(tmp_path):
-    """Settings that came later change nothing by default: an earlier version ran just so."""
-    for seed in range(2):
-        record = write_run(tmp_path, method="unif-SGD", seed=seed)
-    about = json.loads((record.path / "record.json").read_text())
-    about["config"] = {k: v for k, v in about["config"].items() if k not in ADDED}
-    (record.path / "record.json").write_text(json.dumps(about))
-    assert analysis.compare(tmp_path)["n"].tolist() == [2]
 
 
 def test_what_is_left_out_or_not_paired_is_said():

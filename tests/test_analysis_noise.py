@@ -248,20 +248,3 @@ def test_seeds_are_averaged_and_other_data_refused(noisy, tmp_path):
         analysis.triage([runs[0], write_run(tmp_path, fingerprint="beef")])
 
 
-def test_gradient_plots_say_what_they_show():
-    rows = pd.DataFrame(
-        {
-            "name": ["uniform", "loss", "loss"],
-            "weights": ["none", "none", "unbiased"],
-            "steps": [5, 5, 5],
-            "bias2": [0.0, 6.0, 0.0],
-            "variance": [2.0, 4.0, 1.0],
-            "variance_ratio": [1.0, 2.0, 0.5],
-            "possible_gain": [0.0, np.nan, 0.8],
-        }
-    )
-    text = plots.alt_text(plots.gradient_errors(rows))
-    assert "loss 3 and 2; loss, weighted 0 and 0.5" in text
-    over = pd.concat([rows, rows.assign(steps=9, possible_gain=[0.0, np.nan, 0.4])])
-    text = plots.alt_text(plots.gradient_quality(over))
-    assert "loss goes from 0.80 to 0.40" in text

@@ -1,13 +1,17 @@
-"""Plans, the table they fill, and what a sitting leaves when it is cut off."""
+"""Plans, the table they fill, what a sitting leaves when it is cut off, and README of today."""
 
 import collections
+import json
+import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from budgetlab import config
-from experiments import plans, tables
+from experiments import fit_probe, influence, maps, plans, ship, tables
 from experiments.__main__ import ROUND, main, ordered
+from experiments.tables import RESULTS, read
 
 
 def test_every_part_is_paired_with_uniform_draws_on_the_same_data():
@@ -84,3 +88,56 @@ def test_a_sitting_adds_up_trains_nothing_twice_and_outlives_what_fails(
     assert "3 of 4 runs" in capsys.readouterr().out
     main([*given, "--seeds", "0"])
     assert [run.budget for run in trained] == [0.001]
+
+
+# Leaving out: every sample once, and a table that says what it rests on
+
+
+def test_every_sample_is_left_out_once():
+    parts = list(influence.folds(23, 4, seed=1))
+    assert sorted(np.concatenate(parts)) == list(range(23))
+    assert {len(part) for part in parts} == {5, 6}
+
+
+def test_the_table_has_every_measure_beside_the_influence(tmp_path, monkeypatch, data_root):
+    monkeypatch.setitem(influence.DATA, "points", {"limit": 40, "label_noise": 0.1})
+    monkeypatch.setitem(influence.RUN, "points", {"model": "mlp", "epochs": 3})
+    table = tmp_path / "influence.csv"
+    given = ["--datasets", "points", "--seeds", "1", "--folds", "4", "--data-root", str(data_root)]
+    assert influence.main([*given, "--table", str(table)]) == 0
+    rows = pd.read_csv(table)
+    own = rows[rows["effect"] == "own margin"]
+    assert {"influence", *influence.MEASURES} <= set(own["measure"])
+    assert (rows["ci_low"] <= rows["spearman"]).all()
+    assert (rows["spearman"] <= rows["ci_high"]).all()
+    assert set(rows["trainings"]) == {5}
+    assert set(rows["left_out"]) == {10}
+    assert rows["hardware"].notna().all()
+
+
+# What README says of the results is what the tables say today
+
+README = RESULTS.parents[1] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def today():
+    return read(RESULTS / "scale_model.csv")
+
+
+def test_readme_says_what_the_tables_say_today(today, tmp_path):
+    anew = tmp_path / "README.md"
+    anew.write_text(README.read_text("utf-8"), "utf-8")
+    ship.write_readme(today, json.loads(fit_probe.OUT.read_text("utf-8")), anew)
+    assert anew.read_text("utf-8") == README.read_text("utf-8"), "run python -m experiments.ship"
+
+
+def test_the_headlines_of_readme_hold(today):
+    lines = {line.split("|")[1].strip(): line for line in ship.readme_table(today).splitlines()}
+    assert lines["a fixed random subset"].count("worse") == len(ship.NAMES)
+    assert lines["selective backprop, equal flops"].count("worse") == len(ship.NAMES)
+    for method in ("`p-SGD`", "`c-SGD`"):
+        assert not re.search("better|worse", lines[method])
+    pooled = maps.pooled(today)
+    noisy = pooled[pooled["entry"].isin(ship.SEEKING) & pooled["label_noise"].gt(0)]
+    assert (noisy["difference"] < 0).mean() > 0.8

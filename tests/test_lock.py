@@ -1,5 +1,6 @@
-"""One record, one trainer: held while it is trained, free however that ends."""
+"""One record, one trainer: held while it is trained, free however that ends; killed, resumed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from same_results import same_results
 
 import budgetlab as bl
-from budgetlab import cli
+from budgetlab import augment, cli
 from budgetlab.errors import RunError
 from budgetlab.records.writer import InUse, hold, holder, is_held, lock_of
 from budgetlab.training import Run
@@ -148,3 +149,31 @@ def test_a_lock_that_is_a_link_is_not_followed(config, tmp_path):
         with hold(lock) as ours:
             assert ours
             assert holder(lock)["process"] == os.getpid()
+
+
+# Killed with ``kill -9`` at any moment, in the write of a record too: nothing is lost.
+# ``make soak`` kills every method with every augmentation, and one run at every moment.
+
+SCRIPT = Path(__file__).with_name("kill_and_resume.py")
+SOAK = os.environ.get("BUDGETLAB_SOAK", "") not in ("", "0")
+
+
+@pytest.mark.timeout(7200 if SOAK else 300)
+def test_killed_runs_go_on_bit_for_bit():
+    more = (
+        ["--every-pair", "--times", "3", "--every-moment", "1"]
+        if SOAK
+        else ["--every-moment", "25"]
+    )
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *more], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    # Other tests may have added methods of their own in this process.
+    methods, augmentations = counts["methods"], len(augment.names())
+    assert counts["pairs"] == (methods * augmentations if SOAK else max(methods, augmentations))
+    assert counts["kills"] > counts["pairs"]
+    assert counts["lost"] == 0
+    # Steps, and a good many files for each: the kills do fall into the writing of records.
+    assert counts["moments"] > 100 * counts["pairs"]
