@@ -246,5 +246,3 @@ def test_seeds_are_averaged_and_other_data_refused(noisy, tmp_path):
     assert found["is_noisy"].mean() > 2 * both["is_noisy"].mean()
     with pytest.raises(InputError, match="other data"):
         analysis.triage([runs[0], write_run(tmp_path, fingerprint="beef")])
-
-

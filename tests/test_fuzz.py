@@ -24,7 +24,7 @@ from budgetlab.data.images import read_images
 from budgetlab.errors import InputError
 from budgetlab.records import open_record
 from budgetlab.records.writer import holder
-from budgetlab.training import Run, checkpoint
+from budgetlab.training import Run, resume
 
 EXAMPLES = int(os.environ.get("BUDGETLAB_FUZZ", "60"))
 PARTS = ("record.json", "epochs.csv", "thumbnails.npz", "predictions.npz", "state.pt", "chunk",
@@ -106,7 +106,7 @@ class Targets:
         file.write_bytes(content)
         try:
             if name == "state.pt":
-                checkpoint.load_state(self.run.loop, file)
+                resume.load_state(self.run.loop, file)
                 return
             record = open_record(self.record)
             for part in ("classes", "fingerprint", "probability_kind", "config", "summary",
