@@ -352,7 +352,7 @@ def test_a_limit_decodes_what_is_needed_and_chooses_the_same(many, tmp_path, mon
 
 
 def test_what_was_found_is_said_once_and_by_inspect(many, tmp_path, capsys, monkeypatch):
-    for name, count in (("one", 1), ("two", 2), ("Two ", 5)):
+    for name, count in (("common", 60), ("one", 1), ("two", 2), ("Two ", 5)):
         fill(many.with_name("rare") / name, count, seed=count)
     odd = read(many.with_name("rare"), tmp_path).intake.odd
     assert "no test samples of one, two: the accuracy says nothing of them" in odd

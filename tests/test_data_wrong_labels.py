@@ -149,11 +149,14 @@ def test_threshold_samples_judge_whatever_the_method_trains_on(method, faulty):
 
 @pytest.mark.parametrize(
     ("call", "says"),
-    [*((lambda labels=labels, shape=shape: label_quality(np.array(labels, int),
-                                                         np.full(shape, 0.5)), "")
-       for labels, shape in (([0, 1], (3, 2)), ([0, 2], (2, 2)), ([], (0, 2)), ([0, -1], (2, 2)))),
-     (lambda: label_quality(np.array([0, 1, 0]), np.array([[3, 5], [5, 1], [9, 9]])),
-      "row 0 of pred_probs holds no probabilities"),
+    [*((lambda labels=labels, chance=chance: label_quality(np.array(labels, int), chance), says)
+       for labels, chance, says in (
+           ([0, 1], np.full((3, 2), 0.5), r"labels \(2,\) and pred_probs \(3, 2\) do not fit"),
+           ([0, 2], np.full((2, 2), 0.5), "labels from 0 to 2 do not fit pred_probs of 2 columns"),
+           ([0, -1], np.full((2, 2), 0.5), "labels from -1 to 0 do not fit"),
+           ([], np.full((0, 2), 0.5), "do not fit"),
+           ([0, 1], np.array([[np.nan, 0.5], [0.5, 0.5]]), r"pred_probs\[0, 0\] is nan: give prob"),
+           ([0, 1], np.array([[3, 5], [5, 1]]), "row 0 of pred_probs holds no probabilities"))),
      (lambda: threshold_quality(digits(), percentile=0), "percentile 0 is not allowed"),
      (lambda: threshold_quality(digits().train.select(range(100))),
       "give 9 threshold samples, and 20 are needed")],
