@@ -355,7 +355,7 @@ def test_what_was_found_is_said_once_and_by_inspect(many, tmp_path, capsys, monk
     for name, count in (("common", 60), ("one", 1), ("two", 2), ("Two ", 5)):
         fill(many.with_name("rare") / name, count, seed=count)
     odd = read(many.with_name("rare"), tmp_path).intake.odd
-    assert "no test samples of one, two: the accuracy says nothing of them" in odd
+    assert "no test samples of one: the accuracy says nothing of them" in odd
     assert any(one.startswith("fewer than five training samples of") for one in odd)
     assert "classes Two  and two differ in case or spaces only" in odd
     for _ in range(2):
