@@ -1,5 +1,6 @@
 """The playground: what is kept of each epoch, and the two runs side by side."""
 
+import contextlib
 import dataclasses
 import time
 
@@ -42,19 +43,16 @@ def make(tmp_path, data_root):
 def test_the_grid_lies_row_by_row_over_all_points(load_once):
     samples = load_once("points", limit=128).train
     grid, (left, right, bottom, top) = grid_of(samples)
-    assert grid.shape == (GRID * GRID, 2)
-    assert (samples.x[:, 0] > left).all()
-    assert (samples.x[:, 0] < right).all()
-    assert (samples.x[:, 1] > bottom).all()
-    assert (samples.x[:, 1] < top).all()
-    assert grid[1, 0] > grid[0, 0]
-    assert grid[1, 1] == grid[0, 1]
-    assert grid[GRID, 1] > grid[0, 1]
-    with pytest.raises(InputError, match="holds no points"):
-        grid_of(load_once("digits", limit=64).train)
-    three = torch.cat([samples.x, samples.x[:, :1]], 1)
-    with pytest.raises(InputError, match="holds no points"):
-        grid_of(dataclasses.replace(samples, x=three))
+    rows = grid.reshape(GRID, GRID, 2)
+    for place, (low, high) in enumerate(((left, right), (bottom, top))):
+        values = samples.x[:, place]
+        assert ((low < values) & (values < high)).all()
+        assert (rows.diff(dim=1 - place)[..., place] > 0).all()
+        assert (rows.diff(dim=place)[..., place] == 0).all()
+    three = dataclasses.replace(samples, x=torch.cat([samples.x, samples.x[:, :1]], 1))
+    for no_points in (load_once("digits", limit=64).train, three):
+        with pytest.raises(InputError, match="holds no points"):
+            grid_of(no_points)
 
 
 def test_a_frame_holds_what_the_network_says_and_who_was_picked(config):
@@ -170,40 +168,34 @@ def test_every_problem_method_and_way_makes_a_picture(make, problem):
             assert "never drawn" in playground.picture.alt
 
 
-def test_an_error_in_a_sampler_shows_and_is_raised(make):
+def test_an_error_shows_is_raised_and_leaves_a_usable_playground(make):
     @bl.sampler("broken")
     def score(history):
         raise ZeroDivisionError("my score")
 
     playground = make(("broken", "unif-SGD"))
-    with pytest.raises(ZeroDivisionError):
-        playground.fit()
-    assert "my score" in playground.status.text
-    assert not playground.train_button.disabled
-    playground.train_button.click()
-    assert playground.wait(WAIT)
-    assert "my score" in playground.status.text
-    playground.left.value = "p-SGD"
-    playground.budget.value = 0.01
-    playground.train_button.click()
-    assert playground.wait(WAIT)
-    assert "raise the budget" in playground.status.text
-    with pytest.raises(InputError):
-        playground.fit()
-    assert not playground.train_button.disabled
+    for left, budget, error, said in (
+        ("broken", 0.5, ZeroDivisionError, "my score"),
+        ("p-SGD", 0.01, InputError, "raise the budget"),
+    ):
+        playground.left.value, playground.budget.value = left, budget
+        for train in (playground.fit, playground.train_button.click):
+            with pytest.raises(error) if train == playground.fit else contextlib.nullcontext():
+                train()
+            assert playground.wait(WAIT)
+            assert said in playground.status.text
+            assert not playground.train_button.disabled
     playground.budget.value = 0.5
     playground.fit()
     assert "Finished" in playground.status.text
 
 
-def test_a_new_playground_replaces_the_old_one(make):
+def test_a_new_playground_replaces_the_old_one_which_neither_trains_nor_plays(make):
     old = make(epochs=3)
     old.fit()
     old.speed.value = max(SPEEDS.values())
-    old.player.play()
     old.epochs.value = 200
     old.train()
-    assert not old.player.playing
     old.player.play()
     new = make()
     assert not old.player.playing
@@ -231,9 +223,8 @@ def test_stop_keeps_what_there_is(make):
 
 def test_nothing_is_left_where_experiments_are_compared(tmp_path, data_root, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    playground = SamplerPlayground(
-        limit=128, epochs=2, batch_size=16, budget=0.5, device="cpu", data_root=str(data_root)
-    )
+    playground = SamplerPlayground(limit=128, epochs=2, batch_size=16, budget=0.5, device="cpu",
+                                   data_root=str(data_root))  # fmt: skip
     playground.fit()
     assert list(tmp_path.rglob("record.json")) == []
     chart = bl.explore.playground(*playground.runs)

@@ -19,8 +19,8 @@ from budgetlab.plots import style
 from budgetlab.records import write_atomically
 
 __all__ = ["STYLE", "Explorable", "axis", "checkbox", "choices", "compact", "fragment",
-           "hover", "looks_of", "mark", "records_of", "script", "select", "slider",
-           "specification", "switches", "words"]  # fmt: skip
+           "hover", "joined", "looks_of", "mark", "parted", "records_of", "script", "select",
+           "slider", "specification", "switches", "words"]  # fmt: skip
 
 # JupyterLab knows versions 3 to 5 and shows nothing for a newer one.
 VEGA_LITE = "5.20"
@@ -364,6 +364,16 @@ def compact(values: Iterable[float], digits: int = 4) -> list[float | None]:
     given = np.asarray(list(values), float)
     rounded = (float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in given)
     return [int(v) if v is not None and v == int(v) else v for v in rounded]
+
+
+def joined(values: Iterable[float], digits: int = 4) -> str:
+    """Numbers as one text, as in :func:`compact`; a notebook gives a line to each of a list."""
+    return " ".join("" if v is None else str(v) for v in compact(values, digits))
+
+
+def parted(**fields: str) -> list[dict[str, Any]]:
+    """The lists that :func:`joined` made texts of, each by the name that it gets."""
+    return [{"calculate": f"split(datum.{text}, ' ')", "as": name} for name, text in fields.items()]
 
 
 def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -8,7 +8,17 @@ import numpy as np
 from budgetlab.analysis import effective_sample_size, entropy
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
-from budgetlab.explore.chart import Explorable, axis, compact, mark, slider, specification, words
+from budgetlab.explore.chart import (
+    Explorable,
+    axis,
+    compact,
+    joined,
+    mark,
+    parted,
+    slider,
+    specification,
+    words,
+)
 from budgetlab.methods import COLOURS
 from budgetlab.records import Record, open_record
 
@@ -131,7 +141,7 @@ class _Scores:
     def rows(self) -> list[dict[str, Any]]:
         """One row per sample: its score and loss by epoch. In the page no row comes or goes."""
         columns = zip(zip(*self.scores, strict=True), zip(*self.losses, strict=True), strict=True)
-        return [{"scores": scores, "losses": losses} for scores, losses in columns]
+        return [{"scores": joined(scores), "losses": joined(losses)} for scores, losses in columns]
 
     def signals(self) -> list[dict[str, Any]]:
         """What is the same for all samples: their number, draws, and which epoch is shown.
@@ -191,8 +201,9 @@ def _transforms() -> list[dict[str, Any]]:
             "log(datum.others / datum.missed) / (datum.t * datum.slope))"),
     ]  # fmt: skip
     return [
-        _as("loss", "datum.losses[place]"),
-        _as("raised", "pow(datum.scores[place], power)"),
+        *parted(score="scores", known="losses"),
+        _as("loss", "toNumber(datum.known[place])"),
+        _as("raised", "pow(toNumber(datum.score[place]), power)"),
         _sums("mean", level="raised"),
         _as("weight", "datum.raised + smoothing * datum.level"),
         _as("possible", "datum.weight > 0 ? 1 : 0"),

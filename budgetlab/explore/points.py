@@ -19,7 +19,9 @@ from budgetlab.explore.chart import (
     checkbox,
     compact,
     hover,
+    joined,
     mark,
+    parted,
     slider,
     specification,
     words,
@@ -256,8 +258,8 @@ def _row(place: int, run: PointRun, epoch: int) -> dict[str, Any]:
         "epoch": epoch,
         "headline": frame.headline(run.name),
         "surface": webp(np.ascontiguousarray(surface), GRID, quality=92),
-        "chance": compact(np.nan_to_num(frame.chance, nan=1.0), 3),
-        "picked": frame.picked.astype(int).tolist(),
+        "chances": joined(np.nan_to_num(frame.chance, nan=1.0), 3),
+        "picks": joined(frame.picked),
     }
 
 
@@ -279,6 +281,7 @@ def _half(
     }  # fmt: skip
     points = {
         "transform": [
+            *parted(chance="chances", picked="picks"),
             {"flatten": ["chance", "picked"]},
             {"window": [{"op": "row_number", "as": "i"}]},
             {"lookup": "i", "from": {"data": {"values": where}, "key": "i",

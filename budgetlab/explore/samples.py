@@ -16,8 +16,10 @@ from budgetlab.explore.chart import (
     axis,
     compact,
     hover,
+    joined,
     looks_of,
     mark,
+    parted,
     records_of,
     select,
     slider,
@@ -221,8 +223,8 @@ class _Lives:
             "chance": factor * data["probability"].to_numpy()[kept],
             "drawn": data["times_trained"].to_numpy().astype(int).cumsum(axis=0)[kept],
         }
-        self.columns = {name: [compact(one, 3) for one in all_of.T] if name != "drawn"
-                        else all_of.T.tolist() for name, all_of in found.items()}  # fmt: skip
+        self.columns = {f"{name}_by": [joined(one, 9 if name == "drawn" else 3) for one in all_of.T]
+                        for name, all_of in found.items()}  # fmt: skip
         self._places = {int(sample): place for place, sample in enumerate(samples)}
 
     def of(self, sample: int) -> pd.DataFrame:
@@ -230,9 +232,11 @@ class _Lives:
             raise InputError(
                 f"sample {sample} is not in this chart: give one that its twin returns"
             )
-        place = self._places[sample]
-        life = {name: values[place] for name, values in self.columns.items()}
-        return pd.DataFrame({"epoch": self.epochs, **life}).astype({"loss": float, "chance": float})
+        life = pd.DataFrame({"epoch": self.epochs})
+        for name, texts in self.columns.items():
+            said = texts[self._places[sample]].split(" ")
+            life[name.removesuffix("_by")] = [float(one) if one else np.nan for one in said]
+        return life.astype({"drawn": int})
 
 
 def _table(record: Record, frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
@@ -347,7 +351,8 @@ def _life(epochs: np.ndarray, names: dict[str, str], chance: str) -> dict[str, A
     facts = [
         "'Sample ' + datum.sample + ': ' + datum.label"
         " + (datum.true_label ? ' (truly ' + datum.true_label + ')' : '')",
-        f"'Drawn ' + datum.drawn[{len(epochs) - 1}] + ' times in {epochs[-1]} epochs'",
+        "'Drawn ' + slice(split(datum.drawn_by, ' '), -1)[0]"
+        f" + ' times in {epochs[-1]} epochs'",
         *(f"'{style.capital(name).partition(',')[0]}: ' + format(datum.{a}, '.4')"
           for a, name in names.items()),
         " + ".join(f"(isValid(datum.{name}) ? '{said} ' + datum.{name} + '  ' : '')"
@@ -359,7 +364,9 @@ def _life(epochs: np.ndarray, names: dict[str, str], chance: str) -> dict[str, A
     lines = [words(line, y=96 + 15 * row, fontSize=11) for row, line in enumerate(facts)]
     in_time = [
         *one,
+        *parted(loss="loss_by", chance="chance_by", drawn="drawn_by"),
         {"flatten": ["loss", "chance", "drawn"]},
+        *({"calculate": f"toNumber(datum.{name})", "as": name} for name in ("loss", "chance")),
         {"window": [{"op": "row_number", "as": "k"}, {"op": "lag", "field": "drawn", "as": "had"}]},
         {"calculate": f"{epochs.tolist()}[datum.k - 1]", "as": "epoch"},
         {"calculate": "datum.drawn - (datum.had || 0)", "as": "new"},

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class Session:
     Give ``config`` for a new run or ``record``, a folder, to go on. ``splits`` gives the data of a
     config, and may be slow; ``model`` is a network of one's own, or what builds one. ``on_step``
     and ``on_epoch`` are called with the run, in the thread that trains, and may not touch the
-    training; ``on_end`` is called once after everything, with the session. ``run`` is there once
-    it is built, ``error`` is what went wrong, ``stopped`` whether it was stopped before its end.
+    training; ``on_end`` once after everything, with the session. ``run`` is there once it is
+    built, ``error`` is what went wrong, ``stopped`` whether it was stopped before its end.
     """
 
     def __init__(
@@ -79,10 +79,12 @@ class Session:
         self._asked.set()
 
     def abandon(self) -> None:
-        """End without having begun, where what came before went wrong."""
-        self.stopped = True
-        self.on_end(self)
-        self._over.set()
+        """Stop; end without having begun, where what came before went wrong."""
+        self.stop()
+        if self.run is None and self.error is None:
+            self.stopped = True
+            self.on_end(self)
+            self._over.set()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for the end; False if it has not come by then."""
@@ -155,7 +157,7 @@ class Trainer(Panel):
         with _owning:
             before = _owners.get((type(self), self.name))
             _owners[type(self), self.name] = self
-        if before is not None and before is not self:
+        if before is not None:
             before.detach()
 
     def detach(self) -> None:
@@ -166,6 +168,28 @@ class Trainer(Panel):
         for part in self._ends:
             part.disabled = True
         self.status.say(f"A newer {self.what} named '{self.name}' has taken over: go on there.")
+
+    def train_beside(self, begin: Callable[[], Sequence[Session]]) -> None:
+        """Train what ``begin`` gives in the background."""
+        with self.status.catching():
+            for session in begin():
+                session.start()
+
+    def train_here(self, begin: Callable[[], Sequence[Session]]) -> Sequence[Session]:
+        """Train it here, in turn; what goes wrong is said and raised."""
+        try:
+            sessions = begin()
+        except Exception as error:
+            self.status.complain(error)
+            raise
+        try:
+            for session in sessions:
+                session.train_here()
+        except BaseException:
+            for session in sessions:
+                session.abandon()
+            raise
+        return sessions
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until nothing is training; False if that takes longer."""

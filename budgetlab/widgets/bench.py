@@ -130,14 +130,15 @@ class TrainingBench(Trainer):
 
     def train(self) -> None:
         """Start a run as it is set, in the background."""
-        with self.status.catching():
-            first, *queue = [self.controls.config.replace(seed=s) for s in self.controls.seeds]
-            self._begin(config=first, queue=queue).start()
+        self.train_beside(self._begin_queue)
+
+    def _begin_queue(self) -> list[Session]:
+        first, *queue = [self.controls.config.replace(seed=s) for s in self.controls.seeds]
+        return self._begin(config=first, queue=queue)
 
     def resume(self) -> None:
         """Go on with the last stopped run that is shown, in the background."""
-        with self.status.catching():
-            self._begin(record=self._stopped_record()).start()
+        self.train_beside(lambda: self._begin(record=self._stopped_record()))
 
     def stop(self) -> None:
         """Stop after the step that is being made; the record can be resumed."""
@@ -163,15 +164,11 @@ class TrainingBench(Trainer):
             What also stands in the status line. Any error of a sampler too. An
             interrupt leaves a record that can be resumed.
         """
-        try:
-            if resume is None:
-                session = self._begin(config=self.controls.config)
-            else:
-                session = self._begin(record=getattr(resume, "path", resume))
-        except Exception as error:
-            self.status.complain(error)
-            raise
-        session.train_here()
+        if resume is None:
+            (session,) = self.train_here(lambda: self._begin(config=self.controls.config))
+        else:
+            path = getattr(resume, "path", resume)
+            (session,) = self.train_here(lambda: self._begin(record=path))
         assert session.run is not None, "a session without a run ends in an error"
         return session.run.record
 
@@ -182,7 +179,7 @@ class TrainingBench(Trainer):
         record: Any = None,
         after: Session | None = None,
         queue: Sequence[RunConfig] = (),
-    ) -> Session:
+    ) -> list[Session]:
         """Take up a run, with what is to be trained afterwards."""
         with self._lock:
             busy = self.session is not None and self.session is not after and self.session.running
@@ -201,7 +198,7 @@ class TrainingBench(Trainer):
             "Loading the data and building the network."
             + (" These settings have run before: the same seed gives the same run." * again)
         )
-        return self.session
+        return [self.session]
 
     def _has_run(self, config: RunConfig) -> bool:
         """Whether a run of the list had the same settings, wherever it was written."""
@@ -256,8 +253,7 @@ class TrainingBench(Trainer):
             self._set_training(False)
         if session.error is None and not session.stopped and self._queue:
             following, *queue = self._queue
-            with self.status.catching():
-                self._begin(config=following, after=session, queue=queue).start()
+            self.train_beside(lambda: self._begin(config=following, after=session, queue=queue))
 
     def _show_end(self, session: Session) -> None:
         run = session.run

@@ -68,10 +68,10 @@ class RunControls(W.VBox):
         c = self.by_name
         self.repeats = Number("Runs", 1, 1, MOST_RUNS, 1)
         self.preset = choice("Preset", [KEEP, *PRESETS], KEEP)
-        for name, control in (c | {"repeats": self.repeats}).items():
-            control.observe(lambda _, name=name: on_change(name), "value")
         for name, control in (c | {"repeats": self.repeats, "preset": self.preset}).items():
             control.add_class(f"bl-{name.replace('_', '-')}")
+            if control is not self.preset:
+                control.observe(lambda _, name=name: on_change(name), "value")
         dataset.observe(self._fit_model, "value")
         self.preset.observe(lambda change: self.take(change["new"]), "value")
         # Each seed draws its own samples. At most four lines: a projector shows few.

@@ -133,15 +133,14 @@ class SamplerPlayground(Trainer):
     @property
     def runs(self) -> tuple[PointRun, PointRun]:
         """What was kept of the two runs, for :func:`budgetlab.explore.playground`."""
-        x, y = self.splits.train.x.cpu().numpy(), self.splits.train.y.cpu().numpy()
-        left, right = map(list, self.frames)
-        return PointRun(self._names[0], x, y, left), PointRun(self._names[1], x, y, right)
+        points = self.splits.train.x.cpu().numpy(), self.splits.train.y.cpu().numpy()
+        left, right = (PointRun(name, *points, list(frames))
+                       for name, frames in zip(self._names, self.frames, strict=True))  # fmt: skip
+        return left, right
 
     def train(self) -> None:
         """Train both runs in the background."""
-        with self.status.catching():
-            for session in self._begin():
-                session.start()
+        self.train_beside(self._begin)
 
     def fit(self) -> tuple[list[Frame], list[Frame]]:
         """Do what the button does, here: train both and return their frames.
@@ -151,20 +150,7 @@ class SamplerPlayground(Trainer):
         InputError, RunError
             What also stands in the status line; any error of a sampler too.
         """
-        try:
-            sessions = self._begin()
-        except Exception as error:
-            self.status.complain(error)
-            raise
-        try:
-            for session in sessions:
-                session.train_here()
-        except BaseException:
-            for session in sessions:
-                session.stop()
-                if session.run is None and session.error is None:
-                    session.abandon()
-            raise
+        self.train_here(self._begin)
         return self.frames
 
     def stop(self) -> None:
@@ -245,9 +231,7 @@ class SamplerPlayground(Trainer):
 
     def _play_on(self) -> bool:
         last = max(map(len, self.frames))
-        if self.epoch.value >= last:
-            return False
-        self._go(1)
+        self.epoch.value = min(self.epoch.value + 1, last)
         return self.epoch.value < last
 
     def update(self) -> None:
