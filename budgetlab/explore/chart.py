@@ -297,12 +297,8 @@ def choices(
     test = " && ".join(f"datum.{key} == {key}" for key in options)
 
     def twin(**chosen: Any) -> pd.DataFrame:
-        kept = pd.Series(True, index=table.index)
-        for key, value in ({key: values[0] for key, values in options.items()} | chosen).items():
-            if key not in options:
-                raise unknown("control", key, options)
-            kept &= table[key] == _known(key, value, options[key])
-        return table[kept].reset_index(drop=True)
+        at = {key: values[0] for key, values in options.items()} | chosen
+        return _rows(table, options, {key: [value] for key, value in at.items()})
 
     return controls, test or "true", twin
 
@@ -328,20 +324,23 @@ def switches(
     )
 
     def twin(**shown: Sequence[Any]) -> pd.DataFrame:
-        kept = pd.Series(True, index=table.index)
-        for key, values in shown.items():
-            if key not in options:
-                raise unknown("control", key, options)
-            kept &= table[key].isin([_known(key, value, options[key]) for value in values])
-        return table[kept].reset_index(drop=True)
+        return _rows(table, options, shown)
 
     return controls, test, twin
 
 
-def _known(key: str, value: Any, options: Sequence[Any]) -> Any:
-    if value not in options:
-        raise unknown(key, str(value), [str(one) for one in options])
-    return value
+def _rows(
+    table: pd.DataFrame, options: Mapping[str, Sequence[Any]], chosen: Mapping[str, Sequence[Any]]
+) -> pd.DataFrame:
+    """Rows that have one of the chosen values in each of these columns."""
+    for key, values in chosen.items():
+        if key not in options:
+            raise unknown("control", key, options)
+        for value in values:
+            if value not in options[key]:
+                raise unknown(key, str(value), [str(one) for one in options[key]])
+        table = table[table[key].isin(values)]
+    return table.reset_index(drop=True)
 
 
 def looks_of(names: Sequence[Hashable], field: str, **legend: Any) -> dict[str, dict[str, Any]]:

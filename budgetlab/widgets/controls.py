@@ -57,8 +57,7 @@ class Panel(W.VBox):
         for name, one in made.items():
             setattr(self, name, one)
             one.add_class(f"bl-{name.replace('_', '-')}")
-            if "value" in one.trait_names():
-                one.observe(lambda _, name=name: self.changed(name), "value")
+            one.observe(lambda _, name=name: self.changed(name), "value")
 
     def changed(self, name: str) -> None:
         """Called after a control has changed."""
@@ -174,9 +173,9 @@ def row(*parts: W.Widget) -> W.HBox:
     return W.HBox(parts, layout=W.Layout(flex_flow="row wrap", align_items="center"))
 
 
-def markup(**layout: str) -> W.HTML:
+def markup() -> W.HTML:
     """Make a place for a table or text, as wide as the widget, which scrolls where it is wider."""
-    return W.HTML(layout=W.Layout(**{"width": "100%", "margin": "0", "overflow": "auto"} | layout))
+    return W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
 
 
 class StatusLine(W.HTML):
@@ -254,7 +253,7 @@ def ready(axes: "Axes") -> "Axes":
     """Empty axes for the next picture. Ticks cost most: they are few, and stay as they are."""
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-    drawn = (axes.child_axes, axes.lines, axes.collections, axes.patches, axes.images, axes.texts)
+    drawn = (axes.lines, axes.collections, axes.patches, axes.images, axes.texts)
     for artist in [one for several in drawn for one in several]:
         artist.remove()
     if legend := axes.get_legend():
@@ -289,8 +288,8 @@ def image_tag(address: str, alt: str, style: str) -> str:
     return f'<img alt="{html.escape(alt)}" src="{address}" style="{style}" decoding="sync">'
 
 
-def table_markup(frame: pd.DataFrame, *, head: bool = True) -> str:
+def table_markup(frame: pd.DataFrame) -> str:
     """Return a frame of text as an HTML table whose index names the rows; nothing is markup."""
-    made = frame.to_html(border=0, justify="left", header=head)
+    made = frame.to_html(border=0, justify="left")
     made = made.replace("<th>", f'<th style="{HEAD}">')
     return made.replace('class="dataframe"', f'style="{TABLE}"')

@@ -43,8 +43,10 @@ class SamplerPlayground(Trainer):
     ----------
     problem, left, right, budget, epochs, seed, epoch, way
         The controls; set their ``value``.
+    runs
+        What was kept of the two, for :func:`budgetlab.explore.playground`.
     frames
-        What was kept, by side: lists of :class:`~budgetlab.explore.Frame`.
+        The same by side: lists of :class:`~budgetlab.explore.Frame`.
 
     Examples
     --------
@@ -68,7 +70,6 @@ class SamplerPlayground(Trainer):
             settings["out"] = tempfile.mkdtemp(prefix="budgetlab-playground-")
             weakref.finalize(self, shutil.rmtree, settings["out"], ignore_errors=True)
         self.base = RunConfig(**(DEFAULTS | settings | {"dataset": f"points:{problem}"}))
-        self.frames: tuple[list[Frame], list[Frame]] = ([], [])
         self._methods = methods
         self._pace, self._training = Pace(), 0
         self._build_controls(problem)
@@ -131,12 +132,13 @@ class SamplerPlayground(Trainer):
         return common.replace(method=self.left.value), common.replace(method=self.right.value)
 
     @property
-    def runs(self) -> tuple[PointRun, PointRun]:
-        """What was kept of the two runs, for :func:`budgetlab.explore.playground`."""
-        points = self.splits.train.x.cpu().numpy(), self.splits.train.y.cpu().numpy()
-        left, right = (PointRun(name, *points, list(frames))
-                       for name, frames in zip(self._names, self.frames, strict=True))  # fmt: skip
-        return left, right
+    def frames(self) -> tuple[list[Frame], list[Frame]]:
+        """What was kept of each epoch, by side."""
+        return self.runs[0].frames, self.runs[1].frames
+
+    @property
+    def _last(self) -> int:
+        return max(map(len, self.frames))
 
     def train(self) -> None:
         """Train both runs in the background."""
@@ -167,7 +169,6 @@ class SamplerPlayground(Trainer):
         self.refuse(training=any(session.running for session in self.sessions))
         configs = self.configs
         self._load(configs[0])
-        self.frames = ([], [])
         self.sessions = [
             Session(config, splits=lambda _: self.splits, on_epoch=self._keeper(frames),
                     on_end=self._on_end)
@@ -179,14 +180,14 @@ class SamplerPlayground(Trainer):
         self.player.pause()
         self.epoch.value = 1
         self.status.say("Training.")
-        self._names = configs[0].method, configs[1].method
         self.update()
         return self.sessions
 
     def _load(self, config: RunConfig) -> None:
         self.splits = load_data(config, progress=False)
         self.grid, _ = grid_of(self.splits.train)
-        self._names = self.left.value, self.right.value
+        points = self.splits.train.x.cpu().numpy(), self.splits.train.y.cpu().numpy()
+        self.runs = PointRun(self.left.value, *points), PointRun(self.right.value, *points)
 
     def _keeper(self, frames: list[Frame]) -> Any:
         def keep(run: Run) -> None:
@@ -200,18 +201,16 @@ class SamplerPlayground(Trainer):
 
     def _follow(self) -> None:
         """Show the newest epoch while the two are training."""
-        last = max(map(len, self.frames))
-        self.epoch.limit(1, last)
-        self.epoch.value = last
-        self.status.say(f"Training: {last} epochs so far.")
+        self.epoch.limit(1, self._last)
+        self.epoch.value = self._last
+        self.status.say(f"Training: {self._last} epochs so far.")
 
     def _on_end(self, session: Session) -> None:
         with self._lock, self.status.catching():
             self._training -= 1
             if self._detached or self._training:
                 return
-            last = max(map(len, self.frames), default=0)
-            self.epoch.limit(1, max(1, last))
+            self.epoch.limit(1, max(1, self._last))
             self.train_button.disabled, self.stop_button.disabled = False, True
             self.update()
             errors = [s.error for s in self.sessions if s.error is not None]
@@ -220,35 +219,31 @@ class SamplerPlayground(Trainer):
                 self.status.complain(wrong[0])
                 return
             end = "Stopped" if any(s.stopped for s in self.sessions) else "Finished"
-            self.status.say(f"{end}: {last} epochs are kept. Play, step, or choose an epoch.")
+            self.status.say(f"{end}: {self._last} epochs are kept. Play, step, or choose an epoch.")
 
     def _go(self, by: int) -> None:
         self.epoch.value = self.epoch.value + by
 
     def _play_first(self) -> None:
-        ended = self.epoch.value >= max(map(len, self.frames))
-        self.epoch.value = 1 if ended else self.epoch.value + 1
+        self.epoch.value = 1 if self.epoch.value >= self._last else self.epoch.value + 1
 
     def _play_on(self) -> bool:
-        last = max(map(len, self.frames))
-        self.epoch.value = min(self.epoch.value + 1, last)
-        return self.epoch.value < last
+        self.epoch.value = min(self.epoch.value + 1, self._last)
+        return self.epoch.value < self._last
 
     def update(self) -> None:
         """Show the epoch that is chosen; a run that is shorter stays at its last one."""
         with self._lock, self.status.catching():
             place, said = self.epoch.value - 1, []
-            x, y = self.splits.train.x.numpy(), self.splits.train.y.numpy()
-            sides = zip(self.picture.axes, self._names, self.frames, strict=True)
-            for ax, name, frames in sides:
-                shown: dict[str, Any] = {"title": f"{name}: not trained so far"}
-                if frames:
-                    now = frames[min(place, len(frames) - 1)]
+            for ax, run in zip(self.picture.axes, self.runs, strict=True):
+                shown: dict[str, Any] = {"title": f"{run.name}: not trained so far"}
+                if run.frames:
+                    now = run.frames[min(place, len(run.frames) - 1)]
                     shown = {"chance": now.chance, "picked": now.picked,
                              "shade": self.way.value == AS_COLOUR,
                              "surface": (now.winner, now.sure),
-                             "title": now.headline(name)}  # fmt: skip
-                plots.points_map(x, y, **shown, ax=ready(ax))
+                             "title": now.headline(run.name)}  # fmt: skip
+                plots.points_map(run.x, run.y, **shown, ax=ready(ax))
                 ax.title.set_fontsize(10)
                 said.append(plots.alt_text(ax))
             self.picture.show(f"Epoch {place + 1} of two runs on the same points. {' '.join(said)}")
