@@ -195,6 +195,8 @@ def test_what_the_atlas_may_be_given(runs, load_once, train):
         measured.twin().index)  # fmt: skip
     colour = measured.spec["vconcat"][0]["hconcat"][0]["encoding"]["color"]["condition"]
     assert (colour["type"], colour["title"]) == ("quantitative", "difficulty it was drawn with")
+    more = pd.DataFrame({"mine": np.arange(300) % 7})
+    assert bl.explore.atlas(record, "mine", more=more).twin(x_low=6)["mine"].eq(6).all()
     # Points have images too: where each lies among all.
     run = train(method="p-SGD")
     rows = bl.explore.atlas(run.record, splits=load_once("points", limit=128)).spec["data"][
@@ -441,6 +443,11 @@ def test_what_charts_refuse(runs, watched, train, load_once):
                         ({"group": "noise"}, "noisy"), ({"life": 300}, "sample 300")):  # fmt: skip
         refused(said, explore.atlas(runs[0]).twin, **given)
     refused("other data", explore.atlas, runs[0], other=train().record)
+    refused("give one a sample", explore.atlas, runs[0], more=pd.DataFrame({"a": [1]}))
+    nothing = pd.DataFrame({"mine": np.full(300, np.nan)})
+    refused("no sample with a value of mine", explore.atlas, runs[0], "mine", more=nothing)
+    with pytest.raises(AttributeError, match=r"call bl\.explore\.atlas\(record"):
+        bl.widgets.SampleAtlas  # noqa: B018
     refused("steps", explore.learning, runs, cost="step")
     refused("flops", explore.learning(runs).twin, cost="flop")
     refused("unknown seed '7'", explore.learning(runs).twin, seed=[7])
