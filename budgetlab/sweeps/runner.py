@@ -1,11 +1,12 @@
 """The sweep itself: plans runs, trains them while it is iterated, and knows how all stand."""
 
+import contextlib
 import os
 import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from concurrent.futures import ThreadPoolExecutor as Threads
 from math import nan
@@ -221,16 +222,19 @@ class Sweep:
             if one.how == "kept":
                 yield one.row(self._varied)
         for one in due:
-            # Failures too, where they are tried again.
-            one.status = "running" if one.status == "running" else "planned"
+            # Failures too, where they are tried again; what is trained elsewhere is waited for.
+            if one.status != "running":
+                one.status = "planned"
         if not due:
             return
         runs, keep = [one.run for one in due], not self._methods
         try:
             with dispatch.place(*self._place, runs, keep=keep) as executor:
                 trainer = Dispatcher(self._trials, executor, self.progress)
-                for one in trainer.train(due, self.retry, uuid.uuid4().hex, self._methods):
-                    yield one.row(self._varied)
+                ended = trainer.train(due, self.retry, uuid.uuid4().hex, self._methods)
+                with contextlib.closing(ended):
+                    for one in ended:
+                        yield one.row(self._varied)
         finally:
             self.refresh(ended=False)
 
@@ -243,6 +247,13 @@ class Dispatcher:
 
     def __init__(self, trials: list[Trial], executor: Executor, progress: bool):
         self._trials, self._executor = trials, executor
+        locks = lock_path(trials[0].run).parent
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"out '{locks.parent}' cannot be written ({error.strerror}): give another folder"
+            ) from None
         # A cluster that grows with what is asked of it must see all that is left.
         self._slots = getattr(executor, "slots", sys.maxsize)
         self._waiting: list[Trial] = []
@@ -254,15 +265,9 @@ class Dispatcher:
             smoothing=0, file=sys.stderr, disable=not progress,
         )  # fmt: skip
 
-    def train(self, due: list[Trial], *how: Any) -> Iterator[Trial]:
+    def train(self, due: list[Trial], *how: Any) -> Generator[Trial, None, None]:
         """Train them all, ``how`` as for :func:`dispatch.train_one`; yields each as it ends."""
-        self._waiting, locks = list(due), lock_path(due[0].run).parent
-        try:
-            locks.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"out '{locks.parent}' cannot be written ({error.strerror}): give another folder"
-            ) from None
+        self._waiting = list(due)
         try:
             while self._waiting or self._under_way:
                 self._hand_out(how)
