@@ -160,12 +160,13 @@ def test_the_crossing_names_what_leads_where():
         for a, levels in {"ricap": (0.4, 0.6), "none": (0.5, 0.55)}.items()
         for e, m, n in zip((100, 10), levels[::-1], (5, 10), strict=True)
     ]
-    ax = plots.crossing(pd.DataFrame(rows), line_kws={"linewidth": 4})
+    ax = plots.crossing(pd.DataFrame(rows))
     assert ax.get_title("left") == "No augmentation leads at 10 epochs, ricap at 100"
     line = next(line for line in ax.lines if line.get_label() == "ricap (n = 5 to 10)")
     np.testing.assert_allclose(line.get_xdata(), [10, 100])
     np.testing.assert_allclose(line.get_ydata(), [40, 60])
-    assert line.get_linewidth() == 4
+    # Names in the order of the right ends of the lines.
+    assert [text.get_text()[:4] for text in ax.get_legend().get_texts()] == ["rica", "none"]
     assert line.get_color() == style.looks(["ricap", "mixup"])["ricap"].colour
     bands = [band.get_paths()[0].get_extents() for band in ax.collections]
     assert (39, 61) in [(round(band.ymin, 6), round(band.ymax, 6)) for band in bands]
@@ -216,9 +217,12 @@ def test_one_method_far_off_does_not_squeeze_the_others(ax):
     assert 1.2 < high < 6
     # What lies outside stands at the edge, with its number.
     assert [text.get_text() for text in ax.texts] == ["◄ -45.0"]
-    plots.differences(table[table["method"] != "far"], ax=(other := Figure().subplots()))
-    assert not other.texts
-    assert other.get_xlim()[0] < -2.4
+    numbers = ["difference", "ci_low", "ci_high"]
+    table.loc[3, numbers] = [-0.055, -0.06, -0.05]  # this one the axis has room for
+    for kept, lowest in ((table[table["method"] != "far"], -2.4), (table, -6)):
+        plots.differences(kept, ax=(other := Figure().subplots()))
+        assert not other.texts
+        assert other.get_xlim()[0] < lowest
 
 
 def test_the_ledger_stacks_what_was_trained_looked_at_and_run_elsewhere(folder, ax):
@@ -315,6 +319,21 @@ def test_a_legend_hides_no_line_and_stays_out_of_a_neighbour():
     assert not any(path.intersects_bbox(box, filled=False) for path in paths)
     assert not beside(plt.subplots(1, 2, layout="constrained")[1][0])
     assert not beside(plt.subplots()[1])
+
+
+def test_long_names_leave_room_for_what_is_drawn():
+    long = {f"method {i}, {'a setting 0.1, ' * 6}end": style.Curve([0, 1], [0, i])
+            for i in range(14)}  # fmt: skip
+    ax = style.axes(None)
+    style.draw(ax, long)
+    style.finish(ax, title=f"{next(iter(long))} ends best", legend=True)
+    ax.figure.draw_without_rendering()
+    assert ax.get_window_extent().height > 200
+    whole = ax.figure.bbox
+    for shown in (ax.get_legend(), ax.title, ax._left_title):
+        box = shown.get_window_extent()
+        assert whole.x0 <= box.x0
+        assert box.x1 <= whole.x1 + 1
 
 
 def test_an_empty_plot_says_why_and_shows_no_axes(ax):

@@ -96,17 +96,51 @@ def test_shares_of_the_batches_are_those_of_the_record(record, ax):
     counts = ax.lines[0].get_ydata()
     assert (len(counts), counts.sum()) == (200, 6 * 60)
     assert (np.diff(counts) <= 0).all()
-    classes = plots.class_share(record, ax=Figure().subplots())
-    frame = analysis.class_share(record)
-    line = next(line for line in classes.lines if line.get_label() == "square")
-    share = frame.loc[frame["class"] == "square", "share"]
-    np.testing.assert_allclose(line.get_ydata(), share / 0.25)
     flagged, base = plots.flagged_share(record, flag="noisy", ax=Figure().subplots()).lines
     wrong = analysis.selection(record)["noisy_share"]
     np.testing.assert_allclose(flagged.get_ydata(), 100 * wrong)
     assert base.get_ydata()[0] == pytest.approx(10)
     with pytest.raises(InputError, match="noisy, ambiguous"):
         plots.flagged_share(record, flag="rare")
+
+
+def test_each_class_has_a_row_of_its_share_in_at_most_ten_spans_of_epochs(record, runs, ax):
+    def shown(data):
+        panel = plots.class_share(data, ax=Figure().subplots())
+        names = [label.get_text() for label in panel.get_yticklabels()]
+        return names, 1 + panel.images[0].get_array(), panel
+
+    frame = analysis.class_share(record)
+    ratio = frame.pivot(index="class", columns="epoch", values="share") / 0.25
+    names, cells, panel = shown(record)
+    np.testing.assert_allclose(cells, ratio.loc[names])
+    assert list(cells[:, -1]) == sorted(cells[:, -1], reverse=True)
+    assert said(panel)[0] == f"{cells[0, 0]:.2f}"
+    assert (len(names), panel.get_xlabel()) == (4, "epoch")
+    long = analysis.class_share(runs[2])  # 20 epochs
+    names, cells, panel = shown(long)
+    assert (cells.shape, panel.get_xlabel()) == ((4, 10), "up to epoch (means of 2)")
+    assert panel.get_xticklabels()[-1].get_text() == "20"
+    first = long[(long["class"] == names[0]) & (long["epoch"] <= 2)]["share"]
+    assert cells[0, 0] == pytest.approx((first / 0.25).mean())
+    many = pd.concat(long.assign(**{"class": long["class"] + str(i)}) for i in range(8))
+    assert len(shown(many)[0]) == 20
+
+
+def test_a_mean_over_seeds_ends_with_the_first_of_them_and_long_runs_are_averaged(ax):
+    def seeds(*lengths):
+        return pd.concat(
+            pd.DataFrame({"method": "p-SGD", "seed": seed, "epoch": range(1, length + 1),
+                          "times_base": 1.0 + seed}) for seed, length in enumerate(lengths)
+        )  # fmt: skip
+
+    curve = plots.noisy_picks(seeds(12, 13), ax=ax).lines[0]
+    np.testing.assert_allclose(curve.get_xdata(), range(1, 13))
+    np.testing.assert_allclose(curve.get_ydata(), 1.5)
+    assert ax.get_title("left") == "p-SGD ends at 1.50 times their share"
+    long = plots.noisy_picks(seeds(100, 100), ax=Figure().subplots())
+    np.testing.assert_allclose(long.lines[0].get_xdata(), np.arange(3, 100, 5))
+    assert long.get_xlabel() == "epoch (means of 5)"
 
 
 def test_credit_is_drawn_as_counted_and_against_a_run_without_mixing(runs, ax):

@@ -13,7 +13,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "choices": [
-            "class_share",
             "coverage",
             "credit_calibration",
             "detection_curve",
@@ -30,7 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "gradient_quality",
             "learning_curves",
         ],
-        "maps": ["agreement_matrix", "confusion", "importance_map"],
+        "maps": ["agreement_matrix", "class_share", "confusion", "importance_map"],
         "rows": ["class_accuracy", "cost_ledger", "differences", "gradient_errors"],
         "samples": [
             "loss_distribution",

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis import calibration, credit_by_reference, ranked_counts, selection
-from budgetlab.analysis import class_share as find_class_share
 from budgetlab.analysis import detection_curve as find_curve
 from budgetlab.analysis import noisy_picks as find_noisy_picks
 from budgetlab.analysis import picks_by as find_picks
@@ -20,10 +19,12 @@ from budgetlab.records import OneRecord, Record, Records
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["class_share", "coverage", "credit_calibration", "detection_curve", "flagged_share",
-           "noisy_picks", "picks_by", "ranked_picks"]  # fmt: skip
+__all__ = ["coverage", "credit_calibration", "detection_curve", "flagged_share", "noisy_picks",
+           "picks_by", "ranked_picks"]  # fmt: skip
 
 FLAGS = {"noisy": "samples with a wrong label", "ambiguous": "ambiguous samples"}
+POINTS = 20  # of a curve over the epochs
+MOST_MEASURES = 7  # as many as there are colours
 
 
 def _chart(
@@ -100,20 +101,32 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
     """
     if flag not in FLAGS:
         raise unknown("flag", flag, FLAGS)
-    found = _runs(data, selection, [f"{flag}_share"])
-    curves = {name: Curve(f["epoch"], 100 * f[f"{flag}_share"]) for name, f in found.items()}
-    means = {name: curve.y.mean() for name, curve in curves.items()}
+    column = f"{flag}_share"
+    found = _runs(data, selection, [column])
     base = 100 * next(iter(found.values())).attrs[f"{flag}_base"]
+    means = {name: 100 * frame[column].mean() for name, frame in found.items()}
+    frame, x = _in_spans(pd.concat(f.assign(run=name) for name, f in found.items()), column)
+    curves = {name: Curve(f["epoch"], 100 * f[column])
+              for name, f in frame.groupby("run", sort=False)}  # fmt: skip
     most = style.furthest(means, base)
     what = style.capital(FLAGS[flag])
     return _chart(
         curves, {name: f"{mean:.1f}% on average" for name, mean in means.items()}, ax=ax,
         level=base,
         title=f"{most} picks {means[most]:.1f}%, where {base:.1f}% are",
-        x="epoch",
-        y=f"{FLAGS[flag]}, share of the batches (%)",
+        x=x,
+        y=f"{FLAGS[flag]} in the batches (%)",
         text=f"{what}, as a share of the batches; {base:.1f}% of the data are.",
     )  # fmt: skip
+
+
+def _in_spans(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, str]:
+    """Means of a column over few enough stretches of epochs, and what to write at the axis."""
+    span = style.spans(frame["epoch"], POINTS).rename("span")
+    keys = [name for name in ("run", "method", "seed") if name in frame]
+    means = frame.groupby([*keys, span], sort=False)[["epoch", value]].mean().reset_index()
+    most = int(frame["epoch"].groupby(span).nunique().max())
+    return means, "epoch" if most == 1 else f"epoch (means of {most})"
 
 
 def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
@@ -125,16 +138,16 @@ def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
         Records of runs with label noise, or a frame as from
         :func:`budgetlab.analysis.noisy_picks`.
     """
-    frame = data if isinstance(data, pd.DataFrame) else find_noisy_picks(data)
-    require(frame, ["method", "epoch", "times_base"], "a frame of noisy picks")
-    curves = style.averaged(frame, "method", "epoch", "times_base")
+    frame = style.frame_of(data, find_noisy_picks, ["method", "seed", "epoch", "times_base"])
+    frame, x = _in_spans(frame, "times_base")
+    curves = style.averaged(frame.round({"epoch": 9}), "method", "epoch", "times_base")
     curves = {name: curves[name] for name in method_order(curves)}
     ends = {name: curve.y.iloc[-1] for name, curve in curves.items()}
     most = style.furthest(ends)
     return _chart(
         curves, {name: f"ends at {end:.2f}" for name, end in ends.items()}, ax=ax, level=1,
         title=f"{most} ends at {ends[most]:.2f} times their share",
-        x="epoch",
+        x=x,
         y="wrong labels in the batches, times their share",
         text="How often samples with a wrong label stand in the batches, 1 is their share of the "
         "data.",
@@ -192,12 +205,10 @@ def coverage(
         Draws also what a new uniform draw of this share in every epoch is expected to
         reach: ``1 - (1 - budget)^epoch``.
     """
-    if isinstance(data, pd.DataFrame):
-        require(data, ["epoch", "coverage"], "a frame of a selection")
-        frame = data.assign(condition="this run")
-    else:
-        frame = style.by_condition(data, selection)
-    frame = frame.assign(percent=100 * frame["coverage"])
+    frame = style.frame_of(data, lambda runs: style.by_condition(runs, selection),
+                           ["epoch", "coverage"])  # fmt: skip
+    frame = frame.assign(percent=100 * frame["coverage"],
+                         condition=frame.get("condition", "this run"))  # fmt: skip
     curves = style.averaged(frame, "condition", "epoch", "percent")
     ends = {name: (curve.y.iloc[0], curve.y.iloc[-1]) for name, curve in curves.items()}
     ax = style.axes(ax)
@@ -217,35 +228,6 @@ def coverage(
     )  # fmt: skip
 
 
-def class_share(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """Are some classes picked more? Share of the batches over the epochs.
-
-    Parameters
-    ----------
-    data
-        A record, or a frame as from :func:`budgetlab.analysis.class_share`. Beyond
-        seven classes, those that end furthest from their share of the data are drawn.
-    """
-    frame = data if isinstance(data, pd.DataFrame) else find_class_share(data)
-    require(frame, ["epoch", "class", "share", "base"], "a frame of class shares")
-    ratio = frame.assign(ratio=frame["share"] / frame["base"].where(frame["base"] > 0))
-    table = ratio.pivot(index="epoch", columns="class", values="ratio").dropna(how="all")
-    tail = table.tail(max(1, len(table) // 4)).mean().sort_values(ascending=False)
-    furthest = (tail - 1).abs().sort_values(ascending=False, kind="stable").index[:7]
-    shown = [name for name in frame["class"].unique() if name in furthest]
-    (most, highest), (least, lowest) = tail.iloc[[0, -1]].items()
-    return _chart(
-        {name: Curve(table.index, table[name]) for name in shown},
-        {"In the last quarter": f"{most} {highest:.2f} times, {least} {lowest:.2f} times"},
-        ax=ax, level=1,
-        title=f"{most} is picked {highest:.2f} times as often as its share",
-        x="epoch",
-        y="share of the batches, times its share of the data",
-        text=f"How often each of {table.shape[1]} classes is trained on; 1 is its share of the "
-        "data.",
-    )  # fmt: skip
-
-
 def detection_curve(
     data: OneRecord | pd.DataFrame,
     names: Sequence[str] | None = None,
@@ -260,16 +242,18 @@ def detection_curve(
         A record of a run with label noise, or a frame as from
         :func:`budgetlab.analysis.detection_curve`.
     names
-        Measures; by default all that say how hard a sample is.
+        Measures; by default all that say how hard a sample is. The seven that find most are
+        drawn, and all are said in words.
     """
-    frame = data if isinstance(data, pd.DataFrame) else find_curve(data, names)
-    require(frame, ["measure", "precision", "recall"], "a frame of precision and recall")
+    frame = style.frame_of(data, lambda run: find_curve(run, names),
+                           ["measure", "precision", "recall"])  # fmt: skip
     areas, base = frame.attrs.get("average_precision", {}), frame.attrs.get("base")
     order = sorted(frame["measure"].unique(), key=lambda name: -areas.get(name, 0))
     ax, parts = style.axes(ax), dict(list(frame.groupby("measure")))
     notes = {name: f"{areas[name]:.2f}" for name in order if name in areas}
-    curves = {name: Curve(parts[name]["recall"], parts[name]["precision"], notes.get(name, ""))
-              for name in order}  # fmt: skip
+    curves = {name.replace("_", " "): Curve(parts[name]["recall"], parts[name]["precision"],
+                                            notes.get(name, ""))
+              for name in order[:MOST_MEASURES]}  # fmt: skip
     style.draw(ax, curves, marker=None)
     if base is not None:
         style.rule(ax, base, "guessing")
@@ -279,7 +263,7 @@ def detection_curve(
     guess = f" Guessing gives {base:.2f}." if base is not None else ""
     return style.finish(
         ax,
-        title=first and f"{first} finds most: average precision {notes[first]}",
+        title=first and f"{first.replace('_', ' ')} finds most: average precision {notes[first]}",
         x="recall: share of the wrong labels that is in the list",
         y="precision: share of the list that is wrong",
         legend=True,

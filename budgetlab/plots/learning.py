@@ -1,7 +1,7 @@
 """How well, at what cost: curves over training, budget and length, and the frontier."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -54,12 +54,9 @@ def learning_curves(
     legend
         Whether to name the lines.
     """
-    if isinstance(data, pd.DataFrame) and "mean" in data:
-        frame = data
-        cost, value = getattr(frame, "cost_name", cost), getattr(frame, "metric", value)
-    else:
-        frame = curves(data, cost, value)
-    require(frame, ["cost", "mean", "spread", "n"], "a frame of learning curves")
+    frame = style.frame_of(data, lambda runs: curves(runs, cost, value),
+                           ["cost", "mean", "spread", "n"], made="mean")  # fmt: skip
+    cost, value = getattr(frame, "cost_name", cost), getattr(frame, "metric", value)
     keys = keys_of(frame, keys)
     groups, styles = style.named_groups(frame, keys)
     if looks:
@@ -73,7 +70,7 @@ def learning_curves(
         said.append(f"{name} ends at {middle.iloc[-1]:.4g} after {cost_at_end} ({n})")
     ax = style.axes(ax)
     style.draw(ax, lines, styles)
-    style.keep_possible(ax, value)
+    _keep_possible(ax, value)
     bands = " with bands of one standard deviation" if frame["spread"].notna().any() else ""
     return style.finish(
         ax,
@@ -84,6 +81,13 @@ def learning_curves(
         text=f"Learning curves{bands}: {style.axis_name(value)} over {style.axis_name(cost)}. "
         + "; ".join(said) + ".",
     )  # fmt: skip
+
+
+def _keep_possible(ax: "Axes", column: str) -> None:
+    """Show no more of an axis of accuracies than 0 to 100%, however wide an interval is."""
+    if column.endswith("accuracy"):
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, -2), min(high, 102))
 
 
 def budget_curves(
@@ -101,11 +105,9 @@ def budget_curves(
         Records of runs at several budgets, or a frame as from
         :func:`budgetlab.analysis.summaries` or :func:`budgetlab.analysis.results`.
     """
-    if isinstance(data, pd.DataFrame) and "mean" in data:
-        frame, value = data, getattr(data, "metric", value)
-    else:
-        frame = results(data, metric=value)
-    require(frame, ["method", "budget", "mean", "spread", "n"], "a frame of results")
+    frame = style.frame_of(data, lambda runs: results(runs, metric=value),
+                           ["method", "budget", "mean", "spread", "n"], made="mean")  # fmt: skip
+    value = getattr(frame, "metric", value)
     keys = [name for name in keys_of(frame, keys) if name != "budget"]
     groups, styles = style.named_groups(frame, keys)
     scale, lines, said = style.fraction(value), {}, []
@@ -138,7 +140,6 @@ def crossing(
     frame: pd.DataFrame,
     *,
     value: str = "test_accuracy",
-    line_kws: Mapping[str, Any] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """How long must a training be for variety to pay? One line per augmentation, with bands.
@@ -148,12 +149,13 @@ def crossing(
     frame
         One row per augmentation and length: ``epochs``, ``augmentation``, ``mean``,
         ``ci_low`` and ``ci_high`` (shares of 1; NaN where there is none) and ``n``.
-    line_kws
-        For every line, as in ``Axes.plot``.
     """
     require(frame, ["epochs", "augmentation", "mean", "ci_low", "ci_high", "n"])
     scale, lines, said = style.fraction(value), {}, []
-    for name, own in frame.sort_values("epochs").groupby("augmentation", sort=False):
+    # In the order of the right ends of the lines, so that the legend can be read beside them.
+    ends = frame.sort_values("epochs").groupby("augmentation", sort=False)["mean"].last()
+    for name in ends.sort_values(ascending=not value.endswith("accuracy"), kind="stable").index:
+        own = frame[frame["augmentation"] == name].sort_values("epochs")
         fewest, most = int(own["n"].min()), int(own["n"].max())
         n = f"n = {fewest}" if fewest == most else f"n = {fewest} to {most}"
         middle, low, high = (scale * own[column] for column in ("mean", "ci_low", "ci_high"))
@@ -161,8 +163,7 @@ def crossing(
         said.append(f"{name} goes from {middle.iloc[0]:.1f} at {own['epochs'].iloc[0]:g} epochs "
                     f"to {middle.iloc[-1]:.1f} at {own['epochs'].iloc[-1]:g}")  # fmt: skip
     ax = style.axes(ax)
-    styles = style.looks(list(dict.fromkeys(frame["augmentation"])))
-    style.draw(ax, lines, styles, **line_kws or {})
+    style.draw(ax, lines)
     style.finish(
         ax,
         title=crossed(frame, value),
@@ -238,11 +239,9 @@ def frontier(
     cost
         One of :data:`budgetlab.analysis.COSTS`.
     """
-    if isinstance(data, pd.DataFrame) and "on_frontier" in data:
-        frame = data
-    else:
-        frame = find_frontier(data, cost, value)
-    require(frame, ["method", "cost", "mean", "ci_low", "ci_high", "n", "on_frontier"])
+    frame = style.frame_of(data, lambda runs: find_frontier(runs, cost, value),
+                           ["method", "cost", "mean", "ci_low", "ci_high", "n"],
+                           made="on_frontier")  # fmt: skip
     cost, value = getattr(frame, "cost_name", cost), getattr(frame, "metric", value)
     scale = style.fraction(value)
     shown = frame.assign(**{c: scale * frame[c] for c in ("mean", "ci_low", "ci_high")})
@@ -253,7 +252,7 @@ def frontier(
     for name, group in groups.items():
         _marks(ax, group, styles[name], style.literal(name), aside)
     ax.autoscale_view()
-    style.keep_possible(ax, value)
+    _keep_possible(ax, value)
     best = shown[shown["on_frontier"]].sort_values("cost")
     for _, line in best.groupby("dataset"):
         ax.plot(line["cost"], line["mean"], color=style.INK, linewidth=1, zorder=1)

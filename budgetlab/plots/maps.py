@@ -1,11 +1,13 @@
-"""Numbers in coloured cells: when it pays, whether two agree, what is taken for what."""
+"""Numbers in coloured cells: when it pays, which agree, what is taken for what or picked more."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from budgetlab.analysis import class_share as find_class_share
 from budgetlab.analysis import confusion as find_confusion
 from budgetlab.analysis import run_agreement
 from budgetlab.analysis.conditions import method_order, require
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-__all__ = ["agreement_matrix", "confusion", "importance_map"]
+__all__ = ["agreement_matrix", "class_share", "confusion", "importance_map"]
 
 ROWS = ("redundancy", "imbalance")
 NEUTRAL = {"redundancy": 0, "imbalance": 1, "label_noise": 0}
 PANELS_A_ROW = 6
+MOST_CLASSES, MOST_SPANS, NAME_LETTERS = 20, 10, 26
 # One method that loses 18 points must not turn all others white.
 DEEPEST = 0.05
 VALUES = {
@@ -50,7 +53,8 @@ def _cells(
         if said := text(row, column, value):
             ax.text(column, row, said, ha="center", va="center", fontsize=size, linespacing=0.95,
                     color="white" if abs(value) > pale else style.INK)  # fmt: skip
-    across, down = (list(map(style.literal, part)) for part in names)
+    across, down = ([textwrap.fill(style.literal(name), NAME_LETTERS) for name in part]
+                    for part in names)  # fmt: skip
     slanted: dict[str, Any] = {"ha": "right", "rotation_mode": "anchor"} if turn else {}
     ax.set_xticks(range(table.shape[1]), across, rotation=turn, **slanted)
     ax.set_yticks(range(table.shape[0]) if down else [], down)
@@ -216,13 +220,7 @@ def agreement_matrix(
     """
     if value not in VALUES:
         raise unknown("value", value, VALUES)
-    if isinstance(data, pd.DataFrame):
-        frame = data
-    else:
-        runs = style.by_method(data)
-        names = dict(zip((str(run.path) for run in runs), style.run_names(runs), strict=True))
-        frame = run_agreement(runs, measure).replace({"a": names, "b": names})
-    require(frame, ["a", "b", value], "a frame of agreements")
+    frame = style.frame_of(data, lambda records: _of_runs(records, measure), ["a", "b", value])
     order = list(dict.fromkeys([*frame["a"], *frame["b"]]))
     table = np.full((len(order), len(order)), np.nan)
     for a, b, found in zip(frame["a"], frame["b"], frame[value], strict=True):
@@ -230,7 +228,8 @@ def agreement_matrix(
     side, texts = 0.62 * len(order), [str(name).replace("_", " ") for name in order]
     ax = style.axes(ax, (2.8 + side, 1.6 + side))
     name, low, high = VALUES[value]
-    image = _cells(ax, table, lambda r, c, v: f"{v:.2f}", names=(texts, texts),
+    # Rounded first: -0.004 is no "-0.00".
+    image = _cells(ax, table, lambda r, c, v: f"{round(v, 2) + 0.0:.2f}", names=(texts, texts),
                    colours="PuOr" if low < 0 else "Purples", limits=(low, high), pale=0.6, size=9,
                    turn=40, aspect="equal")  # fmt: skip
     ax.figure.colorbar(image, ax=ax, shrink=0.8).set_label(name, color=style.INK)
@@ -242,6 +241,51 @@ def agreement_matrix(
         title = f"{ends[0]['a']} and {ends[0]['b']} agree most: {ends[0][value]:.2f}"
         text = f"{name} of {len(frame)} pairs. Highest: {pairs[0]}; lowest: {pairs[1]}."
     style.finish(ax, title=title.replace("_", " "), text=text)
+    ax.grid(False)
+    return ax
+
+
+def _of_runs(records: Records, measure: str) -> pd.DataFrame:
+    """Agreement of runs under their short names."""
+    runs = style.by_method(records)
+    names = dict(zip((str(run.path) for run in runs), style.run_names(runs), strict=True))
+    return run_agreement(runs, measure).replace({"a": names, "b": names})
+
+
+def class_share(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+    """Are some classes picked more? Share of the batches as training goes on, one row a class.
+
+    Parameters
+    ----------
+    data
+        A record, or a frame as from :func:`budgetlab.analysis.class_share`. The epochs are
+        averaged in at most ten columns. Beyond twenty classes, those that end furthest from
+        their share of the data are drawn.
+    """
+    frame = style.frame_of(data, find_class_share, ["epoch", "class", "share", "base"])
+    span = style.spans(frame["epoch"], MOST_SPANS)
+    last_epochs = frame["epoch"].groupby(span).max()
+    ratio = frame["share"] / frame["base"].where(frame["base"] > 0)
+    frame = frame.assign(ratio=ratio, span=span)
+    table = frame.pivot_table("ratio", "class", "span", observed=True)
+    ends = table.iloc[:, -max(1, table.shape[1] // 4) :].mean(axis=1)
+    furthest = (ends - 1).abs().nlargest(MOST_CLASSES, keep="first").index
+    ends = ends[furthest].sort_values(ascending=False, kind="stable")
+    (most, highest), (least, lowest) = ends.iloc[[0, -1]].items()
+    away = table.loc[ends.index].to_numpy() - 1
+    width = float(np.nanmax(np.abs(away))) or 1.0
+    ax = style.axes(ax, (max(4.8, 1.8 + 0.55 * away.shape[1]), 1.4 + 0.3 * len(ends)))
+    _cells(ax, away, lambda r, c, v: f"{v + 1:.2f}", colours="PuOr", limits=(-width, width),
+           names=([f"{last_epochs[s]:g}" for s in table], [str(name) for name in ends.index]),
+           pale=0.62 * width, size=8)  # fmt: skip
+    length = -(-frame["epoch"].nunique() // len(last_epochs))
+    style.finish(
+        ax, title=f"{most} is picked {highest:.2f} times as often as its share",
+        x="epoch" if length == 1 else f"up to epoch (means of {length})",
+        text=f"How often each of {table.shape[0]} classes is trained on, from the first epochs to "
+        f"the last; 1 is its share of the data. At the end: {most} {highest:.2f} times, {least} "
+        f"{lowest:.2f} times.",
+    )  # fmt: skip
     ax.grid(False)
     return ax
 
@@ -260,7 +304,7 @@ def confusion(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     else:
         table = find_confusion(data)
     mistakes = table.where(np.eye(len(table)) == 0, 0)
-    worst = (mistakes.sum(axis=1) + mistakes.sum(axis=0)).nlargest(20, keep="first").index
+    worst = (mistakes.sum(axis=1) + mistakes.sum(axis=0)).nlargest(MOST_CLASSES, keep="first").index
     kept = [name for name in table.index if name in worst]
     share = table.div(table.sum(axis=1).clip(lower=1), axis=0).loc[kept, kept]
     ax = style.axes(ax, (max(4.8, 2.2 + 0.36 * len(kept)), 1.6 + 0.36 * len(kept)))

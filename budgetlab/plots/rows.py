@@ -19,6 +19,7 @@ __all__ = ["class_accuracy", "cost_ledger", "differences", "gradient_errors"]
 
 FAR = 5  # times the median size of a difference: beyond that it leaves the axis
 SMALLEST = 1e-4
+BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 # How samples went through a network: the column, colour and hatch, and what it says in words.
 PARTS = (
     ("trained_samples", style.COLOURS[0], "", "trained on (forward and backward)"),
@@ -43,12 +44,10 @@ def differences(
     baseline
         Used where records are given.
     """
-    if isinstance(data, pd.DataFrame) and "difference" in data:
-        frame = data
-    else:
-        frame = compare(data, baseline)
-    require(frame, ["method", "baseline", "pairs", "difference", "ci_low", "ci_high", "n"])
-    metric, scale = getattr(frame, "metric", "test_accuracy"), 1.0
+    frame = style.frame_of(data, lambda runs: compare(runs, baseline),
+                           ["method", "baseline", "pairs", "ci_low", "ci_high", "n"],
+                           made="difference")  # fmt: skip
+    metric = getattr(frame, "metric", "test_accuracy")
     confidence = getattr(frame, "confidence", 0.95)
     keys = [*keys_of(frame, keys), "baseline"]
     frame = frame[frame["pairs"] > 0].reset_index(drop=True)
@@ -67,7 +66,7 @@ def differences(
     ax.axvline(0, color=style.INK, linewidth=1)
     shown = [name for name in varying(frame, keys) if name not in ("method", "baseline")]
     baselines = list(dict.fromkeys(frame["baseline"]))
-    style.rows(ax, [
+    _name_rows(ax, [
         row["method"] + (f" against {row['baseline']}" if len(baselines) > 1 else "")
         + (f" ({label(row, shown)})" if shown else "")
         for row in frame.to_dict("records")
@@ -84,6 +83,12 @@ def differences(
     )
 
 
+def _name_rows(ax: "Axes", names: Sequence[object]) -> None:
+    """Name the rows of a chart that is read from the top."""
+    ax.set_yticks(range(len(names)), list(map(style.literal, names)))
+    ax.set_ylim(len(names) - 0.5, -0.5)
+
+
 def _zoom(ax: "Axes", rows: np.ndarray) -> None:
     """Leave those out of the axis that lie so far off that they would squeeze all others.
 
@@ -97,15 +102,16 @@ def _zoom(ax: "Axes", rows: np.ndarray) -> None:
     near = 1.15 * rows[~far]
     edge = 0.3 * np.nanmax(np.abs(near))
     low, high = min(np.nanmin(near), -edge), max(np.nanmax(near), edge)
+    if np.ptp(ax.get_xlim()) < 2 * (high - low):
+        return
     for place in map(int, np.flatnonzero(far)):
         middle = rows[place, 0]
         if low <= middle <= high:
             continue
         left = middle < low
-        ax.text(low if left else high, place,
-                f"◄ {middle:+.1f}" if left else f"{middle:+.1f} ►",
+        ax.text(0.01 if left else 0.99, place, f"◄ {middle:+.1f}" if left else f"{middle:+.1f} ►",
                 ha="left" if left else "right", va="center", fontsize=9, color=style.INK,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+                transform=ax.get_yaxis_transform(), bbox=BEHIND_TEXT)  # fmt: skip
     ax.set_xlim(low, high)
 
 
@@ -119,8 +125,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     data
         Records, or a frame as from :func:`budgetlab.analysis.summaries`.
     """
-    frame = data if isinstance(data, pd.DataFrame) else summaries(data)
-    require(frame, ["method", "trained_samples", "looked_samples"], "a frame of summaries")
+    frame = style.frame_of(data, summaries, ["method", "trained_samples", "looked_samples"])
     keys = condition_columns(frame)
     if "proxy_samples" not in frame:
         frame = frame.assign(proxy_samples=0)
@@ -130,8 +135,8 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     means = means.sort_values("method", key=lambda c: c.map(order.index), kind="stable",
                               ignore_index=True)  # fmt: skip
     names = style.line_labels(means, keys)
-    # Long names must not squeeze the bars.
-    width = 6.4 + 0.08 * max(0, names.str.len().max() - 24)
+    # Neither long names nor the legend must squeeze the bars.
+    width = 8.4 + 0.08 * max(0, names.str.len().max() - 24)
     ax = style.axes(ax, (width, 1.2 + 0.32 * max(len(means), 2)))
     below, said = 0.0 * means["trained_samples"], [f"{name}:" for name in names]
     for column, colour, hatch, meaning in PARTS:
@@ -142,17 +147,17 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
             below = below + count
             said = [f"{text} {n:,.0f} {meaning.partition(' (')[0].removeprefix('only ')},"
                     for text, n in zip(said, count, strict=True)]  # fmt: skip
-    style.rows(ax, names)
-    style.finish(ax, x="samples through a network, mean of the runs",
-                 text=f"Costs. {'; '.join(text.rstrip(',') for text in said)}.")  # fmt: skip
+    _name_rows(ax, names)
     trained = means["trained_samples"]
     looks = ((below - trained) / trained.where(trained > 0)).fillna(0)
     most = int(looks.to_numpy().argmax())
     title = (f"{names[most]} looks at {looks[most]:.2g} samples for each one that it trains on"
              if looks[most] > 0 else "")  # fmt: skip
-    style.set_title(ax, title, pad=6 + 16 * len(ax.containers))  # above the legend
-    ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 1.0))
-    return ax
+    ax.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+    ax.locator_params(axis="x", nbins=6)
+    return style.finish(ax, title=title, x="samples through a network, mean of the runs",
+                        legend=True,
+                        text=f"Costs. {'; '.join(text.rstrip(',') for text in said)}.")  # fmt: skip
 
 
 def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
@@ -185,10 +190,10 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     for place in table.index.difference(bias.index):
         # Nothing, on a logarithmic axis, has no place of its own.
         ax.text(0.01, float(place), "no bias seen", transform=ax.get_yaxis_transform(), va="center",
-                fontsize=8, color=style.INK)  # fmt: skip
+                fontsize=8, color=style.INK, bbox=BEHIND_TEXT)  # fmt: skip
     ax.axvline(1, color=style.INK, linewidth=1)
     ax.set_xscale("log")
-    style.rows(ax, names)
+    _name_rows(ax, names)
     errors = zip(names, table["bias"].clip(lower=0), table["spread"], strict=True)
     said = "; ".join(f"{name} {b:.2g} and {s:.2g}" for name, b, s in errors)
     least = int(table["spread"].argmin())
@@ -213,17 +218,15 @@ def class_accuracy(
     most
         How many groups to draw, the worst first.
     """
-    if isinstance(data, pd.DataFrame) and "mistaken_for" in data:
-        frame = data
-    else:
-        frame = group_accuracy(data, by)
-    require(frame, ["group", "n", "accuracy", "ci_low", "ci_high"], "a frame of accuracies")
+    frame = style.frame_of(data, lambda run: group_accuracy(run, by),
+                           ["group", "n", "accuracy", "ci_low", "ci_high"],
+                           made="mistaken_for")  # fmt: skip
     shown = frame.nsmallest(most, "accuracy", keep="first").reset_index(drop=True)
     ax = style.axes(ax, (6.4, 1.2 + 0.26 * len(shown)))
     value = 100 * shown["accuracy"]
     reach = np.abs(100 * shown[["ci_low", "ci_high"]].to_numpy().T - value.to_numpy())
     ax.errorbar(value, shown.index, xerr=reach, fmt="o", color=style.COLOURS[0], markersize=5)
-    style.rows(
+    _name_rows(
         ax, [f"{group} ({n:,})" for group, n in zip(shown["group"], shown["n"], strict=True)]
     )
     ax.set_xlim(-2, 102)

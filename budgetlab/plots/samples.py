@@ -1,6 +1,7 @@
 """What happened to the samples: losses, probabilities, measures, one life."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ def loss_distribution(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = Non
     data
         A record, or a frame as from :func:`budgetlab.analysis.quantiles` of ``loss``.
     """
-    frame = data if isinstance(data, pd.DataFrame) else quantiles(data, "loss", LEVELS)
+    frame = style.frame_of(data, lambda run: quantiles(run, "loss", LEVELS), LEVELS)
     ax = style.axes(ax)
     _fan(ax, frame, style.COLOURS[0])
     first, last = frame.iloc[0], frame.iloc[-1]
@@ -58,7 +59,7 @@ def sampling_probability(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = 
         A record, or a frame as from :func:`budgetlab.analysis.quantiles` of
         ``probability``; its column ``kind`` says what the probability is of.
     """
-    frame = data if isinstance(data, pd.DataFrame) else quantiles(data, "probability", LEVELS)
+    frame = style.frame_of(data, lambda run: quantiles(run, "probability", LEVELS), LEVELS)
     ax = style.axes(ax)
     if frame.empty:
         return style.empty(ax, "This method draws by no probabilities.")
@@ -85,13 +86,22 @@ def _keeps(frame: pd.DataFrame) -> bool:
 
 
 def _fan(ax: "Axes", frame: pd.DataFrame, colour: str) -> None:
-    require(frame, LEVELS, "a frame of quantiles")
     x = frame.index.to_numpy()
     for low, high, alpha, name in ((0.05, 0.95, 0.15, "nine in ten"),
                                    (0.25, 0.75, 0.35, "middle half")):  # fmt: skip
         ax.fill_between(x, frame[low], frame[high], color=colour, alpha=alpha, linewidth=0,
                         label=name)  # fmt: skip
     ax.plot(x, frame[0.5], color=colour, label="median", marker="o" if len(x) < 3 else None)
+
+
+def _scatter(ax: "Axes", parts: Mapping[str, tuple[Any, Any, str, str]]) -> None:
+    """Points by name, each ``(x, y, marker, colour)``: smaller and fainter the more there are."""
+    count = max(1, sum(len(x) for x, *_ in parts.values()))
+    for name, (x, y, marker, colour) in parts.items():
+        if len(x):
+            ax.scatter(x, y, marker=marker, color=colour, label=name or None, linewidths=0.9,
+                       rasterized=True, s=min(14.0, max(2.0, 14_000 / count)),
+                       alpha=min(0.6, max(0.15, 600 / count)))  # fmt: skip
 
 
 def probability_vs_loss(
@@ -106,8 +116,8 @@ def probability_vs_loss(
     epoch
         From 1; -1 is the last.
     """
-    frame = data if isinstance(data, pd.DataFrame) else one_epoch(data, epoch)
-    require(frame, ["last_loss", "probability", "times_trained"], "a frame of one epoch")
+    frame = style.frame_of(data, lambda run: one_epoch(run, epoch),
+                           ["last_loss", "probability", "times_trained"])  # fmt: skip
     number = int(frame["epoch"].iloc[0]) if "epoch" in frame and len(frame) else epoch
     keeps = _keeps(frame)
     known = frame.dropna(subset=["last_loss", "probability"])
@@ -115,7 +125,7 @@ def probability_vs_loss(
     shown = y if keeps else y * frame["probability"].notna().sum()
     trained = known["times_trained"] > 0
     ax = style.axes(ax)
-    style.scatter(ax, {
+    _scatter(ax, {
         "not trained on": (x[~trained], shown[~trained], "x", style.COLOURS[6]),
         "trained on": (x[trained], shown[trained], "o", style.COLOURS[1]),
     })  # fmt: skip
@@ -151,14 +161,13 @@ def measure_vs_measure(
         Two of its columns. Samples without a finite value in both are counted below
         the axis and not drawn.
     """
-    frame = data if isinstance(data, pd.DataFrame) else measures(data)
-    require(frame, [x, y], "a frame of measures")
+    frame = style.frame_of(data, measures, [x, y])
     finite = np.isfinite(frame[[x, y]].astype(float)).all(axis=1)
     shown, hidden = frame[finite], int((~finite).sum())
     ax = style.axes(ax, (6.0, 5.0))
     noisy = shown.get("is_noisy", pd.Series(False, shown.index)).fillna(False).astype(bool)
     right, wrong = shown[~noisy], shown[noisy]
-    style.scatter(ax, {
+    _scatter(ax, {
         "label as it should be" if noisy.any() else "": (right[x], right[y], "o", style.COLOURS[0]),
         "label made wrong": (wrong[x], wrong[y], "x", style.COLOURS[1]),
     })  # fmt: skip

@@ -1,6 +1,7 @@
 """One style for every plot: colour-blind safe, opaque white, described in words."""
 
 import re
+import textwrap
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,7 @@ from budgetlab.analysis import (
     summaries,
     varying,
 )
-from budgetlab.analysis.conditions import condition_columns, method_order
+from budgetlab.analysis.conditions import condition_columns, method_order, require
 from budgetlab.methods import COLOURS, LINES, LineStyle
 from budgetlab.records import Record, Records, open_records
 
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Curve", "LineStyle", "alt_text", "averaged", "axes", "axis_name", "by_condition",
            "by_method", "capital", "condition_looks", "correlation", "describe", "draw", "empty",
-           "finish", "fraction", "furthest", "keep_possible", "leader", "line_labels", "literal",
-           "looks", "named_groups", "named_looks", "new_figure", "rows", "rule", "run_names",
-           "scatter", "set_title", "verdicts"]  # fmt: skip
+           "finish", "fraction", "frame_of", "furthest", "leader", "line_labels", "literal",
+           "looks", "named_groups", "named_looks", "new_figure", "rule", "run_names", "set_title",
+           "spans", "verdicts"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
+LEGEND_LETTERS, LETTERS_AN_INCH = 48, 12
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
 
 NAMES = {
@@ -59,6 +61,8 @@ def looks(values: Sequence[Hashable]) -> dict[Hashable, LineStyle]:
     free = [place for place in range(len(COLOURS)) if place not in taken]
     free += [place for place in range(len(COLOURS), 49) if methods.style(place) not in
              result.values()]  # fmt: skip
+    markers = {look.marker for look in result.values()}
+    free.sort(key=lambda place: (place >= len(COLOURS), methods.style(place).marker in markers))
     for value in values:
         if value not in result:
             result[value] = methods.style(free.pop(0) if free else len(result))
@@ -76,14 +80,41 @@ class Curve(NamedTuple):
 
 
 def averaged(frame: pd.DataFrame, by: str, over: str, value: str) -> dict[str, Curve]:
-    """One curve per value of ``by``: mean of ``value`` at each ``over``, ± standard deviation."""
+    """One curve per value of ``by``: mean of ``value`` at each ``over``, ± standard deviation.
+
+    It ends where the first of its runs ends: a mean of fewer seeds is another mean.
+    """
     found = {}
     for name, group in frame.groupby(by, sort=False):
         table = group.groupby(over)[value].agg(["mean", "std", "count"])
-        n, mean, std = int(table["count"].max()), table["mean"], table["std"].fillna(0)
+        n = int(table["count"].max())
+        table = table[table["count"] == n]
+        mean, std = table["mean"], table["std"].fillna(0)
         band = (mean - std, mean + std) if n > 1 else ()
         found[str(name)] = Curve(table.index, mean, f"n = {n}", *band)
     return found
+
+
+def frame_of(
+    data: Any,
+    make: Callable[[Any], pd.DataFrame],
+    columns: Sequence[Hashable],
+    made: str | None = None,
+) -> pd.DataFrame:
+    """The frame given, or made of the records (or rows without a column ``made``) given."""
+    ready = isinstance(data, pd.DataFrame) and (made is None or made in data)
+    frame = data if ready else make(data)
+    require(frame, columns)
+    return frame
+
+
+def spans(epochs: pd.Series, most: int) -> pd.Series:
+    """Number from 0 of the stretch that each epoch is in, at most ``most`` of equal length.
+
+    What a single epoch draws from a small set is mostly chance; their means show more.
+    """
+    place = epochs.rank(method="dense").astype(int) - 1
+    return place // -(-(place.max() + 1) // most)
 
 
 def draw(
@@ -101,8 +132,9 @@ def draw(
     styles = styles or named_looks(list(curves))
     for name, (x, y, note, low, high) in curves.items():
         look = styles[name]
+        said = textwrap.fill(literal(f"{name} ({note})" if note else name), LEGEND_LETTERS)
         own = {"color": look.colour, "linestyle": look.line, "marker": look.marker,
-               "markersize": 5, "label": literal(f"{name} ({note})" if note else name)}  # fmt: skip
+               "markersize": 5, "label": said}  # fmt: skip
         if bars:
             ax.errorbar(x, y, None if low is None else [y - low, high - y], capsize=2,
                         **own | changes)  # fmt: skip
@@ -115,16 +147,6 @@ def draw(
 def rule(ax: "Axes", y: float, label: str | None = None) -> None:
     """A level line to compare with."""
     ax.axhline(y, color=INK, linewidth=1, linestyle=":" if label else "-", label=label)
-
-
-def scatter(ax: "Axes", parts: Mapping[str, tuple[Any, Any, str, str]]) -> None:
-    """Points by name, each ``(x, y, marker, colour)``: smaller and fainter the more there are."""
-    count = max(1, sum(len(x) for x, *_ in parts.values()))
-    for name, (x, y, marker, colour) in parts.items():
-        if len(x):
-            ax.scatter(x, y, marker=marker, color=colour, label=name or None, linewidths=0.9,
-                       rasterized=True, s=min(14.0, max(2.0, 14_000 / count)),
-                       alpha=min(0.6, max(0.15, 600 / count)))  # fmt: skip
 
 
 def correlation(x: pd.Series, y: pd.Series) -> str:
@@ -194,8 +216,8 @@ def finish(
     """Name the axes, set the common look, and keep the description of what is drawn."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    if x == "epoch":
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if x.partition(" (")[0] == "epoch":
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     elif x in COSTS.values() and x != COSTS["seconds"]:
         ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
     ax.set_facecolor("white")
@@ -215,10 +237,14 @@ def finish(
 
 
 def set_title(ax: "Axes", title: str, **place: Any) -> None:
-    """A title above the left edge, with a capital letter and no formula in it."""
+    """A title above the left edge, no wider than the figure, and no formula in it."""
     # A place of its own: to look for a free one takes as long as drawing the axis does.
     place = {"y": 1.0} | place
-    ax.set_title(literal(capital(title)), loc="left", fontsize=11, color=INK, **place)
+    grid = ax.get_subplotspec()
+    width = ax.figure.get_figure(root=True).get_figwidth()
+    inches = width / (grid.get_gridspec().ncols if grid else 1)
+    title = textwrap.fill(capital(title), max(30, round(LETTERS_AN_INCH * inches)))
+    ax.set_title(literal(title), loc="left", fontsize=11, color=INK, **place)
 
 
 def empty(ax: "Axes", why: str, title: str = "") -> "Axes":
@@ -238,7 +264,11 @@ def _add_legend(ax: "Axes") -> None:
     figure = ax.figure.get_figure(root=True)
     # There is room beside axes of their own, which a layout makes narrower, and no other.
     alone = figure.axes == [ax] and isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
-    many = len(ax.get_legend_handles_labels()[1]) > 5
+    names = ax.get_legend_handles_labels()[1]
+    if alone:  # all of its lines, and the axis beside them
+        lines = sum(name.count("\n") + 1 for name in names)
+        figure.set_figheight(max(figure.get_figheight(), 0.7 + 0.2 * lines))
+    many = len(names) > 5
     place: dict[str, Any] = (
         {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if alone or many else {}
     )
@@ -293,19 +323,6 @@ def leader(ends: Mapping[str, float], value: str) -> str:
 def furthest(values: Mapping[str, float], base: float = 1.0) -> str:
     """The name whose value lies furthest from what would be no finding."""
     return max(values, key=lambda name: abs(values[name] - base))
-
-
-def rows(ax: "Axes", names: Sequence[object]) -> None:
-    """Name the rows of a chart that is read from the top."""
-    ax.set_yticks(range(len(names)), list(map(literal, names)))
-    ax.set_ylim(len(names) - 0.5, -0.5)
-
-
-def keep_possible(ax: "Axes", column: str) -> None:
-    """Show no more of an axis of accuracies than 0 to 100%, however wide an interval is."""
-    if column.endswith("accuracy"):
-        low, high = ax.get_ylim()
-        ax.set_ylim(max(low, -2), min(high, 102))
 
 
 def fraction(column: str) -> float:
