@@ -40,7 +40,8 @@ def steps_per_epoch(size: int, budget: float, batch_size: int) -> int:
     if drawn < batch_size:
         # A quarter of an epoch, and a power of two, as people choose them.
         fitting = 2 ** max(1, int(math.log2(max(drawn, 8) / 4)))
-        smaller = f"lower the batch size{f' to {fitting}' * (fitting <= drawn)}, or " * (drawn > 0)
+        option = f" to {fitting} (batch_size={fitting}, --batch-size {fitting})"
+        smaller = f"lower the batch size{option * (fitting <= drawn)}, or " * (drawn > 0)
         raise InputError(
             f"budget {budget:g} of {size:,} samples is {drawn:,}, less than one batch "
             f"of {batch_size}: {smaller}raise the budget"

@@ -24,6 +24,8 @@ from jupyter_client.session import Session
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+DRAWN = {"application/vnd.vegalite.v5+json": r"/vega-lite/v5(\.\d+)*\.json$",
+         "application/vnd.vega.v5+json": r"/vega/v5(\.\d+)*\.json$"}  # fmt: skip
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
 
@@ -192,6 +194,23 @@ def test_is_committed_with_outputs_and_nothing_else(path):
     assert not whole, whole
     text = json.dumps([output for output in outputs if "png" not in str(output)[:200]])
     assert not re.search(r"/(home|root|work|Users)/", text), "names a place of the machine"
+
+
+def test_a_stored_chart_holds_what_each_reader_takes_and_asks_for_nothing():
+    # JupyterLab, Notebook 7 and the renderers of VS Code draw these two types, and no later
+    # version; GitHub and Colab, as it opens a notebook, show the image.
+    kept = [output for path in NOTEBOOKS for cell in code_of(path) for output in cell.outputs]
+    bundles = [output.data for output in kept if "data" in output]
+    charts = [(kind, bundle) for bundle in bundles for kind in set(bundle) & DRAWN.keys()]
+    assert {kind for kind, _ in charts} == set(DRAWN)
+    assert len(charts) > 10
+    for kind, bundle in charts:
+        assert set(bundle) == {kind, "image/png", "text/plain"}
+        assert re.search(DRAWN[kind], bundle[kind]["$schema"])
+        text = json.dumps(bundle[kind])
+        assert re.findall("https?://[^/]*", text) == ["https://vega.github.io"]  # the schema's name
+    for bundle in bundles:
+        assert not re.search(r"<script|require\(|application/javascript", json.dumps(bundle)[:9999])
 
 
 @every

@@ -531,8 +531,8 @@ def test_what_cannot_be_run_leaves_no_record(config, settings, says):
 
 @pytest.mark.parametrize(
     ("budget", "size", "advice"),
-    [(0.2, 500, "lower the batch size to 16, or raise the budget"), (0.1, 40, "to 2, or raise"),
-     (0.02, 50, "lower the batch size, or raise the budget")],
+    [(0.2, 500, r"to 16 \(batch_size=16, --batch-size 16\), or raise the budget"),
+     (0.1, 40, r"to 2 .*, or raise"), (0.02, 50, "lower the batch size, or raise the budget")],
 )  # fmt: skip
 def test_a_budget_below_one_batch_names_a_batch_size_that_works(config, budget, size, advice):
     with pytest.raises(InputError, match=advice) as error:

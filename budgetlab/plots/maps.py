@@ -163,7 +163,7 @@ def _panel(
         inside = row["ci_low"] > -margin and row["ci_high"] < margin
         marks[place] = "●" * bool(outside) + "≈" * bool(inside)
     names = [_line_name(line) for line in lines.to_dict("records")] if first else []
-    image = _cells(ax, cells, lambda r, c, v: f"{v:+.1f}\n{marks[r, c]}".rstrip(),
+    image = _cells(ax, cells, lambda r, c, v: f"{round(v, 1) + 0.0:+.1f}\n{marks[r, c]}".rstrip(),
                    names=([f"{value:g}" for value in columns], names), colours="PuOr",
                    limits=(-most, most), pale=0.62 * most, size=7.5)  # fmt: skip
     ax.set_facecolor(style.FAINT)
