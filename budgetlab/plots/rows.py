@@ -20,11 +20,12 @@ __all__ = ["class_accuracy", "cost_ledger", "differences", "gradient_errors"]
 FAR = 5  # times the median size of a difference: beyond that it leaves the axis
 SMALLEST = 1e-4
 BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-# How samples went through a network: the column, colour and hatch, and what it says in words.
+# How samples went through a network: the column, shade and hatch, and what it says in words.
+# No colour of a method: rows are methods, here and in the errors of gradients.
 PARTS = (
-    ("trained_samples", style.COLOURS[0], "", "trained on (forward and backward)"),
-    ("looked_samples", style.COLOURS[5], "///", "only looked at (forward)"),
-    ("proxy_samples", style.COLOURS[2], "...", "through a second network"),
+    ("trained_samples", "#555555", "", "trained on (forward and backward)"),
+    ("looked_samples", "#aaaaaa", "///", "only looked at (forward)"),
+    ("proxy_samples", "#cccccc", "...", "through a second network"),
 )
 
 
@@ -182,7 +183,6 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     bias = table["bias"].where(table["bias"] > SMALLEST).dropna()
     ax.hlines(table.index, bias.reindex(table.index).fillna(table["spread"]), table["spread"],
               color=style.FAINT, linewidth=1)  # fmt: skip
-    # No colour of a method: rows are methods, and both marks stand in each.
     for values, colour, marker, name in ((table["spread"], style.INK, "o", "variance"),
                                          (bias, "#999999", "s", "bias²")):  # fmt: skip
         if len(values):
