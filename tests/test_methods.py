@@ -82,6 +82,7 @@ def test_infobatch_leaves_out_of_the_well_learned_and_weights_the_others_up():
         for batch in epoch(sampler, lost(TWO_KINDS)):
             times[batch.indices] += 1
             torch.testing.assert_close(batch.weights, torch.where(batch.indices < 150, 2.5, 1.0))
+    assert sampler.probability.tolist() == pytest.approx([0.4] * 150 + [1.0] * 50)
     # Whatever is kept of 150 + 50, its last partial batch is dropped.
     assert times[:150].mean().item() == pytest.approx(100 * 0.4, rel=0.06)
     assert times[150:].mean().item() == pytest.approx(100, rel=0.06)
