@@ -32,7 +32,6 @@ def image_grid(
     columns: int = 8,
     images: Mapping[int, np.ndarray] | np.ndarray | None = None,
     classes: Sequence[str] | None = None,
-    captions: Mapping[int, str] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """Which samples are they? Images sorted by a measure, its value and the class under each.
@@ -56,8 +55,6 @@ def image_grid(
         record. A frame without them shows the number of the class. Where a frame suggests
         another class, as :func:`budgetlab.analysis.triage` does beside held-out folds, that is
         shown below: ``cat?`` under ``dog``.
-    captions
-        By sample number, a text of your own in place of the class.
     """
     record: Record | None = None
     if isinstance(data, pd.DataFrame):
@@ -75,7 +72,7 @@ def image_grid(
     ranked = ranked.sort_values(ascending=not highest, kind="stable").head(count)
     if classes is None:
         classes = () if record is None else record.classes
-    names = _class_names(classes, frame) if captions is None else captions
+    names = _class_names(classes, frame)
     texts = [f"{v:.3g}\n{names[s]}" if s in names else f"{v:.3g}" for s, v in ranked.items()]
     height = 1.2 + 0.18 * (_lines(texts) - 1)
     rows = max(1, -(-len(ranked) // columns))
@@ -184,7 +181,6 @@ def points_map(
     chance: np.ndarray | None = None,
     picked: np.ndarray | None = None,
     surface: tuple[np.ndarray, np.ndarray] | None = None,
-    numbered: Sequence[int] = (),
     shade: bool = False,
     title: str = "",
     ax: "Axes | None" = None,
@@ -208,8 +204,6 @@ def points_map(
         Two grids ``[G, G]`` over :func:`extent_of` the points, first row lowest: the
         predicted class and its probability, such as ``winner`` and ``sure`` of
         :class:`budgetlab.explore.Frame`.
-    numbered
-        Points to mark, by their number.
     shade
         Show the chance by how deep the colour of a point is, in place of its size.
     title
@@ -247,10 +241,6 @@ def points_map(
         ax.scatter(x[rows, 0], x[rows, 1], s=area, marker=SHAPES[k % 3], facecolors=colours,
                    edgecolors=edges, linewidths=0.8, label=f"class {k}",
                    rasterized=True)  # fmt: skip
-    for number in numbered:
-        ax.annotate(str(number), x[number], xytext=(9, 7), textcoords="offset points",
-                    fontsize=9, color=style.INK, arrowprops={"arrowstyle": "-", "lw": 0.8},
-                    bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none"})  # fmt: skip
     style.finish(ax, title=title, text=_in_words(title, factor, taken, surface, chance is None))
     ax.grid(False)
     ax.set_xlim(left, right)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["class_accuracy", "cost_ledger", "differences", "gradient_errors"]
 
 FAR = 5  # times the median size of a difference: beyond that it leaves the axis
-SMALLEST = 1e-4
+SMALLEST, MOST_GROUPS = 1e-4, 20
 BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 # How samples went through a network: the column, shade and hatch, and what it says in words.
 # No colour of a method: rows are methods, here and in the errors of gradients.
@@ -207,21 +207,20 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
 
 
 def class_accuracy(
-    data: OneRecord | pd.DataFrame, by: str = "label", *, most: int = 20, ax: "Axes | None" = None
+    data: OneRecord | pd.DataFrame, by: str = "label", *, ax: "Axes | None" = None
 ) -> "Axes":
     """Where does it go wrong? Test accuracy of each class, or group, with its interval.
 
     Parameters
     ----------
     data, by
-        As for :func:`budgetlab.analysis.group_accuracy`; or a frame from there.
-    most
-        How many groups to draw, the worst first.
+        As for :func:`budgetlab.analysis.group_accuracy`; or a frame from there. The twenty
+        groups with the lowest accuracy are drawn.
     """
     frame = style.frame_of(data, lambda run: group_accuracy(run, by),
                            ["group", "n", "accuracy", "ci_low", "ci_high"],
                            made="mistaken_for")  # fmt: skip
-    shown = frame.nsmallest(most, "accuracy", keep="first").reset_index(drop=True)
+    shown = frame.nsmallest(MOST_GROUPS, "accuracy", keep="first").reset_index(drop=True)
     ax = style.axes(ax, (6.4, 1.2 + 0.26 * len(shown)))
     value = 100 * shown["accuracy"]
     reach = np.abs(100 * shown[["ci_low", "ci_high"]].to_numpy().T - value.to_numpy())

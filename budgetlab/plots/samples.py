@@ -202,7 +202,6 @@ def sample_life(
     data: OneRecord | pd.DataFrame,
     sample: int | None = None,
     *,
-    image: np.ndarray | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """What happened to one sample? Its probability under the model at every visit.
@@ -212,19 +211,16 @@ def sample_life(
     data
         A record, or a frame as from :func:`budgetlab.analysis.sample_life`.
     sample
-        Its number; needed with a record.
-    image
-        ``uint8 [H, W, C]``, shown in the corner; by default the record's own thumbnail
-        where it kept one.
+        Its number; needed with a record, whose thumbnail of it is shown in the corner.
     """
     if isinstance(data, pd.DataFrame):
-        frame = data
+        frame, image = data, None
     else:
         if sample is None:
             raise InputError("sample is missing: give the number of a sample, from 0")
         record = open_record(data)
         frame = find_life(record, sample)
-        image = record.thumbnails.get(sample) if image is None else image
+        image = record.thumbnails.get(sample)
     require(frame, ["epoch", "p_y", "correct", "times_trained"], "a frame of one sample")
     ax = style.axes(ax)
     visits = frame[frame["correct"] >= 0]
