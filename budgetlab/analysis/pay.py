@@ -120,7 +120,8 @@ def pay_features(record: OneRecord, *, copies: np.ndarray | None = None) -> dict
     loss = seen["last_loss"].to_numpy(float)
     tenth = max(1, round(len(loss) / 10))
     total = max(float(loss.sum()), np.finfo(float).tiny)
-    events, counts = seen["forgetting"].replace(np.inf, 0), frame["label"].value_counts()
+    events, known = seen["forgetting"].replace(np.inf, 0), frame.loc[frame["label"] >= 0, "label"]
+    counts = known.value_counts()
     return {
         "loss_variation": float(loss.std() / (total / len(loss))),
         "hardest_tenth": float(np.sort(loss)[-tenth:].sum() / total),

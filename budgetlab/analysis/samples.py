@@ -93,7 +93,8 @@ def class_share(record: OneRecord) -> pd.DataFrame:
     """Share of each class among the places in batches, by epoch.
 
     Columns are ``epoch``, ``class`` (its name), ``share`` (0 to 1, summing to 1 in an epoch with
-    training) and ``base`` (its share of the training set).
+    training) and ``base`` (its share of the training set); samples without a known label are a
+    class ``unknown``.
     """
     record = open_record(record)
     data = record.samples
@@ -102,6 +103,12 @@ def class_share(record: OneRecord) -> pd.DataFrame:
     labels = data["label"].to_numpy().astype(int)
     classes = max(len(record.classes), int(labels.max(initial=-1)) + 1)
     names = record.classes + [str(number) for number in range(len(record.classes), classes)]
+    if (labels < 0).any():
+        labels, names, classes = (
+            np.where(labels < 0, classes, labels),
+            [*names, "unknown"],
+            classes + 1,
+        )
     base = np.bincount(labels, minlength=classes) / max(len(labels), 1)
     parts = []
     require_epochs(record)
@@ -340,7 +347,7 @@ def groups_of_record(record: OneRecord, by: str = "label") -> pd.DataFrame:
     ``by`` is what is known of each training sample: ``label``, or a column of the metadata. One row
     per group, least learned first: ``group``, ``n`` samples, ``seen`` (share trained on), ``right``
     (share of those seen that were right at the last visit), ``never_learned`` (share of those seen
-    that never were) and ``mean_loss``.
+    that never were) and ``mean_loss``. Samples without a known label are the group ``unknown``.
     """
     record = open_record(record)
     frame, known = measures(record), metadata(record)
@@ -382,7 +389,7 @@ def _predicted(
 
 
 def _name(number: int, names: Sequence[str]) -> str:
-    return str(names[int(number)]) if names else str(number)
+    return "unknown" if number < 0 else str(names[int(number)]) if names else str(number)
 
 
 def _shown(group: object, by: str, names: Sequence[str]) -> object:

@@ -14,6 +14,7 @@ from budgetlab.budget import Ledger
 from budgetlab.data.arrays import LABEL_KEYS
 from budgetlab.errors import InputError, a_kind
 from budgetlab.history import Credit, History, Measures, measure
+from budgetlab.records.format import UNKNOWN
 from budgetlab.samplers import Batch
 
 IGNORED = -100
@@ -38,7 +39,7 @@ class LoopHistory:
         self._pending: deque[tuple[Batch, float]] = deque()
         self._last_progress = 0.0
         self._reported: list[Measures] = []
-        self._labels = torch.full((samples.size,), -1)
+        self._labels = torch.full((samples.size,), UNKNOWN)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "samples":  # before __init__, as in copying
@@ -91,8 +92,8 @@ class LoopHistory:
         seen = measure_batch(logits, labels, batch.indices)
         self.samples.count(batch.indices)
         self.samples.update(Credit(torch.arange(count), batch.indices, torch.ones(count)), seen)
-        if labels.ndim == 1 and not labels.is_floating_point():
-            self._labels[batch.indices] = labels.detach().cpu().long()
+        if labels.numel() == count:  # one class each, no shares and no positions
+            self._labels[batch.indices] = labels.detach().cpu().reshape(-1).long()
         self._reported.append(seen)
         now = time.perf_counter()
         self._ledger.seconds += now - self._since

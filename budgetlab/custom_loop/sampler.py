@@ -59,7 +59,8 @@ class BudgetSampler(TorchSampler[list[int]]):
         pruned core sets): ``bl.samplers.ProxyRun(history, losses)``.
     labels
         Label of each sample, int64 ``[N]``, for methods that read them and for the record;
-        taken from the data set where it has them as a whole, or from what is reported.
+        taken from the data set where it has them as a whole, or from what is reported: the
+        record has -1, which is shown as ``unknown``, for samples that were not yet.
     metadata
         What else is known of each sample: one row each, for methods and for the record.
     collate_fn
@@ -138,6 +139,7 @@ class BudgetSampler(TorchSampler[list[int]]):
                 "proxy=bl.samplers.ProxyRun(history, losses)"
             )
         self._writer: RecordWriter | None = None
+        self._classes: list[str] | None = None
 
     def _costs(self) -> Costs:
         unit = self.config.budget_unit
@@ -303,8 +305,12 @@ class BudgetSampler(TorchSampler[list[int]]):
                 f"epoch {self.epoch} cannot be recorded after {done} recorded epochs: call "
                 "sampler.record once after every epoch, the first one included"
             )
+        labels = self.history._labels if self.labels is None else self.labels
+        names = self._class_names(classes, labels)
         if self._writer is None:
-            self._writer = self._create_record(classes)
+            self._writer = self._create_record(labels, names)
+        elif self.labels is None:
+            self._writer.complete_labels(labels.numpy(), names)
         seen = self.history._reported
         row = {
             **self.stream.row(self.lr, [torch.cat([one.loss for one in seen]).mean()],
@@ -329,9 +335,13 @@ class BudgetSampler(TorchSampler[list[int]]):
     def _model_name(self) -> str:
         return "own" if self.model is None else f"own:{type(self.model).__name__}"
 
-    def _create_record(self, classes: Sequence[str] | None) -> RecordWriter:
+    def _class_names(self, classes: Sequence[str] | None, labels: Tensor) -> list[str]:
+        """Names for the labels known so far; what was given once stays."""
+        self._classes = self._classes if classes is None else list(map(str, classes))
+        return self._classes or [str(number) for number in range(int(labels.max()) + 1)]
+
+    def _create_record(self, labels: Tensor, classes: list[str]) -> RecordWriter:
         size = self.history.samples.size
-        labels = self.history._labels if self.labels is None else self.labels
         metadata = pd.DataFrame({"index": np.arange(size)}) if self.metadata is None else (
             self.metadata.reset_index(drop=True)
         )  # fmt: skip
@@ -341,9 +351,28 @@ class BudgetSampler(TorchSampler[list[int]]):
         return RecordWriter.create(
             self.config,
             metadata=metadata.assign(label=labels.numpy()),
-            data=_about_data(self.config.dataset_name, labels, classes),
+            data={
+                "name": self.config.dataset_name,
+                "fingerprint": self._fingerprint(),
+                "val_fingerprint": "",
+                "classes": classes,
+                "shape": [],
+                "train": size,
+                "test": 0,
+                "val": 0,
+                "skipped": [],
+            },
             hardware=describe_hardware(device, torch.float32) | {"model": self._model_name},
         )
+
+    def _fingerprint(self) -> str:
+        """Tell data from other data by what is known of it before the first draw."""
+        if self.labels is not None:
+            told = self.labels.numpy().tobytes()
+        else:
+            kind = "" if self.data is None else type(self.data).__name__
+            told = f"{self.config.dataset_name}\n{kind}\n{self.history.samples.size}".encode()
+        return hashlib.sha256(told).hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what :meth:`load_state_dict` takes; call it between two epochs."""
@@ -355,18 +384,3 @@ class BudgetSampler(TorchSampler[list[int]]):
         kept = {"exhausted": state.get("budget", state)["exhausted"]}
         self.stream.load_state_dict({**state, "budget": kept})
         self.stream.handed_out, self.stream.complete = 0, state["complete"]
-
-
-def _about_data(name: str, labels: Tensor, classes: Sequence[str] | None) -> dict[str, Any]:
-    """What a record says of data of which only labels are known: by these it is told from other."""
-    return {
-        "name": name,
-        "fingerprint": hashlib.sha256(labels.numpy().tobytes()).hexdigest()[:16],
-        "val_fingerprint": "",
-        "classes": list(classes or map(str, range(int(labels.max()) + 1))),
-        "shape": [],
-        "train": len(labels),
-        "test": 0,
-        "val": 0,
-        "skipped": [],
-    }

@@ -241,7 +241,7 @@ class _Lives:
 
 def _table(record: Record, frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """What the chart knows of each sample: the two measures, its class and where it is from."""
-    classes = dict(enumerate(record.classes))
+    classes = {-1: "unknown"} | dict(enumerate(record.classes))
 
     def named(column: str) -> list[str]:
         return ["" if pd.isna(v) else str(classes.get(int(v), int(v))) for v in frame[column]]

@@ -120,7 +120,8 @@ def _class_names(classes: Sequence[str], frame: pd.DataFrame) -> dict[Any, str]:
     if most >= len(classes):
         classes = [f"class {number}" for number in range(most + 1)]
     short = [name if len(name) <= 11 else f"{name[:10]}…" for name in classes]
-    names = {sample: short[int(number)] for sample, number in frame["label"].items()}
+    names = {sample: short[int(number)] if number >= 0 else "unknown"
+             for sample, number in frame["label"].items()}  # fmt: skip
     if "suggested" in frame:
         other = frame.loc[frame["suggested"] != frame["label"], "suggested"]
         names |= {sample: f"{names[sample]}\n{short[int(n)]}?" for sample, n in other.items()}

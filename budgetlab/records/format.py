@@ -54,6 +54,9 @@ SAMPLE_ARRAYS: dict[str, tuple[str, Any, str]] = {
     "times_trained": ("uint8", 0, "how often the sample was in a training batch this epoch"),
 }
 
+# The label of a sample of which none is known, as in a loop that has not yet reported it.
+UNKNOWN = -1
+
 
 def own_file(record: Path, name: str) -> Path:
     """Return a file of a record, once it is sure that it is one and of a size to be read."""

@@ -23,7 +23,7 @@ from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,9 +43,6 @@ from budgetlab.records.format import (
     write_atomically,
     write_column,
 )
-
-if TYPE_CHECKING:
-    pass
 
 LARGE_BUDGET = 0.6
 PACKAGES = ("budgetlab", "torch", "torchvision", "numpy")
@@ -155,6 +152,20 @@ class RecordWriter:
         table = pd.DataFrame(epochs, columns=list(EPOCH_COLUMNS))
         write_atomically(self.path / "epochs.csv", table.to_csv(index=False).encode())
         self.epochs = epochs
+
+    def complete_labels(self, labels: np.ndarray, classes: list[str]) -> None:
+        """Put in labels ``[N]`` that were :data:`UNKNOWN` when the record was made.
+
+        A chunk is replaced whole or not at all, and old ones beside new ones only say less; the
+        classes come first, so that no label is ever without a name.
+        """
+        import zarr
+
+        column = zarr.open_array(self.path / "samples.zarr" / "label", mode="r+")
+        if not np.array_equal(column[:], labels):
+            self.about["data"]["classes"] = classes
+            write_about(self.path, self.about)
+            column[:] = labels
 
     def set_status(self, status: str, message: str = "", summary: dict | None = None) -> None:
         """Say how the run stands; ``summary`` replaces the one kept so far."""
