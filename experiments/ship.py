@@ -215,6 +215,11 @@ def _percent(text: str) -> int:
     return int(text.rstrip("%"))
 
 
+def _span(seeds: pd.Series) -> str:
+    ends = sorted({seeds.min(), seeds.max()}) if len(seeds) else ["none"]
+    return " to ".join(map(str, ends))
+
+
 def gaps(rows: pd.DataFrame) -> str:
     """Say how many seeds each part has where more are planned."""
     lengths = select(rows, "augmentation", "epochs", method="unif-SGD")
@@ -237,8 +242,8 @@ def gaps(rows: pd.DataFrame) -> str:
         f"{', but trainings of ' + maps.listed(few, 'and') if few else ''}. {on_map} comparisons "
         f"of the map have the ten seeds that a verdict takes{rest}. The other methods of "
         "[docs/league.md](docs/league.md) were run with "
-        f"{seeds.min()} to {seeds.max()} of the ten seeds that are planned at 30% of the training, "
-        f"and with {lower.min() if len(lower) else 'none'} at 20%. At the paper's own scale {made} "
+        f"{_span(seeds)} of the ten seeds that are planned at 30% of the training, "
+        f"and with {_span(lower)} at 20%. At the paper's own scale {made} "
         "have been made, on a GPU that was lent for half an hour in all; every other cell of the "
         "card says *not run yet* ([docs/gpu.md](docs/gpu.md) has what was seen there, how fast it "
         "was, and the command that goes on)."
