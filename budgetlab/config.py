@@ -86,7 +86,7 @@ class RunConfig:
     lr: Annotated[float, "(0, 1000000]"] = 0.1
     """Learning rate at the start."""
     optimiser: Annotated[str, ("sgd", "adamw")] = "sgd"
-    """sgd, or adamw, which wants a learning rate about a hundred times smaller."""
+    """sgd, or adamw, which needs a learning rate about a hundred times lower."""
     momentum: Annotated[float, "[0, 1)"] = 0.9
     """Momentum of SGD, first beta of AdamW, in [0, 1)."""
     weight_decay: Annotated[float, "[0, 1000000]"] = 1e-4
@@ -148,7 +148,7 @@ class RunConfig:
     imbalance: Annotated[float, "[1, 1000000]"] = 1.0
     """Size of the most frequent training class over the least frequent, at least 1."""
     redundancy: Annotated[float, "[0, 1)"] = 0.0
-    """Share of the training set that are copies of few of its images, in [0, 1)."""
+    """Share of the training set made up of copies of a few of its images, in [0, 1)."""
     copies: Annotated[int, "[1, 1000000000]"] = 15
     """How many of these copies there are of each image that is copied."""
     redundancy_kind: Annotated[str, REDUNDANCY_KINDS] = "exact"

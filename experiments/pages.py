@@ -210,7 +210,7 @@ def _calibration(rows: pd.DataFrame) -> str:
     reached = full.groupby("dataset", sort=False)["train_accuracy"].min()
     each = ", ".join(f"{100 * least:.1f}% on `{name}`" for name, least in reached.items())
     return (
-        "By heart: without augmentation the full run ends with at least "
+        "Learned by heart: without augmentation the full run ends with at least "
         f"{each} of its training images right (smallest of {full['seed'].nunique()} seeds)."
     )
 

@@ -123,7 +123,7 @@ def measures(
             Visits that were wrong right after a visit that was right; infinite for a
             sample never right (Toneva et al. 2019).
         ``aum``
-            Mean over the visits of the logit of the label less the highest other one
+            Mean over the visits of the logit of the label minus the highest other one
             (Pleiss et al. 2020).
         ``el2n``, ``el2n_early``
             Mean of ``||softmax - onehot||_2`` over all visits, as ``History.el2n``, and
