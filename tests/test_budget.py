@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import budgetlab as bl
 from budgetlab import models
 from budgetlab.budget import (
     SCHEDULES,
@@ -218,3 +219,12 @@ def test_warm_up_and_rex_follow_the_budget_of_a_run(train):
         assert rates[-1] == pytest.approx(1e-6)
         assert 0.05 < max(rates) <= 0.1
         assert rates[0] < max(rates)
+
+
+def test_a_run_says_where_whole_batches_make_it_shorter_than_its_budget(tmp_path, capsys):
+    settings = {"dataset": "points", "limit": 400, "epochs": 1, "budget": 0.3, "out": str(tmp_path)}
+    for batch, said in ((64, "16.7% of the steps of the full run, not 30.0%"), (8, "")):
+        bl.train("unif-SGD", batch_size=batch, **settings)
+        shown = capsys.readouterr().err
+        assert said in shown
+        assert ("whole batches" in shown) == bool(said)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from budgetlab import methods, models
+from budgetlab.budget import steps_per_epoch
 from budgetlab.config import DATA_FIELDS, RunConfig, Settings, preset_settings, takes_settings
 from budgetlab.data import Splits
 from budgetlab.devices import choose_device, choose_precision, describe_hardware, using_threads
@@ -203,6 +204,13 @@ class Run:
             f"{self.device}, budget {config.budget:g} of {config.epochs} epochs in {unit} "
             f"(at most {self.budget.limit:{form}} {words[unit]})"
         ]
+        size, batch = len(self.splits.train), config.batch_size
+        share = steps_per_epoch(size, config.budget, batch) / steps_per_epoch(size, 1, batch)
+        if not math.isclose(share, config.budget, rel_tol=0.05):
+            notes.append(
+                f"an epoch trains whole batches of {batch} only: {share:.1%} of the steps of the "
+                f"full run, not {config.budget:.1%}; a smaller batch comes closer"
+            )
         if skipped:
             notes.append(f"skipped: {counted(len(skipped), 'file')}, first {skipped[0]}")
         return notes
