@@ -76,7 +76,7 @@ class RunConfig:
     augmentation: str = "standard"
     """What is done to each image of a batch before training on it."""
     budget: Annotated[float, "(0, 1]"] = 0.3
-    """Fraction of the full run that may be spent, in (0, 1]; an epoch trains whole batches of it."""
+    """Fraction of the full run that may be spent, in (0, 1], in whole batches of an epoch."""
     budget_unit: Annotated[str, BUDGET_UNITS] = "iterations"
     """What the budget counts: iterations, samples, flops or seconds."""
     epochs: Annotated[int, "[1, 100000]"] = 30
