@@ -196,21 +196,19 @@ class Run:
     def notes(self) -> list[str]:
         """Sentences on what was chosen and what was passed over."""
         config, unit, skipped = self.config, self.config.budget_unit, self.splits.skipped
+        size, batch = len(self.splits.train), config.batch_size
         words = {"iterations": "steps", "samples": "samples", "flops": "flops", "seconds": "s"}
         form = ".3g" if unit in ("flops", "seconds") else ",.0f"
         notes = [
-            f"{config.method} on {config.dataset_name}: {len(self.splits.train):,} samples, "
-            f"model {self.loop.model_name}, {str(self.precision).removeprefix('torch.')} on "
+            f"{config.method} on {config.dataset_name}: {size:,} samples, model "
+            f"{self.loop.model_name}, {str(self.precision).removeprefix('torch.')} on "
             f"{self.device}, budget {config.budget:g} of {config.epochs} epochs in {unit} "
             f"(at most {self.budget.limit:{form}} {words[unit]})"
         ]
-        size, batch = len(self.splits.train), config.batch_size
         share = steps_per_epoch(size, config.budget, batch) / steps_per_epoch(size, 1, batch)
         if not math.isclose(share, config.budget, rel_tol=0.05):
-            notes.append(
-                f"an epoch trains whole batches of {batch} only: {share:.1%} of the steps of the "
-                f"full run, not {config.budget:.1%}; a smaller batch comes closer"
-            )
+            steps = f"{share:.1%} of the steps of the full run, not {config.budget:.1%}"
+            notes.append(f"an epoch trains whole batches of {batch} only: {steps}")
         if skipped:
             notes.append(f"skipped: {counted(len(skipped), 'file')}, first {skipped[0]}")
         return notes
