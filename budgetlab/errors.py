@@ -1,7 +1,10 @@
 """The two errors that users meet, and the sentence for a name that does not exist."""
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Real
+from typing import Any
 
 # Letters in common, 0 to 1, from which on a name may be what was meant: below, it is far-fetched.
 NEAR = 0.6
@@ -84,3 +87,16 @@ def unknown(what: str, value: object, allowed: Iterable[str]) -> InputError:
     near = get_close_matches(str(value).lower(), list(by_lower), n=1, cutoff=NEAR)
     hint = f"did you mean '{by_lower[near[0]]}'? " if near else ""
     return InputError(f"unknown {what} '{value}': {hint}choose one of {', '.join(names)}")
+
+
+def require_number(
+    what: str, value: object, low: float = -math.inf, high: float = math.inf, *, whole: bool = False
+) -> Any:
+    """Return a number, as an int where it must be whole, or say what is allowed."""
+    given = isinstance(value, Real) and not isinstance(value, bool)
+    if given and low <= value <= high and not (whole and value % 1):
+        return int(value) if whole else float(value)
+    kind = "a whole number" if whole else "a number"
+    limits = f" from {low:g} to {high:g}" if high < math.inf else f" of at least {low:g}"
+    kind += limits * (low > -math.inf)
+    raise InputError(f"{what} {value!r} is not allowed: give {kind}")

@@ -94,7 +94,7 @@ class ExpectedDraw:
     """What a method would do in one epoch.
 
     ``q``, float64 ``[N]``, sums to one: shares of the draw, or of what a filter method is expected
-    to keep; ``inclusion``, in [0, 1], is the chance of being drawn, or kept, in this epoch, ``how``
+    to keep; ``inclusion``, in [0, 1], is the chance of being trained on in this epoch, ``how``
     it was found in a sentence, and whether that is ``analytic``, else simulated.
     """
 
@@ -165,7 +165,7 @@ def forecast(history: History, config: RunConfig, *, seed: int = 0) -> ExpectedD
     context = samplers.SamplerContext(history.size, config, generator, torch.device("cpu"))
     found = samplers.build(config.method, context).forecast(history)
     if found.inclusion is None:
-        return _drawn(found.q, found.draws, seed)
+        return _drawn(found.q, found.draws, config.batch_size, seed)
     return ExpectedDraw(found.q.numpy(), found.inclusion.numpy(), found.how, True)
 
 
@@ -176,7 +176,7 @@ def recorded_forecast(
 
     ``probability`` is ``[N]``, NaN where none was recorded; ``kind`` is that of
     :attr:`budgetlab.records.Record.probability_kind`; the config of the run gives the number of
-    draws.
+    draws and the size of a batch: only whole ones are trained on.
     """
     known = ~np.isnan(probability)
     if not known.any():
@@ -190,23 +190,29 @@ def recorded_forecast(
     if method is not None and method.family == "passes":
         return forecast(History(len(values)), config)
     count = samples_per_epoch(len(values), config.budget)
-    read = _drawn(torch.from_numpy(values / values.sum()), count, seed)
+    read = _drawn(torch.from_numpy(values / values.sum()), count, config.batch_size, seed)
     if config.method in supported():
         return read
     how = f"as if {count:,} were drawn ahead, which this method may not do; {read.how}"
     return replace(read, how=how, analytic=False)
 
 
-def _drawn(q: Tensor, count: int, seed: int) -> ExpectedDraw:
-    size = len(q)
+def _drawn(q: Tensor, count: int, batch_size: int, seed: int) -> ExpectedDraw:
+    """Chances of a draw without replacement, cut into batches in random order.
+
+    What is left after the last whole batch is dropped, a random part of the draw.
+    """
+    size, trained = len(q), count // batch_size * batch_size
     if float(q.max() - q.min()) <= 1e-12:
-        how = f"uniform: k / N = {count:,} / {size:,}; analytic"
-        return ExpectedDraw(q.numpy(), np.full(size, count / size), how, True)
+        how = f"uniform: k / N = {trained:,} / {size:,}; analytic"
+        return ExpectedDraw(q.numpy(), np.full(size, trained / size), how, True)
     generator = torch.Generator().manual_seed(seed)
     races = max(RACES, min(ARRIVALS // max(count, 1), WORK // size))
     inclusion = simulated_inclusion(q, count, generator, races).numpy()
-    how = f"{count:,} of {size:,} without replacement: no closed form, {races} simulated draws"
-    return ExpectedDraw(q.numpy(), inclusion, how, False)
+    whole = f", {trained:,} of them in whole batches" * (trained < count)
+    how = f"{count:,} of {size:,} without replacement{whole}: no closed form"
+    how = f"{how}, {races} simulated draws"
+    return ExpectedDraw(q.numpy(), inclusion * (trained / count), how, False)
 
 
 def in_numbers(draw: ExpectedDraw, visited: np.ndarray) -> dict[str, float]:

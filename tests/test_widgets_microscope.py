@@ -115,6 +115,27 @@ def test_what_was_recorded_is_read_as_what_it_does(train):
         recorded_forecast(np.full(8, np.nan), "keep", run.config)
 
 
+@pytest.mark.parametrize("method", ["p-SGD", "unif-SGD", "rs2", "curriculum", "SGD"])
+def test_the_chances_sum_to_what_an_epoch_trains_on(train, method):
+    # 64 of 128 are drawn, in whole batches of 50.
+    run = train(method=method, batch_size=50, budget=0.5, epochs=4)
+    trained = 100 if method == "SGD" else 50
+    assert set(run.record.samples["times_trained"].sum("sample").to_numpy()) == {trained}
+    microscope = ProbabilityMicroscope(run.record)
+    for asked in ("as recorded", method) if method in supported() else ("as recorded",):
+        microscope.method.value = asked
+        assert microscope.chances.inclusion.sum() == pytest.approx(trained)
+        assert f"Drawn: {trained} of 128" in microscope.status.text
+    if method == "p-SGD":
+        chart = bl.explore.probabilities(run.record)
+        twin = chart.twin()
+        assert twin["draws"] == 50
+        assert twin["inclusion"].sum() == pytest.approx(50)
+        assert "50 of 128" in chart.alt
+        budget = next(p["bind"] for p in chart.spec["params"] if p["name"] == "budget")
+        assert budget["min"] == 0.4  # below, there is no whole batch
+
+
 def test_numbers_of_a_draw_by_hand(config):
     found = in_numbers(
         forecast(History(128), config), visited=np.arange(128) < 32

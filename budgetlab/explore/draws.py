@@ -7,7 +7,7 @@ import numpy as np
 
 from budgetlab.analysis import effective_sample_size, entropy
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, require_number
 from budgetlab.explore.chart import (
     Explorable,
     axis,
@@ -73,13 +73,15 @@ def probabilities(
     record = open_record(record)
     known = _Scores(record, method, samples, seed)
     config = record.config
+    lowest = known.lowest_budget
+    highest = max(lowest, 0.95)
     start = {
         "smoothing": min(float(config.get("smoothing", 1.0)), 5.0),
         "power": min(float(config.get("power", 1.0)), 3.0),
-        "budget": float(np.clip(config["budget"], 0.05, 0.95)),
+        "budget": float(np.clip(config["budget"], lowest, highest)),
         "epoch": int(known.epochs[-1]),
     }
-    ends = {"smoothing": (0, 5, 0.05), "power": (0, 3, 0.05), "budget": (0.05, 0.95, 0.05),
+    ends = {"smoothing": (0, 5, 0.05), "power": (0, 3, 0.05), "budget": (lowest, highest, 0.05),
             "epoch": (int(known.epochs[0]), int(known.epochs[-1]), 1)}  # fmt: skip
     controls = [slider(name, name, start[name], *ends[name]) for name in start]
     size = len(known.chosen)
@@ -114,14 +116,19 @@ class _Scores:
     """Scores and losses as some epochs began, rounded as they stand in the chart."""
 
     def __init__(self, record: Record, method: str | None, samples: int, seed: int):
+        from budgetlab.budget import samples_per_epoch
         from budgetlab.forecast import Replay, scores_of
 
-        if samples < 2:
-            raise InputError(f"samples {samples} is not allowed: give at least 2")
+        samples = require_number("samples", samples, 2, whole=True)
+        seed = require_number("seed", seed, 0, whole=True)
         replay = Replay(record)
         config = RunConfig.from_dict(record.config)
         self.method, score = scores_of(config, replay.size, method)
-        self.size = replay.size
+        self.size, self.batch_size = replay.size, config.batch_size
+        # Below, not even one batch can be afforded.
+        afford = [b / 20 for b in range(1, 20)
+                  if samples_per_epoch(self.size, b / 20) >= self.batch_size]  # fmt: skip
+        self.lowest_budget = min(afford, default=1.0)
         everything = np.arange(self.size)
         if self.size > samples:
             everything = np.random.default_rng(seed).permutation(self.size)[:samples]
@@ -146,21 +153,31 @@ class _Scores:
     def signals(self) -> list[dict[str, Any]]:
         """What is the same for all samples: their number, draws, and which epoch is shown.
 
-        Of the epochs that are kept, that is the last one up to the slider's.
+        Drawn are ``ahead``, trained on are ``draws``, in whole batches. Of the epochs
+        that are kept, it is the last one up to the slider's.
         """
         every = np.arange(self.epochs[0], self.epochs[-1] + 1)
         places = (np.searchsorted(self.epochs, every, side="right") - 1).tolist()
+        batch, every_draw = self.batch_size, f"floor(round({self.size} * budget * 1e6) / 1e6)"
+        trained = f"{batch} * floor({every_draw} / {batch})"
         return [{"name": "n", "value": len(self.chosen)},
-                {"name": "draws", "expr": "floor(round(n * budget * 1e6) / 1e6)"},
+                {"name": "ahead", "expr": "floor(round(n * budget * 1e6) / 1e6)"},
+                {"name": "draws", "expr": f"floor(n * {trained} / {self.size})"},
                 {"name": "place", "expr": f"{places}[epoch - {every[0]}]"}]  # fmt: skip
 
     def draw(self, smoothing: float, power: float, budget: float, epoch: float) -> dict[str, Any]:
         """What the chart shows, from the functions that training uses."""
         import torch
 
+        from budgetlab.budget import samples_per_epoch, steps_per_epoch
         from budgetlab.samplers import smooth
         from budgetlab.samplers.scores import inclusion_probability
 
+        budget = require_number("budget", budget, 0, 1)
+        smoothing = require_number("smoothing", smoothing, 0)
+        power = require_number("power", power, 0, 100)
+        epoch = require_number("epoch", epoch, whole=True)
+        trained = self.batch_size * steps_per_epoch(self.size, budget, self.batch_size)
         place = int(np.searchsorted(self.epochs, epoch, side="right")) - 1
         if not place >= 0 or epoch > self.epochs[-1]:
             raise InputError(
@@ -168,8 +185,9 @@ class _Scores:
             )
         scores: torch.Tensor = torch.tensor(self.scores[place], dtype=torch.float64)
         q = smooth(scores, smoothing, power)
-        draws = int(np.floor(round(len(q) * budget, 6)))
-        inclusion = inclusion_probability(q, draws).numpy()
+        ahead = samples_per_epoch(len(q), budget)
+        draws = len(q) * trained // self.size
+        inclusion = inclusion_probability(q, ahead).numpy() * (draws / max(ahead, 1))
         return {
             "q": q.numpy(),
             "inclusion": inclusion,
@@ -210,11 +228,12 @@ def _transforms() -> list[dict[str, Any]]:
         _sums("sum", total="weight", others="possible"),
         _as("others", "datum.others || n"),
         _as("q", "datum.total > 0 ? datum.weight / datum.total : 1 / n"),
-        _as("aim", "-log(max(1e-12, 1 - draws / datum.others))"),
+        _as("aim", "-log(max(1e-12, 1 - ahead / datum.others))"),
         _as("t", "datum.others * datum.aim"),
         *(NEWTON_STEPS * newton),
-        _as("inclusion", "draws < datum.others ? 1 - exp(-datum.q * datum.t) : datum.q > 0 ? 1 : "
-            "(draws - datum.others) / max(1, n - datum.others)"),
+        _as("inclusion", "draws / max(1, ahead) * (ahead < datum.others ? "
+            "1 - exp(-datum.q * datum.t) : datum.q > 0 ? 1 : "
+            "(ahead - datum.others) / max(1, n - datum.others))"),
         _as("relative", "datum.q * n"),
     ]  # fmt: skip
 

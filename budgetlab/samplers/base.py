@@ -122,7 +122,8 @@ class Forecast:
     """How the chances come about, as a sentence goes on."""
     inclusion: Tensor | None = None
     """float64 ``[N]``, in [0, 1]: chance of being trained on in this epoch. None where ``draws``
-    samples are drawn by ``q`` without replacement, which has no closed form."""
+    samples are drawn by ``q`` without replacement, which has no closed form. Of a draw, whole
+    batches are trained on."""
     draws: int = 0
     """How many are drawn."""
 

@@ -59,10 +59,13 @@ class SGD(Sampler):
             yield Batch(indices)
 
     def forecast(self, history: History) -> Forecast:
-        """Every sample, once."""
+        """Every sample, once, but for those that fill no batch."""
         every = torch.ones(self.size, dtype=torch.float64, device=self.device)
-        how = "every sample comes once in a pass; analytic"
-        return Forecast(every / self.size, how, every)
+        trained = self.steps_of_pass * self.batch_size
+        how = "every sample comes once in a pass"
+        if trained < self.size:
+            how = f"{how}, but for {self.size - trained:,} that fill no batch"
+        return Forecast(every / self.size, f"{how}; analytic", every * (trained / self.size))
 
 
 class RS2(Sampler):
