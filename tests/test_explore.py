@@ -99,6 +99,19 @@ def test_the_twin_is_what_the_method_would_do_and_no_scores_are_a_uniform_draw(r
     assert q == pytest.approx(np.full(300, 1 / 300))
 
 
+@pytest.mark.parametrize(
+    ("samples", "budget", "draws"),
+    [(300, 0.25, 70), (90, 0.25, 21), (300, 0.95, 280), (90, 0.95, 84)],
+)
+def test_page_and_twin_draw_whole_batches(runs, samples, budget, draws):
+    chart = bl.explore.probabilities(runs[2], samples=samples)
+    twin = chart.twin(budget=budget)
+    (inclusion,) = computed(chart.with_values(budget=budget), "inclusion")
+    assert twin["draws"] == draws
+    assert inclusion == pytest.approx(twin["inclusion"], rel=1e-6)
+    assert inclusion.sum() == pytest.approx(draws, rel=1e-6)
+
+
 def test_a_long_record_of_many_samples_stays_small(tmp_path):
     record = write_run(tmp_path, method="p-SGD", size=2_500, epochs=60, budget=0.3)
     chart = bl.explore.probabilities(record, samples=2_000)
@@ -212,6 +225,23 @@ def test_what_the_atlas_may_be_given(runs, load_once, train):
     selective = bl.explore.atlas(train(method="selective-backprop", epochs=8).record)
     assert "chance of being kept" in selective.to_json()
     assert selective.twin(life=0)["chance"].dropna().between(0, 1).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "samples"),
+    [(np.full(300, 1 / 3), 300), (np.full(300, 0.123456789), 300), (np.arange(300) + 1234567, 300),
+     (np.linspace(0.1, 7.7, 300) ** 9, 1), (1e-9 * np.arange(300), 300),
+     (-np.arange(300) / 7, 300), (np.zeros(300), 300)],
+)  # fmt: skip
+def test_all_samples_lie_within_the_limits_that_an_atlas_begins_with(runs, values, samples):
+    more = pd.DataFrame({"mine": values})
+    chart = bl.explore.atlas(runs[2], "mine", more=more, samples=samples)
+    twin = chart.twin()
+    assert len(twin) == samples
+    (sample,) = computed(chart, "sample")
+    assert set(sample) == set(twin.index)
+    shown = chart.spec["data"]["values"]
+    assert len({row["x"] for row in shown}) == len(set(values[twin.index]))
 
 
 def test_the_atlas_of_all_images_stays_small(tmp_path, load_once):
@@ -443,7 +473,42 @@ def test_what_charts_refuse(runs, watched, train, load_once):
                         ({"group": "noise"}, "noisy"), ({"life": 300}, "sample 300")):  # fmt: skip
         refused(said, explore.atlas(runs[0]).twin, **given)
     refused("other data", explore.atlas, runs[0], other=train().record)
-    refused("give one a sample", explore.atlas, runs[0], more=pd.DataFrame({"a": [1]}))
+    refused(
+        "of index 0 for 300 samples of index 0, 1, 2 and 297 more: give one row",
+        explore.atlas,
+        runs[0],
+        more=pd.DataFrame({"a": [1]}),
+    )
+    later = pd.DataFrame({"mine": range(300)}, index=range(1, 301))
+    text = pd.DataFrame({"mine": ["a"] * 300})
+    for given, said in (
+        ({"x": "learning"}, "measure 'learning' holds no numbers: choose one of label, diff"),
+        ({"colour": "learning"}, "measure 'learning' holds no numbers"),
+        ({"y": "mine", "more": text}, "measure 'mine' holds no numbers"),
+        ({"more": [1, 2]}, "more is a list and no frame: give one row per sample"),
+        ({"more": later}, "index 1, 2, 3 and 297 more for 300 samples of index 0, 1, 2 and 297"),
+        *(({name: value}, f"{name} {value!r} is not allowed: give a whole number of at least")
+          for name, values in (("samples", (2.5, "all", None, True)), ("seed", (-1, 1.5, "x")))
+          for value in values),
+    ):  # fmt: skip
+        refused(said, explore.atlas, runs[0], **given)
+    for given, said in (
+        ({"x_low": "a"}, "x_low 'a' is not allowed: give a number"),
+        ({"y_high": None}, "y_high None is not allowed"),
+        ({"life": [1]}, r"life \[1\] is not allowed: give a whole number"),
+    ):
+        refused(said, explore.atlas(runs[0]).twin, **given)
+    assert explore.atlas(runs[0]).twin(label="Square", group="Noisy")["label"].nunique() == 1
+    refused("seed -1", explore.probabilities, runs[0], seed=-1)
+    for given, said in (
+        ({"power": "x"}, "power 'x' is not allowed: give a number from 0 to 100"),
+        ({"smoothing": -1}, "smoothing -1 is not allowed: give a number of at least 0"),
+        ({"epoch": 2.5}, "epoch 2.5 is not allowed: give a whole number"),
+        ({"budget": 5}, "budget 5 is not allowed: give a number from 0 to 1"),
+        ({"budget": 0.01}, "budget 0.01 of 300 samples is 3, less than one batch of 10"),
+        ({"budget": float("nan")}, "budget nan"),
+    ):
+        refused(said, chart.twin, **given)
     nothing = pd.DataFrame({"mine": np.full(300, np.nan)})
     refused("no sample with a value of mine", explore.atlas, runs[0], "mine", more=nothing)
     with pytest.raises(AttributeError, match=r"call bl\.explore\.atlas\(record"):

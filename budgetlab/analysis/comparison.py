@@ -32,7 +32,7 @@ from budgetlab.analysis.statistics import (
     verdict,
 )
 from budgetlab.analysis.tables import ConditionTable
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, known, unknown
 from budgetlab.methods import OPTIONS as METHOD_FIELDS
 from budgetlab.records import Records
 
@@ -235,9 +235,7 @@ class _Conditions:
 def _baselines(baseline: str | Sequence[str], frame: pd.DataFrame) -> list[str]:
     methods = list(dict.fromkeys(frame["method"]))
     asked = [baseline] if isinstance(baseline, str) else list(baseline)
-    for name in asked:
-        if name not in methods and name not in FULL:
-            raise unknown("baseline", name, methods)
+    asked = [name if name in FULL else known("baseline", name, methods) for name in asked]
     return [name for name in asked if name in methods] or asked[:1]
 
 

@@ -315,6 +315,17 @@ def described() -> pd.DataFrame:
 
 
 def check_measure(frame: pd.DataFrame, name: str) -> None:
-    """Check that a frame holds a measure of that name."""
+    """Check that a frame holds a measure of that name, in numbers."""
+    numbers = [str(column) for column in frame if _holds_numbers(frame[column])]
     if name not in frame:
-        raise unknown("measure", name, [str(column) for column in frame])
+        raise unknown("measure", name, numbers)
+    if not _holds_numbers(frame[name]):
+        raise InputError(f"measure '{name}' holds no numbers: choose one of {', '.join(numbers)}")
+
+
+def _holds_numbers(column: pd.Series) -> bool:
+    try:
+        column.to_numpy(float, na_value=np.nan)
+    except (TypeError, ValueError):
+        return False
+    return True

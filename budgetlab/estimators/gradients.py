@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from budgetlab.analysis.gradients import gradient_blocks
 from budgetlab.devices import chooses_on
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, known
 
 # Bytes of gradients that are held as they are; beyond, they are sketched.
 EXACT_BYTES = 256_000_000
@@ -174,8 +174,7 @@ def with_replacement(
     weights
         ``none``: all one; ``unbiased``: ``1 / (N q_i)``.
     """
-    if weights not in WEIGHTS:
-        raise unknown("kind of weights", weights, WEIGHTS)
+    weights = known("kind of weights", weights, WEIGHTS)
     size = len(gradients.norms)
     q = q.double().to(gradients.norms.device)
     if q.shape != (size,) or not bool((q >= 0).all()) or not 0 < float(q.sum()) < float("inf"):

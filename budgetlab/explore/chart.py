@@ -18,9 +18,9 @@ from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
 from budgetlab.records import write_atomically
 
-__all__ = ["STYLE", "Explorable", "axis", "checkbox", "choices", "compact", "fragment",
-           "hover", "joined", "looks_of", "mark", "parted", "records_of", "script", "select",
-           "slider", "specification", "switches", "words"]  # fmt: skip
+__all__ = ["STYLE", "Explorable", "apart", "axis", "checkbox", "choices", "compact", "ends_of",
+           "fragment", "hover", "joined", "looks_of", "mark", "parted", "records_of", "script",
+           "select", "slider", "specification", "switches", "words"]  # fmt: skip
 
 # JupyterLab knows versions 3 to 5 and shows nothing for a newer one.
 VEGA_LITE = "5.20"
@@ -365,6 +365,21 @@ def compact(values: Iterable[float], digits: int = 4) -> list[float | None]:
     return [int(v) if v is not None and v == int(v) else v for v in rounded]
 
 
+def apart(values: pd.Series) -> list[float | None]:
+    """Values with as many digits as tell them apart: four of the range that they span."""
+    span, highest = float(values.max()) - float(values.min()), float(values.abs().max())
+    return compact(values, 4 + (int(np.ceil(np.log10(highest / span))) if span else 0))
+
+
+def ends_of(values: pd.Series) -> dict[str, float]:
+    """Ends of a slider that leave no value outside, and are short to read where they can be."""
+    low, high = float(values.min()), float(values.max())
+    step = 10.0 ** np.floor(np.log10(max(high - low, 1e-6) / 20))
+    ends = {"low": np.floor(low / step), "high": np.ceil(high / step)}
+    short = {name: float(f"{step * end:.6g}") for name, end in ends.items()}
+    return {"low": min(short["low"], low), "high": max(short["high"], high)}
+
+
 def joined(values: Iterable[float], digits: int = 4) -> str:
     """Numbers as one text, as in :func:`compact`; a notebook gives a line to each of a list."""
     return " ".join("" if v is None else str(v) for v in compact(values, digits))
@@ -375,6 +390,6 @@ def parted(**fields: str) -> list[dict[str, Any]]:
     return [{"calculate": f"split(datum.{text}, ' ')", "as": name} for name, text in fields.items()]
 
 
-def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records_of(frame: pd.DataFrame, decimals: int = 6) -> list[dict[str, Any]]:
     """Rows of a frame as JSON has them: plain numbers, None for what is missing."""
-    return json.loads(frame.to_json(orient="records", double_precision=6))
+    return json.loads(frame.to_json(orient="records", double_precision=decimals))

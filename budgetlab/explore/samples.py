@@ -10,11 +10,13 @@ import pandas as pd
 from budgetlab.analysis import measures
 from budgetlab.analysis.conditions import require_same_data
 from budgetlab.analysis.per_sample import check_measure
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, a_kind, counted, few, known, require_number, unknown
 from budgetlab.explore.chart import (
     Explorable,
+    apart,
     axis,
     compact,
+    ends_of,
     hover,
     joined,
     looks_of,
@@ -104,6 +106,8 @@ def atlas(
         If a measure is unknown or holds no number, or ``splits`` or ``other`` is of other data.
     """
     record = open_record(record)
+    samples = require_number("samples", samples, 1, whole=True)
+    seed = require_number("seed", seed, 0, whole=True)
     frame = _measured(record, other, more)
     for name in (x, y, *filter(None, [colour])):
         check_measure(frame, name)
@@ -121,21 +125,20 @@ def atlas(
     classes = sorted(table["label"].unique(), key=lambda name: (order.get(name, len(order)), name))
     groups = [name for name in GROUPS if table["groups"].str.contains(LETTERS[name]).any()]
     names = {"x": style.axis_name(x), "y": style.axis_name(y)}
-    ends = {f"{a}_{end}": value for a, column in (("x", x), ("y", y))
-            for end, value in _range(shown[column]).items()}  # fmt: skip
+    ends = {f"{a}_{end}": value for a in ("x", "y")
+            for end, value in ends_of(table[a]).items()}  # fmt: skip
 
     def twin(
         label: str = "all", group: str = "all", life: int | None = None, **limits: float
     ) -> pd.DataFrame:
-        for kind, value, known in (("class", label, classes), ("group", group, groups)):
-            if value not in ("all", *known):
-                raise unknown(kind, value, ["all", *known])
+        label = known("class", label, ["all", *classes])
+        group = known("group", group, ["all", *groups])
         for name in limits:
             if name not in ends:
                 raise unknown("control", name, ["label", "group", "life", *ends])
         if life is not None:
-            return lives.of(life)
-        at = ends | limits
+            return lives.of(require_number("life", life, 0, whole=True))
+        at = ends | {name: require_number(name, value) for name, value in limits.items()}
         inside = table["x"].between(at["x_low"], at["x_high"])
         inside &= table["y"].between(at["y_low"], at["y_high"])
         inside &= (label == "all") | (table["label"] == label)
@@ -158,7 +161,7 @@ def atlas(
                          "point or an image for its life"}  # fmt: skip
     above = {"spacing": 28, "hconcat": [_scatter(classes, names, colour), _sheet(names)]}
     spec = specification(
-        title, alt, data={"values": records_of(table)},
+        title, alt, data={"values": records_of(table, decimals=15)},
         params=[*_controls(classes, groups, ends, names, len(table)), BRUSH, PICK],
         transform=[*(_spread(a, a in whole) for a in names), {"filter": INSIDE}], spacing=18,
         vconcat=[above, _life(lives.epochs, names, CHANCES[record.probability_kind])],
@@ -200,11 +203,18 @@ def _measured(record: Record, other: OneRecord | None, more: pd.DataFrame | None
         frame = frame.assign(times_trained_other=counts, trained_more=more_often)
     if more is None:
         return frame
-    if "recorded_as" in frame and frame["recorded_as"].max() < len(more) != len(frame):
+    asked = "give one row per sample, indexed by sample number"
+    if not isinstance(more, pd.DataFrame):
+        raise InputError(f"more is {a_kind(more)} and no frame: {asked}")
+    places = frame.get("recorded_as")
+    if places is not None and len(more) != len(frame) and places.isin(more.index).all():
         # The record is a thinned one, of a run on all of them.
-        more = more.loc[frame["recorded_as"]].set_axis(frame.index)
+        more = more.loc[places].set_axis(frame.index)
     if not more.index.equals(frame.index):
-        raise InputError(f"more has {len(more)} rows for {len(frame)} samples: give one a sample")
+        raise InputError(
+            f"more has {counted(len(more), 'row')} of index {few(map(str, more.index))} for "
+            f"{counted(len(frame), 'sample')} of index {few(map(str, frame.index))}: {asked}"
+        )
     return frame.drop(columns=more.columns, errors="ignore").join(more)
 
 
@@ -246,7 +256,7 @@ def _table(record: Record, frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     def named(column: str) -> list[str]:
         return ["" if pd.isna(v) else str(classes.get(int(v), int(v))) for v in frame[column]]
 
-    table = pd.DataFrame({"sample": frame.index, "x": compact(frame[x]), "y": compact(frame[y])})
+    table = pd.DataFrame({"sample": frame.index, "x": apart(frame[x]), "y": apart(frame[y])})
     table["label"] = named("label") if "label" in frame else "all"
     for name in ORIGINS:
         if name in frame:
@@ -260,14 +270,6 @@ def _table(record: Record, frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
             is_so = frame[column].notna() & (frame[column].fillna(False).astype(bool) == wanted)
             groups = groups.mask(is_so, groups + LETTERS[name])
     return table.assign(groups=groups.to_numpy())
-
-
-def _range(values: pd.Series) -> dict[str, float]:
-    """Ends of a slider that lie outside of all values, and are short to read."""
-    low, high = float(values.min()), float(values.max())
-    step = 10.0 ** np.floor(np.log10(max(high - low, 1e-6) / 20))
-    ends = {"low": np.floor(low / step), "high": np.ceil(high / step)}
-    return {name: float(f"{step * end:.6g}") for name, end in ends.items()}
 
 
 def _controls(
