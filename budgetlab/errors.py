@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 # Letters in common, 0 to 1, from which on a name may be what was meant: below, it is far-fetched.
@@ -59,6 +59,23 @@ class RunError(RuntimeError):
     The record holds everything up to the last whole epoch and stays readable.
     The command line prints the message and exits with 1.
     """
+
+
+def whole(what: str, value: object, low: int = 1, high: int | None = None) -> int:
+    """Return a whole number from ``low`` to ``high``; ``what`` is the name of the argument.
+
+    Raises
+    ------
+    InputError
+        If it is none: a fraction, a text, True, None, or out of range.
+    """
+    inside = isinstance(value, Integral) and not isinstance(value, bool)
+    if not inside or value < low or (high is not None and value > high):  # type: ignore[operator]
+        to = "" if high is None else f" to {high}"
+        raise InputError(
+            f"{what} {one_line(repr(value), 60)} is not allowed: give a whole number from {low}{to}"
+        )
+    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def known(what: str, value: object, allowed: Iterable[str]) -> str:

@@ -37,7 +37,14 @@ def test_by_any_column_and_as_means():
     found = analysis.mean_accuracies(DATA)
     assert found["over_samples"] == pytest.approx(0.6)
     assert found["over_classes"] == pytest.approx(balanced_accuracy_score(LABELS, SAID))
-    assert analysis.group_accuracy(DATA).attrs == found
+    assert analysis.group_accuracy(DATA).attrs == found | {"left_out": 0}
+    # Where label, prediction or group is not known, a row counts nowhere but here.
+    gaps = pd.DataFrame({"label": [None, 1], "predicted": [1, None], "camera": ["a", "b"]})
+    gappy = pd.concat([DATA, gaps, DATA[:3].assign(camera=None)])
+    table = analysis.group_accuracy(gappy, "camera")
+    assert (table["n"].sum(), table.attrs["left_out"]) == (10, 5)
+    assert analysis.group_accuracy(gappy)["mistaken_for"].tolist() == ["0", "0", "2"]
+    assert analysis.confusion(gappy).to_numpy().sum() == 13
 
 
 def test_the_confusion_is_that_of_scikit_learn_with_every_class():

@@ -291,6 +291,9 @@ def test_quantiles_epochs_and_lives_leave_out_what_was_not_visited(tiny):
     assert list(frame.loc[1]) == [1, 2, 3, 3]
     assert list(frame.loc[2, [0.0, 1.0]]) == [0.5, 4]
     assert set(analysis.quantiles(tiny, "probability")["kind"]) == {"draw"}
+    # Sample 0 is visited and right in epoch 2; -1 for no visit is no value.
+    frame = analysis.quantiles(tiny, "correct", (0.0, 1.0))
+    assert frame.loc[2].tolist() == [0, 1, 2]
     with pytest.raises(InputError, match="unknown array 'losses': did you mean 'loss'"):
         analysis.quantiles(tiny, "losses")
     frame = analysis.one_epoch(tiny, 3)

@@ -6,12 +6,17 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from fake_records import write_run
 from torch import nn
 from torch.utils.data import TensorDataset
 
 import budgetlab as bl
+from budgetlab import analysis
+from budgetlab.analysis.statistics import mean_interval, paired_difference
+from budgetlab.analysis.wrong_labels import precision_and_recall
 from budgetlab.errors import InputError, RunError
 from budgetlab.training import Run
 
@@ -167,3 +172,58 @@ class Few(nn.Linear):
 def test_a_network_that_returns_too_few_rows_is_named(config: bl.RunConfig) -> None:
     with pytest.raises(RunError, match="'Few' returns 3 rows of logits for a batch of 16"):
         list(Run(config, model=Few(2, 2)))
+
+
+# One sentence each, before anything is read or computed wrongly.
+CONFIDENCE = "is not allowed: give a number in (0, 1)"
+FRAME = pd.DataFrame({"label": [0, 1], "predicted": [0, 0]})
+REFUSED = {
+    **{f"confidence {value!r} {CONFIDENCE}": call for value, call in (
+        (95, lambda r: analysis.group_accuracy(FRAME, confidence=95)),
+        (1, lambda r: analysis.group_accuracy(FRAME, confidence=1)),
+        (1.5, lambda r: paired_difference([1, 2, 4], [0, 0, 0], 1.5)),
+        (0, lambda r: paired_difference([], [], 0)),
+        ("a", lambda r: mean_interval([1, 2, 4], "a")),
+        (True, lambda r: precision_and_recall([1], [1], True)),
+        (-1, lambda r: analysis.noise_cost([], confidence=-1)),
+    )},
+    "el2n_epochs -3 ": lambda r: analysis.measures(r, el2n_epochs=-3),
+    "el2n_epochs 0 ": lambda r: analysis.measures(r, el2n_epochs=0),
+    "el2n_epochs 1.5 ": lambda r: analysis.measures(r, el2n_epochs=1.5),
+    "epochs True is not allowed": lambda r: analysis.measures(r, epochs=True),
+    "groups 2.5 ": lambda r: analysis.picks_by(r, "label", groups=2.5),
+    "groups '4' ": lambda r: analysis.picks_by(r, "label", groups="4"),
+    "groups 99999 ": lambda r: analysis.picks_by(r, "label", groups=99999),
+    "bins 2.5 ": lambda r: analysis.credit_by_reference(r, r, bins=2.5),
+    "bins 0 ": lambda r: analysis.credit_by_reference(r, r, bins=0),
+    "bins 0 is": lambda r: analysis.calibration(r, bins=0),
+    "bins -1 ": lambda r: analysis.calibration(r, bins=-1),
+    "bins 2.5 is": lambda r: analysis.calibration(r, bins=2.5),
+    "levels [0.5, 2] are not allowed": lambda r: analysis.quantiles(r, "loss", [0.5, 2]),
+    "levels 0.5 are": lambda r: analysis.quantiles(r, "loss", 0.5),
+    "levels [] are": lambda r: analysis.quantiles(r, "loss", []),
+    "levels 'ab' are": lambda r: analysis.quantiles(r, "loss", "ab"),
+    "sample 1.0 ": lambda r: analysis.sample_life(r, 1.0),
+    "sample 1.5 ": lambda r: analysis.sample_life(r, 1.5),
+    "sample '3' ": lambda r: analysis.sample_life(r, "3"),
+    "sample True ": lambda r: analysis.sample_life(r, True),
+    "sample None ": lambda r: analysis.sample_life(r, None),
+    "epoch 'last' does not exist": lambda r: analysis.one_epoch(r, "last"),
+    "epoch True does": lambda r: analysis.one_epoch(r, True),
+    "epoch 1.0 does": lambda r: analysis.one_epoch(r, 1.0),
+    "infinite, not [inf, 1]": lambda r: analysis.entropy([np.inf, 1]),
+    "infinite, not 'abc'": lambda r: analysis.entropy("abc"),
+    "infinite, not [-1, 1]": lambda r: analysis.coverage([-1, 1]),
+    "infinite, not []": lambda r: analysis.coverage([]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> bl.Record:
+    return write_run(tmp_path_factory.mktemp("record"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("said", REFUSED)
+def test_what_has_no_meaning_is_refused_and_named(record: bl.Record, said: str) -> None:
+    says(said, lambda: REFUSED[said](record))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, unknown, whole
 from budgetlab.records import SAMPLE_ARRAYS, OneRecord, Record, open_record
 
 _MEASURES = {
@@ -68,7 +68,7 @@ def read_epochs(
     A few epochs are read at a time, so that memory stays bounded.
     """
     data = record.samples
-    total = _whole(epochs, data.sizes["epoch"])
+    total = _first(epochs, data.sizes["epoch"])
     step = max(1, BLOCK // max(data.sizes["sample"], 1))
     for start in range(0, total, step):
         rows = slice(start, min(start + step, total))
@@ -77,10 +77,8 @@ def read_epochs(
             yield start + row + 1, {name: values[row] for name, values in block.items()}
 
 
-def _whole(epochs: int | None, most: int) -> int:
-    if epochs is not None and not (isinstance(epochs, int | np.integer) and epochs >= 1):
-        raise InputError(f"epochs {epochs!r} is not allowed: give a whole number from 1")
-    return most if epochs is None else min(most, int(epochs))
+def _first(epochs: int | None, most: int) -> int:
+    return most if epochs is None else min(most, whole("epochs", epochs))
 
 
 def require_epochs(record: Record) -> None:
@@ -141,7 +139,8 @@ def measures(
     record = open_record(record)
     data = record.samples
     require_epochs(record)
-    total, size = _whole(epochs, data.sizes["epoch"]), data.sizes["sample"]
+    el2n_epochs = whole("el2n_epochs", el2n_epochs)
+    total, size = _first(epochs, data.sizes["epoch"]), data.sizes["sample"]
     # Chunks hold all samples of an epoch: many are read at a time, and fewer computed with.
     step = max(1, BLOCK // total)
     few = max(1, step // 8)

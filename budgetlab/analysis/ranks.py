@@ -282,6 +282,7 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
         the share of samples with a wrong label that were classified as that label at their
         last visit. Rows without noise have a cost of 0 and no ``picked``.
     """
+    check_open(confidence=confidence)
     runs = open_records(records)
     frame = summaries(runs).assign(
         **pd.DataFrame([_picked_and_learned(run) for run in runs]).to_dict("series")

@@ -1,6 +1,7 @@
 """Samples by the epoch, by class and by group: which were picked, how they fared, what for."""
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from budgetlab.analysis.conditions import require_same_data
 from budgetlab.analysis.per_sample import measures, metadata, read_epochs, require_epochs
-from budgetlab.errors import InputError, unknown
+from budgetlab.analysis.statistics import check_open
+from budgetlab.errors import InputError, one_line, unknown, whole
 from budgetlab.records import SAMPLE_ARRAYS, OneRecord, open_record
 
 FLAGS = {"is_noisy": "noisy_share", "is_ambiguous": "ambiguous_share"}
@@ -33,7 +35,7 @@ def effective_sample_size(counts: np.ndarray) -> float:
 
 def coverage(counts: np.ndarray) -> float:
     """Share of the samples ``[N]`` with a count above zero, 0 to 1."""
-    return float((np.asarray(counts) > 0).mean())
+    return float((_shares(counts) > 0).mean())
 
 
 def gini(counts: np.ndarray) -> float:
@@ -46,11 +48,16 @@ def gini(counts: np.ndarray) -> float:
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:
-    counts = np.nan_to_num(np.asarray(counts, float))
-    if counts.ndim != 1 or not len(counts) or (counts < 0).any():
-        raise InputError("counts have to be a list of at least one number, none below zero")
-    total = counts.sum()
-    return counts / total if total else counts
+    try:
+        known = np.nan_to_num(np.asarray(counts, float), posinf=np.inf)
+    except (TypeError, ValueError, OverflowError):
+        known = np.zeros(0)
+    if known.ndim != 1 or not len(known) or not ((known >= 0) & (known < np.inf)).all():
+        given = one_line(repr(counts), 60)
+        raise InputError("counts have to be a list of at least one number, none below zero or "
+                         f"infinite, not {given}")  # fmt: skip
+    total = known.sum()
+    return known / total if total else known
 
 
 def selection(record: OneRecord) -> pd.DataFrame:
@@ -130,9 +137,8 @@ def ranked_counts(record: OneRecord) -> pd.DataFrame:
     for _, arrays in read_epochs(record, ("times_trained",)):
         total += arrays["times_trained"]
     order = np.argsort(-total, kind="stable")
-    return pd.DataFrame(
-        {"rank": np.arange(1, len(order) + 1), "sample": order, "times_trained": total[order]}
-    )
+    ranks = np.arange(1, len(order) + 1)
+    return pd.DataFrame({"rank": ranks, "sample": order, "times_trained": total[order]})
 
 
 def _in_groups(values: pd.Series, groups: int) -> pd.Series:
@@ -153,8 +159,7 @@ def picks_by(record: OneRecord, column: str = "difficulty", *, groups: int = 10)
     if column not in numbers:
         raise unknown("column", column, numbers)
     size = data.sizes["sample"]
-    if not 1 <= groups <= size:
-        raise InputError(f"{groups} groups of {size} samples cannot be made: give 1 to {size}")
+    groups = whole("groups", groups, 1, size)
     known = ranked_counts(record).set_index("sample").sort_index()
     known["value"] = data[column].to_numpy().astype(float)
     mean = known["times_trained"].mean()
@@ -178,10 +183,15 @@ def quantiles(record: OneRecord, array: str, levels: Sequence[float] = QUANTILES
     """
     if array not in SAMPLE_ARRAYS:
         raise unknown("array", array, SAMPLE_ARRAYS)
+    given = levels if isinstance(levels, Sequence | np.ndarray) else [None]
+    if not len(given) or not all(isinstance(level, Real) and 0 <= level <= 1 for level in given):
+        raise InputError(f"levels {levels!r} are not allowed: give a list of numbers in [0, 1]")
     record = open_record(record)
     rows = {}
     for epoch, arrays in read_epochs(record, (array,)):
-        known = arrays[array][~np.isnan(arrays[array])].astype(float)
+        values = arrays[array].astype(float)
+        # Without a visit correct is -1, and all others that have no value are NaN.
+        known = values[values >= 0 if array == "correct" else ~np.isnan(values)]
         if len(known):
             rows[epoch] = [*np.quantile(known, levels), len(known)]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*levels, "n"])
@@ -201,9 +211,9 @@ def one_epoch(record: OneRecord, epoch: int = -1) -> pd.DataFrame:
     record = open_record(record)
     data = record.samples
     count = data.sizes["epoch"]
+    if not isinstance(epoch, Integral) or epoch is True or not 1 <= abs(epoch) <= count:
+        raise InputError(f"epoch {epoch!r} does not exist in '{record.path}': it has 1 to {count}")
     number = count + 1 + epoch if epoch < 0 else epoch
-    if not 1 <= number <= count:
-        raise InputError(f"epoch {epoch} does not exist in '{record.path}': it has 1 to {count}")
     last = np.full(data.sizes["sample"], np.nan)
     for earlier, arrays in read_epochs(record, ("loss",), number):
         if earlier < number:
@@ -216,13 +226,11 @@ def one_epoch(record: OneRecord, epoch: int = -1) -> pd.DataFrame:
 def sample_life(record: OneRecord, sample: int) -> pd.DataFrame:
     """Everything recorded of one sample, one row per epoch.
 
-    Columns are ``epoch`` and :data:`budgetlab.records.SAMPLE_ARRAYS`; NaN (``correct`` -1) where
-    it was not visited.
+    Columns are ``epoch`` and :data:`budgetlab.records.SAMPLE_ARRAYS`; NaN or -1 without a visit.
     """
     record = open_record(record)
     size = record.samples.sizes["sample"]
-    if not 0 <= sample < size:
-        raise InputError(f"sample {sample} does not exist: give a number from 0 to {size - 1}")
+    sample = whole("sample", sample, 0, size - 1)
     one = record.samples.isel(sample=sample)
     return pd.DataFrame({name: one[name].to_numpy() for name in ("epoch", *SAMPLE_ARRAYS)})
 
@@ -235,17 +243,15 @@ def calibration(record: OneRecord, bins: int = 10) -> pd.DataFrame:
     credit rule rises with it. One row per bin with visits: ``p_y`` (their mean), ``right`` and
     ``visits``.
     """
-    sums = np.zeros((3, bins))
+    sums = np.zeros((3, whole("bins", bins)))
     for _, arrays in read_epochs(open_record(record), ("p_y", "correct")):
         seen = arrays["correct"] >= 0
         p_y, right = arrays["p_y"][seen], arrays["correct"][seen]
         place = np.minimum((p_y * bins).astype(int), bins - 1)
         for row, weights in enumerate((p_y, right, np.ones(len(p_y)))):
             sums[row] += np.bincount(place, weights, minlength=bins)
-    p_y, right, visits = sums[:, sums[2] > 0]
-    return pd.DataFrame(
-        {"p_y": p_y / visits, "right": right / visits, "visits": visits.astype(int)}
-    )
+    p_y, right, n = sums[:, sums[2] > 0]
+    return pd.DataFrame({"p_y": p_y / n, "right": right / n, "visits": n.astype(int)})
 
 
 def credit_by_reference(record: OneRecord, reference: OneRecord, bins: int = 10) -> pd.DataFrame:
@@ -256,11 +262,10 @@ def credit_by_reference(record: OneRecord, reference: OneRecord, bins: int = 10)
     per group of ``bins``: ``reference`` and ``credited`` (means of the mean ``p_y`` of its samples)
     and ``samples``; ``attrs["spearman"]`` is the rank correlation over samples.
     """
-    record, reference = open_record(record), open_record(reference)
+    record, reference, bins = open_record(record), open_record(reference), whole("bins", bins)
     require_same_data([record, reference])
-    known = pd.DataFrame(
-        {"reference": measures(reference)["confidence"], "credited": measures(record)["confidence"]}
-    ).dropna()
+    both = {"reference": reference, "credited": record}
+    known = pd.DataFrame({name: measures(run)["confidence"] for name, run in both.items()}).dropna()
     if len(known) < bins:
         raise InputError(f"{len(known)} samples were seen by both runs: fewer than {bins} groups")
     groups = known.groupby(_in_groups(known["reference"], bins))
@@ -282,7 +287,8 @@ def group_accuracy(
     ----------
     data
         A record that is finished, for its test samples; or a frame with the columns ``label``
-        and ``predicted``, class numbers, as :attr:`budgetlab.Record.predictions`.
+        and ``predicted``, class numbers, as :attr:`budgetlab.Record.predictions`. Rows without
+        one of them, or without a group, are left out; ``attrs["left_out"]`` counts them.
     by
         Column of the groups: ``label``, or one of the metadata.
     classes
@@ -297,7 +303,8 @@ def group_accuracy(
         and ``mistaken_for``, the class most often predicted instead (empty without a mistake).
         ``attrs`` holds :func:`mean_accuracies`.
     """
-    frame, names = _predicted(data, classes)
+    check_open(confidence=confidence)
+    frame, names, given = _predicted(data, classes)
     if by not in frame:
         raise unknown("group", by, [str(name) for name in frame if name != "predicted"])
     frame = frame.assign(right=frame["label"] == frame["predicted"])
@@ -310,7 +317,7 @@ def group_accuracy(
                      "ci_low": float(low), "ci_high": float(high),
                      "mistaken_for": _name(wrong[0], names) if len(wrong) else ""})  # fmt: skip
     table = pd.DataFrame(rows).sort_values("accuracy", kind="stable", ignore_index=True)
-    table.attrs = mean_accuracies(frame)
+    table.attrs = mean_accuracies(frame) | {"left_out": given - int(table["n"].sum())}
     return table
 
 
@@ -320,7 +327,7 @@ def mean_accuracies(data: OneRecord | pd.DataFrame) -> dict[str, float]:
     The mean over classes counts a rare class as much as a frequent one. ``data`` is as for
     :func:`group_accuracy`.
     """
-    frame, _ = _predicted(data, None)
+    frame, *_ = _predicted(data, None)
     right = frame["label"] == frame["predicted"]
     over_classes = right.groupby(frame["label"]).mean().mean()
     return {"over_samples": float(right.mean()), "over_classes": float(over_classes)}
@@ -331,10 +338,10 @@ def confusion(
 ) -> pd.DataFrame:
     """Which classes are taken for which? Counts: true classes in rows, predicted ones in columns.
 
-    ``data`` and ``classes`` are as for :func:`group_accuracy`. The table is square, int ``[C, C]``:
-    every class that is a label, a prediction or has a name.
+    ``data`` and ``classes`` are as for :func:`group_accuracy`, and what is left out too. The table
+    is square, int ``[C, C]``: every class that is a label, a prediction or has a name.
     """
-    frame, names = _predicted(data, classes)
+    frame, names, _ = _predicted(data, classes)
     numbers = sorted({*frame["label"], *frame["predicted"], *range(len(names))})
     table = pd.crosstab(frame["label"], frame["predicted"])
     table = table.reindex(index=numbers, columns=numbers, fill_value=0)
@@ -366,8 +373,8 @@ def groups_of_record(record: OneRecord, by: str = "label") -> pd.DataFrame:
 
 def _predicted(
     data: OneRecord | pd.DataFrame, classes: Sequence[str] | None
-) -> tuple[pd.DataFrame, Sequence[str]]:
-    """Labels and predictions, and the names of the classes."""
+) -> tuple[pd.DataFrame, Sequence[str], int]:
+    """Labels and predictions where both are known, names of the classes, and rows there were."""
     known: Sequence[str] = ()
     if isinstance(data, pd.DataFrame):
         frame = data
@@ -379,13 +386,16 @@ def _predicted(
                 f"'{record.path}' holds no predictions for the test samples: give a run that was "
                 "finished by this version"
             )
-    if not {"label", "predicted"} <= set(frame) or not len(frame):
+    pair = ["label", "predicted"]
+    told = frame.dropna(subset=pair) if {*pair} <= set(frame) else frame[:0]
+    if not len(told):
         raise InputError("this frame has no predictions: give the columns label and predicted")
     names = known if classes is None else classes
-    most = int(frame[["label", "predicted"]].max().max())
+    told = told.astype(dict.fromkeys(pair, int))  # with gaps, a column holds floats
+    most = int(told[pair].max().max())
     if names and most >= len(names):
         raise InputError(f"class {most} has no name: classes has {len(names)} entries")
-    return frame, names
+    return told, names, len(frame)
 
 
 def _name(number: int, names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan, sqrt
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,6 +75,7 @@ def paired_difference(
         three pairs, and where all differences are equal: no spread is seen, so none can
         be estimated.
     """
+    check_open(confidence=confidence)
     shapes = np.shape(ours), np.shape(baseline)
     if shapes[0] != shapes[1] or len(shapes[0]) != 1:
         raise InputError(f"values of shape {shapes[0]} and {shapes[1]} are no pairs: give as many "
@@ -102,6 +104,7 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[Any, An
 
     Values ``[n]`` have one, ``[n, ...]`` one for each column; NaN with fewer than three values.
     """
+    check_open(confidence=confidence)
     values = np.asarray(values, float)
     n = len(values)
     mean = values.mean(0) if n else np.nan
@@ -115,8 +118,8 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[Any, An
 def check_open(**shares: float) -> None:
     """Refuse what does not lie in (0, 1)."""
     for name, value in shares.items():
-        if not 0 < value < 1:
-            raise InputError(f"{name} {value} is not allowed: give a number in (0, 1)")
+        if not isinstance(value, Real) or not 0 < value < 1:
+            raise InputError(f"{name} {value!r} is not allowed: give a number in (0, 1)")
 
 
 def holm(p: pd.Series) -> pd.Series:

@@ -16,6 +16,7 @@ from scipy.special import log_softmax, softmax
 from statsmodels.stats.proportion import proportion_confint
 
 from budgetlab.analysis.per_sample import measures
+from budgetlab.analysis.statistics import check_open
 from budgetlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -300,6 +301,7 @@ def precision_and_recall(
     ``found`` (numbers), ``precision`` and ``recall``, each with ``_low`` and ``_high`` (Wilson
     1927); NaN where nothing is listed or wrong.
     """
+    check_open(confidence=confidence)
     truth = pd.Series(wrong).reset_index(drop=True)
     known = truth.notna().to_numpy()
     listed, truth = np.asarray(listed, bool)[known], truth[known].to_numpy(bool)
