@@ -41,10 +41,9 @@ def coverage(counts: np.ndarray) -> float:
 def gini(counts: np.ndarray) -> float:
     """Gini coefficient of counts ``[N]``: 0 where all are equal, ``1 - 1/N`` for one only."""
     ordered = np.sort(_shares(counts))
-    if not ordered.any():
-        return float("nan")
     n = len(ordered)
-    return float(2 * (np.arange(1, n + 1) * ordered).sum() / n - (n + 1) / n)
+    found = float(2 * (np.arange(1, n + 1) * ordered).sum() / n - (n + 1) / n)
+    return found if ordered.any() else float("nan")
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:
@@ -53,9 +52,8 @@ def _shares(counts: np.ndarray) -> np.ndarray:
     except (TypeError, ValueError, OverflowError):
         known = np.zeros(0)
     if known.ndim != 1 or not len(known) or not ((known >= 0) & (known < np.inf)).all():
-        given = one_line(repr(counts), 60)
         raise InputError("counts have to be a list of at least one number, none below zero or "
-                         f"infinite, not {given}")  # fmt: skip
+                         f"infinite, not {one_line(repr(counts), 60)}")  # fmt: skip
     total = known.sum()
     return known / total if total else known
 
@@ -111,11 +109,8 @@ def class_share(record: OneRecord) -> pd.DataFrame:
     classes = max(len(record.classes), int(labels.max(initial=-1)) + 1)
     names = record.classes + [str(number) for number in range(len(record.classes), classes)]
     if (labels < 0).any():
-        labels, names, classes = (
-            np.where(labels < 0, classes, labels),
-            [*names, "unknown"],
-            classes + 1,
-        )
+        labels, names = np.where(labels < 0, classes, labels), [*names, "unknown"]
+        classes += 1
     base = np.bincount(labels, minlength=classes) / max(len(labels), 1)
     parts = []
     require_epochs(record)
@@ -161,9 +156,8 @@ def picks_by(record: OneRecord, column: str = "difficulty", *, groups: int = 10)
     size = data.sizes["sample"]
     groups = whole("groups", groups, 1, size)
     known = ranked_counts(record).set_index("sample").sort_index()
-    known["value"] = data[column].to_numpy().astype(float)
-    mean = known["times_trained"].mean()
-    known["never"] = known["times_trained"] == 0
+    value, mean = data[column].to_numpy().astype(float), known["times_trained"].mean()
+    known = known.assign(value=value, never=known["times_trained"] == 0)
     frame = known.groupby(_in_groups(known["value"], groups)).agg(
         middle=("value", "mean"), picked=("times_trained", "mean"), never=("never", "mean"),
         samples=("value", "size"),
