@@ -436,7 +436,7 @@ def test_a_loop_leaves_a_record_that_everything_takes(tmp_path):
 
 def test_an_epoch_is_recorded_once_and_none_is_left_out(tmp_path):
     sampler, _ = recorded("SGD", 0, tmp_path)
-    with pytest.raises(InputError, match="epoch 2 cannot be recorded after 2 recorded"):
+    with pytest.raises(InputError, match="epoch 2 is recorded already and the budget is spent"):
         sampler.record()
     late = made("unif-SGD", epochs=3, out=str(tmp_path))
     for _ in itertools.chain(late, late):

@@ -1,11 +1,13 @@
 """What a loop of one's own writes down: labels as they are reported, and nothing that cannot be."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
 import budgetlab as bl
+from budgetlab.errors import InputError
 
 SIZE = 400
 
@@ -90,3 +92,94 @@ def test_data_are_told_apart_by_what_is_known_before_the_first_draw(tmp_path):
     assert len(frame)
     frame = bl.compare(tmp_path / "items")
     assert frame["n"].tolist() == [2]
+
+
+def known(rows=SIZE, **columns):
+    return pd.DataFrame({name: [value] * rows for name, value in columns.items()})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"data": True}, "data is a bool: give a map-style data set"),
+        ({"data": -5}, "data has -5 samples: give"),
+        ({"data": 0}, "data has 0 samples: give"),
+        ({"labels": [0.5] * SIZE}, r"labels\[0\] is 0.5: give class numbers"),
+        ({"labels": [0, float("nan")] * 200}, r"labels\[1\] is nan: give class numbers"),
+        ({"labels": torch.tensor([0, 0, -7, 1] * 100)}, r"labels\[2\] is -7: give class numbers"),
+        ({"labels": ["cat"] * SIZE}, r"labels is <U3 of shape \(400,\): give class numbers"),
+        ({"labels": [[1], [2, 3]]}, "labels is a list that is no array: give class numbers"),
+        ({"labels": [1]}, "labels has 1 entries for 400"),
+        ({"metadata": [1] * SIZE}, "metadata is a list: give a pandas DataFrame"),
+        ({"metadata": known(3, group=1)}, "metadata has 3 entries for 400"),
+        ({"metadata": known(loss=1)}, "column 'loss', which no record can hold: rename"),
+        ({"metadata": known(epoch=1)}, "column 'epoch', which no record can hold: rename"),
+        ({"metadata": known(**{"a/b": 1})}, "column 'a/b', which no record can hold: rename"),
+        ({"metadata": pd.concat([known(a=1)] * 2, axis=1)}, "two columns 'a': rename one"),
+    ],
+)
+def test_what_the_record_could_not_hold_is_refused_at_the_start(tmp_path, given, said):
+    with pytest.raises(InputError, match=said) as error:
+        bl.BudgetSampler(**{"data": SIZE, "batch_size": 16, "out": str(tmp_path)} | given)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"test_accuracy": 91.0}, "test_accuracy is 91.0: give a number from 0 to 1, or"),
+        ({"val_accuracy": -0.5}, "val_accuracy is -0.5: give a number from 0 to 1, or"),
+        ({"test_accuracy": "0.9x"}, "test_accuracy is '0.9x': give a number from 0 to 1, or"),
+        ({"test_accuracy": None}, "test_accuracy is None: give a number from 0 to 1, or"),
+        ({"test_loss": float("inf")}, "test_loss is inf: give a number, or leave"),
+        ({"val_loss": torch.zeros(2)}, r"val_loss is tensor\(\[0., 0.\]\): give a number, or"),
+        ({"classes": ["only"]}, r"classes is \['only'\] for labels up to 2: give a list"),
+        ({"classes": "abcd"}, "classes is 'abcd' for labels up to 2: give a list"),
+    ],
+)
+def test_a_figure_that_cannot_be_is_refused_and_the_right_one_is_still_taken(
+    tmp_path, figures, said
+):
+    sampler = bl.BudgetSampler(Items(), budget=0.5, epochs=2, batch_size=16, out=str(tmp_path))
+    for numbers in sampler:
+        sampler.history.update(torch.zeros(16, 3), Items.y[numbers])
+    with pytest.raises(InputError, match=said):
+        sampler.record(**figures)
+    assert not list(tmp_path.iterdir())
+    assert sampler.record(0.91, classes=["a", "b", "c"]).epochs["test_accuracy"].tolist() == [0.91]
+
+
+@pytest.mark.parametrize(
+    ("indices", "said"),
+    [
+        ([0.7] * 16, r"indices\[0\] is 0.7: give the numbers of the samples, .* 0 to 63"),
+        ([*range(15), 64], r"indices\[15\] is 64: give the numbers"),
+        ([-1] * 16, r"indices\[0\] is -1: give the numbers"),
+        ([True] * 16, r"indices is torch.bool of shape \(16,\): give the numbers"),
+        ("some", "indices is a str: give a tensor"),
+    ],
+)
+def test_numbers_of_no_sample_are_refused(indices, said):
+    sampler = bl.BudgetSampler(64, batch_size=16)
+    next(iter(sampler))
+    with pytest.raises(InputError, match=said):
+        sampler.history.update(torch.zeros(16, 2), torch.zeros(16).long(), indices)
+    assert not sampler.history.samples.seen.any()
+
+
+def test_a_call_of_record_at_the_wrong_time_is_told_what_to_do(tmp_path):
+    sampler = bl.BudgetSampler(Items(), budget=0.5, epochs=3, batch_size=16, out=str(tmp_path))
+    said = ": train the next one, with history.update for each batch"
+    with pytest.raises(InputError, match=f"no epoch was trained yet{said}"):
+        sampler.record()
+    for _ in range(3):
+        for numbers in sampler:
+            sampler.history.update(torch.zeros(16, 3), Items.y[numbers])
+        record = sampler.record()
+        again = "and the budget is spent: leave" if sampler.finished else f"{said[:5]}"
+        with pytest.raises(InputError, match=f"epoch {sampler.epoch} is recorded already ?{again}"):
+            sampler.record()
+    assert len(record.epochs) == 3
+    with pytest.raises(InputError, match="of a loop of your own, a frame with label and predicted"):
+        bl.analysis.group_accuracy(record)

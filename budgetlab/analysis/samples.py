@@ -377,8 +377,8 @@ def _predicted(
         frame, known = record.predictions, record.classes
         if not len(frame):
             raise InputError(
-                f"'{record.path}' holds no predictions for the test samples: give a run that was "
-                "finished by this version"
+                f"'{record.path}' holds no predictions for the test samples: give a finished run "
+                "of the kit, or, of a loop of your own, a frame with label and predicted"
             )
     pair = ["label", "predicted"]
     told = frame.dropna(subset=pair) if {*pair} <= set(frame) else frame[:0]

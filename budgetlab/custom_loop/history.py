@@ -1,20 +1,23 @@
 """What loops of one's own have: batches, data sets and networks in whatever form."""
 
+import math
+import operator
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from budgetlab.budget import Ledger
 from budgetlab.data.arrays import LABEL_KEYS
-from budgetlab.errors import InputError, a_kind
+from budgetlab.errors import InputError, a_kind, one_line
 from budgetlab.history import Credit, History, Measures, measure
-from budgetlab.records.format import UNKNOWN
+from budgetlab.records.format import SAMPLE_ARRAYS, UNKNOWN
 from budgetlab.samplers import Batch
 
 IGNORED = -100
@@ -73,7 +76,8 @@ class LoopHistory:
         Raises
         ------
         InputError
-            If no batch is waiting, its size is another one, or logits and labels do not fit.
+            If no batch is waiting, its size is another one, a number is that of no sample, or
+            logits and labels do not fit.
         """
         logits, labels = _tensor("logits", logits), _tensor("labels", labels)
         if labels.is_floating_point() and not logits.is_floating_point():
@@ -110,12 +114,24 @@ class LoopHistory:
                 )
             taken = self._pending.popleft()
         else:
-            asked = torch.as_tensor(indices).cpu().long()
+            asked = self._numbers(_tensor("indices", indices).cpu())
             same = [one for one in self._pending if torch.equal(one[0].indices, asked)]
             taken = same[0] if same else (Batch(asked), self._last_progress)
             self._pending = deque(one for one in self._pending if one is not taken)
         batch, self._last_progress = taken
         return batch
+
+    def _numbers(self, asked: Tensor) -> Tensor:
+        """Numbers of samples, int64 ``[B]``."""
+        last = self.samples.size - 1
+        wanted = f"give the numbers of the samples, whole numbers [B] from 0 to {last}"
+        if asked.ndim != 1 or asked.dtype == torch.bool:
+            raise InputError(f"indices is {asked.dtype} of shape {tuple(asked.shape)}: {wanted}")
+        known = (asked >= 0) & (asked <= last) & (asked == asked.round())
+        if not bool(known.all()):
+            first = int((~known).nonzero()[0, 0])
+            raise InputError(f"indices[{first}] is {asked[first].item():g}: {wanted}")
+        return asked.long()
 
 
 def _tensor(what: str, given: Any) -> Tensor:
@@ -123,6 +139,71 @@ def _tensor(what: str, given: Any) -> Tensor:
         return torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{what} is {a_kind(given)}: give a tensor") from None
+
+
+def size_of(data: Any) -> int:
+    """Number of samples, 1 or more, of a data set or given as such."""
+    number = hasattr(data, "__index__") and not isinstance(data, bool)
+    try:
+        size = operator.index(data) if number else len(data)
+    except TypeError:
+        raise InputError(
+            f"data is {a_kind(data)}: give a map-style data set, which has a len(), or the "
+            "number of samples"
+        ) from None
+    if size < 1:
+        raise InputError(f"data has {size} samples: give a data set, or a number, of 1 or more")
+    return size
+
+
+def class_numbers(labels: Any) -> Tensor:
+    """Labels that were given beforehand, int64 ``[N]``; each is the number of a class."""
+    wanted = "give class numbers, whole numbers [N] from 0 on"
+    try:
+        array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"labels is {a_kind(labels)} that is no array: {wanted}") from None
+    if array.ndim != 1 or array.dtype.kind not in "biuf":
+        raise InputError(f"labels is {array.dtype} of shape {array.shape}: {wanted}")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0) & (array == np.rint(array))))
+    if len(bad):
+        raise InputError(
+            f"labels[{bad[0]}] is {array[bad[0]]:g}: {wanted}, and leave out samples without a "
+            "label"
+        )
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def recordable(metadata: Any) -> pd.DataFrame:
+    """Refuse a table that a record could not hold beside its own arrays."""
+    if not isinstance(metadata, pd.DataFrame):
+        raise InputError(
+            f"metadata is {a_kind(metadata)}: give a pandas DataFrame with a row for each sample"
+        )
+    names = list(map(str, metadata))
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"metadata has two columns '{name}': rename one of them")
+        # Names of arrays are those of folders; zarr keeps those with two underscores for itself.
+        is_folder = name.strip(".") and "/" not in name and not name.startswith("__")
+        if name in (*SAMPLE_ARRAYS, "epoch", "sample") or not is_folder:
+            raise InputError(f"metadata has a column '{name}', which no record can hold: rename it")
+    return metadata
+
+
+def evaluated(what: str, value: Any) -> float:
+    """A loss, or an accuracy from 0 to 1; NaN stands for not evaluated."""
+    try:
+        number = math.inf if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        number = math.inf
+    share = what.endswith("accuracy")
+    if math.isinf(number) or (share and (number < 0 or number > 1)):
+        raise InputError(
+            f"{what} is {one_line(repr(value), 40)}: give a number{' from 0 to 1' * share}, or "
+            "leave it out where it was not evaluated"
+        )
+    return number
 
 
 def measure_batch(

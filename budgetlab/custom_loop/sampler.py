@@ -1,7 +1,6 @@
 """The batch sampler for loops of one's own."""
 
 import hashlib
-import operator
 import sys
 import time
 import warnings
@@ -22,13 +21,17 @@ from budgetlab.budget import Costs, Ledger, model_costs
 from budgetlab.config import RunConfig, Settings, takes_settings
 from budgetlab.custom_loop.history import (
     LoopHistory,
+    class_numbers,
     collate,
+    evaluated,
     labels_of,
     logits_of,
     measure_batch,
+    recordable,
+    size_of,
 )
 from budgetlab.devices import describe_hardware
-from budgetlab.errors import InputError, a_kind
+from budgetlab.errors import InputError, counted, one_line
 from budgetlab.records import Record, RecordWriter, open_record
 from budgetlab.samplers.base import ProxyRun
 from budgetlab.training.loop import BudgetedBatches
@@ -103,17 +106,11 @@ class BudgetSampler(TorchSampler[list[int]]):
         config = RunConfig.from_dict(base | given)
         self.config = config.replace(method=samplers.canonical(config.method))
         self.data = None if hasattr(data, "__index__") else data
-        try:
-            size = operator.index(data) if self.data is None else len(data)  # type: ignore[arg-type]
-        except TypeError:
-            raise InputError(
-                f"data is {a_kind(data)}: give a map-style data set, which has a len(), or the "
-                "number of samples"
-            ) from None
+        size = size_of(data)
         self.model = model
         self._collate_fn = collate_fn
-        self.labels = labels_of(data) if labels is None else torch.as_tensor(labels).long()
-        self.metadata = metadata
+        self.labels = labels_of(data) if labels is None else class_numbers(labels)
+        self.metadata = None if metadata is None else recordable(metadata)
         for what, known in (("labels", self.labels), ("metadata", metadata)):
             if known is not None and len(known) != size:
                 raise InputError(
@@ -297,14 +294,13 @@ class BudgetSampler(TorchSampler[list[int]]):
         Raises
         ------
         InputError
-            If no epoch was trained since the last call, or one was left out.
+            If no epoch was trained since the last call, or one was left out; if a figure cannot
+            be, or a label that was reported has no name in ``classes``.
         """
-        done = len(self._writer.epochs) if self._writer else 0
-        if not self.history._reported or self.epoch != done + 1:
-            raise InputError(
-                f"epoch {self.epoch} cannot be recorded after {done} recorded epochs: call "
-                "sampler.record once after every epoch, the first one included"
-            )
+        found = {"test_accuracy": test_accuracy, "test_loss": test_loss,
+                 "val_accuracy": val_accuracy, "val_loss": val_loss}  # fmt: skip
+        found = {what: evaluated(what, value) for what, value in found.items()}
+        self._require_new_epoch()
         labels = self.history._labels if self.labels is None else self.labels
         names = self._class_names(classes, labels)
         if self._writer is None:
@@ -315,10 +311,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         row = {
             **self.stream.row(self.lr, [torch.cat([one.loss for one in seen]).mean()],
                               [torch.cat([one.correct for one in seen]).mean()]),
-            "test_accuracy": float(test_accuracy),
-            "test_loss": float(test_loss),
-            "val_accuracy": float(val_accuracy),
-            "val_loss": float(val_loss),
+            **found,
         }  # fmt: skip
         self._writer.append_epoch(row, self.stream.epoch_arrays())
         status = "finished" if self.finished else "running"
@@ -331,14 +324,37 @@ class BudgetSampler(TorchSampler[list[int]]):
         self._writer.set_status(status, "", summary)
         return open_record(self._writer.path)
 
+    def _require_new_epoch(self) -> None:
+        done = len(self._writer.epochs) if self._writer else 0
+        if self.epoch > done + 1:
+            raise InputError(
+                f"epoch {self.epoch} cannot be recorded after {counted(done, 'recorded epoch')}: "
+                "start anew with a new sampler, and call sampler.record after every epoch"
+            )
+        if self.history._reported and self.epoch == done + 1:
+            return
+        said = f"epoch {done} is recorded already" if done else "no epoch was trained yet"
+        if done and self.finished:
+            raise InputError(f"{said} and the budget is spent: leave this call out")
+        raise InputError(
+            f"{said}: train the next one, with history.update for each batch, and record it then"
+        )
+
     @property
     def _model_name(self) -> str:
         return "own" if self.model is None else f"own:{type(self.model).__name__}"
 
     def _class_names(self, classes: Sequence[str] | None, labels: Tensor) -> list[str]:
         """Names for the labels known so far; what was given once stays."""
-        self._classes = self._classes if classes is None else list(map(str, classes))
-        return self._classes or [str(number) for number in range(int(labels.max()) + 1)]
+        most = int(labels.max())
+        names = self._classes if classes is None else classes
+        if names and (isinstance(names, str) or len(names) <= most):
+            raise InputError(
+                f"classes is {one_line(repr(names), 60)} for labels up to {most}: give a list with "
+                "a name for each label, counted from 0"
+            )
+        self._classes = list(map(str, names)) if names else None
+        return self._classes or [str(number) for number in range(most + 1)]
 
     def _create_record(self, labels: Tensor, classes: list[str]) -> RecordWriter:
         size = self.history.samples.size
@@ -351,19 +367,11 @@ class BudgetSampler(TorchSampler[list[int]]):
         return RecordWriter.create(
             self.config,
             metadata=metadata.assign(label=labels.numpy()),
-            data={
-                "name": self.config.dataset_name,
-                "fingerprint": self._fingerprint(),
-                "val_fingerprint": "",
-                "classes": classes,
-                "shape": [],
-                "train": size,
-                "test": 0,
-                "val": 0,
-                "skipped": [],
-            },
+            data={"name": self.config.dataset_name, "fingerprint": self._fingerprint(),
+                  "val_fingerprint": "", "classes": classes, "shape": [], "train": size, "test": 0,
+                  "val": 0, "skipped": []},
             hardware=describe_hardware(device, torch.float32) | {"model": self._model_name},
-        )
+        )  # fmt: skip
 
     def _fingerprint(self) -> str:
         """Tell data from other data by what is known of it before the first draw."""
