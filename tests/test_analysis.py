@@ -326,6 +326,7 @@ def test_both_baselines_are_compared_with_and_no_pair_is_tested_twice():
     table = compared(rows, ["unif-SGD", "SGD"])
     tested = table.loc[table["pairs"] > 0, ["method", "baseline"]].to_records(index=False).tolist()
     assert set(tested) == {("SGD", "unif-SGD"), ("p-SGD", "unif-SGD"), ("p-SGD", "SGD")}
+    assert compared(rows, "p-sgd").equals(compared(rows, "p-SGD"))
     assert len(compared([("p-SGD", 0, 0.5, {})])) == 1  # a usual baseline may be missing
 
 

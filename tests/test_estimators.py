@@ -89,7 +89,7 @@ def test_sketching_sets_in_where_memory_would_be_used_up(monkeypatch):
 def test_with_replacement_against_every_batch_there_is(weights, q):
     """A sample that is never drawn biases the weighted estimate, too."""
     gradients, q = some_gradients(size=4), torch.tensor(q, dtype=torch.float64)
-    found = estimators.with_replacement(gradients, q, batch_size=3, weights=weights)
+    found = estimators.with_replacement(gradients, q, batch_size=3, weights=weights.title())
     factor = torch.where(q > 0, 1 / (4 * q), 0.0) if weights == "unbiased" else torch.ones(4)
     vectors = gradients.vectors.double() * factor[:, None]
     full, mean, second = gradients.full, 0, 0

@@ -527,7 +527,9 @@ def test_what_charts_refuse(runs, watched, train, load_once):
     refused("no epoch", explore.playground, one, explore.PointRun("p-SGD", one.x, one.y))
     fewer = explore.PointRun("p-SGD", one.x[:9], one.y[:9], one.frames)
     refused("not on the same points", explore.playground, one, fewer)
-    refused("epoch 5", explore.playground(*watched).twin, epoch=5)
+    for epoch in (5, 0, 2.5, "x"):
+        refused(f"epoch {epoch!r} is not allowed: give a whole number from 1 to 4",
+                explore.playground(*watched).twin, epoch=epoch)  # fmt: skip
     refused("have changed", explore.watch, train().record, load_once("points", limit=64))
 
 

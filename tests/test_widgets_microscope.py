@@ -177,7 +177,8 @@ def test_every_control_at_its_ends_leaves_a_picture_and_what_changes_nothing_is_
 
 def test_the_widget_shows_what_the_functions_and_its_chart_give(microscope):
     values = {"smoothing": 0.25, "power": 2, "budget": 0.75, "epoch": 3}
-    microscope.method.value = "c-SGD"
+    microscope.method.value = "c-sgd"
+    assert microscope.method.value == "c-SGD"
     for name, value in values.items():
         getattr(microscope, name).value = value
     changed = {"budget": 0.75, "smoothing": 0.25, "power": 2.0}

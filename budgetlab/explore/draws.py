@@ -63,12 +63,14 @@ def probabilities(
     Explorable
         Its twin takes ``smoothing``, ``power``, ``budget`` and ``epoch`` and returns a dict of
         ``q``, ``inclusion`` and ``losses`` ``[N]`` and ``entropy`` (nats),
-        ``effective_samples``, ``draws``, ``lowest`` and ``highest``.
+        ``effective_samples``, ``draws``, ``lowest`` and ``highest``. Chances and number of draws
+        are those of what an epoch trains on, whole batches of the run's size.
 
     Raises
     ------
     InputError
-        If the method has no scores, or the record no epoch.
+        If the method has no scores, or the record no epoch; from the twin, if a value is not
+        allowed, such as a budget of less than one batch.
     """
     record = open_record(record)
     known = _Scores(record, method, samples, seed)

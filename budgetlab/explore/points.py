@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, require_number
 from budgetlab.explore.chart import (
     SCHEMAS,
     VEGA_LITE,
@@ -215,8 +215,7 @@ def playground(
             for epoch, end in zip(kept, until, strict=True)]  # fmt: skip
 
     def twin(epoch: int = last) -> pd.DataFrame:
-        if not 1 <= epoch <= last:
-            raise InputError(f"epoch {epoch} is not in this chart: give 1 to {last}")
+        epoch = require_number("epoch", epoch, 1, last, whole=True)
         parts = []
         for name, run in zip(("left", "right"), runs, strict=True):
             frame = _frame(run, int(kept[np.searchsorted(kept, epoch, side="right") - 1]))

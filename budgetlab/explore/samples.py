@@ -103,7 +103,7 @@ def atlas(
     Raises
     ------
     InputError
-        If a measure is unknown or holds no number, or ``splits`` or ``other`` is of other data.
+        If a measure is unknown or holds no number, or data or a value of another kind is given.
     """
     record = open_record(record)
     samples = require_number("samples", samples, 1, whole=True)

@@ -128,9 +128,16 @@ def _name_of_slider(name: str) -> W.HTML:
     return W.HTML(markup, layout=W.Layout(width="0", height="0", margin="0", overflow="hidden"))
 
 
+def _alike(option: Any, asked: Any) -> bool:
+    if isinstance(option, str) and isinstance(asked, str):
+        return option.lower() == asked.lower()
+    return option == asked
+
+
 def choice(name: str, options: Sequence[Any], value: Any = None, width: str = "17em") -> W.Dropdown:
-    """Make a list to choose from, with a visible name."""
-    made = W.Dropdown(options=options, description=name, style=LABEL, layout=W.Layout(width=width))
+    """Make a list to choose from, with a visible name; set to a name in any case."""
+    made = W.Dropdown(options=options, description=name, style=LABEL, equals=_alike,
+                      layout=W.Layout(width=width))  # fmt: skip
     if value is not None:
         made.value = value
     return made
