@@ -61,8 +61,12 @@ class RunError(RuntimeError):
     """
 
 
-def whole(what: str, value: object, low: int = 1, high: int | None = None) -> int:
+def whole(
+    what: str, value: object, low: int = 1, high: int | None = None, *, also: str = ""
+) -> int:
     """Return a whole number from ``low`` to ``high``; ``what`` is the name of the argument.
+
+    ``also`` ends the sentence with what else would be allowed.
 
     Raises
     ------
@@ -73,7 +77,8 @@ def whole(what: str, value: object, low: int = 1, high: int | None = None) -> in
     if not inside or value < low or (high is not None and value > high):  # type: ignore[operator]
         to = "" if high is None else f" to {high}"
         raise InputError(
-            f"{what} {one_line(repr(value), 60)} is not allowed: give a whole number from {low}{to}"
+            f"{what} {one_line(repr(value), 60)} is not allowed: give a whole number from "
+            f"{low}{to}{also}"
         )
     return int(value)  # type: ignore[call-overload, no-any-return]
 

@@ -40,6 +40,10 @@ def test_lists_by_hand():
         assert table.loc[name, "recall"] == pytest.approx(1 / 2)  # one has no value at all
         assert table.loc[name, "unknown"] == 1
     assert table.loc["mean_loss", "average_precision"] == pytest.approx(1 / 3)
+    # The curve counts recall as the table does: among all wrong labels.
+    curve = analysis.detection_curve(given, "forgetting")
+    assert curve["recall"].iloc[[0, -1]].tolist() == [1 / 2, 1 / 2]
+    assert curve.attrs["unknown"] == {"forgetting": 1}
     for data, names, says in (
         (pd.DataFrame({"mean_loss": [1.0]}), None, "does not know which labels are wrong"),
         (frame([1.0, 2.0], [0, 0]), None, "no wrong labels"),

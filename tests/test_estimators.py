@@ -3,6 +3,8 @@
 import itertools
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -162,6 +164,13 @@ def test_methods_are_as_biased_and_noisy_as_theory_says(moment):
     assert selective["mse"] > uniform["mse"]
 
 
+def test_methods_are_named_as_the_table_does_with_the_weights_they_use(moment):
+    frame = pd.concat([moment.methods(name, draws=40)
+                       for name in ("p-sgd", ["infobatch", "unif-sgd"])])  # fmt: skip
+    assert frame["name"].tolist() == ["p-SGD", "infobatch", "unif-SGD"]
+    assert frame["weights"].tolist() == ["none", "own", "none"]
+
+
 def test_distributions_hold_reference_limit_and_proxies(moment):
     frame = moment.distributions()
     table = frame[frame["weights"] == "unbiased"].set_index("name")
@@ -208,6 +217,7 @@ def test_a_part_of_the_samples_keeps_what_is_known_of_them(moment):
 
 def test_what_cannot_be_is_refused(moment, tmp_path):
     gradients, nothing = some_gradients(), (torch.zeros(0, 2), torch.zeros(0).long())
+    one = torch.zeros(1, 2), torch.zeros(1).long()
     for act, said in (
         (lambda: estimators.with_replacement(gradients, torch.zeros(6), batch_size=1),
          "no distribution"),
@@ -215,16 +225,37 @@ def test_what_cannot_be_is_refused(moment, tmp_path):
          "no distribution"),
         (lambda: estimators.with_replacement(gradients, torch.ones(6), batch_size=1, weights="a"),
          "kind of weights"),
-        (lambda: moment.methods(["unif-SGD"], draws=10), "too few"),
+        (lambda: moment.methods(["unif-SGD"], draws=10), "draws 10 .* whole number from 40"),
         (lambda: moment.methods(["unif"]), "unknown method"),
         (lambda: moment.methods(["rho-loss"]), "trains another network first"),
         (lambda: Moment.of_run(moment.run, limit=121), "limit 121"),
         (lambda: estimators.sample_gradients(nn.Linear(2, 2), *nothing), "at least one"),
         (lambda: estimators.sample_gradients(nn.Linear(2, 2), torch.zeros(1, 2),
                                              torch.zeros(1).long(), sketch=0), "sketch 0"),
+        *[(lambda b=b: estimators.with_replacement(gradients, np.ones(6), batch_size=b),
+           f"batch_size {b} is not allowed: give a whole number from 1") for b in (-4, 0, 2.5)],
+        (lambda: estimators.with_replacement(gradients, "a", batch_size=1), "q is a str"),
+        (lambda: moment.distributions(batch_size=-2), "batch_size -2 is"),
+        (lambda: moment.distributions(batch_size=0), "batch_size 0 is"),
+        (lambda: moment.distributions({}), "scores hold no distribution"),
+        (lambda: moment.methods(["p-SGD"], draws=40.5), "draws 40.5 is"),
+        (lambda: moment.methods(["p-SGD"], draws="a"), "draws 'a' is"),
+        (lambda: moment.methods(["p-SGD"], seed=1.5), "seed 1.5 is"),
+        (lambda: moment.methods(["p-SGD"], seed=10**30), "seed 1000.* from 0 to 9223"),
+        (lambda: Moment.of_record(moment.run.record, limit=2.5), "limit 2.5 is"),
+        *[(lambda o=options: estimators.sample_gradients(nn.Linear(2, 2), *one, **o), said)
+          for options, said in (
+              ({"sketch": "x"}, "sketch 'x' is not allowed.*, 'auto' or None"),
+              ({"sketch": 2.5}, "sketch 2.5 is"), ({"seed": -1}, "seed -1 is"),
+              ({"chunk": 0}, "chunk 0 is"), ({"chunk": -1}, "chunk -1 is"))],
+        *[(lambda y=y: estimators.sample_gradients(nn.Linear(2, 2), one[0], torch.tensor([y])),
+           f"labels from {y} to {y} do not fit a model of 2 classes") for y in (2, -1)],
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):
             act()
+    even = estimators.with_replacement(gradients, torch.ones(6), batch_size=2)
+    for q in (np.ones(6), [1] * 6):
+        assert estimators.with_replacement(gradients, q, batch_size=2) == even
     (moment.run.writer.path / "model.safetensors").rename(tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="only a finished run"):
         Moment.of_record(moment.run.writer.path)

@@ -177,6 +177,7 @@ def test_a_network_that_returns_too_few_rows_is_named(config: bl.RunConfig) -> N
 # One sentence each, before anything is read or computed wrongly.
 CONFIDENCE = "is not allowed: give a number in (0, 1)"
 FRAME = pd.DataFrame({"label": [0, 1], "predicted": [0, 0]})
+MEASURED = pd.DataFrame({"el2n": [0.1, 0.2, 0.3, 0.5]})
 REFUSED = {
     **{f"confidence {value!r} {CONFIDENCE}": call for value, call in (
         (95, lambda r: analysis.group_accuracy(FRAME, confidence=95)),
@@ -211,6 +212,8 @@ REFUSED = {
     "epoch 'last' does not exist": lambda r: analysis.one_epoch(r, "last"),
     "epoch True does": lambda r: analysis.one_epoch(r, True),
     "epoch 1.0 does": lambda r: analysis.one_epoch(r, 1.0),
+    "el2n has none to agree with": lambda r: analysis.measure_agreement(MEASURED, "el2n"),
+    "no measure has none": lambda r: analysis.measure_agreement(MEASURED, []),
     "infinite, not [inf, 1]": lambda r: analysis.entropy([np.inf, 1]),
     "infinite, not 'abc'": lambda r: analysis.entropy("abc"),
     "infinite, not [-1, 1]": lambda r: analysis.coverage([-1, 1]),

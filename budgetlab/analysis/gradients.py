@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis.conditions import require_data_of
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, unknown, whole
 from budgetlab.records import OneRecord, Record, open_record
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def gradient_blocks(
     model: "torch.nn.Module", x: "torch.Tensor", y: "torch.Tensor", *, chunk: int = 64
 ) -> "Iterator[dict[str, torch.Tensor]]":
     """Yield gradients of each sample's loss, ``[at most chunk, *shape]`` by name of parameter."""
+    import torch
     import torch.nn.functional as F
     from torch.func import functional_call, grad, vmap
 
@@ -72,10 +73,19 @@ def gradient_blocks(
         logits = functional_call(model, weights | fixed, (sample[None],))
         return F.cross_entropy(logits, label[None])
 
-    gradient = vmap(grad(loss), in_dims=(None, 0, 0))
+    chunk, gradient = whole("chunk", chunk), vmap(grad(loss), in_dims=(None, 0, 0))
     was_training = model.training
     model.eval()
     try:
+        if len(x):
+            with torch.no_grad():
+                classes = model(x[:1]).shape[-1]
+            low, high = int(y.min()), int(y.max())
+            if low < 0 or high >= classes:
+                raise InputError(
+                    f"labels from {low} to {high} do not fit a model of {classes} classes: give "
+                    f"labels from 0 to {classes - 1}"
+                )
         for start in range(0, len(x), chunk):
             yield gradient(parameters, x[start : start + chunk], y[start : start + chunk])
     finally:

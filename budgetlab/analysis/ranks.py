@@ -93,14 +93,14 @@ def _spearman(a: np.ndarray, b: np.ndarray, confidence: float) -> tuple[float, f
 
 
 def measure_agreement(
-    frame: pd.DataFrame, names: Sequence[str] | None = None, *, top: float = 0.1
+    frame: pd.DataFrame, names: Sequence[str] | str | None = None, *, top: float = 0.1
 ) -> pd.DataFrame:
     """Compare every two measures of one run; one row per pair with the values of :func:`agreement`.
 
     ``frame`` is as from :func:`budgetlab.analysis.measures`, ``names`` by default all that say how
     hard a sample is. Those where a low value is hard are turned, so that agreement is positive.
     """
-    return _pairs(hardness(frame) if names is None else _turned(frame, names), top)
+    return _pairs(hardness(frame) if names is None else _turned(frame, names, 2), top)
 
 
 def run_agreement(
@@ -123,9 +123,12 @@ def _pairs(columns: pd.DataFrame, top: float) -> pd.DataFrame:
     )
 
 
-def _turned(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def _turned(frame: pd.DataFrame, names: Sequence[str] | str, least: int = 1) -> pd.DataFrame:
+    names = [names] if isinstance(names, str) else list(names)
     for name in names:
         check_measure(frame, name)
+    if len(names) < least:
+        raise InputError(f"{', '.join(names) or 'no measure'} has none to agree with: give two")
     return pd.DataFrame({name: (HARD.get(name) or 1) * frame[name] for name in names})
 
 
@@ -150,8 +153,8 @@ def detection(
         One row per run and measure, best first within a run: the settings ``method``,
         ``noise_kind``, ``label_noise``, ``budget`` and ``seed`` (records only);
         ``measure``; ``average_precision`` and ``roc_auc`` (scikit-learn's);
-        ``precision`` and ``recall`` of a list as long as there are wrong labels among
-        the samples that have a value (ties at its end share the places); ``n`` samples with a
+        ``precision`` and ``recall`` (of all wrong labels) of a list as long as there are wrong
+        ones among the samples that have a value (ties at its end share the places); ``n`` with a
         value, ``unknown`` without one (never trained on), ``base`` share of wrong labels among
         the ``n``, which is the average precision of guessing.
     """
@@ -205,7 +208,7 @@ def _ranked(
         some = "no" if not wrong.any() else "only"
         raise InputError(f"{what} has {some} wrong labels: give a run with label noise in (0, 1)")
     turned = hardness(frame)
-    for name in names or turned:
+    for name in [names] if isinstance(names, str) else names or turned:
         if name not in turned:
             raise unknown("measure of hardness", name, turned)
         values = turned[name].to_numpy(float)
@@ -220,24 +223,26 @@ def detection_curve(
     """Precision over recall of each measure as a detector of wrong labels.
 
     Parameters are as for :func:`detection`, of one run. Columns are ``measure``, ``listed`` (length
-    of the list), ``precision`` and ``recall`` (of the wrong labels among samples with a value), as
-    in scikit-learn's ``precision_recall_curve``; ``attrs`` holds ``base`` and
-    ``average_precision`` by measure.
+    of the list), ``precision`` and ``recall``, of all wrong labels as there: it ends below 1 where
+    some were never trained on and have no value. ``attrs`` holds ``base``, and by measure
+    ``average_precision`` (of samples with a value) and ``unknown``, samples without one.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     frame = data if isinstance(data, pd.DataFrame) else measures(data)
-    parts, areas = [], {}
+    parts, areas, missing = [], {}, {}
     for name, ranks, wrong in _ranked(frame, names, "this run"):
         precision, recall, thresholds = precision_recall_curve(wrong, ranks)
         listed = len(ranks) - np.searchsorted(np.sort(ranks), thresholds)
         # The last point of the curve belongs to an empty list.
-        part = {"measure": name, "listed": listed, "precision": precision[:-1],
-                "recall": recall[:-1]}  # fmt: skip
+        found = recall[:-1] * wrong.sum() / int(frame["is_noisy"].sum())
+        part = {"measure": name, "listed": listed, "precision": precision[:-1], "recall": found}
         parts.append(pd.DataFrame(part).iloc[::-1])
         areas[name] = float(average_precision_score(wrong, ranks))
+        missing[name] = int(frame["is_noisy"].notna().sum()) - len(wrong)
     curve = pd.concat(parts, ignore_index=True)
-    curve.attrs = {"base": float(frame["is_noisy"].mean()), "average_precision": areas}
+    base = float(frame["is_noisy"].mean())
+    curve.attrs = {"base": base, "average_precision": areas, "unknown": missing}
     return curve
 
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from budgetlab.analysis.gradients import gradient_blocks
 from budgetlab.devices import chooses_on
-from budgetlab.errors import InputError, known
+from budgetlab.errors import InputError, a_kind, known, whole
 
 # Bytes of gradients that are held as they are; beyond, they are sketched.
 EXACT_BYTES = 256_000_000
 SKETCH = 4_096
 PROJECTION = 256
+LAST_SEED = 2**63 - 1
 # Share of the mean squared length by coordinate that is added to the diagonal.
 DAMPING = 0.1
 # Of a sample that is certain, float32 does not tell the gradient from rounding.
@@ -91,10 +92,11 @@ def sample_gradients(
     if not len(x) or len(x) != len(y):
         raise InputError(f"{len(x)} samples and {len(y)} labels: give at least one, one label each")
     size = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    if sketch == "auto":
+    if isinstance(sketch, str) and sketch == "auto":
         sketch = None if 4 * size * len(x) <= EXACT_BYTES else SKETCH
-    if sketch is not None and sketch < 1:
-        raise InputError(f"sketch {sketch} is not allowed: give a length of 1 or more, or None")
+    if sketch is not None:
+        sketch = whole("sketch", sketch, also=", 'auto' or None")
+    seed = whole("seed", seed, 0, LAST_SEED)
     here = chooses_on(x.device)
     project = _Sketch(size, sketch, seed, here) if sketch and sketch < size else None
     vectors, norms = [], []
@@ -155,7 +157,11 @@ def best_distribution(gradients: SampleGradients) -> Tensor:
 
 
 def with_replacement(
-    gradients: SampleGradients, q: Tensor, *, batch_size: int, weights: str = "unbiased"
+    gradients: SampleGradients,
+    q: Tensor | np.ndarray | Sequence[float],
+    *,
+    batch_size: int,
+    weights: str = "unbiased",
 ) -> Quality:
     """Quality of a batch drawn with replacement: exact formulas, nothing is drawn.
 
@@ -175,8 +181,11 @@ def with_replacement(
         ``none``: all one; ``unbiased``: ``1 / (N q_i)``.
     """
     weights = known("kind of weights", weights, WEIGHTS)
-    size = len(gradients.norms)
-    q = q.double().to(gradients.norms.device)
+    size, batch_size = len(gradients.norms), whole("batch_size", batch_size)
+    try:
+        q = torch.as_tensor(q, dtype=torch.float64, device=gradients.norms.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"q is {a_kind(q)}: give {size} finite numbers >= 0") from None
     if q.shape != (size,) or not bool((q >= 0).all()) or not 0 < float(q.sum()) < float("inf"):
         raise InputError(
             f"q of shape {tuple(q.shape)} is no distribution over {size} samples: give {size} "

@@ -11,13 +11,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from budgetlab import devices, samplers
+from budgetlab import devices, methods, samplers
 from budgetlab.analysis.conditions import require_data_of
 from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset, Splits
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, whole
 from budgetlab.estimators.gradients import (
+    BLOCKS,
+    LAST_SEED,
     WEIGHTS,
     Quality,
     SampleGradients,
@@ -135,9 +137,7 @@ class Moment:
     ) -> "Moment":  # fmt: skip
         """Keep so many of the samples, ascending, and what is known of them, on the CPU."""
         size, chosen = len(train), torch.arange(len(train))
-        if not 0 <= limit <= size:
-            raise InputError(f"limit {limit} is not allowed: give at most the {size} samples, or 0")
-        if limit:
+        if limit := whole("limit", limit, 0, size):
             generator = devices.torch_generator(config.seed, "data")
             chosen = torch.randperm(size, generator=generator)[:limit].sort().values
         part = History(len(chosen))
@@ -202,15 +202,19 @@ class Moment:
             Two rows a distribution, ``weights`` none and unbiased: ``epoch``, ``steps``,
             ``name``, ``how`` (exact), ``batch_size``, ``full2`` (squared length of the
             full gradient), the fields of :class:`budgetlab.estimators.Quality`,
-            ``variance_ratio`` (to that of uniform draws) and ``possible_gain`` (share of
-            the reduction that the best distribution would bring; for unbiased weights).
+            ``variance_ratio`` (to that of uniform draws, with replacement too) and
+            ``possible_gain`` (share of the reduction that the best distribution would bring; for
+            unbiased weights).
         """
-        size = batch_size or self.config.batch_size
+        size = self.config.batch_size if batch_size is None else whole("batch_size", batch_size)
+        scores = self.scores() if scores is None else scores
+        if not isinstance(scores, Mapping) or not scores:
+            raise InputError("scores hold no distribution: give a dict of one or more, by name")
         best = with_replacement(
             self.gradients, best_distribution(self.gradients), batch_size=size
         ).variance
         rows = []
-        for name, score in (self.scores() if scores is None else scores).items():
+        for name, score in scores.items():
             for weights in WEIGHTS:
                 found = with_replacement(self.gradients, score, batch_size=size, weights=weights)
                 row = self._row(name, weights, "exact", size, found)
@@ -219,7 +223,7 @@ class Moment:
         return pd.DataFrame(rows).astype({"possible_gain": float})
 
     def methods(
-        self, names: Sequence[str], *, draws: int = DRAWS, seed: int = 0, **settings: Any
+        self, names: Sequence[str] | str, *, draws: int = DRAWS, seed: int = 0, **settings: Any
     ) -> pd.DataFrame:
         """Quality of the batches that methods really draw, by simulation.
 
@@ -230,7 +234,7 @@ class Moment:
         Parameters
         ----------
         names
-            Methods. Those that train another network first cannot be held still.
+            Methods, or one of them. Those that train another network first cannot be held still.
         draws
             Batches a method, at least 40.
         seed
@@ -242,18 +246,26 @@ class Moment:
         -------
         DataFrame
             One row per method, with the columns of :meth:`distributions` (``how`` is
-            simulated) except ``possible_gain``.
+            simulated) except ``possible_gain``. ``weights`` is ``own`` where a method weights its
+            losses whatever the config says, as ``infobatch`` and ``grad-norm`` do. Most methods
+            draw a batch without replacement, so that ``variance_ratio``, whose reference draws
+            with, is below 1 even for ``unif-SGD``: about ``(N - B) / (N - 1)``.
         """
+        draws, seed = whole("draws", draws, 2 * BLOCKS), whole("seed", seed, 0, LAST_SEED)
         rows = []
-        for name in names:
+        for name in [names] if isinstance(names, str) else names:
+            name = methods.find(name).name
             sampler = self._sampler(name, torch.Generator().manual_seed(seed), settings)
             if sampler.proxy is not None:
                 raise InputError(
                     f"method '{name}' trains another network first and cannot be held still at "
                     "one moment: choose others"
                 )
-            found = of_estimates(self._estimates(sampler, draws), self.gradients.full)
+            estimates, weighted = self._estimates(sampler, draws)
+            found = of_estimates(estimates, self.gradients.full)
             weights = str(settings.get("weights", self.config.weights))
+            if weighted:
+                weights = weights if sampler.weighting == "offered" else "own"
             rows.append(self._row(name, weights, "simulated", sampler.batch_size, found))
         return pd.DataFrame(rows)
 
@@ -279,7 +291,9 @@ class Moment:
         )
         return samplers.build(method, context)
 
-    def _estimates(self, sampler: samplers.Sampler, draws: int) -> Tensor:
+    def _estimates(self, sampler: samplers.Sampler, draws: int) -> tuple[Tensor, bool]:
+        """Mean gradients of batches, and whether any of these weighted its losses."""
+        weighted = False
         vectors = self.gradients.vectors
         found: list[Tensor] = []
         # From the second epoch on a method knows its samples.
@@ -292,6 +306,7 @@ class Moment:
             for batch in sampler.batches(epoch, self.history, self._look):
                 rows = vectors[batch.indices]
                 if batch.weights is not None:
+                    weighted = True
                     rows = rows * batch.weights[:, None].to(rows)
                 found.append(rows.mean(0))
             if len(found) == before:
@@ -299,7 +314,7 @@ class Moment:
                     f"method '{sampler.context.config.method}' drew no full batch of "
                     f"{sampler.batch_size} from {len(self.samples)} samples: lower batch_size"
                 )
-        return torch.stack(found[:draws])
+        return torch.stack(found[:draws]), weighted
 
     def _look(self, indices: Tensor) -> samplers.ForwardResult:
         """What a look would say; the images themselves are not needed."""
