@@ -51,7 +51,7 @@ def test_a_map_is_of_the_data_and_weights_of_the_record(tmp_path, two_colours):
         analysis.embedding(record, bl.Splits.of(splits.train))
     with pytest.raises(InputError, match="unknown map 'tsne'"):
         analysis.embedding(record, splits, method="tsne")
-    with pytest.raises(InputError, match="give one a sample"):
+    with pytest.raises(InputError, match="give one row per sample"):
         bl.explore.atlas(record, more=pd.DataFrame({"a": [1]}))
     (record.path / "model.safetensors").unlink()
     with pytest.raises(InputError, match="only a finished run keeps its weights"):
