@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any
 
 # Letters in common, 0 to 1, from which on a name may be what was meant: below, it is far-fetched.
 NEAR = 0.6
@@ -112,13 +111,11 @@ def unknown(what: str, value: object, allowed: Iterable[str]) -> InputError:
 
 
 def require_number(
-    what: str, value: object, low: float = -math.inf, high: float = math.inf, *, whole: bool = False
-) -> Any:
-    """Return a number, as an int where it must be whole, or say what is allowed."""
-    given = isinstance(value, Real) and not isinstance(value, bool)
-    if given and low <= value <= high and not (whole and value % 1):
-        return int(value) if whole else float(value)
-    kind = "a whole number" if whole else "a number"
+    what: str, value: object, low: float = -math.inf, high: float = math.inf
+) -> float:
+    """Return a number as a float, or say what is allowed."""
+    if isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high:
+        return float(value)
     limits = f" from {low:g} to {high:g}" if high < math.inf else f" of at least {low:g}"
-    kind += limits * (low > -math.inf)
+    kind = "a number" + limits * (low > -math.inf)
     raise InputError(f"{what} {value!r} is not allowed: give {kind}")

@@ -487,7 +487,7 @@ def test_what_charts_refuse(runs, watched, train, load_once):
         ({"y": "mine", "more": text}, "measure 'mine' holds no numbers"),
         ({"more": [1, 2]}, "more is a list and no frame: give one row per sample"),
         ({"more": later}, "index 1, 2, 3 and 297 more for 300 samples of index 0, 1, 2 and 297"),
-        *(({name: value}, f"{name} {value!r} is not allowed: give a whole number of at least")
+        *(({name: value}, f"{name} {value!r} is not allowed: give a whole number from")
           for name, values in (("samples", (2.5, "all", None, True)), ("seed", (-1, 1.5, "x")))
           for value in values),
     ):  # fmt: skip

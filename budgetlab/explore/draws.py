@@ -7,7 +7,7 @@ import numpy as np
 
 from budgetlab.analysis import effective_sample_size, entropy
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, require_number
+from budgetlab.errors import InputError, require_number, whole
 from budgetlab.explore.chart import (
     Explorable,
     axis,
@@ -121,8 +121,8 @@ class _Scores:
         from budgetlab.budget import samples_per_epoch
         from budgetlab.forecast import Replay, scores_of
 
-        samples = require_number("samples", samples, 2, whole=True)
-        seed = require_number("seed", seed, 0, whole=True)
+        samples = whole("samples", samples, 2)
+        seed = whole("seed", seed, 0)
         replay = Replay(record)
         config = RunConfig.from_dict(record.config)
         self.method, score = scores_of(config, replay.size, method)
@@ -178,7 +178,7 @@ class _Scores:
         budget = require_number("budget", budget, 0, 1)
         smoothing = require_number("smoothing", smoothing, 0)
         power = require_number("power", power, 0, 100)
-        epoch = require_number("epoch", epoch, whole=True)
+        epoch = whole("epoch", epoch, 0)
         trained = self.batch_size * steps_per_epoch(self.size, budget, self.batch_size)
         place = int(np.searchsorted(self.epochs, epoch, side="right")) - 1
         if not place >= 0 or epoch > self.epochs[-1]:

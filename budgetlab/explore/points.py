@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, require_number
+from budgetlab.errors import InputError, whole
 from budgetlab.explore.chart import (
     SCHEMAS,
     VEGA_LITE,
@@ -215,7 +215,7 @@ def playground(
             for epoch, end in zip(kept, until, strict=True)]  # fmt: skip
 
     def twin(epoch: int = last) -> pd.DataFrame:
-        epoch = require_number("epoch", epoch, 1, last, whole=True)
+        epoch = whole("epoch", epoch, 1, last)
         parts = []
         for name, run in zip(("left", "right"), runs, strict=True):
             frame = _frame(run, int(kept[np.searchsorted(kept, epoch, side="right") - 1]))

@@ -10,7 +10,7 @@ import pandas as pd
 from budgetlab.analysis import measures
 from budgetlab.analysis.conditions import require_same_data
 from budgetlab.analysis.per_sample import check_measure
-from budgetlab.errors import InputError, a_kind, counted, few, known, require_number, unknown
+from budgetlab.errors import InputError, a_kind, counted, few, known, require_number, unknown, whole
 from budgetlab.explore.chart import (
     Explorable,
     apart,
@@ -106,8 +106,8 @@ def atlas(
         If a measure is unknown or holds no number, or data or a value of another kind is given.
     """
     record = open_record(record)
-    samples = require_number("samples", samples, 1, whole=True)
-    seed = require_number("seed", seed, 0, whole=True)
+    samples = whole("samples", samples, 1)
+    seed = whole("seed", seed, 0)
     frame = _measured(record, other, more)
     for name in (x, y, *filter(None, [colour])):
         check_measure(frame, name)
@@ -137,7 +137,7 @@ def atlas(
             if name not in ends:
                 raise unknown("control", name, ["label", "group", "life", *ends])
         if life is not None:
-            return lives.of(require_number("life", life, 0, whole=True))
+            return lives.of(whole("life", life, 0))
         at = ends | {name: require_number(name, value) for name, value in limits.items()}
         inside = table["x"].between(at["x_low"], at["x_high"])
         inside &= table["y"].between(at["y_low"], at["y_high"])
@@ -146,7 +146,7 @@ def atlas(
         found = table[inside].sort_values(["x", "sample"], ascending=[False, True])
         return shown.loc[found["sample"]]
 
-    whole = [a for a in ("x", "y") if table[a].map(lambda v: v == int(v)).all()]
+    counts = [a for a in ("x", "y") if table[a].map(lambda v: v == int(v)).all()]
     alt = (
         f"{names['y']} against {names['x']} of {len(shown):,} samples"
         f"{'' if len(shown) == len(frame) else f', of {len(frame):,}'}, by class; "
@@ -163,7 +163,7 @@ def atlas(
     spec = specification(
         title, alt, data={"values": records_of(table, decimals=15)},
         params=[*_controls(classes, groups, ends, names, len(table)), BRUSH, PICK],
-        transform=[*(_spread(a, a in whole) for a in names), {"filter": INSIDE}], spacing=18,
+        transform=[*(_spread(a, a in counts) for a in names), {"filter": INSIDE}], spacing=18,
         vconcat=[above, _life(lives.epochs, names, CHANCES[record.probability_kind])],
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title["text"])
@@ -287,9 +287,9 @@ def _controls(
     return [*made, slider("nth", "sample shown", 1, 1, count, 1)]
 
 
-def _spread(field: str, whole: bool) -> dict[str, Any]:
+def _spread(field: str, is_count: bool) -> dict[str, Any]:
     """Where a point lies: whole numbers, which would lie on top of each other, are spread."""
-    by = " + 0.7 * (datum.sample * 0.618034 % 1 - 0.5)" if whole else ""
+    by = " + 0.7 * (datum.sample * 0.618034 % 1 - 0.5)" if is_count else ""
     return {"calculate": f"datum.{field}{by}", "as": f"{field}_at"}
 
 
