@@ -159,8 +159,7 @@ def _largest_fitting(engine: Engine) -> int:
                 engine.step(batch, lr=0.0).loss.item()
             return size
         except Exception as error:
-            if not no_memory(error):
-                return 0
+            # Where memory is short, libraries also fail in words of their own.
             traceback.clear_frames(error.__traceback__)
         size //= 2
     return 0
