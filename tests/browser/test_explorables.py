@@ -81,7 +81,8 @@ def answers_to_keys(tab, place) -> None:
 def answers_to_the_mouse(tab, place, kind: str) -> None:
     """A rectangle over points selects; a click in the legend fades all others."""
     canvas = place.locator("canvas").first
-    canvas.scroll_into_view_if_needed()
+    # A chart may be higher than the window, and then any part of it would do.
+    canvas.evaluate("canvas => canvas.scrollIntoView({block: 'start', behavior: 'instant'})")
     box = canvas.bounding_box()
     assert box is not None
 
