@@ -59,7 +59,7 @@ def test_picks_by_counts_places_over_those_of_a_uniform_draw(tmp_path, runs):
         ("hardness", 5, "unknown column 'hardness': choose one of difficulty, index, label"),
         ("is_noisy", 5, "unknown column 'is_noisy'"),
         ("difficulty", 0, "groups 0 is not allowed: give a whole number from 1 to 200"),
-        ("difficulty", 201, "give 1 to 200"),
+        ("difficulty", 201, "give a whole number from 1 to 200"),
     ):
         with pytest.raises(InputError, match=reason):
             analysis.picks_by(runs[0], column, groups=groups)
