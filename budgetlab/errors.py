@@ -79,7 +79,7 @@ def whole(
             f"{what} {one_line(repr(value), 60)} is not allowed: give a whole number from "
             f"{low}{to}{also}"
         )
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(value)  # type: ignore[call-overload]
 
 
 def known(what: str, value: object, allowed: Iterable[str]) -> str:
@@ -114,7 +114,7 @@ def require_number(
     what: str, value: object, low: float = -math.inf, high: float = math.inf
 ) -> float:
     """Return a number as a float, or say what is allowed."""
-    if isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high:
+    if isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) <= high:
         return float(value)
     limits = f" from {low:g} to {high:g}" if high < math.inf else f" of at least {low:g}"
     kind = "a number" + limits * (low > -math.inf)

@@ -338,7 +338,7 @@ class ScoreSampler(Sampler):
         q = self._by_class(self.probabilities(history))
         if len(self.pools) == 1:
             return Forecast(q, draws=self.draws)
-        trained = self.epoch_steps * self.batch_size
+        trained = self.draws - self.draws % self.batch_size
         how = f"{trained:,} of {self.size:,}, each class by itself; solved"
         return Forecast(q, how, self._inclusion(q) * (trained / self.draws))
 
