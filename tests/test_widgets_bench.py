@@ -513,6 +513,11 @@ def test_pace_by_hand(monkeypatch):
     assert not pace.due(within_epoch=True)
     now[0] += 5
     assert pace.due(within_epoch=True)
+    pace.begin()  # another run, whose pictures take as long
+    now[0] += 4.9
+    assert not pace.due()
+    now[0] += 0.2
+    assert pace.due()
 
 
 def test_a_session_stopped_while_loading_writes_nothing(config):

@@ -214,12 +214,16 @@ class Pace:
     Drawing may take a twenty-fifth of the time. Within an epoch the clock of the run goes on,
     so that it may take half of that only, and every two seconds at most. From one picture to the
     next, and to the first one, it takes ``shortest`` seconds at least: a run of a second or two
-    has little to show before.
+    has little to show before. What the pictures of one run took holds for the next.
     """
 
     def __init__(self, shortest: float = 0.5):
         self.shortest = shortest
         self.took = 0.0
+        self.ended = time.perf_counter()
+
+    def begin(self) -> None:
+        """Start anew; what the last picture took is still known."""
         self.ended = time.perf_counter()
 
     def due(self, *, within_epoch: bool = False) -> bool:

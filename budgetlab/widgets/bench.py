@@ -271,7 +271,8 @@ class TrainingBench(Trainer):
     def _adopt(self, run: Run) -> None:
         """Take a run that has just begun into the list."""
         self._run = run
-        self._pace, self._tick = Pace(), Pace(shortest=0.15)
+        self._pace.begin()
+        self._tick.begin()
         self._share, self._begun = run.budget.share_spent(run.ledger), time.monotonic()
         self.shelf.add(run.record)
         self.status.say(f"Training. {run.notes[0]}.")

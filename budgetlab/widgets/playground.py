@@ -176,7 +176,7 @@ class SamplerPlayground(Trainer):
         ]  # fmt: skip
         self._training = len(self.sessions)
         self.train_button.disabled, self.stop_button.disabled = True, False
-        self._pace = Pace()
+        self._pace.begin()
         self.player.pause()
         self.epoch.value = 1
         self.status.say("Training.")
