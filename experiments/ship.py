@@ -244,7 +244,7 @@ def gaps(rows: pd.DataFrame) -> str:
         "[docs/league.md](docs/league.md) were run with "
         f"{_span(seeds)} of the ten seeds that are planned at 30% of the training, "
         f"and with {_span(lower)} at 20%. At the paper's own scale {made} "
-        "have been made, on a GPU that was lent for half an hour in all; every other cell of the "
+        "have been made, on a GPU that was lent for three quarters of an hour in all; every other cell of the "
         "card says *not run yet* ([docs/gpu.md](docs/gpu.md) has what was seen there, how fast it "
         "was, and the command that goes on)."
     )
