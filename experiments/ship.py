@@ -244,9 +244,9 @@ def gaps(rows: pd.DataFrame) -> str:
         "[docs/league.md](docs/league.md) were run with "
         f"{_span(seeds)} of the ten seeds that are planned at 30% of the training, "
         f"and with {_span(lower)} at 20%. At the paper's own scale {made} "
-        "have been made, on a GPU that was lent for three quarters of an hour in all; every other cell of the "
-        "card says *not run yet* ([docs/gpu.md](docs/gpu.md) has what was seen there, how fast it "
-        "was, and the command that goes on)."
+        "have been made, on a GPU that was lent for three quarters of an hour in all; every other "
+        "cell of the card says *not run yet* ([docs/gpu.md](docs/gpu.md) has what was seen there, "
+        "how fast it was, and the command that goes on)."
     )
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False) + "\n"
 
