@@ -44,10 +44,11 @@ def main(out: Path = Path("demo")) -> int:
     # Only now: what draws figures would keep the first result waiting.
     from budgetlab import analysis, report
 
-    comparison = analysis.compare(runs.records, over=("seed", "data_seed"))
+    comparison = analysis.compare(runs.records)
     compared = comparison[comparison["method"] != comparison["baseline"]]
-    found = analysis.results(runs.records, over=("seed", "data_seed"))
-    print(f"\n{analysis.table(found)}\n\nAgainst unif-SGD, pair by pair:\n")
+    print(
+        f"\n{analysis.table(analysis.results(runs.records))}\n\nAgainst unif-SGD, pair by pair:\n"
+    )
     print("\n".join(f"- {sentence}" for sentence in compared["sentence"]))
     page = report.write(runs.records, out / "index.html")
     seconds = time.perf_counter() - began

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from budgetlab import demo
+from budgetlab.analysis import condition_columns, summaries
 from budgetlab.records import find_records, open_record
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +48,18 @@ def test_prints_each_run_then_a_table_and_writes_a_page(out, small, capsys):
         assert 'src="data:image/' in image
         assert re.search(r'alt="[^"]{20,}"', image)
     assert not re.search(r'(src|href)="https?:', page)
+    # A seed draws the images too: three seeds are three pairs of one comparison, here as there.
+    for sentence in re.findall(r"^- (.*)$", printed, re.MULTILINE):
+        assert "n = 3" in sentence
+        assert sentence[1:] in page
+    assert "Of 2 comparisons with unif-SGD" in page
+    assert "data seed" not in page
+    assert "so there are no learning curves" in page
+    assert "random-subset draws the same 30% of the samples" in page
+    by_seed = summaries(out / "runs").query("seed == data_seed")
+    assert "data_seed" not in condition_columns(by_seed)
+    crossed = pd.concat([by_seed, by_seed.assign(data_seed=0)])
+    assert "data_seed" in condition_columns(crossed)
 
 
 def test_a_second_time_keeps_what_is_finished(out, small, capsys):

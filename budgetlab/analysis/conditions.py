@@ -134,12 +134,16 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
     """Columns that make a condition: every setting but those ``over`` which runs are replicates.
 
     First the five that every table shows, then those others that differ between runs.
-    ``fingerprint`` is among them where runs were trained on other data under the same settings.
+    ``fingerprint`` is among them where runs were trained on other data under the same settings;
+    ``data_seed`` is not where each replicate draws data of its own, the same for all conditions.
     """
     # Of one row an epoch, lr changes within a run.
     settings = ["lr_start" if n == "lr" and "lr_start" in frame else n for n in SETTINGS]
     others = [n for n in settings if n not in (*SHOWN, *NOT_CONDITIONS, *over) and n in frame]
     differ = varying(frame, others)
+    if "data_seed" in differ and (by := [name for name in over if name in frame]):
+        if frame.groupby(by)["data_seed"].nunique(dropna=False).max() == 1:
+            differ.remove("data_seed")
     if "fingerprint" in frame and "data_seed" not in over:
         same_settings = frame.groupby(_data_columns(frame), sort=False)
         if (same_settings["fingerprint"].nunique() > 1).any():

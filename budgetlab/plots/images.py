@@ -80,12 +80,11 @@ def image_grid(
     for place, (sample, text) in enumerate(zip(ranked.index, texts, strict=True)):
         _image(ax, held[sample], place % columns, place // columns * height, text, 8)
     _closed(ax, columns, rows * height)
-    what = f"{'highest' if highest else 'lowest'} {style.axis_name(by)}"
-    ends = f", from {ranked.iloc[0]:.3g} to {ranked.iloc[-1]:.3g}" if len(ranked) else ""
+    what = f"{style.axis_name(by)}, {'highest' if highest else 'lowest'} first"
+    ends = f": {ranked.iloc[0]:.3g} to {ranked.iloc[-1]:.3g}" if len(ranked) else ""
     numbers = ", ".join(map(str, ranked.index[:5]))
     style.set_title(ax, f"{what}{ends}" if ends else "")
-    style.describe(ax, f"{len(ranked)} images with the {what}{ends}; the first are samples "
-                       f"{numbers}.")  # fmt: skip
+    style.describe(ax, f"{len(ranked)} images, {what}{ends}; the first are samples {numbers}.")
     return ax
 
 

@@ -228,7 +228,8 @@ def class_accuracy(
     _name_rows(
         ax, [f"{group} ({n:,})" for group, n in zip(shown["group"], shown["n"], strict=True)]
     )
-    ax.set_xlim(-2, 102)
+    # From the tens below the lowest interval: the whole axis would squeeze what differs.
+    ax.set_xlim(10 * np.floor(10 * shown["ci_low"].min()) - 2, 102)
     said = ""
     if means := {name: 100 * mean for name, mean in frame.attrs.items()}:
         ax.axvline(means["over_samples"], color=style.INK, linewidth=1, label="all samples")

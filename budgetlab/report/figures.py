@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 DOTS_PER_INCH = 160
 WIDE = (9.4, 4.6)
+HALF = 4.7
 # Augmentations whose images hold several samples.
 MIXING = ("mixup", "ricap", "cutmix")
 # Pages show the width in pixels; a figure shrinks where there is less room.
@@ -31,10 +33,12 @@ FIGURE = Markup('<figure><img src="{}" alt="{}" width="{}"></figure>')
 def draw(
     plot: Callable[..., "Axes"], *data: Any, size: tuple[float, float] = (9.4, 4.2), **options: Any
 ) -> Markup:
-    """Draw one plot into a figure of the page."""
+    """Draw one plot into a figure of the page; half a figure has no room for a legend."""
     figure = style.new_figure(size)
     ax = figure.subplots()
     plot(*data, ax=ax, **options)
+    if size[0] <= HALF and (legend := ax.get_legend()):
+        legend.remove()
     return _as_markup(figure, plots.alt_text(ax))
 
 
@@ -80,7 +84,7 @@ def section_over_runs(
     costs = [name for name in ("steps", "flops", "seconds") if curves[name].notna().any()]
     found: dict[str, Any] = dict.fromkeys(("differences", "frontier", "ledger")) | {
         "curves": [(analysis.COSTS[cost], draw(plots.learning_curves, curves, cost=cost, size=WIDE))
-                   for cost in costs]
+                   for cost in costs if _are_lines(curves)]
     }  # fmt: skip
     if compared is None:
         return found
@@ -94,6 +98,11 @@ def section_over_runs(
     return found
 
 
+def _are_lines(curves: pd.DataFrame) -> bool:
+    """Whether a run was tested more often than once."""
+    return bool(curves.groupby("run")["test_accuracy"].count().max() > 1)
+
+
 def section_classes(chosen: dict[str, Record]) -> list[dict[str, Any]]:
     """Accuracy by class and confusion of each run that kept its predictions."""
     found = []
@@ -101,20 +110,22 @@ def section_classes(chosen: dict[str, Record]) -> list[dict[str, Any]]:
         with contextlib.suppress(InputError):
             table = analysis.group_accuracy(record)
             rows = min(20, len(table))
-            classes = draw(plots.class_accuracy, table, size=(9.4, 1.4 + 0.26 * rows))
-            mixed = draw(plots.confusion, record, size=(2.2 + 0.36 * rows, 1.6 + 0.36 * rows))
+            high = 1.6 + 0.3 * rows
+            classes = draw(plots.class_accuracy, table, size=(HALF, high))
+            mixed = draw(plots.confusion, record, size=(HALF, high))
             found.append({"name": name, "figures": [classes, mixed]} | table.attrs)
     return found
 
 
 def section_charts(
     curves: pd.DataFrame, chosen: dict[str, Record]
-) -> tuple[list[tuple[str, Markup]], list[str]]:
-    """Charts that answer on the page, each with its heading, and the reasons for those left out."""
+) -> tuple[list[Markup], list[str]]:
+    """Charts that answer on the page, which have titles of their own; the reasons for others."""
     by_score = [run for run in chosen.values() if run.config["method"] == "p-SGD"]
     run = (by_score or list(chosen.values()))[0]
     makers: list[tuple[Callable[..., explore.Explorable], Any]] = [
-        (explore.learning, curves), (explore.probabilities, run), (explore.atlas, run),
+        *([(explore.learning, curves)] if _are_lines(curves) else []),
+        (explore.probabilities, run), (explore.atlas, run),
     ]  # fmt: skip
     charts, problems = [], []
     for make, data in makers:
@@ -123,7 +134,7 @@ def section_charts(
         except InputError as error:
             problems.append(f"no chart of {make.__name__}: {error}")
         else:
-            charts.append((chart.title, Markup(chart.to_html())))
+            charts.append(Markup(chart.to_html()))
     return charts, problems
 
 
@@ -165,12 +176,12 @@ def section_samples(
     if not opened:
         return {}, problems
     runs = list(opened.values())
-    by_kind, uniform = _drawing(opened)
+    by_kind, said = _drawing(opened)
     found: dict[str, Any] = {
         "losses": panels(plots.loss_distribution, opened),
         "picked": draw(plots.ranked_picks, runs),
         "images": [row for name in opened if (row := _most_and_least(name, chosen[name]))],
-        "uniform": uniform,
+        "drawn": said,
         "probabilities": {kind: panels(plots.sampling_probability, same)
                           for kind, same in by_kind.items()},
         "against_loss": [panels(plots.probability_vs_loss, same) for same in by_kind.values()],
@@ -189,17 +200,22 @@ def section_samples(
 def _drawing(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], list[str]]:
     """Sort runs by what their probabilities mean: the units differ, so never on one axis.
 
-    Those that always draw uniformly are named only, and not drawn.
+    Of those that draw all the same way, or always from the same samples, a sentence says so.
     """
     kinds: dict[str, dict[str, Record]] = {}
-    uniform = []
+    said = []
     for name, run in runs.items():
         spread = analysis.quantiles(run, "probability", (0.0, 1.0))
-        if run.probability_kind == "draw" and len(spread) and (spread[0.0] == spread[1.0]).all():
-            uniform.append(name)
-        elif len(spread):
+        q = run.samples["probability"].to_numpy()
+        ever = (q > 0).any(axis=0)
+        if not len(spread):
+            continue
+        if run.probability_kind == "draw" and (np.ptp(q[:, ever], axis=1) == 0).all():
+            part = "every sample" if ever.all() else f"the same {ever.mean():.0%} of the samples"
+            said.append(f"{name} draws {part} with the same probability, in every epoch.")
+        else:
             kinds.setdefault(run.probability_kind, {})[name] = run
-    return kinds, uniform
+    return kinds, said
 
 
 def _has_any(record: Record, name: str) -> bool:
@@ -213,11 +229,8 @@ def _most_and_least(name: str, record: Record) -> dict[str, Any] | None:
     record = sampled_down(record, also=record.thumbnails)
     frame = analysis.measures(record)
     frame = frame[frame.index.isin(list(record.thumbnails))]
-    rows = {"Trained on most": ("times_trained", True),
-            "Trained on least": ("times_trained", False),
-            "Highest mean loss": ("mean_loss", True)}  # fmt: skip
-    return {"name": name, "rows": {
-        title: draw(plots.image_grid, frame, by, highest=highest, count=8, size=(9.4, 1.75),
-                    images=record.thumbnails, classes=record.classes)
-        for title, (by, highest) in rows.items()
-    }}  # fmt: skip
+    return {"name": name, "rows": [
+        draw(plots.image_grid, frame, by, highest=highest, count=8, size=(9.4, 1.6),
+             images=record.thumbnails, classes=record.classes)
+        for by, highest in (("times_trained", True), ("times_trained", False), ("mean_loss", True))
+    ]}  # fmt: skip
