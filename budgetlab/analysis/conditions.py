@@ -141,9 +141,9 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
     settings = ["lr_start" if n == "lr" and "lr_start" in frame else n for n in SETTINGS]
     others = [n for n in settings if n not in (*SHOWN, *NOT_CONDITIONS, *over) and n in frame]
     differ = varying(frame, others)
-    if "data_seed" in differ and (by := [name for name in over if name in frame]):
-        if frame.groupby(by)["data_seed"].nunique(dropna=False).max() == 1:
-            differ.remove("data_seed")
+    by = [name for name in over if name in frame]
+    if "data_seed" in differ and by and frame.groupby(by)["data_seed"].nunique().max() == 1:
+        differ.remove("data_seed")
     if "fingerprint" in frame and "data_seed" not in over:
         same_settings = frame.groupby(_data_columns(frame), sort=False)
         if (same_settings["fingerprint"].nunique() > 1).any():

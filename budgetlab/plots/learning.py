@@ -1,5 +1,6 @@
 """How well, at what cost: curves over training, budget and length, and the frontier."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -119,14 +120,17 @@ def budget_curves(
         x = 100 * group["budget"].to_numpy() * 1.02 ** (place - (len(groups) - 1) / 2)
         bars = (middle - spread, middle + spread) if n > 1 else ()
         lines[name] = Curve(x, middle, f"n = {n}", *bars)
-        ends = zip(100 * group["budget"], middle, strict=True)
-        said.append(f"{name}: " + ", ".join(f"{y:.4g} at {b:g}%" for b, y in ends))
+        points = zip(100 * group["budget"], middle, strict=True)
+        said.append(f"{name}: " + ", ".join(f"{y:.4g} at {b:g}%" for b, y in points))
     ax = style.axes(ax)
     style.draw(ax, lines, styles, bars=True)
-    best = style.leader({name: line.y[0] for name, line in lines.items()}, value)
+    shared = set.intersection(*(set(group["budget"]) for group in groups.values()))
+    least = min(shared, default=math.nan)
+    ends = {name: scale * group.loc[group["budget"] == least, "mean"].iloc[0]
+            for name, group in groups.items() if shared}  # fmt: skip
     style.finish(
         ax,
-        title=best.replace("ends best", "is best at its smallest budget"),
+        title=style.leader(ends, value).replace("ends best", f"is best at {100 * least:g}%"),
         x="budget (% of the full run, logarithmic)",
         y=style.axis_name(value),
         legend=True,
