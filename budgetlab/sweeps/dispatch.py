@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 # Processes that have nothing to do end after this time and give their memory back.
 IDLE_SECONDS = 300
+# Between two looks at whether the process that sweeps is still there.
+PARENT_SECONDS = 2
 
 # Networks get their weights from torch's one global generator, and threads would share
 # the cores: a process trains one run at a time, however many threads call it.
@@ -226,6 +229,16 @@ def _prepare() -> None:
     torch.set_num_threads(1)
     # Ctrl-C reaches every process of a terminal; the sweep ends them itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End once a process is gone, such as a kernel that was killed: a run can be resumed."""
+    import psutil
+
+    while os.getppid() == parent and psutil.pid_exists(parent):
+        time.sleep(PARENT_SECONDS)
+    os._exit(1)
 
 
 # Those that wait for the next sweep of as many, which then starts at once.
