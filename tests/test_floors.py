@@ -1,17 +1,18 @@
 """The house: which module may import which, and what opens without torch."""
 
-import ast
+import graphlib
 import inspect
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
+import grimp
+from scripts import ROOT, python
 
 import budgetlab as bl
 
-PACKAGE = Path(__file__).parent.parent / "budgetlab"
+PACKAGE = ROOT / "budgetlab"
 
 FLOORS = (
     {"errors", "config", "methods", "records"},
@@ -23,132 +24,43 @@ FLOORS = (
     {"report", "cli", "demo", "widgets", "course"},
     {"__main__"},
 )
-FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 READING = {"errors", "config", "methods", "records", "analysis", "plots", "report"}
-# From the floor itself, or from a floor below, and still not allowed: the reading wing
-# meets the training wing at the records only.
-BOTH = {"forecast", "explore", "estimators", "sweeps", "cli", "demo", "widgets", "course",
-        "__main__"}  # fmt: skip
-TRAINING = set(FLOOR) - READING - BOTH
-# GraNd needs gradients; the one function that computes it imports torch when called.
-LAZY_TORCH = {"analysis"}
+# The reading wing meets the training wing at the records only.
+BOTH = {"forecast", "explore", "estimators", "sweeps", "cli", "demo", "widgets", "course"}
+TRAINING = set().union(*FLOORS) - READING - BOTH - {"__main__"}
+GRAPH = grimp.build_graph("budgetlab", cache_dir=None)
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def module_name(file: Path) -> str:
-    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
-
-
-def imports(tree: ast.AST, known: set[str]) -> list[tuple[str, bool]]:
-    """Absolute names imported anywhere in a tree, each with whether it is at the top."""
-    at_top = {id(node) for node in top_level(tree)}
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            # `from budgetlab import data` imports a module, `from budgetlab.data import x` a name.
-            inside = [f"{base}.{alias.name}" for alias in node.names]
-            names = [name if name in known else base for name in inside]
-        else:
-            continue
-        found += [(name, id(node) in at_top) for name in dict.fromkeys(names)]
+def rooms() -> dict[str, set[str]]:
+    """Parts of the house, each with the others that its modules import, anywhere."""
+    found: dict[str, set[str]] = {}
+    for module in GRAPH.modules - {"budgetlab"}:
+        room = module.split(".")[1]
+        imported = GRAPH.find_modules_directly_imported_by(module) - {"budgetlab"}
+        found.setdefault(room, set()).update({name.split(".")[1] for name in imported} - {room})
     return found
 
 
-def top_level(tree: ast.AST) -> list[ast.AST]:
-    """Nodes that run on import: not in functions, not under TYPE_CHECKING."""
-    found, waiting = [], list(ast.iter_child_nodes(tree))
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            waiting += node.orelse
-            continue
-        found.append(node)
-        waiting += ast.iter_child_nodes(node)
-    return found
+def test_imports_go_down_only_and_in_no_circle():
+    assert set(rooms()) <= set().union(*FLOORS)
+    layers = [grimp.Layer(*floor, independent=False) for floor in reversed(FLOORS)]
+    assert not GRAPH.find_illegal_dependencies_for_layers(layers, containers={"budgetlab"})
+    list(graphlib.TopologicalSorter(rooms()).static_order())
+    relative = [file for file in FILES if re.search(r"^\s*from \.", file.read_text(), re.M)]
+    assert relative == []
 
 
-def room(name: str) -> str | None:
-    """The part of the house a module belongs to; None for the package itself."""
-    parts = name.split(".")
-    return parts[1] if len(parts) > 1 else None
+def test_those_who_read_and_those_who_train_meet_at_the_records_only():
+    # Gradients need the network and its data; what computes them imports these when called.
+    for room in READING - {"analysis"}:
+        assert not rooms()[room] & TRAINING, room
+    for room in TRAINING:
+        assert not rooms()[room] & {"analysis", "plots", "report"}, room
 
 
-def complaints(name: str, source: str) -> list[str]:
-    """What is wrong with the imports of a module."""
-    here, found = room(name), []
-    for target, at_top in imports(ast.parse(source), set(MODULES)):
-        if target.startswith("."):
-            found.append(f"{name} imports {target} relatively")
-        if here in READING and target.split(".")[0] in ("torch", "torchvision") and at_top:
-            found.append(f"{name} imports {target}: it must open without")
-        if target.split(".")[0] != "budgetlab" or room(target) in (here, None):
-            continue
-        there = room(target)
-        if FLOOR[there] > FLOOR[here]:
-            found.append(f"{name} (floor {FLOOR[here]}) imports {target} (floor {FLOOR[there]})")
-        if here in READING and there in TRAINING and (at_top or here not in LAZY_TORCH):
-            found.append(f"{name} reads, and imports {target}, which trains")
-        if here in TRAINING and there in {"analysis", "plots", "report"}:
-            found.append(f"{name} trains, and imports {target}, which reads")
-    return found
-
-
-def test_every_module_has_a_floor():
-    rooms = {room(name) for name in MODULES} - {None}
-    assert rooms <= set(FLOOR), f"no floor for {rooms - set(FLOOR)}"
-
-
-@pytest.mark.parametrize("name", [name for name in MODULES if room(name)])
-def test_imports_go_down_only(name):
-    assert complaints(name, MODULES[name].read_text()) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "source", "wrong"),
-    [("records.reader", "from budgetlab.data import load", True),
-     ("history", "from budgetlab import samplers", True),
-     ("training.run", "def f():\n    import budgetlab.analysis.conditions", True),
-     ("training.run", "from .loop import Loop", True), ("plots.style", "import torch", True),
-     ("plots.style", "if True:\n    from torch import nn", True),
-     ("analysis.conditions", "from budgetlab.models import build", True),
-     ("data.load", "from budgetlab.cli import main", True),
-     ("analysis.grand", "def f():\n    import torch", False),
-     ("methods", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch", False),
-     ("training.run", "from budgetlab import augment, data, models", False),
-     ("samplers.scores", "from budgetlab.samplers import sampler", False)],
-)  # fmt: skip
-def test_a_wrong_import_is_found_and_a_right_one_let_through(name, source, wrong):
-    assert bool(complaints(f"budgetlab.{name}", source)) == wrong
-
-
-def test_nothing_on_a_floor_imports_in_a_circle():
-    rooms: dict[str, set[str]] = {name: set() for name in FLOOR}
-    for name, file in MODULES.items():
-        if not room(name):
-            continue
-        for target, at_top in imports(ast.parse(file.read_text()), set(MODULES)):
-            if target.startswith("budgetlab.") and room(target) != room(name) and at_top:
-                rooms[room(name)].add(room(target))
-    done: set[str] = set()
-    while left := set(rooms) - done:
-        free = {name for name in left if rooms[name] <= done}
-        assert free, f"these import each other: { {name: rooms[name] - done for name in left} }"
-        done |= free
-
-
-def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, *arguments],
-        capture_output=True, text=True, cwd=PACKAGE.parent, timeout=120,
-    )  # fmt: skip
+def run_python(program: str, *arguments: object) -> subprocess.CompletedProcess:
+    return python("-W", "error", "-c", program, *arguments, cwd=ROOT)
 
 
 BLOCK_TORCH = """
@@ -189,7 +101,7 @@ sys.exit("torch" in sys.modules)
 """
     # Warnings of a comparison of one run are not what this is about.
     done = run_python("import warnings; warnings.simplefilter('ignore')" + program,
-                      str(run.writer.path))  # fmt: skip
+                      run.writer.path)  # fmt: skip
     assert done.returncode == 0, done.stderr or "torch was loaded"
     assert done.stdout.split() == ["12", "3", "192.0"]
 
@@ -202,14 +114,10 @@ def test_the_package_itself_loads_nothing_heavy():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_no_module_is_a_drawer_for_everything():
+def test_no_module_is_a_drawer_for_everything_or_too_long():
     drawers = {"utils", "util", "helpers", "misc", "common"}
-    assert [name for name in MODULES if drawers & set(name.split("."))] == []
-
-
-def test_no_module_is_too_long():
-    lengths = {name: len(file.read_text().splitlines()) for name, file in MODULES.items()}
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
+    assert [file for file in FILES if drawers & {file.stem, file.parent.name}] == []
+    assert [file for file in FILES if len(file.read_text().splitlines()) > 400] == []
 
 
 def test_the_way_from_a_call_to_its_record_does_not_grow_longer(config):
