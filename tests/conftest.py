@@ -15,6 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from fake_records import QUICK
 
 from budgetlab import data, methods
 from budgetlab.config import RunConfig
@@ -30,10 +31,6 @@ hypothesis.settings.load_profile("untimed")
 # Started in the background of a script, Python and its children would ignore Ctrl-C, and
 # tests of it with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# Small enough that a run takes a few hundredths of a second.
-QUICK = {"dataset": "points", "limit": 128, "epochs": 3, "batch_size": 16, "precision": "float32",
-         "device": "cpu", "budget": 0.5}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

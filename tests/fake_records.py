@@ -13,6 +13,16 @@ import pandas as pd
 from budgetlab.config import RunConfig
 from budgetlab.records import Record, RecordWriter
 
+# Small enough that a run, a true one, takes a few hundredths of a second.
+QUICK = {
+    "dataset": "points",
+    "limit": 128,
+    "epochs": 3,
+    "batch_size": 16,
+    "precision": "float32",
+    "device": "cpu",
+    "budget": 0.5,
+}
 FORWARD, TRAINING = 1_000, 3_000
 
 

@@ -107,15 +107,10 @@ def resume(out: str, config: RunConfig, splits: Splits, whole: Path, epochs: int
     assert len(temporary) <= 1, temporary
 
 
-def pairs(every: bool) -> list[tuple[str, str]]:
-    """Methods and augmentations: every pair, or each of them at least once."""
-    methods, augmentations = samplers.names(), augment.names()
-    if every:
-        return list(itertools.product(methods, augmentations))
-    length = max(len(methods), len(augmentations))
-    return [
-        (methods[i % len(methods)], augmentations[i % len(augmentations)]) for i in range(length)
-    ]
+def pairs(most: int, choose: random.Random) -> list[tuple[str, str]]:
+    """Methods and augmentations: every pair, or so many at random."""
+    every = list(itertools.product(samplers.names(), augment.names()))
+    return every if most == 0 else choose.sample(every, most)
 
 
 def length_of(method: str) -> dict[str, float]:
@@ -128,7 +123,10 @@ def length_of(method: str) -> dict[str, float]:
 def main() -> None:
     """Kill and resume; prints how often, and ends with 1 where something was lost."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--every-pair", action="store_true", help="methods with augmentations")
+    parser.add_argument("--pairs", type=int, default=10, help="methods with augmentations")
+    parser.add_argument(
+        "--every-pair", action="store_const", dest="pairs", const=0, help="all that there are"
+    )
     parser.add_argument("--times", type=int, default=1, help="kills of each pair")
     parser.add_argument("--every-moment", type=int, default=0, help="also each n-th of one run")
     parser.add_argument("--seed", type=int, default=0)
@@ -139,7 +137,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         splits = load("digits", root=folder, limit=64, val_fraction=0.25, progress=False)
         splits = dataclasses.replace(splits, test=splits.test.select(np.arange(20)))
-        for number, (method, augmentation) in enumerate(pairs(given.every_pair)):
+        for number, (method, augmentation) in enumerate(pairs(given.pairs, choose)):
             config = RunConfig(
                 dataset="digits", limit=64, val_fraction=0.25, method=method,
                 augmentation=augmentation, model="small", batch_size=8, **length_of(method),

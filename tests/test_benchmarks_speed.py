@@ -1,5 +1,6 @@
 """The measurements themselves: order, ratios, targets, and the comparison with the baseline."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.speed import __main__ as bench
-from benchmarks.speed import measure, step, waiting
+from benchmarks.speed import measure, sharing, step, waiting
 from benchmarks.speed.conventional import ApartLoop, ConventionalLoop
 from benchmarks.speed.measure import Row, alternate, compared, row
 
@@ -86,10 +87,12 @@ def test_the_usual_loop_trains_and_keeps_the_mean_error_of_each_sample():
     assert all(moved)
 
 
-def test_a_usual_loop_that_dies_is_said():
-    loop = ApartLoop(16, "no-such-model", torch.device("cpu"), 8)
-    with loop, pytest.raises(RuntimeError, match="ended with exit code 1"):
-        loop.timed(1)
+def test_a_usual_loop_in_a_process_of_its_own_is_timed_and_its_death_is_said():
+    with ApartLoop(16, "tiny", torch.device("cpu"), 8, workers=0) as loop:
+        assert loop.timed(1) > 0
+        loop._process.kill()
+        with pytest.raises(RuntimeError, match="ended with exit code -9"):
+            loop.timed(1)
 
 
 def by_name(rows):
@@ -98,7 +101,18 @@ def by_name(rows):
     return {each.what: each.value for each in rows}
 
 
-def test_a_step_is_compared_with_the_usual_loop_and_a_matrix_product():
+class Near(contextlib.AbstractContextManager, ConventionalLoop):
+    """The usual loop, not in a process of its own."""
+
+    def __init__(self, count, model, device, batch, workers=0):
+        ConventionalLoop.__init__(self, measure.random_images(count), model, device, batch, 0)
+
+    def __exit__(self, *error):
+        pass
+
+
+def test_a_step_is_compared_with_the_usual_loop_and_a_matrix_product(monkeypatch):
+    monkeypatch.setattr(step, "ApartLoop", Near)
     found = by_name(step.step({"small": (1, 1, "5")}, batch=8, core=(4, 1)))
     for name in ("small", "compact on one core, with importance and recording"):
         reached, possible = found[f"{name}: rate"], found[f"{name}: matrix product"]
@@ -133,13 +147,43 @@ def test_demo_and_folder_are_timed_against_their_own_work(tmp_path):
     assert ratio.value > 0
 
 
-@pytest.mark.parametrize("part", ["start", "drawing", "augmenting", "recording", "scale",
-                                  "libraries", "importance", "sharing"])  # fmt: skip
+def test_sharing_compares_runs_side_by_side_and_beside_a_neighbour(monkeypatch):
+    """Two processes take half as long again as one, and a neighbour doubles it."""
+    busy, running = [], []
+
+    class Trainer(contextlib.nullcontext):
+        def __init__(self, config, threads):
+            super().__init__(self)
+
+        def begin(self):
+            running.append(self)
+
+        def end(self):
+            seconds = (2.0 if busy else 1.0) * (1.5 if len(running) > 1 else 1.0)
+            running.pop()
+            return seconds
+
+    @contextlib.contextmanager
+    def neighbour():
+        busy.append(1)
+        yield
+        busy.clear()
+
+    monkeypatch.setattr(sharing, "Trainer", Trainer)
+    monkeypatch.setattr(sharing, "neighbour", neighbour)
+    monkeypatch.setattr(sharing, "load_data", lambda *_, **__: None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    found = by_name(sharing.sharing(rounds=2))
+    assert list(found.values()) == pytest.approx([1, 1 / 1.5, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "part", ["start", "drawing", "augmenting", "recording", "scale", "libraries", "importance"]
+)
 def test_each_part_keeps_its_table_and_what_came_before_it_broke(
     part, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(bench, "BASELINE", tmp_path / "baseline.csv")
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert bench.main([part, "--toy", "--out", str(tmp_path)]) == 0
     kept = pd.read_csv(tmp_path / f"{part}.csv")
     assert set(kept["part"]) == {part}

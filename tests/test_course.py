@@ -36,11 +36,6 @@ def in_place(scores):
     return scores
 
 
-def divides(scores):
-    nothing = 0
-    return scores[0].item() / nothing
-
-
 def gives(value):
     def answer(scores):
         return value
@@ -78,13 +73,13 @@ def test_an_empty_answer_is_no_mistake(said, empty):
     [
         (SCORES, SHARES, "3 of 3 values are off; the first one (at 0, counted from 0) is 1 "),
         (SCORES, SHARES, "All are 6 times what they should be"),
+        (SCORES, SHARES, "given:    scores = Tensor [1., 2., 3.]"),
+        (SCORES, SHARES, "returned: Tensor [1., 2., 3.]"),
+        (SCORES, SHARES, "expected: Tensor [0.1667, 0.3333, 0.5 ]"),
         (SHARES.flip(0), SHARES, "The values are right, their order is not"),
         (SHARES[:2], SHARES, "The shape is (2,) instead of (3,)"),
-        (SHARES[:, None], SHARES, "The shape is (3, 1) instead of (3,)"),
-        (SHARES * torch.nan, SHARES, "There is a NaN (at 0, counted from 0)"),
         (torch.tensor([0.0, torch.nan]), [0.0, 1.0], "NaN (at 1, counted from 0)"),
         (SHARES.numpy(), SHARES, "of type ndarray instead of Tensor"),
-        (SHARES.tolist(), SHARES, "of type list instead of Tensor"),
         ("a third", 1 / 3, "of type str instead of float"),
         (0.25, 1 / 3, "It is 0.25 instead of 0.333333"),
         (torch.tensor([0.5]), 0.5, "The shape is (1,) instead of that of a single number"),
@@ -93,7 +88,7 @@ def test_an_empty_answer_is_no_mistake(said, empty):
         (torch.tensor([True, False]), torch.tensor([False, True]), "the other way round"),
         (iter([1]), [1], "of type list_iterator instead of list"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said_in_words(said, value, expected, words):
     text = said(gives(value), expected, hint="divide by the sum")
     assert words in text
@@ -102,21 +97,19 @@ def test_what_is_wrong_is_said_in_words(said, value, expected, words):
     assert not bl.course.passed("answer")
 
 
-def test_what_was_given_returned_and_expected_is_shown(said):
-    text = said(gives(SCORES), SHARES)
-    assert "given:    scores = Tensor [1., 2., 3.]" in text
-    assert "returned: Tensor [1., 2., 3.]" in text
-    assert "expected: Tensor [0.1667, 0.3333, 0.5 ]" in text
+def test_an_exception_is_told_with_its_line_and_a_changed_argument_does_no_harm(said):
+    def divides(scores):
+        nothing = 0
+        return scores[0].item() / nothing
 
+    def in_place(scores):
+        scores /= scores.sum()
+        return scores
 
-def test_an_exception_is_told_with_its_line(said):
     text = said(divides, 1.0)
     assert "It stopped with ZeroDivisionError: " in text
     assert "in the line: return scores[0].item() / nothing" in text
     assert "TypeError" in said(share, 1.0, given=(SCORES, 2))
-
-
-def test_a_change_to_what_was_given_is_told_and_does_no_harm(said):
     assert "changes its argument 1 in place" in said(in_place, SHARES)
     assert SCORES.tolist() == [1.0, 2.0, 3.0]
 
@@ -132,30 +125,24 @@ def test_a_change_to_what_was_given_is_told_and_does_no_harm(said):
         ((1, 2), [1, 2]),
         (torch.tensor([torch.nan, 1.0]), torch.tensor([torch.nan, 1.0])),
     ],
-)  # fmt: skip
-def test_the_same_in_another_coat_is_right(said, value, expected):
+)
+def test_the_same_in_another_coat_or_within_the_tolerance_is_right(said, value, expected):
     assert "right, 1 check passed" in said(gives(value), expected)
-
-
-def test_the_tolerance_is_what_decides(said):
     assert "right" in said(gives(1.001), 1.0, tolerance=0.01)
     assert "It is 1.001 instead of 1" in said(gives(1.001), 1.0)
 
 
-def test_a_predicate_says_it_in_its_own_words(said):
+def test_a_predicate_says_it_in_its_own_words_and_random_answers_get_the_same_stream(said):
     def sums_to_one(result):
         return bool(abs(result.sum() - 1) < 1e-6) or f"The sum is {result.sum():g}, not 1."
+
+    def draw(generator):
+        return torch.randperm(5, generator=generator)
 
     assert "right" in said(share, sums_to_one)
     assert "The sum is 6, not 1." in said(gives(SCORES), sums_to_one)
     assert "A str cannot be checked here" in said(gives("six"), sums_to_one)
     assert "not what was asked for" in said(gives(2), lambda result: result == 3)
-
-
-def test_random_answers_get_the_same_stream_each_time(said):
-    def draw(generator):
-        return torch.randperm(5, generator=generator)
-
     generator = torch.Generator().manual_seed(3)
     expected = torch.randperm(5, generator=torch.Generator().manual_seed(3))
     for _ in range(2):
@@ -233,15 +220,12 @@ def test_a_damaged_file_of_predictions_holds_none(guess, damaged):
     assert again.locked == "the subset"
 
 
-def test_a_page_shows_question_and_result_without_a_widget(guess):
+def test_a_page_shows_question_and_result_without_a_widget_and_figures_wait_as_well(guess):
     asked = bundle(guess)
     assert WIDGET in asked
     assert "Which loses &lt;more&gt;?" in asked["text/html"]
     assert "<li>the redrawn part</li>" in asked["text/html"]
     assert "11" in bundle(guess.reveal("11 points", "the subset"))["text/html"]
-
-
-def test_figures_and_tables_wait_as_well(guess):
     figure, ax = plt.subplots()
     ax.plot([0, 1])
     shown = guess.reveal(ax, "the subset", alt="a line that rises")

@@ -43,7 +43,7 @@ like_a_step()
 before = faults()
 for _ in range(10):
     like_a_step()
-print(kept, faults() - before)
+print(f'["{kept}", {faults() - before}]')
 """
 
 
@@ -54,18 +54,22 @@ def glibc() -> bool:
         return False
 
 
-def counted(**environment: str) -> tuple[str, int]:
+def told(code: str, **environment: str) -> object:
+    """What a program prints in a process of its own, where nobody has chosen threads."""
+    clean = {name: value for name, value in os.environ.items() if "MP_" not in name}
     done = subprocess.run(
-        [sys.executable, "-c", COUNT], env=os.environ | environment, capture_output=True,
-        text=True, check=True, timeout=120,
-    )  # fmt: skip
-    kept, faults = done.stdout.split()
-    return kept, int(faults)
+        [sys.executable, "-c", code],
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
 
 
 @pytest.mark.skipif(not glibc(), reason="only glibc can be told to keep memory")
 def test_freed_memory_is_used_again_without_asking_the_system():
-    without, with_it = counted(BUDGETLAB_KEEP_MEMORY="0"), counted()
+    without, with_it = told(COUNT, BUDGETLAB_KEEP_MEMORY="0"), told(COUNT)
     assert (without[0], with_it[0]) == ("False", "True")
     # Ten times 128 MiB, in pages of 4 kB or of 2 MB.
     assert without[1] >= 10 * 64
@@ -106,26 +110,25 @@ def test_threads_are_those_with_which_a_step_is_fastest(monkeypatch, seconds, mo
         assert steps == [1, 2]  # a slow step is tried once
 
 
-def told(code: str, **environment: str) -> object:
-    clean = {name: value for name, value in os.environ.items() if "MP_" not in name}
-    done = subprocess.run([sys.executable, "-c", code], env=clean | environment, text=True,
-                          capture_output=True, check=True, timeout=120)  # fmt: skip
-    return json.loads(done.stdout)
-
-
-CHOICE = "import budgetlab.devices as d, torch; {}; print(d.threads_to_choose())"
+CHOICE = """
+import json, os, torch
+import budgetlab.devices as devices
+asked = [devices.threads_to_choose()]
+torch.set_num_threads(torch.get_num_threads() + 1)
+asked.append(devices.threads_to_choose())
+print(json.dumps([asked, os.environ.get("OMP_WAIT_POLICY"), os.environ.get("KMP_BLOCKTIME")]))
+"""
 
 
 def test_a_number_of_threads_that_the_user_gave_is_left_alone():
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert told(CHOICE.format("0")) in (cores, cores // 2, os.cpu_count())
-    assert told(CHOICE.format("0"), OMP_NUM_THREADS=str(cores)) == 1
-    assert told(CHOICE.format(f"torch.set_num_threads({cores + 1})")) == 1
+    (free, given), *spinning = told(CHOICE)
+    assert free in (cores, cores // 2, os.cpu_count())
+    assert given == 1
     # Nor do threads spin unless the user wants it.
-    waiting = ("import os, json, budgetlab; names = 'OMP_WAIT_POLICY', 'KMP_BLOCKTIME'; "
-               "print(json.dumps([os.environ.get(name) for name in names]))")  # fmt: skip
-    assert told(waiting) == ["PASSIVE", "0"]
-    assert told(waiting, OMP_WAIT_POLICY="ACTIVE") == ["ACTIVE", None]
+    assert spinning == ["PASSIVE", "0"]
+    asked = told(CHOICE, OMP_NUM_THREADS=str(cores), OMP_WAIT_POLICY="ACTIVE")
+    assert asked == [[1, 1], "ACTIVE", None]
 
 
 def test_the_choice_is_recorded_kept_on_resuming_and_left_to_the_run(config, monkeypatch):

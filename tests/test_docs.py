@@ -1,27 +1,15 @@
 """The book: it builds without a warning, needs no network, and says what figures show."""
 
-import importlib.util
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pytest
+from scripts import ROOT, load, python
 
-ROOT = Path(__file__).parents[1]
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(f"docs_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-book, mathml = load(ROOT / "docs" / "book.py"), load(ROOT / "docs" / "book" / "mathml.py")
+book, mathml = load("docs/book.py"), load("docs/book/mathml.py")
 
 # Of the package, but for nobody to call: how the kit is used is documented by its notebooks.
 NOT_FOR_READERS = {"__main__", "cli", "demo", "devices", "memory", "seeds", "forecast", "settings"}
@@ -51,10 +39,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("book") / "site"
-    command = [sys.executable, str(ROOT / "docs/book.py"), "--out", str(out)]
-    done = subprocess.run(
-        [*command, "--notebooks", *NOTEBOOKS], capture_output=True, text=True, timeout=580
-    )
+    done = python(ROOT / "docs/book.py", "--out", out, "--notebooks", *NOTEBOOKS)
     assert done.returncode == 0, done.stderr[-4000:]
     assert f"open {out / 'index.html'}" in done.stdout
     return out

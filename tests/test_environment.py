@@ -2,12 +2,15 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import yaml
+
+import budgetlab
 
 ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch"}
@@ -31,12 +34,13 @@ def from_pip() -> dict[str, str]:
     return {CONDA_NAMES.get(name, name): version for name, version in wanted.items()}
 
 
-def environment() -> dict:
-    return yaml.safe_load((ROOT / "environment.yml").read_text())
-
-
 def from_conda() -> dict[str, str]:
-    return dict(requirement(one) for one in environment()["dependencies"] if isinstance(one, str))
+    asked = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain = [one for one in asked["dependencies"] if isinstance(one, str)]
+    # The package itself is installed with pip.
+    assert [one for one in asked["dependencies"] if one not in plain] == [{"pip": ["-e ."]}]
+    assert asked["channels"][0] == "conda-forge"
+    return dict(map(requirement, plain))
 
 
 def test_conda_and_pip_ask_for_the_same():
@@ -44,13 +48,8 @@ def test_conda_and_pip_ask_for_the_same():
     assert conda == from_pip()
 
 
-def test_conda_installs_the_package_itself_with_pip():
-    nested = [one for one in environment()["dependencies"] if isinstance(one, dict)]
-    assert nested == [{"pip": ["-e ."]}]
-    assert environment()["channels"][0] == "conda-forge"
-
-
-def test_the_python_floor_is_the_same_everywhere():
+def test_the_python_floor_and_the_version_are_the_same_everywhere():
+    assert budgetlab.__version__ == project()["version"]
     floor = project()["requires-python"]
     assert from_conda()["python"] == floor
     asked = re.search(r"v >= \((\d+), (\d+)\)", (ROOT / "Makefile").read_text())
@@ -81,7 +80,18 @@ def test_all_that_is_imported_is_asked_for():
 OF_OTHERS = {"markupsafe", "umap-learn", "umap"}
 
 
-def test_the_version_is_the_one_that_is_imported():
-    import budgetlab
-
-    assert budgetlab.__version__ == project()["version"]
+def test_an_old_python_is_refused_in_a_sentence(tmp_path):
+    old = tmp_path / "python-old"
+    old.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9, 1); '
+        'exec(sys.argv[1])" "$2"\n'
+    )
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "demo", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "needs Python 3.11 or newer" in done.stderr
+    assert "is 3.9" in done.stderr
+    assert not (tmp_path / "venv").exists()

@@ -1,23 +1,20 @@
 """What goes wrong on the way: a sentence, exit code 1, and a record that can be read."""
 
 import dataclasses
-import datetime
 import errno
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from same_results import same_results
+from scripts import python
 
 from budgetlab import cli
 from budgetlab.config import RunConfig
@@ -85,82 +82,10 @@ def fail(error: BaseException) -> object:
 # The folder
 
 
-def limited(limit: str, amount: int, arguments: list[str]) -> subprocess.CompletedProcess:
-    """Run the command line in a process that the system allows no more of something."""
-    program = (
-        "import os, resource, sys; from budgetlab import cli; from budgetlab.training import Run\n"
-        "import torch; torch.set_num_threads(1); given = int(sys.argv[2])\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * os.sysconf('SC_PAGE_SIZE')\n"
-        "most = {'RLIMIT_AS': (used + given,) * 2}.get(sys.argv[1], (given, -1))\n"
-        "resource.setrlimit(getattr(resource, sys.argv[1]), most)\n"
-        "sys.exit(cli.main(sys.argv[3:]))"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", program, limit, str(amount), *arguments], text=True, timeout=500,
-        capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
-
-
-def test_a_disk_that_is_full_within_an_epoch(config, tmp_path):
-    """A real limit: no file of this process may be larger than most of what it writes."""
-    whole = go(Run(config.replace(out=str(tmp_path / "whole"))))
-    # Enough for all but the largest file, which is written last in an epoch.
-    size = (whole / "state.pt").stat().st_size - 1
-    assert size > max(file.stat().st_size for file in whole.iterdir() if file.name != "state.pt")
-    done = limited("RLIMIT_FSIZE", size, flags(config))
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "cannot be written (File too large): it holds 1 epochs; resume it when" in done.stderr
-    record = open_record(json.loads(done.stdout)["record"])
-    assert record.status == "failed"
-    assert len(record.epochs) == record.samples.sizes["epoch"] == 1
-    same_results(go(Run.resume(record.path)), whole)
-
-
-@pytest.fixture
-def nobody() -> Iterator[Callable[[], None]]:
-    """Give up the right to write everywhere, which root has, until the end of the test."""
-    before = os.geteuid()
-
-    def become() -> None:
-        if before == 0:
-            os.seteuid(65534)
-
-    yield become
-    os.seteuid(before)
-
-
-def test_a_folder_that_becomes_read_only(config, nobody):
-    def allow(mode: int) -> None:
-        for path in (run.writer.path, *run.writer.path.rglob("*")):
-            if path.is_dir():
-                path.chmod(mode)
-
-    with tempfile.TemporaryDirectory() as out:
-        os.chmod(out, 0o755)
-        run = Run(config.replace(out=out))
-        rows = iter(run)
-        next(rows)
-        allow(0o555)
-        nobody()
-        for more in (
-            lambda: next(rows),
-            lambda: go(Run.resume(run.writer.path, splits=run.splits)),
-        ):
-            with pytest.raises(RunError, match=r"cannot be written \(Permission denied\)"):
-                more()
-            record = open_record(run.writer.path)
-            assert len(record.epochs) == record.samples.sizes["epoch"] == 1
-        os.seteuid(os.getuid())
-        allow(0o755)
-        same_results(go(Run.resume(record.path)), go(Run(config)))
-
-
 @pytest.mark.parametrize(
     ("code", "broken"),
-    [(errno.EROFS, "replace"), (errno.EIO, "fsync"), (errno.ENOSPC, "fsync"),
-     (errno.EDQUOT, "replace")],
-)  # fmt: skip
+    [(errno.EACCES, "replace"), (errno.EIO, "fsync"), (errno.ENOSPC, "fsync")],
+)
 def test_whatever_the_disk_says_is_a_sentence(config, failed, monkeypatch, code, broken):
     real = getattr(os, broken)
 
@@ -173,8 +98,7 @@ def test_whatever_the_disk_says_is_a_sentence(config, failed, monkeypatch, code,
         steps = in_epoch(2, lambda: monkeypatch.setattr(os, broken, refuse))
         patched.setattr(Engine, "step", steps)
         message, path = failed()
-    room = code in (errno.ENOSPC, errno.EDQUOT)
-    when = "there is room" if room else "it can be written again"
+    when = "there is room" if code == errno.ENOSPC else "it can be written again"
     assert f"cannot be written ({os.strerror(code)}): it holds 1 epochs; resume it when {when}" in (
         message
     )
@@ -222,18 +146,30 @@ def test_out_of_memory_says_what_would_fit(failed, monkeypatch, kind, fitting):
     assert len(open_record(path).epochs) == 1
 
 
+def within_memory(amount: int, arguments: list[str]) -> subprocess.CompletedProcess:
+    """Run the command line in a process that may take no more memory than this on top."""
+    program = (
+        "import os, resource, sys; from budgetlab import cli; from budgetlab.training import Run\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * os.sysconf('SC_PAGE_SIZE')\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]),) * 2)\n"
+        "sys.exit(cli.main(sys.argv[2:]))"
+    )
+    return python("-c", program, amount, *arguments)
+
+
 def test_memory_that_really_runs_out_on_the_processor(config):
     """A real limit on the memory of a process; what is said to fit does fit in it."""
-    settings = [*flags(config.replace(epochs=1)), "--dataset", "shapes", "--limit", "2048",
-                "--budget", "1", "--model", "small", "--method", "SGD", "--batch-size"]  # fmt: skip
-    done = limited("RLIMIT_AS", 900 * 2**20, [*settings, "2048"])
+    more = "--dataset shapes --limit 2048 --budget 1 --model small --method SGD --batch-size"
+    settings = [*flags(config.replace(epochs=1)), *more.split()]
+    done = within_memory(900 * 2**20, [*settings, "2048"])
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     said = done.stderr.strip().splitlines()[-1]
     assert "out of memory with batch size 2048 and model small: a batch of " in said
     assert open_record(json.loads(done.stdout)["record"]).status == "failed"
     fits = said.split("with batch size ")[-1].split(",")[0]
-    assert limited("RLIMIT_AS", 900 * 2**20, [*settings, fits]).returncode == 0
+    assert within_memory(900 * 2**20, [*settings, fits]).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -265,70 +201,23 @@ def test_a_loss_that_is_not_finite(failed):
 # The data
 
 
-def test_a_data_file_that_changed_under_a_run(config, tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
-    np.savez(tmp_path / "mine.npz", x=x, y=y)
-    run = Run(config.replace(dataset=f"npz:{tmp_path / 'mine.npz'}", limit=0, batch_size=4))
-    for _ in run:
-        break
-    before = (run.writer.path / "record.json").read_bytes()
-    x[0, 0, 0, 0] ^= 1
-    np.savez(tmp_path / "mine.npz", x=x, y=y)
-    assert cli.main(["resume", str(run.writer.path)]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    # What was read is said, then one sentence on why it cannot go on.
-    assert [line for line in said.err.splitlines() if line.startswith("budgetlab: ")] == [
-        said.err.splitlines()[-1]
-    ]
-    assert "is not what record" in said.err
-    assert "restore the data, or start a new run" in said.err
-    assert (run.writer.path / "record.json").read_bytes() == before
-
-
-def test_validation_data_that_changed_under_a_run(config):
+def test_data_that_changed_under_a_run(config):
     splits = load_data(config.replace(val_fraction=0.25))
     run = Run(config, splits=splits)
     next(iter(run))
     path, val = run.writer.path, splits.val
+    before = (path / "record.json").read_bytes()
     less = dataclasses.replace(splits, val=val.select(torch.arange(len(val) - 1)))
-    for other in (less, dataclasses.replace(splits, val=None)):
+    noisy = load_data(config.replace(val_fraction=0.25, label_noise=0.1))
+    for other in (less, dataclasses.replace(splits, val=None), noisy):
         with pytest.raises(RunError, match="restore the data, or start a new run"):
             Run.resume(path, splits=other)
+    assert (path / "record.json").read_bytes() == before
     # Records of earlier versions do not say what they were validated on.
     about = json.loads((path / "record.json").read_text())
     assert about["data"].pop("val_fingerprint") == splits.val_fingerprint
     (path / "record.json").write_text(json.dumps(about))
     assert open_record(go(Run.resume(path, splits=less))).status == "finished"
-
-
-# The clock
-
-
-def test_a_clock_that_jumps_or_goes_back_changes_nothing(config, monkeypatch):
-    plain = go(Run(config))
-    jumps = iter(range(10**6))
-
-    class Jumping(datetime.datetime):
-        @classmethod
-        def now(cls, tz=None):
-            years = (1, -30, 70)[next(jumps) % 3]
-            return datetime.datetime(2026 + years, 1, 1, tzinfo=tz)
-
-    monkeypatch.setattr("budgetlab.records.writer.datetime", Jumping)
-    monkeypatch.setattr(time, "time", lambda: (0.0, 4e9, -5.0)[next(jumps) % 3])
-    run = Run(config)
-    next(iter(run))
-    path = go(Run.resume(run.writer.path))
-    assert next(jumps) > 5
-    same_results(path, plain)
-    assert 0 <= open_record(path).summary["seconds"] < 60
-    # The one that is used never goes back; virtual machines have bugs.
-    real, run = time.perf_counter, Run(config)
-    monkeypatch.setattr(time, "perf_counter", lambda: real() - 1000.0 * run.epoch)
-    assert all(row["seconds"] >= 0 for row in run)
-    assert (np.diff(run.record.epochs["seconds"]) >= 0).all()
 
 
 # A record that is removed
@@ -341,36 +230,30 @@ def test_a_record_that_is_removed_while_it_is_trained_does_not_come_back(config,
     next(epochs)
     removed = run.writer.path / part
     shutil.rmtree(removed) if removed.is_dir() else removed.unlink()
-    left = sorted(run.writer.path.iterdir()) if part != "." else []
     with pytest.raises(RunError, match=r"or a part of it, was removed .*: start the run again"):
         next(epochs)
     assert run.writer.path.exists() == (part != ".")
     if part == "samples.zarr":
         assert not removed.exists()
-        assert sorted(run.writer.path.iterdir()) == left
         assert open_record(run.writer.path).status == "failed"
 
 
 # The GPU
 
 
-@pytest.mark.parametrize(
-    "said",
-    ["CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously",
-     "CUDA error: device-side assert triggered", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
-     "CUDA driver error: unknown error"],
-)  # fmt: skip
-def test_a_gpu_that_vanishes(failed, monkeypatch, said):
-    kind = getattr(torch, "AcceleratorError", RuntimeError)
-    try:
-        error = kind(said)
-    except TypeError:
-        error = RuntimeError(said)
+def test_a_gpu_that_vanishes(failed, monkeypatch):
+    error = RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be")
     monkeypatch.setattr(Engine, "step", in_epoch(2, lambda: fail(error)))
     message, path = failed()
-    first = said.splitlines()[0]
+    first = "CUDA error: unspecified launch failure"
     assert f"does not answer any more ({first}): the record '{path}' holds 1 epochs" in message
     assert message.endswith("resume it where the GPU works")
+    for said in (
+        "CUDA error: device-side assert triggered",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "CUDA driver error: unknown error",
+    ):
+        assert failures.device_lost(RuntimeError(said))
 
 
 def test_an_error_of_ours_is_not_dressed_up():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from same_results import same_results
+from scripts import python
 
 import budgetlab as bl
 from budgetlab import augment, cli
@@ -23,7 +24,7 @@ def go(run: Run) -> Path:
     return run.writer.path
 
 
-@pytest.mark.parametrize("error", [None, KeyboardInterrupt, RunError, MemoryError, OSError])
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, MemoryError])
 def test_a_record_is_held_while_it_is_trained_and_free_however_that_ends(config, error):
     def step(run: Run) -> None:
         assert holder(lock)["process"] == os.getpid()
@@ -37,7 +38,7 @@ def test_a_record_is_held_while_it_is_trained_and_free_however_that_ends(config,
     if error is None:
         go(run)
     else:
-        with pytest.raises(BaseException, match=r"now|out of memory|cannot be written"):
+        with pytest.raises(BaseException, match=r"now|out of memory"):
             go(run)
     assert not is_held(lock)
     same_results(go(Run.resume(run.writer.path)), go(Run(config)))
@@ -75,26 +76,6 @@ def test_another_process_is_refused_until_the_holder_dies(config, capsys):
     other.kill()
     other.communicate()
     same_results(go(run), go(Run(config)))
-
-
-def test_a_sweep_waits_for_a_run_that_train_is_at_and_keeps_it(config):
-    run = Run(config)
-    started, free = threading.Event(), threading.Event()
-
-    def train() -> None:
-        for _ in run:
-            started.set()
-            free.wait()
-
-    other = threading.Thread(target=train)
-    other.start()
-    started.wait()
-    rows = iter(bl.sweep(config, seed=[0, 1], progress=False))
-    assert next(rows)["seed"] == 1
-    free.set()
-    row = next(rows)
-    other.join()
-    assert (row["seed"], row["how"], row["status"]) == (0, "kept", "finished")
 
 
 def test_what_another_iterator_trained_meanwhile_is_not_trained_over(config):
@@ -152,7 +133,8 @@ def test_a_lock_that_is_a_link_is_not_followed(config, tmp_path):
 
 
 # Killed with ``kill -9`` at any moment, in the write of a record too: nothing is lost.
-# ``make soak`` kills every method with every augmentation, and one run at every moment.
+# ``make soak`` kills every method with every augmentation, and one run at every moment; that
+# every method resumes from its state to the same result is shown in test_training.py.
 
 SCRIPT = Path(__file__).with_name("kill_and_resume.py")
 SOAK = os.environ.get("BUDGETLAB_SOAK", "") not in ("", "0")
@@ -160,19 +142,11 @@ SOAK = os.environ.get("BUDGETLAB_SOAK", "") not in ("", "0")
 
 @pytest.mark.timeout(7200 if SOAK else 300)
 def test_killed_runs_go_on_bit_for_bit():
-    more = (
-        ["--every-pair", "--times", "3", "--every-moment", "1"]
-        if SOAK
-        else ["--every-moment", "25"]
-    )
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *more], capture_output=True, text=True, check=False
-    )
+    some, all_of_them = "--pairs 3 --every-moment 80", "--every-pair --times 3 --every-moment 1"
+    done = python(SCRIPT, *(all_of_them if SOAK else some).split(), timeout=7000)
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
-    # Other tests may have added methods of their own in this process.
-    methods, augmentations = counts["methods"], len(augment.names())
-    assert counts["pairs"] == (methods * augmentations if SOAK else max(methods, augmentations))
+    assert counts["pairs"] == (counts["methods"] * len(augment.names()) if SOAK else 3)
     assert counts["kills"] > counts["pairs"]
     assert counts["lost"] == 0
     # Steps, and a good many files for each: the kills do fall into the writing of records.

@@ -1,15 +1,13 @@
 """The row of each epoch for loggers, and the examples of two."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 from same_results import same_results
+from scripts import load
 from waiting import until
 
 import budgetlab as bl
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.mark.parametrize("progress", [True, False])
@@ -30,16 +28,7 @@ def test_an_error_in_it_is_the_caller_s_and_the_run_can_go_on(config):
     with pytest.raises(OSError, match="the disk of the logger"):
         bl.train(config, on_epoch=full_disk, progress=False)
     (record,) = Path(config.out).iterdir()
-    run = bl.Run.resume(record)
-    assert run.epoch == 1
-    assert [row["epoch"] for row in run] == [2, 3]
-
-
-def example(name: str):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    assert [row["epoch"] for row in bl.Run.resume(record)] == [2, 3]
 
 
 def quick(config) -> dict:
@@ -51,7 +40,7 @@ def test_tensorboard_gets_every_number(config, tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    record = example("tensorboard_log").main(str(tmp_path / "logs"), **quick(config))
+    record = load("examples/tensorboard_log.py").main(str(tmp_path / "logs"), **quick(config))
     events = EventAccumulator(str(tmp_path / "logs"))
     events.Reload()
     written = events.Scalars("test_accuracy")
@@ -63,7 +52,7 @@ def test_tensorboard_gets_every_number(config, tmp_path):
 def test_wandb_writes_offline(config, tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    record = example("wandb_offline").main(str(tmp_path), **quick(config))
+    record = load("examples/wandb_offline.py").main(str(tmp_path), **quick(config))
     assert len(record.epochs) == 3
     files = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 1

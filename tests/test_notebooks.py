@@ -1,46 +1,37 @@
 """Every notebook runs without a front end, solved and unsolved, and reads as the others do."""
 
 import asyncio
-import importlib.util
+import copy
+import functools
 import itertools
 import json
-import os
 import queue
 import re
-import shutil
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 import zmq.asyncio
 from jupyter_client.session import Session
+from jupyter_core.utils import run_sync
+from nbclient import NotebookClient
+from scripts import NOTEBOOKS, ROOT, load
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 DRAWN = {"application/vnd.vegalite.v5+json": r"/vega-lite/v5(\.\d+)*\.json$",
          "application/vnd.vega.v5+json": r"/vega/v5(\.\d+)*\.json$"}  # fmt: skip
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
 
-def load(file: Path):
-    spec = importlib.util.spec_from_file_location(f"own_{file.stem}", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 book, build, course = (
-    load(ROOT / "docs/book.py"), load(FOLDER / "build.py"), load(FOLDER / "course.py")
-)  # fmt: skip
+    load(place) for place in ("docs/book.py", "notebooks/build.py", "notebooks/course.py")
+)
 
 
+@functools.cache
 def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
@@ -62,7 +53,7 @@ def solved_then_empty(path: Path) -> nbformat.NotebookNode:
     So one run shows that the solution passes, that the empty answer does not, and that
     the rest of the notebook runs with the empty one, as it does for a student.
     """
-    notebook = read(path)
+    notebook = copy.deepcopy(read(path))
     empty = course.for_students(notebook, path.stem).cells
     cells = []
     for number, cell in enumerate(notebook.cells):
@@ -80,44 +71,38 @@ def find_exercise(cells: list, check: int) -> nbformat.NotebookNode:
     return next(cell for cell in reversed(cells[:check]) if course.has_tag(cell, "exercise"))
 
 
-def smoke(path: Path, folder: Path, data: Path) -> nbformat.NotebookNode:
-    """Run a copy at the smoke scale, so that a test never changes what is committed."""
-    place = folder / path.stem / "notebooks"
-    place.mkdir(parents=True)
-    nbformat.write(solved_then_empty(path), place / path.name)
-    shutil.copy(FOLDER / "build.py", place)
-    (place / "data").symlink_to(data)
-    if (FOLDER / "records").is_dir():
-        (place / "records").symlink_to(FOLDER / "records")
-    done = subprocess.run(
-        [sys.executable, "build.py", path.stem], cwd=place, capture_output=True, text=True,
-        env=os.environ | {"BUDGETLAB_SCALE": "smoke"}, timeout=560,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{path.stem}: {done.stderr[-3000:]}"
-    return read(place / path.name)
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory, data_root) -> Iterator[Callable[[Path], list]]:
+    """Run a copy of a notebook at the smoke scale; its code cells.
 
-
-@pytest.fixture(scope="session")
-def smoke_runs(request, tmp_path_factory, data_root) -> Iterator:
-    """Call it with a path. Two run at a time, unless the tests themselves are spread."""
+    All share one kernel, as imports take longest, and each begins without the names of others.
+    """
     folder = tmp_path_factory.mktemp("smoke")
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        yield lambda path: smoke(path, folder, data_root)
-        return
-    name = "test_runs_at_the_smoke_scale"
-    asked = [item.callspec.params["path"] for item in request.session.items
-             if getattr(item, "originalname", "") == name]  # fmt: skip
-    pool = ThreadPoolExecutor(2)
-    runs = {path: pool.submit(smoke, path, folder, data_root) for path in asked}
-    yield lambda path: runs[path].result()
-    pool.shutdown(cancel_futures=True)
+    kernel = build.Manager(kernel_name="python3")
+
+    def run(path: Path) -> list[nbformat.NotebookNode]:
+        place = folder / path.stem
+        place.mkdir()
+        (place / "data").symlink_to(data_root)
+        (place / "records").symlink_to(FOLDER / "records")
+        notebook = solved_then_empty(path)
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {place}"))
+        client = NotebookClient(notebook, km=kernel, timeout=500)
+        client.execute()
+        client.kc.stop_channels()
+        return [cell for cell in notebook.cells[1:] if cell.cell_type == "code"]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("BUDGETLAB_SCALE", "smoke")
+        yield run
+    run_sync(kernel.shutdown_kernel)(now=True)
 
 
 @pytest.mark.timeout(600)
 @every
-def test_runs_at_the_smoke_scale(path, smoke_runs):
+def test_runs_at_the_smoke_scale(path, smoke_run):
     """Solutions are right, empty answers are told, and neither stops the notebook."""
-    ran = [cell for cell in smoke_runs(path).cells if cell.cell_type == "code"]
+    ran = smoke_run(path)
     assert all(cell.execution_count for cell in ran)
     checks = [cell for cell in ran if course.has_tag(cell, "check")]
     for solved, empty in zip(checks[::2], checks[1::2], strict=True):

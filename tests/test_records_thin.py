@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray
 from fake_records import write_run
 
-import budgetlab as bl
-from budgetlab import analysis
+from budgetlab import analysis, report
 from budgetlab.errors import InputError
 from budgetlab.records import SAMPLE_ARRAYS, Record, thin
 from budgetlab.records.thin import sampled_down, sampled_sentence
@@ -27,14 +27,9 @@ def test_without_fewer_samples_or_epochs_nothing_is_lost(whole, tmp_path):
     copy = thin(whole, tmp_path / "copy", samples=None, images=True)
     assert copy.fingerprint == whole.fingerprint
     assert copy.epochs.equals(whole.epochs)
-    assert set(copy.samples) == set(whole.samples)
-    for name in whole.samples:
-        assert np.array_equal(copy.samples[name], whole.samples[name],
-                              equal_nan=copy.samples[name].dtype.kind == "f")  # fmt: skip
-        assert copy.samples[name].dtype == whole.samples[name].dtype
+    # Types too; it says of itself where it comes from.
+    xarray.testing.assert_equal(copy.samples[list(whole.samples)].load(), whole.samples.load())
     assert list(copy.thumbnails) == list(whole.thumbnails)
-    measured = analysis.measures(whole)
-    assert analysis.measures(copy)[list(measured)].equals(measured)
 
 
 def test_fewer_samples_are_those_they_were_drawn_by_the_seed(whole, tmp_path):
@@ -63,14 +58,10 @@ def test_fewer_samples_are_those_they_were_drawn_by_the_seed(whole, tmp_path):
     numbers = twice.samples["recorded_as"].to_numpy()
     assert np.array_equal(twice.samples["difficulty"], whole.samples["difficulty"][numbers])
     assert twice.thumbnails == {}
-    # It is small, of few files: two for each array and column, and those of the record.
+    # It has few files: two for each array and column, and those of the record.
     files = [file for file in copy.path.rglob("*") if file.is_file()]
     assert len(files) <= 2 * len(copy.samples) + 6
     assert not (copy.path / "state.pt").exists()
-    before = sum(file.stat().st_size for file in whole.path.rglob("*") if file.is_file())
-    assert sum(file.stat().st_size for file in twice.path.rglob("*") if file.is_file()) < before
-    found, known = bl.summaries(copy), bl.summaries([whole.path])
-    assert found["test_accuracy"].tolist() == known["test_accuracy"].tolist()
 
 
 def test_epochs_left_out_keep_their_place_and_their_counts(whole, tmp_path):
@@ -146,11 +137,8 @@ def test_a_large_record_is_looked_at_through_some_of_its_samples(tmp_path):
     assert some.fingerprint == other.fingerprint
 
 
-def test_pages_say_that_they_show_a_part(tmp_path, monkeypatch):
-    from budgetlab import report
-
+def test_a_page_says_that_it_shows_a_part(tmp_path, monkeypatch):
     monkeypatch.setattr(sampled_down, "__defaults__", (40, (), 0))
-    for name in "ab":
-        write_run(tmp_path / name, size=120, epochs=6, seed=ord(name))
-    page = report.write(tmp_path, tmp_path / "report.html").read_text()
-    assert "Shown are 40 of 120 samples, drawn at random." in page
+    record = write_run(tmp_path / "a", size=60, epochs=2)
+    page = report.write(record, tmp_path / "report.html").read_text()
+    assert "Shown are 40 of 60 samples, drawn at random." in page

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scripts import ROOT, python
 
-ROOT = Path(__file__).parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text()
 RUNTIME = "JUPYTER_RUNTIME_DIR"
 TARGETS = [name for name in ("lab", "app") if re.search(rf"^{name}:", MAKEFILE, re.MULTILINE)]
@@ -147,32 +147,7 @@ print("talked", talk)
 """
 
 
-def run(program: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, *arguments],
-        capture_output=True, text=True, timeout=290, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_nothing_phones_home(tmp_path, data_root):
-    """Importing, training, comparing, reporting: no connection is opened, no name looked up."""
-    assert run(LISTEN + WORK, str(tmp_path), str(data_root)).endswith("talked []\n")
-    page = (tmp_path / "page.html").read_text()
-    # Nor does the page load anything when it is opened.
-    loads = re.findall(
-        r"""(?:src|href|url|action)\s*[=(]\s*["']?\s*(?:https?:)?//[^"')\s]+""", page
-    )
-    assert [one for one in loads if not one.startswith("href")] == []
-    assert "@import" not in page
-
-
-def test_somebody_who_phones_is_heard():
-    program = (
-        LISTEN
-        + """
+PHONE = """
 import socket
 try:
     socket.create_connection(("127.0.0.1", 9), timeout=1)
@@ -180,5 +155,23 @@ except OSError:
     pass
 print(len(talk) >= 2)
 """
+
+
+def run(program: str, *arguments: object) -> str:
+    done = python("-W", "ignore", "-c", program, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_nothing_phones_home(tmp_path, data_root):
+    """Importing, training, comparing, reporting: no connection is opened, no name looked up."""
+    assert run(LISTEN + WORK, tmp_path, data_root).endswith("talked []\n")
+    # Somebody who does is heard.
+    assert run(LISTEN + PHONE) == "True\n"
+    page = (tmp_path / "page.html").read_text()
+    # Nor does the page load anything when it is opened.
+    loads = re.findall(
+        r"""(?:src|href|url|action)\s*[=(]\s*["']?\s*(?:https?:)?//[^"')\s]+""", page
     )
-    assert run(program) == "True\n"
+    assert [one for one in loads if not one.startswith("href")] == []
+    assert "@import" not in page

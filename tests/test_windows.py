@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path, PureWindowsPath
 
-import numpy as np
 import pytest
-from PIL import Image
+from fake_images import write_images
 
 from budgetlab import config as config_module
 from budgetlab.config import RunConfig
@@ -22,14 +21,12 @@ FALLBACKS = {"os.sched_getaffinity", "os.sysconf"}
 def photos(tmp_path):
     """A folder as a path of Windows names it, which here is one odd name."""
     place = tmp_path / "C:\\Benutzer\\Zoë" / "Bäume"
-    draw = np.random.default_rng(0)
-    for split, count in (("train", 20), ("test", 8)):
-        for kind, mean in (("Ahorn ä", 60), ("żółty", 180)):
-            folder = place / split / kind
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = draw.integers(mean - 50, mean + 50, (8, 8, 3), np.uint8)
-                Image.fromarray(pixels).save(folder / f"Blatt {number}.png")
+    for seed, (split, count) in enumerate((("train", 20), ("test", 8))):
+        for kind, low in (("Ahorn ä", 10), ("żółty", 130)):
+            levels = (low, low + 100)
+            write_images(
+                place / split / kind, count, seed=seed, size=(8, 8), levels=levels, name="Blatt "
+            )
     return place.relative_to(tmp_path)
 
 
@@ -44,28 +41,10 @@ def test_a_course_of_work_needs_nothing_that_windows_lacks(tmp_path, photos):
     assert done.returncode == 0, done.stderr.decode("cp1252")[-3000:]
     said = done.stdout.decode("cp1252").splitlines()[-1].removeprefix("TOLD ")
     told = json.loads(said)
-    assert told.pop("page") > 10_000
+    assert told.pop("hidden") == 5
     assert set(told.pop("asked")) <= FALLBACKS
     assert told == {"status": "finished", "dataset": "Bäume", "codes": [0, 0, 0, 0], "rows": 2,
                     "how": {"p-SGD": "kept", "unif-SGD": "trained"}}  # fmt: skip
-
-
-def test_the_stand_in_hides_what_it_says():
-    code = """
-import like_windows
-for text in ("import fcntl", "import os; os.fork()", "import signal; signal.SIGKILL",
-             "open('/proc/cpuinfo')", "open('x', 'w')"):
-    try:
-        exec(text, {"__name__": "budgetlab.any"})
-    except (ImportError, AttributeError, OSError, EncodingWarning):
-        print(1)
-"""
-    done = subprocess.run(
-        [sys.executable, "-X", "warn_default_encoding", "-c", code], capture_output=True,
-        text=True, timeout=120, check=False,
-        env=os.environ | {"PYTHONPATH": f"{SCRIPT.parents[1]}{os.pathsep}{SCRIPT.parent}"},
-    )  # fmt: skip
-    assert done.stdout.split() == ["1"] * 5, done.stderr
 
 
 def test_paths_of_windows_give_short_names(monkeypatch):
@@ -77,9 +56,3 @@ def test_paths_of_windows_give_short_names(monkeypatch):
     name = RunConfig(dataset=place, method="p-SGD").folder_name
     assert name.startswith("flowers-p-SGD-")
     assert not set(name) & set('<>:"/\\|?*')
-
-
-def test_the_package_can_be_run_by_its_name(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "budgetlab", "list", "schedules"], text=True,
-                          capture_output=True, check=False, timeout=120)  # fmt: skip
-    assert (done.returncode, "cosine" in done.stdout) == (0, True), done.stderr
