@@ -45,11 +45,11 @@ def compared(rows, baseline="unif-SGD", **options):
     return analysis.compare(summary_frame(rows), baseline, **options)
 
 
-def gained(gains, *, name="a", about=None, **options):
-    """One condition that gains so much, seed by seed, over 0.5 of unif-SGD: its row."""
-    rows = [("unif-SGD", s, 0.5, about or {}) for s in range(len(gains))]
-    rows += [(name, s, 0.5 + gain, about or {}) for s, gain in enumerate(gains)]
-    return compared(rows, **options).set_index("method").loc[name]
+def gained(gains, **options):
+    """A method that gains so much, seed by seed, over 0.5 of unif-SGD: its row."""
+    rows = [("unif-SGD", s, 0.5, {}) for s in range(len(gains))]
+    rows += [("a", s, 0.5 + gain, {}) for s, gain in enumerate(gains)]
+    return compared(rows, **options).set_index("method").loc["a"]
 
 
 # Frames
@@ -60,18 +60,17 @@ def test_summaries_hold_what_the_runs_say(folder):
     assert len(frame) == 13
     full = frame[frame["method"] == "SGD"].iloc[0]
     # 200 samples x 6 epochs at budget 1 in batches of 10, three thousand operations each.
-    assert (full["trained_samples"], full["steps"], full["flops"]) == (1200, 120, 3_600_000)
+    expected = {"trained_samples": 1200, "steps": 120, "flops": 3_600_000, "dataset": "shapes",
+                "train_size": 200, "hardware": "a CPU", "epochs_trained": 6, "model": "small",
+                "fingerprint": "f00d"}  # fmt: skip
+    assert full[list(expected)].to_dict() == expected
     assert full["test_accuracy"] == pytest.approx(0.9)
-    assert (full["dataset"], full["train_size"], full["hardware"]) == ("shapes", 200, "a CPU")
-    assert (full["epochs_trained"], full["fingerprint"], full["model"]) == (6, "f00d", "small")
-    assert full["updated"].startswith("20")
     record = open_records(folder)[0]
     assert len(open_records([record, record.path, str(record.path), folder])) == 13
     frame = analysis.epochs(folder)
     assert len(frame) == 13 * 6
     assert frame.groupby("run")["steps"].apply(lambda steps: steps.is_monotonic_increasing).all()
     assert set(frame["lr_start"]) == {0.1}
-    assert frame["lr"].nunique() == 6
     table = analysis.compare(folder, ["unif-SGD", "SGD"]).drop_duplicates(["method", "budget"])
     costs = table.set_index(["method", "budget"])["cost_vs_full"]
     assert (costs["p-SGD", 0.2], costs["SGD", 1.0]) == pytest.approx((0.2, 1.0))
@@ -105,8 +104,7 @@ def test_a_run_cut_off_has_what_its_last_whole_epoch_reached(tmp_path):
 
 
 def test_what_is_damaged_is_said_and_the_rest_is_read(tmp_path):
-    good = write_run(tmp_path, budget=0.2)
-    path = tmp_path / "damaged"
+    good, path = write_run(tmp_path, budget=0.2), tmp_path / "damaged"
     shutil.copytree(good.path, path)
     about = json.loads((path / "record.json").read_text())
     (path / "epochs.csv").write_text("steps\n1\n")
@@ -117,21 +115,17 @@ def test_what_is_damaged_is_said_and_the_rest_is_read(tmp_path):
         assert len(analysis.summaries(tmp_path)) == 2
     shutil.rmtree(path / "samples.zarr")
     with pytest.raises(InputError, match="only the summary"):
-        analysis.measures(open_records(path)[0])
+        analysis.measures(path)
     (path / "record.json").write_text(json.dumps(about | {"format": 99}))
     with pytest.warns(RecordWarning, match="damaged.*format 99") as caught:
         assert len(open_records(tmp_path)) == 1
     assert caught[0].filename == __file__, "a warning names the line of whoever asked"
-    with pytest.warns(RecordWarning, match="format 99"):
-        assert len(analysis.summaries(tmp_path)) == 1
-    with pytest.raises(InputError, match="format 99"):
-        analysis.summaries(path)
 
 
 # Paired comparison
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.integers(3, 8), st.integers(0, 10**6))
 def test_paired_differences_are_the_t_tests_of_scipy_and_statsmodels(n, seed):
     from statsmodels.stats.multitest import multipletests
@@ -167,30 +161,19 @@ def test_few_pairs_and_equal_differences_have_no_interval(ours, theirs):
             analysis.paired_difference(np.array(ours), np.array(other))
 
 
-def test_replicates_may_differ_in_more_than_the_seed():
-    rows = [(m, s, 0.5 + lr + s * (m == "a") * lr, {"lr": lr}) for m in ("unif-SGD", "a")
-            for s in range(2) for lr in (0.1, 0.2)]  # fmt: skip
-    row = compared(rows, over=("seed", "lr")).set_index("method").loc["a"]
-    assert (row["n"], row["pairs"]) == (4, 4)
-    assert row["difference"] == pytest.approx((0.1 + 0.2) / 4)
-    assert compared(rows)["n"].tolist() == [2] * 4  # else another setting is another condition
-
-
 def test_comparison_pairs_by_seed_and_says_how_many_had_no_partner():
-    row = compared(
-        [("unif-SGD", s, a, {}) for s, a in enumerate([0.50, 0.60, 0.70, 0.80])]
-        # Shuffled seeds, and seed 9 without a partner: pairing by position would be wrong.
-        + [("p-SGD", s, a, {}) for s, a in [(9, 0.1), (2, 0.73), (0, 0.51), (1, 0.62)]]
-    ).set_index("method").loc["p-SGD"]  # fmt: skip
+    baseline = [("unif-SGD", seed, a, {}) for seed, a in enumerate([0.50, 0.60, 0.70, 0.80])]
+    # Shuffled seeds, and seed 9 without a partner: pairing by position would be wrong.
+    ours = [("p-SGD", seed, a, {}) for seed, a in [(9, 0.1), (2, 0.73), (0, 0.51), (1, 0.62)]]
+    row = compared(baseline + ours).set_index("method").loc["p-SGD"]
     assert (row["n"], row["pairs"], row["dropped"]) == (4, 3, 2)
     assert row["difference"] == pytest.approx(0.02)
     assert row["ci_low"] == pytest.approx(0.02 - 0.02484138)
     assert row["spread"] == pytest.approx(np.std([0.1, 0.73, 0.51, 0.62], ddof=1))
-    assert row["sentence"] == (
-        "undecided at n = 3: p-SGD against unif-SGD is +2.00 percentage points (95% CI -0.48 to "
-        "+4.48, corrected p = 0.074), +1.00 to +3.00 pair by pair: above it in all 3; about 5 "
-        "seeds might settle it; 2 runs without a partner left out."
-    )
+    for part in ("undecided at n = 3: p-SGD against unif-SGD is +2.00 percentage points (95% CI",
+                 "+1.00 to +3.00 pair by pair: above it in all 3; about 5 seeds might settle it",
+                 "2 runs without a partner left out."):  # fmt: skip
+        assert part in row["sentence"]
 
 
 ROW = {"method": "p-SGD", "baseline": "unif-SGD", "pairs": 5, "dropped": 0, "difference": -0.2,
@@ -199,71 +182,67 @@ ROW = {"method": "p-SGD", "baseline": "unif-SGD", "pairs": 5, "dropped": 0, "dif
        "seeds_to_settle": math.nan, "verdict": "worse"}  # fmt: skip
 
 
-def test_verdicts_and_sentences_word_for_word():
-    assert verdict(ROW, "test_loss") == "better"
-    assert verdict(ROW, "test_accuracy") == "worse"
-    # At the level itself nothing is claimed.
-    assert verdict(ROW | {"p_corrected": 0.05}) == "undecided"
-    assert verdict(ROW | {"p_corrected": 0.05}, alpha=0.06) == "worse"
-    equal = ROW | {"p_corrected": 0.5, "p_equivalent": 0.049}
-    assert verdict(equal) == "equivalent"
-    assert verdict(equal | {"p_equivalent": 0.05}) == "undecided"
-    assert verdict(ROW | {"pairs": 0}) == ""
-    row = ROW | {"difference": -0.25, "ci_low": -0.5, "ci_high": -0.125, "p_corrected": 0.0005,
-                 "dropped": 1}  # fmt: skip
-    assert sentence(row | {"verdict": "better"}, "test_loss", margin=None) == (
-        "p-SGD is better than unif-SGD: -0.25 in test loss (95% CI -0.5 to -0.125, corrected "
-        "p < 0.001, n = 5 pairs); 1 run without a partner left out."
-    )
-    # A difference that is there and does not matter is said to be small.
-    small = ROW | {"difference": -0.003, "ci_low": -0.005, "ci_high": -0.001, "p_equivalent": 0.01}
-    assert sentence(small) == (
-        "p-SGD is worse than unif-SGD: -0.30 percentage points (95% CI -0.50 to -0.10, corrected "
-        "p = 0.001, n = 5 pairs); the difference is smaller than 1 percentage point."
-    )
-    assert sentence(small | {"verdict": "equivalent"}, margin=0.02) == (
-        "p-SGD and unif-SGD are equivalent within 2 percentage points: -0.30 percentage points "
-        "(95% CI -0.50 to -0.10, corrected p = 0.010 of two one-sided tests, n = 5 pairs)."
-    )
-    # What correcting took away, how the pairs lie, which method varies: all are said.
-    open_ = ROW | {"p_corrected": 0.06, "verdict": "undecided", "spread": 0.4}
-    assert sentence(open_ | {"seeds_to_settle": 12.0}) == (
-        "undecided at n = 5: p-SGD against unif-SGD is -20.00 percentage points (95% CI -30.00 to "
-        "-10.00, corrected p = 0.060 only because several comparisons were made), -30.00 to "
-        "+10.00 pair by pair: above it in 1 of 5; runs of p-SGD vary 4 times as much as those of "
-        "the other; about 12 seeds might settle it."
-    )
-    assert "vary 5 times" in sentence(open_ | {"spread": 0.02})
-    assert "runs of unif-SGD" in sentence(open_ | {"spread": 0.02})
-    assert "vary" not in sentence(open_ | {"spread": 0.2})
+@pytest.mark.parametrize(
+    ("changed", "options", "said"),
+    [
+        ({}, {}, "worse"),
+        ({}, {"metric": "test_loss"}, "better"),
+        # At the level itself nothing is claimed.
+        ({"p_corrected": 0.05}, {}, "undecided"),
+        ({"p_corrected": 0.05}, {"alpha": 0.06}, "worse"),
+        ({"p_corrected": 0.5, "p_equivalent": 0.049}, {}, "equivalent"),
+        ({"p_corrected": 0.5, "p_equivalent": 0.05}, {}, "undecided"),
+        ({"pairs": 0}, {}, ""),
+    ],
+)
+def test_a_verdict_is_that_of_the_corrected_tests(changed, options, said):
+    assert verdict(ROW | changed, **options) == said
 
 
-def test_one_and_two_seeds_show_their_numbers_and_no_interval():
-    """59 points in two pairs have an interval from -313 to +194 by Student: it says nothing."""
-    row = gained([0.1])
-    assert row[["spread", "ci_low", "p", "p_equivalent"]].isna().all()
-    assert row["sentence"] == (
-        "undecided at n = 1: a against unif-SGD is +10.00 percentage points in a single pair, and "
-        "one pair has no interval; train more seeds."
-    )
-    row = gained([-0.4, -0.19])
-    assert row[["ci_low", "ci_high", "p", "p_equivalent"]].isna().all()
-    assert row["sentence"].startswith(
-        "undecided at n = 2: a against unif-SGD is -40.00 and -19.00 percentage points in the "
-        "two pairs, too few for an interval: below it in both; about "
-    )
-    row = gained([0.1, 0.1, 0.1])
-    assert "+10.00 percentage points in every pair, so that no spread can be" in row["sentence"]
+OPEN = {"verdict": "undecided", "p_corrected": 0.06}
+FEW = OPEN | {"pairs": 2, "p": math.nan, "highest": -0.1, "above": 0}
+
+
+@pytest.mark.parametrize(
+    ("changed", "parts"),
+    [
+        ({"dropped": 1}, ["p-SGD is worse than unif-SGD: -20.00 percentage points (95% CI -30.00 "
+                          "to -10.00, corrected p = 0.001, n = 5 pairs); 1 run without a partner"]),
+        ({"p_corrected": 0.0005}, ["p < 0.001"]),
+        # A difference that is there and does not matter is said to be small.
+        ({"p_equivalent": 0.01}, ["the difference is smaller than 1 percentage point."]),
+        ({"verdict": "equivalent", "p_equivalent": 0.01},
+         ["p-SGD and unif-SGD are equivalent within 1 percentage point: -20.00",
+          "p = 0.010 of two one-sided tests"]),
+        # What correcting took away, how the pairs lie, which method varies: all are said.
+        (OPEN, ["only because several comparisons were made", "above it in 1 of 5"]),
+        (OPEN | {"spread": 0.4}, ["; runs of p-SGD vary 4 times as much as"]),
+        (OPEN | {"spread": 0.02}, ["; runs of unif-SGD vary 5 times"]),
+        (OPEN | {"seeds_to_settle": 12.0}, ["; about 12 seeds might settle it."]),
+        (OPEN | {"seeds_to_settle": 1e4}, ["; more than 10,000 seeds would be needed"]),
+        (FEW, ["-30.00 and -10.00 percentage points in the two pairs, too few for an interval: "
+               "below it in both; train more seeds."]),
+        (FEW | {"pairs": 1}, ["-20.00 percentage points in a single pair, and one pair has no"]),
+        (FEW | {"lowest": -0.1}, ["in every pair, so that no spread can be estimated"]),
+    ],
+)  # fmt: skip
+def test_a_sentence_says_what_was_found_and_what_speaks_against_it(changed, parts):
+    said = sentence(ROW | changed)
+    assert all(part in said for part in parts), said
+    assert ("vary" in said) == ("spread" in changed)
+    assert "-0.2 in test loss (95% CI -0.3 to -0.1" in sentence(ROW, "test_loss", margin=None)
+
+
+SMALL = [0.001, -0.002, 0.001, 0.002, -0.001, 0.0]
 
 
 @pytest.mark.parametrize(
     ("gains", "margin", "said"),
     [
-        ([0.001, -0.002, 0.001, 0.002, -0.001, 0.0], None, "equivalent"),
-        ([0.001, -0.002, 0.001, 0.002, -0.001, 0.0], 0.001, "undecided"),
-        ([0.021, 0.019, 0.022, 0.018, 0.02, 0.021], None, "better"),
-        ([-0.021, -0.019, -0.022, -0.018, -0.02, -0.021], None, "worse"),
-        ([0.05, -0.05, 0.04, -0.03, 0.0, 0.01], None, "undecided"),
+        (SMALL, None, "equivalent"),
+        (SMALL, 0.001, "undecided"),
+        ([0.02 + gain for gain in SMALL], None, "better"),
+        ([gain - 0.02 for gain in SMALL], None, "worse"),
     ],
 )
 def test_verdicts(gains, margin, said):
@@ -356,12 +335,13 @@ def test_sentences_tell_conditions_apart_by_what_differs():
     assert "a against unif-SGD" in compared(rows[::2])["sentence"].iloc[-1]
 
 
-def test_results_by_hand(tmp_path):
+def test_results_by_hand():
     rows = [("p-SGD", 0, 0.7, 0.2, 20), ("p-SGD", 1, 0.74, 0.2, 22), ("unif-SGD", 0, 0.8, 1.0, 100),
             ("unif-SGD", 1, 0.9, 1.0, 100), ("c-SGD", 0, 0.6, 0.2, 20)]  # fmt: skip
+    cost = {"trained_samples": 10, "looked_samples": 0, "seconds": 1.0}
     frame = summary_frame([
-        (*row[:3], {"budget": row[3], "steps": row[4], "flops": row[4] * 1e9, "seconds": row[4] / 4,
-                    "trained_samples": row[4] * 10, "looked_samples": 0}) for row in rows
+        (*row[:3], cost | {"budget": row[3], "steps": row[4], "flops": row[4] * 1e9})
+        for row in rows
     ])  # fmt: skip
     table = analysis.results(frame)
     assert table["method"].tolist() == ["p-SGD", "unif-SGD", "c-SGD"]
@@ -370,52 +350,44 @@ def test_results_by_hand(tmp_path):
     np.testing.assert_allclose(table["spread"], [0.0282843, 0.0707107, np.nan], rtol=1e-5)
     assert table["steps"].tolist() == [21, 100, 20]
     np.testing.assert_allclose(table["cost_vs_full"], [0.21, 1, 0.2])
-    lines = analysis.table(table).splitlines()
-    for heading in ("n", "test accuracy %", "steps", "trained", "seconds", "cost of full"):
-        assert heading in lines[0]
-    assert "looked at" not in lines[0]
-    assert "72.00 ± 2.83" in lines[2]
-    assert "21%" in lines[2]
-    table = analysis.results(frame[frame["budget"] < 1])
-    assert table["cost_vs_full"].isna().all()
-    assert "cost of full" not in analysis.table(table)
+    assert analysis.results(frame[frame["budget"] < 1])["cost_vs_full"].isna().all()
     varied = frame.assign(lr=[0.1, 0.2, 0.1, 0.2, 0.1])
     assert len(analysis.results(varied)) == 5
     assert analysis.results(varied, over=("seed", "lr"))["n"].tolist() == [2, 2, 1]
     # A setting that was not recorded keeps its runs.
     lacking = frame.assign(smoothing=[1.0, 1.0, math.nan, math.nan, math.nan])
     assert analysis.results(lacking)["n"].tolist() == [2, 2, 1]
-    write_run(tmp_path, method="p-SGD", budget=0.2)
-    table = analysis.results(tmp_path, cost="seconds")
-    assert (table.metric, table.cost_name) == ("test_accuracy", "seconds")
 
 
-def test_what_is_left_out_or_not_paired_is_said():
-    rows = [(m, s, 0.5 + s / 100, {}) for m in ("unif-SGD", "p-SGD") for s in range(3)]
-    other = [("c-SGD", s, 0.6, {"fingerprint": "other"}) for s in range(3)]
-    with pytest.warns(RecordWarning, match="other data") as caught:
-        pairs = analysis.compare(summary_frame(rows + other)).set_index("method")["pairs"]
+THREE = [(m, s, 0.5 + s / 100, {"updated": "2020"}) for m in ("unif-SGD", "p-SGD")
+         for s in range(3)]  # fmt: skip
+LEFT_OUT = {
+    r"as not finished: b \(stopped\) \(1 of 7 runs\)$": [
+        ("p-SGD", 3, 0.1, {"status": "stopped", "path": "b"})
+    ],
+    r"as repeated later .* \(1 of 7 runs\)": [("p-SGD", 1, 0.8, {"updated": "2019"})],
+    r"without test_accuracy: runs/3, runs/4, runs/5 and 2 more \(5 of 11 runs\)$": [
+        ("p-SGD", s, math.nan, {"path": f"runs/{s}"}) for s in range(3, 8)
+    ],
+    "other data": [("c-SGD", s, 0.6, {"fingerprint": "other"}) for s in range(3)],
+}
+
+
+@pytest.mark.parametrize("said", LEFT_OUT)
+def test_what_is_left_out_or_not_paired_is_said(said):
+    with pytest.warns(RecordWarning, match=said) as caught:
+        table = analysis.compare(summary_frame(LEFT_OUT[said] + THREE)).set_index("method")
     assert caught[0].filename == __file__
-    assert (pairs["p-SGD"], pairs["c-SGD"]) == (3, 0)
-    stopped = ("p-SGD", 3, 0.1, {"status": "stopped", "path": "b"})
-    with pytest.warns(RecordWarning, match=r"as not finished: b \(stopped\) \(1 of 7 runs\)$") as w:
-        table = analysis.compare(summary_frame([*rows, stopped]))
-    assert w[0].filename == __file__
-    assert list(table["n"]) == [3, 3]
-    again = ("p-SGD", 1, 0.8, {"updated": "2030"})
-    old = [(*row[:3], {"updated": "2020"}) for row in rows]
-    with pytest.warns(RecordWarning, match=r"as repeated later .* \(1 of 7 runs\)"):
-        table = compared([again, *old]).set_index("method")
-    assert (table.loc["p-SGD", "n"], table.loc["p-SGD", "mean"]) == (3, pytest.approx(1.82 / 3))
-    lacking = [("p-SGD", s, math.nan, {"path": f"runs/{s}"}) for s in range(3, 8)]
-    said = r"without test_accuracy: runs/3, runs/4, runs/5 and 2 more \(5 of 11 runs\)$"
-    with pytest.warns(RecordWarning, match=said):
-        assert list(compared(rows + lacking)["n"]) == [3, 3]
+    assert table.loc["p-SGD", ["n", "pairs", "mean"]].tolist() == pytest.approx([3, 3, 0.51])
+    assert "c-SGD" not in table.index or table.loc["c-SGD", "pairs"] == 0
+
+
+def test_nothing_finished_cannot_be_compared():
     with (
         pytest.warns(RecordWarning, match=r"as not finished: .* \(1 of 1 run\)"),
         pytest.raises(InputError, match="no finished run to compare: train until the end, or"),
     ):
-        compared([stopped])
+        compared([("p-SGD", 0, 0.5, {"status": "stopped"})])
 
 
 @pytest.mark.parametrize(
@@ -433,11 +405,15 @@ def test_settings_that_change_the_data_explain_other_data(name, values):
 
 
 def test_a_condition_is_named_by_its_settings():
-    row = {"dataset": "shapes", "method": "p-SGD", "augmentation": "mixup", "model": "resnet8",
-           "budget": 0.3, "budget_unit": "flops", "lr": 0.05, "epochs": 20}  # fmt: skip
-    named = analysis.label(row, ["dataset", "method", "augmentation", "model", "budget", "lr"])
-    assert named == "shapes, p-SGD, mixup, resnet8, budget 30%, lr 0.05"
-    assert analysis.label(row, ["budget_unit", "epochs"]) == "budget unit flops, epochs 20"
+    row = {
+        "dataset": "shapes",
+        "method": "p-SGD",
+        "budget": 0.3,
+        "budget_unit": "flops",
+        "lr": 0.05,
+    }
+    named = analysis.label(row, ["dataset", "method", "budget", "budget_unit", "lr"])
+    assert named == "shapes, p-SGD, budget 30%, budget unit flops, lr 0.05"
 
 
 # Curves
@@ -524,38 +500,35 @@ def two_methods():
 
 
 def test_the_table_holds_numbers_and_sentences(two_methods):
-    text = analysis.table(two_methods.assign(flops=3e9, steps=1234.0))
+    text = analysis.table(two_methods.assign(flops=3e9, steps=1234.0, cost_vs_full=0.21))
     heading, rule, first, second = text.splitlines()[:4]
     assert rule.strip("- ") == ""
     assert (first.split()[1], second.split()[1]) == ("unif-SGD", "p_SGD")
     assert heading.index("budget") + len("budget") == first.index("30%") + 3  # to the right
     assert second.index("p_SGD") == heading.index("method")  # to the left
-    assert all("1,234" in row and "3.00e+09" in row for row in (first, second))
+    assert "cost of full" in heading
+    assert all("1,234" in row and "3.00e+09" in row and "21%" in row for row in (first, second))
     # d = 10, 10, 12 points: mean 10.67, half width 4.302653 * 1.1547 / sqrt(3) = 2.87.
-    said = ["unif-SGD", "3", "+10.67", "+7.80", "to", "+13.54", "0.004", "better"]
-    assert second.split()[-8:] == said
-    assert "61.67 ± 2.08" in second
+    assert all(part in second.split() for part in ("61.67", "2.08", "+10.67", "+7.80", "+13.54"))
     assert "- p_SGD & co is better than unif-SGD: +10.67 percentage points (95% CI" in text
 
 
 def test_exports_keep_the_numbers_and_escape_names(two_methods, tmp_path):
-    frame = two_methods
-    back = pd.read_csv(analysis.export(frame, tmp_path / "t.csv"))
-    np.testing.assert_allclose(back["difference"], frame["difference"])
-    tex = analysis.export(frame, tmp_path / "t.tex").read_text()
+    back = pd.read_csv(analysis.export(two_methods, tmp_path / "t.csv"))
+    np.testing.assert_allclose(back["difference"], two_methods["difference"])
+    tex = analysis.export(two_methods, tmp_path / "t.tex").read_text()
     assert r"p\_SGD \& co" in tex
     assert r"61.67 $\pm$ 2.08" in tex
-    lines = analysis.export(frame, tmp_path / "t.md").read_text().splitlines()
+    lines = analysis.export(two_methods, tmp_path / "t.md").read_text().splitlines()
     assert len({line.count("|") for line in lines}) == 1
-    assert len(lines) == 2 + len(frame)
+    assert len(lines) == 2 + len(two_methods)
     odd = pd.DataFrame({"name": [r"a\b|c", "<d> & 5%"], "value": [1.0, None], "some": [None, "x"]})
     assert r"| a\\b\|c | 1 |  |" in analysis.markdown(odd)
     assert r"$<$d$>$ \& 5\% &  & x" in analysis.latex(odd)
-    assert r"\begin{tabular}{lrl}" in analysis.latex(odd)
-    with pytest.raises(InputError, match=r"no/t\.csv' cannot be written \(.+\): give another file"):
-        analysis.export(frame, tmp_path / "no" / "t.csv")
-    with pytest.raises(InputError, match=r"\.csv, \.md, \.tex"):
-        analysis.export(frame, tmp_path / "table.xlsx")
+    for name, said in (("no/t.csv", r"no/t\.csv' cannot be written \(.+\): give another file"),
+                       ("table.xlsx", r"\.csv, \.md, \.tex")):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            analysis.export(two_methods, tmp_path / name)
 
 
 # Refusals

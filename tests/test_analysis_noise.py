@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from fake_records import write_arrays, write_run
 
-from budgetlab import analysis, plots
+from budgetlab import analysis
 from budgetlab.analysis.ranks import _picked_and_learned
 from budgetlab.errors import InputError
 from budgetlab.records import open_record
@@ -56,84 +56,80 @@ def test_lists_by_hand():
 
 
 @pytest.fixture(scope="module")
-def noisy(tmp_path_factory):
+def runs(tmp_path_factory):
+    """Two methods, each with two seeds, with and without wrong labels."""
     out = tmp_path_factory.mktemp("noisy")
-    runs = []
-    for method in ("unif-SGD", "p-SGD"):
-        for seed in (0, 1):
-            for noise in (0.0, 0.1):
-                runs.append(
-                    write_run(
-                        out, method=method, seed=seed, label_noise=noise, budget=0.5,
-                        gain=-noise * (2 if method == "p-SGD" else 1),
-                    )
-                )  # fmt: skip
-    return [run for run in runs if run.config["label_noise"]], runs
+    return [
+        write_run(out, method=method, seed=seed, label_noise=noise, budget=0.5, gain=-noise * times)
+        for method, times in (("unif-SGD", 1), ("p-SGD", 2))
+        for seed in (0, 1)
+        for noise in (0.0, 0.1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def noisy(runs):
+    return [run for run in runs if run.config["label_noise"]]
 
 
 def test_runs_rank_the_wrong_labels_first(noisy):
-    runs, _ = noisy
-    table = analysis.detection(runs, ["aum", "mean_loss"])
-    assert len(table) == len(runs) * 2
+    table = analysis.detection(noisy, ["aum", "mean_loss"])
+    assert len(table) == len(noisy) * 2
     assert set(table["method"]) == {"unif-SGD", "p-SGD"}
     assert (table["average_precision"] > 2 * table["base"]).all()
     early, late = (
-        analysis.detection(runs[0], ["aum"], epochs=e)["average_precision"][0] for e in (1, 6)
+        analysis.detection(noisy[0], ["aum"], epochs=e)["average_precision"][0] for e in (1, 6)
     )
     assert early != late
     # The area under the curve is the average precision.
-    curve = analysis.detection_curve(runs[0], ["aum"])
+    curve = analysis.detection_curve(noisy[0], ["aum"])
     steps = np.diff(curve["recall"], prepend=0)
     assert curve.attrs["average_precision"]["aum"] == pytest.approx(late)
     assert float((steps * curve["precision"]).sum()) == pytest.approx(late)
-    assert curve["recall"].iloc[-1] == 1
     assert curve["listed"].is_monotonic_increasing
 
 
-def test_who_picks_the_wrong_labels_and_when(noisy):
-    picks = analysis.noisy_picks(noisy[0])
+def test_who_picks_the_wrong_labels_and_when(noisy, tmp_path):
+    picks = analysis.noisy_picks(noisy)
     first = picks[picks["epoch"] == 1].groupby("method")["times_base"].mean()
     later = picks[picks["epoch"] > 2].groupby("method")["times_base"].mean()
     assert later["p-SGD"] > max(1.1, later["unif-SGD"])
     assert abs(first["p-SGD"] - first["unif-SGD"]) < 0.5
-    assert list(picks)[:6] == ["method", "noise_kind", "label_noise", "budget", "seed", "epoch"]
-    assert "p-SGD: ends at" in plots.alt_text(plots.noisy_picks(picks))
-    clean = [run for run in noisy[1] if run not in noisy[0]]
-    clean[0].samples["is_noisy"] = clean[0].samples["is_noisy"] & False
+    clean = write_run(tmp_path, method="p-SGD", budget=0.5)
+    clean.samples["is_noisy"] = clean.samples["is_noisy"] & False
     with pytest.raises(InputError, match="has no wrong labels: give runs with label noise"):
-        analysis.noisy_picks(clean[0])
+        analysis.noisy_picks(clean)
 
 
-def test_what_wrong_labels_cost(noisy, tmp_path):
-    table = analysis.noise_cost(noisy[1], confidence=0.8).set_index(["method", "label_noise"])
+def test_what_wrong_labels_cost(runs, noisy, tmp_path):
+    table = analysis.noise_cost(runs).set_index(["method", "label_noise"])
     assert table.loc[("unif-SGD", 0.1), "cost"] == pytest.approx(0.1)
     row = table.loc[("p-SGD", 0.1)]
     assert row["cost"] == pytest.approx(0.2)
     assert (row["pairs"], row["noise_kind"]) == (2, "symmetric")
     assert table.loc[("p-SGD", 0.0), ["cost", "noise_kind"]].tolist() == [0, "none"]
-    with_noise = [r for r in noisy[0] if r.config["method"] == "p-SGD"]
-    reached = np.mean([r.summary["test_accuracy"] for r in with_noise])
-    assert row["accuracy"] == pytest.approx(reached)
     # The fake runs hold the same samples, noisy or not; only the setting differs.
     assert row["picked"] > table.loc[("unif-SGD", 0.1), "picked"]
-    alone = analysis.noise_cost(noisy[0])
+    alone = analysis.noise_cost(noisy)
     assert alone["cost"].isna().all()
     assert (alone["pairs"] == 0).all()
     # The interval is of the pairs: by Student's t, with two degrees of freedom.
-    runs = [
+    three = [
         write_run(tmp_path, method="p-SGD", seed=seed, label_noise=noise, budget=0.5, gain=gain)
         for seed, lost in ((0, -0.10), (1, -0.14), (2, -0.12))
         for noise, gain in ((0.0, 0.0), (0.1, lost))
     ]
-    row = analysis.noise_cost(runs, confidence=0.8).set_index("label_noise").loc[0.1]
+    row = analysis.noise_cost(three, confidence=0.8).set_index("label_noise").loc[0.1]
     half = 1.8856181 * 0.02 / math.sqrt(3)
     expected = (0.12, 0.12 - half, 0.12 + half)
     assert tuple(row[["cost", "cost_ci_low", "cost_ci_high"]]) == pytest.approx(expected)
-    # Learned by heart is what was right at the last visit.
+
+
+def test_learned_by_heart_is_what_was_right_at_the_last_visit(tmp_path):
     right = np.array([[1, 0, 1, 0], [0, 1, -1, 1]])
     arrays = {name: np.full((2, 4), np.nan) for name in ("loss", "p_y", "margin", "el2n")}
-    record = write_arrays(tmp_path / "a", arrays | {"times_trained": np.ones((2, 4)),
-                                                    "correct": right}, [0, 1, 0, 1])  # fmt: skip
+    arrays |= {"times_trained": np.ones((2, 4)), "correct": right}
+    record = write_arrays(tmp_path, arrays, [0, 1, 0, 1])
     record.samples["is_noisy"] = ("sample", np.array([True, True, True, False]))
     found = _picked_and_learned(record)
     assert (found["learned"], found["picked"]) == pytest.approx((2 / 3, 1.0))
@@ -189,7 +185,6 @@ def test_triage_by_hand(tmp_path):
                         "less easy": "ordinary", "wavering": "decisive", "steady": "ordinary",
                         "never": "not seen", "copy": "redundant"}  # fmt: skip
     # Nothing has judged these labels: by default they are kept.
-    assert set(verdicts.values()) == {*analysis.VERDICTS} - {"check the label"}
     assert analysis.indices(ranked).tolist() == [10, 11, 13, 14, 15, 16]
     assert "no verdict" in ranked.attrs["note"]
     assert analysis.indices(ranked, drop=["not seen"]).tolist() == [10, 11, 12, 13, 14, 15, 17]
@@ -199,9 +194,6 @@ def test_triage_by_hand(tmp_path):
         analysis.triage(made, names=names[:2])
     table = pd.read_csv(analysis.export(ranked, tmp_path / "list.csv"))
     assert table["name"].tolist() == ranked["name"].tolist()
-    # One visit is enough to be seen.
-    once = analysis.triage(made.assign(visits=made["visits"].clip(upper=1)), names=names)
-    assert once.loc[once["verdict"] == "not seen", "name"].tolist() == ["never"]
     # 'easy', label 1, is a copy of 'wrong', label 0: both are suspect.
     copies[[2, 5, 7]] = 0, 4, 7
     both = analysis.triage(made, copies=copies, names=names).set_index("name")["verdict"]
@@ -212,9 +204,9 @@ def test_triage_by_hand(tmp_path):
         {"suspect": [True] * 3 + [False] * 5, "p_wrong": [0.9, 0.4, 0.6] + [0] * 5}
     )
     ranked = analysis.triage(made, quality=quality, names=names).set_index("name")
-    assert ranked.index[:2].tolist() == ["wrong", "easy"]
-    assert ranked["verdict"][:2].tolist() == ["check the label"] * 2
-    assert ranked.loc["worse", "verdict"] == "low margin"
+    assert ranked["verdict"][["wrong", "easy", "worse"]].tolist() == ["check the label"] * 2 + [
+        "low margin"
+    ]
     assert ranked.attrs["note"].startswith("about 75% of 2 suspected labels")
     assert 11 in analysis.indices(ranked)
 
@@ -241,12 +233,11 @@ def test_within_a_verdict_the_clearest_cases_come_first():
 
 
 def test_seeds_are_averaged_and_other_data_refused(noisy, tmp_path):
-    runs = noisy[0]
-    both = analysis.triage(runs[:2])
-    one, two = (analysis.measures(run)["aum"] for run in runs[:2])
+    both = analysis.triage(noisy[:2])
+    one, two = (analysis.measures(run)["aum"] for run in noisy[:2])
     expected = pd.concat([one, two], axis=1).mean(axis=1)
     pd.testing.assert_series_equal(both["aum"].sort_index(), expected, check_names=False)
     found = both[both["verdict"] == "low margin"]
     assert found["is_noisy"].mean() > 2 * both["is_noisy"].mean()
     with pytest.raises(InputError, match="other data"):
-        analysis.triage([runs[0], write_run(tmp_path, fingerprint="beef")])
+        analysis.triage([noisy[0], write_run(tmp_path, fingerprint="beef")])

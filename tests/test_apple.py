@@ -194,9 +194,10 @@ def test_every_method_trains(method, gpu, images):
 @pytest.mark.parametrize("augmentation", augment.names())
 def test_every_augmentation_trains(augmentation, fidelity, gpu, images):
     config, splits = images
-    for credit in CREDITS:
-        one = config.replace(augmentation=augmentation, credit=credit, fidelity=fidelity)
-        assert trained(one.replace(method="selective-backprop"), splits).epoch > 0
+    one = config.replace(augmentation=augmentation, fidelity=fidelity, method="selective-backprop")
+    mixes = augmentation in ("mixup", "ricap", "cutmix")
+    for credit in CREDITS if mixes else CREDITS[:1]:
+        assert trained(one.replace(credit=credit), splits).epoch > 0
 
 
 def test_gradients_of_every_sample_and_their_norms_are_those_of_the_processor(gpu):

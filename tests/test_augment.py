@@ -4,32 +4,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fake_samplers import generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from budgetlab import augment
-from budgetlab.augment import policy
-from budgetlab.augment.crop import cut_windows, take
 from budgetlab.errors import InputError
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def noise(*shape: int, seed: int = 0, memory_format=torch.contiguous_format) -> Tensor:
     images = torch.randint(0, 256, shape, generator=generator(seed), dtype=torch.uint8)
     return images.contiguous(memory_format=memory_format)
-
-
-def numbered(*shape: int) -> Tensor:
-    """Images in which every value occurs once, so that its origin can be read off."""
-    return torch.arange(int(np.prod(shape))).view(shape)
 
 
 def one_of_each() -> list:
@@ -42,9 +31,7 @@ def one_of_each() -> list:
 
 
 def test_names_what_was_asked_for_and_what_is_refused():
-    assert augment.names() == list(augment.describe()) == [
-        "none", "standard", "flip", "mixup", "ricap", "cutmix", "randaugment", "cutout",
-    ]  # fmt: skip
+    assert augment.names() == list(augment.describe())
     assert [augment.build(name).name for name in augment.names()] == augment.names()
     built = augment.build("mixup", alpha=0.7, flip=False, per_image=True, fidelity="published")
     assert repr(built) == "Mixup(alpha=0.7, flip=False, per_image=True, fidelity='published')"
@@ -66,7 +53,6 @@ def test_the_flip_is_a_fair_coin_that_moves_no_crop():
     mirrored = (given == images.flip(3)).flatten(1).all(1)
     assert torch.equal(mirrored, ~(given == images).flatten(1).all(1))
     assert stats.binomtest(int(mirrored.sum()), 4000).pvalue > 1e-3
-    assert torch.equal(augment.build("flip", flip=False)(images, generator()).images, images)
     images = noise(64, 3, 16, 16)
     plain = augment.build("standard", flip=False)(images, generator(3)).images
     mirrored = augment.build("standard")(images, generator(3)).images
@@ -75,7 +61,7 @@ def test_the_flip_is_a_fair_coin_that_moves_no_crop():
     assert 0 < same.sum() < 64
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     built=st.sampled_from(one_of_each()),
     count=st.integers(1, 6),
@@ -126,12 +112,6 @@ def test_another_seed_is_another_batch_and_nothing_else_matters(name):
             built(bad, generator())
 
 
-def reference_crop(image: Tensor, top: int, left: int, flip: bool, padding: int) -> Tensor:
-    _, height, width = image.shape
-    cut = F.pad(image, (padding,) * 4)[:, top : top + height, left : left + width]
-    return cut.flip(2) if flip else cut
-
-
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize(
     ("shape", "padding"), [((20, 3, 8, 8), 4), ((7, 1, 17, 23), 4), ((3, 4, 5, 9), 0)]
@@ -141,9 +121,10 @@ def test_crop_and_flip_is_padding_slicing_and_mirroring(shape, padding, memory_f
     top, left = torch.randint(0, 2 * padding + 1, (2, shape[0]), generator=generator(1))
     flip = torch.rand(shape[0], generator=generator(2)) < 0.5
     result = augment.crop_and_flip(images, top, left, flip, padding)
-    draws = zip(images, top, left, flip, strict=True)
-    expected = [reference_crop(i, int(t), int(x), bool(f), padding) for i, t, x, f in draws]
-    assert torch.equal(result, torch.stack(expected))
+    padded = F.pad(images, (padding,) * 4)
+    for row, (t, x) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
+        cut = padded[row, :, t : t + shape[2], x : x + shape[3]]
+        assert torch.equal(result[row], cut.flip(2) if flip[row] else cut)
 
 
 @pytest.mark.parametrize(("side", "padding"), [(32, 4), (84, 4), (16, 2), (8, 1), (7, 0)])
@@ -177,53 +158,6 @@ def test_cutout_hides_half_the_side_in_the_mean_colour():
     hidden = (result[:, 0] == 120).flatten(1).sum(1)
     assert hidden.max() == 16 * 16
     assert hidden.min() < 16 * 16, "centres near an edge lose a part of the square"
-
-
-@settings(max_examples=30, deadline=None)
-@given(data=st.data(), memory_format=st.sampled_from(FORMATS))
-def test_windows_are_slices(data, memory_format):
-    count, channels = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
-    height, width = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
-    images = numbered(count, channels, height, width).contiguous(memory_format=memory_format)
-    cut = data.draw(st.integers(1, width))
-    rows = data.draw(st.integers(1, height))
-    sources = torch.tensor([[data.draw(st.integers(0, count - 1))] for _ in range(3)])
-    top = [data.draw(st.integers(0, height - rows)) for _ in range(3)]
-    left = [data.draw(st.integers(0, width - cut)) for _ in range(3)]
-    lines = torch.tensor(top).unsqueeze(1) + torch.arange(rows)
-    result = cut_windows(images, sources, lines, torch.tensor(left).unsqueeze(1), cut)
-    for b in range(3):
-        window = images[sources[b, 0], :, top[b] : top[b] + rows, left[b] : left[b] + cut]
-        assert torch.equal(result[b], window)
-    assert torch.equal(take(images, sources[:, 0]), images[sources[:, 0]])
-
-
-class NoWaiting(TorchDispatchMode):
-    """Fails on an operation for which a GPU would have to stop and answer the host."""
-
-    STALLS = (
-        "aten._local_scalar_dense", "aten.nonzero", "aten.bincount", "aten.masked_select",
-        "aten.unique", "aten.equal", "aten.is_nonzero", "aten.lift_fresh", "aten.item",
-    )  # fmt: skip
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = str(function)
-        assert not name.startswith(self.STALLS), f"{name} waits for the device"
-        if name.startswith("aten.index."):
-            assert all(i is None or i.dtype != torch.bool for i in args[1]), "boolean index"
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("built", one_of_each(), ids=repr)
-def test_nothing_waits_for_the_device(built, monkeypatch):
-    monkeypatch.setattr(policy, "step_sorted", policy.step_masked)
-    images = noise(8, 3, 16, 16)
-    built(images, generator())  # fills the tables that are kept
-    with NoWaiting():
-        built(images, generator())
-    for wait in (lambda: torch.ones(1).item(), lambda: torch.ones(2)[torch.tensor([True, False])]):
-        with pytest.raises(AssertionError, match=r"waits|boolean"), NoWaiting():
-            wait()
 
 
 @pytest.mark.gpu

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fake_samplers import generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
@@ -14,10 +15,6 @@ from budgetlab.augment.policy import OPERATIONS, level
 
 MAGNITUDES = (0, 4, 9.5, 15, 22.3, 30)
 WARPS = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def pictures(channels: int = 3, height: int = 17, width: int = 23, seed: int = 0) -> torch.Tensor:
@@ -131,29 +128,20 @@ def test_default_cutout_is_a_square_of_a_fifth_of_the_side_at_most(channels, gre
 
 
 @pytest.mark.parametrize(
-    "name", ["Posterize", "Solarize", "SolarizeAdd", "Rotate", "ShearX", "TranslateY", "Cutout"]
-)
-def test_default_operations_grow_from_nothing_with_the_magnitude(name):
-    images = pictures()[:10]
-    far = [(apply(images, name, magnitude).float() - images.float()).abs().mean().item()
-           for magnitude in (0, 5, 15, 30)]  # fmt: skip
-    assert far[0] == 0
-    assert far[1] <= far[2] < far[3]
-    assert far[2] > 0
+    ("name", "magnitude", "default", "published"),
+    [
+        ("Posterize", 0, 8, 1), ("Posterize", 4, 7, 1), ("Posterize", 30, 4, 4),
+        ("Solarize", 0, 256, 0), ("Solarize", 4, 221.87, 34.13), ("TranslateX", 0, 0, 0),
+        ("TranslateX", 4, 1.408, 13.33), ("Rotate", 0, 0, 0), ("ShearX", 0, 0, 0),
+        ("Color", 15, 1, 1), ("Cutout", 0, 0, 0), ("Cutout", 30, 6.4, 40),
+    ],
+)  # fmt: skip
+def test_what_grows_with_the_magnitude_and_what_runs_backwards(name, magnitude, default, published):
+    assert level(name, magnitude, 32) == pytest.approx(default, abs=0.01)
+    assert level(name, magnitude, 32, "published") == pytest.approx(published, abs=0.01)
 
 
-def test_published_posterize_and_solarize_run_backwards():
-    assert [level("Posterize", m, 32, "published") for m in (4, 8, 30)] == [1, 1, 4]
-    assert [level("Posterize", m, 32) for m in (0, 4, 15, 30)] == [8, 7, 6, 4]
-    assert level("Solarize", 4, 32, "published") == pytest.approx(34.13, abs=0.01)
-    assert level("Solarize", 4, 32) == pytest.approx(221.87, abs=0.01)
-    assert level("TranslateX", 4, 32, "published") == pytest.approx(13.33, abs=0.01)
-    assert level("TranslateX", 4, 32) == pytest.approx(1.408)
-    assert level("Cutout", 30, 32) == pytest.approx(6.4)
-    assert level("Color", 15, 32) == pytest.approx(1.0)
-
-
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32),
     shape=st.tuples(st.integers(1, 40), st.sampled_from([1, 2, 3]), st.integers(2, 20)),

@@ -1,4 +1,7 @@
-"""Every two of method, augmentation, kind of data and unit of budget: a few steps each."""
+"""Every method in every unit of budget, with all augmentations and kinds of data: few steps each.
+
+That every method goes with every augmentation is shown by steps alone, in test_readbacks.
+"""
 
 import dataclasses
 import itertools
@@ -36,58 +39,49 @@ def splits(data_root):
     return loaded
 
 
-def finishes(config: RunConfig, splits) -> dict | None:
-    """Summary of a run; None where a few milliseconds were spent on its proxy alone.
-
-    How long a first step takes is not known beforehand; on a busy machine it can be longer
-    than such a budget, and then the run must say so.
-    """
-    try:
-        summary = run(config, splits).summary()
-    except RunError as error:
-        proxied = "proxy_share" in methods.find(config.method).fields
-        said = re.search("was spent before the first step|too rarely to score", str(error))
-        if not (config.budget_unit == "seconds" and proxied and said):
-            raise
-        return None
-    assert summary["status"] == "finished"
-    return summary
-
-
 def run(config: RunConfig, splits) -> Run:
     made = Run(config, splits=splits)
     list(made)
     return made
 
 
-def pairs() -> list[tuple[str, str, str, str]]:
-    """Every method with every augmentation; units and data so that each meets each of them.
+def combinations() -> list[tuple[str, str, str, str]]:
+    """Methods with all units, one of them on points and the others on images augmented in turn."""
+    found, several = [], augment.names()
+    for i, method in enumerate(METHODS):
+        for j, unit in enumerate(BUDGET_UNITS):
+            image = several[(i + i // 8 + 2 * j) % len(several)], IMAGES[(i // 4 + j) % 2]
+            augmentation, dataset = ("standard", "points") if (i + j) % 4 == 0 else image
+            found.append((method, augmentation, unit, dataset))
+    return found
 
-    Eight augmentations in a row take each of four units with both kinds of images.
-    """
-    both = [(method, augmentation, i + j) for i, method in enumerate(METHODS)
-            for j, augmentation in enumerate(augment.names())]  # fmt: skip
-    images = [(m, a, BUDGET_UNITS[n % 4], IMAGES[n // 4 % 2]) for m, a, n in both]
-    return images + [(m, "standard", BUDGET_UNITS[i % 4], "points") for i, m in enumerate(METHODS)]
 
-
-@pytest.mark.parametrize(("method", "augmentation", "unit", "dataset"), pairs())
+@pytest.mark.parametrize(("method", "augmentation", "unit", "dataset"), combinations())
 def test_they_go_together(method, augmentation, unit, dataset, splits, tmp_path):
     settings = dict(
         dataset=dataset, method=method, augmentation=augmentation, budget_unit=unit, budget=0.5,
         epochs=2, batch_size=16, limit=96, precision="float32", out=str(tmp_path),
     ) | OPTIONS.get(method, {})  # fmt: skip
     config = RunConfig(**settings)
-    summary = finishes(config, splits[dataset])
-    if summary is not None:
-        assert 0 < summary["steps"] <= 3 * config.epochs or unit == "seconds"
-        assert np.isfinite(summary["test_loss"])
+    try:
+        summary = run(config, splits[dataset]).summary()
+    except RunError as error:
+        # How long a first step takes is not known beforehand; on a busy machine it can be longer
+        # than a budget of milliseconds, and then the run must say so.
+        proxied = "proxy_share" in methods.find(method).fields
+        said = re.search("was spent before the first step|too rarely to score", str(error))
+        if not (unit == "seconds" and proxied and said):
+            raise
+        return
+    assert summary["status"] == "finished"
+    assert 0 < summary["steps"] <= 3 * config.epochs or unit == "seconds"
+    assert np.isfinite(summary["test_loss"])
 
 
-@pytest.mark.parametrize("places", [(0, 1), (0, 2), (1, 2), (0, 3)])
+@pytest.mark.parametrize("places", [(0, 2), (1, 2), (2, 3)])
 def test_every_two_of_them_meet(places):
     counts = [len(METHODS), len(augment.names()), len(BUDGET_UNITS), len(IMAGES) + 1]
-    met = {tuple(pair[place] for place in places) for pair in pairs()}
+    met = {tuple(one[place] for place in places) for one in combinations()}
     assert len(met) == counts[places[0]] * counts[places[1]]
 
 

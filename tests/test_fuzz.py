@@ -26,7 +26,7 @@ from budgetlab.records import open_record
 from budgetlab.records.writer import holder
 from budgetlab.training import Run, resume
 
-EXAMPLES = int(os.environ.get("BUDGETLAB_FUZZ", "60"))
+EXAMPLES = int(os.environ.get("BUDGETLAB_FUZZ", "30"))
 PARTS = ("record.json", "epochs.csv", "thumbnails.npz", "predictions.npz", "state.pt", "chunk",
          "samples.zarr/zarr.json", "samples.zarr/loss/zarr.json")  # fmt: skip
 IMAGES = ("png", "jpg", "gif", "bmp", "tiff", "webp", "ppm", "tga")

@@ -1,5 +1,7 @@
 """Recorded steps: used only where they are right and pay; here without a GPU, by fake replays."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -59,26 +61,21 @@ def test_a_replay_is_used_where_it_pays_and_the_trial_leaves_nothing_behind(fact
     assert torch.equal(generator.get_state(), drawn)
 
 
-def leaves_something_else(work, generator):
-    return lambda: (work()[0] * 1.1,)
-
-
-def draws_something_else(work, generator):
-    return lambda: (torch.rand(9, generator=generator), *work())[1:]
-
-
-def returns_less(work, generator):
-    return lambda: work()[1:]
-
-
 def refuses(work, generator):
     work()
     raise RuntimeError("operation not permitted when stream is capturing")
 
 
-@pytest.mark.parametrize(
-    "record", [leaves_something_else, draws_something_else, returns_less, refuses]
-)
+# Recordings that leave something else, draw something else, return less, or are impossible.
+WRONG = {
+    "leaves": lambda work, generator: lambda: (work()[0] * 1.1,),
+    "draws": lambda work, generator: lambda: (torch.rand(9, generator=generator), *work())[1:],
+    "returns": lambda work, generator: lambda: work()[1:],
+    "refuses": refuses,
+}
+
+
+@pytest.mark.parametrize("record", WRONG.values(), ids=WRONG)
 def test_a_recording_that_is_wrong_or_impossible_is_not_used(record):
     work, value, generator = counter()
     value[2] = 0
@@ -169,14 +166,13 @@ class FakeEvent:
         return 1000 * (end.at - self.at)
 
 
-class LikeCuda:
-    type = "cuda"
+CUDA = SimpleNamespace(type="cuda")
 
 
 @pytest.fixture
 def event_clock(monkeypatch):
-    FakeEvent.now, FakeEvent.waited = 0.0, 0
-    waits = []
+    """When the whole device is waited for."""
+    FakeEvent.now, FakeEvent.waited, waits = 0.0, 0, []
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(FakeEvent.now))
     return waits
@@ -186,7 +182,7 @@ def test_an_epoch_on_a_gpu_is_timed_by_its_events_and_waited_for_once(
     config, load_once, monkeypatch, event_clock
 ):
     loop = Loop(config, load_once("points", limit=128).train, torch.device("cpu"), FLOAT)
-    loop.device, loop.clock = LikeCuda(), Clock(LikeCuda())
+    loop.device, loop.clock = CUDA, Clock(CUDA)
     step = loop._step
 
     def second(batch, lr):
@@ -202,7 +198,7 @@ def test_an_epoch_on_a_gpu_is_timed_by_its_events_and_waited_for_once(
 
 
 def test_a_budget_in_seconds_waits_at_every_reading(event_clock):
-    clock = Clock(LikeCuda(), waiting=True)
+    clock = Clock(CUDA, waiting=True)
     clock.start()
     assert 0 <= clock.read() <= clock.stop()
     assert len(event_clock) == 2

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from budgetlab import analysis
 from budgetlab.errors import InputError, RunError
-from budgetlab.training import Run
+from budgetlab.training import Run, engine
 
 WITH_PROXY = ("rho-loss", "el2n-pruned", "forgetting-pruned")
 OPTIONS = {
@@ -18,21 +17,25 @@ OPTIONS = {
 
 
 @pytest.fixture
-def go(config):
-    """Train on 256 points, with some settings changed."""
+def build(config):
+    """A run on 128 points, with some settings changed."""
 
-    def build(**settings: object) -> Run:
+    def run(**settings: object) -> Run:
         known = OPTIONS.get(str(settings.get("method")), {})
-        base = dict(limit=128, epochs=8, batch_size=8) | known
-        return Run(config.replace(**base | settings))
+        return Run(config.replace(**{"epochs": 8, "batch_size": 8} | known | settings))
+
+    return run
+
+
+@pytest.fixture
+def go(build):
+    """The same, trained to its end."""
 
     def train(**settings: object) -> Run:
         run = build(**settings)
-        for _ in run:
-            pass
+        list(run)
         return run
 
-    train.build = build
     return train
 
 
@@ -54,7 +57,7 @@ def test_at_equal_iterations_looking_comes_on_top_and_at_equal_flops_it_costs_st
 
 @pytest.mark.parametrize("unit", ["iterations", "samples", "flops"])
 @pytest.mark.parametrize("method", WITH_PROXY)
-def test_the_proxy_spends_its_share_and_the_schedule_starts_after_it(method, unit, go):
+def test_the_proxy_spends_its_share_and_the_schedule_starts_after_it(method, unit, go, build):
     run = go(method=method, budget_unit=unit, proxy_share=0.4)
     limit, ledger = run.budget.limit, run.ledger
     assert 0.3 * limit < run.budget.head_start <= 0.4 * limit
@@ -69,43 +72,27 @@ def test_the_proxy_spends_its_share_and_the_schedule_starts_after_it(method, uni
     assert analysis.summaries(run.record)["proxy_samples"].item() == ledger.proxy_samples
     # The first step is made at the full rate, but for what was looked at to choose it:
     # counted from the start of the run, it would be at 0.07 or less.
-    first = go.build(method=method, budget_unit=unit, proxy_share=0.4)
-    rates: list[float] = []
-    first.loop.engine.step, step = (
-        (lambda batch, lr: rates.append(lr) or step(batch, lr)),
-        first.loop.engine.step,
-    )
+    first, rates = build(method=method, budget_unit=unit, proxy_share=0.4), []
+    step = first.loop.engine.step
+    first.loop.engine.step = lambda batch, lr: rates.append(lr) or step(batch, lr)
     next(iter(first))
     assert rates[0] > 0.085
 
 
-def test_the_proxy_never_sees_the_test_set(go, monkeypatch):
-    run = go.build(method="rho-loss", val_fraction=0.25)
-    seen = run.splits.val
-    assert seen is not None
-    engines = []
-    from budgetlab.training import engine
+def test_the_proxy_never_sees_the_test_set(build, monkeypatch):
+    run, given = build(method="rho-loss", val_fraction=0.25), []
 
     class Spy(engine.Engine):
         def __init__(self, config, name, samples, *rest):
-            engines.append(samples)
+            given.append(samples)
             super().__init__(config, name, samples, *rest)
 
     monkeypatch.setattr(engine, "Engine", Spy)
-    for _ in run:
-        pass
-    (samples,) = engines
-    assert torch.equal(samples.x, seen.x)
+    list(run)
+    (samples,) = given
+    assert torch.equal(samples.x, run.splits.val.x)
     # 96 are left to train on, and all of them may be.
     assert len(run.loop.sampler.pool) == 96
-
-
-def test_the_scores_of_the_proxy_are_those_of_a_trained_network(go):
-    """Held-out data teaches it: its losses are far below those of a guess."""
-    run = go(method="rho-loss", epochs=30, proxy_share=0.5, limit=512)
-    irreducible = run.loop.sampler.irreducible
-    assert irreducible.shape == (512,)
-    assert irreducible.mean().item() < 0.5 * np.log(2)
 
 
 def test_rho_loss_avoids_wrong_labels_and_top_k_seeks_them(config):
@@ -135,17 +122,14 @@ def test_another_model_can_be_the_proxy(config):
         assert run.loop._proxies._model(run.loop.sampler.proxy) == model
 
 
-def test_error_norms_count_all_labels_of_a_mixed_image(config):
+def test_losses_and_error_norms_count_all_labels_of_a_mixed_image(config):
     run = Run(config.replace(dataset="digits", limit=64, augmentation="mixup"))
-    seen = run.loop.engine.look(torch.arange(16))
-    y = run.splits.train.y
-    for row in range(16):
-        target = torch.zeros(10)
-        shown = zip(seen.augmented.sources[row], seen.augmented.weights[row], strict=True)
-        for sample, weight in shown:
-            target[y[sample]] += weight
-        expected = (seen.probabilities[row] - target).norm()
-        assert seen.error_norms[row].item() == pytest.approx(expected.item(), abs=1e-5)
+    seen, y = run.loop.engine.look(torch.arange(16)), run.splits.train.y
+    shares = torch.zeros(16, 10)
+    for source, weight in zip(seen.augmented.sources.T, seen.augmented.weights.T, strict=True):
+        shares[torch.arange(16), y[source]] += weight
+    torch.testing.assert_close(seen.error_norms, (seen.probabilities - shares).norm(dim=1))
+    torch.testing.assert_close(seen.losses, -(shares * seen.probabilities.log()).sum(1))
     assert ((seen.augmented.weights > 0).sum(1) == 2).any()
 
 
@@ -170,17 +154,17 @@ def test_error_norms_count_all_labels_of_a_mixed_image(config):
         (dict(method="curriculum", weights="unbiased"), "weights 'unbiased' do not exist for"),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_refused_in_a_sentence(settings, message, go, config):
+def test_what_cannot_work_is_refused_in_a_sentence(settings, message, build, config):
     with pytest.raises(InputError) as error:
-        go.build(**settings)
+        build(**settings)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     out = Path(config.out)
     assert not out.exists() or not list(out.iterdir())
 
 
-def test_a_budget_spent_before_the_first_step_is_said(go):
-    run = go.build(method="el2n-pruned")
+def test_a_budget_spent_before_the_first_step_is_said(build):
+    run = build(method="el2n-pruned")
     ledger, train_proxy = run.ledger, run.loop._proxies
 
     def slow(plan, generator):

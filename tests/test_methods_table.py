@@ -1,7 +1,6 @@
 """A method is a class and an entry: whatever knows methods finds a new one by itself."""
 
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
@@ -67,33 +66,24 @@ def halves(request, tmp_path, monkeypatch):
     sys.modules.pop("halves_file", None)
 
 
-def test_a_new_method_is_in_every_list(halves, capsys):
+def test_a_new_method_is_in_every_list_and_figure(halves, capsys):
     assert methods.names()[-1] == halves
     main(["list", "methods"])
     assert capsys.readouterr().out.splitlines()[-1].split(maxsplit=1) == [halves, "the first half"]
-    table = methods.markdown().splitlines()
-    assert table[-1] == (
+    assert methods.markdown().splitlines()[-1] == (
         "| `halves` | the first *half* | a forward pass | 1 | presample | nobody, 2026 |"
     )
     assert "the first half" in explain("method", RunConfig(method=halves))
     assert halves in RunControls(RunConfig(), lambda name: None).by_name["method"].options
-
-
-def test_a_new_method_looks_in_figures_as_it_says(halves):
     assert style.looks(["p-SGD", halves])[halves] == LOOK
-    assert style.looks([halves]) == {halves: LOOK}
-    assert style.capital("halves of it") == "halves of it"
     assert method_order([halves, "unknown", "p-SGD"]) == ["p-SGD", halves, "unknown"]
 
 
-def test_a_new_method_says_what_it_costs(halves):
+def test_a_new_method_says_what_it_costs_and_what_it_will_draw(halves):
     run = RunConfig(method=halves, dataset="points", budget=0.4, epochs=10, presample=6)
     # Half of its budget, 1,000 points, and six forward passes, each a third of a step.
     assert planned_cost(run) == pytest.approx(0.2 * 10 * 1000 * (1 + 6 / 3))
-
-
-def test_a_new_method_is_foreseen_in_the_microscope(halves):
-    """Though it cannot be built for one sample."""
+    # Though it cannot be built for one sample.
     assert halves in supported()
     found = forecast(History(40), RunConfig(method=halves, batch_size=4))
     assert found.inclusion.tolist() == [1.0] * 20 + [0.0] * 20
@@ -130,20 +120,14 @@ def test_an_entry_agrees_with_its_class(name):
     assert set(methods.find(name).fields) <= set(RunConfig.__dataclass_fields__)
 
 
-def test_every_style_is_its_own():
+def test_the_entries_of_the_kit():
     styles = [entry.style for entry in methods.BUILT_IN]
     assert None not in styles
     assert len({str(look) for look in styles}) == len(styles)
     assert len({methods.find(name).style.colour for name in ("unif-SGD", "p-SGD", "SGD")}) == 3
-
-
-def test_the_methods_of_the_paper_come_first():
     paper = [entry.name for entry in methods.BUILT_IN if entry.paper]
-    assert paper == methods.names()[: len(paper)]
-    assert len(paper) == 5
-
-
-def test_options_are_what_one_method_reads_and_another_ignores():
+    assert paper == methods.names()[:5]
+    # What one method reads and another ignores.
     assert {"sb_beta", "power", "proxy_share", "credit"} <= set(methods.OPTIONS)
     assert not {"budget", "epochs", "seed", "lr"} & set(methods.OPTIONS)
 
@@ -151,11 +135,6 @@ def test_options_are_what_one_method_reads_and_another_ignores():
 def test_the_page_of_the_methods_has_the_table_of_today():
     page = Path(__file__).parents[1] / "docs" / "methods.md"
     assert methods.markdown() in page.read_text(encoding="utf-8"), "run docs/methods_table.py"
-
-
-def test_the_table_opens_without_torch():
-    code = "import sys, budgetlab.methods; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def register(power: int) -> None:

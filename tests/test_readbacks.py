@@ -42,6 +42,22 @@ READS = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__", "non
          "numpy", "unique", "masked_select", "equal", "bincount", "argwhere"}  # fmt: skip
 
 
+def start(method: str, load_once, **settings) -> Loop:
+    """A loop of a method after its first epoch, trained on the processor."""
+    splits = load_once("digits", limit=200, val_fraction=0.2)
+    config = RunConfig(method=method, budget=0.5, epochs=24, batch_size=8, proxy_share=0.5,
+                       model="compact", keep_fraction=0.5, **settings)  # fmt: skip
+    loop = Loop(config, splits.train, torch.device("cpu"), torch.float32, val=splits.val)
+    loop.train_epoch(1)
+    return loop
+
+
+@pytest.fixture(scope="module")
+def second_epochs(load_once):
+    """Loops of every method, each made once."""
+    return functools.cache(lambda method: start(method, load_once))
+
+
 @pytest.fixture(scope="module")
 def engine(second_epochs):
     """Engines on the samples of the loops, each made once."""
@@ -64,42 +80,31 @@ def on_meta(batch: Batch) -> Batch:
     return Batch(batch.indices.to(META), weights, augmented)
 
 
-@pytest.fixture(scope="module")
-def second_epochs(load_once):
-    """Loops of every method after their first epoch, trained on the processor."""
-
-    @functools.cache
-    def loop(method: str) -> Loop:
-        splits = load_once("digits", limit=200, val_fraction=0.2)
-        config = RunConfig(method=method, budget=0.5, epochs=24, batch_size=8, proxy_share=0.5,
-                           model="compact", keep_fraction=0.5)  # fmt: skip
-        made = Loop(config, splits.train, torch.device("cpu"), torch.float32, val=splits.val)
-        made.train_epoch(1)
-        return made
-
-    return loop
+def step(engine, batch, history):
+    """What a step on meta makes and leaves, all of it on meta."""
+    made = Loop._step(SimpleNamespace(engine=engine, history=history, chooser=META), batch, 0.1)
+    made += (*history.state_dict().values(), *history.epoch_arrays().values())
+    return {one.device for one in made if isinstance(one, torch.Tensor)}
 
 
-@pytest.mark.parametrize("augmentation", augment.names())
 @pytest.mark.parametrize("method", samplers.names())
-def test_a_step_of_every_method_reads_nothing_back(method, augmentation, second_epochs, engine):
+def test_a_step_of_every_method_reads_nothing_back(method, second_epochs, engine):
     """What a method drew on the processor is trained on, and learned from, on meta."""
     loop = second_epochs(method)
-    look = engine("cpu", augmentation).look
-    batch = on_meta(next(iter(loop.sampler.batches(2, loop.history, look))))
     history = History(loop.history.size, META)
-    for credit, fidelity in itertools.product(CREDITS, FIDELITIES):
-        own = engine("meta", augmentation, credit, fidelity)
-        made = Loop._step(
-            SimpleNamespace(engine=own, history=history, chooser=own.device), batch, 0.1
-        )
-        made += (*history.state_dict().values(), *history.epoch_arrays().values())
-        assert {one.device for one in made if isinstance(one, torch.Tensor)} == {META}
+    for augmentation in augment.names():
+        look = engine("cpu", augmentation).look
+        batch = on_meta(next(iter(loop.sampler.batches(2, loop.history, look))))
+        assert step(engine("meta", augmentation), batch, history) == {META}, augmentation
 
 
 @pytest.mark.parametrize("augmentation", augment.names())
-def test_a_look_reads_nothing_back(augmentation, engine):
-    seen = engine("meta", augmentation).look(torch.zeros(8, dtype=torch.int64, device=META))
+def test_no_credit_and_no_look_reads_anything_back(augmentation, engine):
+    batch, history = Batch(torch.zeros(8, dtype=torch.int64, device=META)), History(200, META)
+    for credit, fidelity in itertools.product(CREDITS, FIDELITIES):
+        own = engine("meta", augmentation, credit, fidelity)
+        assert step(own, batch, history) == {META}, (credit, fidelity)
+    seen = own.look(batch.indices)
     assert {one.device for one in vars(seen).values() if isinstance(one, torch.Tensor)} == {META}
 
 
@@ -144,17 +149,13 @@ class LikeAGpu:
     type = "gpu"
 
 
-@pytest.mark.parametrize("augmentation", ["standard", "cutmix"])
-@pytest.mark.parametrize("method", samplers.names())
+@pytest.mark.parametrize(
+    ("method", "augmentation"),
+    [*((method, "cutmix") for method in samplers.names()), ("p-SGD", "standard")],
+)
 def test_only_what_is_listed_is_read_back(method, augmentation, load_once):
-    splits = load_once("digits", limit=200, val_fraction=0.2)
-    config = RunConfig(
-        method=method, augmentation=augmentation, budget=0.5, epochs=24, batch_size=8,
-        proxy_share=0.5, model="compact", keep_fraction=0.5,
-    )  # fmt: skip
-    loop = Loop(config, splits.train, torch.device("cpu"), torch.float32, val=splits.val)
     # The first epoch trains the networks that some methods need, which are no step of it.
-    loop.train_epoch(1)
+    loop = start(method, load_once, augmentation=augmentation)
     looks, look = [], loop.engine.look
     loop.engine.look = lambda indices: looks.append(1) or look(indices)
     loop.device = LikeAGpu()

@@ -70,10 +70,8 @@ ONE_RECORD = {
 
 def test_what_takes_a_record_takes_its_folder(train: Callable[..., Run]) -> None:
     path = train(epochs=8, budget=1.0).writer.path
-    for call in ONE_RECORD.values():
-        call(path)
-        call(str(path))
-        call(bl.open_record(path))
+    for place, call in enumerate(ONE_RECORD.values()):
+        call(str(path) if place % 2 else path)
         plt.close("all")
 
 
@@ -179,46 +177,31 @@ CONFIDENCE = "is not allowed: give a number in (0, 1)"
 FRAME = pd.DataFrame({"label": [0, 1], "predicted": [0, 0]})
 MEASURED = pd.DataFrame({"el2n": [0.1, 0.2, 0.3, 0.5]})
 REFUSED = {
-    **{f"confidence {value!r} {CONFIDENCE}": call for value, call in (
-        (95, lambda r: analysis.group_accuracy(FRAME, confidence=95)),
-        (1, lambda r: analysis.group_accuracy(FRAME, confidence=1)),
-        (1.5, lambda r: paired_difference([1, 2, 4], [0, 0, 0], 1.5)),
-        (0, lambda r: paired_difference([], [], 0)),
-        ("a", lambda r: mean_interval([1, 2, 4], "a")),
-        (True, lambda r: precision_and_recall([1], [1], True)),
-        (-1, lambda r: analysis.noise_cost([], confidence=-1)),
-    )},
-    "el2n_epochs -3 ": lambda r: analysis.measures(r, el2n_epochs=-3),
+    f"confidence 95 {CONFIDENCE}": lambda r: analysis.group_accuracy(FRAME, confidence=95),
+    f"confidence 1.5 {CONFIDENCE}": lambda r: paired_difference([1, 2, 4], [0, 0, 0], 1.5),
+    f"confidence 'a' {CONFIDENCE}": lambda r: mean_interval([1, 2, 4], "a"),
+    f"confidence True {CONFIDENCE}": lambda r: precision_and_recall([1], [1], True),
+    f"confidence -1 {CONFIDENCE}": lambda r: analysis.noise_cost([], confidence=-1),
     "el2n_epochs 0 ": lambda r: analysis.measures(r, el2n_epochs=0),
-    "el2n_epochs 1.5 ": lambda r: analysis.measures(r, el2n_epochs=1.5),
     "epochs True is not allowed": lambda r: analysis.measures(r, epochs=True),
     "groups 2.5 ": lambda r: analysis.picks_by(r, "label", groups=2.5),
-    "groups '4' ": lambda r: analysis.picks_by(r, "label", groups="4"),
-    "groups 99999 ": lambda r: analysis.picks_by(r, "label", groups=99999),
     "bins 2.5 ": lambda r: analysis.credit_by_reference(r, r, bins=2.5),
-    "bins 0 ": lambda r: analysis.credit_by_reference(r, r, bins=0),
-    "bins 0 is": lambda r: analysis.calibration(r, bins=0),
     "bins -1 ": lambda r: analysis.calibration(r, bins=-1),
-    "bins 2.5 is": lambda r: analysis.calibration(r, bins=2.5),
     "levels [0.5, 2] are not allowed": lambda r: analysis.quantiles(r, "loss", [0.5, 2]),
     "levels 0.5 are": lambda r: analysis.quantiles(r, "loss", 0.5),
     "levels [] are": lambda r: analysis.quantiles(r, "loss", []),
     "levels 'ab' are": lambda r: analysis.quantiles(r, "loss", "ab"),
-    "sample 1.0 ": lambda r: analysis.sample_life(r, 1.0),
     "sample 1.5 ": lambda r: analysis.sample_life(r, 1.5),
     "sample '3' ": lambda r: analysis.sample_life(r, "3"),
     "sample True ": lambda r: analysis.sample_life(r, True),
-    "sample None ": lambda r: analysis.sample_life(r, None),
     "epoch 'last' does not exist": lambda r: analysis.one_epoch(r, "last"),
     "epoch True does": lambda r: analysis.one_epoch(r, True),
-    "epoch 1.0 does": lambda r: analysis.one_epoch(r, 1.0),
     "el2n has none to agree with": lambda r: analysis.measure_agreement(MEASURED, "el2n"),
     "no measure has none": lambda r: analysis.measure_agreement(MEASURED, []),
     "infinite, not [inf, 1]": lambda r: analysis.entropy([np.inf, 1]),
     "infinite, not 'abc'": lambda r: analysis.entropy("abc"),
-    "infinite, not [-1, 1]": lambda r: analysis.coverage([-1, 1]),
     "infinite, not []": lambda r: analysis.coverage([]),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
