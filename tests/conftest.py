@@ -25,7 +25,7 @@ from budgetlab.training import Run
 torch.set_num_threads(1)
 
 # How long an example takes says more about what else the machine does.
-hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.register_profile("untimed", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("untimed")
 
 # Started in the background of a script, Python and its children would ignore Ctrl-C, and

@@ -57,14 +57,15 @@ def test_lists_by_hand():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two methods, each with two seeds, with and without wrong labels."""
+    """Three seeds of two methods, with and without wrong labels, which cost p-SGD twice as much."""
     out = tmp_path_factory.mktemp("noisy")
     return [
-        write_run(out, method=method, seed=seed, label_noise=noise, budget=0.5, gain=-noise * times)
+        write_run(out, method=method, seed=seed, label_noise=noise, budget=0.5,
+                  gain=-times * cost if noise else 0.0)
         for method, times in (("unif-SGD", 1), ("p-SGD", 2))
-        for seed in (0, 1)
+        for seed, cost in enumerate((0.10, 0.14, 0.12))
         for noise in (0.0, 0.1)
-    ]
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -101,28 +102,21 @@ def test_who_picks_the_wrong_labels_and_when(noisy, tmp_path):
         analysis.noisy_picks(clean)
 
 
-def test_what_wrong_labels_cost(runs, noisy, tmp_path):
-    table = analysis.noise_cost(runs).set_index(["method", "label_noise"])
-    assert table.loc[("unif-SGD", 0.1), "cost"] == pytest.approx(0.1)
-    row = table.loc[("p-SGD", 0.1)]
-    assert row["cost"] == pytest.approx(0.2)
-    assert (row["pairs"], row["noise_kind"]) == (2, "symmetric")
+def test_what_wrong_labels_cost(runs, noisy):
+    table = analysis.noise_cost(runs, confidence=0.8).set_index(["method", "label_noise"])
+    ours, theirs = table.loc[("p-SGD", 0.1)], table.loc[("unif-SGD", 0.1)]
+    assert (ours["pairs"], ours["noise_kind"]) == (3, "symmetric")
     assert table.loc[("p-SGD", 0.0), ["cost", "noise_kind"]].tolist() == [0, "none"]
+    # The interval is of the pairs: by Student's t, with two degrees of freedom.
+    half = 1.8856181 * 0.02 / math.sqrt(3)
+    expected = [0.12, 0.12 - half, 0.12 + half]
+    assert theirs[["cost", "cost_ci_low", "cost_ci_high"]].tolist() == pytest.approx(expected)
+    assert ours["cost"] == pytest.approx(0.24)
     # The fake runs hold the same samples, noisy or not; only the setting differs.
-    assert row["picked"] > table.loc[("unif-SGD", 0.1), "picked"]
+    assert ours["picked"] > theirs["picked"]
     alone = analysis.noise_cost(noisy)
     assert alone["cost"].isna().all()
     assert (alone["pairs"] == 0).all()
-    # The interval is of the pairs: by Student's t, with two degrees of freedom.
-    three = [
-        write_run(tmp_path, method="p-SGD", seed=seed, label_noise=noise, budget=0.5, gain=gain)
-        for seed, lost in ((0, -0.10), (1, -0.14), (2, -0.12))
-        for noise, gain in ((0.0, 0.0), (0.1, lost))
-    ]
-    row = analysis.noise_cost(three, confidence=0.8).set_index("label_noise").loc[0.1]
-    half = 1.8856181 * 0.02 / math.sqrt(3)
-    expected = (0.12, 0.12 - half, 0.12 + half)
-    assert tuple(row[["cost", "cost_ci_low", "cost_ci_high"]]) == pytest.approx(expected)
 
 
 def test_learned_by_heart_is_what_was_right_at_the_last_visit(tmp_path):

@@ -33,29 +33,23 @@ def test_features_by_hand(record, tmp_path):
     copies = np.arange(20)
     copies[5:10] = 0
     found = analysis.pay_features(record, copies=copies)
-    assert set(found) == set(FEATURES)
-    assert found["loss_variation"] == pytest.approx(np.std(LOSSES) / np.mean(LOSSES))
-    assert found["hardest_tenth"] == pytest.approx(2 * 4 / (5 * 8))
-    assert found["learned_early"] == pytest.approx(0.25)
-    assert found["never_learned"] == pytest.approx(0.25)
-    assert found["forgetting"] == pytest.approx(5 / 80)
     # Mean margins: -2, 1, -0.5 and -0.5.
-    assert found["negative_margin"] == pytest.approx(0.75)
-    assert found["copies"] == pytest.approx(5 / 20)
-    assert found["class_evenness"] == pytest.approx(1)
+    expected = {"loss_variation": np.std(LOSSES) / np.mean(LOSSES), "learned_early": 0.25,
+                "hardest_tenth": 2 * 4 / (5 * 8), "never_learned": 0.25, "forgetting": 5 / 80,
+                "negative_margin": 0.75, "copies": 5 / 20, "class_evenness": 1}  # fmt: skip
+    assert found == pytest.approx(expected)
+    assert set(found) == set(FEATURES)
     assert analysis.pay_features(record)["copies"] == 0
     # -(0.9 ln 0.9 + 0.1 ln 0.1) / ln 2; one class alone is as even as can be.
     for rare, evenness in ((2, 0.468996), (0, 1.0)):
-        arrays = {name: np.ones((4, 20)) for name in ("loss", "p_y", "el2n", "correct", "margin")}
-        uneven = write_arrays(tmp_path / str(rare), arrays | {"times_trained": np.ones((4, 20))},
-                              [0] * (20 - rare) + [1] * rare)  # fmt: skip
-        found = analysis.pay_features(uneven)["class_evenness"]
-        assert found == pytest.approx(evenness, abs=1e-6)
+        names = ("loss", "p_y", "el2n", "correct", "margin", "times_trained")
+        arrays, labels = {name: np.ones((4, 20)) for name in names}, [0] * (20 - rare) + [1] * rare
+        found = analysis.pay_features(write_arrays(tmp_path / str(rare), arrays, labels))
+        assert found["class_evenness"] == pytest.approx(evenness, abs=1e-6)
     # Nothing that only a synthetic set knows is used.
-    one = write_run(tmp_path, method="unif-SGD", budget=0.5)
-    before = analysis.pay_features(one)
-    one.samples["is_noisy"] = ~one.samples["is_noisy"]
-    assert analysis.pay_features(one) == before
+    before = analysis.pay_features(record)
+    record.samples["is_noisy"] = ("sample", np.arange(20) % 2 == 0)
+    assert analysis.pay_features(record) == before
 
 
 def test_only_a_uniform_run_with_visits_is_taken(tmp_path, record):
@@ -183,13 +177,12 @@ def test_the_command_writes_what_will_it_pay_reads_and_tries_it_on_other_network
 
 
 def test_features_of_cells_are_means_over_their_uniform_runs(tmp_path):
+    runs = (("unif-SGD", 0, 0.0, 0.5), ("unif-SGD", 1, 0.0, 0.5), ("unif-SGD", 0, 0.1, 0.5),
+            ("p-SGD", 0, 0.0, 0.5), ("unif-SGD", 0, 0.0, 0.6))  # fmt: skip
     records = [
         write_run(tmp_path, method=method, seed=seed, label_noise=noise, budget=budget)
-        for method, seed, noise, budget in (
-            ("unif-SGD", 0, 0.0, 0.5), ("unif-SGD", 1, 0.0, 0.5), ("unif-SGD", 0, 0.1, 0.5),
-            ("p-SGD", 0, 0.0, 0.5), ("unif-SGD", 0, 0.0, 0.6),
-        )
-    ]  # fmt: skip
+        for method, seed, noise, budget in runs
+    ]
     found = fit_probe.features_of([tmp_path]).set_index("label_noise")
     assert found.index.tolist() == [0.0, 0.1]
     two = [analysis.pay_features(record)["forgetting"] for record in records[:2]]

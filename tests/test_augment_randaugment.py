@@ -42,37 +42,40 @@ def apply(images, name, magnitude, mirror=0, centre=(0.5, 0.5), fidelity="defaul
     )
 
 
-def pillow_translate(image, x, y):
-    return image.transform(image.size, Image.Transform.AFFINE, (1, 0, x, 0, 1, y))
+def affine(image, *matrix):
+    return image.transform(image.size, Image.Transform.AFFINE, matrix)
 
 
-def by_pillow(image: Image.Image, name: str, amount: float, fidelity: str) -> Image.Image:
-    """The same operation, in Pillow's own words."""
-    enhance = {"Color", "Contrast", "Brightness", "Sharpness"}
-    if name in enhance:
-        return getattr(ImageEnhance, name)(image).enhance(amount)
-    if name == "SolarizeAdd":
-        values = np.array(image).astype(int)
-        if fidelity == "published":
-            added = np.clip(values + int(amount), 0, 255).astype(np.uint8)
-            return ImageOps.solarize(Image.fromarray(added), 128)
-        return Image.fromarray(
-            np.where(values < 128, np.clip(values + int(amount), 0, 255), values).astype(np.uint8)
-        )
-    shears = {"ShearX": (1, amount, 0, 0, 1, 0), "ShearY": (1, 0, 0, amount, 1, 0)}
-    if name in shears:
-        return image.transform(image.size, Image.Transform.AFFINE, shears[name])
-    others = {
-        "AutoContrast": lambda: ImageOps.autocontrast(image),
-        "Equalize": lambda: ImageOps.equalize(image),
-        "Invert": lambda: ImageOps.invert(image),
-        "Posterize": lambda: ImageOps.posterize(image, int(amount)),
-        "Solarize": lambda: ImageOps.solarize(image, amount),
-        "Rotate": lambda: image.rotate(amount),
-        "TranslateX": lambda: pillow_translate(image, amount, 0),
-        "TranslateY": lambda: pillow_translate(image, 0, amount),
-    }
-    return others[name]()
+def solarize_add(image, amount, published):
+    values = np.array(image).astype(int)
+    added = np.clip(values + int(amount), 0, 255).astype(np.uint8)
+    if published:
+        return ImageOps.solarize(Image.fromarray(added), 128)
+    return Image.fromarray(np.where(values < 128, added, values).astype(np.uint8))
+
+
+def enhanced(kind):
+    return lambda image, amount, _: kind(image).enhance(amount)
+
+
+# The same operations, in Pillow's own words.
+PILLOW = {
+    "Color": enhanced(ImageEnhance.Color),
+    "Contrast": enhanced(ImageEnhance.Contrast),
+    "Brightness": enhanced(ImageEnhance.Brightness),
+    "Sharpness": enhanced(ImageEnhance.Sharpness),
+    "SolarizeAdd": solarize_add,
+    "AutoContrast": lambda image, *_: ImageOps.autocontrast(image),
+    "Equalize": lambda image, *_: ImageOps.equalize(image),
+    "Invert": lambda image, *_: ImageOps.invert(image),
+    "Posterize": lambda image, amount, _: ImageOps.posterize(image, int(amount)),
+    "Solarize": lambda image, amount, _: ImageOps.solarize(image, amount),
+    "Rotate": lambda image, amount, _: image.rotate(amount),
+    "ShearX": lambda image, amount, _: affine(image, 1, amount, 0, 0, 1, 0),
+    "ShearY": lambda image, amount, _: affine(image, 1, 0, 0, amount, 1, 0),
+    "TranslateX": lambda image, amount, _: affine(image, 1, 0, amount, 0, 1, 0),
+    "TranslateY": lambda image, amount, _: affine(image, 1, 0, 0, 0, 1, amount),
+}
 
 
 def pillow_batch(images, name, amount, fidelity="default") -> torch.Tensor:
@@ -80,7 +83,7 @@ def pillow_batch(images, name, amount, fidelity="default") -> torch.Tensor:
     for image in images:
         array = image.permute(1, 2, 0).numpy()
         array = array[:, :, 0] if array.shape[2] == 1 else array
-        result = np.array(by_pillow(Image.fromarray(array), name, amount, fidelity))
+        result = np.array(PILLOW[name](Image.fromarray(array), amount, fidelity == "published"))
         done.append(torch.from_numpy(result.reshape(*result.shape[:2], -1)).permute(2, 0, 1))
     return torch.stack(done)
 

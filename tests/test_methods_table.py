@@ -137,27 +137,21 @@ def test_the_page_of_the_methods_has_the_table_of_today():
     assert methods.markdown() in page.read_text(encoding="utf-8"), "run docs/methods_table.py"
 
 
-def register(power: int) -> None:
-    """A method under one name, of one code or another."""
-    if power == 1:
+def confidence(history):
+    return history.confidence
 
-        @bl.sampler("mine")
-        def score(history):
-            return history.confidence
-    else:
 
-        @bl.sampler("mine")
-        def score(history):
-            return history.confidence**2
+def squared(history):
+    return history.confidence**2
 
 
 def test_a_method_that_was_changed_is_not_taken_for_the_one_before(train, config):
-    register(1)
+    bl.sampler("mine")(confidence)
     first = train(method="mine").record
-    register(1)  # a cell that is run again
+    bl.sampler("mine")(confidence)  # a cell that is run again
     grid = [config.replace(method="mine", seed=seed) for seed in (0, 1)]
     assert [row["how"] for row in bl.sweep(grid, progress=False)] == ["kept", "trained"]
-    register(2)
+    bl.sampler("mine")(squared)
     other = "trained with other code of method 'mine'"
     with pytest.raises(InputError, match=other):
         bl.sweep(grid, progress=False)
