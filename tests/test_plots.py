@@ -152,6 +152,8 @@ def test_budget_curves_are_means_over_seeds_with_their_deviation(tmp_path, ax):
         ends = np.array([segment[:, 1] for segment in bars.get_segments()])
         np.testing.assert_allclose(np.ptp(ends, axis=1) / 2, 100 * own["spread"])
     assert not drawn
+    # At the smallest budget that all of them have.
+    assert ax.get_title("left").startswith("Schedule linear is best at 10%, with")
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["10", "50"]
 
 
