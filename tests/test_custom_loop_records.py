@@ -25,11 +25,11 @@ class Items:
         return self.x[number], int(self.y[number])
 
 
-def recorded(out, seed=0, data=None, epochs=12, classes=None, method="p-SGD", budget=0.2):
+def recorded(out, seed=0, data=None, classes=None, **changes):
     """Train for a budget and record each epoch; the sampler and the records, oldest first."""
-    sampler = bl.BudgetSampler(Items() if data is None else data, method, budget=budget,
-                               epochs=epochs, batch_size=16, seed=seed, out=str(out))  # fmt: skip
-    records = []
+    settings = {"method": "p-SGD", "epochs": 12, "budget": 0.2, "batch_size": 16} | changes
+    data = Items() if data is None else data
+    sampler, records = bl.BudgetSampler(data, seed=seed, out=str(out), **settings), []
     while not sampler.finished:
         for numbers in sampler:
             y = Items.y[numbers]
@@ -40,7 +40,8 @@ def recorded(out, seed=0, data=None, epochs=12, classes=None, method="p-SGD", bu
 
 def test_a_loop_leaves_a_record_that_everything_takes(tmp_path):
     given = TensorDataset(Items.x, Items.y)
-    found = [recorded(tmp_path, seed, given, 3, method=method, budget=0.5)
+    settings = {"epochs": 3, "budget": 0.5, "model": torch.nn.Linear(2, 3)}
+    found = [recorded(tmp_path, seed, given, method=method, **settings)
              for method in ("p-SGD", "unif-SGD") for seed in (0, 1)]  # fmt: skip
     sampler, (*_, record) = found[0]
     assert (record.status, record.summary["steps"], len(record.epochs)) == ("finished", 36, 3)
@@ -91,7 +92,7 @@ def test_data_are_told_apart_by_what_is_known_before_the_first_draw(tmp_path):
 
     given = TensorDataset(Items.x, Items.y)
     kinds = {"items": Items(), "others": Others(), "number": SIZE, "labels": given}
-    prints = {name: {recorded(tmp_path / name, seed, data, 3)[1][-1].fingerprint for seed in (0, 1)}
+    prints = {name: {recorded(tmp_path / name, seed, data, epochs=3)[1][-1].fingerprint for seed in (0, 1)}
               for name, data in kinds.items()}  # fmt: skip
     assert {len(found) for found in prints.values()} == {1}
     assert len(set.union(*prints.values())) == len(kinds)

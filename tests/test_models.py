@@ -222,3 +222,5 @@ def test_train_takes_a_module_and_data_of_ones_own(config, load_once):
     assert record.config["dataset"] == "mine"
     with pytest.raises(InputError, match="splits="):
         Run.resume(record.path, model=TwoLayers)
+    with pytest.raises(InputError, match=r"label-noise .* is not applied"):
+        bl.train(splits=splits, progress=False, **settings | {"label_noise": 0.2})
