@@ -92,8 +92,10 @@ def test_data_are_told_apart_by_what_is_known_before_the_first_draw(tmp_path):
 
     given = TensorDataset(Items.x, Items.y)
     kinds = {"items": Items(), "others": Others(), "number": SIZE, "labels": given}
-    prints = {name: {recorded(tmp_path / name, seed, data, epochs=3)[1][-1].fingerprint for seed in (0, 1)}
-              for name, data in kinds.items()}  # fmt: skip
+    prints = {
+        name: {recorded(tmp_path / name, seed, data, epochs=3)[1][-1].fingerprint
+               for seed in (0, 1)} for name, data in kinds.items()
+    }  # fmt: skip
     assert {len(found) for found in prints.values()} == {1}
     assert len(set.union(*prints.values())) == len(kinds)
     # As records made before have it, so that new ones compare with them.
