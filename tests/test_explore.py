@@ -1,6 +1,7 @@
 """Explorables: what a chart computes is what Python computes, at any position of its controls."""
 
 import json
+import re
 import sys
 
 import nbformat
@@ -13,8 +14,8 @@ from fake_records import write_run
 import budgetlab as bl
 from budgetlab import analysis
 from budgetlab.errors import InputError
-from budgetlab.explore.chart import SYMBOLS, VEGA_LITE, Explorable, compact
-from budgetlab.explore.images import _Images, images_of
+from budgetlab.explore.chart import SYMBOLS, VEGA_LITE, Explorable
+from budgetlab.explore.packing import _Images, compact, images_of
 from budgetlab.explore.samples import IS_SHOWN
 from budgetlab.forecast import Replay, forecast, scores_of
 
@@ -28,7 +29,7 @@ def runs(tmp_path_factory):
             for method in ("unif-SGD", "p-SGD") for seed in (0, 1)]  # fmt: skip
 
 
-def drawn(chart):
+def drawn(chart, role="mark"):
     """All marks of a chart as Vega would put them on a page, group by group."""
     if chart.kind == "vega":
         scene = vl_convert.vega_to_scenegraph(chart.to_json())
@@ -41,22 +42,27 @@ def drawn(chart):
             if mark.get("marktype") == "group":
                 for inner in item.get("items", []):
                     walk(inner)
-            elif mark.get("role") == "mark":
+            elif mark.get("role") == role:
                 found.append((mark["marktype"], item))
 
     walk(scene["scenegraph"])
     return found
 
 
-def texts(chart):
-    return [str(item.get("text", "")) for kind, item in drawn(chart) if kind == "text"]
+def texts(chart, role="mark"):
+    return [str(item.get("text", "")) for kind, item in drawn(chart, role) if kind == "text"]
 
 
-def computed(chart, *columns):
+def heading(chart):
+    """The title that is drawn, in one line."""
+    return texts(chart, "title-text")[0].replace("\n", " ")
+
+
+def computed(chart, *columns, more=()):
     """Columns of the data of a chart after its transforms, at full precision."""
     said = " + ' ' + ".join(f"toString(datum.{name})" for name in columns)
     probe = {key: chart.spec[key] for key in ("$schema", "params", "data")}
-    probe["transform"] = [*chart.spec["transform"], {"calculate": said, "as": "said"}]
+    probe["transform"] = [*chart.spec["transform"], *more, {"calculate": said, "as": "said"}]
     probe["mark"], probe["encoding"] = "text", {"text": {"field": "said"}}
     shown = texts(bl.explore.Explorable(probe, "", dict, title="probe"))
     return np.array([[float(part) for part in text.split()] for text in shown]).T
@@ -199,7 +205,7 @@ def test_what_the_atlas_may_be_given(runs, load_once, train):
     ]
     twin = pair.twin()
     assert (twin["trained_more"] == (counts[0] - counts[1])[twin.index]).all()
-    assert "of times in a training batch and times trained other" in pair.title
+    assert "of times trained and times trained other" in pair.title
     measured = bl.explore.atlas(record, colour="difficulty", samples=100)
     (difficulty,) = computed(measured, "colour")
     # Those with images come first.
@@ -210,6 +216,15 @@ def test_what_the_atlas_may_be_given(runs, load_once, train):
     assert (colour["type"], colour["title"]) == ("quantitative", "difficulty it was drawn with")
     more = pd.DataFrame({"mine": np.arange(300) % 7})
     assert bl.explore.atlas(record, "mine", more=more).twin(x_low=6)["mine"].eq(6).all()
+    # Of an embedding no correlation is of interest: by hand, on a line, neighbours are next to it.
+    line = pd.DataFrame({"embedding_1": np.arange(300.0) ** 1.5, "embedding_2": 0.0})
+    labels = analysis.measures(record)["label"].to_numpy()
+    alike = [labels[0] == labels[1], *(labels[1:] == labels[:-1])]  # the one before is nearer
+    title = bl.explore.atlas(record, *line, more=line).title
+    assert (
+        title
+        == f"The nearest neighbour of {np.mean(alike):.0%} of the samples is of their own class"
+    )
     # Points have images too: where each lies among all.
     run = train(method="p-SGD")
     rows = bl.explore.atlas(run.record, splits=load_once("points", limit=128)).spec["data"][
@@ -217,7 +232,7 @@ def test_what_the_atlas_may_be_given(runs, load_once, train):
     ]
     assert all(row["image"].startswith("data:image/webp") for row in rows)
     alone = bl.explore.atlas(run.record)
-    assert "0 with an image: give splits= for more" in " ".join(texts(alone))
+    assert "0 with an image: give splits=" in " ".join(texts(alone))
     image = _Images(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], np.float32))[1]
     assert (image == [213, 94, 0]).all(axis=2).sum() == 25
     assert image[-3, -3].tolist() == [213, 94, 0]
@@ -258,28 +273,98 @@ def test_the_atlas_of_all_images_stays_small(tmp_path, load_once):
 # ---- learning ----
 
 
-def test_learning_shows_the_runs_over_any_cost(runs):
-    chart = bl.explore.learning(runs)
+def three_seeds():
+    """Two methods of three and of four seeds; the fourth has ended early."""
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        [{"run": f"{m}-{seed}", "method": m, "seed": seed, "epoch": e, "steps": 10 * e,
+          "flops": 1e9 * e * (1 + k),
+          "test_accuracy": 0.5 + 0.04 * e + 0.03 * k + rng.normal(0, 0.01)}
+         for k, m in enumerate(("unif-SGD", "p-SGD")) for seed in range(3 + k)
+         for e in range(1, 6 if seed < 3 else 4)]
+    )  # fmt: skip
+
+
+def test_learning_shows_mean_interval_and_runs_over_any_cost():
+    frame = three_seeds()
+    chart = bl.explore.learning(frame)
+    means = chart.spec["layer"][1]["transform"]
     for values, shown in (
         ({}, {}),
         ({"condition_0": False}, {"condition": ["p-SGD"]}),
-        ({"condition_0": False, "seed_0": False}, {"condition": ["p-SGD"], "seed": [1]}),
-        ({"seed_1": False}, {"seed": [0]}),
+        ({"condition_0": False, "seed_0": False}, {"condition": ["p-SGD"], "seed": [1, 2, 3]}),
+        ({"seed_1": False, "seed_3": False}, {"seed": [0, 2]}),
     ):
         at = {"cost": "flops"} if values else {}
+        moved = chart.with_values(**at, **values)
+        single = chart.twin(**at, **shown, single=True)
+        for name, column in zip(("cost", "value"), computed(moved, "cost", "value"), strict=True):
+            assert sorted(column) == pytest.approx(sorted(single[name]))
         twin = chart.twin(**at, **shown)
-        cost, value = computed(chart.with_values(**at, **values), "cost", "value")
-        assert sorted(cost) == pytest.approx(sorted(twin["cost"]))
-        assert sorted(value) == pytest.approx(sorted(twin["value"]))
-    by_hand = bl.analysis.epochs(runs)
-    one = chart.twin(condition=["p-SGD"], seed=[1], cost="flops")
-    rows = by_hand[(by_hand["method"] == "p-SGD") & (by_hand["seed"] == 1)]
-    assert one["cost"].tolist() == pytest.approx(rows["flops"].tolist())
-    assert one["value"].tolist() == pytest.approx((100 * rows["test_accuracy"]).tolist(), rel=1e-4)
-    points = [item for kind, item in drawn(chart) if kind == "symbol"]
-    assert len(points) == 24
+        names = ("epoch", "cost", "mean", "n")
+        found = dict(zip(names, computed(moved, *names, more=means), strict=True))
+        for name, column in (("epoch", "epoch"), ("cost", "cost"), ("mean", "value"), ("n", "n")):
+            assert sorted(found[name]) == pytest.approx(sorted(twin[column]))
+        if (twin["n"] > 2).all():
+            low, high = computed(moved, "low", "high", more=means)
+            assert sorted(low) == pytest.approx(sorted(twin["low"]), rel=1e-5)
+            assert sorted(high) == pytest.approx(sorted(twin["high"]), rel=1e-5)
+        else:
+            assert twin["low"].isna().all()
+            assert "none with so few seeds" in json.dumps(moved.spec)
+    # Where one of the seeds has ended, the mean would be another mean: the line ends too.
+    lines = chart.twin()
+    assert lines.groupby("condition")["epoch"].max().to_dict() == {"unif-SGD": 5, "p-SGD": 3}
+    at_end = frame[(frame["method"] == "unif-SGD") & (frame["epoch"] == 5)]["test_accuracy"]
+    low, high = bl.analysis.statistics.mean_interval(100 * at_end.to_numpy())
+    last = lines[lines["condition"] == "unif-SGD"].iloc[-1]
+    assert [last["low"], last["high"]] == pytest.approx([low, high], rel=1e-4)
     assert len(chart.to_json()) < SPEC_LIMIT
-    assert "seconds of training" in texts(chart.with_values(cost="seconds"))
+    kinds = [kind for kind, _ in drawn(chart)]
+    assert (kinds.count("area"), kinds.count("symbol")) == (8, 8 + len(frame) + 4)
+    assert kinds.count("symbol") - len(frame) == [
+        kind for kind, _ in drawn(chart.with_values(runs=False))].count("symbol")  # fmt: skip
+    assert "floating point operations" in texts(chart.with_values(cost="flops"))
+    assert f"unif-SGD\u2002{last['value']:.1f}" in texts(chart)
+
+
+def test_learning_says_which_ends_best_and_how_sure_that_is():
+    frame = three_seeds().query("seed < 3 and epoch < 4")
+    chart = bl.explore.learning(frame)
+    ends = frame[frame["epoch"] == 3].pivot(index="seed", columns="method", values="test_accuracy")
+    gain = 100 * (ends["p-SGD"] - ends["unif-SGD"])
+    by_hand = analysis.paired_difference(100 * ends["p-SGD"], 100 * ends["unif-SGD"])
+    lines = chart.twin().groupby("condition")["value"].last()
+    assert lines["p-SGD"] - lines["unif-SGD"] == pytest.approx(gain.mean(), rel=1e-3)
+    said = (f"p-SGD ends {gain.mean():.1f} points above unif-SGD ({by_hand.ci_low:+.1f} to "
+            f"{by_hand.ci_high:+.1f}, n = 3)")  # fmt: skip
+    assert heading(chart) == said
+    assert said in chart.alt
+    # What is switched off takes the finding with it.
+    assert heading(chart.with_values(seed_0=False)) == "Test accuracy over what training costs"
+    subtitle = texts(chart, "title-subtitle")[0]
+    assert subtitle.startswith("Mean and 95% interval of 3 seeds, or of those")
+    same = frame.assign(
+        test_accuracy=[
+            v - 0.03 * (m == "p-SGD")
+            for v, m in zip(frame["test_accuracy"], frame["method"], strict=True)
+        ]
+    )
+    assert heading(bl.explore.learning(same)).startswith("No difference seen between ")
+    loss = frame.rename(columns={"test_accuracy": "test_loss"})
+    assert re.match(r"unif-SGD ends 0\.\d\d nats below p-SGD",
+                    heading(bl.explore.learning(loss, value="test_loss")))  # fmt: skip
+    three = pd.concat([frame, frame.query("method == 'p-SGD'").assign(
+        method="c-SGD", test_accuracy=0.1, run=lambda f: "c" + f["run"])])  # fmt: skip
+    assert "above unif-SGD, the next of 3 (" in heading(bl.explore.learning(three))
+    one = frame.query("seed == 0")
+    assert heading(bl.explore.learning(one)).endswith("points above unif-SGD (n = 1)")
+    assert heading(bl.explore.learning(frame.query("method == 'p-SGD'"))).startswith(
+        "p-SGD ends at"
+    )
+    far = pd.concat([frame.assign(dataset="shapes"), frame.assign(dataset="digits",
+                     run=lambda f: "d" + f["run"])])  # fmt: skip
+    assert heading(bl.explore.learning(far)) == "Test accuracy over what training costs"
 
 
 def test_charts_of_many_runs_stay_small():
@@ -312,7 +397,7 @@ def test_a_method_looks_the_same_in_plots_explorables_and_the_bench():
     frame = pd.DataFrame([{"run": m, "method": m, "seed": 0, "epoch": e, "steps": e,
                            "test_accuracy": 0.5} for m in looks for e in (1, 2)])  # fmt: skip
     for some in (frame, frame.tail(6)):
-        encoding = bl.explore.learning(some).spec["layer"][1]["encoding"]
+        encoding = bl.explore.learning(some).spec["layer"][0]["layer"][2]["encoding"]
         colours, shapes = (encoding[channel]["scale"] for channel in ("color", "shape"))
         for name, *drawn in zip(colours["domain"], colours["range"], shapes["range"], strict=True):
             assert drawn == [looks[name][0], SYMBOLS[looks[name][1]]]
@@ -331,7 +416,7 @@ def test_a_method_looks_the_same_in_plots_explorables_and_the_bench():
             frame.head(2).assign(run=f"{m} {seed}", method=m, budget=0.2 + int(seed))
             for m, _, seed in parts
         ])  # fmt: skip
-        encoding = bl.explore.learning(several).spec["layer"][0]["encoding"]
+        encoding = bl.explore.learning(several).spec["layer"][0]["layer"][1]["encoding"]
         assert len({str(d) for d in encoding["strokeDash"]["scale"]["range"]}) == min(2, len(names))
         if len(names) == 4:
             drawn = encoding["color"]["scale"]["range"]
@@ -365,8 +450,12 @@ def test_the_map_shows_the_rows_chosen(dial):
         shown = [text.replace("−", "-") for text in texts(chart.with_values(**values))]
         assert {f"{v:+.1f}" for v in twin["difference"]} <= set(shown)
     assert "0.9, label noise 0.4: 0.1 (-0.50 to +0.70, n = 10)" in chart.alt
-    title = "c-SGD helps in 5 of 6 cells and costs in 0"
-    assert title in json.dumps(chart.spec["title"]["text"])
+    assert heading(chart.with_values(method="c-SGD")) == (
+        "c-SGD helps in 5 of 6 cells and costs in 0"
+    )
+    (alone,) = [bl.explore.importance_map(a_map(dial).query("dataset == 'cifar'"))]
+    assert alone.spec["params"] == []
+    assert heading(alone) == "p-SGD helps in 6 of 6 cells and costs in 0"
 
 
 def test_the_crossing_shows_the_rows_chosen():
@@ -382,9 +471,17 @@ def test_the_crossing_shows_the_rows_chosen():
     assert sorted(mean) == pytest.approx(sorted(twin["mean"]))
     assert sorted(epochs) == sorted(twin["epochs"])
     assert "none with so few seeds" in chart.alt
-    scene = vl_convert.vegalite_to_scenegraph(chart.to_json(), vl_version=VEGA_LITE)
-    assert "Ricap leads at 30 epochs and at 300" in json.dumps(scene)
-    assert len([1 for kind, _ in drawn(chart) if kind == "symbol"]) == 6
+    assert heading(chart) == "Ricap leads at 30 epochs and at 300"
+    assert len([1 for kind, _ in drawn(chart) if kind == "symbol"]) == 6 + 4
+    # In the order of the right ends of the lines, as in the drawn figure.
+    beside = [text.split("\u2002") for text in texts(chart) if "\u2002" in text]
+    assert beside == [["ricap", "52.0"], ["none", "51.0"]]
+    places = [item["y"] for kind, item in drawn(chart) if kind == "text"]
+    assert places == sorted(places)
+    own = frame[frame["dataset"] == "cifar"].assign(mean=lambda f: f["mean"] / 100)
+    legend = bl.plots.crossing(own.assign(ci_low=np.nan, ci_high=np.nan)).get_legend()
+    names = [text.get_text().partition(" ")[0] for text in legend.get_texts()]
+    assert names == list(dict.fromkeys(twin["augmentation"])) == ["ricap", "none"]
 
 
 # ---- playground ----
@@ -409,7 +506,14 @@ def test_the_playground_draws_what_was_picked(watched, epoch):
     assert dark == (twin["picked"] > 0).tolist()
     expected = 2 * bl.plots.images.sizes(compact(twin["chance"], 3))
     assert [point["size"] for point in points] == pytest.approx(expected.tolist())
-    assert [run.frames[epoch - 1].headline(run.name) for run in watched] == texts(moved)
+    said = [run.frames[epoch - 1].headline(run.name) for run in watched]
+    assert said == [text.replace("\n", ": ") for text in texts(moved)]
+    ends = [100 * run.frames[epoch - 1].accuracy for run in watched]
+    apart = f"{abs(ends[0] - ends[1]):.1f} points ahead"
+    ahead = "both are right on" if ends[0] == ends[1] else apart
+    assert heading(moved).startswith(f"Epoch {epoch}: ")
+    assert ahead in heading(moved)
+    assert "Dark edge: drawn in this epoch" in texts(moved, "title-subtitle")[0]
 
 
 def test_a_long_playground_of_many_points_stays_small():
@@ -546,11 +650,12 @@ def every_chart(runs, watched):
 
 def test_each_chart_is_stored_with_an_image_and_its_words(runs, watched):
     for chart in every_chart(runs, watched):
-        bundle = chart._repr_mimebundle_()
+        bundle, about = chart._repr_mimebundle_()
+        assert ".vega-bindings" in about[chart.mime]["embed_options"]["defaultStyle"]
         assert set(bundle) == {chart.mime, "image/png", "text/plain"}
         assert bundle["text/plain"] == chart.alt
         assert chart.spec["description"] == chart.alt
-        output = nbformat.v4.new_output("display_data", bundle, metadata={})
+        output = nbformat.v4.new_output("display_data", bundle, metadata=about)
         nbformat.validate(output, ref="display_data", version=4, version_minor=5)
         # Plain JSON: no NaN, which a browser would refuse.
         json.loads(chart.to_json(), parse_constant=pytest.fail)
@@ -559,9 +664,10 @@ def test_each_chart_is_stored_with_an_image_and_its_words(runs, watched):
 
 def test_in_colab_a_chart_brings_the_script_that_draws_it(runs, monkeypatch):
     chart = bl.explore.learning(runs)
-    assert "text/html" not in chart._repr_mimebundle_()  # JupyterLab would prefer it to the chart
+    # JupyterLab would prefer it to the chart.
+    assert "text/html" not in chart._repr_mimebundle_()[0]
     monkeypatch.setitem(sys.modules, "google.colab", object())
-    page = chart._repr_mimebundle_()["text/html"]
+    page = chart._repr_mimebundle_()[0]["text/html"]
     assert "dataset.drawn" in page
     assert 'src="http' not in page
 

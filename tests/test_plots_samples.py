@@ -233,13 +233,13 @@ def test_each_cell_of_a_map_stands_at_its_place_with_its_marks(ax):
     assert [panel.get_title() for panel in (first, second)] == ["p-SGD", "c-SGD"]
     # Noise to the right, redundancy upwards: 0.9 is the first line of the image.
     assert {t.get_text(): t.get_position() for t in first.texts} == {
-        "+0.1\n≈": (0, 1), "+2.1\n●": (0, 0), "-1.2\n●": (1, 1), "+0.4": (1, 0)
+        "+0.1 ≈": (0, 1), "+2.1 ●": (0, 0), "-1.2 ●": (1, 1), "+0.4": (1, 0)
     }  # fmt: skip
     np.testing.assert_allclose(first.images[0].get_array(), [[2.1, 0.4], [0.1, -1.2]])
     assert first.images[0].get_clim() == (-2.1, 2.1)
     assert rows(first) == ["0.9", "0"]
     # Both marks: a difference that is there and does not matter; the rest was not run.
-    assert said(second) == ["+0.5\n●≈"]
+    assert said(second) == ["+0.5 ●≈"]
     assert np.isnan(np.ma.filled(second.images[0].get_array(), np.nan)).sum() == 3
     assert ax.get_title("left") == "Of 5 comparisons: 2 better, 1 worse, 1 equivalent, 1 undecided"
     text = plots.alt_text(ax)

@@ -24,8 +24,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "chart": ["Explorable"],
         "draws": ["probabilities"],
         "points": ["Frame", "PointRun", "frame_of", "grid_of", "playground", "watch"],
-        "runs": ["crossing", "importance_map", "learning"],
-        "images": ["images_of"],
+        "learning": ["crossing", "learning"],
+        "maps": ["importance_map"],
+        "packing": ["images_of"],
         "samples": ["atlas"],
     },
 )

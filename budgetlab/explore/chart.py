@@ -5,12 +5,13 @@ import copy
 import html
 import io
 import json
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -18,9 +19,9 @@ from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
 from budgetlab.records import write_atomically
 
-__all__ = ["STYLE", "Explorable", "apart", "axis", "checkbox", "choices", "compact", "ends_of",
-           "fragment", "hover", "joined", "looks_of", "mark", "parted", "records_of", "script",
-           "select", "slider", "specification", "switches", "words"]  # fmt: skip
+__all__ = ["ROOM", "STYLE", "SUBTITLE_LETTERS", "TITLE_LETTERS", "Explorable", "axis", "checkbox",
+           "fragment", "hover", "lines_of", "looks_of", "mark", "options_of", "rows_of", "script",
+           "select", "slider", "specification", "words", "wrapped"]  # fmt: skip
 
 # JupyterLab knows versions 3 to 5 and shows nothing for a newer one.
 VEGA_LITE = "5.20"
@@ -39,10 +40,14 @@ DASHES = {"-": [1, 0], "--": [6, 3], "-.": [6, 2, 2, 2], ":": [2, 2]}
 LOOK = {
     "font": "DejaVu Sans, Helvetica, Arial, sans-serif",
     "axis": {"labelColor": style.INK, "titleColor": style.INK, "gridColor": "#e5e5e5",
-             "domainColor": "#888888", "tickColor": "#888888", "titleFontWeight": "normal"},
+             "domainColor": "#888888", "tickColor": "#888888", "titleFontWeight": "normal",
+             "labelFlush": False},
     "title": {"anchor": "start", "color": style.INK, "fontSize": 13, "fontWeight": 600,
-              "subtitleColor": style.INK, "subtitleFontSize": 11},
-    "legend": {"labelColor": style.INK, "titleColor": style.INK, "labelLimit": 260},
+              "subtitleColor": style.INK, "subtitleFontSize": 11, "subtitlePadding": 4,
+              "offset": 10},
+    "legend": {"labelColor": style.INK, "titleColor": style.INK, "labelLimit": 260,
+               "titleFontWeight": "normal"},
+    "lineBreak": "\n",
     "view": {"stroke": "transparent"},
 }  # fmt: skip
 PAGE = """<!DOCTYPE html>
@@ -56,20 +61,35 @@ body {{ margin: 1.5rem; font-family: "DejaVu Sans", Helvetica, Arial, sans-serif
 {fragment}
 </main><script>{script}</script></body></html>
 """
-STYLE = """.bl-explorable { overflow-x: auto; background: white; color: #222; max-width: 100% }
-.bl-explorable .vega-bindings { margin-top: 0.6rem; display: grid; gap: 0.3rem 1.5rem;
-  grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); max-width: 46rem }
-.bl-explorable .vega-bind label { display: flex; gap: 0.5rem; align-items: center }
-.bl-explorable .vega-bind-name { min-width: 7.5rem }
-.bl-explorable img { max-width: 100%; height: auto }
+# Of the controls below a chart, on any page that draws it; boxes to tick stand side by side.
+CONTROLS = """.vega-embed { display: block; width: 100%; box-sizing: border-box }
+.vega-embed .vega-bindings { display: flex; flex-wrap: wrap; gap: 0.3rem 1.5rem; margin-top: 0.6rem;
+  max-width: 46rem }
+.vega-embed .vega-bind { flex: 0 1 21rem }
+.vega-embed .vega-bind:has(input[type=checkbox]) { flex: none }
+.vega-embed .vega-bind label { display: flex; gap: 0.5rem; align-items: center }
+.vega-embed .vega-bind:has(input[type=checkbox]) label { flex-direction: row-reverse; gap: 0.25rem }
+.vega-embed .vega-bind-name { min-width: 8.5rem }
+.vega-embed .vega-bind:has(input[type=checkbox]) .vega-bind-name { min-width: 0 }
+.vega-embed .vega-bind select { max-width: 12rem }
 """
+STYLE = f""".bl-explorable {{ overflow-x: auto; background: white; color: #222; max-width: 100% }}
+.bl-explorable img {{ max-width: 100%; height: auto }}
+{CONTROLS}"""
+# How wide the page lets a chart be. Vega-Lite itself can wrap no row of charts in a narrow window.
+# JupyterLab draws before it gives a chart a place, and tells no page that a sidebar was opened.
+WIDTH = "containerSize()[0] || windowSize()[0] - 190 || 1000"
+ROOM = {"name": "room", "init": WIDTH,
+        "on": [{"events": {"type": "timer", "throttle": 400}, "update": WIDTH}]}  # fmt: skip
+TITLE_LETTERS, SUBTITLE_LETTERS = 56, 66  # a line, so that it fits a window at 200%
 # The picture stays where scripts are off, or fail; the view is kept for whoever asks for it.
 SCRIPT = """
 (async () => {
   for (const place of document.querySelectorAll('.bl-explorable')) {
     const spec = JSON.parse(place.querySelector('script').textContent);
     const stage = place.querySelector('.bl-stage');
-    const made = await vegaEmbed(stage, spec, {actions: false, renderer: 'canvas'});
+    const made = await vegaEmbed(stage, spec, {
+      actions: false, defaultStyle: false, renderer: 'canvas'});
     place.view = made.view;
     place.dataset.drawn = 'yes';
   }
@@ -133,7 +153,9 @@ class Explorable:
         """The type under which a notebook stores it."""
         return MIMES[self.kind]
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         # The image is for readers that cannot draw the chart, such as a page of GitHub.
         image = base64.b64encode(self.to_png()).decode()
         bundle = {self.mime: self.spec, "image/png": image, "text/plain": self.alt}
@@ -142,7 +164,7 @@ class Explorable:
             # HTML would be preferred to the chart, and be 0.9 MB more.
             html = fragment(self.spec, self.alt, image)
             bundle["text/html"] = f"<style>{STYLE}</style>{html}<script>{script()}</script>"
-        return bundle
+        return bundle, {self.mime: {"embed_options": {"defaultStyle": CONTROLS}}}
 
     def with_values(self, **values: Any) -> "Explorable":
         """Return the same chart with controls that begin at other values.
@@ -230,8 +252,19 @@ def script() -> str:
     return f"(() => {{\n{vl_convert.javascript_bundle(SCRIPT, vl_version=VEGA_LITE)}\n}})();"
 
 
-def specification(title: Any, alt: str, **parts: Any) -> dict[str, Any]:
-    """Return a Vega-Lite specification in the style of the kit: opaque, readable on any theme."""
+def specification(
+    title: Any, alt: str, *, fits: Mapping[str, str] | None = None, **parts: Any
+) -> dict[str, Any]:
+    """Return a Vega-Lite specification in the style of the kit: opaque, readable on any theme.
+
+    ``fits`` makes it fit the ``room`` that a page gives: expressions by where they go in the Vega
+    that it compiles to. Whatever does not know them draws the chart at its full width.
+    """
+    patch = [{"op": "add", "path": path, "value": {"signal": expression}}
+             for path, expression in (fits or {}).items()]  # fmt: skip
+    options: dict[str, Any] = {"actions": False}
+    if patch:
+        options["patch"] = [{"op": "add", "path": "/signals/-", "value": ROOM}, *patch]
     return {
         "$schema": SCHEMAS["vega-lite"],
         "background": "white",
@@ -239,9 +272,24 @@ def specification(title: Any, alt: str, **parts: Any) -> dict[str, Any]:
         "title": title,
         "description": alt,
         "config": LOOK,
-        "usermeta": {"embedOptions": {"actions": False}},
+        "usermeta": {"embedOptions": options},
         **parts,
     }
+
+
+def wrapped(narrow: int, columns: Mapping[str, int]) -> dict[str, str]:
+    """Rows of views, by where they are, that stand below each other in less room than ``narrow``.
+
+    The margin changes with them: of the number of columns alone Vega takes no notice.
+    """
+    fits = {f"{path}/layout/columns": f"room < {narrow} ? 1 : {n}" for path, n in columns.items()}
+    return fits | {"/padding": f"room < {narrow} ? 7 : 8"}
+
+
+def lines_of(text: str, letters: int = TITLE_LETTERS) -> str:
+    """Break a title, or a subtitle, into lines that fit a narrow window; no bracket in two."""
+    kept = re.sub(r"\([^()]*\)", lambda found: found[0].replace(" ", "\xa0"), text)
+    return textwrap.fill(kept, letters, break_long_words=False).replace("\xa0", " ")
 
 
 def axis(field: str, title: str | None = None, **more: Any) -> dict[str, Any]:
@@ -288,48 +336,12 @@ def checkbox(name: str, label: str, value: bool) -> dict[str, Any]:
     return {"name": name, "value": value, "bind": {"input": "checkbox", "name": f"{label} "}}
 
 
-def choices(
-    table: pd.DataFrame, columns: Sequence[str]
-) -> tuple[list[dict[str, Any]], str, Callable[..., pd.DataFrame]]:
-    """Lists to choose rows by: the controls, the test of a row, and the same choice in Python."""
-    options = {key: list(dict.fromkeys(table[key].tolist())) for key in columns}
-    controls = [select(key, key, {str(v): v for v in values}) for key, values in options.items()]
-    test = " && ".join(f"datum.{key} == {key}" for key in options)
-
-    def twin(**chosen: Any) -> pd.DataFrame:
-        at = {key: values[0] for key, values in options.items()} | chosen
-        return _rows(table, options, {key: [value] for key, value in at.items()})
-
-    return controls, test or "true", twin
+def options_of(table: pd.DataFrame, columns: Iterable[str]) -> dict[str, list[Any]]:
+    """What there is to choose from in each column, in order."""
+    return {key: list(dict.fromkeys(table[key].tolist())) for key in columns}
 
 
-def switches(
-    table: pd.DataFrame, columns: Mapping[str, str]
-) -> tuple[list[dict[str, Any]], str, Callable[..., pd.DataFrame]]:
-    """What can be switched off: the controls, the test of a row, and the same choice in Python.
-
-    ``columns`` holds what stands before each of its values, by column. Number ``i`` of a column is
-    the control ``column_i``; in Python, ``column=`` lists the values that stay on.
-    """
-    options = {key: list(dict.fromkeys(table[key].tolist())) for key in columns}
-    names = {key: [f"{key}_{place}" for place in range(len(options[key]))] for key in columns}
-    controls = [
-        checkbox(name, f"{before}{value}", True)
-        for key, before in columns.items()
-        for name, value in zip(names[key], options[key], strict=True)
-    ]
-    test = " && ".join(
-        f"[{', '.join(names[key])}][indexof({json.dumps(options[key])}, datum.{key})]"
-        for key in columns
-    )
-
-    def twin(**shown: Sequence[Any]) -> pd.DataFrame:
-        return _rows(table, options, shown)
-
-    return controls, test, twin
-
-
-def _rows(
+def rows_of(
     table: pd.DataFrame, options: Mapping[str, Sequence[Any]], chosen: Mapping[str, Sequence[Any]]
 ) -> pd.DataFrame:
     """Rows that have one of the chosen values in each of these columns."""
@@ -343,7 +355,9 @@ def _rows(
     return table.reset_index(drop=True)
 
 
-def looks_of(names: Sequence[Hashable], field: str, **legend: Any) -> dict[str, dict[str, Any]]:
+def looks_of(
+    names: Sequence[Hashable], field: str, legend: dict[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
     """Encode a field by colour and shape as every figure does: a method always has its own."""
     looks = style.named_looks(list(map(str, names)))
     ranges = {"color": [look.colour for look in looks.values()],
@@ -353,43 +367,6 @@ def looks_of(names: Sequence[Hashable], field: str, **legend: Any) -> dict[str, 
     return {
         channel: {"field": field, "type": "nominal", "title": None,
                   "scale": {"domain": list(looks), "range": values},
-                  "legend": {"symbolOpacity": 1, **legend}}
+                  "legend": legend}
         for channel, values in ranges.items()
     }  # fmt: skip
-
-
-def compact(values: Iterable[float], digits: int = 4) -> list[float | None]:
-    """Round to so many digits that count; what is not finite becomes None, as JSON has it."""
-    given = np.asarray(list(values), float)
-    rounded = (float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in given)
-    return [int(v) if v is not None and v == int(v) else v for v in rounded]
-
-
-def apart(values: pd.Series) -> list[float | None]:
-    """Values with as many digits as tell them apart: four of the range that they span."""
-    span, highest = float(values.max()) - float(values.min()), float(values.abs().max())
-    return compact(values, 4 + (int(np.ceil(np.log10(highest / span))) if span else 0))
-
-
-def ends_of(values: pd.Series) -> dict[str, float]:
-    """Ends of a slider that leave no value outside, and are short to read where they can be."""
-    low, high = float(values.min()), float(values.max())
-    step = 10.0 ** np.floor(np.log10(max(high - low, 1e-6) / 20))
-    ends = {"low": np.floor(low / step), "high": np.ceil(high / step)}
-    short = {name: float(f"{step * end:.6g}") for name, end in ends.items()}
-    return {"low": min(short["low"], low), "high": max(short["high"], high)}
-
-
-def joined(values: Iterable[float], digits: int = 4) -> str:
-    """Numbers as one text, as in :func:`compact`; a notebook gives a line to each of a list."""
-    return " ".join("" if v is None else str(v) for v in compact(values, digits))
-
-
-def parted(**fields: str) -> list[dict[str, Any]]:
-    """The lists that :func:`joined` made texts of, each by the name that it gets."""
-    return [{"calculate": f"split(datum.{text}, ' ')", "as": name} for name, text in fields.items()]
-
-
-def records_of(frame: pd.DataFrame, decimals: int = 6) -> list[dict[str, Any]]:
-    """Rows of a frame as JSON has them: plain numbers, None for what is missing."""
-    return json.loads(frame.to_json(orient="records", double_precision=decimals))

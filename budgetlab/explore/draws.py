@@ -9,21 +9,23 @@ from budgetlab.analysis import effective_sample_size, entropy
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, require_number, whole
 from budgetlab.explore.chart import (
+    SUBTITLE_LETTERS,
     Explorable,
     axis,
-    compact,
-    joined,
+    lines_of,
     mark,
-    parted,
     slider,
     specification,
     words,
+    wrapped,
 )
+from budgetlab.explore.packing import compact, joined, parted
 from budgetlab.methods import COLOURS
 from budgetlab.records import Record, open_record
 
 __all__ = ["probabilities"]
 
+WIDTH = 250  # of each of the four views
 MOST_VALUES = 18_000  # of each kind, so that a notebook with a chart stays under 1 MB
 # Newton's steps on log(-log(share left)) over log(t), a straight line where all weights are equal.
 # From there so many bring the number drawn to within a millionth; only without any smoothing, at
@@ -88,8 +90,8 @@ def probabilities(
     controls = [slider(name, name, start[name], *ends[name]) for name in start]
     size = len(known.chosen)
     some = "" if size == known.size else f"; {size:,} of {known.size:,} samples, at random"
-    title = {"text": f"What {known.method} would draw, with what {config['method']} knew{some}",
-             "fontSize": 11, "fontWeight": "normal"}  # fmt: skip
+    said = f"What {known.method} would draw, with what {config['method']} knew{some}"
+    title = {"text": lines_of(said, SUBTITLE_LETTERS), "fontSize": 11, "fontWeight": "normal"}
 
     def twin(**values: float) -> dict[str, Any]:
         unknown = set(values) - set(start)
@@ -106,8 +108,9 @@ def probabilities(
         f"{now['entropy']:.3f} nats. Four sliders change this."
     )
     spec = specification(
-        title, alt, params=[*controls, *known.signals()], data={"values": known.rows()},
-        transform=_transforms(), spacing=14,
+        title, alt, fits=wrapped(2 * WIDTH + 150, {"/marks/1": 2}),
+        params=[*controls, *known.signals()], data={"values": known.rows()},
+        transform=_transforms(), spacing=18,
         vconcat=[_headline(known.method), {"columns": 2, "spacing": {"row": 14, "column": 24},
                                            "concat": _views()}],
     )  # fmt: skip
@@ -255,20 +258,24 @@ def _headline(method: str) -> dict[str, Any]:
     said = (
         f"datum.highest - datum.lowest < 0.001 ? '{method} draws all alike' : '{method} draws some "
         "samples ' + format(datum.highest / max(0.001, datum.lowest), '.1f') + ' times as surely "
-        "as others: as even as a uniform draw among ' + format(1 / datum.squares / n, '.0%') + "
+        "as others,\\nas even as a uniform draw among ' + format(1 / datum.squares / n, '.0%') + "
         "' of them'"
     )
-    return {"width": 584, "height": 14, "transform": SUMS,
-            "layer": [words(said, x=-50, fontSize=13, fontWeight=600)]}  # fmt: skip
+    return {"width": 300, "height": 26, "transform": SUMS,
+            "layer": [words(said, x=-44, fontSize=13, fontWeight=600)]}  # fmt: skip
 
 
 def _views() -> list[dict[str, Any]]:
     """Ranked q; chance against loss; losses of all and of the draw; the sums in words."""
     blue, orange, green = COLOURS[:3]
-    size = {"width": 280, "height": 180}
+    size = {"width": WIDTH, "height": 170}
+
+    def titled(text: str) -> dict[str, Any]:
+        return {"text": text, "frame": "group", "fontSize": 12, "offset": 6}
+
     loss = "last known loss (nats)"
     ranked = {
-        "title": "Probability q, highest first",
+        "title": titled("Probability q, highest first"),
         "transform": [
             {"window": [{"op": "row_number", "as": "rank"}],
              "sort": [{"field": "relative", "order": "descending"}]},
@@ -276,10 +283,12 @@ def _views() -> list[dict[str, Any]]:
         ],
         "mark": mark("line", color=green, strokeWidth=2),
         "encoding": {"x": axis("percent", "samples (%)", scale={"domain": [0, 100]}),
-                     "y": axis("relative", "times that of a uniform draw", zero=True)},
+                     # Not less than twice: the line of a draw that is nearly uniform looks flat.
+                     "y": axis("relative", "times that of a uniform draw",
+                               scale={"domain": {"unionWith": [0, 2]}})},
     }  # fmt: skip
     against = {
-        "title": "Chance of being drawn",
+        "title": titled("Chance of being drawn"),
         "transform": [{"filter": "isValid(datum.loss)"}],
         "mark": mark("point", size=9, opacity=0.35, color=blue),
         "encoding": {"x": axis("loss", loss, axis={"tickCount": 6}),
@@ -287,7 +296,7 @@ def _views() -> list[dict[str, Any]]:
     }  # fmt: skip
     # Counted before it is folded: thirty bars and not a thousand samples are drawn twice.
     losses = {
-        "title": "Losses known before",
+        "title": titled("Losses known before"),
         "transform": [
             {"filter": "isValid(datum.loss)"},
             {"bin": {"maxbins": 30}, "field": "loss", "as": ["from", "to"]},
@@ -307,8 +316,8 @@ def _views() -> list[dict[str, Any]]:
         },
     }  # fmt: skip
     lines = [
-        "'Epoch ' + epoch + ', smoothing ' + format(smoothing, '.2f') + ', power ' "
-        "+ format(power, '.2f') + ', budget ' + format(budget, '.2f')",
+        "'Epoch ' + epoch + ', budget ' + format(budget, '.2f')",
+        "'Smoothing ' + format(smoothing, '.2f') + ', power ' + format(power, '.2f')",
         "'Drawn: ' + format(draws, ',') + ' of ' + format(n, ',')",
         "'Entropy of q: ' + format(datum.entropy, '.3f') + ' of ' + format(log(n), '.3f')"
         " + ' nats'",
@@ -318,6 +327,6 @@ def _views() -> list[dict[str, Any]]:
     ]
     sums = {
         "transform": SUMS,
-        "layer": [words(line, y=30 + 24 * row) for row, line in enumerate(lines)],
+        "layer": [words(line, y=14 + 24 * row) for row, line in enumerate(lines)],
     }
     return [size | view for view in (ranked, against, losses, sums)]

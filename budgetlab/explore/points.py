@@ -12,21 +12,22 @@ import pandas as pd
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, whole
 from budgetlab.explore.chart import (
+    ROOM,
     SCHEMAS,
+    SUBTITLE_LETTERS,
     VEGA_LITE,
     Explorable,
     axis,
     checkbox,
-    compact,
     hover,
-    joined,
+    lines_of,
     mark,
-    parted,
     slider,
     specification,
     words,
+    wrapped,
 )
-from budgetlab.explore.images import webp
+from budgetlab.explore.packing import compact, joined, parted, webp
 from budgetlab.plots.images import CLASSES, LARGEST, SMALLEST, USUAL, extent_of, surface_colours
 from budgetlab.records import Record, open_record
 
@@ -39,7 +40,12 @@ if TYPE_CHECKING:
 __all__ = ["GRID", "Frame", "PointRun", "frame_of", "grid_of", "playground", "watch"]
 
 GRID = 60
-SIDE = 330  # pixels of one half
+SIDE = 330  # pixels of one half, where there is room for both
+# One above the other in a narrow window.
+FITS = {"side": f"clamp(room < 560 ? room - 70 : room / 2 - 80, 160, {SIDE})",
+        **wrapped(560, {"": 2})}  # fmt: skip
+LEGEND = ("Larger: more likely to be drawn. Dark edge: drawn in this epoch. Behind: the class "
+          "predicted, paler where less sure")  # fmt: skip
 SYMBOLS = ("circle", "square", "triangle-up")
 STEP = 450  # milliseconds of an epoch that plays
 MOST_VALUES = 40_000  # points times epochs of a run, so that a chart stays under 1 MB
@@ -233,14 +239,26 @@ def playground(
     where = [{"i": i + 1, "x": p[0], "y": p[1], "label": int(k)}
              for i, (p, k) in enumerate(zip(map(compact, x), y, strict=True))]  # fmt: skip
     title = "Two methods choose among the same points"
+    heading = [_lead(runs, int(kept[np.searchsorted(kept, epoch, side="right") - 1]), epoch)
+               for epoch in range(1, last + 1)]  # fmt: skip
     spec = specification(
-        {"text": {"expr": f"'{title}, epoch ' + epoch"}}, alt,
+        {"text": {"expr": f"{json.dumps(heading)}[epoch - 1]"},
+         "subtitle": lines_of(LEGEND, SUBTITLE_LETTERS)}, alt,
         params=[checkbox("playing", "play", False), slider("epoch", "epoch", last, 1, last, 1)],
         data={"values": rows}, spacing=30,
         transform=[{"filter": "datum.epoch <= epoch && epoch < datum.until"}],
         hconcat=[_half(place, where, extent_of(x)) for place in (0, 1)],
     )  # fmt: skip
     return Explorable(_playing(spec, last), alt, twin, title=title, kind="vega")
+
+
+def _lead(runs: list[PointRun], shown: int, epoch: int) -> str:
+    """Which of two runs is ahead after an epoch, as a title."""
+    a, b = (100 * _frame(run, shown).accuracy for run in runs)
+    if round(a, 1) == round(b, 1):
+        return f"Epoch {epoch}: both are right on {a:.1f}% (one run each)"
+    ahead = runs[0 if a > b else 1].name
+    return lines_of(f"Epoch {epoch}: {ahead} is {abs(a - b):.1f} points ahead (one run each)")
 
 
 def _frame(run: PointRun, epoch: int) -> Frame:
@@ -267,8 +285,8 @@ def _half(
 ) -> dict[str, Any]:
     left, right, bottom, top = extent
     behind = {
-        "mark": mark("image", width=SIDE, height=SIDE, aspect=False),
-        "encoding": {"x": {"value": SIDE / 2}, "y": {"value": SIDE / 2},
+        "mark": mark("image", width={"expr": "side"}, height={"expr": "side"}, aspect=False),
+        "encoding": {"x": {"value": {"expr": "side / 2"}}, "y": {"value": {"expr": "side / 2"}},
                      "url": {"field": "surface", "type": "nominal"}},
     }  # fmt: skip
     quiet = {"grid": False, "tickCount": 5}
@@ -298,8 +316,10 @@ def _half(
                               "picked": "times drawn"}),
         },
     }  # fmt: skip
+    # The name of the method stands in a line of its own: two would not fit beside each other.
+    said = words("replace(datum.headline, ': ', '\\n')", y=-32)
     return {"width": SIDE, "height": SIDE, "transform": [{"filter": f"datum.side == {place}"}],
-            "layer": [behind, points, words("datum.headline", y=-18)]}  # fmt: skip
+            "layer": [behind, points, said]}  # fmt: skip
 
 
 def _playing(spec: dict[str, Any], last: int) -> dict[str, Any]:
@@ -308,6 +328,12 @@ def _playing(spec: dict[str, Any], last: int) -> dict[str, Any]:
 
     made = vl_convert.vegalite_to_vega(json.dumps(spec), vl_version=VEGA_LITE)
     made["$schema"] = SCHEMAS["vega"]
+    made["signals"] = [ROOM, {"name": "side", "update": FITS["side"]},
+                       {"name": "childWidth", "update": "side"},
+                       *(s for s in made["signals"] if s["name"] != "childWidth")]  # fmt: skip
+    made["height"] = {"signal": "side"}
+    made["layout"]["columns"] = {"signal": FITS["/layout/columns"]}
+    made["padding"] = {"signal": FITS["/padding"]}
     made["description"] = spec["description"]
     epoch = next(signal for signal in made["signals"] if signal["name"] == "epoch")
     on = f"playing ? (epoch >= {last} ? 1 : epoch + 1) : epoch"

@@ -12,23 +12,30 @@ from budgetlab.analysis.conditions import require_same_data
 from budgetlab.analysis.per_sample import check_measure
 from budgetlab.errors import InputError, a_kind, counted, few, known, require_number, unknown, whole
 from budgetlab.explore.chart import (
+    SUBTITLE_LETTERS,
     Explorable,
-    apart,
     axis,
-    compact,
-    ends_of,
     hover,
-    joined,
+    lines_of,
     looks_of,
     mark,
-    parted,
-    records_of,
     select,
     slider,
     specification,
     words,
+    wrapped,
 )
-from budgetlab.explore.images import images_of, packed, some_of
+from budgetlab.explore.packing import (
+    Lives,
+    apart,
+    compact,
+    ends_of,
+    images_of,
+    packed,
+    parted,
+    records_of,
+    some_of,
+)
 from budgetlab.plots import style
 from budgetlab.records import OneRecord, Record, open_record
 
@@ -38,7 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["atlas"]
 
 COLUMNS, ROWS, SIDE = 6, 4, 46  # of the images shown at once
-MOST_VALUES = 12_000  # samples times epochs of their lives, so that a chart stays under 1 MB
 ORIGINS = {"index": "place in the source", "true_label": "true class", "copy_of": "copy of",
            "difficulty": "difficulty"}  # fmt: skip
 TOLD = {"sample": "sample", "label": "class", "x": "", "y": "", **ORIGINS}
@@ -117,7 +123,7 @@ def atlas(
     images = images_of(record, splits)
     shown = some_of(finite, images, samples, seed)
     table = _table(record, shown, x, y).assign(image=packed(shown.index, images))
-    lives = _Lives(record, shown.index.to_numpy())
+    lives = Lives(record, shown.index.to_numpy())
     table = table.assign(**lives.columns)
     if colour:
         table["colour"] = compact(shown[colour])
@@ -125,6 +131,7 @@ def atlas(
     classes = sorted(table["label"].unique(), key=lambda name: (order.get(name, len(order)), name))
     groups = [name for name in GROUPS if table["groups"].str.contains(LETTERS[name]).any()]
     names = {"x": style.axis_name(x), "y": style.axis_name(y)}
+    short = {"x": _short(x), "y": _short(y)}
     ends = {f"{a}_{end}": value for a in ("x", "y")
             for end, value in ends_of(table[a]).items()}  # fmt: skip
 
@@ -153,22 +160,43 @@ def atlas(
         f"{table['image'].notna().sum():,} of them with an image. A rectangle, a class, a group or "
         "four sliders select; the images of the selection stand beside, and the life of one below."
     )
-    relation = style.correlation(shown[x], shown[y])
-    what = [name.partition(",")[0] for name in names.values()]
-    found = f"{relation} of {what[0]} and {what[1]}" if relation else f"{what[1]} over {what[0]}"
-    title = {"text": style.capital(found),
-             "subtitle": "Drag a rectangle over the points, or set the limits below; click on a "
-                         "point or an image for its life"}  # fmt: skip
-    above = {"spacing": 28, "hconcat": [_scatter(classes, names, colour), _sheet(names)]}
+    title = {"text": lines_of(_found(shown, table["label"], x, y)),
+             "subtitle": lines_of(HINT, SUBTITLE_LETTERS)}  # fmt: skip
+    above = {"spacing": 24, "hconcat": [_scatter(classes, names, colour), _sheet(names)]}
     spec = specification(
-        title, alt, data={"values": records_of(table, decimals=15)},
-        params=[*_controls(classes, groups, ends, names, len(table)), BRUSH, PICK],
+        title, alt, fits=FITS, data={"values": records_of(table, decimals=15)},
+        params=[*_controls(classes, groups, ends, short, len(table)), BRUSH, PICK],
         transform=[*(_spread(a, a in counts) for a in names), {"filter": INSIDE}], spacing=18,
-        vconcat=[above, _life(lives.epochs, names, CHANCES[record.probability_kind])],
+        vconcat=[above, _life(lives.epochs, short, CHANCES[record.probability_kind])],
     )  # fmt: skip
-    return Explorable(spec, alt, twin, title=title["text"])
+    return Explorable(spec, alt, twin, title=title["text"].replace("\n", " "))
 
 
+def _short(measure: str) -> str:
+    """What a measure is called where an axis says what it is."""
+    return measure.replace("_", " ")
+
+
+def _found(frame: pd.DataFrame, labels: pd.Series, x: str, y: str) -> str:
+    """What the scatter shows, as a title: neighbours in an embedding, else a rank correlation."""
+    if x.startswith("embedding") and y.startswith("embedding") and len(frame) > 1:
+        from scipy.spatial import cKDTree
+
+        places = frame[[x, y]].to_numpy(float)
+        nearest = cKDTree(places).query(places, k=2)[1]
+        # Of two in one place either may come first.
+        other = np.where(nearest[:, 0] == np.arange(len(frame)), nearest[:, 1], nearest[:, 0])
+        alike = (labels.to_numpy() == labels.to_numpy()[other]).mean()
+        return f"The nearest neighbour of {alike:.0%} of the samples is of their own class"
+    relation = style.correlation(frame[x], frame[y])
+    if not relation:
+        return style.capital(f"{_short(y)} over {_short(x)}")
+    return f"{relation} of {_short(x)} and {_short(y)}"
+
+
+HINT = ("Drag a rectangle over the points, or set the limits below; click on a point or an image "
+        "for its life")  # fmt: skip
+FITS = wrapped(700, {"/marks/0": 2, "/marks/1": 3})
 INSIDE = (
     "datum.x >= x_low && datum.x <= x_high && datum.y >= y_low && datum.y <= y_high"
     " && (label == 'all' || datum.label == label)"
@@ -179,8 +207,8 @@ BRUSH = {"name": "brush", "select": "interval", "views": ["points"]}
 PICK = {
     "name": "pick", "views": ["points", "images"],
     "select": {"type": "point", "fields": ["sample"], "on": "click",
-               "clear": [{"source": "window", "type": "input",
-                          "filter": "event.target && event.target.name == 'nth'"}]},
+               "clear": {"source": "window", "type": "input",
+                         "filter": "event.target && event.target.name == 'nth'"}},
 }  # fmt: skip
 IS_SHOWN = "pick.sample ? datum.sample == pick.sample[0] : datum.place == min(nth, datum.selected)"
 # What was brushed in the order of its images, which come first.
@@ -216,37 +244,6 @@ def _measured(record: Record, other: OneRecord | None, more: pd.DataFrame | None
             f"{counted(len(frame), 'sample')} of index {few(map(str, frame.index))}: {asked}"
         )
     return frame.drop(columns=more.columns, errors="ignore").join(more)
-
-
-class _Lives:
-    """Last known loss, probability and times drawn of some samples, at the end of some epochs."""
-
-    def __init__(self, record: Record, samples: np.ndarray):
-        data = record.samples[["loss", "probability", "times_trained"]]
-        size, total = data.sizes["sample"], data.sizes["epoch"]
-        count = min(total, max(2, MOST_VALUES // len(samples)))
-        self.epochs = np.unique(np.linspace(1, total, count).round().astype(int))
-        data, kept = data.isel(sample=samples), self.epochs - 1
-        factor = size if record.probability_kind == "draw" else 1
-        found = {
-            "loss": pd.DataFrame(data["loss"].to_numpy()).ffill().to_numpy()[kept],
-            "chance": factor * data["probability"].to_numpy()[kept],
-            "drawn": data["times_trained"].to_numpy().astype(int).cumsum(axis=0)[kept],
-        }
-        self.columns = {f"{name}_by": [joined(one, 9 if name == "drawn" else 3) for one in all_of.T]
-                        for name, all_of in found.items()}  # fmt: skip
-        self._places = {int(sample): place for place, sample in enumerate(samples)}
-
-    def of(self, sample: int) -> pd.DataFrame:
-        if sample not in self._places:
-            raise InputError(
-                f"sample {sample} is not in this chart: give one that its twin returns"
-            )
-        life = pd.DataFrame({"epoch": self.epochs})
-        for name, texts in self.columns.items():
-            said = texts[self._places[sample]].split(" ")
-            life[name.removesuffix("_by")] = [float(one) if one else np.nan for one in said]
-        return life.astype({"drawn": int})
 
 
 def _table(record: Record, frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
@@ -294,13 +291,16 @@ def _spread(field: str, is_count: bool) -> dict[str, Any]:
 
 
 def _scatter(classes: list[str], names: dict[str, str], colour: str) -> dict[str, Any]:
-    look = looks_of(classes, "label", orient="top", columns=5)
+    widest = max(len(name) for name in classes)
+    columns = max(2, min(5, 44 // (4 + widest)))
+    legend = {"symbolOpacity": 1, "orient": "top", "columns": columns}
+    look = looks_of(classes, "label", legend)
     if colour:
         look["color"] = axis("colour", style.axis_name(colour), scale={"scheme": "viridis"})
     return {
         "name": "points",
-        "width": 330,
-        "height": 330,
+        "width": 300,
+        "height": 300,
         "mark": mark("point", size=16),
         "encoding": {
             "x": axis("x_at", names["x"], zero=False),
@@ -342,7 +342,7 @@ def _sheet(names: dict[str, str]) -> dict[str, Any]:
     sheet[0]["name"] = "images"
     count = words(
         "format(datum.selected, ',') + ' selected, ' + format(datum.pictured, ',')"
-        " + ' with an image' + (datum.pictured ? '' : ': give splits= for more')", y=-14,
+        " + ' with an image' + (datum.pictured ? '' : ': give splits=')", y=-14, fontSize=11,
     ) | {"transform": [*IN_ORDER, {"filter": "datum.place == 1"}]}  # fmt: skip
     return {"width": COLUMNS * SIDE, "height": ROWS * (SIDE + 30), "layer": [*sheet, count]}
 
@@ -355,10 +355,9 @@ def _life(epochs: np.ndarray, names: dict[str, str], chance: str) -> dict[str, A
         " + (datum.true_label ? ' (truly ' + datum.true_label + ')' : '')",
         "'Drawn ' + slice(split(datum.drawn_by, ' '), -1)[0]"
         f" + ' times in {epochs[-1]} epochs'",
-        *(f"'{style.capital(name).partition(',')[0]}: ' + format(datum.{a}, '.4')"
-          for a, name in names.items()),
-        " + ".join(f"(isValid(datum.{name}) ? '{said} ' + datum.{name} + '  ' : '')"
-                   for name, said in ORIGINS.items() if name != "true_label"),
+        *(f"'{style.capital(name)}: ' + format(datum.{a}, '.4')" for a, name in names.items()),
+        *(f"isValid(datum.{name}) ? '{style.capital(said)}: ' + datum.{name} : ''"
+          for name, said in ORIGINS.items() if name != "true_label"),
     ]  # fmt: skip
     portrait = {"transform": [{"filter": "isValid(datum.image)"}],
                 "mark": mark("image", x=40, y=46, width=80, height=80),
@@ -374,7 +373,7 @@ def _life(epochs: np.ndarray, names: dict[str, str], chance: str) -> dict[str, A
         {"calculate": "datum.drawn - (datum.had || 0)", "as": "new"},
     ]
     views: list[dict[str, Any]] = [
-        {"width": 230, "height": 160, "transform": one, "layer": [portrait, *lines]}
+        {"width": 170, "height": 170, "transform": one, "layer": [portrait, *lines]}
     ]
     at = axis("epoch", "epoch (a dot: drawn)", scale={"domain": [1, max(2, int(epochs[-1]))]},
               axis={"tickMinStep": 1, "tickCount": 5})  # fmt: skip
@@ -396,5 +395,5 @@ def _life(epochs: np.ndarray, names: dict[str, str], chance: str) -> dict[str, A
             "mark": mark("line", color=colour, strokeWidth=1.5, interpolate="step-after"),
             "encoding": encoding,
         }
-        views.append({"width": 160, "height": 140, "transform": in_time, "layer": [line, dots]})
+        views.append({"width": 150, "height": 140, "transform": in_time, "layer": [line, dots]})
     return {"spacing": 24, "hconcat": views}

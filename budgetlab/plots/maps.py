@@ -24,7 +24,7 @@ __all__ = ["agreement_matrix", "class_share", "confusion", "importance_map"]
 
 ROWS = ("redundancy", "imbalance")
 NEUTRAL = {"redundancy": 0, "imbalance": 1, "label_noise": 0}
-PANELS_A_ROW = 6
+PANELS_A_ROW = 3  # so that numbers can be read where the map is 800 pixels wide
 MOST_CLASSES, MOST_SPANS, NAME_LETTERS = 20, 10, 26
 # One method that loses 18 points must not turn all others white.
 DEEPEST = 0.05
@@ -112,8 +112,8 @@ def importance_map(
     deep = -(-len(methods) // PANELS_A_ROW)
     wide = -(-len(methods) // deep)
     high = len(parts) * deep
-    ax = style.axes(ax, (max(6.4, 1.6 + wide * (0.5 + 0.62 * len(columns))),
-                         1.3 + high * (0.7 + 0.36 * len(lines))))  # fmt: skip
+    ax = style.axes(ax, (max(6.4, 2.0 + wide * (0.2 + 0.6 * len(columns))),
+                         1.4 + high * (0.4 + 0.25 * len(lines))))  # fmt: skip
     style.finish(ax, title=style.verdicts(frame), text=_map_in_words(frame, x, rows_by, margin))
     ax.axis("off")
     widest = 100 * max(float(frame["difference"].abs().max()), margin)
@@ -121,20 +121,22 @@ def importance_map(
     for block, (dataset, part) in enumerate(parts.items()):  # a data set starts a row
         for place, method in enumerate(methods, block * deep * wide):
             row, column = divmod(place, wide)
-            panel = ax.inset_axes(((column + 0.03) / wide, 1 - (row + 0.86) / high,
-                                   0.92 / wide, 0.74 / high))  # fmt: skip
+            panel = ax.inset_axes(((column + 0.02) / wide, 1 - (row + 0.98) / high,
+                                   0.96 / wide, 0.8 / high))  # fmt: skip
+            below = block + 1 < len(parts) or place + wide < block * deep * wide + len(methods)
             image = _panel(panel, part[part["method"] == method], x, columns, lines, most, margin,
-                           first=column == 0)  # fmt: skip
-            panel.set_title(style.literal(method), fontsize=9, color=style.INK)
+                           first=column == 0, last=not below)  # fmt: skip
+            panel.set_title(style.literal(method), fontsize=10, color=style.INK)
             if column == 0:
                 axis = style.axis_name(rows_by[0]) if len(rows_by) == 1 else ""
-                panel.set_ylabel(f"{dataset}\n{axis}".strip(), fontsize=9)
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02,
+                panel.set_ylabel(f"{dataset}\n{axis}".strip(), fontsize=10)
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02, fraction=0.03,
                              extend="both" if widest > most else "neither")  # fmt: skip
     bar.set_label("difference (percentage points)", color=style.INK)
-    ax.text(0, -0.02, "●  interval leaves out zero     ≈  interval within "
-            f"±{100 * margin:g} percentage point{'s' * (margin != 0.01)}",
-            transform=ax.transAxes, va="top", fontsize=9, color=style.INK)  # fmt: skip
+    ax.annotate("●  interval leaves out zero     ≈  interval within "
+                f"±{100 * margin:g} percentage point{'s' * (margin != 0.01)}",
+                (0, 0), (0, -34), "axes fraction", "offset points", va="top", fontsize=9,
+                color=style.INK)  # fmt: skip
     return ax
 
 
@@ -152,8 +154,12 @@ def _panel(
     most: float,
     margin: float,
     first: bool,
+    last: bool,
 ) -> "AxesImage":
-    """Draw the cells of one method, each with its number and its marks."""
+    """Draw the cells of one method, each with its number and its marks.
+
+    Only the first panel of a row names the lines, and only the last one below others the columns.
+    """
     cells, marks = np.full((len(lines), len(columns)), np.nan), {}
     order = [tuple(line) for line in lines.to_numpy()]
     for row in own.to_dict("records"):
@@ -163,12 +169,13 @@ def _panel(
         inside = row["ci_low"] > -margin and row["ci_high"] < margin
         marks[place] = "●" * bool(outside) + "≈" * bool(inside)
     names = [_line_name(line) for line in lines.to_dict("records")] if first else []
-    image = _cells(ax, cells, lambda r, c, v: f"{round(v, 1) + 0.0:+.1f}\n{marks[r, c]}".rstrip(),
-                   names=([f"{value:g}" for value in columns], names), colours="PuOr",
-                   limits=(-most, most), pale=0.62 * most, size=7.5)  # fmt: skip
+    across = [f"{value:g}" if last else "" for value in columns]
+    image = _cells(ax, cells, lambda r, c, v: f"{round(v, 1) + 0.0:+.1f} {marks[r, c]}".rstrip(),
+                   names=(across, names), colours="PuOr",
+                   limits=(-most, most), pale=0.62 * most, size=9)  # fmt: skip
     ax.set_facecolor(style.FAINT)
-    ax.set_xlabel(style.axis_name(x), fontsize=8, color=style.INK, labelpad=1)
-    ax.tick_params(length=0, colors=style.INK, labelsize=8)
+    ax.set_xlabel(style.axis_name(x) if last else "", fontsize=9, color=style.INK, labelpad=1)
+    ax.tick_params(length=0, colors=style.INK, labelsize=9)
     return image
 
 

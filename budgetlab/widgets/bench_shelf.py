@@ -94,8 +94,9 @@ class RunLine(W.HBox):
         self.box = W.Checkbox(value=True, indent=False, layout=W.Layout(width="auto", margin="0"))
         self.box.observe(lambda _: shelf.redraw(), "value")
         self.away = button("Remove", partial(shelf.remove, self), "bl-remove")
-        self.away.layout.height, self.away.layout.margin = "1.8em", "0 0 0 1em"
-        super().__init__([self.chip, self.box, self.away], layout=W.Layout(align_items="center"))
+        self.away.layout.height, self.away.layout.margin = "1.8em", "0 0 0 0.5em"
+        super().__init__([self.chip, self.box, self.away],
+                         layout=W.Layout(align_items="center", margin="0 2em 0 0"))  # fmt: skip
         self.take(record)
 
     def take(self, record: Record) -> None:
@@ -149,7 +150,9 @@ class RunShelf(W.VBox):
         self.path.add_class("bl-folder")
         self.open_button = button("Open", self.open_folder, "bl-open",
                                   "Show the runs of this folder too")  # fmt: skip
-        self.runs = W.VBox(layout=W.Layout(width="100%", max_height="9em", overflow="auto"))
+        # Side by side, and two lines of them at most: the pictures below must fit the window.
+        self.runs = W.HBox(layout=W.Layout(width="100%", max_height="4.6em", overflow="auto",
+                                           flex_flow="row wrap"))  # fmt: skip
         self.runs.add_class("bl-runs")
         self.table = markup()
         for one, name in zip(self.pictures, PICTURES, strict=True):

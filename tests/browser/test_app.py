@@ -81,7 +81,7 @@ def test_the_bench_fits_a_projector(app, browser):
     tab = Tab(browser, app.url, viewport={"width": 1280, "height": 800})
     tab.page.goto(f"{app.url}/voila/render/bench.ipynb?token={app.token}")
     tab.wait_for_status(".bl-bench", "Ready")
-    for method in ("p-SGD", "unif-SGD"):
+    for method in ("p-SGD", "unif-SGD", "selective-backprop"):
         tab.choose(".bl-bench .bl-method", method)
         tab.click(".bl-bench .bl-train")
         tab.wait_for_status(".bl-bench", "Training.")

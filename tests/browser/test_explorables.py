@@ -40,7 +40,7 @@ AT_ITS_END = "control => control.type === 'range' && +control.value >= +control.
 OTHERS = re.compile("Jupyter news|Validate|Create Assignment|Formgrader")
 
 
-def stored() -> dict[str, tuple[str, dict]]:
+def stored() -> dict[str, tuple[str, dict, dict]]:
     """For each kind of chart, a notebook of the course and what one of its cells stores."""
     found = {}
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
@@ -48,7 +48,8 @@ def stored() -> dict[str, tuple[str, dict]]:
             kinds = re.findall(r"bl\.explore\.(\w+)\(", cell.source)
             for output in cell.get("outputs", ()):
                 if kinds and set(MIMES.values()) & set(output.get("data", {})):
-                    found.setdefault(kinds[-1], (path.stem, dict(output.data)))
+                    kept = path.stem, dict(output.data), dict(output.metadata)
+                    found.setdefault(kinds[-1], kept)
     return {kind: found[kind] for kind in KINDS}
 
 
@@ -65,6 +66,17 @@ def changes(tab, canvas, act) -> bool:
     return True
 
 
+WIDER = """place => [place, ...place.querySelectorAll('*')].filter(
+  one => one.scrollWidth > one.clientWidth + 1
+  && ['auto', 'scroll'].includes(getComputedStyle(one).overflowX) && !one.closest('.jp-InputArea')
+).length"""
+
+
+def fits(tab, place) -> None:
+    """No bar to scroll sideways, once the chart has seen how much room there is."""
+    tab.page.wait_for_function(f"place => ({WIDER})(place) === 0", arg=place.element_handle())
+
+
 def answers_to_keys(tab, place) -> None:
     """Every slider changes the picture, and each chart has a control that does."""
     canvas, moved = place.locator("canvas").first, []
@@ -79,7 +91,7 @@ def answers_to_keys(tab, place) -> None:
 
 
 def answers_to_the_mouse(tab, place, kind: str) -> None:
-    """A rectangle over points selects; a click in the legend fades all others."""
+    """A rectangle over points selects; a click on a name beside the lines fades all others."""
     canvas = place.locator("canvas").first
     # A chart may be higher than the window, and then any part of it would do.
     canvas.evaluate("canvas => canvas.scrollIntoView({block: 'start', behavior: 'instant'})")
@@ -94,10 +106,22 @@ def answers_to_the_mouse(tab, place, kind: str) -> None:
 
     if kind == "atlas":
         assert changes(tab, canvas, drag)
-    if kind == "learning":
-        # The first name of the legend, which stands to the right of the lines.
-        at = {"x": box["width"] - 60, "y": 49}
-        assert changes(tab, canvas, lambda: canvas.click(position=at))
+    if kind in ("learning", "crossing"):
+        x, y = name_of_a_line(tab, canvas)
+        assert changes(tab, canvas, lambda: tab.page.mouse.click(x, y))
+
+
+def name_of_a_line(tab, canvas) -> tuple[float, float]:
+    """Where the pointer says that a name can be clicked on: beside the lines, or below them."""
+    canvas.evaluate("canvas => canvas.scrollIntoView({block: 'end', behavior: 'instant'})")
+    box = canvas.bounding_box()
+    for across in (box["width"] - 60, 90):
+        for down in range(int(box["height"]) - 4, 0, -6):
+            x, y = box["x"] + across, box["y"] + down
+            tab.page.mouse.move(x, y)
+            if canvas.evaluate("canvas => canvas.parentElement.style.cursor") == "pointer":
+                return x, y
+    raise AssertionError("no name can be clicked on")
 
 
 def accessible(tab, part: str = "") -> None:
@@ -117,9 +141,10 @@ def accessible(tab, part: str = "") -> None:
 def with_charts(path: Path) -> Path:
     """Write a notebook with one chart of each kind, for a kernel that no machine has."""
     notebook = nbformat.v4.new_notebook()
-    for kind, (_, bundle) in stored().items():
+    for kind, (_, bundle, about) in stored().items():
         cell = nbformat.v4.new_code_cell(f"bl.explore.{kind}(...)", execution_count=1)
-        cell.outputs = [nbformat.v4.new_output("execute_result", bundle, execution_count=1)]
+        output = nbformat.v4.new_output("execute_result", bundle, metadata=about, execution_count=1)
+        cell.outputs = [output]
         notebook.cells.append(cell)
     # Nothing can start by itself.
     notebook.metadata["kernelspec"] = {"name": "nowhere", "display_name": "Nowhere"}
@@ -143,6 +168,7 @@ def test_jupyterlab_draws_what_is_stored_and_starts_no_kernel(lab, browser, shot
         tab.scroll_to(number)
         place = tab.page.locator(".jp-Cell").filter(has_text=f"bl.explore.{kind}(")
         place.locator("canvas").first.wait_for()
+        fits(tab, place)
         tab.screenshot(f"{shot}_{kind}")
         answers_to_keys(tab, place)
         answers_to_the_mouse(tab, place, kind)
@@ -194,7 +220,7 @@ def test_notebook_7_draws_what_is_stored_and_starts_no_kernel(chromium, browser,
 def site(chromium, tmp_path_factory) -> Path:
     """The book with the notebooks that hold one chart of each kind."""
     out = tmp_path_factory.mktemp("book") / "site"
-    names = dict.fromkeys(name for name, _ in stored().values())
+    names = dict.fromkeys(name for name, *_ in stored().values())
     command = [sys.executable, str(ROOT / "docs/book.py"), "--out", str(out), "--parts", "errors"]
     subprocess.run([*command, "--notebooks", *names], check=True, capture_output=True, timeout=580)
     return out
@@ -209,6 +235,7 @@ def test_the_site_answers_from_disk_with_the_network_off(site, browser, shot, ki
     place = tab.page.locator(".bl-explorable[data-drawn=yes]").first
     place.locator("canvas").wait_for()
     place.scroll_into_view_if_needed()
+    fits(tab, place)
     tab.screenshot(shot)
     answers_to_keys(tab, place)
     answers_to_the_mouse(tab, place, kind)
@@ -219,7 +246,7 @@ def test_the_site_answers_from_disk_with_the_network_off(site, browser, shot, ki
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_other_pages_of_the_site_are_for_everybody(site, browser, scheme):
-    charts = {name for name, _ in stored().values()}
+    charts = {name for name, *_ in stored().values()}
     pages = [page for page in sorted(site.rglob("*.html")) if page.stem not in charts]
     assert len(pages) > 15
     tab = Tab(browser, site.as_uri(), **NARROW, color_scheme=scheme)
@@ -280,7 +307,30 @@ def test_a_click_opens_the_life_of_a_sample_until_a_key_goes_on(browser, tmp_pat
     tab.close()
 
 
-# ---- Colab, as far as it can be had here ----
+# ---- VS Code and Colab, as far as they can be had here ----
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vega_embed_alone_draws_what_is_stored(browser, tmp_path, kind):
+    """What a notebook renderer does: nothing of the kit is in the page, and no network."""
+    import vl_convert
+
+    _, bundle, _ = stored()[kind]
+    (spec,) = (bundle[mime] for mime in MIMES.values() if mime in bundle)
+    made = vl_convert.javascript_bundle("window.draw = vegaEmbed")
+    (tmp_path / "page.html").write_text(
+        f'<!DOCTYPE html><link rel="icon" href="data:,"><div id="place"></div>'
+        f"<script>(() => {{ {made} }})()</script>"
+    )
+    tab = Tab(browser, tmp_path.as_uri())
+    tab.page.context.set_offline(True)
+    tab.page.goto((tmp_path / "page.html").as_uri())
+    tab.page.evaluate("async spec => { window.made = await draw('#place', spec) }", spec)
+    place = tab.page.locator("#place")
+    answers_to_keys(tab, place)
+    assert tab.page.evaluate("made.view.getState() !== null")
+    assert tab.faults == []
+    tab.close()
 
 
 def test_a_frame_without_rights_or_network_draws_what_colab_is_given(
@@ -292,7 +342,7 @@ def test_a_frame_without_rights_or_network_draws_what_colab_is_given(
 
     monkeypatch.setitem(sys.modules, "google.colab", object())
     chart = bl.explore.probabilities(write_run(tmp_path, method="p-SGD", budget=0.3, size=300))
-    page = html.escape(chart._repr_mimebundle_()["text/html"])
+    page = html.escape(chart._repr_mimebundle_()[0]["text/html"])
     (tmp_path / "page.html").write_text(
         f'<link rel="icon" href="data:,"><iframe sandbox="allow-scripts" width="900" height="700" '
         f'srcdoc="{page}"></iframe>'
@@ -318,13 +368,13 @@ SHOW = """
 import json
 from IPython.display import display
 
-for bundle in json.load(open("charts.json")):
-    display(bundle, raw=True)
+for bundle, about in json.load(open("charts.json")):
+    display(bundle, metadata=about, raw=True)
 """
 
 
 def test_a_page_of_voila_answers_once_it_is_cut_off_from_its_kernel(app, browser, shot):
-    (app.root / "charts.json").write_text(json.dumps([one for _, one in stored().values()]))
+    (app.root / "charts.json").write_text(json.dumps([one for _, *one in stored().values()]))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOW.strip())])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, app.root / "charts.ipynb")

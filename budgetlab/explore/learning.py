@@ -1,0 +1,396 @@
+"""What was reached, at what cost: learning curves, and the crossing curve of augmentations."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.analysis import AXES, epochs
+from budgetlab.analysis.conditions import condition_columns, method_order, require
+from budgetlab.analysis.statistics import FEWEST, mean_interval, paired_difference
+from budgetlab.errors import InputError, unknown
+from budgetlab.explore.chart import (
+    SUBTITLE_LETTERS,
+    Explorable,
+    axis,
+    checkbox,
+    hover,
+    lines_of,
+    looks_of,
+    mark,
+    options_of,
+    rows_of,
+    select,
+    slider,
+    specification,
+    words,
+)
+from budgetlab.explore.maps import choice_of, found_by_data, hover_over, in_words
+from budgetlab.explore.packing import compact, records_of
+from budgetlab.plots import style
+from budgetlab.plots.learning import crossed
+from budgetlab.records import Records
+
+__all__ = ["crossing", "learning"]
+
+CROSSING_COLUMNS = ("dataset", "augmentation", "epochs", "mean", "ci_low", "ci_high", "n")
+MARKS = 12  # of a line, so that one of a hundred epochs is not covered by them
+# Names stand to the right of the lines, or below where a page is narrow.
+NARROW = 400
+NAMES_WIDE = 210
+FITS = {"/width": f"room < {NARROW + NAMES_WIDE + 20} ? clamp(room - 90, 180, {NARROW - 1})"
+                  f" : min(520, room - {NAMES_WIDE + 20})"}  # fmt: skip
+
+
+def learning(
+    records: Records | pd.DataFrame, cost: str = "steps", value: str = "test_accuracy"
+) -> Explorable:
+    """Accuracy over any cost: choose the axis, switch methods and seeds on and off.
+
+    One line per condition: the mean of its seeds with its 95% interval (Student's t, of three
+    seeds or more), the single runs pale behind, each told by hovering over it. A click on a name
+    fades all others. The title says which condition ends best, and by how much against the next
+    one, paired by seed. The axis of accuracies begins where a slider says: to begin with, so that
+    the ends of the runs can be told apart.
+
+    Parameters
+    ----------
+    records
+        As for :func:`budgetlab.open_records`, or a frame as from
+        :func:`budgetlab.analysis.epochs`.
+    cost
+        The axis to begin with: one of :data:`budgetlab.analysis.AXES`.
+    value
+        What to follow: an accuracy or a loss.
+
+    Returns
+    -------
+    Explorable
+        Its twin takes ``cost`` and what is switched on, ``condition`` (names beside the lines) and
+        ``seed``, all by default, and returns the lines: ``condition``, ``epoch``, ``cost``,
+        ``value`` (accuracies in percent), ``low``, ``high`` and ``n``; with ``single=True`` the
+        runs: ``condition``, ``seed``, ``run``, ``epoch``, ``cost`` and ``value``.
+
+    Raises
+    ------
+    InputError
+        If the cost is unknown, or no run holds a value.
+    """
+    frame = records if isinstance(records, pd.DataFrame) else epochs(records)
+    table, axes = _table(frame, value)
+    conditions = list(dict.fromkeys(table["condition"]))
+    controls, test, rows = _switches(table, {"condition": "", "seed": "seed "})
+
+    def twin(cost: str = cost, single: bool = False, **chosen: Any) -> pd.DataFrame:
+        if cost not in axes:
+            raise unknown("cost", cost, axes)
+        kept = rows(**chosen)
+        kept = kept.assign(cost=kept[cost])[[*table.columns[:4], "cost", "value"]]
+        return kept if single else _means(kept)
+
+    lines = twin()
+    names = {name: style.axis_name(name) for name in axes}
+    what = style.axis_name(value)
+    generic = f"{style.capital(what).partition(' (')[0]} over what training costs"
+    # Runs on several data sets are no comparison of methods.
+    about = "" if "dataset" in frame and frame["dataset"].nunique() > 1 else _finding(table, value)
+    said = [f"{style.capital(what)} over {names[cost]} of {table['run'].nunique():,} runs", about]
+    alt = f"{'. '.join(filter(None, said))}. {_ends_in_words(lines)}"
+    switched = " && ".join(c["name"] for c in controls) or "true"
+    said = [json.dumps(lines_of(text)) for text in (about or generic, generic)]
+    heading = {"text": {"expr": f"{switched} ? {said[0]} : {said[1]}"},
+               "subtitle": lines_of(_hint(lines), SUBTITLE_LETTERS)}  # fmt: skip
+    floor = _floor(table) if value.endswith("accuracy") else None
+    scale = {"zero": False} if floor is None else {"zero": False, "domainMin": {"expr": "floor"}}
+    several = int(lines["n"].max()) > 1
+    x = axis("cost", axis={"tickCount": 8})
+    spec = specification(
+        heading, alt, fits=FITS,
+        params=[select("cost", "cost axis", {n: a for a, n in names.items()}, cost),
+                *([] if floor is None else [slider("floor", "axis from (%)", floor, 0, 95, 1)]),
+                *([checkbox("runs", "single runs", True)] if several else []), *controls],
+        width=520, height=330, data={"values": records_of(table)},
+        transform=[{"filter": test}, {"calculate": "datum[cost]", "as": "cost"}],
+        layer=[
+            *([_single(conditions, x, axis("value", what, scale=scale), names)] if several else []),
+            {"transform": _in_the_page(int(lines["n"].max())), "layer": _curves(
+                conditions, "condition", x, ("mean", "low", "high"),
+                {"title": what, "scale": scale}, "epoch",
+                hover({"condition": "", "epoch": "epoch", "cost": "cost", "mean": what,
+                       "interval": "95% interval", "n": "seeds"}),
+                place=[{"calculate": f"indexof({json.dumps(conditions)}, datum.condition)",
+                        "as": "place"}],
+                marked=_marked(table["epoch"]), form=".1f" if floor is not None else ".3g")},
+            words(f"({json.dumps(names)})[cost]", align="center", x={"expr": "width / 2"},
+                  y={"expr": "height + 26"}) | {"data": {"values": [{}]}},
+        ],
+    )  # fmt: skip
+    return Explorable(spec, alt, twin, title=generic)
+
+
+def _table(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, list[str]]:
+    """A row per run and epoch as the chart holds it, methods in order, and the costs known."""
+    require(frame, ["run", "epoch", "seed", "method", value], "a frame of learning curves")
+    axes = [name for name in AXES if name in frame and frame[name].notna().any()]
+    frame = frame.dropna(subset=[value])
+    if not len(frame):
+        raise InputError(f"none of these runs holds a {value.replace('_', ' ')}: train for longer")
+    order = method_order(frame["method"])
+    frame = frame.sort_values(["method", "seed"], kind="stable", key=lambda column: (
+        column.map(order.index) if column.name == "method" else column))  # fmt: skip
+    table = pd.DataFrame({
+        "condition": style.line_labels(frame, condition_columns(frame)),
+        "seed": frame["seed"], "run": frame["run"], "epoch": frame["epoch"],
+        "value": compact(style.fraction(value) * frame[value], 5),
+        **{name: compact(frame[name], 6) for name in axes if name != "epoch"},
+    })  # fmt: skip
+    return table, axes
+
+
+def _means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean and interval of each condition at each epoch that all of its runs have."""
+    found = []
+    for (condition, epoch), group in rows.groupby(["condition", "epoch"], sort=False):
+        low, high = mean_interval(group["value"].to_numpy())
+        found.append({"condition": condition, "epoch": epoch, "cost": group["cost"].mean(),
+                      "value": group["value"].mean(), "low": low, "high": high,
+                      "n": len(group)})  # fmt: skip
+    table = pd.DataFrame(found, columns=["condition", "epoch", "cost", "value", "low", "high", "n"])
+    # A mean of fewer seeds is another mean.
+    return table[table["n"] == table.groupby("condition")["n"].transform("max")].reset_index(
+        drop=True
+    )
+
+
+def _in_the_page(most: int) -> list[dict[str, Any]]:
+    """The same for the page, from the runs that are switched on."""
+    from scipy import stats
+
+    few = f"datum.n < {FEWEST}"
+    times = [0] * FEWEST + [round(float(stats.t.ppf(0.975, n - 1)), 6)
+                            for n in range(FEWEST, most + 1)]  # fmt: skip
+    half = f"{times}[datum.n] * datum.spread / sqrt(datum.n)"
+    told = "format(datum.low, '.2f') + ' to ' + format(datum.high, '.2f')"
+    return [
+        {"joinaggregate": [{"op": "count", "as": "n"}], "groupby": ["condition", "epoch"]},
+        {"joinaggregate": [{"op": "max", "field": "n", "as": "most"}], "groupby": ["condition"]},
+        {"filter": "datum.n == datum.most"},
+        {"aggregate": [{"op": "mean", "field": "value", "as": "mean"},
+                       {"op": "mean", "field": "cost", "as": "cost"},
+                       {"op": "stdev", "field": "value", "as": "spread"},
+                       {"op": "count", "as": "n"}], "groupby": ["condition", "epoch"]},
+        {"calculate": f"{few} ? null : datum.mean - {half}", "as": "low"},
+        {"calculate": f"{few} ? null : datum.mean + {half}", "as": "high"},
+        {"calculate": f"{few} ? 'none with so few seeds' : {told}", "as": "interval"},
+    ]  # fmt: skip
+
+
+def _finding(table: pd.DataFrame, value: str) -> str:
+    """Which condition ends best, and by how much against the next one, seed by seed."""
+    last = table.groupby(["condition", "run"], sort=False)[["seed", "value"]].last().reset_index()
+    ends = last.groupby("condition", sort=False)["value"].mean()
+    best, *others = ends.sort_values(ascending=value.endswith("loss"), kind="stable").index
+    unit, up = ("points", "above") if value.endswith("accuracy") else ("nats", "below")
+    if not others:
+        low, high = mean_interval(last["value"].to_numpy())
+        sure = f"{low:.4g} to {high:.4g}, " if low == low else ""
+        return f"{style.capital(best)} ends at {ends[best]:.4g} ({sure}n = {len(last)})"
+    seeds = last.pivot_table(index="seed", columns="condition", values="value")
+    pairs = seeds[[best, others[0]]].dropna()
+    found = paired_difference(pairs[best], pairs[others[0]])
+    # The seeds that both have may say the reverse: then nothing is said.
+    if not found.pairs or ((found.difference < 0) == (up == "above") and found.difference):
+        return ""
+    digits = ".1f" if abs(found.difference) >= 1 else ".2f"
+    known = found.ci_low == found.ci_low
+    sure = f"{found.ci_low:+{digits}} to {found.ci_high:+{digits}}, " if known else ""
+    sure = f"({sure}n = {found.pairs})"
+    if known and found.ci_low <= 0 <= found.ci_high:
+        return (f"No difference seen between {best} and {others[0]}: {found.difference:+{digits}} "
+                f"{unit} {sure}")  # fmt: skip
+    size = f"{abs(found.difference):{digits}}"
+    next_one = f"{others[0]}, the next of {len(ends)}" if len(ends) > 2 else others[0]
+    return f"{style.capital(best)} ends {size} {unit} {up} {next_one} {sure}"
+
+
+def _switches(
+    table: pd.DataFrame, columns: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], str, Any]:
+    """What can be switched off: the controls, the test of a row, and the same choice in Python.
+
+    ``columns`` holds what stands before each of its values, by column. Number ``i`` of a column is
+    the control ``column_i``; in Python, ``column=`` lists the values that stay on.
+    """
+    options = options_of(table, columns)
+    many = {key: values for key, values in options.items() if len(values) > 1}
+    controls = [
+        checkbox(f"{key}_{place}", f"{columns[key]}{value}", True)
+        for key, values in many.items()
+        for place, value in enumerate(values)
+    ]
+    test = " && ".join(
+        f"[{', '.join(f'{key}_{place}' for place in range(len(values)))}]"
+        f"[indexof({json.dumps(values)}, datum.{key})]"
+        for key, values in many.items()
+    )
+    return controls, test or "true", lambda **shown: rows_of(table, options, shown)
+
+
+def _floor(table: pd.DataFrame) -> float:
+    """Where an axis of accuracies begins: below all but what the first third of each run shows."""
+    late = table[table["epoch"] > table.groupby("run")["epoch"].transform("max") / 3]
+    low = np.floor(float(late["value"].min()) / 5) * 5
+    return float(np.clip(low, 0, 95)) if len(late) else 0.0
+
+
+def _hint(lines: pd.DataFrame) -> str:
+    """What is drawn, in a line below the title."""
+    seeds = lines.groupby("condition")["n"].first()
+    few, most = int(seeds.min()), int(seeds.max())
+    how = "Click on a name to compare; hover for numbers"
+    if most == 1:
+        return how
+    of = f"{most} seeds" if few == most else f"{few} to {most} seeds"
+    band = "and 95% interval " if most >= FEWEST else ""
+    return f"Mean {band}of {of}, or of those switched on; single runs behind. {how}"
+
+
+def _ends_in_words(lines: pd.DataFrame) -> str:
+    said = []
+    for row in lines.groupby("condition", sort=False).last().reset_index().to_dict("records"):
+        sure = f"{row['low']:.4g} to {row['high']:.4g}, " if row["low"] == row["low"] else ""
+        said.append(f"{row['condition']} ends at {row['value']:.4g} ({sure}n = {row['n']})")
+    return f"{'; '.join(said)}."
+
+
+def _single(
+    conditions: Sequence[str], x: dict[str, Any], y: dict[str, Any], names: dict[str, str]
+) -> dict[str, Any]:
+    """The runs, pale; the one under the pointer is told and stands out."""
+    look = looks_of(conditions, "condition")
+    near = {"name": "near", "select": {"type": "point", "on": "mouseover", "clear": "mouseout",
+                                       "fields": ["run"]}}  # fmt: skip
+    pale = {"condition": [{"param": "near", "empty": False, "value": 0.9},
+                          {"param": "chosen", "value": 0.16}], "value": 0.03}  # fmt: skip
+    at = {"x": x, "y": y, "color": look["color"], "detail": {"field": "run"}}
+    costs = {name: text for name, text in names.items() if name != "epoch"}
+    told = hover({"condition": "", "seed": "seed", "epoch": "epoch", "value": y["title"]} | costs)
+    return {"transform": [{"filter": "runs"}], "layer": [
+        {"mark": mark("line", strokeWidth=1, clip=True),
+         "encoding": at | {"opacity": pale, "order": axis("epoch")}},
+        {"params": [near], "mark": mark("point", size=50, opacity=0, clip=True),
+         "encoding": at | {"tooltip": told}},
+    ]}  # fmt: skip
+
+
+def _curves(
+    names: Sequence[str], field: str, x: dict[str, Any], columns: tuple[str, str, str],
+    y: dict[str, Any], order: str, tooltip: list[dict[str, Any]], *,
+    place: list[dict[str, Any]], marked: str = "true", form: str = ".1f",
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Lines with their bands and marks, and beside them their names and where they end.
+
+    ``columns`` are those of the middle and of both ends of a band, ``place`` says in which place a
+    name stands, ``marked`` which rows have a mark. Names that are not chosen are faded.
+    """
+    look = looks_of(names, field)
+    middle, low, high = columns
+    at = {"x": x, "y": axis(middle, **y)}
+    chosen = {"name": "chosen", "select": {"type": "point", "fields": [field], "toggle": "true"}}
+
+    def faded(value: float, otherwise: float) -> dict[str, Any]:
+        return {"condition": {"param": "chosen", "value": value}, "value": otherwise}
+
+    line = {channel: look[channel] for channel in ("color", "strokeDash")}
+    point = {channel: look[channel] for channel in ("color", "shape")}
+    right = f"width > {NARROW - 1}"
+    down = f"({right} ? 6 : height + 54) + 22 * datum.place"
+    beside = {"y": {"expr": down}, "clip": False}
+    across = [{"expr": f"{right} ? width + {wide} : {wide - 18}"} for wide in (32, 52)]
+    end = [{"joinaggregate": [{"op": "max", "field": order, "as": "end"}], "groupby": [field]},
+           {"filter": f"datum.{order} == datum.end"}, *place]  # fmt: skip
+    said = f"datum.{field} + '\u2002' + format(datum.{middle}, '{form}')"
+    return [
+        {"mark": mark("area", clip=True, line=False), "encoding": {
+            "x": x, "y": axis(low, **y), "y2": {"field": high}, "color": look["color"],
+            "opacity": faded(0.18, 0.03)}},
+        {"mark": mark("line", strokeWidth=2, clip=True),
+         "encoding": at | line | {"opacity": faded(1, 0.12), "order": axis(order)}},
+        {"mark": mark("point", size=30, clip=True), "encoding": at | point | {
+            "opacity": {"condition": [{"test": f"!({marked})", "value": 0},
+                                      {"param": "chosen", "value": 1}], "value": 0.12},
+            "tooltip": tooltip}},
+        {"transform": end, "layer": [
+            {"mark": mark("point", shape="stroke", filled=False, size=900, strokeWidth=2,
+                          x=across[0], **beside), "encoding": line | {"opacity": faded(1, 0.3)}},
+            {"mark": mark("point", size=50, x=across[0], **beside),
+             "encoding": point | {"opacity": faded(1, 0.3)}},
+            {"params": [chosen],
+             "mark": mark("text", text={"expr": said}, align="left", baseline="middle",
+                          fontSize=11, x=across[1], cursor="pointer", color=style.INK, **beside),
+             "encoding": {"opacity": faded(1, 0.45)}},
+        ]},
+    ]  # fmt: skip
+
+
+def _marked(column: pd.Series) -> str:
+    """Which rows of a line have a mark: the last one, and at most so many before."""
+    kept = np.unique(column)[::-1]
+    return f"indexof({kept[:: -(-len(kept) // MARKS)].tolist()}, datum.{column.name}) >= 0"
+
+
+def crossing(frame: pd.DataFrame) -> Explorable:
+    """Which augmentation is best for how long a training? Accuracy over the epochs of each.
+
+    Names stand in the order of the right ends of the lines, as in
+    :func:`budgetlab.plots.crossing`.
+
+    Parameters
+    ----------
+    frame
+        One row per point: ``dataset``, ``augmentation``, ``epochs``, ``mean``, ``ci_low`` and
+        ``ci_high`` (accuracy, percent; the interval may be NaN), ``n`` (seeds); ``method``,
+        ``budget`` and ``verdict`` where there are several.
+
+    Returns
+    -------
+    Explorable
+        Its twin takes ``dataset``, ``method`` and ``budget`` and returns the rows drawn.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, or there is no row.
+    """
+    table, controls, test, chosen_of = choice_of(frame, CROSSING_COLUMNS, ".2f")
+
+    def twin(**chosen: Any) -> pd.DataFrame:
+        rows = chosen_of(**chosen).sort_values("epochs", kind="stable")
+        ends = rows.groupby("augmentation", sort=False)["mean"].last()
+        ranks = ends.rank(ascending=False, method="first")
+        place = rows["augmentation"].map(ranks).argsort(kind="stable")
+        return rows.iloc[place].reset_index(drop=True)
+
+    alt = in_words(twin(), "mean", ["augmentation", "epochs"], "percent")
+    title = "Accuracy of each augmentation over the length of training"
+    hint = "Click on a name to compare; hover for seeds and interval"
+    x = axis("epochs", "epochs of the full run (logarithmic)",
+             scale={"type": "log", "nice": False, "padding": 20},
+             axis={"values": sorted(table["epochs"].unique().tolist()), "grid": True})  # fmt: skip
+    shown = ["dataset", "augmentation", "epochs", "mean", "n", "interval", "verdict"]
+    place = {"window": [{"op": "row_number", "as": "rank"}],
+             "sort": [{"field": "mean", "order": "descending"}]}  # fmt: skip
+    spec = specification(
+        {"text": found_by_data(table, crossed, title), "subtitle": hint}, alt, fits=FITS,
+        params=controls, data={"values": records_of(table)}, width=520, height=320,
+        transform=[{"filter": test}],
+        layer=_curves(
+            list(dict.fromkeys(table["augmentation"])), "augmentation", x,
+            ("mean", "ci_low", "ci_high"),
+            {"title": "test accuracy (%)", "zero": False}, "epochs",
+            hover_over([name for name in shown if name in table]),
+            place=[place, {"calculate": "datum.rank - 1", "as": "place"}]),
+    )  # fmt: skip
+    return Explorable(spec, alt, twin, title=title)

@@ -1,0 +1,145 @@
+"""Where does a method help? The importance map, and how rows are chosen by their data."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from budgetlab.analysis.conditions import require
+from budgetlab.errors import InputError
+from budgetlab.explore.chart import (
+    SUBTITLE_LETTERS,
+    Explorable,
+    axis,
+    hover,
+    lines_of,
+    mark,
+    options_of,
+    rows_of,
+    select,
+    specification,
+)
+from budgetlab.explore.packing import records_of
+from budgetlab.plots import style
+
+__all__ = ["choice_of", "found_by_data", "hover_over", "importance_map", "in_words"]
+
+DATA = ("dataset", "method", "budget")
+MAP_COLUMNS = ("dataset", "method", "label_noise", "difference", "ci_low", "ci_high", "n",
+               "verdict")  # fmt: skip
+ZERO_OUTSIDE = "datum.ci_low > 0 || datum.ci_high < 0"
+NAMES = {"n": "seeds", "interval": "95% interval", "mean": "test accuracy (%)"}
+
+
+def importance_map(frame: pd.DataFrame) -> Explorable:
+    """Where does a method help? Its difference from uniform sampling over two dials of the data.
+
+    Choose data, method and, where there are several, the budget; hovering over a field gives
+    number of seeds, interval and verdict. Colours are the same for all choices: purple helps,
+    orange costs, as in the drawn map. An interval that holds zero is printed pale.
+
+    Parameters
+    ----------
+    frame
+        One row per field: ``dataset``, ``method``, ``redundancy`` or ``imbalance``,
+        ``label_noise``, ``difference``, ``ci_low`` and ``ci_high`` (percentage points), ``n``
+        (paired seeds), ``verdict`` (words), and ``budget`` where there are several.
+
+    Returns
+    -------
+    Explorable
+        Its twin takes ``dataset``, ``method`` and ``budget`` and returns the rows drawn.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, or there is no row.
+    """
+    dial = "redundancy" if "redundancy" in frame else "imbalance"
+    table, controls, test, twin = choice_of(frame, [*MAP_COLUMNS, dial], "+.2f")
+    reach = float(np.ceil(np.nanmax(np.abs(table["difference"])) * 2) / 2) or 1.0
+    alt = in_words(twin(), "difference", [dial, "label_noise"], "percentage points")
+    title = "Differences from uniform sampling"
+    hint = ("Percentage points of accuracy; pale where the interval holds zero. Hover for seeds "
+            "and verdict")  # fmt: skip
+    heading = {"text": found_by_data(table, _helps, title),
+               "subtitle": lines_of(hint, SUBTITLE_LETTERS)}  # fmt: skip
+    at = {"x": {"field": dial, "type": "ordinal", "title": dial, "axis": {"labelAngle": 0}},
+          "y": {"field": "label_noise", "type": "ordinal", "title": "label noise",
+                "sort": "descending"}}  # fmt: skip
+    colour = axis(
+        "difference",
+        "difference",
+        scale={"domain": [-reach, 0, reach], "range": ["#e66101", "#f7f7f7", "#5e3c99"]},
+    )
+    shown = ["dataset", "method", dial, "label_noise", "n", "interval", "verdict"]
+    cells = at | {"color": colour, "tooltip": hover_over(shown)}
+    numbers = at | {
+        "text": axis("difference", format="+.1f"),
+        "color": {"condition": {"test": f"datum.difference < {-0.7 * reach}", "value": "white"},
+                  "value": style.INK},
+        "opacity": {"condition": {"test": ZERO_OUTSIDE, "value": 1}, "value": 0.55},
+    }  # fmt: skip
+    spec = specification(
+        heading, alt, params=controls, data={"values": records_of(table)},
+        transform=[{"filter": test}], width={"step": 74}, height={"step": 46},
+        layer=[{"mark": mark("rect", stroke="white"), "encoding": cells},
+               {"mark": mark("text", fontSize=12), "encoding": numbers}],
+    )  # fmt: skip
+    return Explorable(spec, alt, twin, title=title)
+
+
+def _helps(rows: pd.DataFrame) -> str:
+    """In how many cells a method helps and costs, as a title."""
+    helps, costs = int((rows["ci_low"] > 0).sum()), int((rows["ci_high"] < 0).sum())
+    return f"{rows['method'].iloc[0]} helps in {helps} of {len(rows)} cells and costs in {costs}"
+
+
+def found_by_data(
+    table: pd.DataFrame, say: Callable[[pd.DataFrame], str], otherwise: str
+) -> dict[str, str]:
+    """A title that says what each choice of data shows."""
+    keys = [name for name in DATA if name in table and table[name].nunique() > 1]
+    if not keys:
+        return {"expr": json.dumps(lines_of(say(table) or otherwise))}
+    said = {"".join(map(str, chosen)): lines_of(say(rows)) for chosen, rows in table.groupby(keys)}
+    return {"expr": f"({json.dumps(said)})['' + {' + '.join(keys)}] || {json.dumps(otherwise)}"}
+
+
+def choice_of(frame: pd.DataFrame, columns: Sequence[str], form: str) -> tuple[Any, ...]:
+    """The rows with their interval in words, and what it takes to choose among the data."""
+    require(frame, columns, "a frame of this chart")
+    if not len(frame):
+        raise InputError("this frame has no row: there is nothing to draw")
+    extra = [name for name in ("method", "budget", "verdict") if name in frame]
+    table = frame[list(dict.fromkeys([*columns, *extra]))].reset_index(drop=True)
+    ends = zip(table["ci_low"], table["ci_high"], strict=True)
+    said = [f"{low:{form}} to {high:{form}}" if low == low and high == high
+            else "none with so few seeds" for low, high in ends]  # fmt: skip
+    table = table.assign(interval=said)
+    options = options_of(table, [key for key in DATA if key in table])
+    many = {key: values for key, values in options.items() if len(values) > 1}
+    controls = [select(key, key, {str(v): v for v in values}) for key, values in many.items()]
+    test = " && ".join(f"datum.{key} == {key}" for key in many) or "true"
+
+    def twin(**chosen: Any) -> pd.DataFrame:
+        at = {key: values[0] for key, values in options.items()} | chosen
+        return rows_of(table, options, {key: [value] for key, value in at.items()})
+
+    return table, controls, test, twin
+
+
+def hover_over(columns: Sequence[str]) -> list[dict[str, Any]]:
+    """What is said of a mark under the pointer: columns by what they are usually called."""
+    return hover({name: NAMES.get(name, name.replace("_", " ")) for name in columns})
+
+
+def in_words(rows: pd.DataFrame, value: str, keys: Sequence[str], unit: str) -> str:
+    """Every number that is drawn, for those who cannot see it."""
+    said = [", ".join(f"{key.replace('_', ' ')} {row[key]}" for key in keys)
+            + f": {row[value]:.1f} ({row['interval']}, n = {row['n']:g})"
+            for row in rows.to_dict("records")]  # fmt: skip
+    name = value.replace("_", " ").capitalize()
+    return f"{name} in {unit}, {rows['dataset'].iloc[0]}. {'; '.join(said)}."

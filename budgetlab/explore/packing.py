@@ -1,0 +1,176 @@
+"""How numbers, images and lives of samples go into a chart: short."""
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from budgetlab.analysis.conditions import require_data_of
+from budgetlab.errors import InputError
+from budgetlab.records import Record
+
+if TYPE_CHECKING:
+    from budgetlab.data import Splits
+
+__all__ = ["Lives", "apart", "compact", "ends_of", "images_of", "joined", "packed", "parted",
+           "records_of", "some_of", "webp"]  # fmt: skip
+
+# Of a chart: how large an image is, and how much of a file all of them may take.
+LONGEST_SIDE, MOST_BYTES = 40, 440_000
+MOST_VALUES = 12_000  # samples times epochs of their lives, so that a chart stays under 1 MB
+
+
+def compact(values: Iterable[float], digits: int = 4) -> list[float | None]:
+    """Round to so many digits that count; what is not finite becomes None, as JSON has it."""
+    given = np.asarray(list(values), float)
+    rounded = (float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in given)
+    return [int(v) if v is not None and v == int(v) else v for v in rounded]
+
+
+def apart(values: pd.Series) -> list[float | None]:
+    """Values with as many digits as tell them apart: four of the range that they span."""
+    span, highest = float(values.max()) - float(values.min()), float(values.abs().max())
+    return compact(values, 4 + (int(np.ceil(np.log10(highest / span))) if span else 0))
+
+
+def ends_of(values: pd.Series) -> dict[str, float]:
+    """Ends of a slider that leave no value outside, and are short to read where they can be."""
+    low, high = float(values.min()), float(values.max())
+    step = 10.0 ** np.floor(np.log10(max(high - low, 1e-6) / 20))
+    ends = {"low": np.floor(low / step), "high": np.ceil(high / step)}
+    short = {name: float(f"{step * end:.6g}") for name, end in ends.items()}
+    return {"low": min(short["low"], low), "high": max(short["high"], high)}
+
+
+def joined(values: Iterable[float], digits: int = 4) -> str:
+    """Numbers as one text, as in :func:`compact`; a notebook gives a line to each of a list."""
+    return " ".join("" if v is None else str(v) for v in compact(values, digits))
+
+
+def parted(**fields: str) -> list[dict[str, Any]]:
+    """The lists that :func:`joined` made texts of, each by the name that it gets."""
+    return [{"calculate": f"split(datum.{text}, ' ')", "as": name} for name, text in fields.items()]
+
+
+def records_of(frame: pd.DataFrame, decimals: int = 6) -> list[dict[str, Any]]:
+    """Rows of a frame as JSON has them: plain numbers, None for what is missing."""
+    return json.loads(frame.to_json(orient="records", double_precision=decimals))
+
+
+def images_of(record: Record, splits: "Splits | None") -> Mapping[int, np.ndarray]:
+    """Images of the training samples of a record, by sample number.
+
+    Without the data set of the record, ``splits``, they are its own thumbnails: some only.
+
+    Raises
+    ------
+    InputError
+        If the data set is not that of the record.
+    """
+    if splits is None:
+        return record.thumbnails
+    require_data_of(record, splits)
+    return _Images(splits.train.x.cpu().numpy())
+
+
+class _Images(Mapping):
+    """Images of samples, made when asked for."""
+
+    def __init__(self, x: np.ndarray):
+        self.x = x
+
+    def __getitem__(self, sample: int) -> np.ndarray:
+        if not 0 <= sample < len(self.x):
+            raise KeyError(sample)
+        if self.x.ndim == 2:
+            return _image_of_point(self.x, sample)
+        return self.x[sample].transpose(1, 2, 0)
+
+    def __iter__(self):
+        return iter(range(len(self.x)))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def _image_of_point(x: np.ndarray, sample: int, side: int = 42) -> np.ndarray:
+    """Where a point lies among all ``[N, 2]``: uint8 ``[side, side, 3]``, grey, it in orange."""
+    low, high = x.min(axis=0), x.max(axis=0)
+    span = np.where(high > low, high - low, 1)
+    places = ((x - low) / span * (side - 5) + 2).round().astype(int)
+    image = np.full((side, side, 3), 255, np.uint8)
+    image[side - 1 - places[:, 1], places[:, 0]] = 200
+    column, row = places[sample, 0], side - 1 - places[sample, 1]
+    image[row - 2 : row + 3, column - 2 : column + 3] = (213, 94, 0)
+    return image
+
+
+def some_of(
+    frame: pd.DataFrame, images: Mapping[int, np.ndarray], samples: int, seed: int
+) -> pd.DataFrame:
+    """At most so many rows of a frame by sample: those with images first, others at random."""
+    if samples < 1:
+        raise InputError(f"samples {samples} is not allowed: give at least 1")
+    if len(frame) <= samples:
+        return frame
+    order = np.random.default_rng(seed).permutation(len(frame))
+    first = np.lexsort((order, ~frame.index.isin(np.fromiter(images, int))))
+    return frame.iloc[np.sort(first[:samples])]
+
+
+def packed(samples: Iterable[int], images: Mapping[int, np.ndarray]) -> list[str | None]:
+    """Images as ``data:`` addresses of WebP, until they take too much of a file."""
+    found, taken = [], 0
+    for sample in samples:
+        image = images.get(int(sample)) if taken < MOST_BYTES else None
+        found.append(None if image is None else webp(image))
+        taken += len(found[-1] or "")
+    return found
+
+
+def webp(pixels: np.ndarray, longest: int = LONGEST_SIDE, quality: int = 75) -> str:
+    """Return an image uint8 ``[H, W]``, ``[H, W, 1 or 3]`` as a short ``data:`` address."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    image = Image.fromarray(pixels).convert("RGB")
+    image.thumbnail((longest, longest))
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=quality, method=6)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+class Lives:
+    """Last known loss, probability and times drawn of some samples, at the end of some epochs."""
+
+    def __init__(self, record: Record, samples: np.ndarray):
+        data = record.samples[["loss", "probability", "times_trained"]]
+        size, total = data.sizes["sample"], data.sizes["epoch"]
+        count = min(total, max(2, MOST_VALUES // len(samples)))
+        self.epochs = np.unique(np.linspace(1, total, count).round().astype(int))
+        data, kept = data.isel(sample=samples), self.epochs - 1
+        factor = size if record.probability_kind == "draw" else 1
+        found = {
+            "loss": pd.DataFrame(data["loss"].to_numpy()).ffill().to_numpy()[kept],
+            "chance": factor * data["probability"].to_numpy()[kept],
+            "drawn": data["times_trained"].to_numpy().astype(int).cumsum(axis=0)[kept],
+        }
+        self.columns = {f"{name}_by": [joined(one, 9 if name == "drawn" else 3) for one in all_of.T]
+                        for name, all_of in found.items()}  # fmt: skip
+        self._places = {int(sample): place for place, sample in enumerate(samples)}
+
+    def of(self, sample: int) -> pd.DataFrame:
+        """The life of one of them, read back from what the chart holds."""
+        if sample not in self._places:
+            raise InputError(
+                f"sample {sample} is not in this chart: give one that its twin returns"
+            )
+        life = pd.DataFrame({"epoch": self.epochs})
+        for name, texts in self.columns.items():
+            said = texts[self._places[sample]].split(" ")
+            life[name.removesuffix("_by")] = [float(one) if one else np.nan for one in said]
+        return life.astype({"drawn": int})
