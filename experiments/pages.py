@@ -42,6 +42,7 @@ CHARGED = ("selective-backprop", *LOOK_OR_SCORE)
 SHIPPED_MAP = Path(analysis.__file__).parent / "importance_map.csv"
 SHIPPED = ["dataset", "redundancy", "imbalance", "label_noise", "method", "n", "baseline_mean",
            "difference", "ci_low", "ci_high", "p_corrected", "verdict"]  # fmt: skip
+PAPER = ("p-SGD", "c-SGD", "selective-backprop, equal flops")
 SHORT = {"method": {"selective-backprop, equal flops": "selective backprop"}}
 
 
@@ -291,10 +292,12 @@ def figures(rows: pd.DataFrame, folder: Path) -> None:
         figure.savefig(folder / "crossing.png", dpi=110)
         plt.close(figure)
     table = map_table(rows)
-    if not table.empty:
-        figure = plots.importance_map(table).figure
-        figure.savefig(folder / "map.png", dpi=110, bbox_inches="tight")
-        plt.close(figure)
+    # The README shows those of the paper, so that its first screen has room for them.
+    for name, some in (("map", table), ("map_paper", table[table["method"].isin(PAPER)])):
+        if not some.empty:
+            figure = plots.importance_map(some).figure
+            figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+            plt.close(figure)
 
 
 def main(arguments: Iterable[str] | None = None) -> int:

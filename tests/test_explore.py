@@ -397,7 +397,7 @@ def test_a_method_looks_the_same_in_plots_explorables_and_the_bench():
     frame = pd.DataFrame([{"run": m, "method": m, "seed": 0, "epoch": e, "steps": e,
                            "test_accuracy": 0.5} for m in looks for e in (1, 2)])  # fmt: skip
     for some in (frame, frame.tail(6)):
-        encoding = bl.explore.learning(some).spec["layer"][0]["layer"][2]["encoding"]
+        encoding = bl.explore.learning(some).spec["layer"][0]["layer"][3]["encoding"]
         colours, shapes = (encoding[channel]["scale"] for channel in ("color", "shape"))
         for name, *drawn in zip(colours["domain"], colours["range"], shapes["range"], strict=True):
             assert drawn == [looks[name][0], SYMBOLS[looks[name][1]]]
@@ -416,7 +416,7 @@ def test_a_method_looks_the_same_in_plots_explorables_and_the_bench():
             frame.head(2).assign(run=f"{m} {seed}", method=m, budget=0.2 + int(seed))
             for m, _, seed in parts
         ])  # fmt: skip
-        encoding = bl.explore.learning(several).spec["layer"][0]["layer"][1]["encoding"]
+        encoding = bl.explore.learning(several).spec["layer"][0]["layer"][2]["encoding"]
         assert len({str(d) for d in encoding["strokeDash"]["scale"]["range"]}) == min(2, len(names))
         if len(names) == 4:
             drawn = encoding["color"]["scale"]["range"]

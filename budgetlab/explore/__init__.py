@@ -7,9 +7,10 @@ JupyterLab, where arrows up and down go from cell to cell, left and right, Home 
 
 Where a stored chart is drawn: in JupyterLab, Notebook 7, Voila and saved pages, which the tests
 open with no kernel. Not tried: VS Code, whose notebook renderers (part of its Jupyter extension)
-list both types that are stored, Vega and Vega-Lite of version 5; and Colab, which draws neither, so
-that a chart made there brings the script that draws it, 0.9 MB, and one stored elsewhere shows as
-its image. GitHub shows the image.
+list both types that are stored, Vega and Vega-Lite of version 5 (a test draws them with vega-embed
+alone); and Colab, which draws neither, so that a chart made there brings the script that draws it,
+0.9 MB, and one stored elsewhere shows as its image. GitHub shows the image. A chart fits the page:
+in a narrow window, or at a zoom of 200%, its views stand below each other.
 
 >>> chart = bl.explore.probabilities(record)  # doctest: +SKIP
 >>> chart.save("probabilities.html")  # doctest: +SKIP

@@ -1,7 +1,7 @@
 """What was reached, at what cost: learning curves, and the crossing curve of augmentations."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,18 @@ from budgetlab.explore.chart import (
     lines_of,
     looks_of,
     mark,
-    options_of,
-    rows_of,
     select,
     slider,
     specification,
     words,
 )
-from budgetlab.explore.maps import choice_of, found_by_data, hover_over, in_words
+from budgetlab.explore.maps import (
+    choice_of,
+    found_by_data,
+    hover_over,
+    in_words,
+    switches_of,
+)
 from budgetlab.explore.packing import compact, records_of
 from budgetlab.plots import style
 from budgetlab.plots.learning import crossed
@@ -81,7 +85,7 @@ def learning(
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
     table, axes = _table(frame, value)
     conditions = list(dict.fromkeys(table["condition"]))
-    controls, test, rows = _switches(table, {"condition": "", "seed": "seed "})
+    controls, test, rows = switches_of(table, {"condition": "", "seed": "seed "})
 
     def twin(cost: str = cost, single: bool = False, **chosen: Any) -> pd.DataFrame:
         if cost not in axes:
@@ -141,12 +145,18 @@ def _table(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, list[str]]:
     frame = frame.sort_values(["method", "seed"], kind="stable", key=lambda column: (
         column.map(order.index) if column.name == "method" else column))  # fmt: skip
     table = pd.DataFrame({
-        "condition": style.line_labels(frame, condition_columns(frame)),
+        "condition": style.line_labels(frame, condition_columns(frame, _replicates(frame))),
         "seed": frame["seed"], "run": frame["run"], "epoch": frame["epoch"],
         "value": compact(style.fraction(value) * frame[value], 5),
         **{name: compact(frame[name], 6) for name in axes if name != "epoch"},
     })  # fmt: skip
     return table, axes
+
+
+def _replicates(frame: pd.DataFrame) -> tuple[str, ...]:
+    """What only tells the runs of a condition apart: seeds, with the data that each one draws."""
+    tied = "data_seed" in frame and frame.groupby("seed")["data_seed"].nunique().eq(1).all()
+    return ("seed", "data_seed") if tied and frame["data_seed"].nunique() > 1 else ("seed",)
 
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -159,9 +169,8 @@ def _means(rows: pd.DataFrame) -> pd.DataFrame:
                       "n": len(group)})  # fmt: skip
     table = pd.DataFrame(found, columns=["condition", "epoch", "cost", "value", "low", "high", "n"])
     # A mean of fewer seeds is another mean.
-    return table[table["n"] == table.groupby("condition")["n"].transform("max")].reset_index(
-        drop=True
-    )
+    most = table.groupby("condition")["n"].transform("max")
+    return table[table["n"] == most].reset_index(drop=True)
 
 
 def _in_the_page(most: int) -> list[dict[str, Any]]:
@@ -208,34 +217,12 @@ def _finding(table: pd.DataFrame, value: str) -> str:
     sure = f"{found.ci_low:+{digits}} to {found.ci_high:+{digits}}, " if known else ""
     sure = f"({sure}n = {found.pairs})"
     if known and found.ci_low <= 0 <= found.ci_high:
-        return (f"No difference seen between {best} and {others[0]}: {found.difference:+{digits}} "
-                f"{unit} {sure}")  # fmt: skip
+        among = f"the best of {len(ends)}, " if len(ends) > 2 else ""
+        return (f"No difference seen between {among}{best} and {others[0]}: "
+                f"{found.difference:+{digits}} {unit} {sure}")  # fmt: skip
     size = f"{abs(found.difference):{digits}}"
     next_one = f"{others[0]}, the next of {len(ends)}" if len(ends) > 2 else others[0]
     return f"{style.capital(best)} ends {size} {unit} {up} {next_one} {sure}"
-
-
-def _switches(
-    table: pd.DataFrame, columns: Mapping[str, str]
-) -> tuple[list[dict[str, Any]], str, Any]:
-    """What can be switched off: the controls, the test of a row, and the same choice in Python.
-
-    ``columns`` holds what stands before each of its values, by column. Number ``i`` of a column is
-    the control ``column_i``; in Python, ``column=`` lists the values that stay on.
-    """
-    options = options_of(table, columns)
-    many = {key: values for key, values in options.items() if len(values) > 1}
-    controls = [
-        checkbox(f"{key}_{place}", f"{columns[key]}{value}", True)
-        for key, values in many.items()
-        for place, value in enumerate(values)
-    ]
-    test = " && ".join(
-        f"[{', '.join(f'{key}_{place}' for place in range(len(values)))}]"
-        f"[indexof({json.dumps(values)}, datum.{key})]"
-        for key, values in many.items()
-    )
-    return controls, test or "true", lambda **shown: rows_of(table, options, shown)
 
 
 def _floor(table: pd.DataFrame) -> float:
@@ -316,6 +303,12 @@ def _curves(
         {"mark": mark("area", clip=True, line=False), "encoding": {
             "x": x, "y": axis(low, **y), "y2": {"field": high}, "color": look["color"],
             "opacity": faded(0.18, 0.03)}},
+        # A band of a single point has no width.
+        {"transform": [{"joinaggregate": [{"op": "count", "as": "points"}], "groupby": [field]},
+                       {"filter": "datum.points == 1"}],
+         "mark": mark("rule", strokeWidth=2, clip=True), "encoding": {
+             "x": x, "y": axis(low, **y), "y2": {"field": high}, "color": look["color"],
+             "opacity": faded(0.6, 0.03)}},
         {"mark": mark("line", strokeWidth=2, clip=True),
          "encoding": at | line | {"opacity": faded(1, 0.12), "order": axis(order)}},
         {"mark": mark("point", size=30, clip=True), "encoding": at | point | {
@@ -375,22 +368,21 @@ def crossing(frame: pd.DataFrame) -> Explorable:
 
     alt = in_words(twin(), "mean", ["augmentation", "epochs"], "percent")
     title = "Accuracy of each augmentation over the length of training"
-    hint = "Click on a name to compare; hover for seeds and interval"
     x = axis("epochs", "epochs of the full run (logarithmic)",
              scale={"type": "log", "nice": False, "padding": 20},
-             axis={"values": sorted(table["epochs"].unique().tolist()), "grid": True})  # fmt: skip
-    shown = ["dataset", "augmentation", "epochs", "mean", "n", "interval", "verdict"]
+             axis={"values": sorted(table["epochs"].unique().tolist())})  # fmt: skip
+    shown = [*CROSSING_COLUMNS[:4], "n", "interval", *(["verdict"] if "verdict" in table else [])]
     place = {"window": [{"op": "row_number", "as": "rank"}],
              "sort": [{"field": "mean", "order": "descending"}]}  # fmt: skip
     spec = specification(
-        {"text": found_by_data(table, crossed, title), "subtitle": hint}, alt, fits=FITS,
+        {"text": found_by_data(table, crossed, title),
+         "subtitle": "Click on a name to compare; hover for seeds and interval"}, alt, fits=FITS,
         params=controls, data={"values": records_of(table)}, width=520, height=320,
         transform=[{"filter": test}],
         layer=_curves(
             list(dict.fromkeys(table["augmentation"])), "augmentation", x,
             ("mean", "ci_low", "ci_high"),
             {"title": "test accuracy (%)", "zero": False}, "epochs",
-            hover_over([name for name in shown if name in table]),
-            place=[place, {"calculate": "datum.rank - 1", "as": "place"}]),
+            hover_over(shown), place=[place, {"calculate": "datum.rank - 1", "as": "place"}]),
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title)

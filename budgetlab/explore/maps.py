@@ -1,7 +1,7 @@
 """Where does a method help? The importance map, and how rows are chosen by their data."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from budgetlab.explore.chart import (
     SUBTITLE_LETTERS,
     Explorable,
     axis,
+    checkbox,
     hover,
     lines_of,
     mark,
@@ -24,7 +25,7 @@ from budgetlab.explore.chart import (
 from budgetlab.explore.packing import records_of
 from budgetlab.plots import style
 
-__all__ = ["choice_of", "found_by_data", "hover_over", "importance_map", "in_words"]
+__all__ = ["choice_of", "found_by_data", "hover_over", "importance_map", "in_words", "switches_of"]
 
 DATA = ("dataset", "method", "budget")
 MAP_COLUMNS = ("dataset", "method", "label_noise", "difference", "ci_low", "ci_high", "n",
@@ -129,6 +130,29 @@ def choice_of(frame: pd.DataFrame, columns: Sequence[str], form: str) -> tuple[A
         return rows_of(table, options, {key: [value] for key, value in at.items()})
 
     return table, controls, test, twin
+
+
+def switches_of(
+    table: pd.DataFrame, columns: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], str, Any]:
+    """What can be switched off: the controls, the test of a row, and the same choice in Python.
+
+    ``columns`` holds what stands before each of its values, by column. Number ``i`` of a column is
+    the control ``column_i``; in Python, ``column=`` lists the values that stay on.
+    """
+    options = options_of(table, columns)
+    many = {key: values for key, values in options.items() if len(values) > 1}
+    controls = [
+        checkbox(f"{key}_{place}", f"{columns[key]}{value}", True)
+        for key, values in many.items()
+        for place, value in enumerate(values)
+    ]
+    test = " && ".join(
+        f"[{', '.join(f'{key}_{place}' for place in range(len(values)))}]"
+        f"[indexof({json.dumps(values)}, datum.{key})]"
+        for key, values in many.items()
+    )
+    return controls, test or "true", lambda **shown: rows_of(table, options, shown)
 
 
 def hover_over(columns: Sequence[str]) -> list[dict[str, Any]]:

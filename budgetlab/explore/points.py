@@ -328,7 +328,9 @@ def _playing(spec: dict[str, Any], last: int) -> dict[str, Any]:
 
     made = vl_convert.vegalite_to_vega(json.dumps(spec), vl_version=VEGA_LITE)
     made["$schema"] = SCHEMAS["vega"]
-    made["signals"] = [ROOM, {"name": "side", "update": FITS["side"]},
+    # Only where it changes: told the same height again, Vega 5 draws no title.
+    on_room = [{"events": {"signal": "room"}, "update": FITS["side"]}]
+    made["signals"] = [ROOM, {"name": "side", "init": FITS["side"], "on": on_room},
                        {"name": "childWidth", "update": "side"},
                        *(s for s in made["signals"] if s["name"] != "childWidth")]  # fmt: skip
     made["height"] = {"signal": "side"}

@@ -324,7 +324,7 @@ def _sheet(names: dict[str, str]) -> dict[str, Any]:
     ]  # fmt: skip
     places: dict[str, Any] = {
         "x": axis("column", axis=None, scale={"domain": [-0.5, COLUMNS - 0.5]}),
-        "y": axis("row", axis=None, scale={"domain": [ROWS - 0.3, -0.7]}),
+        "y": axis("row", axis=None, scale={"domain": [ROWS - 0.3, -0.6]}),
         "tooltip": hover(TOLD | names),
     }
     line = {"fontSize": 9, "color": style.INK}
