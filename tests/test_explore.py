@@ -320,6 +320,7 @@ def test_learning_shows_mean_interval_and_runs_over_any_cost():
     last = lines[lines["condition"] == "unif-SGD"].iloc[-1]
     assert [last["low"], last["high"]] == pytest.approx([low, high], rel=1e-4)
     assert len(chart.to_json()) < SPEC_LIMIT
+    chart = chart.with_values(floor=0)
     kinds = [kind for kind, _ in drawn(chart)]
     assert (kinds.count("area"), kinds.count("symbol")) == (8, 8 + len(frame) + 4)
     assert kinds.count("symbol") - len(frame) == [

@@ -107,9 +107,19 @@ def learning(
     heading = {"text": {"expr": f"{switched} ? {said[0]} : {said[1]}"},
                "subtitle": lines_of(_hint(lines), SUBTITLE_LETTERS)}  # fmt: skip
     floor = _floor(table) if value.endswith("accuracy") else None
-    scale = {"zero": False} if floor is None else {"zero": False, "domainMin": {"expr": "floor"}}
+    scale: dict[str, Any] = {"zero": False, "nice": True}
+    scale |= {} if floor is None else {"domainMin": {"expr": "floor"}}
     several = int(lines["n"].max()) > 1
     x = axis("cost", axis={"tickCount": 8})
+    place = {"calculate": f"indexof({json.dumps(conditions)}, datum.condition)", "as": "place"}
+    told = hover({"condition": "", "epoch": "epoch", "cost": "cost", "mean": what,
+                  "interval": "95% interval", "n": "seeds"})  # fmt: skip
+    means = {"transform": _in_the_page(int(lines["n"].max())), "layer": _curves(
+        conditions, "condition", x, ("mean", "low", "high"), {"title": what, "scale": scale},
+        "epoch", told, place=[place], marked=_marked(table["epoch"], floor),
+        form=".1f" if floor is not None else ".3g")}  # fmt: skip
+    single = _single(conditions, x, axis("value", what, scale=scale), names,
+                     shown="runs" if several else "true")  # fmt: skip
     spec = specification(
         heading, alt, fits=FITS,
         params=[select("cost", "cost axis", {n: a for a, n in names.items()}, cost),
@@ -118,15 +128,8 @@ def learning(
         width=520, height=330, data={"values": records_of(table)},
         transform=[{"filter": test}, {"calculate": "datum[cost]", "as": "cost"}],
         layer=[
-            *([_single(conditions, x, axis("value", what, scale=scale), names)] if several else []),
-            {"transform": _in_the_page(int(lines["n"].max())), "layer": _curves(
-                conditions, "condition", x, ("mean", "low", "high"),
-                {"title": what, "scale": scale}, "epoch",
-                hover({"condition": "", "epoch": "epoch", "cost": "cost", "mean": what,
-                       "interval": "95% interval", "n": "seeds"}),
-                place=[{"calculate": f"indexof({json.dumps(conditions)}, datum.condition)",
-                        "as": "place"}],
-                marked=_marked(table["epoch"]), form=".1f" if floor is not None else ".3g")},
+            # The pointer finds what lies on top: of single runs, each with all of its costs.
+            *([single, means] if several else [means, single]),
             words(f"({json.dumps(names)})[cost]", align="center", x={"expr": "width / 2"},
                   y={"expr": "height + 26"}) | {"data": {"values": [{}]}},
         ],
@@ -253,8 +256,9 @@ def _ends_in_words(lines: pd.DataFrame) -> str:
 
 
 def _single(
-    conditions: Sequence[str], x: dict[str, Any], y: dict[str, Any], names: dict[str, str]
-) -> dict[str, Any]:
+    conditions: Sequence[str], x: dict[str, Any], y: dict[str, Any], names: dict[str, str],
+    shown: str,
+) -> dict[str, Any]:  # fmt: skip
     """The runs, pale; the one under the pointer is told and stands out."""
     look = looks_of(conditions, "condition")
     near = {"name": "near", "select": {"type": "point", "on": "mouseover", "clear": "mouseout",
@@ -264,7 +268,7 @@ def _single(
     at = {"x": x, "y": y, "color": look["color"], "detail": {"field": "run"}}
     costs = {name: text for name, text in names.items() if name != "epoch"}
     told = hover({"condition": "", "seed": "seed", "epoch": "epoch", "value": y["title"]} | costs)
-    return {"transform": [{"filter": "runs"}], "layer": [
+    return {"transform": [{"filter": shown}], "layer": [
         {"mark": mark("line", strokeWidth=1, clip=True),
          "encoding": at | {"opacity": pale, "order": axis("epoch")}},
         {"params": [near], "mark": mark("point", size=50, opacity=0, clip=True),
@@ -311,10 +315,8 @@ def _curves(
              "opacity": faded(0.6, 0.03)}},
         {"mark": mark("line", strokeWidth=2, clip=True),
          "encoding": at | line | {"opacity": faded(1, 0.12), "order": axis(order)}},
-        {"mark": mark("point", size=30, clip=True), "encoding": at | point | {
-            "opacity": {"condition": [{"test": f"!({marked})", "value": 0},
-                                      {"param": "chosen", "value": 1}], "value": 0.12},
-            "tooltip": tooltip}},
+        {"transform": [{"filter": marked}], "mark": mark("point", size=30),
+         "encoding": at | point | {"opacity": faded(1, 0.12), "tooltip": tooltip}},
         {"transform": end, "layer": [
             {"mark": mark("point", shape="stroke", filled=False, size=900, strokeWidth=2,
                           x=across[0], **beside), "encoding": line | {"opacity": faded(1, 0.3)}},
@@ -328,10 +330,11 @@ def _curves(
     ]  # fmt: skip
 
 
-def _marked(column: pd.Series) -> str:
-    """Which rows of a line have a mark: the last one, and at most so many before."""
-    kept = np.unique(column)[::-1]
-    return f"indexof({kept[:: -(-len(kept) // MARKS)].tolist()}, datum.{column.name}) >= 0"
+def _marked(epochs: pd.Series, floor: float | None) -> str:
+    """Which rows of a line have a mark: the last one, and some before that the axis shows."""
+    kept = np.unique(epochs)[::-1]
+    test = f"indexof({kept[:: -(-len(kept) // MARKS)].tolist()}, datum.epoch) >= 0"
+    return test if floor is None else f"{test} && datum.mean >= floor"
 
 
 def crossing(frame: pd.DataFrame) -> Explorable:
