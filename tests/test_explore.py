@@ -122,7 +122,8 @@ def test_a_long_record_of_many_samples_stays_small(tmp_path):
     record = write_run(tmp_path, method="p-SGD", size=2_500, epochs=60, budget=0.3)
     chart = bl.explore.probabilities(record, samples=2_000)
     assert len(chart.to_json()) < SPEC_LIMIT
-    assert "2,000 of 2,500 samples, at random" in heading(chart)
+    said = " ".join(texts(chart, "title-text")).replace("\n", " ")
+    assert "2,000 of 2,500 samples, at random" in said
     assert len(chart.spec["data"]["values"][0]["scores"].split()) == 9
     # Between two epochs that are kept, the one before holds.
     assert (chart.twin(epoch=3)["q"] == chart.twin(epoch=2)["q"]).all()

@@ -94,7 +94,7 @@ class RunLine(W.HBox):
         self.box = W.Checkbox(value=True, indent=False, layout=W.Layout(width="auto", margin="0"))
         self.box.observe(lambda _: shelf.redraw(), "value")
         self.away = button("Remove", partial(shelf.remove, self), "bl-remove")
-        self.away.layout.height, self.away.layout.margin = "1.8em", "0 0 0 0.5em"
+        self.away.layout.margin = "2px 0 2px 0.5em"
         super().__init__([self.chip, self.box, self.away],
                          layout=W.Layout(align_items="center", margin="0 2em 0 0"))  # fmt: skip
         self.take(record)
@@ -140,7 +140,7 @@ class RunShelf(W.VBox):
         self._lock = threading.RLock()
         self._quiet = False
         self._live: RunLine | None = None
-        self.pictures = [PicturePanel(590, 210, left=0.12, right=0.985, top=0.88, bottom=0.22)
+        self.pictures = [PicturePanel(590, 210, left=0.12, right=0.975, top=0.88, bottom=0.22)
                          for _ in PICTURES]  # fmt: skip
         self._drawn: list[Any] = [None for _ in PICTURES]
         self.cost = choice("Cost axis", [(text, name) for name, text in AXES.items()], "steps",
