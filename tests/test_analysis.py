@@ -149,13 +149,13 @@ def test_paired_differences_are_the_t_tests_of_scipy_and_statsmodels(n, seed):
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [([], []), ([0.5], [0.4]), ([0.5, 0.7], [0.4, 0.6]), ([1.0, 2, 3], [0, 1, 2])],
+    [([], []), ([0.5], [0.4]), ([0.5, 0.9], [0.4, 0.6]), ([1.0, 2, 3], [0, 1, 2])],
 )
 def test_few_pairs_and_equal_differences_have_no_interval(ours, theirs):
     result = analysis.paired_difference(np.array(ours), np.array(theirs))
     assert result.pairs == len(ours)
     assert np.isnan([result.ci_low, result.ci_high, result.p, result.p_equivalent]).all()
-    assert not ours or result.difference == pytest.approx(ours[0] - theirs[0])
+    assert not ours or result.difference == pytest.approx(np.subtract(ours, theirs).mean())
     for other in ([*theirs, 0.7], [[0.7] * len(ours)]):
         with pytest.raises(InputError, match="are no pairs"):
             analysis.paired_difference(np.array(ours), np.array(other))

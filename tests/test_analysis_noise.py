@@ -127,6 +127,8 @@ def test_learned_by_heart_is_what_was_right_at_the_last_visit(tmp_path):
     record.samples["is_noisy"] = ("sample", np.array([True, True, True, False]))
     found = _picked_and_learned(record)
     assert (found["learned"], found["picked"]) == pytest.approx((2 / 3, 1.0))
+    record.samples["is_noisy"] = record.samples["is_noisy"] & False
+    assert np.isnan(list(_picked_and_learned(record).values())).all()
 
 
 def test_a_cost_is_of_runs_that_differ_in_nothing_but_the_noise(tmp_path):

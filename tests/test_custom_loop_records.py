@@ -72,6 +72,8 @@ def test_labels_are_completed_as_they_are_reported(tmp_path, classes):
     unknown = share[share["class"] == "unknown"]
     assert unknown["share"].eq(0).all()
     assert unknown["base"].iloc[0] == pytest.approx(1 - seen.mean())
+    atlas = bl.explore.atlas(record, x="visits")
+    assert len(atlas.twin(label="unknown")) == SIZE - seen.sum()
 
 
 def test_a_label_that_comes_late_gets_its_class(tmp_path):

@@ -96,6 +96,13 @@ def test_what_is_drawn_is_what_the_analysis_says(record, name):
 # ---- what was chosen ----
 
 
+def test_that_nothing_was_left_out_is_said_and_an_unknown_flag_is_refused(record):
+    counts = pd.DataFrame({"rank": [1, 2], "times_trained": [3, 1]})
+    assert plots.ranked_picks(counts).get_title("left") == "Every sample is trained on"
+    with pytest.raises(InputError, match="noisy, ambiguous"):
+        plots.flagged_share(record, flag="rare")
+
+
 def test_picks_and_coverage_are_means_over_the_seeds(runs, ax):
     picked = [analysis.picks_by(run, groups=5)["picked"] for run in runs]
     plots.picks_by(runs, groups=5, ax=ax)
