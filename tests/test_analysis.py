@@ -1,4 +1,4 @@
-"""Frames, comparisons, curves: against values worked out by hand and a known truth."""
+"""Frames and comparisons: against values worked out by hand and a known truth."""
 
 import json
 import math
