@@ -1,14 +1,16 @@
 """What has been spent, what may be spent, and the learning rate in between."""
 
+import contextlib
 import copy
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import flop_counter
 
 from budgetlab.config import BUDGET_UNITS
@@ -60,8 +62,8 @@ class Costs:
 def model_costs(model: nn.Module, sample_shape: tuple[int, ...]) -> Costs:
     """Count the operations of a model with torch's FlopCounterMode.
 
-    Matrix products and convolutions are counted, element-wise work is not. One sample of
-    zeros is run through a copy.
+    Matrix products and convolutions are counted, those of attention and of recurrent layers too;
+    element-wise work is not. One sample of zeros is run through a copy.
     """
     # On torch's meta device nothing would be computed, and its first use imports the compiler.
     return _count(copy.deepcopy(model).cpu().eval(), torch.zeros(1, *sample_shape))
@@ -74,12 +76,35 @@ flop_counter._FlopCounterMode.__torch_dispatch__ = inspect.unwrap(  # type: igno
 )
 
 
+def _convolution_backward(grad_out, x, w, *rest, out_shape=None, **_) -> int:
+    """As much as forward for each of the two gradients: torch's own rule forgets the groups."""
+    transposed, mask = rest[4], rest[7]
+    once = flop_counter.conv_flop_count(x, w, grad_out, transposed=transposed)
+    return once * (mask[0] + mask[1])
+
+
+@contextlib.contextmanager
+def _whole_layers_in_parts() -> Iterator[None]:
+    """Compute attention and recurrent layers by products: what is one kernel is not counted."""
+    mha, mkldnn = torch.backends.mha, torch.backends.mkldnn
+    before = mha.get_fastpath_enabled(), mkldnn.enabled
+    mha.set_fastpath_enabled(False)
+    mkldnn.enabled = False
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        mha.set_fastpath_enabled(before[0])
+        mkldnn.enabled = before[1]
+
+
 def _count(model: nn.Module, sample: torch.Tensor) -> Costs:
-    with flop_counter.FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(sample)
-    forward = counter.get_total_flops()
-    with flop_counter.FlopCounterMode(display=False) as counter:
-        model(sample).sum().backward()
+    rules = {torch.ops.aten.convolution_backward: _convolution_backward}
+    counter = flop_counter.FlopCounterMode(display=False, custom_mapping=rules)
+    with _whole_layers_in_parts(), counter:
+        logits = model(sample)
+        forward = counter.get_total_flops()
+        logits.sum().backward()
     return Costs(forward, counter.get_total_flops())
 
 
@@ -202,6 +227,11 @@ class Budget:
             "flops": steps * batch_size * costs.forward_backward,
             "seconds": steps * step_seconds,
         }
+        if unit == "flops" and not limits[unit]:
+            raise InputError(
+                "a budget in flops has no limit, as no product or convolution is counted in this "
+                "network: choose iterations, samples or seconds"
+            )
         return cls(unit, limits[unit])
 
     def _cost(self, ledger: Ledger, trained: int, looked: int) -> float:

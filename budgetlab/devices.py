@@ -26,7 +26,7 @@ from budgetlab.errors import InputError
 Parts = TypeVar("Parts", bound=Any)
 
 STREAMS = ("data", "imbalance", "split", "noise", "init", "order", "augmentation", "proxy",
-           "test", "redundancy")  # fmt: skip
+           "test", "redundancy", "dropout")  # fmt: skip
 
 SWITCH = "BUDGETLAB_KEEP_MEMORY"
 # Numbers and limits of mallopt, from malloc.h and its manual page.
@@ -263,3 +263,17 @@ def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") 
     The numbers drawn on a GPU differ from those drawn on the CPU.
     """
     return torch.Generator(device=device).manual_seed(stream_seed(seed, stream))
+
+
+@contextlib.contextmanager
+def layers_draw_from(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+    """Let layers such as dropout draw the same in an epoch, whatever was drawn before.
+
+    They know torch's global generators only, which are as before when the block ends.
+    """
+    own = stream_seed(seed, "dropout") + epoch
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(own)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(own)
+        yield

@@ -197,3 +197,55 @@ def test_a_run_says_where_whole_batches_make_it_shorter_than_its_budget(tmp_path
         shown = capsys.readouterr().err
         assert said in shown
         assert ("whole batches" in shown) == bool(said)
+
+
+class Attending(nn.Module):
+    """Attention in one of the ways of torch, over 16 places of 64 values; then a linear layer."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind, self.head = kind, nn.Linear(64, 10)
+        if kind == "encoder":
+            self.part = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+        elif kind == "lstm":
+            self.part = nn.LSTM(64, 64, batch_first=True)
+        else:
+            self.part = nn.MultiheadAttention(64, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        if self.kind == "encoder":
+            x = self.part(x)
+        else:
+            given = [x] if self.kind == "lstm" else [x, x, x]
+            x = self.part(*given)[0]
+        return self.head(x.mean(1))
+
+
+ATTENTION = 16 * 64 * 192 + 2 * 16 * 16 * 64 + 16 * 64 * 64  # in, two products of places, out
+
+
+@pytest.mark.parametrize(("network", "shape", "forward", "twice"), [
+    # Each group reads its own part of the channels; backward, for the weights as for the input.
+    (nn.Conv2d(64, 64, 3, padding=1, groups=64), (64, 8, 8), 64 * 9 * 64, 0),
+    (nn.Conv2d(64, 32, 3, padding=2, dilation=2, groups=4), (64, 8, 8), 64 * 9 * 16 * 32, 0),
+    (nn.ConvTranspose2d(64, 64, 2, stride=2, groups=8), (64, 4, 4), 16 * 4 * 64 * 8, 0),
+    (Attending("attention"), (16, 64), ATTENTION + 640, 2 * 16 * 16 * 64 + 16 * 64 * 64 + 640),
+    (Attending("encoder"), (16, 64), ATTENTION + 2 * 16 * 64 * 128 + 640, None),
+    (Attending("lstm"), (16, 64), 16 * 2 * 64 * 256 + 640, None),
+])  # fmt: skip
+def test_groups_attention_and_recurrent_layers_are_counted(network, shape, forward, twice):
+    """``twice``: products whose inputs need a gradient too."""
+    enabled = torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()
+    found = model_costs(network, shape)
+    assert found.forward == 2 * forward
+    if twice is None:
+        assert 2 < found.forward_backward / found.forward <= 3
+    else:
+        assert found.forward_backward == 2 * (2 * forward + twice)
+    assert (torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()) == enabled
+
+
+def test_a_budget_in_flops_of_a_network_in_which_none_are_counted_is_refused():
+    with pytest.raises(InputError, match="choose iterations, samples or seconds"):
+        Budget.of_steps("flops", 7, 8, Costs(0, 0))

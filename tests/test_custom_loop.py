@@ -99,7 +99,8 @@ def test_it_draws_the_batches_that_a_run_draws(config):
 
 
 def test_looks_are_charged_and_leave_the_network_as_it_was():
-    data, model = some_data(), nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    data = TensorDataset(some_data().tensors[0], torch.zeros(SIZE).long())  # as reported below
+    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     sampler = made("selective-backprop", data, model=model, budget_unit="samples")
     for _ in list(sampler):
         report(sampler)

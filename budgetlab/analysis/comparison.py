@@ -12,11 +12,13 @@ from budgetlab.analysis.conditions import (
     COSTS,
     condition_columns,
     epochs,
+    latest,
     method_order,
     require,
     summaries,
     usable,
     varying,
+    warn_of_gaps,
     warn_of_other_code,
     warn_of_other_data,
 )
@@ -165,11 +167,12 @@ def results(
 ) -> ConditionTable:
     """Average the runs of each condition: one row for each, in the order of appearance.
 
-    Parameters are as for :func:`compare`. Columns are the condition, ``n``, ``mean``, ``spread``
-    (standard deviation, ddof 1; NaN at n = 1), the mean of every cost, and ``cost_vs_full``.
+    Parameters are as for :func:`compare`, and so is what is left out. Columns are the condition,
+    ``n``, ``mean``, ``spread`` (ddof 1; NaN at n = 1), the mean of every cost, ``cost_vs_full``.
     """
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
     require(frame, ["dataset", "method", "budget", metric, *COSTS])
+    frame = usable(frame, metric, [name for name in over if name in frame])
     groups = _Conditions(frame, over)
     rows = [groups.averaged(key, metric, cost) | group[list(COSTS)].mean().to_dict()
             for key, group in groups.runs.items()]  # fmt: skip
@@ -247,12 +250,19 @@ def _opponents(method: str, baselines: list[str]) -> list[str]:
 
 
 def _groups(
-    frame: pd.DataFrame, keys: list[str], cost: str, value: str
+    frame: pd.DataFrame, keys: list[str], cost: str, value: str, over: Sequence[str]
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Each condition and its rows that have both numbers; of finished runs where it has some."""
+    """Each condition and its rows that have both numbers; of finished runs where it has some.
+
+    Of runs that repeat each other, those of the latest.
+    """
     for key, group in frame.groupby(keys, sort=False, dropna=False):
         if "status" in group and (group["status"] == "finished").any():
             group = group[group["status"] == "finished"]
+        if {*over} <= {*group}:
+            runs = group.drop_duplicates("run") if "run" in group else group
+            kept = latest(runs, over)
+            group = group[group["run"].isin(kept["run"])] if "run" in group else kept
         yield dict(zip(keys, key, strict=True)), group.dropna(subset=[cost, value])
 
 
@@ -304,7 +314,7 @@ def curves(
     require(frame, ["run", cost, value, "method"], "a frame of learning curves")
     keys = condition_columns(frame, over)
     parts = [pd.DataFrame(columns=[*keys, *POINT])]
-    for about, group in _groups(frame, keys, cost, value):
+    for about, group in _groups(frame, keys, cost, value, over):
         runs = [run.sort_values(cost) for _, run in group.groupby("run")]
         if not runs:
             continue
@@ -348,7 +358,7 @@ def frontier(
         frame = frame[frame["status"] == "finished"]
     keys = condition_columns(frame, over)
     rows = []
-    for about, group in _groups(frame, keys, cost, value):
+    for about, group in _groups(frame, keys, cost, value, over):
         if len(group):
             low, high = mean_interval(group[value].to_numpy(), confidence)
             rows.append(about | {"cost": group[cost].mean(), "mean": group[value].mean(),
@@ -376,11 +386,13 @@ def cost_to_reach(
 
     That is at least this accuracy, or at most this loss; ``records`` and ``cost`` are as for
     :func:`curves`. One row per run: the condition, ``seed``, ``reached`` and ``cost`` (NaN where
-    it was not reached), which is rounded up, as runs are measured once an epoch.
+    it was not reached), which is rounded up, as runs are measured once an epoch; where that is
+    after every n-th epoch only (``evaluate_every``), or a run is not finished, a warning says so.
     """
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
     _check_cost(cost, AXES)
     require(frame, ["run", "epoch", cost, value], "a frame of learning curves")
+    warn_of_gaps(frame, value)
     there = frame[value] >= target if value.endswith("accuracy") else frame[value] <= target
     frame = frame.assign(cost=frame[cost].where(there), reached=there).sort_values("epoch")
     keys = [*condition_columns(frame), *(["seed"] if "seed" in frame else [])]

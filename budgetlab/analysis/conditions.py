@@ -200,8 +200,16 @@ def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFram
     frame = _without(frame, frame[metric].isna(), f"without {metric}")
     if frame.empty:
         raise InputError("no finished run to compare: train until the end, or resume the runs")
+    return latest(frame, [*condition_columns(frame, over), *over])
+
+
+def latest(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
+    """Leave out, with a warning, all but the latest of runs that agree in these settings.
+
+    A seed that counted twice would make an interval too narrow.
+    """
     order = frame.sort_values("updated", kind="stable") if "updated" in frame else frame
-    again = order.duplicated([*condition_columns(frame, over), *over], keep="last")
+    again = order.duplicated(list(settings), keep="last")
     return _without(order, again, "repeated later with the same settings and seed").sort_index()
 
 
@@ -240,6 +248,23 @@ def warn_of_other_data(frame: pd.DataFrame, keys: Sequence[str]) -> None:
                 f"{_names(group[group['fingerprint'] == other], group)}",
                 RecordWarning, stacklevel=3,
             )  # fmt: skip
+
+
+def warn_of_gaps(frame: pd.DataFrame, value: str) -> None:
+    """Say where what was reached, and when, may be another than the table has it."""
+    gaps = frame[value].isna().groupby(frame["run"]).any()
+    if gaps.any():
+        warnings.warn(
+            f"{value} was not measured after every epoch in {gaps.sum()} of "
+            f"{counted(len(gaps), 'run')}: their cost is that of the next epoch in which it was, "
+            "and too high; train with evaluate_every=1", RecordWarning, stacklevel=3,
+        )  # fmt: skip
+    going = frame.loc[frame["status"] != "finished", "run"].nunique() if "status" in frame else 0
+    if going:
+        warnings.warn(
+            f"{going} of {counted(len(gaps), 'run')} not finished: what was not reached may be "
+            "reached yet", RecordWarning, stacklevel=3,
+        )  # fmt: skip
 
 
 def _names(some: pd.DataFrame, among: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis.conditions import require_same_data
-from budgetlab.analysis.per_sample import measures
+from budgetlab.analysis.per_sample import HARD, aum_strata, copied_from, measures
 from budgetlab.analysis.statistics import paired_difference
 from budgetlab.analysis.wrong_labels import (
     held_out_probabilities,
@@ -73,9 +73,10 @@ def triage(
         make a steadier list), or a frame as from :func:`budgetlab.analysis.measures`.
     quality
         As from :func:`budgetlab.analysis.label_quality` (held-out folds) or
-        :func:`budgetlab.analysis.threshold_quality`, of the same samples.
+        :func:`budgetlab.analysis.threshold_quality`, of the same samples, by the same index.
     copies
-        As from :func:`budgetlab.data.duplicates` of the training samples, int64 ``[N]``.
+        As from :func:`budgetlab.data.duplicates` of the training samples, int64 ``[N]``; by
+        default those that were planted.
     names
         What to call each training sample, ``[N]``; by default its ``origin`` is told.
 
@@ -88,7 +89,8 @@ def triage(
         also ``p_wrong`` and ``suggested`` (number of a class). ``attrs["note"]`` says how many
         of the labels to be checked to expect to be wrong, or that nothing can say it.
     """
-    frame = data.copy() if isinstance(data, pd.DataFrame) else _averaged(data)
+    # In the order of their numbers, which is that of all that is given beside them.
+    frame = data.sort_index() if isinstance(data, pd.DataFrame) else _averaged(data)
     for what, given in (("copies", copies), ("names", names), ("quality", quality)):
         if given is not None and len(given) != len(frame):
             raise InputError(
@@ -96,10 +98,17 @@ def triage(
             )
     if names is not None:
         frame["name"] = list(names)
-    if copies is not None:
-        frame["copy_of"] = np.where(copies == np.arange(len(frame)), -1, copies)
+    own, first = copied_from(frame, copies)
+    if copies is not None or "copy_of" in frame:
+        frame["copy_of"] = np.where(first == own, -1, first)
     wrong, low, note = pd.Series(False, frame.index), frame["aum"] < 0, AUM_NOTE
     if quality is not None:
+        quality = quality.sort_index()
+        if not quality.index.equals(frame.index):
+            raise InputError(
+                "quality is of other samples than the training samples, by their numbers in the "
+                "index: give that of the same samples"
+            )
         added = [name for name in ("suggested", "p_wrong") if name in quality]
         frame = frame.assign(**{name: quality[name].to_numpy() for name in added})
         # Threshold samples list many that are more likely right than wrong, and so does a network
@@ -108,8 +117,8 @@ def triage(
         sure = quality["suspect"] & (quality["p_wrong"] >= 0.5) & (not weak)
         low[:], wrong[:] = (quality["suspect"] & ~sure).to_numpy(), sure.to_numpy()
         note = expectation(quality if weak else quality.assign(suspect=sure))
-    frame["verdict"] = _verdicts(frame, wrong, low)
-    original = frame.get("copy_of", pd.Series(-1, frame.index)) < 0
+    frame["verdict"] = _verdicts(frame, wrong, low, first)
+    original = pd.Series(first == own, frame.index)
     by = {
         "check the label": -frame["p_wrong"] if "p_wrong" in frame else frame["aum"],
         "low margin": frame["aum"],
@@ -128,17 +137,22 @@ def triage(
 
 
 def _averaged(records: Records) -> pd.DataFrame:
-    """Mean of each measure over runs on the same data."""
+    """Mean of each measure over runs on the same data; how a sample was learned has no mean."""
     runs = open_records(records)
     require_same_data(runs)
     frames = [measures(run) for run in runs]
+    if len(frames) == 1:
+        return frames[0]
     # Never seen in one run says nothing: the mean runs over the runs that saw a sample.
-    averaged = [*MEASURES, "times_trained", "visits"]
+    averaged = [name for name in (*HARD, "visits") if name in frames[0]]
     together = pd.concat([frame[averaged] for frame in frames], keys=range(len(frames)))
-    return frames[0].assign(**together.groupby(level=1).mean())
+    frame = frames[0].drop(columns="learning").assign(**together.groupby(level=1).mean())
+    return frame.assign(aum_stratum=aum_strata(frame["aum"].to_numpy()))
 
 
-def _verdicts(frame: pd.DataFrame, wrong: pd.Series, low: pd.Series) -> np.ndarray:
+def _verdicts(
+    frame: pd.DataFrame, wrong: pd.Series, low: pd.Series, first: np.ndarray
+) -> np.ndarray:
     seen = frame["visits"] > 0
     easy = seen & (frame["correctness"] == 1) & (frame["forgetting"] == 0)
     if easy.any():
@@ -149,8 +163,7 @@ def _verdicts(frame: pd.DataFrame, wrong: pd.Series, low: pd.Series) -> np.ndarr
     copy = pd.Series(False, frame.index)
     if "copy_of" in frame:
         # Copies that agree with their first; where labels differ, all of the group are in doubt.
-        first = frame["copy_of"].where(frame["copy_of"] >= 0, np.arange(len(frame)))
-        labels = frame.groupby(first.to_numpy())["label"].transform("nunique")
+        labels = frame.groupby(first)["label"].transform("nunique")
         copy, wrong = (frame["copy_of"] >= 0) & (labels == 1), wrong | (labels > 1)
     return np.select(
         [wrong, copy, low, ~seen, easy, wavering],
@@ -187,6 +200,11 @@ def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> p
     found["expected_precision"] = np.nan if weak else found["p_wrong"].expanding().mean()
     if data is not None:
         train = training_samples(data)
+        if len(quality) != len(train):
+            raise InputError(
+                f"quality has {len(quality)} rows for {len(train)} training samples: give that of "
+                "all of them, and the data that was judged"
+            )
         names, rows = np.array(train.classes), found.index
         known = {"label": names[train.y.cpu().numpy()[rows]]}
         if "suggested" in found:
@@ -282,13 +300,16 @@ def compare_augmentations(
         }  # fmt: skip
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
     frame = frame.sort_values("accuracy", ascending=False, kind="stable")
-    best = frame.iloc[0]
-    claimed = best.name == "none" or best["ci_low"] > 0
+    best, others = frame.iloc[0], frame.drop(index="none")
+    claimed = best["ci_low"] > 0 or (best.name == "none" and (others["ci_high"] < 0).all())
+    without = (
+        "the interval of a difference holds zero" if seeds > 2 else "so few seeds allow no interval"
+    )
     frame.attrs["advice"] = (
         f"augmentation {best['augmentation']} with flip {best['flip']} is best here: "
         f"{100 * best['accuracy']:.1f}% of held-out samples, against "
         f"{100 * frame.loc['none', 'accuracy']:.1f}% without"
-        + ("" if claimed else "; the interval of the difference holds zero, "
-           "so that more seeds or a longer training may say otherwise")
+        + ("" if claimed else f"; {without}, so that more seeds or a longer training may say "
+           "otherwise")
     )  # fmt: skip
     return frame

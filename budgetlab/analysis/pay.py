@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.per_sample import measures
+from budgetlab.analysis.per_sample import copied_from, measures
 from budgetlab.analysis.samples import entropy
 from budgetlab.errors import InputError
 from budgetlab.records import OneRecord, open_record
@@ -110,6 +110,12 @@ def pay_features(record: OneRecord, *, copies: np.ndarray | None = None) -> dict
             f"'{record.path}' was trained with {method}: give a run of {', '.join(UNIFORM)}, whose "
             "history every sample enters alike"
         )
+    kept, total = len(record.about.get("thinned", {}).get("epochs", ())), len(record.epochs)
+    if 0 < kept < total:
+        raise InputError(
+            f"'{record.path}' is thinned to {kept} of {total} epochs, and what was learned and "
+            "forgotten between them is not in it: give the whole record"
+        )
     frame = measures(record)
     seen = frame[frame["visits"] > 0]
     if len(seen) < len(frame) / 2 or seen["visits"].median() < 2:
@@ -139,9 +145,8 @@ def _share_of_copies(frame: pd.DataFrame, copies: np.ndarray | None) -> float:
         raise InputError(
             f"copies has {len(copies)} entries for {len(frame)} training samples: give one each"
         )
-    own = np.arange(len(frame))
-    first = np.asarray(frame.get("copy_of", own) if copies is None else copies)
-    return float(((first >= 0) & (first != own)).mean())
+    own, first = copied_from(frame, copies)
+    return float((first != own).mean())
 
 
 def will_it_pay(

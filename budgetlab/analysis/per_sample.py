@@ -170,6 +170,21 @@ def metadata(record: OneRecord) -> list[str]:
     return [str(n) for n in data if data[n].dims == ("sample",) and n not in SAMPLE_ARRAYS]
 
 
+def copied_from(
+    frame: pd.DataFrame, copies: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers ``[N]`` of the samples, and of the first sample that each is a copy of, or its own.
+
+    By ``copies``, or else by what is known of each sample; then both are as the record of the run
+    numbers them, also where only some of its samples are here.
+    """
+    if copies is not None:
+        return frame.index.to_numpy(), np.asarray(copies)
+    own = frame.get("recorded_as", frame.index.to_series()).to_numpy()
+    first = frame["copy_of"].to_numpy() if "copy_of" in frame else own
+    return own, np.where(first < 0, own, first)
+
+
 def aum_strata(aum: np.ndarray, count: int = STRATA) -> np.ndarray:
     """Ranges of AUM of the same width from which CCS draws evenly (Zheng et al., ICLR 2023).
 

@@ -292,8 +292,9 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
     frame = summaries(runs).assign(
         **pd.DataFrame([_picked_and_learned(run) for run in runs]).to_dict("series")
     )
-    frame = usable(frame, "test_accuracy", ("seed",))
+    # Of labels without noise there is one kind.
     frame["noise_kind"] = frame["noise_kind"].where(frame["label_noise"] > 0, "none")
+    frame = usable(frame, "test_accuracy", ("seed",))
     noise = ["noise_kind", "label_noise"]
     # All that makes another run, but the noise and the labels that it changes.
     same = [name for name in condition_columns(frame) if name not in (*noise, "fingerprint")]

@@ -144,20 +144,19 @@ def _in_groups(values: pd.Series, groups: int) -> pd.Series:
 def picks_by(record: OneRecord, column: str = "difficulty", *, groups: int = 10) -> pd.DataFrame:
     """How often does a run train on the easy, and how often on the hard? By groups of one size.
 
-    ``column`` is what is known of each sample, a number such as ``difficulty``. One row per group,
-    lowest values first: ``group`` (from 1), ``middle`` (mean of the column), ``picked`` (places in
-    batches over those of a uniform draw), ``never`` (share never trained on, 0 to 1), ``samples``.
+    ``column`` is a number, such as ``difficulty``; samples without one are left out. One row a
+    group, lowest values first: ``group`` (from 1), ``middle`` (mean of the column), ``picked``
+    (places in batches over those of a uniform draw), ``never`` (share not trained on), ``samples``.
     """
     record = open_record(record)
     data = record.samples
     numbers = sorted(n for n in metadata(record) if np.issubdtype(data[n].dtype, np.number))
     if column not in numbers:
         raise unknown("column", column, numbers)
-    size = data.sizes["sample"]
-    groups = whole("groups", groups, 1, size)
     known = ranked_counts(record).set_index("sample").sort_index()
-    value, mean = data[column].to_numpy().astype(float), known["times_trained"].mean()
-    known = known.assign(value=value, never=known["times_trained"] == 0)
+    mean, never = known["times_trained"].mean(), known["times_trained"] == 0
+    known = known.assign(value=data[column].to_numpy().astype(float), never=never).dropna()
+    groups = whole("groups", groups, 1, len(known))
     frame = known.groupby(_in_groups(known["value"], groups)).agg(
         middle=("value", "mean"), picked=("times_trained", "mean"), never=("never", "mean"),
         samples=("value", "size"),
@@ -347,8 +346,8 @@ def groups_of_record(record: OneRecord, by: str = "label") -> pd.DataFrame:
 
     ``by`` is what is known of each training sample: ``label``, or a column of the metadata. One row
     per group, least learned first: ``group``, ``n`` samples, ``seen`` (share trained on), ``right``
-    (share of those seen that were right at the last visit), ``never_learned`` (share of those seen
-    that never were) and ``mean_loss``. Samples without a known label are the group ``unknown``.
+    and ``never_learned`` (shares of those seen: at the last visit, at none) and ``mean_loss``.
+    Samples of which the label, or the column, is not known are the group ``unknown``.
     """
     record = open_record(record)
     frame, known = measures(record), metadata(record)
@@ -358,7 +357,7 @@ def groups_of_record(record: OneRecord, by: str = "label") -> pd.DataFrame:
     right, never = (frame["learning"].isin(names).astype(float).where(seen)
                     for names in (("early", "late", "unstable"), ("never",)))  # fmt: skip
     frame = frame.assign(seen=seen, right=right, never_learned=never)
-    groups = frame.groupby(by)[["seen", "right", "never_learned", "mean_loss"]]
+    groups = frame.groupby(by, dropna=False)[["seen", "right", "never_learned", "mean_loss"]]
     table = groups.mean().rename_axis("group").reset_index()
     table.insert(1, "n", groups.size().to_numpy())
     table["group"] = [_shown(group, by, record.classes) for group in table["group"]]
@@ -397,4 +396,5 @@ def _name(number: int, names: Sequence[str]) -> str:
 
 
 def _shown(group: object, by: str, names: Sequence[str]) -> object:
-    return _name(group, names) if by in ("label", "true_label") else group  # type: ignore[arg-type]
+    number = -1 if pd.isna(group) else group  # type: ignore[call-overload]
+    return _name(number, names) if number is not group or by in ("label", "true_label") else group

@@ -3,6 +3,7 @@
 import math
 import operator
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -35,8 +36,8 @@ class LoopHistory:
         The :class:`~budgetlab.history.History` of every sample that comes of it.
     """
 
-    def __init__(self, samples: History, ledger: Ledger):
-        self.samples = samples
+    def __init__(self, samples: History, ledger: Ledger, labels: Tensor | None = None):
+        self.samples, self._known = samples, labels
         self._ledger, self._since = ledger, time.perf_counter()
         # Batches that were handed out and not yet reported, each with its progress.
         self._pending: deque[tuple[Batch, float]] = deque()
@@ -97,13 +98,27 @@ class LoopHistory:
         self.samples.count(batch.indices)
         self.samples.update(Credit(torch.arange(count), batch.indices, torch.ones(count)), seen)
         if labels.numel() == count:  # one class each, no shares and no positions
-            self._labels[batch.indices] = labels.detach().cpu().reshape(-1).long()
+            given = labels.detach().cpu().reshape(-1).long()
+            self._labels[batch.indices] = given
+            self._compare_labels(batch.indices, given)
         self._reported.append(seen)
         now = time.perf_counter()
         self._ledger.seconds += now - self._since
         self._since = now
         weights = torch.ones(count) if batch.weights is None else batch.weights.float()
         return weights.to(logits.device)
+
+    def _compare_labels(self, indices: Tensor, given: Tensor) -> None:
+        """Say once where other labels are trained on than were known beforehand."""
+        if self._known is None or not bool((other := self._known[indices] != given).any()):
+            return
+        number = int(indices[other][0])
+        warnings.warn(
+            f"sample {number} is trained on with label {int(given[other][0])}, and its label was "
+            f"known as {int(self._known[number])}, which methods and the record go by: give the "
+            "labels that are trained on as labels=", UserWarning, stacklevel=3,
+        )  # fmt: skip
+        self._known = None
 
     def _take(self, indices: Tensor | None) -> Batch:
         if indices is None:
@@ -115,9 +130,16 @@ class LoopHistory:
             taken = self._pending.popleft()
         else:
             asked = self._numbers(_tensor("indices", indices).cpu())
-            same = [one for one in self._pending if torch.equal(one[0].indices, asked)]
+            same = [one for one in self._pending
+                    if torch.equal(one[0].indices.sort().values, asked.sort().values)]  # fmt: skip
+            if not same and any(one.weights is not None for one, _ in self._pending):
+                raise InputError(
+                    "indices are those of no batch that was handed out, whose losses the method "
+                    "weights: report each batch whole, in any order of its rows"
+                )
             taken = same[0] if same else (Batch(asked), self._last_progress)
             self._pending = deque(one for one in self._pending if one is not taken)
+            taken = _in_order(taken[0], asked), taken[1]
         batch, self._last_progress = taken
         return batch
 
@@ -132,6 +154,15 @@ class LoopHistory:
             first = int((~known).nonzero()[0, 0])
             raise InputError(f"indices[{first}] is {asked[first].item():g}: {wanted}")
         return asked.long()
+
+
+def _in_order(batch: Batch, asked: Tensor) -> Batch:
+    """The same batch with its rows in the order of ``asked``, their numbers."""
+    if batch.weights is None:
+        return Batch(asked)
+    weights = torch.empty_like(batch.weights)
+    weights[asked.argsort(stable=True)] = batch.weights[batch.indices.argsort(stable=True)]
+    return Batch(asked, weights)
 
 
 def _tensor(what: str, given: Any) -> Tensor:
@@ -174,7 +205,7 @@ def class_numbers(labels: Any) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def recordable(metadata: Any) -> pd.DataFrame:
+def recordable(metadata: Any, labels: Tensor | None) -> pd.DataFrame:
     """Refuse a table that a record could not hold beside its own arrays."""
     if not isinstance(metadata, pd.DataFrame):
         raise InputError(
@@ -188,6 +219,11 @@ def recordable(metadata: Any) -> pd.DataFrame:
         is_folder = name.strip(".") and "/" not in name and not name.startswith("__")
         if name in (*SAMPLE_ARRAYS, "epoch", "sample") or not is_folder:
             raise InputError(f"metadata has a column '{name}', which no record can hold: rename it")
+    if "label" in names and (labels is None or list(metadata["label"]) != labels.tolist()):
+        raise InputError(
+            "metadata has a column 'label', and the record's is that of the labels: give these as "
+            "labels=, or rename the column"
+        )
     return metadata
 
 
@@ -322,6 +358,8 @@ def collate(
 
 def labels_of(data: Any) -> Tensor | None:
     """Labels that a data set holds as a whole; None where only its items have them."""
+    if getattr(data, "target_transform", None) is not None:
+        return None  # its items have other labels
     found = getattr(data, "targets", None)
     if found is None and hasattr(data, "tensors") and len(data.tensors) > 1:
         found = data.tensors[1]

@@ -110,7 +110,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         self.model = model
         self._collate_fn = collate_fn
         self.labels = labels_of(data) if labels is None else class_numbers(labels)
-        self.metadata = None if metadata is None else recordable(metadata)
+        self.metadata = None if metadata is None else recordable(metadata, self.labels)
         for what, known in (("labels", self.labels), ("metadata", metadata)):
             if known is not None and len(known) != size:
                 raise InputError(
@@ -129,7 +129,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         )
         self.sampler, self.ledger, self.budget = (
             self.stream.sampler, self.stream.ledger, self.stream.budget)  # fmt: skip
-        self.history = LoopHistory(self.stream.history, self.ledger)
+        self.history = LoopHistory(self.stream.history, self.ledger, self.labels)
         if self.sampler.proxy is not None and proxy is None:
             raise InputError(
                 f"method '{self.config.method}' needs what another network has found: give "

@@ -227,6 +227,9 @@ def _item(dataset: Any, number: int) -> tuple[np.ndarray, int | str]:
     if not isinstance(item, tuple | list) or len(item) < 2:
         raise InputError(f"item {number} is {type(item).__name__}: give pairs (sample, label)")
     value, label = item[:2]
+    if getattr(value, "mode", None) in ("P", "PA", "HSV", "YCbCr"):
+        # The values of such an image of Pillow's are places in a palette, or no red, green, blue.
+        value = value.convert("RGB")
     is_tensor = isinstance(value, Tensor)
     array = value.detach().cpu().numpy() if is_tensor else np.asarray(value)
     sample = as_samples(array[None], lambda _: f"item {number}", is_tensor)[0]
@@ -256,8 +259,18 @@ def _names(dataset: Any, classes: Sequence[str] | None) -> list[str] | None:
     return None if given is None else [str(name) for name in given]
 
 
-def with_truth(samples: Dataset, true_label: Sequence[int | str | None]) -> Dataset:
-    """Add the number or name of the right class of each; None or NaN where nobody knows."""
+def labels_are_names(dataset: Any, classes: Sequence[str] | None) -> bool:
+    """Whether classes are called as the labels are, which may begin at 1 or leave numbers out."""
+    return _names(dataset, classes) is None
+
+
+def with_truth(
+    samples: Dataset, true_label: Sequence[int | str | None], by_name: bool = False
+) -> Dataset:
+    """Add the number or name of the right class of each; None or NaN where nobody knows.
+
+    ``by_name`` says that numbers are names too.
+    """
     if len(true_label) != len(samples):
         raise InputError(
             f"true_label has {len(true_label)} entries for {len(samples)} samples: give one each"
@@ -265,6 +278,8 @@ def with_truth(samples: Dataset, true_label: Sequence[int | str | None]) -> Data
     given = pd.Series(list(true_label), dtype=object)
     known = given.notna().to_numpy()
     values: Any = given[known].tolist()
+    if by_name:
+        values = [one if isinstance(one, str) else f"{float(one):g}" for one in values]
     if not all(isinstance(value, str) for value in values):
         values = np.array(values, float)
     if lost := [one for one in values if isinstance(one, str) and one not in samples.classes]:

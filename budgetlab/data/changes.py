@@ -38,6 +38,7 @@ class Edits:
 
     Kept as a table with the columns ``origin``, ``action`` (:data:`ACTIONS`), ``label`` (name of
     a class, for ``relabel`` and ``true``) and ``note``, which can be written by hand as well.
+    Of built-in data it is the number of a training sample, or such as ``test/17``.
     The later of two contradicting rows wins. Where samples are asked for, they are given by their
     origins, or as a frame with that column, as from :func:`budgetlab.analysis.triage`.
 

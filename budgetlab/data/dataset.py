@@ -98,16 +98,17 @@ class Dataset:
         flip
             Whether a horizontal flip keeps the label.
         true_label
-            The right label of each sample, as a number or name of a class, where it is known
-            to you; None where it is not. Nothing trains on it: measures of wrong labels are
-            judged by it.
+            The right label of each sample, as the data set has labels or as the name of a
+            class, where it is known to you; None where it is not. Nothing trains on it:
+            measures of wrong labels are judged by it.
         """
-        from budgetlab.data.arrays import read_dataset, with_truth
+        from budgetlab.data.arrays import labels_are_names, read_dataset, with_truth
 
         x, y, names = read_dataset(dataset, classes)
         samples = make_samples(x, y, names, flip=flip)
         samples.metadata["origin"] = [str(number) for number in range(len(y))]
-        return samples if true_label is None else with_truth(samples, true_label)
+        by_name = labels_are_names(dataset, classes)
+        return samples if true_label is None else with_truth(samples, true_label, by_name)
 
     def normalised(self, indices: Tensor | slice = slice(None)) -> Tensor:
         """Return samples as the network takes them: float32, mean 0, deviation 1 a channel."""

@@ -227,6 +227,8 @@ def load(
     source = read(root=Path(asked.data_root), seed=seed, size=size, download=download, keep=keep,
                   progress=progress, choose=choose)  # fmt: skip
     parts, odd = dict(source.parts), list(source.odd)
+    if table:
+        parts = {part: _with_origin(samples, part) for part, samples in parts.items()}
     if not source.chosen:
         parts = {part: _chosen(samples, choose, part) for part, samples in parts.items()}
     if table:
@@ -261,6 +263,14 @@ def inspect(name: str, **options: Any) -> Intake:
     intake = load(name, **({"progress": False} | options)).intake
     assert intake is not None
     return intake
+
+
+def _with_origin(samples: Dataset, part: str) -> Dataset:
+    """Give held-out samples of built-in data an origin: their numbers may be those of others."""
+    known = samples.metadata
+    if part == "train" or "origin" in known:
+        return samples
+    return replace(samples, metadata=known.assign(origin=f"{part}/" + known["index"].astype(str)))
 
 
 def _choose(

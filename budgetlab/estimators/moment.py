@@ -56,8 +56,8 @@ class Moment:
         What is known of these samples.
     config
         Of the run: methods read budget, batch size and their options.
-    epoch, steps
-        How far the training has come.
+    epoch, steps, spent
+        How far the training has come, the last as a share of the budget.
     """
 
     def __init__(
@@ -69,13 +69,14 @@ class Moment:
         *,
         epoch: int,
         steps: int = 0,
+        spent: float = 0.0,
         sketch: int | Literal["auto"] | None = "auto",
     ):
         self.network = copy.deepcopy(network).float().cpu().eval()
         self.samples = samples.to("cpu")
         self.history = history
         self.config = config
-        self.epoch, self.steps = epoch, steps
+        self.epoch, self.steps, self.spent = epoch, steps, spent
         self.sketch = sketch
 
     @classmethod
@@ -89,6 +90,7 @@ class Moment:
         return cls._of_some(
             run.loop.engine.network, run.splits.train, run.history, run.config, limit,
             epoch=run.epoch, steps=run.ledger.steps, sketch=sketch,
+            spent=run.budget.progress(run.ledger, 0),
         )  # fmt: skip
 
     @classmethod
@@ -128,6 +130,7 @@ class Moment:
         return cls._of_some(
             network, splits.train, replay.before(replay.epochs + 1), config, limit,
             epoch=replay.epochs, steps=int(record.summary.get("steps") or 0), sketch=sketch,
+            spent=float(record.epochs["progress"].iloc[-1]),
         )  # fmt: skip
 
     @classmethod
@@ -287,8 +290,9 @@ class Moment:
     ) -> samplers.Sampler:
         config = self.config.replace(method=method, **settings)
         context = samplers.SamplerContext(
-            len(self.samples), config, generator, torch.device("cpu"), labels=self.samples.y
-        )
+            len(self.samples), config, generator, torch.device("cpu"), labels=self.samples.y,
+            spent=lambda: self.spent,
+        )  # fmt: skip
         return samplers.build(method, context)
 
     def _estimates(self, sampler: samplers.Sampler, draws: int) -> tuple[Tensor, bool]:

@@ -11,7 +11,7 @@ from budgetlab.analysis import detection_curve as find_curve
 from budgetlab.analysis import noisy_picks as find_noisy_picks
 from budgetlab.analysis import picks_by as find_picks
 from budgetlab.analysis.conditions import method_order, require
-from budgetlab.errors import unknown
+from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
 from budgetlab.plots.style import Curve
 from budgetlab.records import OneRecord, Record, Records
@@ -103,7 +103,13 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
         raise unknown("flag", flag, FLAGS)
     column = f"{flag}_share"
     found = _runs(data, selection, [column])
-    base = 100 * next(iter(found.values())).attrs[f"{flag}_base"]
+    bases = {100 * frame.attrs[f"{flag}_base"] for frame in found.values()}
+    if len(bases) > 1:
+        raise InputError(
+            f"{FLAGS[flag]} are {min(bases):.3g}% of the data of one run and {max(bases):.3g}% of "
+            "that of another: give runs on data of one kind, or noisy_picks"
+        )
+    base = bases.pop()
     means = {name: 100 * frame[column].mean() for name, frame in found.items()}
     frame, x = _in_spans(pd.concat(f.assign(run=name) for name, f in found.items()), column)
     curves = {name: Curve(f["epoch"], 100 * f[column])

@@ -43,11 +43,12 @@ class RandomSubset(Sampler):
                 f"one batch of {self.batch_size}: raise it or lower the batch size"
             )
         self.epoch_steps = self.count // self.batch_size
+        self.pools = class_pools(context, self.count)
         self.subset: Tensor | None = None
 
     def choose(self) -> Tensor:
         """Return the samples to train on, int64 ``[count]``."""
-        return torch.cat([self.select(*one) for one in class_pools(self.context, self.count)])
+        return torch.cat([self.select(*one) for one in self.pools])
 
     def select(self, pool: Tensor, count: int) -> Tensor:
         """Return ``count`` of the samples int64 ``[M]``."""

@@ -34,7 +34,7 @@ def _check(size: int, count: int) -> None:
 def draw_without_replacement(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Draw different indices, each time in proportion to the weights that are left.
 
-    Time and memory are linear in ``N``.
+    They are int64 ``[count]``, in random order. Time and memory are linear in ``N``.
 
     Parameters
     ----------
@@ -45,11 +45,6 @@ def draw_without_replacement(weights: Tensor, count: int, generator: torch.Gener
         How many to draw, at most ``N``.
     generator
         On the device of ``weights``.
-
-    Returns
-    -------
-    Tensor
-        int64 ``[count]``, in random order.
     """
     _check(len(weights), count)
     # float64: with float32, ties among ten million keys would favour low indices.
@@ -215,7 +210,7 @@ def class_pools(context: SamplerContext, count: int) -> list[tuple[Tensor, int]]
 
     ``free``: all from one pool. ``kept``: every class has its share of the training set.
     ``balanced``: every class gives the same number, or all it has. A pool is int64 ``[M]``,
-    numbers of samples. Classes need known labels.
+    numbers of samples. Classes need known labels, and a sample of each is taken at least.
     """
     rule = context.config.class_shares
     if rule == "free":
@@ -226,9 +221,15 @@ def class_pools(context: SamplerContext, count: int) -> list[tuple[Tensor, int]]
             "know: give class_shares='free', or train with bl.train"
         )
     pools = [(context.labels == c).nonzero()[:, 0] for c in context.labels.unique().tolist()]
-    sizes = torch.tensor([len(pool) for pool in pools])
     divide = proportional_counts if rule == "kept" else even_counts
-    return list(zip(pools, divide(sizes, count).tolist(), strict=True))
+    counts = divide(torch.tensor([len(pool) for pool in pools]), count).tolist()
+    if not all(counts):
+        raise InputError(
+            f"class-shares '{rule}' would never train on {counts.count(0)} of {len(counts)} "
+            f"classes, of {count:,} samples drawn: raise the budget, or choose "
+            f"{'balanced or ' * (rule == 'kept')}free"
+        )
+    return list(zip(pools, counts, strict=True))
 
 
 class ScoreSampler(Sampler):

@@ -291,6 +291,10 @@ class Loop(BudgetedBatches):
         self, number: int, on_step: Callable[[], object] = lambda: None
     ) -> dict[str, Any]:
         """Train one epoch, counted from 1; returns what ``epochs.csv`` says of training."""
+        with devices.layers_draw_from(self.config.seed, number, self.device):
+            return self._train_epoch(number, on_step)
+
+    def _train_epoch(self, number: int, on_step: Callable[[], object]) -> dict[str, Any]:
         losses: list[Tensor] = []
         corrects: list[Tensor] = []
         lr, slowest = 0.0, 0.0

@@ -25,7 +25,14 @@ from budgetlab.records import Record, open_record
 from budgetlab.records.format import own_file
 from budgetlab.records.safety import check_stored
 from budgetlab.records.thin import copy_unfinished
-from budgetlab.training.setup import has_name, load_data, named, packed, with_known_names
+from budgetlab.training.setup import (
+    has_name,
+    load_data,
+    named,
+    packed,
+    require_unchanged,
+    with_known_names,
+)
 
 if TYPE_CHECKING:
     from budgetlab.training.loop import Loop
@@ -88,7 +95,8 @@ def load_recorded(
     about = record.about["data"]
     if splits is None:
         splits = load_again(record.path, config, data_root, "intake" in about, moved)
-    require(splits, Splits, what="splits")
+    else:
+        require_unchanged(require(splits, Splits, what="splits"))
     val = splits.val_fingerprint
     if config.dataset == "shapes" and about.get("test", 0) == SHAPES_TEST_BEFORE:
         # Earlier versions had 2,500 test images, which are the last of those it has now.

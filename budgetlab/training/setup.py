@@ -19,7 +19,7 @@ from budgetlab import augment, data, models, samplers
 from budgetlab.budget import SCHEDULES
 from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Dataset, Splits
-from budgetlab.data.dataset import require
+from budgetlab.data.dataset import fingerprint, require
 from budgetlab.errors import InputError, known
 from budgetlab.history import History
 from budgetlab.records import RecordWriter
@@ -115,6 +115,7 @@ def resolve(
     if splits is None:
         return config, load_data(config)
     require(splits, Splits, what="splits")
+    require_unchanged(splits)
     default = RunConfig()
     changed = [name for name in DATA_FIELDS if getattr(config, name) != getattr(default, name)]
     said = [name for name in DATA_FIELDS if name in asked or name in changed]
@@ -137,6 +138,15 @@ def resolve(
     if has_name(config.dataset):
         _require_equal("dataset", config.dataset, splits.name)
     return config, splits
+
+
+def require_unchanged(splits: Splits) -> None:
+    """Refuse samples that are not those of the fingerprint, by which records know them."""
+    if fingerprint(splits.train, splits.test) != splits.fingerprint:
+        raise InputError(
+            f"the samples of '{splits.name}' were changed after the splits were made, and records "
+            "would call them by the same fingerprint: put them together with bl.Splits.of"
+        )
 
 
 def _require_equal(name: str, said: object, known: object) -> None:

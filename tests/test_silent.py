@@ -1,0 +1,342 @@
+"""What came out wrong without a word: each of these has a right answer, or is refused."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fake_records import write_run
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import budgetlab as bl
+from budgetlab import analysis
+from budgetlab.analysis import RecordWarning
+from budgetlab.data.changes import Edits
+from budgetlab.errors import InputError
+from budgetlab.records.thin import thin
+from budgetlab.samplers import SamplerContext, build
+from budgetlab.training import Run
+
+X, Y = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
+
+
+def network(classes: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+# Lists of samples
+
+
+@pytest.fixture
+def repeated(train: Any) -> bl.Record:
+    """Half of the 128 points are copies of others."""
+    return train(redundancy=0.5, copies=3, budget=1.0, epochs=4).record
+
+
+def test_planted_copies_leave_their_originals(repeated: bl.Record) -> None:
+    copy_of = analysis.measures(repeated)["copy_of"]
+    copies = {*copy_of.index[copy_of != copy_of.index]}
+    ranked = analysis.triage(repeated)
+    assert {*ranked.index[ranked["copy_of"] >= 0]} == copies
+    known = ranked.loc[sorted({*ranked.index} - copies), "verdict"]
+    assert {*known} - {"redundant"}
+    assert {*ranked.loc[[*copies], "verdict"]} <= {"redundant", "check the label"}
+
+
+def test_copies_in_a_part_of_a_record_are_numbered_as_in_the_whole(
+    repeated: bl.Record, tmp_path: Path
+) -> None:
+    part = thin(repeated, tmp_path / "part", samples=80)
+    frame = analysis.measures(part)
+    right = (frame["copy_of"] != frame["recorded_as"]).mean()
+    assert analysis.pay_features(part)["copies"] == pytest.approx(right)
+    assert 0.3 < right < 0.7
+    few = thin(repeated, tmp_path / "few", samples=None, epochs=2)
+    with pytest.raises(InputError, match="thinned to 2 of 4 epochs"):
+        analysis.pay_features(few)
+
+
+def test_what_is_given_beside_measures_belongs_to_samples_and_not_to_places(train: Any) -> None:
+    record = train(budget=1.0, epochs=4).record
+    frame = analysis.measures(record)
+    rng = np.random.default_rng(0)
+    wrong = rng.permutation(len(frame))[:10]
+    chance = np.full((len(frame), 2), 0.1)
+    labels = frame["label"].to_numpy()
+    chance[np.arange(len(frame)), labels] = 0.9
+    chance[wrong] = chance[wrong, ::-1]
+    quality = analysis.label_quality(labels, chance)
+    copies = np.arange(len(frame))
+    copies[100] = 3
+    want = analysis.triage(frame, quality=quality, copies=copies)
+    for given, judged in (
+        (frame.sample(frac=1, random_state=1), quality),
+        (frame, quality.sort_values("p_wrong")),
+        (frame, quality.sample(frac=1, random_state=2)),
+    ):
+        ranked = analysis.triage(given, quality=judged, copies=copies)
+        pd.testing.assert_series_equal(ranked["verdict"].sort_index(), want["verdict"].sort_index())
+        assert ranked.loc[100, "copy_of"] == 3
+    with pytest.raises(InputError, match="quality is of other samples"):
+        analysis.triage(frame, quality=quality.set_axis(quality.index + 1))
+    points = bl.data.load("points", limit=100, progress=False)
+    with pytest.raises(InputError, match="128 rows for 100 training samples"):
+        analysis.suspects(quality, points)
+
+
+def test_every_measure_is_a_mean_over_the_runs(train: Any) -> None:
+    records = [train(seed=seed, budget=1.0, epochs=4).record for seed in range(2)]
+    both = [analysis.measures(record) for record in records]
+    ranked = analysis.triage(records).sort_index()
+    for name in ("last_loss", "el2n_early", "dyn_unc", "aum"):
+        mean = pd.concat([one[name] for one in both], axis=1).mean(axis=1)
+        np.testing.assert_allclose(ranked[name], mean)
+    assert "learning" not in ranked
+    assert "learning" in analysis.triage(records[0])
+
+
+def test_groups_hold_the_samples_of_which_nobody_knows(tmp_path: Path) -> None:
+    data = bl.Dataset.from_dataset(TensorDataset(X, Y), true_label=[0] * 20 + [None] * 40)
+    record = bl.train(splits=bl.Splits.of(data, data), epochs=2, budget=1.0, batch_size=16,
+                      out=str(tmp_path), progress=False)  # fmt: skip
+    table = analysis.groups_of_record(record, "true_label").set_index("group")["n"]
+    assert table.to_dict() == {"0": 20, "unknown": 40}
+    assert analysis.picks_by(record, "true_label", groups=2)["samples"].tolist() == [10, 10]
+
+
+# Comparisons
+
+
+def test_a_run_counts_once_wherever_runs_are_averaged(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, seed=seed) for seed in (0, 1, 0)]
+    runs.append(write_run(tmp_path, seed=2, status="stopped"))
+    for average in (analysis.results, analysis.frontier, analysis.curves):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = average(runs)
+        assert any("repeated later" in str(one.message) for one in said)
+        assert set(found["n"]) == {2}, average
+
+
+def test_a_cost_that_was_measured_late_is_said_to_be_too_high(train: Any) -> None:
+    late, each = (train(evaluate_every=every).record for every in (0, 1))
+    with pytest.warns(RecordWarning, match=r"every epoch in 1 of 1 run: .* evaluate_every=1"):
+        found = analysis.cost_to_reach(late, 0.0)
+    assert found["cost"].item() == late.summary["flops"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert analysis.cost_to_reach(each, 0.0)["cost"].item() < found["cost"].item()
+
+
+def test_clean_runs_are_of_one_kind_of_noise(train: Any) -> None:
+    runs = [train(noise_kind=kind, label_noise=noise).record
+            for kind in ("symmetric", "pair") for noise in (0.0, 0.2)]  # fmt: skip
+    with pytest.warns(RecordWarning, match="repeated later"):
+        table = analysis.noise_cost(runs)
+    assert table.set_index("noise_kind")["pairs"].to_dict() == {
+        "symmetric": 1,
+        "pair": 1,
+        "none": 1,
+    }
+
+
+# Data
+
+
+def test_a_true_label_is_written_as_the_labels_are() -> None:
+    one_on = TensorDataset(X, Y + 1)
+    given = [None, 2, "3", *[None] * 57]
+    known = bl.Dataset.from_dataset(one_on, true_label=given).metadata
+    assert known["true_label"].iloc[:3].tolist() == [pd.NA, 1, 2]
+    assert not known["is_noisy"].any()
+    named = bl.Dataset.from_dataset(
+        one_on, classes=["0", "a", "b", "c"], true_label=[*given[:2], 3, *given[3:]]
+    )
+    assert not named.metadata["is_noisy"].any()
+    with pytest.raises(InputError, match="class in true_label '9'"):
+        bl.Dataset.from_dataset(one_on, true_label=[9, *[None] * 59])
+
+
+@pytest.mark.parametrize("mode", ["P", "HSV", "YCbCr"])
+def test_images_of_other_modes_are_read_in_colour(mode: str) -> None:
+    colours = np.zeros((8, 8, 3), np.uint8)
+    colours[:4] = 255, 0, 0
+    image = Image.fromarray(colours).convert(mode)
+    items = [(image, 0), (image, 1)]
+    x = bl.Dataset.from_dataset(items).x[0]  # type: ignore[arg-type]
+    np.testing.assert_allclose(x.numpy(), colours.transpose(2, 0, 1), atol=3)
+
+
+def test_an_edit_of_built_in_data_is_of_one_sample(tmp_path: Path) -> None:
+    before = bl.data.load("points", progress=False)
+    edits = Edits(tmp_path / "edits.csv").drop(["17", "test/5"]).mark(["18"])
+    splits = bl.data.load("points", edits=edits, progress=False)
+    assert 17 not in splits.train.metadata["index"].tolist()
+    assert len(splits.train) == len(before.train) - 1
+    assert splits.test.metadata["index"].tolist() == [n for n in range(1000) if n != 5]
+    assert splits.train.metadata["marked"].sum() == 1
+    assert splits.test.metadata.get("marked", pd.Series([0])).sum() == 0
+
+
+def test_data_changed_under_its_splits_is_refused(tmp_path: Path) -> None:
+    splits = bl.data.load("points", limit=128, progress=False)
+    splits.train.y[:10] = 1 - splits.train.y[:10]
+    with pytest.raises(InputError, match="changed after the splits were made"):
+        bl.train(splits=splits, out=str(tmp_path), progress=False)
+    run = Run(bl.RunConfig(dataset="points", limit=128, out=str(tmp_path), batch_size=16))
+    with pytest.raises(InputError, match="changed after the splits were made"):
+        Run.resume(run.writer.path, splits=splits)
+    again = bl.Splits.of(splits.train, splits.test, name="mended")
+    bl.train(splits=again, out=str(tmp_path), progress=False, epochs=1, batch_size=16)
+
+
+# Loops of one's own
+
+
+def test_labels_of_items_count_and_not_those_before_a_transform() -> None:
+    class Halves(TensorDataset):
+        """Two classes made of three."""
+
+        targets, target_transform = Y, None
+
+        def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+            return X[number], int(Y[number] > 1)
+
+    data = Halves(X)
+    model = network(2)
+    sampler = bl.BudgetSampler(data, "p-SGD", model=model, batch_size=8)
+    x, y = next(iter(DataLoader(data, batch_sampler=sampler)))
+    with pytest.warns(UserWarning, match="its label was known as"):
+        sampler.history.update(model(x), y)
+    data.target_transform = lambda label: int(label > 1)
+    assert bl.BudgetSampler(data, "p-SGD", batch_size=8).labels is None
+
+
+def test_a_column_of_other_labels_is_refused() -> None:
+    table = pd.DataFrame({"label": ["a"] * 60})
+    with pytest.raises(InputError, match="metadata has a column 'label'"):
+        bl.BudgetSampler(TensorDataset(X, Y), "p-SGD", metadata=table, batch_size=8)
+    table["label"] = Y.tolist()
+    bl.BudgetSampler(TensorDataset(X, Y), "p-SGD", metadata=table, batch_size=8)
+
+
+def test_a_batch_may_be_reported_in_any_order_with_its_weights() -> None:
+    found = []
+    for turn in (False, True):
+        torch.manual_seed(0)
+        sampler = bl.BudgetSampler(
+            60, "p-SGD", weights="unbiased", batch_size=8, epochs=6, budget=0.5
+        )
+        weights: dict[int, float] = {}
+        for _ in range(3):
+            for batch in sampler:
+                numbers = torch.tensor(batch[::-1] if turn else batch)
+                logits = torch.stack([numbers / 20, 1 - numbers / 20, numbers * 0.0], 1)
+                given = sampler.history.update(logits, Y[numbers], numbers)
+                weights |= dict(zip(numbers.tolist(), given.tolist(), strict=True))
+        assert not sampler.history._pending
+        assert len({*weights.values()}) > 5
+        found.append((weights, sampler.ledger.steps))
+    assert found[0] == found[1]
+    next(iter(sampler))
+    with pytest.raises(InputError, match="report each batch whole"):
+        sampler.history.update(logits[:4], Y[numbers[:4]], numbers[:4])
+
+
+# Runs
+
+
+def test_every_class_has_a_chance_where_class_shares_are_kept_or_balanced(config: Any) -> None:
+    labels = torch.tensor([0] * 270 + [1] * 127 + [2] * 3)
+
+    def make(**settings: Any) -> Any:
+        own = config.replace(batch_size=4, **settings)
+        return build(own.method, SamplerContext(400, own, torch.Generator(), torch.device("cpu"),
+                                                labels=labels))  # fmt: skip
+
+    for method in ("p-SGD", "random-subset"):
+        with pytest.raises(
+            InputError, match=r"never train on 1 of 3 classes, of 40 samples .* balanced or free"
+        ):
+            make(method=method, class_shares="kept", budget=0.1)
+        make(method=method, class_shares="balanced", budget=0.1)
+        make(method=method, class_shares="kept", budget=0.5)
+
+
+class Dropping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_a_network_with_dropout_gives_the_same_again_and_after_a_pause(config: Any) -> None:
+    losses = []
+    for pause in (False, False, True):
+        torch.manual_seed(len(losses))
+        run = Run(config, model=Dropping)
+        if pause:
+            rows = iter(run)
+            next(rows)
+            rows.close()
+            torch.rand(9)
+            run = Run.resume(run.writer.path, model=Dropping)
+        before = torch.random.get_rng_state()
+        list(run)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        losses.append(run.record.epochs["train_loss"].tolist())
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_a_moment_is_as_far_into_the_budget_as_its_run(config: Any) -> None:
+    run = Run(config.replace(method="curriculum", budget=0.25, epochs=8))
+    list(run)
+    for moment in (bl.estimators.Moment.of_run(run),
+                   bl.estimators.Moment.of_record(run.record)):  # fmt: skip
+        sampler = moment._sampler("curriculum", torch.Generator(), {})
+        assert len(sampler.easiest(moment.history)) == 128
+
+
+@pytest.mark.parametrize(("found", "caveat"), [
+    ({"none": [0.60, 0.50, 0.70], "flip": [0.50, 0.55, 0.60]}, True),
+    ({"none": [0.60, 0.61, 0.62], "flip": [0.40, 0.42, 0.41]}, False),
+    ({"none": [0.40, 0.42, 0.41], "flip": [0.60, 0.61, 0.62]}, False),
+])  # fmt: skip
+def test_no_augmentation_is_advised_with_the_same_caution(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, list[float]], caveat: bool
+) -> None:
+    from contextlib import contextmanager
+
+    from budgetlab.analysis import own_data
+
+    @contextmanager
+    def trained(splits: Any, seed: int, **settings: Any) -> Any:
+        name = "flip" if settings["augmentation"] == "flip" else "none"
+        worse = 0.3 * (settings["augmentation"] == "standard")
+
+        class Made:
+            def summary(self) -> dict[str, float]:
+                return {"test_accuracy": found[name][seed] - worse + 0.001 * seed * (worse > 0)}
+
+        yield Made()
+
+    monkeypatch.setattr(own_data, "trained", trained)
+    data = bl.Dataset.from_dataset(TensorDataset(X, Y))
+    advice = analysis.compare_augmentations(data, seeds=3).attrs["advice"]
+    assert ("holds zero" in advice) == caveat
+
+
+def test_shares_of_wrong_labels_have_one_level_to_compare_with(train: Any) -> None:
+    runs = [train(label_noise=share).record for share in (0.1, 0.4)]
+    bl.plots.flagged_share(runs[:1])
+    with pytest.raises(
+        InputError, match="10.2% of the data of one run and 39.8% of that of another"
+    ):
+        bl.plots.flagged_share(runs)
