@@ -158,8 +158,7 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     temperature = _temperature(labels, logs)
     chance = softmax(logs / temperature, axis=1)
     surest = np.argsort(-chance, axis=0, kind="stable")[: max(LEAST, round(SUREST * len(labels)))]
-    counts = np.stack([np.bincount(labels[rows], minlength=chance.shape[1]) for rows in surest.T])
-    noise = (counts + 0.5 / chance.shape[1]) / (len(surest) + 0.5)
+    noise = _label_chances(labels, chance, surest)
     true = _true_classes(labels, chance, noise)
     rows = np.arange(len(labels))
     best = true.argmax(axis=1)
@@ -180,6 +179,24 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
         )
     frame.attrs = {"accuracy": accuracy, "temperature": temperature, "weak": weak}
     return frame
+
+
+def _label_chances(labels: np.ndarray, chance: np.ndarray, surest: np.ndarray) -> np.ndarray:
+    """``P(label | true)``, float64 ``[C, C]``, from the surest samples ``[K, C]`` of each class.
+
+    Those of a rare class are mostly others, which are taken for no wrong labels of it: what it
+    lacks is filled up with how the classes are labelled on average.
+    """
+    size = chance.shape[1]
+    own = chance.argmax(axis=1)[surest] == np.arange(size)
+    counts = np.stack([np.bincount(labels[rows[kept]], minlength=size)
+                       for rows, kept in zip(surest.T, own.T, strict=True)])  # fmt: skip
+    right = counts.trace() / max(counts.sum(), 1)
+    average = np.full((size, size), (1 - right) / max(size - 1, 1))
+    np.fill_diagonal(average, right)
+    lacking = np.maximum(min(LEAST, len(surest)) - own.sum(axis=0), 0)[:, None]
+    counts = counts + lacking * average + 0.5 / size
+    return counts / counts.sum(axis=1, keepdims=True)
 
 
 def _true_classes(labels: np.ndarray, chance: np.ndarray, noise: np.ndarray) -> np.ndarray:

@@ -388,3 +388,13 @@ def logits_of(model: nn.Module, inputs: Any, device: torch.device) -> Tensor:
             "a network that returns logits"
         )
     return logits.float().cpu()
+
+
+def require_one_process() -> None:
+    """Refuse several processes that train one network: each would draw the same batches."""
+    parallel = torch.distributed
+    if parallel.is_available() and parallel.is_initialized() and parallel.get_world_size() > 1:
+        raise InputError(
+            f"{parallel.get_world_size()} processes train together, and each would be given the "
+            "same batches: train in one process"
+        )

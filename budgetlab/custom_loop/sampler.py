@@ -28,6 +28,7 @@ from budgetlab.custom_loop.history import (
     logits_of,
     measure_batch,
     recordable,
+    require_one_process,
     size_of,
 )
 from budgetlab.devices import describe_hardware
@@ -210,6 +211,7 @@ class BudgetSampler(TorchSampler[list[int]]):
                 "a BudgetSampler makes whole batches: give it to the loader as batch_sampler=, "
                 "without batch_size, shuffle and sampler"
             )
+        require_one_process()
         return self._batches()
 
     def _batches(self) -> Iterator[list[int]]:
@@ -313,6 +315,8 @@ class BudgetSampler(TorchSampler[list[int]]):
                               [torch.cat([one.correct for one in seen]).mean()]),
             **found,
         }  # fmt: skip
+        if self.ledger.costs == Costs(0, 0):
+            row["flops"] = float("nan")  # not counted, which is not none
         self._writer.append_epoch(row, self.stream.epoch_arrays())
         status = "finished" if self.finished else "running"
         summary = {

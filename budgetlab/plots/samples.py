@@ -165,10 +165,12 @@ def measure_vs_measure(
     finite = np.isfinite(frame[[x, y]].astype(float)).all(axis=1)
     shown, hidden = frame[finite], int((~finite).sum())
     ax = style.axes(ax, (6.0, 5.0))
-    noisy = shown.get("is_noisy", pd.Series(False, shown.index)).fillna(False).astype(bool)
+    truth = shown.get("is_noisy", pd.Series(False, shown.index))
+    noisy = truth.fillna(False).astype(bool)
+    others = "label as it should be" if truth.notna().all() else "label not known to be wrong"
     right, wrong = shown[~noisy], shown[noisy]
     _scatter(ax, {
-        "label as it should be" if noisy.any() else "": (right[x], right[y], "o", style.COLOURS[0]),
+        others if noisy.any() else "": (right[x], right[y], "o", style.COLOURS[0]),
         "label made wrong": (wrong[x], wrong[y], "x", style.COLOURS[1]),
     })  # fmt: skip
     _marginals(ax, shown[x].to_numpy(float), shown[y].to_numpy(float))
