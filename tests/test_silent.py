@@ -149,6 +149,8 @@ def test_clean_runs_are_of_one_kind_of_noise(train: Any) -> None:
 
 
 def test_a_true_label_is_written_as_the_labels_are() -> None:
+    far = bl.Dataset.from_dataset(TensorDataset(X, Y + 1_234_567), true_label=[1_234_567.0] * 60)
+    assert far.metadata["true_label"].tolist() == [0] * 60
     one_on = TensorDataset(X, Y + 1)
     given = [None, 2, "3", *[None] * 57]
     known = bl.Dataset.from_dataset(one_on, true_label=given).metadata

@@ -279,7 +279,8 @@ def with_truth(
     known = given.notna().to_numpy()
     values: Any = given[known].tolist()
     if by_name:
-        values = [one if isinstance(one, str) else f"{float(one):g}" for one in values]
+        values = [str(int(one) if not isinstance(one, str) and one == int(one) else one)
+                  for one in values]  # fmt: skip
     if not all(isinstance(value, str) for value in values):
         values = np.array(values, float)
     if lost := [one for one in values if isinstance(one, str) and one not in samples.classes]:

@@ -74,7 +74,8 @@ class Record:
             "budget": f"{config['budget']:g} of the full run, in {config['budget_unit']}",
             "test accuracy": "not evaluated" if accuracy is None else f"{accuracy:.2%}",
             "cost": f"{summary.get('trained_samples') or 0:,} samples trained on, "
-            f"{summary.get('looked_samples') or 0:,} run forward only, {flops or 0:.3g} flops",
+            f"{summary.get('looked_samples') or 0:,} run forward only, "
+            + ("flops not counted" if flops is None else f"{flops:.3g} flops"),
             "status": f"{self.status}, epochs: {self._counted_epochs()}",
         }
         cells = (f"<tr><th>{k}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
