@@ -1,13 +1,12 @@
 """Networks: small ones for lessons on a CPU, the paper's for a GPU, and your own.
 
-Every network is a plain ``torch.nn.Module`` from normalised float images
-``[B, C, H, W]`` (or ``[B, 2]`` for points) to logits ``[B, classes]``, with no
-final softmax.
+Every network is a plain ``torch.nn.Module`` from normalised float images ``[B, C, H, W]`` (or
+``[B, 2]`` for points) to logits ``[B, classes]``, with no final softmax.
 
 A network of your own, any ``nn.Module`` or a function that makes one, is known by a name,
-``own:CLASS-HEX``, whose digits depend on its layers and the shapes of its weights: another width
-or dropout is another model in every table, another ``forward`` of the same layers is not. The
-name is what a record says; the network itself stays in the process that was given it.
+``own:CLASS-HEX``, whose digits depend on its layers and on its weights, their shapes and which are
+frozen: another width or dropout is another model in every table, another ``forward`` or start is
+not. The name is what a record says; the network stays in the process that was given it.
 """
 
 import contextlib
@@ -216,7 +215,7 @@ def about(name: str) -> dict[str, str | int]:
 
 def are_one(name: str, other: str) -> bool:
     """Tell whether two names are of one network of your own."""
-    return name in _GIVEN and _GIVEN[name] is _GIVEN.get(other)
+    return {name, other} <= _GIVEN.keys() and _GIVEN[name].name == _GIVEN[other].name
 
 
 def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str) -> str:
@@ -328,10 +327,11 @@ def register(
     shapes = repr([(name, tuple(value.shape)) for name, value in network.state_dict().items()])
     # What a layer does stands in its text alone, such as dropout. Older records know the shapes.
     layers = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
+    frozen = [name for name, _ in network.named_parameters() if name not in weights]
     kind = type(network)
-    name, former = (
+    name, earlier, first = (
         f"own:{kind.__name__}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-        for text in (shapes + layers, shapes)
+        for text in (shapes + layers + (repr(frozen) if frozen else ""), shapes + layers, shapes)
     )
     known = OwnModel(
         name=name,
@@ -339,7 +339,8 @@ def register(
         parameters=sum(value.numel() for value in weights.values()),
         make=make,
     )
-    _GIVEN[former] = _GIVEN[name] = known
+    _GIVEN[first] = _GIVEN[name] = known
+    _GIVEN.setdefault(earlier, known)  # it may be the name of a network with nothing frozen
     return known.name
 
 

@@ -386,3 +386,14 @@ def test_the_surest_of_a_rare_class_are_not_taken_for_wrong_labels_of_it() -> No
     assert listed.sum() > 0.5 * planted.sum()
     expected = quality["p_wrong"][listed].mean()
     assert (labels != true)[listed].mean() == pytest.approx(expected, abs=0.1)
+
+
+def test_a_frozen_network_is_another_model_and_is_gone_on_with(config: Any) -> None:
+    free, frozen = Dropping(), Dropping()
+    frozen.layers[0].requires_grad_(False)
+    runs = [Run(config, model=model) for model in (free, frozen)]
+    names = [run.config.model for run in runs]
+    assert names[0] != names[1]
+    for run, model in zip(runs, (free, frozen), strict=True):
+        list(Run.resume(run.writer.path, model=model))
+    assert bl.models._own(names[0]).parameters > bl.models._own(names[1]).parameters
