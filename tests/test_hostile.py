@@ -291,7 +291,8 @@ def test_a_description_needs_what_tells_runs_apart_and_may_say_more(record):
     change_about(
         record, lambda about: (about.update(later={"a": {}}), about["summary"].update(later))
     )
-    frame = bl.analysis.results(bl.analysis.summaries(record).assign(test_accuracy=0.5))
+    known = bl.analysis.summaries(record).assign(test_accuracy=0.5, status="finished")
+    frame = bl.analysis.results(known)
     assert frame["flops"].item() == float(2**70)
 
 
