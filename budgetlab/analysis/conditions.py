@@ -210,13 +210,14 @@ def latest(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     """
     order = frame.sort_values("updated", kind="stable") if "updated" in frame else frame
     again = order.duplicated(list(settings), keep="last")
-    return _without(order, again, "repeated later with the same settings and seed").sort_index()
+    why = "repeated later with the same settings and seed"
+    return _without(order, again, why, level=5).sort_index()
 
 
-def _without(frame: pd.DataFrame, out: pd.Series, why: str) -> pd.DataFrame:
+def _without(frame: pd.DataFrame, out: pd.Series, why: str, level: int = 4) -> pd.DataFrame:
     if out.any():
         warnings.warn(f"left out of the comparison, as {why}: {_names(frame[out], frame)}",
-                      RecordWarning, stacklevel=4)  # fmt: skip
+                      RecordWarning, stacklevel=level)  # fmt: skip
     return frame[~out]
 
 
