@@ -257,11 +257,11 @@ def _headline(method: str) -> dict[str, Any]:
     """What the draw comes to, as a title that follows the controls."""
     said = (
         f"datum.highest - datum.lowest < 0.001 ? '{method} draws all alike' : '{method} draws some "
-        "samples ' + format(datum.highest / max(0.001, datum.lowest), '.1f') + ' times as surely "
+        "samples ' + format(datum.highest / max(0.001, datum.lowest), '.2r') + ' times as surely "
         "as others,\\nas even as a uniform draw among ' + format(1 / datum.squares / n, '.0%') + "
         "' of them'"
     )
-    return {"width": 300, "height": 26, "transform": SUMS,
+    return {"width": 400, "height": 26, "transform": SUMS,
             "layer": [words(said, x=-44, fontSize=13, fontWeight=600)]}  # fmt: skip
 
 

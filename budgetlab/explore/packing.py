@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from budgetlab.analysis.conditions import require_data_of
-from budgetlab.errors import InputError
-from budgetlab.records import Record
+from budgetlab.analysis import measures
+from budgetlab.analysis.conditions import require_data_of, require_same_data
+from budgetlab.errors import InputError, a_kind, counted, few
+from budgetlab.records import OneRecord, Record, open_record
 
 if TYPE_CHECKING:
     from budgetlab.data import Splits
 
-__all__ = ["Lives", "apart", "compact", "ends_of", "images_of", "joined", "packed", "parted",
-           "records_of", "some_of", "webp"]  # fmt: skip
+__all__ = ["Lives", "apart", "compact", "ends_of", "images_of", "joined", "measured", "packed",
+           "parted", "records_of", "some_of", "webp"]  # fmt: skip
 
 # Of a chart: how large an image is, and how much of a file all of them may take.
 LONGEST_SIDE, MOST_BYTES = 40, 440_000
@@ -60,6 +61,31 @@ def parted(**fields: str) -> list[dict[str, Any]]:
 def records_of(frame: pd.DataFrame, decimals: int = 6) -> list[dict[str, Any]]:
     """Rows of a frame as JSON has them: plain numbers, None for what is missing."""
     return json.loads(frame.to_json(orient="records", double_precision=decimals))
+
+
+def measured(record: Record, other: OneRecord | None, more: pd.DataFrame | None) -> pd.DataFrame:
+    """The measures of a record, with those of another one and further ones, by sample."""
+    frame = measures(record)
+    if other is not None:
+        require_same_data([record, open_record(other)])
+        counts = measures(other)["times_trained"]
+        more_often = frame["times_trained"] - counts
+        frame = frame.assign(times_trained_other=counts, trained_more=more_often)
+    if more is None:
+        return frame
+    asked = "give one row per sample, indexed by sample number"
+    if not isinstance(more, pd.DataFrame):
+        raise InputError(f"more is {a_kind(more)} and no frame: {asked}")
+    places = frame.get("recorded_as")
+    if places is not None and len(more) != len(frame) and places.isin(more.index).all():
+        # The record is a thinned one, of a run on all of them.
+        more = more.loc[places].set_axis(frame.index)
+    if not more.index.equals(frame.index):
+        raise InputError(
+            f"more has {counted(len(more), 'row')} of index {few(map(str, more.index))} for "
+            f"{counted(len(frame), 'sample')} of index {few(map(str, frame.index))}: {asked}"
+        )
+    return frame.drop(columns=more.columns, errors="ignore").join(more)
 
 
 def images_of(record: Record, splits: "Splits | None") -> Mapping[int, np.ndarray]:

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import measures
-from budgetlab.analysis.conditions import require_same_data
 from budgetlab.analysis.per_sample import check_measure
-from budgetlab.errors import InputError, a_kind, counted, few, known, require_number, unknown, whole
+from budgetlab.errors import InputError, known, require_number, unknown, whole
 from budgetlab.explore.chart import (
     SUBTITLE_LETTERS,
     Explorable,
@@ -31,6 +29,7 @@ from budgetlab.explore.packing import (
     compact,
     ends_of,
     images_of,
+    measured,
     packed,
     parted,
     records_of,
@@ -47,7 +46,6 @@ __all__ = ["atlas"]
 COLUMNS, ROWS, SIDE = 6, 4, 46  # of the images shown at once
 ORIGINS = {"index": "place in the source", "true_label": "true class", "copy_of": "copy of",
            "difficulty": "difficulty"}  # fmt: skip
-TOLD = {"sample": "sample", "label": "class", "x": "", "y": "", **ORIGINS}
 GROUPS = {"noisy": ("is_noisy", True), "not noisy": ("is_noisy", False),
           "ambiguous": ("is_ambiguous", True), "not ambiguous": ("is_ambiguous", False),
           "never trained on": ("visits", False)}  # fmt: skip
@@ -114,7 +112,7 @@ def atlas(
     record = open_record(record)
     samples = whole("samples", samples, 1)
     seed = whole("seed", seed, 0)
-    frame = _measured(record, other, more)
+    frame = measured(record, other, more)
     for name in (x, y, *filter(None, [colour])):
         check_measure(frame, name)
     finite = frame[np.isfinite(frame[[x, y]].astype(float)).all(axis=1)]
@@ -162,14 +160,15 @@ def atlas(
     )
     title = {"text": lines_of(_found(shown, table["label"], x, y)),
              "subtitle": lines_of(HINT, SUBTITLE_LETTERS)}  # fmt: skip
-    above = {"spacing": 24, "hconcat": [_scatter(classes, names, colour), _sheet(names)]}
+    above = {"spacing": 24, "hconcat": [
+        _scatter(classes, names, colour, _told(short)), _sheet(_told(short))]}  # fmt: skip
     spec = specification(
         title, alt, fits=FITS, data={"values": records_of(table, decimals=15)},
         params=[*_controls(classes, groups, ends, short, len(table)), BRUSH, PICK],
         transform=[*(_spread(a, a in counts) for a in names), {"filter": INSIDE}], spacing=18,
         vconcat=[above, _life(lives.epochs, short, CHANCES[record.probability_kind])],
     )  # fmt: skip
-    return Explorable(spec, alt, twin, title=title["text"].replace("\n", " "))
+    return Explorable(spec, alt, twin, title=f"Samples by {short['x']} and {short['y']}")
 
 
 def _short(measure: str) -> str:
@@ -221,31 +220,6 @@ IN_ORDER = [
 ]  # fmt: skip
 
 
-def _measured(record: Record, other: OneRecord | None, more: pd.DataFrame | None) -> pd.DataFrame:
-    """The measures of a record, with those of another one and further ones, by sample."""
-    frame = measures(record)
-    if other is not None:
-        require_same_data([record, open_record(other)])
-        counts = measures(other)["times_trained"]
-        more_often = frame["times_trained"] - counts
-        frame = frame.assign(times_trained_other=counts, trained_more=more_often)
-    if more is None:
-        return frame
-    asked = "give one row per sample, indexed by sample number"
-    if not isinstance(more, pd.DataFrame):
-        raise InputError(f"more is {a_kind(more)} and no frame: {asked}")
-    places = frame.get("recorded_as")
-    if places is not None and len(more) != len(frame) and places.isin(more.index).all():
-        # The record is a thinned one, of a run on all of them.
-        more = more.loc[places].set_axis(frame.index)
-    if not more.index.equals(frame.index):
-        raise InputError(
-            f"more has {counted(len(more), 'row')} of index {few(map(str, more.index))} for "
-            f"{counted(len(frame), 'sample')} of index {few(map(str, frame.index))}: {asked}"
-        )
-    return frame.drop(columns=more.columns, errors="ignore").join(more)
-
-
 def _table(record: Record, frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """What the chart knows of each sample: the two measures, its class and where it is from."""
     classes = {-1: "unknown"} | dict(enumerate(record.classes))
@@ -290,7 +264,18 @@ def _spread(field: str, is_count: bool) -> dict[str, Any]:
     return {"calculate": f"datum.{field}{by}", "as": f"{field}_at"}
 
 
-def _scatter(classes: list[str], names: dict[str, str], colour: str) -> dict[str, Any]:
+def _told(short: dict[str, str]) -> dict[str, str]:
+    """What is said of a sample under the pointer: that is, what is known of it."""
+    always = {"sample": "sample", "label": "class", **short}
+    parts = [f"{json.dumps(said)}: datum.{name}" for name, said in always.items()]
+    known = [f"isValid(datum.{name}) ? {{{json.dumps(said)}: datum.{name}}} : {{}}"
+             for name, said in ORIGINS.items()]  # fmt: skip
+    return {"expr": f"merge({{{', '.join(parts)}}}, {', '.join(known)})"}
+
+
+def _scatter(
+    classes: list[str], names: dict[str, str], colour: str, told: dict[str, str]
+) -> dict[str, Any]:
     widest = max(len(name) for name in classes)
     columns = max(2, min(5, 44 // (4 + widest)))
     legend = {"symbolOpacity": 1, "orient": "top", "columns": columns}
@@ -301,19 +286,18 @@ def _scatter(classes: list[str], names: dict[str, str], colour: str) -> dict[str
         "name": "points",
         "width": 300,
         "height": 300,
-        "mark": mark("point", size=16),
+        "mark": mark("point", size=16, tooltip=told),
         "encoding": {
             "x": axis("x_at", names["x"], zero=False),
             "y": axis("y_at", names["y"], zero=False),
             "shape": look["shape"],
             "color": {"condition": {"param": "brush", **look["color"]}, "value": "#c9c9c9"},
             "opacity": {"condition": {"param": "brush", "value": 0.8}, "value": 0.4},
-            "tooltip": hover(TOLD | names),
         },
     }
 
 
-def _sheet(names: dict[str, str]) -> dict[str, Any]:
+def _sheet(told: dict[str, str]) -> dict[str, Any]:
     """The first images of the selection, in rows, and how many there are."""
     cell = [
         *IN_ORDER,
@@ -325,13 +309,12 @@ def _sheet(names: dict[str, str]) -> dict[str, Any]:
     places: dict[str, Any] = {
         "x": axis("column", axis=None, scale={"domain": [-0.5, COLUMNS - 0.5]}),
         "y": axis("row", axis=None, scale={"domain": [ROWS - 0.3, -0.6]}),
-        "tooltip": hover(TOLD | names),
     }
     line = {"fontSize": 9, "color": style.INK}
     below = SIDE // 2 + 4
     frame = mark("square", size=SIDE**2, filled=False, strokeWidth=2)
     shown: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (mark("image", width=SIDE - 6, height=SIDE - 6, cursor="pointer"),
+        (mark("image", width=SIDE - 6, height=SIDE - 6, cursor="pointer", tooltip=told),
          {"url": {"field": "image", "type": "nominal"}}),
         (frame, {"stroke": {"condition": {"test": IS_SHOWN, "value": style.COLOURS[1]},
                             "value": "transparent"}}),
