@@ -264,17 +264,17 @@ def _spread(field: str, is_count: bool) -> dict[str, Any]:
     return {"calculate": f"datum.{field}{by}", "as": f"{field}_at"}
 
 
-def _told(short: dict[str, str]) -> dict[str, str]:
+def _told(short: dict[str, str]) -> dict[str, dict[str, str]]:
     """What is said of a sample under the pointer: that is, what is known of it."""
     always = {"sample": "sample", "label": "class", **short}
     parts = [f"{json.dumps(said)}: datum.{name}" for name, said in always.items()]
     known = [f"isValid(datum.{name}) ? {{{json.dumps(said)}: datum.{name}}} : {{}}"
              for name, said in ORIGINS.items()]  # fmt: skip
-    return {"expr": f"merge({{{', '.join(parts)}}}, {', '.join(known)})"}
+    return {"value": {"expr": f"merge({{{', '.join(parts)}}}, {', '.join(known)})"}}
 
 
 def _scatter(
-    classes: list[str], names: dict[str, str], colour: str, told: dict[str, str]
+    classes: list[str], names: dict[str, str], colour: str, told: dict[str, dict[str, str]]
 ) -> dict[str, Any]:
     widest = max(len(name) for name in classes)
     columns = max(2, min(5, 44 // (4 + widest)))
@@ -286,18 +286,19 @@ def _scatter(
         "name": "points",
         "width": 300,
         "height": 300,
-        "mark": mark("point", size=16, tooltip=told),
+        "mark": mark("point", size=16),
         "encoding": {
             "x": axis("x_at", names["x"], zero=False),
             "y": axis("y_at", names["y"], zero=False),
             "shape": look["shape"],
             "color": {"condition": {"param": "brush", **look["color"]}, "value": "#c9c9c9"},
             "opacity": {"condition": {"param": "brush", "value": 0.8}, "value": 0.4},
+            "tooltip": told,
         },
     }
 
 
-def _sheet(told: dict[str, str]) -> dict[str, Any]:
+def _sheet(told: dict[str, dict[str, str]]) -> dict[str, Any]:
     """The first images of the selection, in rows, and how many there are."""
     cell = [
         *IN_ORDER,
@@ -309,12 +310,13 @@ def _sheet(told: dict[str, str]) -> dict[str, Any]:
     places: dict[str, Any] = {
         "x": axis("column", axis=None, scale={"domain": [-0.5, COLUMNS - 0.5]}),
         "y": axis("row", axis=None, scale={"domain": [ROWS - 0.3, -0.6]}),
+        "tooltip": told,
     }
     line = {"fontSize": 9, "color": style.INK}
     below = SIDE // 2 + 4
     frame = mark("square", size=SIDE**2, filled=False, strokeWidth=2)
     shown: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (mark("image", width=SIDE - 6, height=SIDE - 6, cursor="pointer", tooltip=told),
+        (mark("image", width=SIDE - 6, height=SIDE - 6, cursor="pointer"),
          {"url": {"field": "image", "type": "nominal"}}),
         (frame, {"stroke": {"condition": {"test": IS_SHOWN, "value": style.COLOURS[1]},
                             "value": "transparent"}}),
