@@ -88,7 +88,7 @@ def measured_peak(work) -> int:
         ("small", "float32", "sgd", "standard"),
         ("compact", "float32", "adamw", "ricap"),
         ("small", "bfloat16", "adamw", "mixup"),
-        ("resnet18", "bfloat16", "sgd", "standard"),
+        ("resnet18", "bfloat16", "adamw", "standard"),
     ],
 )
 def test_the_memory_of_a_step_is_predicted(

@@ -127,8 +127,9 @@ def test_what_cannot_be_read_or_compared_is_named_and_names_are_escaped(tmp_path
     warned = " ".join(str(one.message) for one in caught)
     assert all(said in warned for said in ("broken", "not finished"))
     page = Page(text)
-    for said in ("What is not on this page", "lacks the arrays loss", "Learning and cost",
-                 "Nothing can be compared yet", "no finished run to compare"):  # fmt: skip
+    for said in ("What is not on this page", "lacks the arrays loss", str(broken),
+                 "Learning and cost", "Nothing can be compared yet",
+                 "no finished run to compare"):  # fmt: skip
         assert said in page.text
     assert "Who was trained on" not in page.text
     assert "claimed</span>" not in text
