@@ -241,9 +241,9 @@ def gaps(rows: pd.DataFrame) -> str:
         "The findings have ten seeds"
         f"{', but trainings of ' + maps.listed(few, 'and') if few else ''}. {on_map} comparisons "
         f"of the map have the ten seeds that a verdict takes{rest}. The other methods of "
-        f"[docs/league.md](docs/league.md) were run with {_span(seeds)} seeds at 30% of the training, "
-        f"and with {_span(lower)} at 20%, where {SEEDS} are planned. At the paper's own scale {made} "
-        "have been made, on a GPU that was lent for three quarters of an hour in all; every other "
+        f"[docs/league.md](docs/league.md) were run with {_span(seeds)} seeds at 30% of the "
+        f"training, and with {_span(lower)} at 20%, where {SEEDS} are planned. At the paper's own "
+        f"scale {made} have been made, on a GPU that was lent for three quarters of an hour in all; every other "
         "cell of the card says *not run yet* ([docs/gpu.md](docs/gpu.md) has what was seen there, "
         "how fast it was, and the command that goes on)."
     )
