@@ -23,6 +23,7 @@ from budgetlab.errors import InputError, RunError
 from budgetlab.records import find_records, open_record, writer
 from budgetlab.records.writer import hold
 from budgetlab.sweeps import product
+from budgetlab.sweeps.dispatch import train_one
 from budgetlab.sweeps.grid import find_record, lock_path, planned_cost
 from budgetlab.training import Run
 
@@ -260,6 +261,8 @@ def test_a_run_that_somebody_is_at_is_waited_for_and_not_done_twice(quick, at_it
     other = threading.Thread(target=somebody)
     other.start()
     held.wait()
+    # Whoever comes too late to see it is refused as well.
+    assert train_one(quick).status == "busy"
     sweep = quiet(quick, seed=[0, 1])
     assert sweep.counts == {"planned": 1, "running": 1}
     rows = iter(sweep)
