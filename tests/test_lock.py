@@ -100,7 +100,7 @@ def test_one_that_trains_in_another_thread_does_not_give_way(config):
         free.wait()
 
     run = Run(config, on_step=wait)
-    other = threading.Thread(target=go, args=(run,))
+    other = threading.Thread(target=go, args=(run,), daemon=True)
     other.start()
     entered.wait()
     with pytest.raises(InUse, match=f"by process {os.getpid()}"):

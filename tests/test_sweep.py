@@ -258,7 +258,7 @@ def test_a_run_that_somebody_is_at_is_waited_for_and_not_done_twice(quick, at_it
                 held.set()
                 free.wait()
 
-    other = threading.Thread(target=somebody)
+    other = threading.Thread(target=somebody, daemon=True)
     other.start()
     held.wait()
     # Whoever comes too late to see it is refused as well.
