@@ -30,6 +30,7 @@ def test_without_fewer_samples_or_epochs_nothing_is_lost(whole, tmp_path):
     # Types too; it says of itself where it comes from.
     xarray.testing.assert_equal(copy.samples[list(whole.samples)].load(), whole.samples.load())
     assert list(copy.thumbnails) == list(whole.thumbnails)
+    assert thin(whole, tmp_path / "bare", samples=None).thumbnails == {}
 
 
 def test_fewer_samples_are_those_they_were_drawn_by_the_seed(whole, tmp_path):
