@@ -349,7 +349,9 @@ def test_operations_that_a_loop_does_not_count_are_missing_and_not_zero(tmp_path
                                    out=str(tmp_path))  # fmt: skip
         for x, y in DataLoader(data, batch_sampler=sampler):
             sampler.history.update(model(x), y)
-        frame = bl.summaries(sampler.record(0.5))
+        frame = bl.summaries(record := sampler.record(0.5))
+        bl.plots.frontier(record)
+        bl.plots.learning_curves(record, cost="flops")
         assert (frame["flops"].item() > 0) == known
         assert frame["flops"].isna().item() != known
 

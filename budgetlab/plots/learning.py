@@ -247,6 +247,8 @@ def frontier(
                            ["method", "cost", "mean", "ci_low", "ci_high", "n"],
                            made="on_frontier")  # fmt: skip
     cost, value = getattr(frame, "cost_name", cost), getattr(frame, "metric", value)
+    if frame.empty:
+        return style.empty(style.axes(ax), f"No run has both {style.axis_name(cost)} and a result.")
     scale = style.fraction(value)
     shown = frame.assign(**{c: scale * frame[c] for c in ("mean", "ci_low", "ci_high")})
     keys = [name for name in keys_of(frame, keys) if name != "budget"]

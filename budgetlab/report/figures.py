@@ -93,7 +93,8 @@ def section_over_runs(
         found["differences"] = draw(plots.differences, compared, size=size)
     if len(compared.drop_duplicates(["method", "augmentation", "budget"])) > 1:
         conditions = len(frame.groupby(analysis.condition_columns(frame)))
-        found["frontier"] = draw(plots.frontier, frame, size=WIDE)
+        cost = "flops" if "flops" in costs else "steps"  # which loops of one's own may not count
+        found["frontier"] = draw(plots.frontier, frame, cost=cost, size=WIDE)
         found["ledger"] = draw(plots.cost_ledger, frame, size=(9.4, 1.4 + 0.32 * conditions))
     return found
 
