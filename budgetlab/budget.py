@@ -89,7 +89,7 @@ def _whole_layers_in_parts() -> Iterator[None]:
     mha, mkldnn = torch.backends.mha, torch.backends.mkldnn
     before = mha.get_fastpath_enabled(), mkldnn.enabled
     mha.set_fastpath_enabled(False)
-    mkldnn.enabled = False
+    mkldnn.enabled = False  # type: ignore[assignment]
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield

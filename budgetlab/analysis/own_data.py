@@ -130,8 +130,8 @@ def triage(
     parts = [frame.assign(by=by[name])[frame["verdict"] == name].sort_values("by", kind="stable")
              for name in VERDICTS]  # fmt: skip
     ranked = pd.concat(parts).drop(columns="by").assign(rank=np.arange(1, len(frame) + 1))
-    first = [n for n in LEADING if n in ranked]
-    ranked = ranked[[*first, *MEASURES, *(n for n in ranked if n not in (*first, *MEASURES))]]
+    leading = [n for n in LEADING if n in ranked]
+    ranked = ranked[[*leading, *MEASURES, *(n for n in ranked if n not in (*leading, *MEASURES))]]
     ranked.attrs["note"] = note
     return ranked
 

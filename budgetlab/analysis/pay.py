@@ -110,10 +110,10 @@ def pay_features(record: OneRecord, *, copies: np.ndarray | None = None) -> dict
             f"'{record.path}' was trained with {method}: give a run of {', '.join(UNIFORM)}, whose "
             "history every sample enters alike"
         )
-    kept, total = len(record.about.get("thinned", {}).get("epochs", ())), len(record.epochs)
-    if 0 < kept < total:
+    kept, epochs = len(record.about.get("thinned", {}).get("epochs", ())), len(record.epochs)
+    if 0 < kept < epochs:
         raise InputError(
-            f"'{record.path}' is thinned to {kept} of {total} epochs, and what was learned and "
+            f"'{record.path}' is thinned to {kept} of {epochs} epochs, and what was learned and "
             "forgotten between them is not in it: give the whole record"
         )
     frame = measures(record)

@@ -396,5 +396,5 @@ def _name(number: int, names: Sequence[str]) -> str:
 
 
 def _shown(group: object, by: str, names: Sequence[str]) -> object:
-    number = -1 if pd.isna(group) else group  # type: ignore[call-overload]
-    return _name(number, names) if number is not group or by in ("label", "true_label") else group
+    number = -1 if pd.isna(group) else group
+    return _name(number, names) if number is not group or by in ("label", "true_label") else group  # type: ignore[arg-type]
