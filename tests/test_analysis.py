@@ -342,6 +342,7 @@ def test_results_by_hand():
     np.testing.assert_allclose(table["spread"], [0.0282843, 0.0707107, np.nan], rtol=1e-5)
     assert table["steps"].tolist() == [21, 100, 20]
     np.testing.assert_allclose(table["cost_vs_full"], [0.21, 1, 0.2])
+    assert "72.00 ± 2.83" in analysis.table(table)
     assert analysis.results(frame[frame["budget"] < 1])["cost_vs_full"].isna().all()
     varied = frame.assign(lr=[0.1, 0.2, 0.1, 0.2, 0.1])
     assert len(analysis.results(varied)) == 5
