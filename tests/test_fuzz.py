@@ -114,7 +114,9 @@ class Targets:
                 getattr(record, part)
             assert repr(record)
             record.samples.load()
-            analysis.table(analysis.results(analysis.summaries([self.record])))
+            # Of runs that were not finished there is no average.
+            frame = analysis.summaries([self.record]).assign(status="finished")
+            analysis.table(analysis.results(frame))
             analysis.condition_columns(analysis.epochs([self.record]))
             RunConfig.from_dict(record.config)
         finally:
