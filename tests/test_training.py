@@ -141,7 +141,12 @@ def kept_rarely(config: RunConfig, killed: bool) -> Run:
 
 def resumed_after_the_last_epoch(config: RunConfig) -> Run:
     """It was trained and measured, and not yet summed up."""
-    return Run.resume(stop_after(config, config.epochs).writer.path)
+    run = Run(config)
+    for _ in run:
+        if run.loop.finished:
+            break
+    assert run.record.status == "stopped"
+    return Run.resume(run.writer.path)
 
 
 CUTS = {
