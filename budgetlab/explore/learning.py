@@ -148,18 +148,12 @@ def _table(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, list[str]]:
     frame = frame.sort_values(["method", "seed"], kind="stable", key=lambda column: (
         column.map(order.index) if column.name == "method" else column))  # fmt: skip
     table = pd.DataFrame({
-        "condition": style.line_labels(frame, condition_columns(frame, _replicates(frame))),
+        "condition": style.line_labels(frame, condition_columns(frame)),
         "seed": frame["seed"], "run": frame["run"], "epoch": frame["epoch"],
         "value": compact(style.fraction(value) * frame[value], 5),
         **{name: compact(frame[name], 6) for name in axes if name != "epoch"},
     })  # fmt: skip
     return table, axes
-
-
-def _replicates(frame: pd.DataFrame) -> tuple[str, ...]:
-    """What only tells the runs of a condition apart: seeds, with the data that each one draws."""
-    tied = "data_seed" in frame and frame.groupby("seed")["data_seed"].nunique().eq(1).all()
-    return ("seed", "data_seed") if tied and frame["data_seed"].nunique() > 1 else ("seed",)
 
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
