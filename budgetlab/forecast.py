@@ -13,7 +13,12 @@ from torch import Tensor
 
 from budgetlab import methods, samplers
 from budgetlab.analysis import coverage, effective_sample_size, entropy
-from budgetlab.analysis.per_sample import ARRAYS, read_epochs, require_epochs
+from budgetlab.analysis.per_sample import (
+    ARRAYS,
+    read_epochs,
+    require_epochs,
+    require_every_epoch,
+)
 from budgetlab.budget import samples_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
@@ -39,6 +44,7 @@ class Replay:
         self.record = record
         self.epochs, self.size = data.sizes["epoch"], data.sizes["sample"]
         require_epochs(record)
+        require_every_epoch(record, "what was known of the samples between them")
         history = History(self.size)
         state = _copy(history)
         held = sum(v.nbytes for v in state.values() if isinstance(v, torch.Tensor))

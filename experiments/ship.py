@@ -279,7 +279,7 @@ def ship_record(kept: Sequence[Path]) -> None:
         raise SystemExit(f"{where}: {len(wanted)} records of {RECORDED} where 1 is wanted")
     target = RECORDS / f"cifar10-jpeg-{RECORDED}"
     shutil.rmtree(target, ignore_errors=True)
-    thin(wanted[0], target, samples=None, epochs=10)
+    thin(wanted[0], target, samples=None, epochs=None)
     # Where the data lay, and where the run was written, is nobody else's concern.
     about = json.loads((target / "record.json").read_text())
     about["config"] |= {"dataset": "folder:data/cifar10-jpeg", "data_root": "data", "out": "runs"}

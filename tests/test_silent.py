@@ -14,10 +14,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import budgetlab as bl
-from budgetlab import analysis
+from budgetlab import analysis, explore
 from budgetlab.analysis import RecordWarning
 from budgetlab.data.changes import Edits
 from budgetlab.errors import InputError
+from budgetlab.forecast import Replay
 from budgetlab.records.thin import thin
 from budgetlab.samplers import SamplerContext, build
 from budgetlab.training import Run
@@ -57,8 +58,9 @@ def test_copies_in_a_part_of_a_record_are_numbered_as_in_the_whole(
     assert analysis.pay_features(part)["copies"] == pytest.approx(right)
     assert 0.3 < right < 0.7
     few = thin(repeated, tmp_path / "few", samples=None, epochs=2)
-    with pytest.raises(InputError, match="thinned to 2 of 4 epochs"):
-        analysis.pay_features(few)
+    for needs_every_epoch in (analysis.pay_features, Replay, explore.probabilities):
+        with pytest.raises(InputError, match="thinned to 2 of 4 epochs"):
+            needs_every_epoch(few)
 
 
 def test_what_is_given_beside_measures_belongs_to_samples_and_not_to_places(train: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.per_sample import copied_from, measures
+from budgetlab.analysis.per_sample import copied_from, measures, require_every_epoch
 from budgetlab.analysis.samples import entropy
 from budgetlab.errors import InputError
 from budgetlab.records import OneRecord, open_record
@@ -110,12 +110,7 @@ def pay_features(record: OneRecord, *, copies: np.ndarray | None = None) -> dict
             f"'{record.path}' was trained with {method}: give a run of {', '.join(UNIFORM)}, whose "
             "history every sample enters alike"
         )
-    kept, epochs = len(record.about.get("thinned", {}).get("epochs", ())), len(record.epochs)
-    if 0 < kept < epochs:
-        raise InputError(
-            f"'{record.path}' is thinned to {kept} of {epochs} epochs, and what was learned and "
-            "forgotten between them is not in it: give the whole record"
-        )
+    require_every_epoch(record, "what was learned and forgotten between them")
     frame = measures(record)
     seen = frame[frame["visits"] > 0]
     if len(seen) < len(frame) / 2 or seen["visits"].median() < 2:

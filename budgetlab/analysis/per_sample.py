@@ -93,6 +93,16 @@ def require_epochs(record: Record) -> None:
     raise InputError(f"'{record.path}' holds no finished epoch: train for longer")
 
 
+def require_every_epoch(record: Record, why: str) -> None:
+    """Refuse a record that was thinned to some of its epochs, and say what is not in it."""
+    kept, epochs = len(record.about.get("thinned", {}).get("epochs", ())), len(record.epochs)
+    if 0 < kept < epochs:
+        raise InputError(
+            f"'{record.path}' is thinned to {kept} of {epochs} epochs, and {why} is not in it: "
+            "give the whole record"
+        )
+
+
 def measures(
     record: OneRecord, *, epochs: int | None = None, el2n_epochs: int = 10
 ) -> pd.DataFrame:
