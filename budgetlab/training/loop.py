@@ -1,5 +1,6 @@
 """A method's batches within a budget, for anybody's loop; and the kit's own loop over them."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -291,7 +292,9 @@ class Loop(BudgetedBatches):
         self, number: int, on_step: Callable[[], object] = lambda: None
     ) -> dict[str, Any]:
         """Train one epoch, counted from 1; returns what ``epochs.csv`` says of training."""
-        with devices.layers_draw_from(self.config.seed, number, self.device):
+        # The kit's own networks draw nothing.
+        own = devices.layers_draw_from(self.config.seed, number, self.device)
+        with own if models.is_own(self.config.model) else contextlib.nullcontext():
             return self._train_epoch(number, on_step)
 
     def _train_epoch(self, number: int, on_step: Callable[[], object]) -> dict[str, Any]:
