@@ -146,14 +146,17 @@ def in_a_sentence(
 
 
 def _largest_fitting(engine: Engine) -> int:
-    """Half the batch size, or a quarter, and so on: the first that a step fits in; else 0."""
+    """Half the batch size, or a quarter, and so on: the first that fits with room; else 0.
+
+    A quarter more is tried: a whole run tests and records too, and memory comes in pieces.
+    """
     size = min(engine.config.batch_size, len(engine.samples)) // 2
     while size > 1:
         gc.collect()
         if engine.device.type != "cpu":
             getattr(torch, engine.device.type).empty_cache()
         try:
-            batch = Batch(torch.arange(size, device=engine.device))
+            batch = Batch(torch.arange(size + size // 4, device=engine.device))
             for _ in range(2):  # the first makes what the optimiser keeps
                 # On a GPU the step has only been asked for until something of it is read.
                 engine.step(batch, lr=0.0).loss.item()
