@@ -1,12 +1,14 @@
 """What goes wrong on the way: a sentence, exit code 1, and a record that can be read."""
 
 import dataclasses
+import datetime
 import errno
 import json
 import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -276,3 +278,31 @@ def test_memory_that_really_runs_out_on_a_gpu(config):
         go(Run(config.replace(**settings | {"batch_size": fits})))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+# The clock
+
+
+def test_a_clock_that_jumps_or_goes_back_changes_nothing(config, monkeypatch):
+    plain = go(Run(config))
+    jumps = iter(range(10**6))
+
+    class Jumping(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            years = (1, -30, 70)[next(jumps) % 3]
+            return datetime.datetime(2026 + years, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("budgetlab.records.writer.datetime", Jumping)
+    monkeypatch.setattr(time, "time", lambda: (0.0, 4e9, -5.0)[next(jumps) % 3])
+    run = Run(config)
+    next(iter(run))
+    path = go(Run.resume(run.writer.path))
+    assert next(jumps) > 5
+    same_results(path, plain)
+    assert 0 <= open_record(path).summary["seconds"] < 60
+    # The one that is used never goes back; virtual machines have bugs.
+    real, run = time.perf_counter, Run(config)
+    monkeypatch.setattr(time, "perf_counter", lambda: real() - 1000.0 * run.epoch)
+    assert all(row["seconds"] >= 0 for row in run)
+    assert (np.diff(run.record.epochs["seconds"]) >= 0).all()
