@@ -165,6 +165,7 @@ class Sitting:
 
     def go(self) -> None:
         """Train until all is done or the time is up."""
+        others = set(multiprocessing.active_children())
         self.pool = self.executor(self.workers)
         try:
             for key, config in self.plan.items():
@@ -180,7 +181,7 @@ class Sitting:
                     self._take(future)
         finally:
             self.pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():
+            for child in set(multiprocessing.active_children()) - others:
                 child.kill()
 
     def _fill(self) -> bool:
