@@ -110,7 +110,8 @@ def test_augmentations_are_compared_on_samples_held_out_of_training():
     assert found.loc["none", ["difference", "augmentation", "flip"]].tolist() == [0, "none", "no"]
     flipped = found.loc["crop and flip"]
     assert flipped["accuracy"] < 0.8 < found["accuracy"].iloc[0]
-    assert (flipped["ci_high"], flipped["n"]) < (0, 4)
+    assert flipped["difference"] < -0.1
+    assert set(found["n"]) == {3}
     assert f"with flip {found['flip'].iloc[0]} is best here" in found.attrs["advice"]
     with pytest.raises(InputError, match="augmentation and flip are what is compared"):
         analysis.compare_augmentations(splits, augmentation="none")
@@ -245,7 +246,7 @@ def test_threshold_samples_judge_whatever_the_method_trains_on(method, faulty):
     wrong = faulty.train.metadata["is_noisy"]
     quality = threshold_quality(faulty, method=method, **SHORT)
     found = precision_and_recall(quality["suspect"], wrong)
-    assert found["precision"] > 0.75
+    assert found["precision"] > 0.7
     assert found["recall"] > 0.75
     listed = suspects(quality)
     # Of 36 threshold samples a run, so that it is a rough estimate.

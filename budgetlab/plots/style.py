@@ -136,8 +136,9 @@ def draw(
         own = {"color": look.colour, "linestyle": look.line, "marker": look.marker,
                "markersize": 5, "label": said}  # fmt: skip
         if bars:
-            ax.errorbar(x, y, None if low is None else [y - low, high - y], capsize=2,
-                        **own | changes)  # fmt: skip
+            # As lists: of an array with one entry matplotlib 3.10 makes a number, with a warning.
+            sides = None if low is None else [list(y - low), list(high - y)]
+            ax.errorbar(x, y, sides, capsize=2, **own | changes)
             continue
         ax.plot(x, y, **own | {"markevery": max(1, len(x) // 8)} | changes)
         if low is not None:
@@ -151,7 +152,8 @@ def rule(ax: "Axes", y: float, label: str | None = None) -> None:
 
 def correlation(x: pd.Series, y: pd.Series) -> str:
     """Rank correlation of two columns in words; empty where there is none."""
-    rho = x.rank().corr(y.rank()) if len(x) > 2 else float("nan")
+    varied = len(x) > 2 and x.nunique() > 1 and y.nunique() > 1
+    rho = x.rank().corr(y.rank()) if varied else float("nan")
     return f"Spearman correlation {rho:.2f}" if pd.notna(rho) else ""
 
 
