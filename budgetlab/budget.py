@@ -62,8 +62,8 @@ class Costs:
 def model_costs(model: nn.Module, sample_shape: tuple[int, ...]) -> Costs:
     """Count the operations of a model with torch's FlopCounterMode.
 
-    Matrix products and convolutions are counted, those of attention and of recurrent layers too;
-    element-wise work is not. One sample of zeros is run through a copy.
+    Matrix products and convolutions are counted, those of attention, of recurrent and of bilinear
+    layers too; element-wise work is not. One sample of zeros is run through a copy.
     """
     # On torch's meta device nothing would be computed, and its first use imports the compiler.
     return _count(copy.deepcopy(model).cpu().eval(), torch.zeros(1, *sample_shape))
@@ -83,6 +83,15 @@ def _convolution_backward(grad_out, x, w, *rest, out_shape=None, **_) -> int:
     return once * (mask[0] + mask[1])
 
 
+def _trilinear(i1, i2, i3, expand1, expand2, expand3, *_, out_shape=None, **__) -> int:
+    """A multiply-add for each product of three, in ``nn.Bilinear`` and its gradients."""
+    shapes = [list(shape) for shape in (i1, i2, i3)]
+    for shape, places in zip(shapes, (expand1, expand2, expand3), strict=True):
+        for place in places:
+            shape.insert(place, 1)
+    return 2 * math.prod(torch.broadcast_shapes(*shapes))
+
+
 @contextlib.contextmanager
 def _whole_layers_in_parts() -> Iterator[None]:
     """Compute attention and recurrent layers by products: what is one kernel is not counted."""
@@ -99,7 +108,8 @@ def _whole_layers_in_parts() -> Iterator[None]:
 
 
 def _count(model: nn.Module, sample: torch.Tensor) -> Costs:
-    rules = {torch.ops.aten.convolution_backward: _convolution_backward}
+    aten = torch.ops.aten
+    rules = {aten.convolution_backward: _convolution_backward, aten._trilinear: _trilinear}
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping=rules)
     with _whole_layers_in_parts(), counter:
         logits = model(sample)

@@ -45,6 +45,8 @@ class Replay:
         self.epochs, self.size = data.sizes["epoch"], data.sizes["sample"]
         require_epochs(record)
         require_every_epoch(record, "what was known of the samples between them")
+        label = data["label"].to_numpy() if "label" in data else None
+        self.labels = None if label is None else torch.from_numpy(label.astype(np.int64))
         history = History(self.size)
         state = _copy(history)
         held = sum(v.nbytes for v in state.values() if isinstance(v, torch.Tensor))
@@ -144,7 +146,8 @@ def scores_of(
             raise InputError(f"method '{method}' draws by no scores: choose one of {known}")
         name = "p-SGD"
     generator = torch.Generator().manual_seed(0)
-    config = config.replace(method=name, weights="none")
+    # Which of the scores are drawn together does not change them.
+    config = config.replace(method=name, weights="none", class_shares="free")
     context = samplers.SamplerContext(size, config, generator, torch.device("cpu"))
     sampler = samplers.build(name, context)
     assert isinstance(sampler, ScoreSampler)
@@ -156,11 +159,14 @@ def scores_of(
     return name, score
 
 
-def forecast(history: History, config: RunConfig, *, seed: int = 0) -> ExpectedDraw:
+def forecast(
+    history: History, config: RunConfig, *, labels: Tensor | None = None, seed: int = 0
+) -> ExpectedDraw:
     """Foresee the next epoch of a method.
 
     ``history`` is what is known as the epoch begins; ``config`` gives ``method``, ``budget``,
-    ``batch_size`` and the options of the method; ``seed`` is that of the simulated draws.
+    ``batch_size`` and the options of the method; ``labels``, int64 ``[N]``, are for methods that
+    read them; ``seed`` is that of the simulated draws.
     """
     if not _can_be_foreseen(config.method):
         raise InputError(
@@ -168,7 +174,9 @@ def forecast(history: History, config: RunConfig, *, seed: int = 0) -> ExpectedD
             f"be foreseen: choose one of {', '.join(supported())}, or what was recorded"
         )
     generator = torch.Generator().manual_seed(0)
-    context = samplers.SamplerContext(history.size, config, generator, torch.device("cpu"))
+    context = samplers.SamplerContext(
+        history.size, config, generator, torch.device("cpu"), labels=labels
+    )
     found = samplers.build(config.method, context).forecast(history)
     if found.inclusion is None:
         return _drawn(found.q, found.draws, config.batch_size, seed)

@@ -112,7 +112,7 @@ SCORING_RUN = "a scoring run"
 
 BUILT_IN = (
     Method("unif-SGD", "a new uniform draw of *bN* each epoch",
-           family="draw", where=".scores:UniformSGD",
+           family="draw", where=".scores:UniformSGD", fields=("class_shares",),
            source=ARAZO, paper=True, style=style(0)),
     Method("SGD", "full shuffled passes until the budget is spent",
            family="passes", where=".epoch_sampling:SGD",

@@ -6,7 +6,8 @@ Every network is a plain ``torch.nn.Module`` from normalised float images ``[B, 
 A network of your own, any ``nn.Module`` or a function that makes one, is known by a name,
 ``own:CLASS-HEX``, whose digits depend on its layers and on its weights, their shapes and which are
 frozen: another width or dropout is another model in every table, another ``forward`` or start is
-not. The name is what a record says; the network stays in the process that was given it.
+not. The name is what a record says, with a digest of the weights that a given module starts from;
+the network stays in the process that was given it.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,9 +70,9 @@ class CompactConvNet(ConvNet):
     """Space-to-depth by 2, then 3x3 convolutions of widths 32, 64, 128, the first two pooled.
 
     Each 2x2 block of pixels becomes one of four times the channels, so that no convolution
-    runs at full size; every convolution is followed by batch norm and ReLU. About 97,000
-    weights and 3.2 million multiply-adds at 32x32x3 and 10 classes: half of those of a network
-    without space-to-depth that is as accurate, and enough to learn 1,000 images by heart.
+    runs at full size; batch norm and ReLU follow each. About 97,000 weights and 3.2 million
+    multiply-adds at 32x32x3 and 10 classes: half of those of a network without space-to-depth that
+    is as accurate, and enough to learn 1,000 images by heart.
     """
 
     def __init__(self, channels: int, classes: int):
@@ -104,10 +106,7 @@ def mlp(features: int, classes: int, width: int = 64) -> nn.Module:
 
 
 def resnet(layers: list[int], channels: int, classes: int) -> nn.Module:
-    """torchvision's ResNet with a 3x3 stem of stride 1 and no max-pool.
-
-    The form that CIFAR-sized images need, as in Arazo et al. (BMVC 2021).
-    """
+    """torchvision's ResNet with a 3x3 stem of stride 1 and no max-pool (Arazo et al. 2021)."""
     # Importing torchvision takes as long as importing torch: only those who need it wait.
     from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -210,7 +209,12 @@ def about(name: str) -> dict[str, str | int]:
     if not is_own(name):
         return {"model": name}
     own = _own(name)
-    return {"model": name, "model_class": own.class_name, "model_parameters": own.parameters}
+    start = {"model_start": own.start} if own.start else {}
+    return {
+        "model": name,
+        "model_class": own.class_name,
+        "model_parameters": own.parameters,
+    } | start
 
 
 def are_one(name: str, other: str) -> bool:
@@ -241,9 +245,8 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
     name = known("model", name, names())
     is_image = len(sample_shape) == 3
     if name == "auto":
-        if not is_image:
-            return "mlp"
-        return "resnet18" if torch.device(device).type == "cuda" else "small"
+        on_gpu = torch.device(device).type == "cuda"
+        return "mlp" if not is_image else "resnet18" if on_gpu else "small"
     if is_image != (name in IMAGE_MODELS):
         kind, fitting = ("images", IMAGE_MODELS) if is_image else ("points", POINT_MODELS)
         raise InputError(f"model '{name}' cannot take {kind}: choose one of {', '.join(fitting)}")
@@ -281,6 +284,8 @@ class OwnModel:
     make: Callable[[int], nn.Module]
     """From a seed to a new network: a copy of a given module, or what a function makes with torch's
     random state set to the seed."""
+    start: str
+    """Digest of the weights of a given module; empty for a function, where the seed decides."""
 
 
 _GIVEN: dict[str, OwnModel] = {}
@@ -309,26 +314,28 @@ def register(
     """
     make = _maker(model)
     network = make(0)
+    kind = type(network)
+    called = f"model '{kind.__name__}'"
     if any(map(nn.parameter.is_lazy, network.parameters())):
         raise InputError(
-            f"model '{type(network).__name__}' has lazy layers, whose size is open: run one batch "
-            "through it before you give it"
+            f"{called} has lazy layers, whose size is open: run one batch through it before you "
+            "give it"
         )
-    logits = _try(network, sample_shape)
+    logits = _try(network, called, sample_shape)
     if logits.shape != (2, classes) or not logits.is_floating_point():
         raise InputError(
-            f"model '{type(network).__name__}' returns {logits.dtype} of shape "
-            f"{tuple(logits.shape)} for 2 samples of {sample_shape}: give logits of shape "
-            f"(2, {classes}), one column per class"
+            f"{called} returns {logits.dtype} of shape {tuple(logits.shape)} for 2 samples of "
+            f"{sample_shape}: give logits of shape (2, {classes}), one column per class"
         )
     weights = {name: value for name, value in network.named_parameters() if value.requires_grad}
     if not weights:
-        raise InputError(f"model '{type(network).__name__}' has no weights to train")
-    shapes = repr([(name, tuple(value.shape)) for name, value in network.state_dict().items()])
+        raise InputError(f"{called} has no weights to train")
+    state = network.state_dict()
+    shapes = repr([(name, tuple(value.shape)) for name, value in state.items()])
     # What a layer does stands in its text alone, such as dropout. Older records know the shapes.
     layers = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
     frozen = [name for name, _ in network.named_parameters() if name not in weights]
-    kind = type(network)
+    held = safetensors.torch.save({name: value.clone() for name, value in state.items()})
     name, earlier, first = (
         f"own:{kind.__name__}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
         for text in (shapes + layers + (repr(frozen) if frozen else ""), shapes + layers, shapes)
@@ -338,6 +345,7 @@ def register(
         class_name=f"{kind.__module__}.{kind.__qualname__}",
         parameters=sum(value.numel() for value in weights.values()),
         make=make,
+        start=hashlib.sha256(held).hexdigest()[:12] if isinstance(model, nn.Module) else "",
     )
     _GIVEN[first] = _GIVEN[name] = known
     _GIVEN.setdefault(earlier, known)  # it may be the name of a network with nothing frozen
@@ -349,11 +357,15 @@ def _maker(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Mod
         # Copied now: training the given one later must not change what a name means.
         kept = copy.deepcopy(model).cpu().train()
         return lambda seed: copy.deepcopy(kept)
-    if not callable(model) or _needs_arguments(model):
+    try:
+        inspect.signature(model).bind()
+    except TypeError:  # no function, or one with arguments
         raise InputError(
             f"model {model!r} is neither a name, a torch.nn.Module, nor a function without "
             "arguments that makes one: give one of these"
-        )
+        ) from None
+    except ValueError:  # no signature to be had: let it try
+        pass
 
     def make(seed: int) -> nn.Module:
         with _drawing, torch.random.fork_rng(devices=[]):
@@ -368,17 +380,7 @@ def _maker(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Mod
     return make
 
 
-def _needs_arguments(function: Callable) -> bool:
-    try:
-        inspect.signature(function).bind()
-    except TypeError:
-        return True
-    except ValueError:  # no signature to be had: let it try
-        return False
-    return False
-
-
-def _try(network: nn.Module, sample_shape: tuple[int, ...]) -> torch.Tensor:
+def _try(network: nn.Module, called: str, sample_shape: tuple[int, ...]) -> torch.Tensor:
     """Run two empty samples, in evaluation mode."""
     try:
         with torch.no_grad():
@@ -386,15 +388,13 @@ def _try(network: nn.Module, sample_shape: tuple[int, ...]) -> torch.Tensor:
     except Exception as error:
         # Any mistake in somebody else's forward ends here, and means the same.
         reason = (str(error).splitlines() or [""])[0]
+        shape = ", ".join(map(str, sample_shape))
         raise InputError(
-            f"model '{type(network).__name__}' cannot take samples of shape {sample_shape} "
-            f"({type(error).__name__}: {reason}): give a network for [B, "
-            f"{', '.join(map(str, sample_shape))}] in float32"
+            f"{called} cannot take samples of shape {sample_shape} ({type(error).__name__}: "
+            f"{reason}): give a network for [B, {shape}] in float32"
         ) from error
     finally:
         network.train()
     if not isinstance(logits, torch.Tensor):
-        raise InputError(
-            f"model '{type(network).__name__}' returns {a_kind(logits)}: give logits as one tensor"
-        )
+        raise InputError(f"{called} returns {a_kind(logits)}: give logits as one tensor")
     return logits

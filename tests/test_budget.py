@@ -222,6 +222,17 @@ class Attending(nn.Module):
         return self.head(x.mean(1))
 
 
+class Paired(nn.Bilinear):
+    """A sample with itself."""
+
+    def __init__(self):
+        super().__init__(5, 5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        return super().forward(x, x)
+
+
 ATTENTION = 16 * 64 * 192 + 2 * 16 * 16 * 64 + 16 * 64 * 64  # in, two products of places, out
 
 
@@ -230,11 +241,13 @@ ATTENTION = 16 * 64 * 192 + 2 * 16 * 16 * 64 + 16 * 64 * 64  # in, two products 
     (nn.Conv2d(64, 64, 3, padding=1, groups=64), (64, 8, 8), 64 * 9 * 64, 0),
     (nn.Conv2d(64, 32, 3, padding=2, dilation=2, groups=4), (64, 8, 8), 64 * 9 * 16 * 32, 0),
     (nn.ConvTranspose2d(64, 64, 2, stride=2, groups=8), (64, 4, 4), 16 * 4 * 64 * 8, 0),
+    # Each of 3 outputs is a product of 5 x 5 pairs; backward, as often again for the weights.
+    (Paired(), (5,), 3 * 5 * 5, 0),
     (Attending("attention"), (16, 64), ATTENTION + 640, 2 * 16 * 16 * 64 + 16 * 64 * 64 + 640),
     (Attending("encoder"), (16, 64), ATTENTION + 2 * 16 * 64 * 128 + 640, None),
     (Attending("lstm"), (16, 64), 16 * 2 * 64 * 256 + 640, None),
 ])  # fmt: skip
-def test_groups_attention_and_recurrent_layers_are_counted(network, shape, forward, twice):
+def test_groups_pairs_attention_and_recurrent_layers_are_counted(network, shape, forward, twice):
     """``twice``: products whose inputs need a gradient too."""
     enabled = torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()
     found = model_costs(network, shape)

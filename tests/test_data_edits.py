@@ -105,6 +105,13 @@ def test_right_labels_can_be_told_by_a_table_and_built_in_data_by_index(top):
         ("origin,action,label\ncat/00.png,relabel,cow\n", "unknown class 'cow'"),
         ("file,action\ncat/00.png,drop\n", "need the columns origin and action"),
         ("", "cannot be read as a table"),
+        (
+            "origin,action\n"
+            + "".join(
+                f"{kind}/{number:02}.png,drop\n" for kind in ("cat", "dog") for number in range(99)
+            ),
+            "leave no train samples",
+        ),
         ("origin,action,label\ncat/00.png,true,\n", "of 'cat/00.png': unknown class ''"),
         (None, "are missing"),
     ],

@@ -330,6 +330,14 @@ def test_learning_shows_mean_interval_and_runs_over_any_cost():
     assert f"unif-SGD\u2002{last['value']:.1f}" in texts(chart)
 
 
+def test_intervals_of_runs_that_were_tested_once_stand_side_by_side():
+    frame = three_seeds().query("epoch == 3")
+    for columns, apart in ((frame, True), (three_seeds(), False)):
+        rules = {round(item["x"]) for kind, item in drawn(bl.explore.learning(columns))
+                 if kind == "rule"}  # fmt: skip
+        assert len(rules) == 2 * apart
+
+
 def test_learning_says_which_ends_best_and_how_sure_that_is():
     frame = three_seeds().query("seed < 3 and epoch < 4")
     chart = bl.explore.learning(frame)

@@ -146,6 +146,8 @@ def test_losses_and_error_norms_count_all_labels_of_a_mixed_image(config):
          "pay for one step of it and a look at all 128 samples in samples"),
         (dict(method="el2n-pruned", epochs=1, proxy_share=0.01),
          "does not pay for one step of it in iterations"),
+        (dict(method="el2n-pruned", epochs=1, proxy_share=0.99),
+         "has no step left beside its scoring run, which takes proxy-share 0.99 of the budget"),
         (dict(method="rho-loss", proxy_model="small"), "model 'small' cannot take points"),
         (dict(method="rho-loss", proxy_model="smal"), "unknown model 'smal': did you mean 'small'"),
         (dict(method="grad-norm", presample=20), "looks at 20 x 8 candidates, more than the 128"),

@@ -18,7 +18,7 @@ from budgetlab import analysis, explore
 from budgetlab.analysis import RecordWarning
 from budgetlab.data.changes import Edits
 from budgetlab.errors import InputError
-from budgetlab.forecast import Replay
+from budgetlab.forecast import Replay, forecast
 from budgetlab.records.thin import thin
 from budgetlab.samplers import SamplerContext, build
 from budgetlab.training import Run
@@ -401,3 +401,136 @@ def test_a_frozen_network_is_another_model_and_is_gone_on_with(config: Any) -> N
     for run, model in zip(runs, (free, frozen), strict=True):
         list(Run.resume(run.writer.path, model=model))
     assert bl.models._own(names[0]).parameters > bl.models._own(names[1]).parameters
+
+
+# Estimates from parts, and what is left out
+
+
+def test_a_thinned_record_says_of_the_run_what_the_whole_one_says(
+    train: Any, tmp_path: Path
+) -> None:
+    whole = train(method="p-SGD", smoothing=0.1, limit=1000, budget=0.3, epochs=6).record
+    columns = ["entropy", "effective_samples", "q_entropy", "q_effective_samples"]
+    right = analysis.selection(whole)[columns].iloc[-1]
+    part = thin(whole, tmp_path / "part", samples=600)
+    again = thin(part, tmp_path / "again", samples=500)
+    for some in (part, again):
+        found = analysis.selection(some)[columns].iloc[-1]
+        np.testing.assert_allclose(found, right, rtol=0.05)
+    few = thin(whole, tmp_path / "few", samples=None, epochs=[2, 4, 6])
+    known, kept = (analysis.one_epoch(one)["last_loss"] for one in (whole, few))
+    late = whole.samples["times_trained"][4].to_numpy() > 0
+    assert late.any()
+    assert kept[late].isna().all()  # their last visit was in an epoch that was left out
+    told = kept.notna()
+    assert 100 < told.sum() < known.notna().sum()
+    np.testing.assert_array_equal(kept[told], known[told])
+    # A part of a part lacks what either of them lacks.
+    with pytest.raises(InputError, match="thinned to 3 of 6 epochs"):
+        Replay(thin(few, tmp_path / "fewer", samples=500))
+
+
+@pytest.mark.parametrize("shares", ["kept", "balanced"])
+def test_what_would_be_drawn_is_foreseen_class_by_class(train: Any, shares: str) -> None:
+    record = train(method="p-SGD", class_shares=shares, budget=0.25, epochs=4, imbalance=3).record
+    replay, config = Replay(record), bl.RunConfig.from_dict(record.config)
+    chances = forecast(replay.before(4), config, labels=replay.labels).inclusion
+    sizes = np.bincount(replay.labels)
+    wanted = 32 * sizes / 128 if shares == "kept" else np.full(2, 16)
+    np.testing.assert_allclose(np.bincount(replay.labels, chances), wanted, rtol=1e-6)
+    explore.probabilities(record)
+
+
+def test_a_run_on_parts_put_together_says_which_classes_are_never_tested(config: Any) -> None:
+    data = bl.Dataset.from_dataset(TensorDataset(X, Y), classes=["a", "b", "c"])
+    for test, said in ((data, []), (data.select([0, 1, 3]), ["c"])):
+        own = config.replace(limit=0, dataset="shapes")
+        run = Run(own, splits=bl.Splits.of(data, test), model=network)
+        assert [note for note in run.notes if "no test samples" in note] == [
+            f"no test samples of {name}: the accuracy says nothing of them" for name in said
+        ]
+
+
+def test_what_is_known_to_be_true_stays_known_whatever_is_changed(tmp_path: Path) -> None:
+    first = int((bl.data.load("points", progress=False).train.y == 0).nonzero()[0])
+    edits = Edits(tmp_path / "edits.csv").relabel({str(first): "moon 1"}).save()
+    for noise in (0.0, 0.3):
+        known = bl.data.load("points", edits=edits, label_noise=noise, progress=False).train
+        wrong = known.y.numpy() != known.metadata["true_label"].to_numpy()
+        np.testing.assert_array_equal(known.metadata["is_noisy"], wrong)
+        assert noise or wrong[first]
+    np.savez(tmp_path / "own.npz", x=X[:, 0].numpy(), y=Y.numpy())
+    before = bl.data.load(f"npz:{tmp_path}/own.npz", progress=False).train
+    origin, label = before.metadata["origin"][0], str((int(before.y[0]) + 1) % 3)
+    edits = Edits(tmp_path / "true.csv").true_label({origin: label}).save()
+    known = bl.data.load(
+        f"npz:{tmp_path}/own.npz", edits=edits, label_noise=0.5, progress=False
+    ).train
+    assert known.metadata["true_label"][0] == int(label)
+    assert known.metadata["is_noisy"][0] == (int(known.y[0]) != int(label))
+
+
+def test_names_of_classes_are_as_good_as_numbers() -> None:
+    numbers = pd.DataFrame({"label": [0, 1, 2, 2, 1], "predicted": [0, 2, 2, 0, 1]})
+    names = ["ant", "bee", "cat"]
+    texts = numbers.map(names.__getitem__)
+    for table in (analysis.group_accuracy, analysis.confusion):
+        wanted = table(numbers, classes=names)
+        pd.testing.assert_frame_equal(table(texts), wanted)
+        pd.testing.assert_frame_equal(table(texts, classes=names), wanted)
+    assert analysis.mean_accuracies(texts) == analysis.mean_accuracies(numbers)
+
+
+def test_networks_given_with_other_weights_are_other_conditions(config: Any) -> None:
+    """Unless each run has weights of its own, which makes them replicates like any other."""
+
+    def shown(models: list[Any]) -> pd.DataFrame:
+        runs = [Run(config.replace(seed=n, epochs=1), model=m) for n, m in enumerate(models)]
+        for run in runs:
+            list(run)
+        assert len({run.config.model for run in runs}) == 1
+        return pd.DataFrame(analysis.results([run.record for run in runs]))
+
+    one, other, *many = (Dropping() for _ in range(5))
+    assert shown([one, one, other, other])["n"].tolist() == [2, 2]
+    assert shown(many)["n"].tolist() == shown([Dropping] * 3)["n"].tolist() == [3]
+
+
+def test_a_schedule_over_the_full_run_is_that_of_what_is_spent(config: Any) -> None:
+    own = config.replace(method="SGD", fidelity="published", budget=0.25, epochs=4)
+    rates = []
+    for horizon in ("budget", "full"):
+        run = Run(own.replace(schedule_horizon=horizon))
+        rates.append([row["lr"] for row in run])
+    assert rates[0] == rates[1]  # it spends the full run whatever its budget
+
+
+@pytest.mark.parametrize("budget", [0.29, 0.145])
+def test_shares_of_samples_lose_none_to_rounding(config: Any, budget: float) -> None:
+    own = config.replace(method="seta", budget=budget, batch_size=1)
+    context = SamplerContext(50_000, own, torch.Generator().manual_seed(0), torch.device("cpu"))
+    sampler = build("seta", context)
+    count = sum(1 for _ in sampler.batches(1, bl.history.History(50_000), lambda _: None))
+    assert count == round(100_000 * budget)
+
+
+def test_curves_of_runs_that_differ_in_a_row_of_numbers(train: Any) -> None:
+    runs = [train(schedule="step", milestones=at, seed=seed).record
+            for at in ((0.5,), (0.25, 0.75)) for seed in range(2)]  # fmt: skip
+    table = analysis.curves(runs, points=5)
+    assert table.groupby("milestones", sort=False)["n"].agg(["size", "first"]).to_dict("list") == {
+        "size": [5, 5], "first": [2, 2]}  # fmt: skip
+
+
+def test_a_loop_whose_last_look_was_all_it_could_pay_is_finished(tmp_path: Path) -> None:
+    data, model = TensorDataset(X, Y), network()
+    sampler = bl.BudgetSampler(data, "top-k", model=model, budget_unit="samples", batch_size=8,
+                               epochs=5, budget=0.5, out=str(tmp_path))  # fmt: skip
+    while not sampler.finished:
+        for batch in sampler:
+            sampler.history.update(model(X[batch]), Y[batch])
+        record = sampler.record(0.5)
+    assert record.status == "finished"
+    assert record.summary["looked_samples"] == sampler.ledger.looked_samples
+    with pytest.raises(InputError, match="is recorded already and the budget is spent"):
+        sampler.record(0.5)

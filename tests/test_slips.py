@@ -201,6 +201,12 @@ REFUSED = {
     "infinite, not [inf, 1]": lambda r: analysis.entropy([np.inf, 1]),
     "infinite, not 'abc'": lambda r: analysis.entropy("abc"),
     "infinite, not []": lambda r: analysis.coverage([]),
+    "unknown baseline '': choose one of unif-SGD": lambda r: bl.compare(r, baseline=[]),
+    "neither whole numbers nor": lambda r: analysis.group_accuracy(FRAME.assign(predicted=0.5)),
+    "nor all of them texts": lambda r: analysis.confusion(FRAME.assign(predicted=["a", "b"])),
+    "unknown class 'b': choose one of a, c": lambda r: analysis.group_accuracy(
+        pd.DataFrame({"label": ["a"], "predicted": ["b"]}), classes=["a", "c"]
+    ),
 }
 
 

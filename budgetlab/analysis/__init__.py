@@ -19,17 +19,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
                        "results"],
         "conditions": ["COSTS", "condition_columns", "epochs", "label", "summaries", "varying"],
         "gradients": ["embedding", "grand"],
+        "groups": ["confusion", "group_accuracy", "groups_of_record", "mean_accuracies"],
         "own_data": ["VERDICTS", "compare_augmentations", "find_suspects", "indices", "suspects",
                      "triage"],
         "pay": ["Forecast", "importance_map", "pay_features", "will_it_pay"],
         "per_sample": ["HARD", "LEARNING", "MEANINGS", "PRUNING", "aum_strata", "described",
                        "hardness", "measures"],
-        "ranks": ["agreement", "detection", "detection_curve", 
+        "ranks": ["agreement", "detection", "detection_curve",
                   "measure_agreement", "noise_cost", "noisy_picks", "run_agreement"],
-        "samples": ["calibration", "class_share", "confusion", "coverage", "credit_by_reference",
-                    "effective_sample_size", "entropy", "gini", "group_accuracy",
-                    "groups_of_record", "mean_accuracies", "one_epoch", "picks_by", "quantiles",
-                    "ranked_counts", "sample_life", "selection"],
+        "samples": ["calibration", "class_share", "coverage", "credit_by_reference",
+                    "effective_sample_size", "entropy", "gini", "one_epoch", "picks_by",
+                    "quantiles", "ranked_counts", "sample_life", "selection"],
         "statistics": ["COMPARISON_VERDICTS", "mean_interval", "paired_difference",
                        "seeds_needed"],
         "tables": ["ConditionTable", "export", "html", "latex", "markdown", "readable", "table"],
@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # where editors find the names
     from budgetlab.analysis.comparison import *
     from budgetlab.analysis.conditions import *
     from budgetlab.analysis.gradients import *
+    from budgetlab.analysis.groups import *
     from budgetlab.analysis.own_data import *
     from budgetlab.analysis.pay import *
     from budgetlab.analysis.per_sample import *

@@ -92,15 +92,15 @@ def compare(
     -------
     ConditionTable
         A DataFrame that shows itself as a table with sentences. One row per condition and
-        baseline: the condition, ``n``, ``mean``, ``spread`` (standard deviation, ddof 1;
-        NaN at n = 1), ``cost_vs_full`` (cost of a run over that of the full run: unif-SGD,
-        else SGD, at budget 1; NaN without one), ``baseline``, ``pairs``, ``dropped`` (runs
-        without a partner), ``difference``, ``lowest`` and ``highest`` (of the pairs),
-        ``ci_low``, ``ci_high``, ``p`` (paired t test), ``p_corrected`` (Holm, over all
-        rows), ``p_equivalent`` (two one-sided tests, corrected in the same way),
-        ``verdict`` (one of :data:`budgetlab.analysis.COMPARISON_VERDICTS`),
-        ``seeds_to_settle`` (pairs that give a power of 80% if difference and spread are as
-        seen, where undecided) and ``sentence``. Fewer than three pairs have no interval.
+        baseline: the condition, ``n``, ``mean``, ``spread`` (ddof 1; NaN at n = 1),
+        ``cost_vs_full`` (cost of a run over that of the full run: unif-SGD, else SGD, at budget 1;
+        NaN without one), ``baseline``, ``pairs``, ``dropped`` (runs without a partner),
+        ``difference``, ``lowest`` and ``highest`` (of the pairs), ``ci_low``, ``ci_high``, ``p``
+        (paired t test), ``p_corrected`` (Holm, over all rows), ``p_equivalent`` (two one-sided
+        tests, corrected in the same way),
+        ``verdict`` (:data:`budgetlab.analysis.COMPARISON_VERDICTS`), ``seeds_to_settle`` (pairs for
+        a power of 80% if all is as seen, where undecided) and ``sentence``. Fewer than three pairs
+        have no interval.
     """
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
     require(frame, ["dataset", "method", "augmentation", "budget", *over, metric, cost])
@@ -238,7 +238,7 @@ class _Conditions:
 def _baselines(baseline: str | Sequence[str], frame: pd.DataFrame) -> list[str]:
     methods = list(dict.fromkeys(frame["method"]))
     asked = [baseline] if isinstance(baseline, str) else list(baseline)
-    asked = [name if name in FULL else known("baseline", name, methods) for name in asked]
+    asked = [name if name in FULL else known("baseline", name, methods) for name in asked or [""]]
     return [name for name in asked if name in methods] or asked[:1]
 
 
@@ -283,18 +283,16 @@ def curves(
 ) -> ConditionTable:
     """Average the learning curves of each condition on a common cost axis.
 
-    Each run is interpolated linearly between its epochs. A condition starts where the
-    last of its runs has a first value and ends where the first of them ends: every point
-    averages the same runs. Where a condition has finished runs, the others are left out.
+    Each run is interpolated linearly between its epochs. A condition starts where the last of its
+    runs has a first value and ends where the first of them ends: every point averages the same
+    runs. Where a condition has finished runs, the others are left out.
 
     Parameters
     ----------
     records, over
         As for :func:`compare`; a frame is as from :func:`budgetlab.analysis.epochs`.
-    cost
-        One of :data:`AXES`.
-    value
-        Column to follow, such as ``test_accuracy``.
+    cost, value
+        One of :data:`AXES`; the column to follow, such as ``test_accuracy``.
     points
         Points on the axis of each condition, from its start to its end.
     axis
@@ -331,6 +329,7 @@ def curves(
         low, high = mean_interval(heights, confidence)
         spread = heights.std(0, ddof=1) if len(runs) > 1 else np.full(len(at), np.nan)
         point = (at, heights.mean(0), spread, low, high, len(runs))
+        about = {name: [value] * len(at) for name, value in about.items()}  # one may be a tuple
         parts.append(pd.DataFrame(about | dict(zip(POINT, point, strict=True))))
     result = ConditionTable(pd.concat(parts[1:] or parts, ignore_index=True))
     return result.of(keys, metric=value, cost_name=cost, confidence=confidence)

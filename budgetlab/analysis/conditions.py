@@ -39,7 +39,8 @@ def summaries(records: Records) -> pd.DataFrame:
     ``budget_unit``, ``seed``, ``test_accuracy`` (0 to 1), ``test_loss``, the costs of
     :data:`COSTS`, ``epochs_trained``, then the other settings (``model`` and ``precision`` as used,
     also where ``auto`` was asked for), ``proxy_samples`` (run through second networks; NaN where it
-    was not recorded), the size and ``fingerprint`` of the data, and the device. What a run that was
+    was not recorded), the size and ``fingerprint`` of the data, the digest of the weights that a
+    network of one's own was given with (``model_start``), and the device. What a run that was
     cut off did not sum up is taken from its last whole epoch.
     """
     frame = pd.DataFrame([_summary(record) for record in open_records(records)])
@@ -70,6 +71,7 @@ def _summary(record: Record) -> dict[str, Any]:
         "fingerprint": record.fingerprint,
         "hardware": hardware.get("name") or hardware.get("device"),
         "method_code": record.method_code,
+        "model_start": str(hardware.get("model_start", "")),
         "updated": record.about.get("updated", ""),
     }
 
@@ -136,6 +138,7 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
     First the five that every table shows, then those others that differ between runs.
     ``fingerprint`` is among them where runs were trained on other data under the same settings;
     ``data_seed`` is not where each replicate draws data of its own, the same for all conditions.
+    ``model_start`` is where networks of one's own were given with other weights.
     """
     # Of one row an epoch, lr changes within a run.
     settings = ["lr_start" if n == "lr" and "lr_start" in frame else n for n in SETTINGS]
@@ -148,6 +151,12 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
         same_settings = frame.groupby(_data_columns(frame), sort=False)
         if (same_settings["fingerprint"].nunique() > 1).any():
             differ.append("fingerprint")
+    if by and "model_start" in frame:
+        # Runs that start from weights of their own each are replicates; where several share a
+        # start, and others have another one, it is a setting.
+        starts = frame[frame["model_start"].ne("")].drop_duplicates(["model_start", *by])
+        if starts["model_start"].nunique() > 1 and starts["model_start"].duplicated().any():
+            differ.append("model_start")
     return [*(name for name in SHOWN if name in frame), *differ]
 
 

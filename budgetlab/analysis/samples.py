@@ -1,15 +1,13 @@
-"""Samples by the epoch, by class and by group: which were picked, how they fared, what for."""
+"""Samples by the epoch and by class: which were picked, and how they fared."""
 
 from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
 
 from budgetlab.analysis.conditions import require_same_data
 from budgetlab.analysis.per_sample import measures, metadata, read_epochs, require_epochs
-from budgetlab.analysis.statistics import check_open
 from budgetlab.errors import InputError, one_line, unknown, whole
 from budgetlab.records import SAMPLE_ARRAYS, OneRecord, open_record
 
@@ -66,7 +64,8 @@ def selection(record: OneRecord) -> pd.DataFrame:
     ``gini``; of the sampling probabilities of the epoch ``q_entropy`` and ``q_effective_samples``
     (NaN where a method draws no distribution); ``noisy_share`` and ``ambiguous_share`` of the
     places, where such samples are known. ``attrs`` holds their shares in the whole set, as
-    ``noisy_base`` and ``ambiguous_base``, and ``samples``.
+    ``noisy_base`` and ``ambiguous_base``, and ``samples``. Of a record thinned to some samples,
+    ``trained`` and ``distinct`` count these, and all else estimates what it is for all samples.
     """
     record = open_record(record)
     data = record.samples
@@ -74,7 +73,9 @@ def selection(record: OneRecord) -> pd.DataFrame:
     flags = {n: data[f].to_numpy() == 1 for f, n in FLAGS.items() if f in data}
     total = np.zeros(data.sizes["sample"], np.int64)
     draws = record.probability_kind == "draw"
-    rows = []
+    thinned, rows = record.about.get("thinned"), []
+    times = thinned["of"] / thinned["samples"] if thinned else 1.0
+    more = np.log(times)
     for epoch, arrays in read_epochs(record, ("times_trained", "probability")):
         counts = arrays["times_trained"]
         total += counts
@@ -84,9 +85,10 @@ def selection(record: OneRecord) -> pd.DataFrame:
                   for n, flag in flags.items()}  # fmt: skip
         rows.append({
             "epoch": epoch, "trained": trained, "distinct": int((counts > 0).sum()),
-            "coverage": coverage(total), "entropy": entropy(total),
-            "effective_samples": effective_sample_size(total), "gini": gini(total),
-            "q_entropy": entropy(q), "q_effective_samples": effective_sample_size(q), **shares,
+            "coverage": coverage(total), "entropy": entropy(total) + more,
+            "effective_samples": effective_sample_size(total) * times, "gini": gini(total),
+            "q_entropy": entropy(q) + more,
+            "q_effective_samples": effective_sample_size(q) * times, **shares,
         })  # fmt: skip
     frame = pd.DataFrame(rows)
     bases = {name.replace("share", "base"): float(flag.mean()) for name, flag in flags.items()}
@@ -198,8 +200,9 @@ def one_epoch(record: OneRecord, epoch: int = -1) -> pd.DataFrame:
 
     ``epoch`` counts from 1; negative numbers count from the end. The index is ``sample``; columns
     are :data:`budgetlab.records.SAMPLE_ARRAYS`; ``last_loss``, the loss at the last visit in an
-    earlier epoch, which is what a method could know when it drew (NaN before the first visit);
-    ``kind``, what ``probability`` is of: ``draw`` or ``keep``; and ``epoch``, its number.
+    earlier epoch, which is what a method could know when it drew (NaN before the first visit, and
+    where that epoch was left out in thinning); ``kind``, what ``probability`` is of: ``draw`` or
+    ``keep``; and ``epoch``, its number.
     """
     record = open_record(record)
     data = record.samples
@@ -208,9 +211,12 @@ def one_epoch(record: OneRecord, epoch: int = -1) -> pd.DataFrame:
         raise InputError(f"epoch {epoch!r} does not exist in '{record.path}': it has 1 to {count}")
     number = count + 1 + epoch if epoch < 0 else epoch
     last = np.full(data.sizes["sample"], np.nan)
-    for earlier, arrays in read_epochs(record, ("loss",), number):
+    kept = record.about.get("thinned", {}).get("epochs", range(1, count + 1))
+    for earlier, arrays in read_epochs(record, ("loss", "times_trained"), number):
         if earlier < number:
-            np.copyto(last, arrays["loss"], where=~np.isnan(arrays["loss"]))
+            # Of an epoch that was left out, only which samples were visited is known.
+            seen = ~np.isnan(arrays["loss"]) if earlier in kept else arrays["times_trained"] > 0
+            np.copyto(last, arrays["loss"], where=seen)
     columns = {name: data[name].isel(epoch=number - 1).to_numpy() for name in SAMPLE_ARRAYS}
     frame = pd.DataFrame(columns | {"last_loss": last}).rename_axis("sample")
     return frame.assign(kind=record.probability_kind, epoch=number)
@@ -265,136 +271,3 @@ def credit_by_reference(record: OneRecord, reference: OneRecord, bins: int = 10)
     frame = groups.mean().assign(samples=groups.size()).reset_index(drop=True)
     frame.attrs = {"spearman": float(known.rank().corr().iloc[0, 1])}
     return frame
-
-
-def group_accuracy(
-    data: OneRecord | pd.DataFrame,
-    by: str = "label",
-    *,
-    classes: Sequence[str] | None = None,
-    confidence: float = 0.95,
-) -> pd.DataFrame:
-    """How often is each group right? By class, or by anything that is known of the samples.
-
-    Parameters
-    ----------
-    data
-        A record that is finished, for its test samples; or a frame with the columns ``label``
-        and ``predicted``, class numbers, as :attr:`budgetlab.Record.predictions`. Rows without
-        one of them, or without a group, are left out; ``attrs["left_out"]`` counts them.
-    by
-        Column of the groups: ``label``, or one of the metadata.
-    classes
-        Names of the classes; by default those of the record.
-    confidence
-        Of Wilson's interval, in (0, 1).
-
-    Returns
-    -------
-    DataFrame
-        One row per group, worst first: ``group``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``
-        and ``mistaken_for``, the class most often predicted instead (empty without a mistake).
-        ``attrs`` holds :func:`mean_accuracies`.
-    """
-    check_open(confidence=confidence)
-    frame, names, given = _predicted(data, classes)
-    if by not in frame:
-        raise unknown("group", by, [str(name) for name in frame if name != "predicted"])
-    frame = frame.assign(right=frame["label"] == frame["predicted"])
-    rows = []
-    for group, part in frame.groupby(by, sort=True):
-        right, n = int(part["right"].sum()), len(part)
-        low, high = proportion_confint(right, n, 1 - confidence, method="wilson")
-        wrong = part.loc[~part["right"], "predicted"].mode()
-        rows.append({"group": _shown(group, by, names), "n": n, "accuracy": right / n,
-                     "ci_low": float(low), "ci_high": float(high),
-                     "mistaken_for": _name(wrong[0], names) if len(wrong) else ""})  # fmt: skip
-    table = pd.DataFrame(rows).sort_values("accuracy", kind="stable", ignore_index=True)
-    table.attrs = mean_accuracies(frame) | {"left_out": given - int(table["n"].sum())}
-    return table
-
-
-def mean_accuracies(data: OneRecord | pd.DataFrame) -> dict[str, float]:
-    """Accuracy, 0 to 1, as a mean ``over_samples`` and ``over_classes`` (balanced accuracy).
-
-    The mean over classes counts a rare class as much as a frequent one. ``data`` is as for
-    :func:`group_accuracy`.
-    """
-    frame, *_ = _predicted(data, None)
-    right = frame["label"] == frame["predicted"]
-    over_classes = right.groupby(frame["label"]).mean().mean()
-    return {"over_samples": float(right.mean()), "over_classes": float(over_classes)}
-
-
-def confusion(
-    data: OneRecord | pd.DataFrame, *, classes: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """Which classes are taken for which? Counts: true classes in rows, predicted ones in columns.
-
-    ``data`` and ``classes`` are as for :func:`group_accuracy`, and what is left out too. The table
-    is square, int ``[C, C]``: every class that is a label, a prediction or has a name.
-    """
-    frame, names, _ = _predicted(data, classes)
-    numbers = sorted({*frame["label"], *frame["predicted"], *range(len(names))})
-    table = pd.crosstab(frame["label"], frame["predicted"])
-    table = table.reindex(index=numbers, columns=numbers, fill_value=0)
-    return table.rename(index=lambda n: _name(n, names), columns=lambda n: _name(n, names))
-
-
-def groups_of_record(record: OneRecord, by: str = "label") -> pd.DataFrame:
-    """How well was each group of training samples learned? From the history that a record holds.
-
-    ``by`` is what is known of each training sample: ``label``, or a column of the metadata. One row
-    per group, least learned first: ``group``, ``n`` samples, ``seen`` (share trained on), ``right``
-    and ``never_learned`` (shares of those seen: at the last visit, at none) and ``mean_loss``.
-    Samples of which the label, or the column, is not known are the group ``unknown``.
-    """
-    record = open_record(record)
-    frame, known = measures(record), metadata(record)
-    if by not in known:
-        raise unknown("group", by, known)
-    seen = frame["visits"] > 0
-    right, never = (frame["learning"].isin(names).astype(float).where(seen)
-                    for names in (("early", "late", "unstable"), ("never",)))  # fmt: skip
-    frame = frame.assign(seen=seen, right=right, never_learned=never)
-    groups = frame.groupby(by, dropna=False)[["seen", "right", "never_learned", "mean_loss"]]
-    table = groups.mean().rename_axis("group").reset_index()
-    table.insert(1, "n", groups.size().to_numpy())
-    table["group"] = [_shown(group, by, record.classes) for group in table["group"]]
-    return table.sort_values("right", kind="stable", ignore_index=True)
-
-
-def _predicted(
-    data: OneRecord | pd.DataFrame, classes: Sequence[str] | None
-) -> tuple[pd.DataFrame, Sequence[str], int]:
-    """Labels and predictions where both are known, names of the classes, and rows there were."""
-    known: Sequence[str] = ()
-    if isinstance(data, pd.DataFrame):
-        frame = data
-    else:
-        record = open_record(data)
-        frame, known = record.predictions, record.classes
-        if not len(frame):
-            raise InputError(
-                f"'{record.path}' holds no predictions for the test samples: give a finished run "
-                "of the kit, or, of a loop of your own, a frame with label and predicted"
-            )
-    pair = ["label", "predicted"]
-    told = frame.dropna(subset=pair) if {*pair} <= set(frame) else frame[:0]
-    if not len(told):
-        raise InputError("this frame has no predictions: give the columns label and predicted")
-    names = known if classes is None else classes
-    told = told.astype(dict.fromkeys(pair, int))  # with gaps, a column holds floats
-    most = int(told[pair].max().max())
-    if names and most >= len(names):
-        raise InputError(f"class {most} has no name: classes has {len(names)} entries")
-    return told, names, len(frame)
-
-
-def _name(number: int, names: Sequence[str]) -> str:
-    return "unknown" if number < 0 else str(names[int(number)]) if names else str(number)
-
-
-def _shown(group: object, by: str, names: Sequence[str]) -> object:
-    number = -1 if pd.isna(group) else group
-    return _name(number, names) if number is not group or by in ("label", "true_label") else group  # type: ignore[arg-type]

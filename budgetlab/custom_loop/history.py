@@ -86,7 +86,7 @@ class LoopHistory:
                 f"logits are {logits.dtype} and labels {labels.dtype}: call "
                 "history.update(logits, labels), the logits first"
             )
-        batch = self._take(indices)
+        batch, labels = self._take(indices), labels.detach().cpu()
         count = len(batch.indices)
         if not count == len(logits) == len(labels):
             raise InputError(
@@ -98,7 +98,7 @@ class LoopHistory:
         self.samples.count(batch.indices)
         self.samples.update(Credit(torch.arange(count), batch.indices, torch.ones(count)), seen)
         if labels.numel() == count:  # one class each, no shares and no positions
-            given = labels.detach().cpu().reshape(-1).long()
+            given = labels.reshape(-1).long()
             self._labels[batch.indices] = given
             self._compare_labels(batch.indices, given)
         self._reported.append(seen)

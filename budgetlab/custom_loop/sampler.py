@@ -309,12 +309,12 @@ class BudgetSampler(TorchSampler[list[int]]):
             self._writer = self._create_record(labels, names)
         elif self.labels is None:
             self._writer.complete_labels(labels.numpy(), names)
-        seen = self.history._reported
-        row = {
-            **self.stream.row(self.lr, [torch.cat([one.loss for one in seen]).mean()],
-                              [torch.cat([one.correct for one in seen]).mean()]),
-            **found,
-        }  # fmt: skip
+
+        def mean(name: str) -> list[Tensor]:
+            parts = [getattr(one, name) for one in self.history._reported]
+            return [torch.cat(parts).mean()] if parts else []
+
+        row = self.stream.row(self.lr, mean("loss"), mean("correct")) | found
         if self.ledger.costs == Costs(0, 0):
             row["flops"] = float("nan")  # not counted, which is not none
         self._writer.append_epoch(row, self.stream.epoch_arrays())
@@ -335,7 +335,9 @@ class BudgetSampler(TorchSampler[list[int]]):
                 f"epoch {self.epoch} cannot be recorded after {counted(done, 'recorded epoch')}: "
                 "start anew with a new sampler, and call sampler.record after every epoch"
             )
-        if self.history._reported and self.epoch == done + 1:
+        # The rest of the budget may have paid for no more than a look: that epoch ends the record.
+        looked = self.finished and done > 0 and self._writer.about["status"] == "running"
+        if (self.history._reported or looked) and self.epoch == done + 1:
             return
         said = f"epoch {done} is recorded already" if done else "no epoch was trained yet"
         if done and self.finished:

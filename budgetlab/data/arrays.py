@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
@@ -231,6 +232,8 @@ def _item(dataset: Any, number: int) -> tuple[np.ndarray, int | str]:
         # The values of such an image of Pillow's are places in a palette, or no red, green, blue.
         value = value.convert("RGB")
     is_tensor = isinstance(value, Tensor)
+    if is_tensor and value.dtype == torch.bfloat16:
+        value = value.float()  # numpy has no such numbers
     array = value.detach().cpu().numpy() if is_tensor else np.asarray(value)
     sample = as_samples(array[None], lambda _: f"item {number}", is_tensor)[0]
     if isinstance(label, str):

@@ -392,5 +392,7 @@ def mislabel(train: Dataset, rate: float, kind: str, seed: int) -> Dataset:
     y = train.y.numpy()
     generator = numpy_generator(seed, "noise")
     given = noisy_labels(y, len(train.classes), rate, kind, generator, train.x.numpy())
-    metadata = train.metadata.assign(true_label=y, is_noisy=given != y)
+    # Where the truth is known, it is no other for the labels that are made wrong.
+    true = train.metadata.get("true_label", pd.Series(y)).fillna(pd.Series(y)).to_numpy(np.int64)
+    metadata = train.metadata.assign(true_label=true, is_noisy=given != true)
     return replace(train, y=torch.from_numpy(given), metadata=metadata)

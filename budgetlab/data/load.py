@@ -285,6 +285,8 @@ def _choose(
     kept = np.arange(len(y))
     if edits is not None:
         y, kept = edits.choose(y, origins, classes)
+        if not len(kept):
+            raise InputError(f"edits '{edits.path}' leave no {part} samples: drop fewer")
     if fewer is not None and part == "train":
         chosen = fewer(y)
         y, kept = y[chosen], kept[chosen]
@@ -296,7 +298,11 @@ def _chosen(samples: Dataset, choose: Choose, part: str) -> Dataset:
     y, kept = choose(part, samples.y.numpy(), samples.origins, samples.classes)
     if len(kept) == len(samples) and np.array_equal(y, samples.y.numpy()):
         return samples
-    return replace(samples.select(kept), y=torch.from_numpy(np.array(y)))
+    samples = replace(samples.select(kept), y=torch.from_numpy(np.array(y)))
+    known = samples.metadata
+    if "true_label" in known:
+        known = known.assign(is_noisy=known["true_label"].to_numpy() != y)
+    return replace(samples, metadata=known)
 
 
 def _fewer(asked: RunConfig, y: np.ndarray) -> np.ndarray:

@@ -297,19 +297,24 @@ def _curves(
     end = [{"joinaggregate": [{"op": "max", "field": order, "as": "end"}], "groupby": [field]},
            {"filter": f"datum.{order} == datum.end"}, *place]  # fmt: skip
     said = f"datum.{field} + '\u2002' + format(datum.{middle}, '{form}')"
+    # Lines of a single point often have it at one cost: side by side, each is seen.
+    step, centre = min(9, 150 / len(names)), (len(names) - 1) / 2
+    apart = f"{step} * (indexof({json.dumps([*names])}, datum.{field}) - {centre})"
+    alone = [{"joinaggregate": [{"op": "count", "as": "points"}], "groupby": [field]},
+             {"calculate": f"datum.points == 1 ? {apart} : 0", "as": "apart"}]  # fmt: skip
+    beside_others = {"xOffset": {"expr": "datum.apart"}}
     return [
         {"mark": mark("area", clip=True, line=False), "encoding": {
             "x": x, "y": axis(low, **y), "y2": {"field": high}, "color": look["color"],
             "opacity": faded(0.18, 0.03)}},
         # A band of a single point has no width.
-        {"transform": [{"joinaggregate": [{"op": "count", "as": "points"}], "groupby": [field]},
-                       {"filter": "datum.points == 1"}],
-         "mark": mark("rule", strokeWidth=2, clip=True), "encoding": {
+        {"transform": [*alone, {"filter": "datum.points == 1"}],
+         "mark": mark("rule", strokeWidth=2, clip=True, **beside_others), "encoding": {
              "x": x, "y": axis(low, **y), "y2": {"field": high}, "color": look["color"],
              "opacity": faded(0.6, 0.03)}},
         {"mark": mark("line", strokeWidth=2, clip=True),
          "encoding": at | line | {"opacity": faded(1, 0.12), "order": axis(order)}},
-        {"transform": [{"filter": marked}], "mark": mark("point", size=30),
+        {"transform": [*alone, {"filter": marked}], "mark": mark("point", size=30, **beside_others),
          "encoding": at | point | {"opacity": faded(1, 0.12), "tooltip": tooltip}},
         {"transform": end, "layer": [
             {"mark": mark("point", shape="stroke", filled=False, size=900, strokeWidth=2,

@@ -210,7 +210,10 @@ def _about(
     record: Record, kept: np.ndarray, chosen: np.ndarray, size: int, seed: int
 ) -> dict[str, Any]:
     about = copy.deepcopy(record.about)
-    about["thinned"] = {"samples": len(kept), "of": size, "seed": seed, "epochs": chosen.tolist()}
+    # What was left out before stays left out.
+    before = {"of": size, "epochs": chosen} | about.get("thinned", {})
+    about["thinned"] = {"samples": len(kept), "of": before["of"], "seed": seed,
+                        "epochs": np.intersect1d(chosen, before["epochs"]).tolist()}  # fmt: skip
     if len(kept) < size:
         about["data"]["fingerprint"] = f"{record.fingerprint}-{len(kept)}-of-{size}-seed-{seed}"
     return about

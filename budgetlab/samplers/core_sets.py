@@ -159,7 +159,8 @@ class CoverageCentric(Pruned):
         """Leave out the hardest of a pool, and take evenly many of every range of the rest."""
         assert self.scores is not None
         easiest_first = self.scores[pool].argsort(stable=True)
-        left_out = min(int(self.context.config.hard_cutoff * len(pool)), len(pool) - count)
+        hardest = samples_per_epoch(len(pool), self.context.config.hard_cutoff)
+        left_out = min(hardest, len(pool) - count)
         pool = pool[easiest_first[: len(pool) - left_out]]
         scores = self.scores[pool]
         low, width = scores.min(), (scores.max() - scores.min()).clamp(min=1e-300)

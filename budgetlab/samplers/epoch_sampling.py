@@ -247,7 +247,7 @@ class SeTa(Sampler):
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Yield what is kept of one pass, in random order."""
-        part = self.shuffled()[: max(int(self.kept * self.size), 1)]
+        part = self.shuffled()[: max(samples_per_epoch(self.size, self.kept), 1)]
         inside = torch.ones(self.size, dtype=torch.bool, device=self.device)
         if epoch > 1 and self.context.spent() < LAST_PART and bool(history.seen.any()):
             losses = replace_unseen(history.last_loss, history.seen)

@@ -109,7 +109,7 @@ class BudgetedBatches:
                 progress = self.sampler.progress(self.budget.progress(self.ledger, count))
                 self.ledger.charge_step(count)
                 self.handed_out += 1
-                yield batch, progress * self.config.budget if full else progress
+                yield batch, progress * self.sampler.budget if full else progress
         except _BudgetSpent:
             self.budget.exhausted = True
         self._require_something()
@@ -247,10 +247,17 @@ class Loop(BudgetedBatches):
             left.limit *= 1 - self.config.proxy_share
         looked, trained = self.sampler.looks_before_step, self.config.batch_size
         if not left.allows(self.ledger, trained=trained, looked=looked):
+            method, unit = self.config.method, self.config.budget_unit
+            if not looked:
+                raise InputError(
+                    f"method '{method}' has no step left beside its scoring run, which takes "
+                    f"proxy-share {self.config.proxy_share:g} of the budget in {unit}: lower "
+                    "--proxy-share, or raise --budget or --epochs"
+                )
             raise InputError(
-                f"method '{self.config.method}' looks at {looked:,} samples for its first step "
-                f"on {trained:,}, more than the budget pays for in {self.config.budget_unit}: "
-                "raise --budget or --epochs, or let it look at fewer"
+                f"method '{method}' looks at {looked:,} samples for its first step on {trained:,}, "
+                f"more than the budget pays for in {unit}: raise --budget or --epochs, or let it "
+                "look at fewer"
             )
 
     def _choose_threads(self) -> int:

@@ -209,6 +209,7 @@ class Run:
         if not math.isclose(share, config.budget, rel_tol=0.05):
             steps = f"{share:.1%} of the steps of the full run, not {config.budget:.1%}"
             notes.append(f"an epoch trains whole batches of {batch} only: {steps}")
+        notes += setup.notes_on_test(self.splits)
         if skipped:
             notes.append(f"skipped: {counted(len(skipped), 'file')}, first {skipped[0]}")
         return notes

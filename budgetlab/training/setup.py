@@ -20,7 +20,7 @@ from budgetlab.budget import SCHEDULES
 from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Dataset, Splits
 from budgetlab.data.dataset import fingerprint, require
-from budgetlab.errors import InputError, known
+from budgetlab.errors import InputError, few, known
 from budgetlab.history import History
 from budgetlab.records import RecordWriter
 from budgetlab.training.failures import META, size_of, step_bytes
@@ -101,6 +101,15 @@ def about_data(name: str, splits: Splits) -> dict[str, Any]:
         "skipped": list(splits.skipped),
         "intake": splits.intake.to_dict() if splits.intake else {},
     }
+
+
+def notes_on_test(splits: Splits) -> list[str]:
+    """What is odd about test samples that were put together by hand; of others loading says it."""
+    there = splits.test.y.unique().tolist()
+    untested = [name for number, name in enumerate(splits.train.classes) if number not in there]
+    if splits.intake or not untested:
+        return []
+    return [f"no test samples of {few(untested, 5)}: the accuracy says nothing of them"]
 
 
 def resolve(

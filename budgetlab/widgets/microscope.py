@@ -144,7 +144,9 @@ class ProbabilityMicroscope(Panel):
                 # Weights change no chance, and not every method can be asked for them.
                 changed = {n: getattr(self, n).value for n in ("budget", "smoothing", "power")}
                 self.chances = forecast(
-                    history, self.config.replace(method=method, weights="none", **changed)
+                    history,
+                    self.config.replace(method=method, weights="none", **changed),
+                    labels=self.replay.labels,
                 )
             self.numbers = in_numbers(self.chances, history.seen.numpy())
             self._draw(self.chances, history.last_loss.numpy())
