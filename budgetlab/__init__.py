@@ -5,18 +5,18 @@ reading records never loads torch::
 
     record = bl.train("p-SGD", budget=0.2)            # trains and leaves a record
     record = bl.open_record("runs/...")               # reads one
-    frame = bl.compare(["runs"])                      # many, over seeds
-    bl.plots.learning_curves(frame)                   # see
+    frame = bl.compare(["runs"])                      # compares methods over seeds
+    bl.plots.learning_curves(frame)                   # plots the comparison
 
-The names are those of ``__init__.pyi``, where editors find them too.
+``__init__.pyi`` lists these names, for editors too.
 """
 
 import os
 
 import lazy_loader
 
-# A thread that waits for the others must not spin: with one other busy process, that makes
-# training several times slower. Read when torch is loaded; whoever sets one of them knows why.
+# Waiting OpenMP threads must not spin: with one other busy process, spinning makes training several
+# times slower. Torch reads these when it loads; a user's own setting wins.
 if not {"OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT"} & set(os.environ):
     os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 

@@ -1,10 +1,10 @@
-"""``python -m budgetlab`` is ``budgetlab``."""
+"""Entry point of ``python -m budgetlab``."""
 
 import sys
 
 
 def main() -> int:
-    """Run the command line; returns the exit code, also where it is interrupted as it starts."""
+    """Run the command line and return its exit code: 130 if interrupted, even while it starts."""
     try:
         from budgetlab.cli import main as run
 

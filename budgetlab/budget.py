@@ -1,4 +1,4 @@
-"""What has been spent, what may be spent, and the learning rate in between."""
+"""Training costs, the budget that limits them, and learning-rate schedules over the budget."""
 
 import contextlib
 import copy
@@ -23,24 +23,24 @@ FINAL_LR = 1e-6
 
 
 def samples_per_epoch(size: int, budget: float) -> int:
-    """Samples that a draw-ahead method draws in one epoch, ``floor(N b)``.
+    """Return the samples that a draw-ahead method draws per epoch, ``floor(N b)``.
 
-    The product is rounded first: ``int(50000 * 0.29)`` is 14499.
+    The product is rounded first, because ``int(50000 * 0.29)`` is 14499.
     """
     return math.floor(round(size * budget, 6))
 
 
 def steps_per_epoch(size: int, budget: float, batch_size: int) -> int:
-    """Iterations of one epoch, the last partial batch dropped.
+    """Return the number of steps per epoch, without the last partial batch.
 
     Raises
     ------
     InputError
-        If not even one batch can be afforded.
+        If the budget does not cover one batch.
     """
     drawn = samples_per_epoch(size, budget)
     if drawn < batch_size:
-        # A quarter of an epoch, and a power of two, as people choose them.
+        # Suggest a power of two, about a quarter of an epoch.
         fitting = 2 ** max(1, int(math.log2(max(drawn, 8) / 4)))
         option = f" to {fitting} (batch_size={fitting}, --batch-size {fitting})"
         smaller = f"lower the batch size{option * (fitting <= drawn)}, or " * (drawn > 0)
@@ -53,38 +53,38 @@ def steps_per_epoch(size: int, budget: float, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class Costs:
-    """Floating point operations of one sample; a multiply-add counts as two."""
+    """Floating-point operations per sample; a multiply-add counts as two."""
 
     forward: int
     forward_backward: int
 
 
 def model_costs(model: nn.Module, sample_shape: tuple[int, ...]) -> Costs:
-    """Count the operations of a model with torch's FlopCounterMode.
+    """Count the operations per sample of a model with torch's FlopCounterMode.
 
-    Matrix products and convolutions are counted, those of attention, of recurrent and of bilinear
-    layers too; element-wise work is not. One sample of zeros is run through a copy.
+    Matrix products and convolutions are counted, including those of attention, recurrent and
+    bilinear layers; element-wise operations are not. A copy of the model runs one sample of zeros.
     """
-    # On torch's meta device nothing would be computed, and its first use imports the compiler.
+    # Not on torch's meta device, which would compute nothing: its first use imports the compiler.
     return _count(copy.deepcopy(model).cpu().eval(), torch.zeros(1, *sample_shape))
 
 
-# The counter is kept out of what torch.compile makes, by an import that takes longer than
-# an epoch of the small network; nothing is compiled here.
+# torch excludes the counter from torch.compile, which imports the compiler and takes longer than an
+# epoch of the small network. Nothing is compiled here, so the wrapper is removed.
 flop_counter._FlopCounterMode.__torch_dispatch__ = inspect.unwrap(  # type: ignore[method-assign]
     flop_counter._FlopCounterMode.__torch_dispatch__
 )
 
 
 def _convolution_backward(grad_out, x, w, *rest, out_shape=None, **_) -> int:
-    """As much as forward for each of the two gradients: torch's own rule forgets the groups."""
+    """Count one forward's operations per gradient; torch's own rule ignores the groups."""
     transposed, mask = rest[4], rest[7]
     once = flop_counter.conv_flop_count(x, w, grad_out, transposed=transposed)
     return once * (mask[0] + mask[1])
 
 
 def _trilinear(i1, i2, i3, expand1, expand2, expand3, *_, out_shape=None, **__) -> int:
-    """A multiply-add for each product of three, in ``nn.Bilinear`` and its gradients."""
+    """Count a multiply-add per product of three, in ``nn.Bilinear`` and its gradients."""
     shapes = [list(shape) for shape in (i1, i2, i3)]
     for shape, places in zip(shapes, (expand1, expand2, expand3), strict=True):
         for place in places:
@@ -94,7 +94,7 @@ def _trilinear(i1, i2, i3, expand1, expand2, expand3, *_, out_shape=None, **__) 
 
 @contextlib.contextmanager
 def _whole_layers_in_parts() -> Iterator[None]:
-    """Compute attention and recurrent layers by products: what is one kernel is not counted."""
+    """Run attention and recurrent layers as separate products: fused kernels are not counted."""
     mha, mkldnn = torch.backends.mha, torch.backends.mkldnn
     before = mha.get_fastpath_enabled(), mkldnn.enabled
     mha.set_fastpath_enabled(False)
@@ -120,7 +120,7 @@ def _count(model: nn.Module, sample: torch.Tensor) -> Costs:
 
 @dataclass
 class Ledger:
-    """Everything that training has cost so far."""
+    """The costs of training so far."""
 
     costs: Costs
     steps: int = 0
@@ -128,44 +128,43 @@ class Ledger:
     trained_samples: int = 0
     """Samples run forward and backward."""
     looked_samples: int = 0
-    """Samples run forward only, to choose among them."""
+    """Samples run forward only, as candidates for training."""
     proxy_flops: int = 0
-    """Operations spent on other networks that the method needs."""
+    """Operations of auxiliary networks, such as a proxy."""
     seconds: float = 0.0
-    """Seconds of training: drawing, looking, augmenting and stepping. Evaluation and
-    recording are not counted."""
+    """Seconds of drawing, scoring, augmenting and stepping, without evaluation or recording."""
     proxy_steps: int = 0
-    """Optimiser steps of other networks."""
+    """Optimiser steps of auxiliary networks."""
     proxy_samples: int = 0
-    """Samples run through other networks, trained on or not."""
+    """Samples run through auxiliary networks, trained on or not."""
 
     @property
     def flops(self) -> int:
-        """Floating point operations of everything above."""
+        """Total floating-point operations."""
         trained = self.trained_samples * self.costs.forward_backward
         return trained + self.looked_samples * self.costs.forward + self.proxy_flops
 
     def charge_step(self, samples: int) -> None:
-        """One optimiser step on a batch."""
+        """Charge one optimiser step on a batch."""
         self.steps += 1
         self.trained_samples += samples
 
     def charge_look(self, samples: int) -> None:
-        """One forward without a gradient."""
+        """Charge a forward pass without gradients."""
         self.looked_samples += samples
 
     def charge_proxy(self, costs: Costs, *, trained: int = 0, looked: int = 0) -> None:
-        """One optimiser step of another network, or a forward through it.
+        """Charge one optimiser step of an auxiliary network, or a forward pass through it.
 
-        An iteration is an optimiser step and a sample is a sample, whichever network takes
-        it; only flops and seconds say how large that network is.
+        Its steps and samples count like the main network's; only flops and seconds reflect its
+        size.
         """
         self.proxy_steps += trained > 0
         self.proxy_samples += trained + looked
         self.proxy_flops += trained * costs.forward_backward + looked * costs.forward
 
     def spent(self, unit: str) -> float:
-        """Amount spent in one of the four units, on all networks together."""
+        """Return the amount spent in one of the four units, over all networks."""
         amounts = {
             "iterations": self.steps + self.proxy_steps,
             "samples": self.trained_samples + self.looked_samples + self.proxy_samples,
@@ -175,7 +174,7 @@ class Ledger:
         return amounts[unit]
 
     def totals(self) -> dict[str, int | float]:
-        """The five numbers that reports show."""
+        """Return the five totals that reports show."""
         return {
             "steps": self.steps,
             "trained_samples": self.trained_samples,
@@ -185,51 +184,49 @@ class Ledger:
         }
 
     def state_dict(self) -> dict[str, int | float]:
-        """Return what :meth:`load_state_dict` takes."""
+        """Return the state for :meth:`load_state_dict`."""
         fields = ("steps", "trained_samples", "looked_samples", "proxy_steps", "proxy_samples",
                   "proxy_flops", "seconds")  # fmt: skip
         return {name: getattr(self, name) for name in fields}
 
     def load_state_dict(self, state: dict[str, int | float]) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         for name, value in state.items():
             setattr(self, name, value)
 
 
 @dataclass
 class Budget:
-    """A limit in one unit, and how far along a ledger is.
+    """A limit in one unit, and the progress of a ledger towards it.
 
-    A budget ``b`` allows what ``unif-SGD`` spends in ``E`` epochs of
-    ``floor(N b / B)`` steps, counted in the chosen unit. So a method that
-    only trains gets the same steps in every unit, and one that also looks gets
-    the same steps in ``iterations`` and fewer in the others. ``samples`` counts
-    every sample run through a network, trained on or only looked at. Other networks
-    count in every unit: their optimiser steps are iterations too.
+    A budget ``b`` allows what ``unif-SGD`` spends in ``E`` epochs of ``floor(N b / B)`` steps, in
+    the chosen unit. A method that only trains therefore takes the same number of steps in every
+    unit; one that also scores candidates takes as many in ``iterations`` and fewer in the other
+    units. ``samples`` counts every sample run through a network, trained on or only scored.
+    Auxiliary networks count in every unit: their optimiser steps are iterations too.
 
     Parameters
     ----------
     unit
         ``iterations``, ``samples``, ``flops`` or ``seconds``.
     limit
-        What may be spent; it is never overstepped. Seconds can be predicted only
-        from the steps before: the run ends when the slowest step of the last
-        epoch would no longer fit.
+        Amount that may be spent, never exceeded. The seconds of a step are predicted from earlier
+        steps: the run ends when the slowest step of the previous epoch would no longer fit.
     """
 
     unit: str
     limit: float
     head_start: float = 0.0
-    """Spent on other networks before the first step: progress counts from there."""
+    """Amount spent on auxiliary networks before the first step; progress counts from there."""
     slowest_step: float = 0.0
     exhausted: bool = False
-    """Something did not fit any more: the run is over, even if a smaller thing would fit."""
+    """True once something did not fit: the run is over, even if a smaller batch would fit."""
 
     @classmethod
     def of_steps(
         cls, unit: str, steps: int, batch_size: int, costs: Costs, step_seconds: float = 0.0
     ) -> "Budget":
-        """Allow what ``steps`` plain steps cost; ``step_seconds`` is used for seconds."""
+        """Allow the cost of ``steps`` plain steps; ``step_seconds`` is used for seconds only."""
         unit = known("budget unit", unit, BUDGET_UNITS)
         limits = {
             "iterations": steps,
@@ -253,13 +250,13 @@ class Budget:
         return self.slowest_step if self.unit == "seconds" and trained else cost
 
     def allows(self, ledger: Ledger, *, trained: int = 0, looked: int = 0) -> bool:
-        """Whether a step on ``trained`` samples, or a look at ``looked``, still fits."""
+        """Tell whether a step on ``trained`` samples, or scoring ``looked``, still fits."""
         return ledger.spent(self.unit) + self._cost(ledger, trained, looked) <= self.limit
 
     def progress(self, ledger: Ledger, trained: int) -> float:
-        """Share spent, in [0, 1], that is 0 at the first step and 1 at the last one.
+        """Return the progress in [0, 1]: 0 at the first step and 1 at the last.
 
-        At ``iterations`` this is ``i / (I - 1)``, the paper's.
+        For ``iterations`` this is the paper's ``i / (I - 1)``.
         """
         last_start = self.limit - self._cost(ledger, trained, 0)
         if last_start <= self.head_start:
@@ -267,11 +264,11 @@ class Budget:
         return min((ledger.spent(self.unit) - self.head_start) / (last_start - self.head_start), 1)
 
     def share_spent(self, ledger: Ledger) -> float:
-        """Share of the limit spent, in [0, 1]."""
+        """Return the share of the limit spent, in [0, 1]."""
         return min(ledger.spent(self.unit) / self.limit, 1.0)
 
 
-# What each is, and the share of the rate at a progress, with the milestones of ``step``.
+# Description of each schedule, and its share of the rate at a progress, given the milestones.
 SCHEDULES: dict[str, tuple[str, Callable[[float, Sequence[float]], float]]] = {
     "linear": ("falls linearly to 1e-6 (Li et al., ICLR 2020): the paper's", lambda p, _: 1 - p),
     "cosine": ("falls along half a cosine to 1e-6", lambda p, _: (1 + math.cos(math.pi * p)) / 2),
@@ -289,11 +286,11 @@ def schedule(
     milestones: Sequence[float] = (),
     warmup: float = 0.0,
 ) -> float:
-    """Learning rate at a progress in [0, 1].
+    """Return the learning rate at a progress in [0, 1].
 
-    With ``warmup`` the rate first rises linearly to ``lr``, and the schedule runs over the rest.
-    ``linear``, ``cosine`` and ``rex`` end at 1e-6: with ``i / (I - 1)`` as progress, linear
-    is ``lr + (1e-6 - lr) i / (I - 1)`` (Li et al., *Budgeted Training*, ICLR 2020).
+    With ``warmup``, the rate first rises linearly to ``lr`` and the schedule covers the rest.
+    ``linear``, ``cosine`` and ``rex`` end at 1e-6: with ``i / (I - 1)`` as progress, linear is
+    ``lr + (1e-6 - lr) i / (I - 1)`` (Li et al., *Budgeted Training*, ICLR 2020).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a run is: one frozen, checked description; its settings by keyword, and by one name."""
+"""Run configuration: a frozen, validated dataclass, its fields as keywords, and presets."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ from budgetlab.errors import InputError, known, unknown
 __all__ = ["DATA_FIELDS", "PRESETS", "RunConfig", "Settings", "describe", "preset_settings",
            "takes_settings"]  # fmt: skip
 
-# What fields take that have a choice, where others ask too.
+# Allowed values that other modules use too.
 BUDGET_UNITS = ("iterations", "samples", "flops", "seconds")
 CREDITS = ("row", "dominant", "weighted")
 FIDELITIES = ("default", "published")
@@ -24,29 +24,28 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 REDUNDANCY_KINDS = ("exact", "varied")
 FLIPS = ("auto", "yes", "no")
 DROPS = ("none", "exact", "near")
-# What people call a folder of images whatever is in it: the folder around it says more.
+# Generic folder names, which tables prefix with the parent folder's.
 ANY_DATA = {"all", "data", "dataset", "datasets", "images", "imgs", "own", "photos", "pictures",
             "raw", "train", "training", "x"}  # fmt: skip
 
-# Fields that say where to read and write, not what is computed.
+# Fields that say where to read and write, which cannot change the result.
 PLACES = ("data_name", "data_root", "out")
 
-# Fields that decide the data. Data that was loaded knows them (``Splits.settings``), and a run
-# on it records these and no others.
+# Fields that determine the data. ``Splits.settings`` holds their values for loaded data, and a run
+# on that data records those values.
 DATA_FIELDS = ("dataset", "data_seed", "limit", "val_fraction", "label_noise", "noise_kind",
                "imbalance", "redundancy", "copies", "redundancy_kind", "image_size", "flip",
                "drop_copies", "edits")  # fmt: skip
 
-# Fields that came later, with defaults that change nothing: a run that does not use them
-# keeps the id it had before. Such a default must never change.
+# Fields added later, with defaults that change nothing: a run that does not use them keeps its id.
+# Such a default must never change.
 ADDED = ("averaging", "class_shares", "copies", "data_name", "drop_copies", "edits",
          "evaluate_every", "extended", "flip", "grad_norm_threshold", "hard_cutoff",
          "holdout_fraction", "image_size", "keep_fraction", "optimiser", "power", "presample",
          "proxy_model", "proxy_share", "prune_fraction", "redundancy", "redundancy_kind",
          "schedule_horizon", "smoothing", "subset_fraction", "warmup", "weights")  # fmt: skip
 
-# What records written before version 0.2 call a field. Ids are made of the old names, so that
-# a run keeps its id.
+# Field names in records older than version 0.2. Ids still use the old names, so runs keep theirs.
 RENAMED = {"temperature": "power"}
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -54,17 +53,17 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that decides the result of a run, and where it is written.
+    """Everything that determines the result of a run, and where it is written.
 
-    The recipe defaults to Arazo et al. (BMVC 2021) with fewer epochs. Names of
-    methods, models, augmentations, schedules and data sets are checked when the
-    run is built; the rest here: a field says which names it takes, or which numbers,
-    where a round bracket leaves an end out.
+    The defaults follow the recipe of Arazo et al. (BMVC 2021) with fewer epochs. Names of methods,
+    models, augmentations, schedules and data sets are validated when the run is built, all other
+    values here: the annotation of a field lists its names or its interval, where a round bracket
+    excludes the end.
 
     Raises
     ------
     InputError
-        If a value is out of its range; the message names the value and the range.
+        If a value is out of range; the message names the value and the range.
     """
 
     dataset: str = "shapes"
@@ -74,7 +73,7 @@ class RunConfig:
     method: str = "unif-SGD"
     """Sampling method; on the command line also MODULE:METHOD, one of your own."""
     augmentation: str = "standard"
-    """What is done to each image of a batch before training on it."""
+    """Augmentation of each image of a batch before training on it."""
     budget: Annotated[float, "(0, 1]"] = 0.3
     """Fraction of the full run that may be spent, in (0, 1], in whole batches of an epoch."""
     budget_unit: Annotated[str, BUDGET_UNITS] = "iterations"
@@ -90,7 +89,7 @@ class RunConfig:
     momentum: Annotated[float, "[0, 1)"] = 0.9
     """Momentum of SGD, first beta of AdamW, in [0, 1)."""
     weight_decay: Annotated[float, "[0, 1000000]"] = 1e-4
-    """L2 penalty on all weights; of AdamW decoupled from the gradient."""
+    """L2 penalty on all weights; for AdamW decoupled from the gradient."""
     schedule: str = "linear"
     """Learning rate over the progress of the budget."""
     schedule_horizon: Annotated[str, ("budget", "full")] = "budget"
@@ -102,7 +101,7 @@ class RunConfig:
     alpha: Annotated[float, "(0, 1000000]"] = 0.3
     """Parameter of the Beta(alpha, alpha) of mixup, CutMix and RICAP."""
     randaugment_n: Annotated[int, "[0, 16]"] = 2
-    """RandAugment: operations an image."""
+    """RandAugment: operations per image."""
     randaugment_m: Annotated[int, "[0, 30]"] = 4
     """RandAugment: magnitude, 0 to 30."""
     sb_beta: Annotated[float | Literal["auto"], "[0, 1000000]"] = "auto"
@@ -110,9 +109,9 @@ class RunConfig:
     sb_staleness: Annotated[int, "[1, 100000]"] = 1
     """Selective backprop: score again every n-th epoch."""
     smoothing: Annotated[float, "[0, 1000000]"] = 1.0
-    """Methods that draw by a score: times the mean score added to each; large is uniform."""
+    """Methods that draw by a score: multiple of the mean score added to each; large is uniform."""
     power: Annotated[float, "[0, 100]"] = 1.0
-    """Methods that draw by a score, grad-norm: power of it; 0 is uniform, large is greedy."""
+    """Methods that draw by a score, grad-norm: exponent of it; 0 is uniform, large is greedy."""
     weights: Annotated[str, ("none", "unbiased")] = "none"
     """Methods that draw by a score: unbiased divides each loss by its chance of being drawn."""
     class_shares: Annotated[str, ("free", "kept", "balanced")] = "free"
@@ -120,7 +119,7 @@ class RunConfig:
     keep_fraction: Annotated[float, "(0, 1]"] = 0.1
     """top-k and rho-loss: share of the candidates trained on; 1 is uniform."""
     presample: Annotated[int, "[1, 1000]"] = 3
-    """grad-norm: candidates looked at for each sample trained on."""
+    """grad-norm: candidates scored per sample trained on."""
     grad_norm_threshold: Annotated[float, "[0, 1000000]"] = 4 / 3
     """grad-norm: switched on while the estimated gain of choosing is above this."""
     prune_fraction: Annotated[float | Literal["auto"], "[0, 1)"] = "auto"
@@ -128,7 +127,7 @@ class RunConfig:
     subset_fraction: Annotated[float | Literal["auto"], "(0, 1]"] = "auto"
     """random-subset and the pruned ones: share of the training set kept; auto is the budget."""
     hard_cutoff: Annotated[float, "[0, 1)"] = 0.1
-    """ccs: share of the training set, the hardest of it, left out before the choice, in [0, 1)."""
+    """ccs: share of the training set, its hardest samples, left out before selection, in [0, 1)."""
     proxy_share: Annotated[float, "(0, 1)"] = 0.2
     """rho-loss and the pruned ones: share of the budget for the network that scores."""
     proxy_model: str = "auto"
@@ -150,7 +149,7 @@ class RunConfig:
     redundancy: Annotated[float, "[0, 1)"] = 0.0
     """Share of the training set made up of copies of a few of its images, in [0, 1)."""
     copies: Annotated[int, "[1, 1000000000]"] = 15
-    """How many of these copies there are of each image that is copied."""
+    """Number of copies of each image that is copied."""
     redundancy_kind: Annotated[str, REDUNDANCY_KINDS] = "exact"
     """exact: the same values; varied: moved by a pixel or so, brighter or darker."""
     val_fraction: Annotated[float, "[0, 1)"] = 0.0
@@ -162,7 +161,7 @@ class RunConfig:
     image_size: int = 0
     """Side of the images of folder:, in pixels; 0 keeps small ones as they are, others get 32."""
     flip: Annotated[str, FLIPS] = "auto"
-    """Whether images may be mirrored: yes, no, or auto, as the data set and its classes say."""
+    """Whether images may be mirrored: yes, no, or auto, by the data set and its classes."""
     drop_copies: Annotated[str, DROPS] = "none"
     """Training images left out as copies of others: none, exact, or near (which look the same)."""
     edits: str = ""
@@ -174,7 +173,7 @@ class RunConfig:
     seed: Annotated[int, "[0, 9223372036854775807]"] = 0
     """Seed of the run: initial weights, order, augmentation."""
     extended: str = ""
-    """Kept by resume --epochs, not to be given: lengths the run had before, such as 10+20."""
+    """Set by resume --epochs, never by hand: lengths the run had before, such as 10+20."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps, the GPU of a Mac."""
     precision: Annotated[str, PRECISIONS] = "auto"
@@ -202,10 +201,10 @@ class RunConfig:
 
     @property
     def id(self) -> str:
-        """Ten hex digits that depend on every field that decides the result.
+        """Ten hex digits, a hash of every field that determines the result.
 
-        The same on every machine; where data and records lie does not count, nor does a
-        field of :data:`ADDED` that is at its default.
+        It is the same on every machine, and independent of :data:`PLACES` and of any field of
+        :data:`ADDED` at its default.
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         before = {new: old for old, new in RENAMED.items()}
@@ -221,7 +220,7 @@ class RunConfig:
     def dataset_name(self) -> str:
         """Short name for tables: the given one, or the last part of a path.
 
-        One that says nothing, such as ``images``, is told apart by the folder around it.
+        A generic name, such as ``images``, is prefixed with its parent folder's.
         """
         kind, _, path = self.dataset.partition(":")
         if self.data_name or kind not in ("folder", "npz") or not path:
@@ -233,7 +232,7 @@ class RunConfig:
 
     @property
     def folder_name(self) -> str:
-        """Name of the record's folder: readable, and unique through the id."""
+        """Name of the record's folder: readable, and made unique by the id."""
         kind, _, path = self.dataset.partition(":")
         own = PurePath(path).stem if kind in ("folder", "npz") and path else self.dataset
         readable = f"{self.data_name or own}-{self.method}-{self.augmentation}-b{self.budget:g}"
@@ -249,7 +248,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """Build from plain values; a field that does not exist is an error."""
+        """Build from plain values; an unknown field is an InputError."""
         known = [field.name for field in dataclasses.fields(cls)]
         values = {RENAMED.get(name, name): value for name, value in values.items()}
         for name in values:
@@ -258,11 +257,11 @@ class RunConfig:
         return cls(**values)
 
     def replace(self, **changes: Any) -> "RunConfig":
-        """Return a copy with some fields changed, checked again."""
+        """Return a copy with some fields changed, validated again."""
         return self.from_dict({**dataclasses.asdict(self), **changes})
 
 
-# What each field allows: names, a range of numbers, or None.
+# Allowed values of each field: names, an interval, or None for any.
 ALLOWED = {
     name: next(iter(getattr(hint, "__metadata__", ())), None)
     for name, hint in get_type_hints(RunConfig, include_extras=True).items()
@@ -270,7 +269,7 @@ ALLOWED = {
 
 
 def _checked(name: str, allowed: tuple[str, ...] | str | None, value: Any) -> Any:
-    """Return a given value in the plain type of its field, or say what is wrong with it."""
+    """Convert a value to the plain type of its field, or raise an InputError."""
     default = RunConfig.__dataclass_fields__[name].default
     automatic = default == "auto" and isinstance(allowed, str)
     if automatic and str(value).lower() == "auto":
@@ -314,8 +313,8 @@ def _plain(flag: str, kind: type, value: Any) -> Any:
         raise InputError(f"{flag} {value!r} is not allowed: give {wanted}") from None
 
 
-# What ``**settings`` takes, for editors and type checkers: a test compares it with RunConfig,
-# which says what each field is. Method and model are arguments of their own.
+# Keywords of ``**settings``, for editors and type checkers; a test compares them with RunConfig,
+# which documents each field. Method and model are separate arguments.
 Settings = TypedDict("Settings", {  # noqa: UP013
     "dataset": str, "augmentation": str, "budget": float, "budget_unit": str, "epochs": int,
     "batch_size": int, "lr": float, "optimiser": str, "momentum": float, "weight_decay": float,
@@ -334,9 +333,9 @@ Settings = TypedDict("Settings", {  # noqa: UP013
 
 
 def takes_settings(function: Function) -> Function:
-    """Show the fields of :class:`RunConfig` in the signature of what takes ``**settings``.
+    """Show the fields of :class:`RunConfig` in the signature of a function of ``**settings``.
 
-    Notebooks complete names from it and show the defaults; nothing else changes.
+    Notebooks then complete names and show defaults; the function itself is unchanged.
     """
     own, types = inspect.signature(function), get_type_hints(RunConfig)
     named = [part for part in own.parameters.values() if part.kind is not part.VAR_KEYWORD]
@@ -350,7 +349,7 @@ def takes_settings(function: Function) -> Function:
     return function
 
 
-# Settings that belong together: what they are for, and the fields that they set.
+# Presets: the purpose of each, and the fields it sets.
 PRESETS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "scale-model": (
         "few images, many visits, a network that learns them by heart: seconds a run on one core",
@@ -367,18 +366,18 @@ PRESETS: dict[str, tuple[str, Mapping[str, Any]]] = {
 
 
 def preset_settings(name: str) -> dict[str, Any]:
-    """Fields of :class:`RunConfig` that a preset sets; whoever gives one keeps it.
+    """Return the :class:`RunConfig` fields that a preset sets; explicit settings override them.
 
     Raises
     ------
     InputError
-        If there is no such preset.
+        If the preset does not exist.
     """
     return dict(PRESETS[known("preset", name, PRESETS)][1])
 
 
 def describe() -> dict[str, str]:
-    """One line on each preset: what it is for, and all that it sets."""
+    """Describe each preset in one line: its purpose and all fields it sets."""
     described = {}
     for name, (text, values) in PRESETS.items():
         sets = ", ".join(f"{field.replace('_', ' ')} {value}" for field, value in values.items())

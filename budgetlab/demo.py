@@ -1,8 +1,8 @@
 """``budgetlab demo``: what does a third of the training cost, and what buys it back?
 
-Trains the scale model on the built-in ``shapes``: a uniform draw, a fixed random part and p-SGD
-at 30% of the full run, and the full run, three seeds each; prints each result as it comes, then
-a table with verdicts, and writes a page with figures.
+Trains the scale model on the built-in ``shapes``, three seeds each: uniform draws, a fixed random
+subset and p-SGD at 30% of the full run, and the full run. Prints each result as it comes, then a
+table with verdicts, and writes a page with figures.
 """
 
 import time
@@ -17,7 +17,7 @@ PLAN = (("unif-SGD", 0.3), ("random-subset", 0.3), ("p-SGD", 0.3), ("unif-SGD", 
 
 
 def configs(out: Path, **changes: object) -> list[RunConfig]:
-    """List the runs of the demo; a seed draws the images too."""
+    """List the runs of the demo; each seed also generates its own images."""
     base = preset_settings("scale-model") | changes
     return [
         RunConfig(**(base | {"method": method, "budget": budget, "seed": seed, "data_seed": seed,
@@ -28,7 +28,7 @@ def configs(out: Path, **changes: object) -> list[RunConfig]:
 
 
 def main(out: Path = Path("demo")) -> int:
-    """Run the demo in a folder; returns the exit code."""
+    """Run the demo in the folder ``out`` and return the exit code."""
     began = time.perf_counter()
     plan = configs(out)
     runs = sweep(plan, workers="auto", retry=True, progress=False)
@@ -41,7 +41,7 @@ def main(out: Path = Path("demo")) -> int:
         print(f"{done:3} of {len(plan)}  {_line(row)}{kept}", flush=True)
     if runs.failed:
         raise RunError(f"some runs failed, such as {next(iter(runs.failed.items()))}")
-    # Only now: what draws figures would keep the first result waiting.
+    # Imported only now: the plotting libraries would delay the first result.
     from budgetlab import analysis, report
 
     comparison = analysis.compare(runs.records)

@@ -1,8 +1,8 @@
-"""What a run computes with: device, number format, threads, memory, clock and random numbers.
+"""Device, precision, threads, memory, clock and random streams of a run.
 
-One seed becomes one random stream a purpose, so that drawing once more for one (an
-augmentation, say) leaves every other one as it was: two methods at the same seed start from
-the same weights and see the same validation split.
+Each purpose has its own random stream, derived from one seed, so that an extra draw for one (an
+augmentation, say) leaves the others unchanged: two methods with the same seed start from the same
+weights and use the same validation split.
 """
 
 import contextlib
@@ -29,23 +29,23 @@ STREAMS = ("data", "imbalance", "split", "noise", "init", "order", "augmentation
            "test", "redundancy", "dropout")  # fmt: skip
 
 SWITCH = "BUDGETLAB_KEEP_MEMORY"
-# Numbers and limits of mallopt, from malloc.h and its manual page.
+# Options and values of mallopt, from malloc.h and its manual page.
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 KEPT = 2**30
-# The largest block that may lie on the heap: glibc allows no more.
+# Largest block allocated from the heap; glibc allows no more.
 LARGEST = 32 * 2**20
 
-# Twice as many threads must save at least a tenth: they are taken from whatever else runs.
+# Doubling the threads must save at least a tenth of the time: other processes need cores too.
 WORTH = 0.9
-# A step that takes longer is timed once.
+# Seconds above which a step is timed only once.
 SLOW_STEP = 0.5
 THREADS_AT_IMPORT = torch.get_num_threads()
 
 
 def choose_device(name: str) -> torch.device:
-    """Resolve ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` to a device that is there.
+    """Resolve ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` to an available device.
 
-    ``auto`` is the first GPU: one of NVIDIA (``cuda``), else that of a Mac (``mps``).
+    ``auto`` is the first GPU, NVIDIA's (``cuda``) before a Mac's (``mps``), or else the CPU.
     """
     found = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if name == "auto":
@@ -59,16 +59,16 @@ def choose_device(name: str) -> torch.device:
 
 
 def chooses_on(device: torch.device) -> torch.device:
-    """Where methods and what is known of each sample compute, for a device that trains.
+    """Return the device for sampling and per-sample history, given the training device.
 
-    It is that device, or the processor where float64 is missing, as on Apple's GPUs: chances
-    of millions of samples need it.
+    It is the same device, except on Apple's GPUs: these lack float64, which the probabilities of
+    millions of samples need, so the CPU is used.
     """
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def moved(parts: Parts, device: torch.device) -> Parts:
-    """Return a dataclass, and those in it, with tensors on a device; ``images`` stay."""
+    """Return a dataclass, and any nested in it, with tensors on a device; ``images`` stay."""
     there: dict[str, Any] = {}
     for name, value in vars(parts).items():
         if isinstance(value, torch.Tensor) and name != "images":
@@ -89,7 +89,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    # Told to use less of the processor, oneDNN computes bfloat16 in software, far slower.
+    # With a restricted instruction set, oneDNN emulates bfloat16 in software, far slower.
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     if not any(word in allowed for word in ("ALL", "DEFAULT", "BF16", "FP16", "AMX")):
         return False
@@ -98,7 +98,7 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def _processor(*fields: str) -> str:
-    """What Linux says of the processor under one of these names; empty elsewhere."""
+    """Read one of these fields from Linux's /proc/cpuinfo; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -110,7 +110,7 @@ def _processor(*fields: str) -> str:
 def describe_hardware(
     device: torch.device, precision: torch.dtype, threads: int | None = None
 ) -> dict[str, str | int]:
-    """Return what a record says about the machine."""
+    """Describe the machine, as stored in a record."""
     name = _processor("model name") or platform.processor()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -124,16 +124,16 @@ def describe_hardware(
 
 
 def threads_to_choose() -> int:
-    """How many threads may be tried; 1 where the user has said how many there shall be.
+    """Return the most threads to try; 1 if the user has fixed the number.
 
-    They have said so by ``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``, or by
-    ``torch.set_num_threads`` with another number than torch starts with.
+    Users fix it with ``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``, or by calling
+    ``torch.set_num_threads`` with a number other than torch's default.
     """
     now = torch.get_num_threads()
     cores = os.cpu_count() or 1
     with contextlib.suppress(AttributeError):  # not on every system
         cores = len(os.sched_getaffinity(0))
-    # By library, torch starts with one thread for each core, or each pair of hyperthreads.
+    # Depending on its library, torch starts one thread per core or per pair of hyperthreads.
     started_with = (cores, cores // 2, os.cpu_count())
     said = os.environ.get("OMP_NUM_THREADS") or os.environ.get("MKL_NUM_THREADS")
     return 1 if said or now != THREADS_AT_IMPORT or now not in started_with else now
@@ -141,7 +141,7 @@ def threads_to_choose() -> int:
 
 @contextlib.contextmanager
 def using_threads(count: int) -> Iterator[None]:
-    """Compute with so many threads while the block runs."""
+    """Compute with ``count`` threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -151,10 +151,10 @@ def using_threads(count: int) -> Iterator[None]:
 
 
 def fastest_threads(step: Callable[[], object], most: int) -> int:
-    """Number of threads with which a step is fastest now, trying 1, 2, 4 and so on to ``most``.
+    """Find the number of threads with which a step is fastest now: 1, 2, 4, ... or ``most``.
 
-    More are taken where they save a tenth of the time; where something else keeps the
-    cores busy, one is often fastest.
+    A doubling must save a tenth of the time; where other processes keep the cores busy, one thread
+    is often fastest.
     """
     best, seconds = 1, _seconds(step, 1)
     while best < most:
@@ -167,7 +167,7 @@ def fastest_threads(step: Callable[[], object], most: int) -> int:
 
 
 def _seconds(step: Callable[[], object], threads: int) -> float:
-    """Least of some timed steps, after one that warms up."""
+    """Return the shortest of up to four timed steps; the first one warms up."""
     taken: list[float] = []
     with using_threads(threads):
         while len(taken) < 4 and not (taken and taken[0] > SLOW_STEP):
@@ -179,15 +179,14 @@ def _seconds(step: Callable[[], object], threads: int) -> float:
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Ask the C library to keep up to 1 GiB of freed memory in this process, once.
+    """Let glibc keep up to 1 GiB of freed memory in this process; runs once.
 
-    That of Linux (glibc) gives blocks of more than 128 kB back as soon as they are freed, so
-    that every step asks for its activations again and the system clears each page of them
-    again: for the small network a tenth to a third of the time of a step. What is computed
-    does not change.
+    By default glibc returns blocks of more than 128 kB to Linux as soon as they are freed, so every
+    step requests its activations again and the system clears their pages again: a tenth to a third
+    of the step time of the small network. Results do not change.
 
-    The environment variable ``BUDGETLAB_KEEP_MEMORY=0`` leaves all as it is. False where it
-    does, or where another C library is in use.
+    Returns False with another C library, or if ``BUDGETLAB_KEEP_MEMORY=0`` in the environment turns
+    it off.
     """
     if os.environ.get(SWITCH) == "0":
         return False
@@ -195,17 +194,16 @@ def keep_freed_memory() -> bool:
         set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # no such function: not glibc
         return False
-    # One heap for all threads, for the others' heaps are of 64 MiB and too small.
+    # One heap for all threads: the heaps of other threads have 64 MiB, which is too small.
     options = {ARENA_MAX: 1, MMAP_THRESHOLD: LARGEST, TRIM_THRESHOLD: KEPT}
     return all([set_option(name, value) == 1 for name, value in options.items()])
 
 
 class Clock:
-    """Measures stretches of training; what lies between them is not counted.
+    """Times intervals of training; what lies between them is not counted.
 
-    On a GPU the work runs behind the program, so that a reading waits for it: only at the
-    end of a stretch (by events on NVIDIA's), or with ``waiting=True`` at every reading,
-    which a budget in seconds needs.
+    GPU work is asynchronous, so a reading must wait for it: only at the end of an interval (by CUDA
+    events on NVIDIA's), or with ``waiting=True`` at every reading, which a budget in seconds needs.
     """
 
     def __init__(self, device: torch.device, waiting: bool = False):
@@ -215,22 +213,22 @@ class Clock:
         self._event: torch.cuda.Event | None = None
 
     def start(self) -> None:
-        """Begin a stretch."""
+        """Begin an interval."""
         if self.kind == "cuda" and not self.waiting:
             self._event = torch.cuda.Event(enable_timing=True)
             self._event.record()
         self._begun = time.perf_counter()
 
     def read(self) -> float | None:
-        """Seconds since the start, or None where reading would stall the device."""
+        """Return the seconds since the start, or None where reading would stall the device."""
         return self.stop() if self.waiting or self.kind == "cpu" else None
 
     def skip(self, seconds: float) -> None:
-        """Leave out what was not training, such as drawing a picture of it."""
+        """Exclude seconds not spent on training, such as drawing a live figure."""
         self._begun += seconds
 
     def stop(self) -> float:
-        """Seconds of the stretch; waits until the device has finished it."""
+        """Wait until the device has finished the interval, and return its seconds."""
         if self._event is not None:
             end = torch.cuda.Event(enable_timing=True)
             end.record()
@@ -242,9 +240,9 @@ class Clock:
 
 
 def stream_seed(seed: int, stream: str) -> int:
-    """Derive the seed of one of :data:`STREAMS` from that of the run, an integer >= 0.
+    """Derive the seed of one of :data:`STREAMS` from the run's seed, an integer >= 0.
 
-    In [0, 2**63), the same on every machine and in every process.
+    The result is in [0, 2**63) and the same on every machine and in every process.
     """
     if stream not in STREAMS:
         raise ValueError(f"unknown stream '{stream}': choose one of {', '.join(STREAMS)}")
@@ -267,9 +265,9 @@ def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") 
 
 @contextlib.contextmanager
 def layers_draw_from(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """Let layers such as dropout draw the same in an epoch, whatever was drawn before.
+    """Make layers such as dropout draw the same numbers in an epoch, whatever was drawn before.
 
-    They know torch's global generators only, which are as before when the block ends.
+    Layers use torch's global generators, whose state is restored when the block ends.
     """
     own = stream_seed(seed, "dropout") + epoch
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

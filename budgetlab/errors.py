@@ -1,19 +1,18 @@
-"""The two errors that users meet, and the sentence for a name that does not exist."""
+"""The two exceptions that users see, and argument checks that raise them."""
 
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
 
-# Letters in common, 0 to 1, from which on a name may be what was meant: below, it is far-fetched.
+# Similarity, 0 to 1, from which a known name is suggested for an unknown one.
 NEAR = 0.6
 
 
 def one_line(text: object, most: int | None = None) -> str:
-    """Write what a stranger may have chosen in one line, at most so long.
+    """Write untrusted text in one line, cut after ``most`` characters.
 
-    Line breaks, codes of a terminal and other characters that cannot be printed are
-    written as such, as in ``a\\nb``.
+    Line breaks, terminal codes and other unprintable characters are escaped, as in ``a\\nb``.
     """
     whole = str(text)
     cut = whole if most is None else whole[:most]
@@ -28,24 +27,24 @@ def counted(number: int, noun: str) -> str:
 
 
 def a_kind(value: object) -> str:
-    """Name what something is: ``an ndarray``, ``a TensorDataset``, ``None``."""
+    """Name the type of a value, with its article: ``an ndarray``, ``a TensorDataset``, ``None``."""
     name = type(value).__name__
     vowel = name[0] in "aeiouAEIO" or name == "ndarray"
     return "None" if value is None else f"{'an' if vowel else 'a'} {name}"
 
 
 def few(names: Iterable[str], most: int = 3) -> str:
-    """Name the first few, and say how many more there are."""
+    """Name the first few, and count the rest."""
     shown = list(names)
     more = f" and {len(shown) - most:,} more" if len(shown) > most else ""
     return f"{', '.join(shown[:most])}{more}"
 
 
 class InputError(ValueError):
-    """Something given by the user cannot be used.
+    """The user's input cannot be used.
 
-    The message is one sentence, in one line, that names the value, what is allowed and
-    what to do. The command line prints it and exits with 2.
+    The message is one sentence, in one line, that names the value, what is allowed and what to do.
+    The command line prints it and exits with 2.
     """
 
     def __init__(self, message: str):
@@ -53,24 +52,24 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run that had started could not go on.
+    """A run failed after it had started.
 
-    The record holds everything up to the last whole epoch and stays readable.
-    The command line prints the message and exits with 1.
+    The record stays readable up to its last whole epoch. The command line prints the message and
+    exits with 1.
     """
 
 
 def whole(
     what: str, value: object, low: int = 1, high: int | None = None, *, also: str = ""
 ) -> int:
-    """Return a whole number from ``low`` to ``high``; ``what`` is the name of the argument.
+    """Return a whole number from ``low`` to ``high``; ``what`` names the argument.
 
-    ``also`` ends the sentence with what else would be allowed.
+    ``also`` adds to the message what else would be allowed.
 
     Raises
     ------
     InputError
-        If it is none: a fraction, a text, True, None, or out of range.
+        If the value is out of range or not an integer: a fraction, text, True or None.
     """
     inside = isinstance(value, Integral) and not isinstance(value, bool)
     if not inside or value < low or (high is not None and value > high):  # type: ignore[operator]
@@ -83,14 +82,14 @@ def whole(
 
 
 def known(what: str, value: object, allowed: Iterable[str]) -> str:
-    """Return a name as it is written among the allowed ones, whatever its case.
+    """Match a name regardless of case, and return it as written in ``allowed``.
 
-    ``what`` says what it stands for, such as ``"method"``.
+    ``what`` says in the message what it names, such as ``"method"``.
 
     Raises
     ------
     InputError
-        If there is no such name; names the nearest one, and all in their order.
+        If no name matches; the message suggests the nearest one and lists all in order.
     """
     names = list(allowed)
     if value in names:
@@ -102,7 +101,7 @@ def known(what: str, value: object, allowed: Iterable[str]) -> str:
 
 
 def unknown(what: str, value: object, allowed: Iterable[str]) -> InputError:
-    """Make the error of :func:`known`, with the nearest match where one is near."""
+    """Make the error of :func:`known`, with a suggestion if a name is similar."""
     names = [str(name) for name in allowed]
     by_lower = {name.lower(): name for name in names}
     near = get_close_matches(str(value).lower(), list(by_lower), n=1, cutoff=NEAR)
@@ -113,7 +112,7 @@ def unknown(what: str, value: object, allowed: Iterable[str]) -> InputError:
 def require_number(
     what: str, value: object, low: float = -math.inf, high: float = math.inf
 ) -> float:
-    """Return a number as a float, or say what is allowed."""
+    """Return a number as a float, or raise an InputError that states the range."""
     if isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) <= high:
         return float(value)
     limits = f" from {low:g} to {high:g}" if high < math.inf else f" of at least {low:g}"

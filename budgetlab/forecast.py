@@ -1,7 +1,7 @@
-"""What would a method train on next? What a run knew, replayed from its record, and the answer.
+"""Forecast what a method would train on next, from a history replayed from a record.
 
-A record gives back the history of a run as any of its epochs began (:class:`Replay`); from a
-history follows what a method would do in the next epoch (:func:`forecast`).
+:class:`Replay` rebuilds the history of a run at the start of any of its epochs; :func:`forecast`
+predicts from a history what a method would do in the next epoch.
 """
 
 from collections.abc import Callable
@@ -32,10 +32,10 @@ from budgetlab.samplers.scores import replace_unseen
 class Replay:
     """The :class:`~budgetlab.history.History` of a run at the start of any of its epochs.
 
-    A record keeps one visit a sample and epoch, with values rounded to 0.2%, so the
-    history is that of the run up to this rounding. Under the credit rule ``weighted``,
-    shares of a visit count as whole ones. Where all epochs do not fit into ``memory``, in bytes,
-    some are kept and the others are computed from the one before, when asked for.
+    A record keeps one visit per sample and epoch, with values rounded to 0.2%, so the history
+    matches the run's up to that rounding. Under the credit rule ``weighted``, partial visits count
+    as whole ones. If the histories of all epochs do not fit into ``memory`` bytes, some are kept
+    and the others are recomputed from the nearest earlier one on demand.
     """
 
     def __init__(self, record: OneRecord, memory: int = 256_000_000):
@@ -58,7 +58,7 @@ class Replay:
                 self._states[epoch] = _copy(history)
 
     def before(self, epoch: int) -> History:
-        """Return the history as epoch number ``epoch`` began: 1 to one after the last."""
+        """Return the history at the start of epoch ``epoch``, from 1 to one past the last."""
         if not 1 <= epoch <= self.epochs + 1:
             raise InputError(
                 f"epoch {epoch} does not exist in '{self.record.path}': "
@@ -81,7 +81,7 @@ def _copy(history: History) -> dict:
 
 
 def _visit(history: History, epoch: int, arrays: dict) -> None:
-    """Add what a record keeps of one epoch."""
+    """Add one recorded epoch to a history."""
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
     samples = (tensors["correct"] >= 0).nonzero()[:, 0]
     seen = {name: tensors[name][samples].float() for name in ARRAYS[:-1]}
@@ -92,18 +92,18 @@ def _visit(history: History, epoch: int, arrays: dict) -> None:
     history.update(credit, Measures(**seen))
 
 
-# Simulated draws: so many at least, and in small data, where few are drawn and the sum of
-# their chances scatters by 1 / sqrt(drawn) from race to race, as many as take no time.
+# Number of simulated draws: at least RACES, and more for small data, where they are cheap and the
+# sum of the inclusion probabilities varies by 1 / sqrt(drawn) between races.
 RACES, ARRIVALS, WORK = 16, 25_000, 500_000
 
 
 @dataclass(frozen=True)
 class ExpectedDraw:
-    """What a method would do in one epoch.
+    """What a method is expected to do in one epoch.
 
     ``q``, float64 ``[N]``, sums to one: shares of the draw, or of what a filter method is expected
-    to keep; ``inclusion``, in [0, 1], is the chance of being trained on in this epoch, ``how``
-    it was found in a sentence, and whether that is ``analytic``, else simulated.
+    to keep. ``inclusion``, in [0, 1], is the probability of being trained on in this epoch; ``how``
+    says in a sentence how it was found, and ``analytic`` is False if it was simulated.
     """
 
     q: np.ndarray
@@ -113,10 +113,10 @@ class ExpectedDraw:
 
 
 def supported() -> list[str]:
-    """Names of the methods whose next epoch can be foreseen from a history.
+    """List the methods whose next epoch can be forecast from a history.
 
-    Others decide by what they see within the epoch; of those, only what was recorded
-    can be shown.
+    The others decide by what they observe within the epoch; only their recorded probabilities can
+    be shown.
     """
     return [name for name in methods.names() if _can_be_foreseen(name)]
 
@@ -126,18 +126,18 @@ def _can_be_foreseen(name: str) -> bool:
 
 
 def has_scores(name: str) -> bool:
-    """Whether a method draws ahead by scores, so that smoothing and power say something."""
+    """Tell whether a method draws ahead by scores, so that smoothing and power apply to it."""
     return issubclass(samplers.lookup(name), ScoreSampler)
 
 
 def scores_of(
     config: RunConfig, size: int, method: str | None = None
 ) -> tuple[str, Callable[[History], Tensor]]:
-    """Find the scores that a method gives before they are smoothed, with the options of ``config``.
+    """Return the name of a method and its scores before smoothing, with the options of ``config``.
 
-    Returned are the name of the method, by default that of ``config``, or p-SGD where that one has
-    no scores; and a function of a history of ``size`` samples that returns float64 ``[N]``, at
-    least 0: samples never seen have the highest score where the method gives them that.
+    The method defaults to that of ``config``, or to p-SGD if that one has no scores. The scores are
+    a function from a history of ``size`` samples to float64 ``[N]``, at least 0; samples never seen
+    get the highest score if the method gives them that.
     """
     name = methods.canonical(method or config.method)
     if not has_scores(name):
@@ -162,11 +162,11 @@ def scores_of(
 def forecast(
     history: History, config: RunConfig, *, labels: Tensor | None = None, seed: int = 0
 ) -> ExpectedDraw:
-    """Foresee the next epoch of a method.
+    """Forecast the next epoch of a method.
 
-    ``history`` is what is known as the epoch begins; ``config`` gives ``method``, ``budget``,
-    ``batch_size`` and the options of the method; ``labels``, int64 ``[N]``, are for methods that
-    read them; ``seed`` is that of the simulated draws.
+    ``history`` is the state at the start of the epoch; ``config`` gives ``method``, ``budget``,
+    ``batch_size`` and the method's options; ``labels``, int64 ``[N]``, are for methods that need
+    them; ``seed`` is that of the simulated draws.
     """
     if not _can_be_foreseen(config.method):
         raise InputError(
@@ -186,11 +186,11 @@ def forecast(
 def recorded_forecast(
     probability: np.ndarray, kind: str, config: RunConfig, *, seed: int = 0
 ) -> ExpectedDraw:
-    """Read the chances off the probabilities that a run recorded.
+    """Derive the expected draw from the probabilities that a run recorded.
 
-    ``probability`` is ``[N]``, NaN where none was recorded; ``kind`` is that of
+    ``probability`` is ``[N]``, NaN where none was recorded; ``kind`` is the record's
     :attr:`budgetlab.records.Record.probability_kind`; the config of the run gives the number of
-    draws and the size of a batch: only whole ones are trained on.
+    draws and the batch size, as only whole batches are trained on.
     """
     known = ~np.isnan(probability)
     if not known.any():
@@ -212,9 +212,9 @@ def recorded_forecast(
 
 
 def _drawn(q: Tensor, count: int, batch_size: int, seed: int) -> ExpectedDraw:
-    """Chances of a draw without replacement, cut into batches in random order.
+    """Compute the inclusion probabilities of a draw without replacement, cut into batches.
 
-    What is left after the last whole batch is dropped, a random part of the draw.
+    The samples left after the last whole batch, a random part of the draw, are dropped.
     """
     size, trained = len(q), count // batch_size * batch_size
     if float(q.max() - q.min()) <= 1e-12:
@@ -230,11 +230,11 @@ def _drawn(q: Tensor, count: int, batch_size: int, seed: int) -> ExpectedDraw:
 
 
 def in_numbers(draw: ExpectedDraw, visited: np.ndarray) -> dict[str, float]:
-    """Sum a draw up in numbers; ``visited`` bool ``[N]`` says what was trained on before.
+    """Summarise a draw; ``visited`` bool ``[N]`` marks the samples trained on before.
 
-    Returned are ``entropy`` (nats, at most ``ln N``) and ``effective_samples`` (1 to N) of ``q``;
+    Returns ``entropy`` (nats, at most ``ln N``) and ``effective_samples`` (1 to N) of ``q``; the
     ``lowest`` and ``highest`` inclusion; the ``expected`` number of samples; ``coverage``, the
-    share of samples trained on before, and ``coverage_after``, what to expect after this epoch.
+    share of samples trained on before, and ``coverage_after``, its expectation after this epoch.
     """
     q, inclusion = draw.q, draw.inclusion
     return {

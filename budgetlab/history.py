@@ -1,6 +1,6 @@
-"""What has been learned of each sample so far, on the training device.
+"""Per-sample training statistics, kept on the training device.
 
-One update a step feeds every method and every measure.
+One update per step serves every method and every measure.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from budgetlab.errors import unknown
 
 __all__ = ["Credit", "History", "Measures", "Trajectory", "assign_credit", "measure"]
 
-# Added before a logarithm is taken, as in Zhang et al. (CVPR 2024).
+# Added inside logarithms, as in Zhang et al. (CVPR 2024).
 TINY = 1e-8
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What one forward pass says about samples; every tensor but the last is ``[M]``, float32.
+    """Measures from one forward pass; every tensor but the last is float32 ``[M]``.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Measures:
     el2n
         ``||softmax - onehot||_2`` (Paul et al. 2021).
     probabilities
-        Softmax, ``[M, C]``; only a :class:`Trajectory` asks for it.
+        Softmax, ``[M, C]``; only :class:`Trajectory` uses it.
     """
 
     loss: Tensor
@@ -47,7 +47,7 @@ class Measures:
 
 
 def measure(logits: Tensor, labels: Tensor) -> Measures:
-    """Measure samples by their logits.
+    """Compute the measures of samples from their logits.
 
     Parameters
     ----------
@@ -72,16 +72,16 @@ def measure(logits: Tensor, labels: Tensor) -> Measures:
 
 @dataclass(frozen=True)
 class Credit:
-    """Which sample a row of a batch counts for; every tensor is ``[M]``.
+    """The sample that each row of a batch counts for; every tensor is ``[M]``.
 
     Attributes
     ----------
     rows
         Row of the batch, int64 in [0, B).
     samples
-        Number of the sample in the training set, int64.
+        Index of the sample in the training set, int64.
     weights
-        Share of a visit, float32 in [0, 1].
+        Fraction of a visit, float32 in [0, 1].
     """
 
     rows: Tensor
@@ -90,20 +90,20 @@ class Credit:
 
 
 def assign_credit(rule: str, drawn: Tensor, sources: Tensor, weights: Tensor) -> Credit:
-    """Say which samples the rows of a (mixed) batch count for.
+    """Assign the rows of a (possibly mixed) batch to samples.
 
     Parameters
     ----------
     rule
-        ``row``: the sample drawn for the row, as in the published code, even where
-        the image shows nothing of it. ``dominant``: the source with the largest
-        weight. ``weighted``: every source, as the share of a visit that is its weight.
+        ``row``: the sample drawn for the row, as in the published code, even if the image shows
+        none of it. ``dominant``: the source with the largest weight. ``weighted``: every source,
+        with its weight as the fraction of a visit.
     drawn
-        int64 ``[B]``: sample drawn for each row.
+        int64 ``[B]``: the sample drawn for each row.
     sources
-        int64 ``[B, K]``: samples that each image is made of.
+        int64 ``[B, K]``: the samples mixed into each image.
     weights
-        float32 ``[B, K]``: their shares, summing to 1 in a row.
+        float32 ``[B, K]``: their shares; each row sums to 1.
 
     Returns
     -------
@@ -134,17 +134,17 @@ def _at_last(name: str, doc: str) -> Any:
 
 
 class History:
-    """Statistics of every training sample, from its training forward passes only.
+    """Statistics of every training sample, from training forward passes only.
 
-    All tensors have one entry per sample, ``[N]``. Means run over all visits, each
-    weighted by its share of a visit; they are NaN for a sample never visited.
+    All tensors have one entry per sample, ``[N]``. Means run over all visits, each weighted by its
+    fraction of a visit; they are NaN for samples never visited.
 
     Parameters
     ----------
     size
         Number of training samples ``N``.
     device
-        Where the training runs.
+        Device of all tensors.
     """
 
     SUMS = ("visits", "error", "p_y", "p_y_squared", "loss", "margin", "el2n", "forgotten")
@@ -152,7 +152,7 @@ class History:
 
     def __init__(self, size: int, device: torch.device | str = "cpu"):
         self.size = size
-        # One row a sample, so that a step updates everything in one scatter.
+        # One row per sample, so that a step updates everything in one scatter.
         self._sums = torch.zeros(size, len(self.SUMS), device=device)
         self._last = torch.full((size, len(self.LAST)), torch.nan, device=device)
         self._last[:, self.LAST.index("epoch")] = 0
@@ -160,7 +160,7 @@ class History:
         self.times_trained = torch.zeros(size, dtype=torch.int32, device=device)
         self.times_trained_this_epoch = torch.zeros_like(self.times_trained)
         self.epoch = 0
-        # On the device too: a recorded step reads it there.
+        # Also on the device, where a captured CUDA graph reads it.
         self._epoch = torch.zeros((), device=device)
 
     def start_epoch(self, epoch: int) -> None:
@@ -170,32 +170,32 @@ class History:
         self.times_trained_this_epoch.zero_()
 
     def count(self, drawn: Tensor) -> None:
-        """Count the samples int64 ``[B]`` of a batch that is trained on."""
+        """Count the samples of a training batch, int64 ``[B]``."""
         ones = torch.ones_like(drawn, dtype=torch.int32)
         self.times_trained.index_add_(0, drawn, ones)
         self.times_trained_this_epoch.index_add_(0, drawn, ones)
 
     def update(self, credit: Credit, seen: Measures) -> None:
-        """Take in what one step saw.
+        """Add the measures of one step.
 
         Parameters
         ----------
         credit
-            Samples and shares of a visit, ``[M]``.
+            Samples and fractions of a visit, ``[M]``.
         seen
-            Measures of the same ``M`` entries, by each sample's own label.
+            Measures of the same ``M`` entries, against each sample's own label.
         """
         samples, share = credit.samples, credit.weights
         before = self._last[samples]
-        # A sample can stand in several rows. All of them write what the last one with
-        # a share saw, so that the result does not depend on the order of the writes.
+        # A sample can occur in several rows. All of them write the values of its last row with a
+        # share above 0, so that the result does not depend on the order of the writes.
         entry = torch.arange(len(samples), device=samples.device)
         shown = torch.where(share > 0, entry, -1)
         self._winner.scatter_reduce_(0, samples, shown, "amax", include_self=False)
         winner = self._winner[samples]
 
         was_correct = before[:, self.LAST.index("correct")] == 1
-        # One visit, however many rows: it is forgotten once, by the row that is kept.
+        # Count forgetting once per sample and step, in the winning row.
         forgotten = (was_correct & (seen.correct == 0) & (entry == winner)).float()
         error = 1 - seen.p_y
         sums = (seen.p_y, seen.p_y**2, seen.loss, seen.margin, seen.el2n)
@@ -212,7 +212,7 @@ class History:
     def _newest(self, name: str) -> Tensor:
         return self._last[:, self.LAST.index(name)]
 
-    visits = property(lambda self: self._sum("visits"), doc="Visits so far; shares add up.")
+    visits = property(lambda self: self._sum("visits"), doc="Visits so far; fractions add up.")
     error = _mean_of(
         "error", "Mean of ``1 - p_y`` over all visits, in [0, 1]: the statistic ``m`` of p-SGD."
     )
@@ -223,8 +223,8 @@ class History:
         "el2n",
         """Mean of ``||softmax - onehot||_2`` over all visits, as in ``analysis.measures``.
 
-        Paul et al. (2021) take early epochs only: ``el2n_early`` there, and the scoring run of
-        ``el2n-pruned``, which is short.""",
+        Paul et al. (2021) use early epochs only, as do ``el2n_early`` there and the short scoring
+        run of ``el2n-pruned``.""",
     )
     forgotten = property(
         lambda self: self._sum("forgotten"),
@@ -238,7 +238,7 @@ class History:
 
     @property
     def seen(self) -> Tensor:
-        """bool: visited at least in part."""
+        """bool: visited at least partly."""
         return self.visits > 0
 
     @property
@@ -249,12 +249,12 @@ class History:
 
     @property
     def never_learned(self) -> Tensor:
-        """bool: visited, and never right at any visit."""
-        # Right once and wrong now is a forgetting event.
+        """bool: visited, and misclassified at every visit."""
+        # A sample that was once right and is now wrong has a forgetting event.
         return (self.last_correct == 0) & (self.forgotten == 0)
 
     def epoch_arrays(self) -> dict[str, Tensor]:
-        """What this epoch leaves in the record; NaN where a sample was not visited."""
+        """Return this epoch's arrays for the record; NaN (``correct``: -1) where not visited."""
         visited = self.last_epoch == self.epoch
         arrays = {
             name: torch.where(visited, self._newest(name), torch.nan)
@@ -265,7 +265,7 @@ class History:
         return arrays
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes."""
+        """Return the state for :meth:`load_state_dict`."""
         return {
             "sums": self._sums,
             "last": self._last,
@@ -274,7 +274,7 @@ class History:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         self._sums.copy_(state["sums"])
         self._last.copy_(state["last"])
         self.times_trained.copy_(state["times_trained"])
@@ -283,10 +283,10 @@ class History:
 
 
 class Trajectory(History):
-    """A history that also keeps what each visit showed, epoch by epoch.
+    """A history that also keeps the values of each visit, for scores over windows of epochs.
 
-    For scores over windows of visits. It takes ``8 T N`` bytes for ``T`` epochs, and the last
-    softmax of every sample; each sample is visited at most once an epoch.
+    It takes ``8 T N`` bytes for ``T`` epochs, plus the last softmax of every sample. Each sample is
+    visited at most once per epoch.
     """
 
     def __init__(self, size: int, device: torch.device | str = "cpu"):
@@ -302,7 +302,7 @@ class Trajectory(History):
             rows.append(torch.full((self.size,), torch.nan, device=self.times_trained.device))
 
     def update(self, credit: Credit, seen: Measures) -> None:
-        """Take in what one step saw; ``seen`` must hold the softmax."""
+        """Add the measures of one step; ``seen`` must include the softmax."""
         super().update(credit, seen)
         now, samples = seen.probabilities, credit.samples
         assert now is not None, "a trajectory is made of whole predictions"
@@ -316,10 +316,10 @@ class Trajectory(History):
 
     @property
     def p_y(self) -> Tensor:
-        """``[T, N]``: probability of the label at the visit of each epoch; NaN for none."""
+        """``[T, N]``: probability of the label at each epoch's visit; NaN if not visited."""
         return torch.stack(self._p_y)
 
     @property
     def shift(self) -> Tensor:
-        """``[T, N]``: ``sum_c |p_c ln(p_c / p'_c)|`` since the visit before; NaN for none."""
+        """``[T, N]``: ``sum_c |p_c ln(p_c / p'_c)|`` since the previous visit; NaN without one."""
         return torch.stack(self._shift)

@@ -1,7 +1,7 @@
-"""Every method, in one table that opens without torch.
+"""The table of all methods, which imports without torch.
 
-A method is a class in a file of :mod:`budgetlab.samplers` and an entry here: lists, figures,
-forecasts, widgets and the documentation read the entry.
+A method is a class in :mod:`budgetlab.samplers` and an entry here, which lists, figures, forecasts,
+widgets and the documentation read.
 """
 
 import ast
@@ -29,7 +29,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How one thing is drawn: never told apart by colour alone."""
+    """Colour, line and marker of one series: never distinguished by colour alone."""
 
     colour: str
     line: Any
@@ -37,42 +37,42 @@ class LineStyle:
 
 
 def style(place: int) -> LineStyle:
-    """Style number ``place`` of 49: after seven, colours come with other lines and markers."""
+    """Return style ``place`` of 49: after each seven, colours get other lines and markers."""
     number, shift = place % 7, place // 7 % 7
     return LineStyle(COLOURS[number], LINES[(number + shift) % 7], MARKERS[(number + shift) % 7])
 
 
 @dataclass(frozen=True)
 class Method:
-    """What the rest of the kit must know about a method.
+    """What the rest of the kit needs to know about a method.
 
     Attributes
     ----------
     name, about
-        What ``method=`` takes, and what it trains on, in one line.
+        The value of ``method=``, and what the method trains on, in one line.
     family
-        ``passes`` (every sample equally often), ``draw`` (by a score, once an epoch),
-        ``candidates`` (chosen after a forward pass), ``pruning`` (some are left out of each
-        epoch), ``core set`` (a part for good), or other.
+        ``passes`` (every sample equally often), ``draw`` (by a score, once per epoch),
+        ``candidates`` (selected after a forward pass), ``pruning`` (some left out of each epoch),
+        ``core set`` (a fixed subset), or ``other``.
     where
         Module and class of its code: ``.module:Class`` within :mod:`budgetlab.samplers`, else
-        ``module:Class``; empty for what a decorator registers.
+        ``module:Class``; empty for a method registered by a decorator.
     fields
-        Settings of :class:`budgetlab.RunConfig` that it reads beyond those that all do.
+        Settings of :class:`budgetlab.RunConfig` that it reads besides the common ones.
     style
-        How figures draw it; None for the first style that is free.
+        Its style in figures; None for the first free one.
     candidates, share
-        From a run to how many samples it looks at for each one it trains on, and to the share of
-        the full run that it spends: its budget, unless it ignores that.
+        Functions of the run's config: the number of samples scored per sample trained on, and the
+        share of the full run that is spent, which is the budget unless the method ignores it.
     probability
-        What it records for each sample: ``draw``, which sums to one over the samples, or
-        ``keep``, the chance of being trained on once it is a candidate.
+        Kind of the probability recorded per sample: ``draw`` sums to one over the samples, ``keep``
+        is the probability of being trained on once it is a candidate.
     cost, loss_weights, source
-        For the table of the documentation: what it costs beyond its steps, the factors on its
-        losses, where it is from.
+        For the table of the documentation: costs beyond the steps, factors on the losses,
+        reference.
     paper, code
-        Whether Arazo et al. (BMVC 2021) have it; and the digest of the source of what a decorator
-        registered, to tell runs of other code.
+        Whether Arazo et al. (BMVC 2021) use it; and a digest of the source of a method registered
+        by a decorator, to detect runs of other code.
     """
 
     name: str
@@ -143,7 +143,7 @@ BUILT_IN = (
            candidates=_of_top_k, probability="keep",
            cost="the same; that network; one pass of all samples through it",
            source="Mindermann et al., ICML 2022", style=style(6)),
-    # Whether it switches itself on is not known beforehand.
+    # An upper bound: whether it switches on is not known in advance.
     Method("grad-norm", "draws *B* of 3*B* candidates by *G* = ‖softmax − onehot‖, while that "
            "reduces the variance enough", family="candidates", where=".candidates:GradientNorm",
            fields=("presample", "grad_norm_threshold", "power"),
@@ -197,11 +197,11 @@ BUILT_IN = (
 _table: dict[str, Method] = {method.name: method for method in BUILT_IN}
 
 OPTIONS = tuple(dict.fromkeys(field for method in BUILT_IN for field in method.fields))
-"""Settings that one method reads and another ignores."""
+"""Settings that only some methods read."""
 
 
 def add(method: Method) -> None:
-    """Put a method on the list, at its end; a name taken again is replaced."""
+    """Add a method at the end of the table, or replace the one of the same name."""
     _table[method.name] = method
 
 
@@ -214,44 +214,44 @@ def require_score(name: str, function: Callable[..., Any]) -> None:
             f"'{name}' takes {inspect.signature(function)}: a score is a function of one argument, "
             "the history"
         ) from None
-    except ValueError:  # no signature to be had: let it try
+    except ValueError:  # no signature available: the call will tell
         pass
 
 
 def names() -> list[str]:
-    """Names of all methods in the order in which lists and figures show them: your own last."""
+    """List the names of all methods in the order of lists and figures, custom ones last."""
     return list(_table)
 
 
 def describe() -> dict[str, str]:
-    """One line on each method, by name."""
+    """Describe each method in one line, by name."""
     return {name: method.about.replace("*", "") for name, method in _table.items()}
 
 
 def known(name: object) -> Method | None:
-    """The entry of a method, or None where there is none of exactly this name."""
+    """Return the entry of exactly this name, or None."""
     return _table.get(name) if isinstance(name, str) else None
 
 
 def code_of(made: object) -> str:
-    """Digest of the source of a method, whatever its comments; empty where there is no source."""
+    """Return a digest of a method's source, without its comments; empty if there is no source."""
     try:
         source = textwrap.dedent(inspect.getsource(made))  # type: ignore[arg-type]
     except (OSError, TypeError):
         return ""
-    with suppress(SyntaxError):  # of a part of a line
+    with suppress(SyntaxError):  # source of a lambda may be a fragment
         source = ast.unparse(ast.parse(source))
     return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
 def about(name: str) -> dict[str, str]:
-    """What a record says of the code of a method."""
+    """Return what a record stores about the code of a method."""
     code = find(name).code
     return {"method_code": code} if code else {}
 
 
 def require_same_code(path: Path | str, name: str, code: str) -> None:
-    """Refuse a record of other code than the method has by now; what is not known is let pass."""
+    """Refuse a record trained with code of the method that has changed; unknown code passes."""
     now = find(name).code
     if now and code and now != code:
         raise errors.InputError(
@@ -261,12 +261,12 @@ def require_same_code(path: Path | str, name: str, code: str) -> None:
 
 
 def canonical(name: str) -> str:
-    """Return the name of a method as it is listed, whatever the case it is given in.
+    """Return the name of a method as listed, regardless of case.
 
     Raises
     ------
     InputError
-        If there is none.
+        If there is no such method.
     """
     return errors.known("method", name, _table)
 
@@ -277,13 +277,13 @@ def find(name: str) -> Method:
 
 
 def ordered(some: Iterable[str]) -> list[str]:
-    """Sort names of methods: those of the table in its order, then others as they come."""
+    """Sort method names: those of the table in its order, then others as they come."""
     place = {name: number for number, name in enumerate(_table)}
     return sorted(dict.fromkeys(some), key=lambda name: place.get(name, len(place)))
 
 
 def markdown() -> str:
-    """The table of ``docs/methods.md``."""
+    """Return the table of ``docs/methods.md``."""
     head = ("Method", "What it trains on", "What it costs beyond its steps", "Loss weights",
             "Options", "Source")  # fmt: skip
     rows = [head, ("---",) * len(head)]

@@ -1,13 +1,13 @@
-"""Networks: small ones for lessons on a CPU, the paper's for a GPU, and your own.
+"""Networks: small ones for lessons on a CPU, the paper's for a GPU, and custom ones.
 
 Every network is a plain ``torch.nn.Module`` from normalised float images ``[B, C, H, W]`` (or
-``[B, 2]`` for points) to logits ``[B, classes]``, with no final softmax.
+``[B, 2]`` for points) to logits ``[B, classes]``, without a final softmax.
 
-A network of your own, any ``nn.Module`` or a function that makes one, is known by a name,
-``own:CLASS-HEX``, whose digits depend on its layers and on its weights, their shapes and which are
-frozen: another width or dropout is another model in every table, another ``forward`` or start is
-not. The name is what a record says, with a digest of the weights that a given module starts from;
-the network stays in the process that was given it.
+A custom network, any ``nn.Module`` or a function that makes one, is identified by the name
+``own:CLASS-HEX``, a hash of its layers and of the shapes and frozen state of its weights: another
+width or dropout rate is another model in every table, another ``forward`` or initialisation is not.
+A record stores the name, and a digest of the initial weights of a given module; the network stays
+in the process that was given it.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from budgetlab.errors import InputError, a_kind, known
 
 __all__ = ["about", "build", "choose", "describe", "is_own", "names", "register"]
 
-# Layers draw their first weights from torch's global generator: one network at a time.
+# Layers initialise from torch's global generator: build one network at a time.
 _drawing = threading.Lock()
 
 
@@ -46,9 +46,9 @@ class ConvNet(nn.Module):
 
 
 class SmallConvNet(ConvNet):
-    """Three 3x3 convolutions of widths 32, 64, 128; batch norm, ReLU, max-pool each.
+    """Three 3x3 convolutions of widths 32, 64, 128, each with batch norm, max-pool and ReLU.
 
-    Any image of at least 8x8 works. About 95,000 parameters at 3 channels and 10 classes.
+    Images must be at least 8x8. About 95,000 parameters at 3 channels and 10 classes.
     """
 
     def __init__(self, channels: int, classes: int, widths: tuple[int, ...] = (32, 64, 128)):
@@ -57,8 +57,7 @@ class SmallConvNet(ConvNet):
             layers += [
                 nn.Conv2d(channels, width, 3, padding=1, bias=False),
                 nn.BatchNorm2d(width),
-                # Max-pooling first leaves a quarter of the values for the ReLU;
-                # the two commute, so the result is the same.
+                # Max-pooling commutes with the ReLU and leaves it a quarter of the values.
                 nn.MaxPool2d(2),
                 nn.ReLU(inplace=True),
             ]
@@ -69,10 +68,10 @@ class SmallConvNet(ConvNet):
 class CompactConvNet(ConvNet):
     """Space-to-depth by 2, then 3x3 convolutions of widths 32, 64, 128, the first two pooled.
 
-    Each 2x2 block of pixels becomes one of four times the channels, so that no convolution
-    runs at full size; batch norm and ReLU follow each. About 97,000 weights and 3.2 million
-    multiply-adds at 32x32x3 and 10 classes: half of those of a network without space-to-depth that
-    is as accurate, and enough to learn 1,000 images by heart.
+    Each 2x2 block of pixels becomes one pixel of four times the channels, so that no convolution
+    runs at full resolution; batch norm and ReLU follow each. About 97,000 weights and 3.2 million
+    multiply-adds at 32x32x3 and 10 classes: half those of an equally accurate network without
+    space-to-depth, and enough to memorise 1,000 images.
     """
 
     def __init__(self, channels: int, classes: int):
@@ -81,7 +80,7 @@ class CompactConvNet(ConvNet):
         for width in (32, 64, 128):
             layers.append(nn.Conv2d(before, width, 3, padding=1, bias=False))
             if width < 128:
-                # Before the norm, which then has a quarter of the values to go through.
+                # Pool before the norm, which then processes a quarter of the values.
                 layers.append(nn.MaxPool2d(2))
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             before = width
@@ -93,21 +92,21 @@ class CompactConvNet(ConvNet):
         if height % 2 or width % 2:
             x = F.pad(x, (0, width % 2, 0, height % 2))
         x = F.pixel_unshuffle(x, 2)
-        # The fastest layout for convolutions; ``vmap``, for gradients of every sample, has no say.
+        # The fastest layout for convolutions; ``vmap`` (per-sample gradients) rejects it.
         with contextlib.suppress(RuntimeError):
             x = x.contiguous(memory_format=torch.channels_last)
         return super().forward(x)
 
 
 def mlp(features: int, classes: int, width: int = 64) -> nn.Module:
-    """Two hidden layers of ``width`` with ReLU, for 2-D points."""
+    """Build an MLP for 2-D points: two hidden layers of ``width`` units with ReLU."""
     return nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
                          nn.Linear(width, classes))  # fmt: skip
 
 
 def resnet(layers: list[int], channels: int, classes: int) -> nn.Module:
-    """torchvision's ResNet with a 3x3 stem of stride 1 and no max-pool (Arazo et al. 2021)."""
-    # Importing torchvision takes as long as importing torch: only those who need it wait.
+    """Build torchvision's ResNet with a 3x3 stem, stride 1 and no max-pool (Arazo et al. 2021)."""
+    # Imported on demand: torchvision takes as long to import as torch.
     from torchvision.models.resnet import BasicBlock, ResNet
 
     network = ResNet(BasicBlock, layers, num_classes=classes)
@@ -118,7 +117,7 @@ def resnet(layers: list[int], channels: int, classes: int) -> nn.Module:
 
 
 class NarrowResNet(nn.Module):
-    """ResNet-8: that of He et al. (2016), section 4.2, with one block at each of 16, 32, 64."""
+    """ResNet-8 after He et al. (2016), section 4.2, with one block at each of 16, 32, 64."""
 
     def __init__(self, channels: int, classes: int):
         from torchvision.models.resnet import BasicBlock
@@ -142,7 +141,7 @@ class NarrowResNet(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """Batch norm, ReLU, 3x3 convolution, twice, with a shortcut around."""
+    """Batch norm, ReLU and 3x3 convolution, twice, with a shortcut."""
 
     def __init__(self, width_in: int, width_out: int, stride: int):
         super().__init__()
@@ -155,7 +154,7 @@ class PreActivationBlock(nn.Module):
             self.shortcut = nn.Conv2d(width_in, width_out, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what two convolutions make of images to the images themselves."""
+        """Return the shortcut plus the residual of images ``[B, C, H, W]``."""
         out = F.relu(self.norm1(x))
         passed = x if self.shortcut is None else self.shortcut(out)
         return passed + self.conv2(F.relu(self.norm2(self.conv1(out))))
@@ -189,23 +188,23 @@ POINT_MODELS: dict[str, tuple[str, Callable[[int, int], nn.Module]]] = {
 
 
 def names() -> list[str]:
-    """Names that ``--model`` takes, ``auto`` first."""
+    """List the names that ``--model`` takes, ``auto`` first."""
     return ["auto", *IMAGE_MODELS, *POINT_MODELS]
 
 
 def describe() -> dict[str, str]:
-    """One line on each model, by name."""
+    """Describe each model in one line, by name."""
     auto = {"auto": "mlp for points; small on a CPU, resnet18 on a GPU for images"}
     return auto | {name: text for name, (text, _) in (IMAGE_MODELS | POINT_MODELS).items()}
 
 
 def is_own(name: str) -> bool:
-    """Tell whether a name is that of a network of your own."""
+    """Tell whether a name is that of a custom network."""
     return name.startswith("own:")
 
 
 def about(name: str) -> dict[str, str | int]:
-    """Return what a record says of a model: its name; of your own also class and size."""
+    """Return what a record stores about a model: its name; for a custom one also class and size."""
     if not is_own(name):
         return {"model": name}
     own = _own(name)
@@ -218,7 +217,7 @@ def about(name: str) -> dict[str, str | int]:
 
 
 def are_one(name: str, other: str) -> bool:
-    """Tell whether two names are of one network of your own."""
+    """Tell whether two names refer to the same custom network."""
     return {name, other} <= _GIVEN.keys() and _GIVEN[name].name == _GIVEN[other].name
 
 
@@ -228,11 +227,11 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
     Parameters
     ----------
     name
-        One of :func:`names`, or that of a network of your own.
+        One of :func:`names`, or that of a custom network.
     sample_shape
         Shape of one sample: ``(C, H, W)`` for an image, ``(2,)`` for a point.
     device
-        Where it will be trained; ``auto`` is a larger network on a GPU.
+        Training device; ``auto`` picks a larger network on a GPU.
 
     Raises
     ------
@@ -254,10 +253,10 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
 
 
 def build(name: str, sample_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
-    """Build a network in float32 on the CPU, whose initial weights depend on ``seed`` alone.
+    """Build a network in float32 on the CPU; its initial weights depend on ``seed`` alone.
 
-    ``name`` is one that :func:`choose` returns, ``sample_shape`` is ``(C, H, W)`` or
-    ``(features,)``. The global random state is left as it was.
+    ``name`` comes from :func:`choose`; ``sample_shape`` is ``(C, H, W)`` or ``(features,)``. The
+    global random state is left unchanged.
     """
     if is_own(name):
         return _own(name).make(seed)
@@ -266,26 +265,26 @@ def build(name: str, sample_shape: tuple[int, ...], classes: int, seed: int = 0)
         height, width = sample_shape[1:]
         raise InputError(f"images of {height}x{width} are too small: at least 8x8 is needed")
     with _drawing, torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would set the state of every GPU too, and nothing puts that back.
+        # torch.manual_seed would also seed every GPU, and nothing would restore those.
         torch.default_generator.manual_seed(seed)
         return make(sample_shape[0], classes)
 
 
-# Networks of your own
+# Custom networks
 
 
 @dataclass(frozen=True)
 class OwnModel:
-    """A network that was given: its names, and how many weights it has."""
+    """A registered custom network: its name, class and number of trainable weights."""
 
     name: str
     class_name: str
     parameters: int
     make: Callable[[int], nn.Module]
-    """From a seed to a new network: a copy of a given module, or what a function makes with torch's
-    random state set to the seed."""
+    """Make the network for a seed: a copy of the given module, or the result of the given function
+    with torch's random state set to the seed."""
     start: str
-    """Digest of the weights of a given module; empty for a function, where the seed decides."""
+    """Digest of a given module's initial weights; empty for a function, where the seed decides."""
 
 
 _GIVEN: dict[str, OwnModel] = {}
@@ -303,14 +302,14 @@ def _own(name: str) -> OwnModel:
 def register(
     model: nn.Module | Callable[[], nn.Module], sample_shape: tuple[int, ...], classes: int
 ) -> str:
-    """Take a network, check that it fits the data, and return its name.
+    """Register a custom network, check that it fits the data, and return its name.
 
     Parameters
     ----------
     model
-        A module from normalised float samples ``[B, ...]`` to logits ``[B, classes]``,
-        which is copied and never changed; or a function (or class) without arguments
-        that makes one, so that other seeds start from other weights.
+        A module from normalised float samples ``[B, ...]`` to logits ``[B, classes]``, which is
+        copied and never changed; or a function (or class) without arguments that makes one, so that
+        each seed starts from other weights.
     """
     make = _maker(model)
     network = make(0)
@@ -348,13 +347,13 @@ def register(
         start=hashlib.sha256(held).hexdigest()[:12] if isinstance(model, nn.Module) else "",
     )
     _GIVEN[first] = _GIVEN[name] = known
-    _GIVEN.setdefault(earlier, known)  # it may be the name of a network with nothing frozen
+    _GIVEN.setdefault(earlier, known)  # may be the name of a network with nothing frozen
     return known.name
 
 
 def _maker(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
     if isinstance(model, nn.Module):
-        # Copied now: training the given one later must not change what a name means.
+        # Copied now, so that training the original later does not change the named network.
         kept = copy.deepcopy(model).cpu().train()
         return lambda seed: copy.deepcopy(kept)
     try:
@@ -386,7 +385,7 @@ def _try(network: nn.Module, called: str, sample_shape: tuple[int, ...]) -> torc
         with torch.no_grad():
             logits = network.eval()(torch.zeros(2, *sample_shape))
     except Exception as error:
-        # Any mistake in somebody else's forward ends here, and means the same.
+        # A custom forward may raise anything; here it all means the same.
         reason = (str(error).splitlines() or [""])[0]
         shape = ", ".join(map(str, sample_shape))
         raise InputError(

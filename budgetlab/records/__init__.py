@@ -5,16 +5,16 @@ A record is a folder:
 =====================  =========================================================
 ``record.json``        configuration, versions, hardware, data fingerprint, status, summary
 ``epochs.csv``         one row per epoch: costs, learning rate, losses, accuracies
-``samples.zarr``       xarray Dataset, dims epoch x sample; one chunk an epoch. ``p_y`` is
-                       stored only where it is not ``exp(-loss)``
-``predictions.npz``    what was predicted for each test sample after the last epoch
-``thumbnails.npz``     small images of the most telling training samples
+``samples.zarr``       xarray Dataset, dims epoch x sample; one chunk per epoch. ``p_y`` is
+                       stored only where it differs from ``exp(-loss)``
+``predictions.npz``    the prediction for each test sample after the last epoch
+``thumbnails.npz``     small images of the most informative training samples
 ``model.safetensors``  the trained weights
 ``state.pt``           what resuming needs; loaded with ``weights_only=True``
 =====================  =========================================================
 
-Every file is replaced whole or not at all, so that a kill loses at most the
-epoch in progress. Nothing in a record is ever unpickled.
+Every file is replaced as a whole, so that a kill loses at most the epoch in progress. Nothing in
+a record is ever unpickled.
 """
 
 from budgetlab.records.format import (

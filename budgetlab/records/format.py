@@ -1,4 +1,4 @@
-"""What the files of a record hold and may hold, in one place for the writer and the reader."""
+"""Contents and limits of a record's files, shared by the writer and the reader."""
 
 import io
 import math
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 MIB = 2**20
-# Bytes that a file of a record may have. The largest of our own, with 100,000 epochs or as
-# many classes, need a tenth of it.
+# Largest accepted file sizes in bytes. Our own largest files, of runs with 100,000 epochs or as
+# many classes, need a tenth of them.
 MOST = {"record.json": 64 * MIB, "epochs.csv": 256 * MIB, "thumbnails.npz": 256 * MIB,
         "predictions.npz": 256 * MIB, "zarr.json": MIB, "state.pt": 64 * 1024 * MIB}  # fmt: skip
 
@@ -55,12 +55,12 @@ SAMPLE_ARRAYS: dict[str, tuple[str, Any, str]] = {
     "times_trained": ("uint8", 0, "how often the sample was in a training batch this epoch"),
 }
 
-# The label of a sample of which none is known, as in a loop that has not yet reported it.
+# Label of a sample that a custom loop has not yet reported.
 UNKNOWN = -1
 
 
 def own_file(record: Path, name: str) -> Path:
-    """Return a file of a record, once it is sure that it is one and of a size to be read."""
+    """Return the path of a record's file after checking that it is regular and not too large."""
     path = record / name
     inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(record))
     if path.is_symlink() and not inside:
@@ -80,10 +80,10 @@ def own_file(record: Path, name: str) -> Path:
 def create_array(
     group: "zarr.Group", name: str, shape: tuple[int, int], chunks: tuple[int, int], level: int
 ) -> "zarr.Array":
-    """Make one of :data:`SAMPLE_ARRAYS` ``[epoch, sample]``, empty.
+    """Create one of :data:`SAMPLE_ARRAYS` ``[epoch, sample]``, empty.
 
-    At level 7 of 9 a chunk takes a tenth less room and ten times as long as at 3. It is packed in
-    one piece: several cost 5% more room.
+    A chunk at level 7 of 9 takes 10% less space than at 3, and ten times as long. It is compressed
+    as one block: several would take 5% more space.
     """
     from zarr.codecs import BloscCodec
 
@@ -102,7 +102,7 @@ def create_array(
 
 
 def compact(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return values ``[N]`` of one epoch as they are stored, so that they take little room."""
+    """Convert values ``[N]`` of one epoch to their stored form, which compresses well."""
     arrays, stored = dict(arrays), {}
     if {"p_y", "loss"} <= arrays.keys():
         arrays["p_y"] = without_implied(arrays["p_y"], arrays["loss"])
@@ -120,8 +120,8 @@ def compact(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def round_mantissa(values: np.ndarray, bits: int = 8) -> np.ndarray:
     """Round float32 values to ``bits`` mantissa bits, so that they compress.
 
-    The relative error is at most ``2**-(bits + 1)``, 0.2% at 8 bits; infinities,
-    NaN and what would round to infinity stay.
+    The relative error is at most ``2**-(bits + 1)``, 0.2% at 8 bits. Infinities, NaN and values
+    that would round to infinity are kept.
     """
     raw = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     drop = np.uint32(23 - bits)
@@ -132,10 +132,10 @@ def round_mantissa(values: np.ndarray, bits: int = 8) -> np.ndarray:
 
 
 def round_loss(loss: np.ndarray) -> np.ndarray:
-    """Round losses so that they compress, and so that ``exp(-loss)`` is good to 0.2%.
+    """Round losses so that they compress and ``exp(-loss)`` stays accurate to 0.2%.
 
-    Up to 1 as :func:`round_mantissa`; above it to multiples of 1/256, because the relative
-    error of ``exp(-loss)`` is the absolute one of the loss.
+    Losses up to 1 are rounded by :func:`round_mantissa`, larger ones to multiples of 1/256, because
+    the relative error of ``exp(-loss)`` is the absolute error of the loss.
     """
     with np.errstate(invalid="ignore"):
         rounded = np.where(np.abs(loss) > 1, np.round(loss * 256) / 256, round_mantissa(loss))
@@ -143,18 +143,18 @@ def round_loss(loss: np.ndarray) -> np.ndarray:
 
 
 def without_implied(p_y: np.ndarray, loss: np.ndarray) -> np.ndarray:
-    """Return ``p_y`` as it is stored: NaN, without room, where all of it is ``exp(-loss)``."""
+    """Return ``p_y`` as stored: NaN, which takes no space, if all of it equals ``exp(-loss)``."""
     implied = np.exp(-np.asarray(loss, np.float64))
     if np.allclose(p_y, implied, rtol=1e-3, atol=1e-6, equal_nan=True):
         return np.full_like(p_y, np.nan)
     return p_y
 
 
-# Columns: what is known of each sample
+# Metadata columns
 
 
 def _as_array(column: pd.Series) -> np.ndarray | None:
-    """Numbers and truth values as they are, what is missing as NaN; texts as bytes of UTF-8."""
+    """Keep numbers and booleans, with NaN for missing values; encode text as UTF-8 bytes."""
     if isinstance(column.dtype, pd.BooleanDtype | pd.Int64Dtype):
         column = column.astype(float)
     values = column.to_numpy()
@@ -166,7 +166,7 @@ def _as_array(column: pd.Series) -> np.ndarray | None:
 
 
 def write_column(group: "zarr.Group", name: str, column: pd.Series) -> None:
-    """Write numbers, or texts as bytes ``[N, width]``; other columns are left out."""
+    """Write numbers, or text as bytes ``[N, width]``; skip columns of other types."""
     values, dims = _as_array(column), ["sample"]
     if values is None or (values.dtype.kind == "S" and not len(values)):
         return
@@ -176,7 +176,7 @@ def write_column(group: "zarr.Group", name: str, column: pd.Series) -> None:
 
 
 def read_texts(data: "xr.Dataset") -> "xr.Dataset":
-    """Turn the bytes that :func:`write_column` made of texts into these again."""
+    """Decode the bytes that :func:`write_column` stored for text columns."""
     texts = [str(one) for one in data if data[one].dims == ("sample", f"{one}_bytes")]
     for name in [one for one in texts if data[one].shape[1]]:
         raw = np.ascontiguousarray(data[name].to_numpy().astype(np.uint8))
@@ -186,7 +186,7 @@ def read_texts(data: "xr.Dataset") -> "xr.Dataset":
 
 
 def pack_table(table: pd.DataFrame) -> bytes:
-    """Return the columns of a table that are numbers, truth values or texts as bytes of an npz."""
+    """Pack the numeric, boolean and text columns of a table as the bytes of an npz file."""
     columns: dict[str, Any] = {}
     for name, column in table.items():
         values = _as_array(column)
@@ -204,14 +204,14 @@ def pack_table(table: pd.DataFrame) -> bytes:
 
 
 def pack_thumbnails(indices: np.ndarray, images: np.ndarray) -> bytes:
-    """Return images ``uint8 [K, H, W, C]`` of samples ``[K]`` as bytes of ``thumbnails.npz``."""
+    """Pack images ``uint8 [K, H, W, C]`` of samples ``[K]`` as the bytes of ``thumbnails.npz``."""
     file = io.BytesIO()
     np.savez_compressed(file, indices=indices.astype(np.int64), images=images)
     return file.getvalue()
 
 
 def unpack_table(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Turn the arrays that :func:`pack_table` wrote into a table again."""
+    """Rebuild a table from the arrays of :func:`pack_table`."""
     if any(columns[name].dtype.kind not in "iu" for name in ("label", "predicted")):
         raise ValueError("labels and predictions are not whole numbers")
     return pd.DataFrame({
@@ -221,7 +221,7 @@ def unpack_table(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write a file, bytes or what writes them, so that it is there whole, or as it was before."""
+    """Write a file from bytes or a writer function; on failure the old file stays as it was."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -236,7 +236,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
 
 
 def plain(value: Any) -> Any:
-    """Turn numpy values into plain ones, and NaN and infinities into null."""
+    """Convert numpy values to plain ones, and NaN and infinities to None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -248,11 +248,11 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-# What record.json may say: it may come from a stranger, and tables are made of it.
+# Validation of record.json: it may come from a stranger, and tables are built from it.
 
 
 def _is_whole(value: object) -> bool:
-    # It may be longer than any float.
+    # JSON integers can be too large for a float.
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**300
 
 
@@ -265,7 +265,7 @@ def _is_list(value: object) -> bool:
                                            for one in value)  # fmt: skip
 
 
-# A kind of value: how a complaint calls it, and whether a value is of that kind.
+# A kind of value: its name in error messages, and a test for it.
 Kind = tuple[str, Callable[[object], bool]]
 TABLE: Kind = ("a table", lambda value: isinstance(value, dict))
 TEXT: Kind = ("text", lambda value: isinstance(value, str))
@@ -293,10 +293,10 @@ NEEDED = {"": ("config", "data", "summary", "status", "format"), "config": tuple
 
 
 def complaint(about: Any) -> str:
-    """Say what first keeps this from being the description of a run; empty if nothing does.
+    """Say what is first found wrong with the description of a run; empty if nothing is.
 
-    Whatever is not known here may stand there, as long as tables can be made of it: what a
-    later version adds does not keep this one from reading.
+    Unknown entries are allowed if tables can be made of them, so that this version can read the
+    records of later ones.
     """
     about = about if isinstance(about, dict) else {}
     for part, known in KINDS.items():

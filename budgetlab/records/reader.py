@@ -40,19 +40,19 @@ NO_RECORD = "no run leaves so much behind, so do not read it"
 
 
 class RecordWarning(UserWarning):
-    """A record that cannot be used was left out; the others go on."""
+    """An unusable record was left out; the others are still used."""
 
 
 class Record:
     """One run, opened for reading.
 
-    ``about`` is ``record.json`` as it is; everything else is read when first
-    asked for. Opening reads one small file.
+    ``about`` holds ``record.json``; everything else is read on first access. Opening reads one
+    small file.
 
     Raises
     ------
     InputError
-        If the folder holds no record that can be read; the message says why.
+        If the folder holds no readable record; the message says why.
     """
 
     def __init__(self, path: Path | str):
@@ -82,7 +82,7 @@ class Record:
         return f"<table>{''.join(cells)}</table>"
 
     def _counted_epochs(self) -> int | str:
-        """How many epochs there are: what only shows a record must not fail at its damage."""
+        """Count the epochs; a damaged record must not break its own display."""
         try:
             return len(self.epochs)
         except InputError:
@@ -90,7 +90,7 @@ class Record:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings of the run; see :class:`budgetlab.RunConfig`."""
+        """Settings of the run; see :class:`budgetlab.RunConfig`."""
         return {RENAMED.get(k, k): v for k, v in self.about["config"].items()}
 
     @property
@@ -100,14 +100,14 @@ class Record:
 
     @property
     def is_training(self) -> bool:
-        """Whether a run adds to it now."""
+        """Whether a run is writing to it now."""
         return is_held(lock_of(self.path))
 
     @cached_property
     def summary(self) -> dict[str, Any]:
         """Costs and accuracy so far, as ``budgetlab train --json`` prints them."""
         summary = self.about["summary"]
-        # Written when training begins and ends: in between, or after a kill, the table knows more.
+        # Written when training begins and ends; in between, or after a kill, the table is newer.
         if self.status != "running" or self._counted_epochs() in (0, "damaged"):
             return summary
         last = {k: v for k, v in self.epochs.iloc[-1].items() if k in summary}
@@ -122,20 +122,20 @@ class Record:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digits that depend on every value of the data; empty where unknown."""
+        """Hex digits, a hash of every value of the data; empty if unknown."""
         return str(self.about["data"].get("fingerprint", ""))
 
     @property
     def method_code(self) -> str:
-        """Digest of the code of a method of your own; empty for others, and where none was kept."""
+        """Digest of a custom method's code; empty for built-in methods and if none was kept."""
         return str(self.about.get("hardware", {}).get("method_code", ""))
 
     @property
     def probability_kind(self) -> str:
-        """What the array ``probability`` holds.
+        """Meaning of the array ``probability``.
 
-        ``draw``: the distribution of that epoch's draw, which sums to 1. ``keep``:
-        the chance of being kept when last looked at.
+        ``draw``: the distribution of that epoch's draw, which sums to 1. ``keep``: the probability
+        of being kept when last scored.
         """
         return str(self.summary.get("probability_kind", "draw"))
 
@@ -158,9 +158,8 @@ class Record:
     def samples(self) -> "xr.Dataset":
         """Per-sample history, dims epoch x sample, read lazily.
 
-        Arrays :data:`budgetlab.records.SAMPLE_ARRAYS` plus what is known of each
-        sample: ``label`` and the metadata of the data set, dims ``sample``. The
-        coordinate ``epoch`` counts from 1, ``sample`` from 0.
+        Arrays :data:`budgetlab.records.SAMPLE_ARRAYS`, plus ``label`` and the metadata of the data
+        set, dims ``sample``. The coordinate ``epoch`` counts from 1, ``sample`` from 0.
         """
         path = self.path / "samples.zarr"
         if not path.is_dir():
@@ -168,22 +167,22 @@ class Record:
         try:
             data = _open_arrays(path, epochs=len(self.epochs))
         except Exception as error:
-            # zarr raises many kinds of error on damaged files, all meaning the same here.
+            # zarr raises many exceptions on damaged files; all mean the same here.
             raise _unreadable(path, error) from None
         return read_texts(data).assign_coords(
             epoch=np.arange(1, data.sizes["epoch"] + 1), sample=np.arange(data.sizes["sample"])
         )
 
     def require_whole(self) -> None:
-        """Refuse a record whose epochs or arrays cannot be read; the InputError says which."""
+        """Refuse a record whose epochs or arrays cannot be read; the InputError names the part."""
         _ = self.epochs, self.samples
 
     @cached_property
     def thumbnails(self) -> dict[int, np.ndarray]:
-        """Images ``uint8 [H, W, C]`` of some training samples, by sample number.
+        """Images ``uint8 [H, W, C]`` of some training samples, by sample index.
 
-        The most and least trained, and those of highest and lowest mean loss.
-        Empty where the run kept none (points, or not finished).
+        These are the most and least trained samples, and those of highest and lowest mean loss.
+        Empty if the run kept none (points, or not finished).
         """
 
         def read(file: Path) -> dict[int, np.ndarray]:
@@ -197,15 +196,16 @@ class Record:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """What was predicted for each test sample after the last epoch.
+        """Predictions for the test samples after the last epoch.
 
-        ``label``, ``predicted``, metadata; empty if not finished, or of an earlier version.
+        Columns ``label``, ``predicted`` and metadata; empty if not finished, or of an earlier
+        version.
         """
         return self._part("predictions.npz", lambda file: unpack_table(
             read_npz(file, None, NO_RECORD)), pd.DataFrame())  # fmt: skip
 
     def _part(self, name: str, read: Callable[[Path], Any], missing: Any) -> Any:
-        """Read one file of the record, and say in a sentence what is wrong with it."""
+        """Read one file of the record, with any damage as an InputError."""
         path = self.path / name
         if not path.is_file():
             return missing
@@ -222,23 +222,23 @@ Records = OneRecord | Iterable[OneRecord]
 
 
 def open_record(record: OneRecord) -> Record:
-    """Open the record in a folder, see :class:`Record`; one that is open stays as it is."""
+    """Open the record in a folder, see :class:`Record`; an open record is returned as it is."""
     return record if isinstance(record, Record) else Record(record)
 
 
 def open_records(records: Records) -> list[Record]:
-    """Open several records; those that cannot be opened are left out with a warning each.
+    """Open several records, skipping those that cannot be opened with a warning each.
 
     Parameters
     ----------
     records
-        A record or the path of one, a folder that holds records at any depth, or
-        several of these. Per-sample arrays are not read.
+        A record or its path, a folder that holds records at any depth, or several of these.
+        Per-sample arrays are not read.
 
     Returns
     -------
     list of Record
-        In the order given; those below one folder sorted by path. Each once.
+        In the order given, each once; those below one folder are sorted by path.
 
     Raises
     ------
@@ -265,9 +265,9 @@ def open_records(records: Records) -> list[Record]:
 def find_records(paths: Path | str | Iterable[Path | str]) -> list[Path]:
     """Find the folders of records, sorted, each once.
 
-    Each path is a record, or a folder that holds some at any depth; else an InputError says so.
+    Each path is a record, or a folder that holds records at any depth, or else an InputError.
     """
-    # By its real place, so that a record given in two ways does not count twice.
+    # Keyed by real path, so that a record given in two ways does not count twice.
     found: dict[str, Path] = {}
     for path in map(_place, _several(paths)):
         if not path.exists():
@@ -276,7 +276,7 @@ def find_records(paths: Path | str | Iterable[Path | str]) -> list[Path]:
         for folder, folders, files in os.walk(path):
             if "record.json" in files:
                 inside.append(Path(folder))
-                # Full of small files, which are not looked through.
+                # Its subfolders are full of small files: skip them.
                 folders.clear()
         if not inside:
             raise InputError(f"'{path}' holds no record: give a folder with a record.json")
@@ -286,10 +286,10 @@ def find_records(paths: Path | str | Iterable[Path | str]) -> list[Path]:
 
 
 def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
-    """Arrays of as many epochs as the table has, once it is sure that they are harmless.
+    """Open the arrays for as many epochs as the table has, after checking that they are safe.
 
-    Each is read from zarr when it is asked for, and says in a sentence what is damaged. A kill
-    while they grow leaves them of different lengths, which xarray's own reader refuses.
+    zarr reads each one on demand, and damage becomes an InputError. A kill while arrays grow leaves
+    them of different lengths, which xarray's own reader refuses.
     """
     import xarray as xr
     import zarr
@@ -312,7 +312,7 @@ def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
                 raise _unreadable(path / self.array.basename, error) from None
 
     class ImpliedByLoss(Stored):
-        """Written out, ``exp(-loss)`` would cost a fifth of a record and say nothing new."""
+        """Storing ``exp(-loss)`` would add a fifth to a record without adding information."""
 
         def read(self, key: tuple) -> np.ndarray:
             stored = super().read(key)
@@ -347,13 +347,12 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def _several(given: Any) -> list[Any]:
-    """One path or several, as a list."""
     one = isinstance(given, str | os.PathLike) or not isinstance(given, Iterable)
     return [given] if one else list(given)
 
 
 def _place(path: Any) -> Path:
-    """Refuse what cannot be the folder of a record, and so all that is no record."""
+    """Return the path of a record's folder, or raise an InputError for another type."""
     if not isinstance(path, str | os.PathLike):
         one = ", one of them" if isinstance(path, list | tuple) else ""
         raise InputError(f"{a_kind(path)} is no record: give a Record or its folder{one}")

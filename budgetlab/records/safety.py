@@ -1,8 +1,8 @@
-"""What is read of a stranger's record is checked first.
+"""Safety checks on records from strangers, before anything of them is read.
 
-A record is data, and nothing in it is ever run. What is left to a stranger is a link that
-points out of it, a file that never ends, and a size that no memory holds: those are found
-here, before anything is allocated. What is refused is a ValueError, where nothing else is said.
+A record is data: nothing in it is ever run. What remains possible are links that point outside it,
+files that never end, and sizes beyond memory; all are detected before anything is allocated.
+Violations raise ValueError unless stated otherwise.
 """
 
 import math
@@ -22,10 +22,10 @@ import psutil
 from budgetlab.errors import InputError
 from budgetlab.records.format import own_file
 
-# How arrays of ours are packed; chunks begin with what they are unpacked to.
+# Codecs of our own arrays; a chunk begins with its unpacked size.
 CODECS = {"bytes", "blosc", "zstd"}
 CHUNK_START = 18
-# Data is held once more for a moment, while it is split.
+# Splitting the data briefly needs a second copy.
 COPIES = 2
 
 DAMAGED_ARCHIVE = (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, SyntaxError,
@@ -34,7 +34,7 @@ DAMAGED_ARCHIVE = (OSError, ValueError, KeyError, EOFError, TypeError, IndexErro
 
 
 def check_arrays(group: Path) -> None:
-    """Refuse links and odd files among the arrays of a record."""
+    """Refuse links and special files among the arrays of a record."""
     if group.is_symlink():
         raise ValueError("it is a link")
     for folder, folders, files in os.walk(group):
@@ -48,9 +48,9 @@ def check_arrays(group: Path) -> None:
 
 
 def check_chunks(group: Path, arrays: dict[str, Any]) -> None:
-    """Refuse opened zarr arrays of unknown compressors, and chunks of other sizes than they say.
+    """Refuse zarr arrays with unknown compressors or chunks that unpack to the wrong size.
 
-    A chunk that alone would not fit into memory is an InputError. No value is read.
+    A single chunk that does not fit into memory is an InputError. No values are read.
     """
     for name, array in arrays.items():
         codecs = {codec.to_dict()["name"] for codec in array.metadata.codecs}
@@ -63,20 +63,20 @@ def check_chunks(group: Path, arrays: dict[str, Any]) -> None:
         for path in chunks:
             with path.open("rb") as file:
                 start = file.read(CHUNK_START)
-            # A torn one is met when it is read.
+            # A truncated chunk fails when it is read.
             if len(start) == CHUNK_START and _unpacked(start, codecs, expected) != expected:
                 shown = path.relative_to(group)
                 raise ValueError(f"chunk '{shown}' is not as long as its array says")
 
 
 def _unpacked(start: bytes, codecs: set[str], expected: int) -> int:
-    """Bytes that a chunk unpacks to by its start; -1 where it hides them."""
+    """Return a chunk's unpacked size in bytes from its header; -1 if not stated."""
     if "blosc" in codecs:
-        # Two versions, flags, size of an entry; then bytes unpacked, of a block, and packed.
+        # Two version bytes, flags and item size; then the unpacked, block and packed sizes.
         return int.from_bytes(start[4:8], "little")
     if "zstd" not in codecs:
         return expected
-    # A frame of Zstandard (RFC 8878, 3.1.1.1).
+    # Zstandard frame header (RFC 8878, 3.1.1.1).
     descriptor = start[4]
     single = bool(descriptor & 0b0010_0000)
     width = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
@@ -87,10 +87,9 @@ def _unpacked(start: bytes, codecs: set[str], expected: int) -> int:
 
 
 def check_stored(file: Path) -> None:
-    """Refuse an archive that is packed, or says that it is larger than it is.
+    """Refuse an archive that is compressed or claims to be larger than its file.
 
-    What ``torch.save`` writes lies in its archive as it is, so that a small file cannot
-    unpack to a large one.
+    ``torch.save`` writes uncompressed archives, so a small file cannot unpack to a large one.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -100,7 +99,7 @@ def check_stored(file: Path) -> None:
 
 
 def _declared_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
-    """Bytes of an array by its header, which must agree with the bytes that are there."""
+    """Return an array's size in bytes from its header, which must match the stored bytes."""
     name = entry.filename.removesuffix(".npy")
     with archive.open(entry) as stream:
         first = np.lib.format.read_magic(stream) == (1, 0)
@@ -115,27 +114,27 @@ def _declared_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
 
 
 def read_npz(file: Path, known: Collection[str] | None, remedy: str) -> dict[str, np.ndarray]:
-    """Read the known arrays of an npz file, or all, once their headers say that they are harmless.
+    """Read the known arrays of an npz file, or all, after checking their headers.
 
     Raises
     ------
     DAMAGED_ARCHIVE
-        One of these, where the file is damaged or holds objects.
+        Any of these, if the file is damaged or holds objects.
     InputError
-        If they would not fit into memory.
+        If the arrays would not fit into memory.
     """
     with zipfile.ZipFile(file) as archive:
         inside = [one for one in archive.infolist()
                   if known is None or one.filename.removesuffix(".npy") in known]  # fmt: skip
         size = sum(_declared_size(archive, one) for one in inside)
     require_memory(f"'{file}'", size, remedy)
-    # Opened here: numpy leaves a damaged file open.
+    # Opened here, because numpy does not close a damaged file.
     with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored if known is None or name in known}
 
 
 def require_memory(what: str, size: int, remedy: str) -> None:
-    """Refuse data of ``size`` bytes that would not fit; ``what`` and ``remedy`` are said."""
+    """Refuse data of ``size`` bytes that would not fit; the message includes ``remedy``."""
     free = psutil.virtual_memory().available
     if size * COPIES > free:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Copies of a record: a small one to ship or to send, and one to go on with."""
+"""Copies of a record: a small one to ship or send, and one to extend the run."""
 
 import copy
 import os
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SHOWN = 50_000
-"""So many samples are looked through in seconds; pages and widgets show no more."""
+"""Most samples that pages and widgets show: these can be processed in seconds."""
 
-# Kept in every epoch: it is tiny, and all counts stay right.
+# Kept for every epoch: it is tiny, and keeps all counts right.
 ALWAYS = "times_trained"
 
 
@@ -46,43 +46,42 @@ def thin(
 ) -> Record:
     """Write a small copy of a record that opens like any other.
 
-    Description, costs and the table of epochs are copied whole. Weights and what
-    resuming needs are left behind: a thinned record can be read, not gone on with.
+    The description, costs and table of epochs are copied whole. Weights and the resume state are
+    left out: a thinned record can be read but not resumed.
 
     Parameters
     ----------
     source
-        The record; it stays as it is.
+        The record, which is not changed.
     target
         Folder of the copy; it must not exist yet.
     samples
-        How many training samples to keep, drawn uniformly by ``seed`` and numbered anew
-        from 0 in their old order. The metadata ``recorded_as`` holds their numbers in the
-        record of the run. None, or as many as there are, keeps all.
+        How many training samples to keep, drawn uniformly with ``seed`` and renumbered from 0 in
+        their old order; the metadata ``recorded_as`` holds their original numbers. None, or a
+        number not below the size, keeps all.
     epochs
-        Epochs whose per-sample values are kept: how many, spread evenly from the first
-        to the last, or their numbers, from 1. None keeps all. An epoch that is left out
-        stays in its place and looks as if nothing had been trained on; how often each sample
-        was is kept in every epoch, so that counts and coverage stay right.
+        Epochs whose per-sample values are kept: a number, spread evenly from the first to the last,
+        or a list of them, from 1. None keeps all. The other epochs keep their places and look as if
+        nothing had been trained on; ``times_trained`` is kept for every epoch, so that counts and
+        coverage stay right.
     images
-        Keep the thumbnails of the samples that are kept.
+        Keep the thumbnails of the samples kept.
     seed
-        Of the draw of samples. Records of the same data thinned with the same seed hold
-        the same samples, so they can be compared sample by sample.
+        Seed of the draw. Records of the same data thinned with the same seed hold the same samples,
+        so they can be compared sample by sample.
 
     Returns
     -------
     Record
-        The copy, opened. Its ``about["thinned"]`` says what was kept. With fewer samples
-        it has a fingerprint of its own, so that nothing takes it for the whole data, and
-        the sampling probabilities of draws are those of the source times ``N / samples``:
-        each is as many times the uniform one as it was.
+        The copy, opened. Its ``about["thinned"]`` says what was kept. With fewer samples it has its
+        own fingerprint, so that it is not mistaken for the whole data, and sampling probabilities
+        of draws are multiplied by ``N / samples``, which keeps their ratios to the uniform one.
 
     Raises
     ------
     InputError
-        If the record cannot be read, the target is there or cannot be written, or a
-        number does not fit.
+        If the record cannot be read, the target exists or cannot be written, or a number is out of
+        range.
 
     Examples
     --------
@@ -120,12 +119,12 @@ def thin(
 def sampled_down(
     record: Record, most: int = SHOWN, also: Collection[int] = (), seed: int = 0
 ) -> Record:
-    """Look at a large record through ``most`` of its samples; nothing is written.
+    """Restrict a large record to ``most`` of its samples, in memory only.
 
-    They are drawn uniformly, the same for records of the same data; those of ``also``, such as
-    samples with an image, are kept besides. They are numbered anew, with their own numbers in
-    ``recorded_as``, and ``about["thinned"]`` says how many there were, as for :func:`thin`. A
-    record that holds no more is returned as it is.
+    The samples are drawn uniformly, the same ones for records of the same data; those in ``also``,
+    such as samples with an image, are kept in addition. They are renumbered, with their original
+    numbers in ``recorded_as``, and ``about["thinned"]`` says how many there were, as for
+    :func:`thin`. A record with no more samples is returned as it is.
     """
     data = record.samples
     size = data.sizes["sample"]
@@ -146,7 +145,7 @@ def sampled_down(
 
 
 def sampled_sentence(record: Record) -> str:
-    """Say, after a space, that only some samples of a record are here; empty where all are."""
+    """Say, after a space, that a record holds only some of the samples; empty if it holds all."""
     said = record.about.get("thinned", {})
     if said.get("samples", 0) >= said.get("of", 0):
         return ""
@@ -154,7 +153,7 @@ def sampled_sentence(record: Record) -> str:
 
 
 def _draw(size: int, samples: int | None, seed: int) -> np.ndarray:
-    """Numbers of the samples to keep, ascending."""
+    """Draw the indices of the samples to keep, ascending."""
     if samples is None or samples >= size:
         return np.arange(size)
     if samples < 1:
@@ -163,7 +162,7 @@ def _draw(size: int, samples: int | None, seed: int) -> np.ndarray:
 
 
 def _epochs(count: int, epochs: int | Sequence[int] | None, path: Path) -> np.ndarray:
-    """Numbers of the epochs to keep, from 1, ascending, each once."""
+    """Return the unique numbers of the epochs to keep, from 1, ascending."""
     if epochs is None:
         return np.arange(1, count + 1)
     if isinstance(epochs, int | np.integer):
@@ -220,7 +219,7 @@ def _about(
 
 
 def copy_unfinished(record: "Record", config: RunConfig, state: bytes) -> Path:
-    """Copy a record as that of another run, not finished yet, which goes on from ``state``."""
+    """Copy a record as an unfinished one of another run, which resumes from ``state``."""
     about = record.about | {
         "id": config.id,
         "config": config.to_dict(),
@@ -229,7 +228,7 @@ def copy_unfinished(record: "Record", config: RunConfig, state: bytes) -> Path:
         "updated": now(),
     }
     with new_folder(config) as path:
-        # Links stay links, which whoever reads the copy refuses.
+        # Links stay links, which reading the copy refuses.
         shutil.copytree(record.path / "samples.zarr", path / "samples.zarr", symlinks=True)
         shutil.copy2(record.path / "epochs.csv", path / "epochs.csv", follow_symlinks=False)
         write_atomically(path / "state.pt", state)

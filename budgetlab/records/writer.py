@@ -1,12 +1,12 @@
-"""Writing a record while training, in one place at a time.
+"""Write a record while training, with a lock that allows one writer at a time.
 
-A lock is a file that is held with filelock: with ``flock``, on Windows with ``LockFileEx``.
-The system frees it however its process ends, ``kill -9`` included, so there are no stale
-locks, no clocks to compare and nothing to clean up. Reading a record needs no lock.
-On a network folder the lock is as good as the file system's: NFS takes it to the server
-(and frees those of a machine that vanished after its lease, about 90 seconds on
-version 4); Lustre must be mounted with ``flock``, BeeGFS with global locks. A system
-without such locks is met with a warning: there, train in one place at a time.
+The lock is a file held with filelock: with ``flock``, on Windows with ``LockFileEx``. The system
+releases it however the process ends, ``kill -9`` included, so there are no stale locks, no clocks
+to compare and nothing to clean up. Reading a record needs no lock. On a network folder the lock is
+as good as the file system's: NFS forwards it to the server (which releases those of a vanished
+machine after its lease, about 90 seconds on version 4); Lustre must be mounted with ``flock``,
+BeeGFS with global locks. A system without such locks raises a warning: there, train in one place at
+a time.
 """
 
 import contextlib
@@ -48,23 +48,23 @@ LARGE_BUDGET = 0.6
 PACKAGES = ("budgetlab", "torch", "torchvision", "numpy")
 
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
-# Asking whether a lock is held takes it for a moment: that is waited for, and no longer.
+# Testing whether a lock is held takes it for a moment: wait that long, and no longer.
 MOMENT_SECONDS = 0.1
-# Windows locks the first byte, which nobody else can read then: the holder is named behind it.
+# Windows makes the locked first byte unreadable to others: the holder's details follow it.
 SIGNED_FROM, MOST_SIGNED = 1, 4096
 
 
 class RecordWriter:
-    """Writes one record, an epoch at a time.
+    """Writes one record, epoch by epoch.
 
-    Make one with :meth:`create` for a new run or :meth:`reopen` to go on with one.
+    Use :meth:`create` for a new run, :meth:`reopen` to continue one.
     """
 
     def __init__(self, path: Path, about: dict[str, Any], epochs: list[dict[str, Any]]):
         self.path = path
         self.about = about
         self.epochs = epochs
-        # Opening an array reads its description: once a run, not once an epoch.
+        # Each array is opened once per run, because opening it reads its metadata.
         self._opened: dict[str, Any] = {}
 
     @classmethod
@@ -76,12 +76,12 @@ class RecordWriter:
         data: dict[str, Any],
         hardware: dict[str, Any],
     ) -> "RecordWriter":
-        """Make the folder of a new record under ``config.out``.
+        """Create the folder of a new record under ``config.out``.
 
-        Its :attr:`~RunConfig.folder_name` names the folder; where that is taken, a number is put
-        behind it, so that nothing is overwritten. ``metadata`` has a row per training sample, with
-        a column ``label``; ``data`` (name, fingerprint, classes, counts) and ``hardware`` are kept
-        as they are. Where the folder cannot be made, or the disk is full, nothing is left behind.
+        It is named :attr:`~RunConfig.folder_name`, with a number appended if that exists, so that
+        nothing is overwritten. ``metadata`` has one row per training sample, with a column
+        ``label``; ``data`` (name, fingerprint, classes, counts) and ``hardware`` are stored as
+        given. If the folder cannot be made, or the disk is full, nothing is left behind.
         """
         about = {
             "format": FORMAT,
@@ -102,7 +102,7 @@ class RecordWriter:
         with new_folder(config) as path:
             group = zarr.create_group(path / "samples.zarr", overwrite=True)
             shape = config.epochs, len(metadata)
-            # Where epochs are short, time counts; where all samples are seen, room does.
+            # Speed matters if epochs are short, space if all samples are trained on.
             level = 7 if config.budget > LARGE_BUDGET else 3
             for name in SAMPLE_ARRAYS:
                 create_array(group, name, shape, (1, len(metadata)), level)
@@ -113,32 +113,32 @@ class RecordWriter:
 
     @classmethod
     def reopen(cls, path: Path | str, epochs: int) -> "RecordWriter":
-        """Go on with a record from the end of epoch number ``epochs``."""
+        """Continue a record after epoch ``epochs``."""
         from budgetlab.records.reader import open_record
 
         record = open_record(path)
         rows = []
         if len(record.epochs):
-            # To the last digit, which pandas before 3 may change.
+            # Read exactly: pandas before 3 may change the last digit.
             table = (record.path / "epochs.csv").read_text(encoding="utf-8").splitlines()
             rows = [{name: int(text) if text.isdigit() else float(text or "nan")
                      for name, text in row.items()} for row in csv.DictReader(table)]  # fmt: skip
         return cls(record.path, dict(record.about), rows[:epochs])
 
     def append_epoch(self, row: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Add one epoch: values for :data:`EPOCH_COLUMNS`, and ``[N]`` for :data:`SAMPLE_ARRAYS`.
+        """Append one epoch: values of :data:`EPOCH_COLUMNS`, and ``[N]`` of :data:`SAMPLE_ARRAYS`.
 
-        Missing ones stay empty. An OSError says that the record was removed, in whole or in part,
+        Missing values stay empty. An OSError means that the record was removed, at least in part,
         or that the disk is full.
         """
         import zarr
 
-        # An array that is open would make its folder again, and nothing else in it.
+        # Writing to an open array would recreate its folder in a record that was removed.
         for part in ("record.json", "samples.zarr/zarr.json"):
             (self.path / part).stat()
-        # By zarr, into arrays made for all epochs: ``to_zarr(append_dim=...)`` of xarray writes the
-        # description of every array anew each epoch, which a kill may leave of different lengths,
-        # and takes three times as long (23 ms against 6 for 10,000 samples).
+        # Written with zarr into arrays made for all epochs: xarray's ``to_zarr(append_dim=...)``
+        # rewrites the metadata of every array each epoch, so a kill may leave them of different
+        # lengths, and takes almost four times as long (23 ms instead of 6 for 10,000 samples).
         position = len(self.epochs)
         for name, values in compact(arrays).items():
             if name not in self._opened:
@@ -147,17 +147,17 @@ class RecordWriter:
             if position >= array.shape[0]:
                 array.resize((position + 1, array.shape[1]))
             array[position] = values
-        # The row comes last: a reader trusts as many epochs as there are rows.
+        # The row comes last: readers trust as many epochs as there are rows.
         epochs = [*self.epochs, {name: row.get(name, np.nan) for name in EPOCH_COLUMNS}]
         table = pd.DataFrame(epochs, columns=list(EPOCH_COLUMNS))
         write_atomically(self.path / "epochs.csv", table.to_csv(index=False).encode())
         self.epochs = epochs
 
     def complete_labels(self, labels: np.ndarray, classes: list[str]) -> None:
-        """Put in labels ``[N]`` that were :data:`UNKNOWN` when the record was made.
+        """Fill in labels ``[N]`` that were :data:`UNKNOWN` when the record was created.
 
-        A chunk is replaced whole or not at all, and old ones beside new ones only say less; the
-        classes come first, so that no label is ever without a name.
+        Chunks are replaced whole, and old ones beside new ones are merely incomplete; the classes
+        are written first, so that no label ever lacks a name.
         """
         import zarr
 
@@ -168,26 +168,26 @@ class RecordWriter:
             column[:] = labels
 
     def set_status(self, status: str, message: str = "", summary: dict | None = None) -> None:
-        """Say how the run stands; ``summary`` replaces the one kept so far."""
+        """Set the status of the run; ``summary`` replaces the stored one."""
         self.about |= {"status": status, "message": message, "updated": now()}
         if summary is not None:
             self.about["summary"] = summary
         write_about(self.path, self.about)
 
     def save_state(self, content: bytes) -> None:
-        """Keep what resuming needs (bytes of ``torch.save``)."""
+        """Store the state for resuming (bytes of ``torch.save``)."""
         write_atomically(self.path / "state.pt", content)
 
     def save_model(self, content: bytes) -> None:
-        """Keep the trained weights (bytes of ``safetensors.torch.save``)."""
+        """Store the trained weights (bytes of ``safetensors.torch.save``)."""
         write_atomically(self.path / "model.safetensors", content)
 
     def save_thumbnails(self, indices: np.ndarray, images: np.ndarray) -> None:
-        """Keep images ``uint8 [K, H, W, C]`` of the training samples ``indices [K]``."""
+        """Store images ``uint8 [K, H, W, C]`` of the training samples ``indices [K]``."""
         write_atomically(self.path / "thumbnails.npz", pack_thumbnails(indices, images))
 
     def save_predictions(self, table: pd.DataFrame) -> None:
-        """Keep what was predicted for the test samples: ``label``, ``predicted``, metadata."""
+        """Store the predictions for the test samples: ``label``, ``predicted``, metadata."""
         write_atomically(self.path / "predictions.npz", pack_table(table))
 
 
@@ -199,9 +199,9 @@ def write_about(path: Path, about: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def new_folder(config: RunConfig) -> Iterator[Path]:
-    """Make the folder of a new record; nothing is left behind where filling it fails.
+    """Create the folder of a new record, and remove it if filling it fails.
 
-    Half a record would be found, and said to be damaged, by whoever reads the folder.
+    Readers would otherwise find half a record there and report it as damaged.
     """
     out, made = Path(config.out), None
     try:
@@ -242,36 +242,36 @@ def _version(package: str) -> str:
 
 
 def now() -> str:
-    """Return the time, to the second, as records say it."""
+    """Return the current time in UTC, to the second, as records store it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-# Who trains it
+# Exclusive use
 
 Iteration = Generator[dict[str, Any], None, None]
 
-# Epochs of this process that are being iterated, by the real place of their record.
+# Epoch iterators of this process, by the real path of their record.
 _being_iterated: weakref.WeakValueDictionary[str, Iteration] = weakref.WeakValueDictionary()
 
 
 class InUse(RunError):
-    """The record is being trained elsewhere now."""
+    """The record is being trained elsewhere."""
 
 
 def lock_of(record: Path) -> Path:
-    """Where the lock of a record lies."""
+    """Return the path of a record's lock."""
     return record / ".lock"
 
 
 @contextlib.contextmanager
 def hold(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Try to hold a lock while the block runs; yields whether it is held now.
+    """Try to hold a lock inside the block; yields whether it is held.
 
-    The file is made if missing, with its folder. ``wait`` until it is free, instead of giving up.
-    An OSError says that the file cannot be made, or is a link.
+    The file and its folder are created if missing. ``wait`` blocks until the lock is free. An
+    OSError means that the file cannot be created or is a link.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of no thread: what trains is a generator, which another thread may close.
+    # Not bound to a thread: training is a generator, which another thread may close.
     lock, ours = FileLock(path, thread_local=False), True
     try:
         lock.acquire(timeout=-1 if wait else MOMENT_SECONDS, poll_interval=MOMENT_SECONDS / 5)
@@ -295,7 +295,7 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a lock is held now, here or elsewhere; nothing is made."""
+    """Tell whether a lock is held now, here or elsewhere, without creating anything."""
     if not path.is_file():
         return False
     try:
@@ -304,12 +304,12 @@ def is_held(path: Path) -> bool:
     except Timeout:
         return True
     except OSError:
-        # Whoever may only read cannot tell: training would be refused in any case.
+        # Without write permission we cannot tell; training would be refused anyway.
         return False
 
 
 def holder(path: Path) -> dict[str, Any]:
-    """Who held a lock last: ``process``, ``host``, ``since``; empty where unknown."""
+    """Return the last holder of a lock: ``process``, ``host``, ``since``; empty if unknown."""
     try:
         if not path.is_file():
             return {}
@@ -322,11 +322,11 @@ def holder(path: Path) -> dict[str, Any]:
 
 
 def _sign(path: Path) -> None:
-    """Leave word of who holds the lock, for people and messages; nothing depends on it."""
+    """Write down who holds the lock, for messages only."""
     text = json.dumps({"process": os.getpid(), "host": platform.node(), "since": now()})
     with contextlib.suppress(OSError):
         about = path.lstat()
-        # Out of a stranger's record it may be a pipe, or a second name of a file elsewhere.
+        # In a stranger's record it may be a pipe, or a hard link to a file elsewhere.
         if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
             with path.open("r+b") as file:
                 file.seek(SIGNED_FROM)
@@ -335,15 +335,15 @@ def _sign(path: Path) -> None:
 
 
 def only_iterator(record: Path, epochs: Iteration) -> Iteration:
-    """Let an iterator take the place of an earlier one over the same record, here.
+    """Replace an earlier iterator of this process over the same record.
 
-    An iterator that was left in the middle, in a cell that raised an error, would hold
-    the record as long as the error is kept. One that is training in another thread goes on.
+    An iterator abandoned midway, in a cell that raised an error, would hold the record as long as
+    the error is kept. One that is training in another thread goes on.
     """
     place = os.path.realpath(record)
     before = _being_iterated.get(place)
     if before is not None:
-        # ValueError: it is training now, in another thread, and keeps the lock.
+        # It raises ValueError if it is training in another thread, and keeps the lock.
         with contextlib.suppress(ValueError):
             before.close()
     _being_iterated[place] = epochs
@@ -351,26 +351,26 @@ def only_iterator(record: Path, epochs: Iteration) -> Iteration:
 
 
 class ExclusiveUse:
-    """The right to train a record; made before anything is read out of its folder."""
+    """The right to train a record; created before anything is read from its folder."""
 
     def __init__(self, record: Path):
         self._record = record
         self._seen = self._now()
 
     def _now(self) -> list[tuple[int, int, int] | None]:
-        """What changes with every epoch that anybody trains."""
+        """Return stamps of the files that every trained epoch changes."""
         return [_stamp(self._record / name) for name in ("epochs.csv", "state.pt")]
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
-        """Hold the record while the block runs.
+        """Hold the record inside the block.
 
-        InUse says that another process or thread trains it, and which; a RunError that another one
-        trained it since, so that what is known of it here is old; an OSError that it is gone or its
+        Raises InUse if another process or thread trains it, and names it; RunError if another one
+        trained it since, so that what is known of it here is outdated; OSError if it is gone or its
         folder cannot be written.
         """
         record, lock = self._record, lock_of(self._record)
-        # A folder that was removed must not come back with nothing but a lock in it.
+        # A removed folder must not be recreated with nothing but a lock in it.
         record.stat()
         with hold(lock) as ours:
             if not ours:

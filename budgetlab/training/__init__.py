@@ -1,4 +1,4 @@
-"""Training: one loop for every method, as an iterator over epochs that leaves a record."""
+"""Training: one loop for all methods, as an iterator over epochs that writes a record."""
 
 from budgetlab.training.run import Run, finish, train
 from budgetlab.training.setup import load_data

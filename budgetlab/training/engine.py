@@ -1,6 +1,6 @@
 """One network on one device: augmentation, forward passes, steps and evaluation.
 
-And another one, trained first within a share of the budget, where a method needs it.
+Also the proxy network that some methods train first, within a share of the budget.
 """
 
 import contextlib
@@ -35,14 +35,14 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one step saw, before its weights changed.
+    """Result of one step, from before the weights changed.
 
     Attributes
     ----------
     loss
         Scalar tensor: mean cross-entropy of the batch, without importance weights.
     credit, seen
-        What the history takes.
+        Arguments of :meth:`History.update`.
     """
 
     loss: Tensor
@@ -51,7 +51,7 @@ class Outcome:
 
 
 class Evaluation(NamedTuple):
-    """Mean cross-entropy and accuracy on some samples, and the class predicted for each."""
+    """Mean cross-entropy, accuracy, and predicted classes of some samples."""
 
     loss: float
     accuracy: float
@@ -70,10 +70,9 @@ def _require_single(model_name: str, network: nn.Module, shape: tuple[int, ...])
 
 
 def _plain(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """An optimiser without what torch wraps it in for ``torch.compile``.
+    """Return an optimiser class without torch's wrappers for ``torch.compile``.
 
-    The first call of a wrapper imports the compiler, for longer than the small network
-    needs for its first steps.
+    Their first call imports the compiler, for longer than the small network's first steps take.
     """
     names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     plain = {name: inspect.unwrap(getattr(torch.optim.Optimizer, name)) for name in names}
@@ -83,8 +82,8 @@ def _plain(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optim
 
 def _build_optimiser(config: RunConfig, network: nn.Module) -> torch.optim.Optimizer:
     shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
-    # Elsewhere there may be none: on meta, where tests see that nothing is read back, and for
-    # SGD on Apple's GPUs before torch 2.8.
+    # Not available everywhere: not on meta, which tests use to check that nothing is read back, nor
+    # for SGD on Apple's GPUs before torch 2.8.
     shared["fused"] = next(network.parameters()).device.type in ("cpu", "cuda")
     if config.optimiser == "adamw":
         betas = (config.momentum, 0.999)
@@ -98,13 +97,13 @@ class Engine:
     Parameters
     ----------
     config
-        The run.
+        Configuration of the run.
     model_name
         Name of the network, not ``auto``.
     samples
         Training samples; moved to the device and kept there.
     device, precision
-        Where to train and in which format the heavy work is done. Weights stay float32.
+        Training device, and the number format of autocast. Weights stay float32.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class Engine:
         published = config.fidelity == "published"
         self.credit_rule = "row" if published else config.credit
         self._augment = self._build_augmentation(samples.flip)
-        # There is nothing to draw on meta, where memory is predicted and steps are tested.
+        # Steps on meta, to predict memory or to test, need no random numbers.
         self.generator: Any = (
             None if device.type == "meta"
             else devices.torch_generator(config.seed, "augmentation", device)
@@ -158,13 +157,13 @@ class Engine:
         )
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context in which the network runs in the chosen precision."""
+        """Return the autocast context of the chosen precision."""
         if self.precision == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.precision)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Run the network on images (0 to 255) or points; float32 ``[B, C]``."""
+        """Run the network on images (0 to 255) or points; returns float32 ``[B, C]``."""
         inputs = torch.addcmul(self._shift, inputs, self._factor)
         if self.is_image:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
@@ -178,7 +177,7 @@ class Engine:
         return logits
 
     def augment(self, indices: Tensor) -> AugmentedBatch:
-        """Gather samples int64 ``[B]`` and augment them, each with a draw of its own."""
+        """Gather samples int64 ``[B]`` and augment each independently."""
         gathered = self.samples.x.index_select(0, indices)
         if self._augment is None:
             ones = torch.ones(len(indices), 1, device=self.device)
@@ -186,7 +185,7 @@ class Engine:
         return self._augment(gathered, self.generator).of_samples(indices)
 
     def look(self, indices: Tensor) -> ForwardResult:
-        """Forward in evaluation mode without a gradient."""
+        """Run a forward pass in evaluation mode without gradients."""
         augmented = self.augment(indices)
         self.network.eval()
         with torch.no_grad():
@@ -197,7 +196,7 @@ class Engine:
         return ForwardResult(losses, probabilities, self.samples.y[indices], augmented, error_norms)
 
     def _error_norms(self, probabilities: Tensor, augmented: AugmentedBatch) -> Tensor:
-        """``||softmax - target||_2`` of each row, ``[B]``; a target has several labels."""
+        """Return ``||softmax - target||_2`` of each row, ``[B]``; mixed images have soft labels."""
         targets = torch.zeros_like(probabilities)
         targets.scatter_add_(
             1, self.samples.y[augmented.sources], augmented.weights.to(targets.dtype)
@@ -205,7 +204,7 @@ class Engine:
         return (probabilities - targets).norm(dim=1)
 
     def _cross_entropy(self, logits: Tensor, augmented: AugmentedBatch) -> Tensor:
-        """Cross-entropy ``[B]`` of each row: its parts, by their shares."""
+        """Return the cross-entropy of each row, ``[B]``, averaged over its labels by weight."""
         parts = -logits.log_softmax(1).gather(1, self.samples.y[augmented.sources])
         return (augmented.weights * parts).sum(1)
 
@@ -215,9 +214,10 @@ class Engine:
         Parameters
         ----------
         batch
-            What the sampler yielded.
+            Batch from the sampler.
         lr
-            Learning rate of this step; a scalar tensor on the device for a step that is recorded.
+            Learning rate of this step; a scalar tensor on the device for a step captured in a
+            graph.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = lr
@@ -234,7 +234,7 @@ class Engine:
         return Outcome(losses.detach().mean(), credit, seen)
 
     def evaluate(self, samples: Dataset) -> Evaluation:
-        """Judge samples that are on the device, as they are."""
+        """Evaluate samples that are on the device, without augmentation."""
         self.network.eval()
         loss = torch.zeros((), device=self.device)
         correct = torch.zeros((), device=self.device)
@@ -254,9 +254,9 @@ class Engine:
 class ProxyTrainer:
     """Trains the network that a method needs before its first step.
 
-    It has the recipe of the run, with ``standard`` augmentation, initial weights of its own, and a
-    learning rate that falls to zero over its share of the budget, which pays for all of it. It sees
-    the training samples of the run, or validation samples ``val``, and never a test sample.
+    It uses the recipe of the run with ``standard`` augmentation, its own initial weights, and the
+    learning-rate schedule over its share of the budget, which pays for all of it. It sees the
+    training samples of the run, or validation samples ``val``, and never a test sample.
     """
 
     def __init__(self, loop: "Loop", val: Dataset | None):
@@ -265,13 +265,13 @@ class ProxyTrainer:
         self._slowest = 0.0
 
     def require_affordable(self, plan: ProxyPlan) -> None:
-        """Refuse a share of the budget that does not pay for one step and what follows it."""
+        """Refuse a share of the budget that does not pay for one step and the final scoring."""
         config, own, name = self.engine.config, self.engine.samples, self._model(plan)
         network = models.build(name, own.sample_shape, len(own.classes))
         costs = model_costs(network, own.sample_shape)
         size = len(plan.samples) if isinstance(plan.samples, Tensor) else len(self._samples(plan))
         step = min(config.batch_size, size)
-        # Seconds are not known before they have passed.
+        # Seconds cannot be known in advance.
         if self.budget.unit != "seconds" and not self._fits(
             costs, step, self._reserve(plan, costs)
         ):
@@ -283,7 +283,7 @@ class ProxyTrainer:
             )
 
     def __call__(self, plan: ProxyPlan, generator: torch.Generator) -> ProxyRun:
-        """Train until the share is spent, then look as the plan asks."""
+        """Train until the share is spent, then score the samples if planned."""
         other = self._set_up(plan)
         kind = Trajectory if plan.trajectory else History
         chooser = chooses_on(other.device)
@@ -303,7 +303,7 @@ class ProxyTrainer:
         return ProxyRun(history, losses)
 
     def _set_up(self, plan: ProxyPlan) -> Engine:
-        # Setting a network up is no training, for none of them.
+        # Set-up does not count as training time.
         began, config = time.perf_counter(), self.engine.config
         own = config.replace(
             seed=devices.stream_seed(config.seed, "proxy"),
@@ -341,11 +341,11 @@ class ProxyTrainer:
         return after.spent(self.budget.unit) - self.ledger.spent(self.budget.unit)
 
     def _reserve(self, plan: ProxyPlan, costs: Costs) -> float:
-        """What the forward of all training samples at the end costs."""
+        """Return the cost of the final forward pass over all training samples."""
         if not plan.losses:
             return 0.0
         if self.budget.unit == "seconds":
-            # A forward takes less than a step on as many samples.
+            # An upper bound: a forward pass takes less time than a step.
             return self._slowest * len(self.engine.samples) / self.engine.config.batch_size
         return self._cost(costs, 0, len(self.engine.samples))
 
@@ -356,7 +356,7 @@ class ProxyTrainer:
     def _endless_batches(
         self, size: int, history: History, generator: torch.Generator
     ) -> Iterator[Tensor]:
-        """Pass after pass over shuffled samples, partial batches dropped."""
+        """Yield batches of one shuffled pass after another, without partial batches."""
         batch, epoch = min(self.engine.config.batch_size, size), 0
         while True:
             epoch += 1
@@ -365,7 +365,7 @@ class ProxyTrainer:
             yield from (order[i : i + batch] for i in range(0, size - batch + 1, batch))
 
     def _losses(self, other: Engine) -> Tensor:
-        """Cross-entropy of every training sample of the run under the other network."""
+        """Return the proxy's cross-entropy of every training sample of the run."""
         samples = self.engine.samples
         other.network.eval()
         parts = []

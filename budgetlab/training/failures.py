@@ -1,6 +1,6 @@
-"""What goes wrong with memory, GPU and disk: foreseen where it can be, else said in a sentence.
+"""Failures of memory, GPU and disk: predicted where possible, else described in a sentence.
 
-A step on torch's ``meta`` device allocates nothing, and says how much it would have.
+A step on torch's ``meta`` device allocates nothing, but shows how much it would allocate.
 """
 
 import errno
@@ -24,7 +24,7 @@ __all__ = ["META", "PeakBytes", "at_the_start", "device_lost", "in_a_sentence", 
            "size_of", "step_bytes"]  # fmt: skip
 
 META = torch.device("meta")
-# What torch says on the processor, and what the libraries of a GPU say, in plain RuntimeErrors.
+# Messages of plain RuntimeErrors, from torch on the CPU and from GPU libraries.
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 DEVICE = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS",
           "NCCL error", "HIP error", "NVML")  # fmt: skip
@@ -32,7 +32,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class PeakBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors made within the block, and the most held at once."""
+    """Counts the bytes of all tensors created in the block, and the most held at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class PeakBytes(TorchDispatchMode):
         given = {id(tensor.untyped_storage()) for tensor in _tensors((args, kwargs))}
         for tensor in _tensors(made):
             storage = tensor.untyped_storage()
-            # A view, or a tensor changed in place, holds nothing of its own.
+            # Views and tensors changed in place own no new memory.
             if id(storage) not in self._known | given:
                 self._known.add(id(storage))
                 self.held += storage.nbytes()
@@ -64,10 +64,10 @@ def _tensors(values: Any) -> list[Tensor]:
 def step_bytes(
     config: RunConfig, model_name: str, samples: Dataset, precision: torch.dtype
 ) -> int | None:
-    """Predict what network, optimiser and one step take, without taking any of it.
+    """Predict the bytes of network, optimiser and one step, without allocating them.
 
-    What a library needs beside (workspaces, kernels, memory of graphs) is not in it, so that
-    a run may need more, and hardly less. None for a network that cannot run without values.
+    The overhead of libraries (workspaces, kernels, memory of graphs) is not included, so a run may
+    need more, but hardly less. None for a network that cannot run without actual values.
     """
     try:
         one = samples.select(torch.arange(1))
@@ -79,41 +79,41 @@ def step_bytes(
             engine.network.to(precision)
             engine.network.register_forward_pre_hook(lambda _, given: (given[0].to(precision),))
         with PeakBytes() as counted:
-            for _ in range(2):  # the first makes what the optimiser keeps
+            for _ in range(2):  # the first creates the optimiser's state
                 batch = Batch(torch.zeros(config.batch_size, dtype=torch.int64, device=META))
                 engine.step(batch, lr=0.0)
     except (RuntimeError, NotImplementedError, TypeError):
         return None
     states = 2 if config.optimiser == "adamw" else 1
-    # Weights, gradients and states are float32; autocast keeps a copy of the weights beside.
+    # Weights, gradients and states are float32; autocast also keeps a cast copy of the weights.
     wider = 2 * weights * (1 + states + 1) if narrow else 0
     return counted.peak + 4 * weights + buffers + wider
 
 
 def size_of(count: int) -> str:
-    """Write a number of bytes."""
+    """Format a number of bytes."""
     return f"{count / 2**30:.3g} GiB" if count >= 2**27 else f"{count / 2**20:.3g} MiB"
 
 
 def no_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the processor or on a GPU."""
+    """Tell whether an error means that memory ran out, on the CPU or on a GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error) for said in NO_MEMORY)
 
 
 def device_lost(error: BaseException) -> bool:
-    """Whether an error says that a GPU does not work any more."""
+    """Tell whether an error means that a GPU no longer works."""
     return isinstance(error, RuntimeError) and any(said in str(error) for said in DEVICE)
 
 
 def in_a_sentence(
     error: BaseException, engine: Engine, model_name: str, record: Path, epochs: int
 ) -> str | None:
-    """Say what went wrong with a run of so many whole epochs; None for a mistake in the code.
+    """Describe a failed run in one sentence, or return None if the error is a bug in the code.
 
-    Where memory ran out, what would have fit is tried: the engine's weights are not to be used
-    afterwards.
+    ``epochs`` counts the whole epochs of the record. If memory ran out, smaller batches are tried:
+    do not use the engine's weights afterwards.
     """
     if no_memory(error):
         traceback.clear_frames(error.__traceback__)
@@ -146,9 +146,9 @@ def in_a_sentence(
 
 
 def _largest_fitting(engine: Engine) -> int:
-    """Half the batch size, or a quarter, and so on: the first that fits with room; else 0.
+    """Halve the batch size until it fits with room to spare; return 0 if none fits.
 
-    A quarter more is tried: a whole run tests and records too, and memory comes in pieces.
+    A quarter more is tried, because a run also evaluates and records, and memory fragments.
     """
     size = min(engine.config.batch_size, len(engine.samples)) // 2
     while size > 1:
@@ -157,12 +157,12 @@ def _largest_fitting(engine: Engine) -> int:
             getattr(torch, engine.device.type).empty_cache()
         try:
             batch = Batch(torch.arange(size + size // 4, device=engine.device))
-            for _ in range(2):  # the first makes what the optimiser keeps
-                # On a GPU the step has only been asked for until something of it is read.
+            for _ in range(2):  # the first creates the optimiser's state
+                # On a GPU the step runs asynchronously until its result is read.
                 engine.step(batch, lr=0.0).loss.item()
             return size
         except Exception as error:
-            # Where memory is short, libraries also fail in words of their own.
+            # Libraries that run short of memory also raise errors of their own.
             traceback.clear_frames(error.__traceback__)
         size //= 2
     return 0
@@ -171,7 +171,7 @@ def _largest_fitting(engine: Engine) -> int:
 def at_the_start(
     error: BaseException, config: RunConfig, train: Dataset, device: torch.device
 ) -> str | None:
-    """Say that data and network do not fit, or that there is no working GPU; else None."""
+    """Describe a failure to put data and network on the device, or return None for other errors."""
     if no_memory(error):
         size = train.x.numel() * train.x.element_size() / 2**30
         return (

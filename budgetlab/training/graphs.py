@@ -1,9 +1,9 @@
 """A whole training step as one CUDA graph: one launch instead of hundreds.
 
-A step launches some five hundred kernels, and on a fast GPU handing them out takes longer than
-running them. A graph records them once and replays them: augmentation, forward and backward
-pass, optimiser, and what is learned of the samples. Whether that pays is tried, not assumed: a
-graph is used only where it leaves what the plain step leaves, and is faster.
+A step launches some five hundred kernels, and on a fast GPU launching takes longer than running
+them. A graph captures them once and replays them: augmentation, forward and backward pass,
+optimiser, and history update. A graph is used only if a trial shows that it gives the same results
+as the plain step, and faster.
 """
 
 import functools
@@ -21,9 +21,9 @@ from budgetlab.training.engine import Engine
 
 __all__ = ["StepGraphs", "replay_if_it_pays"]
 
-# At least so much faster, or the memory of a graph is not worth it.
+# Least speed-up that is worth the memory of a graph.
 WORTH = 1.05
-# Relative difference in anything a step leaves that rounding in bfloat16 can make.
+# Relative difference that rounding in bfloat16 can cause in anything a step changes.
 TOLERANCE = 2e-2
 SWITCH = "BUDGETLAB_GRAPHS"
 
@@ -32,19 +32,19 @@ Work = Callable[[], tuple[Tensor, ...]]
 
 
 class StepGraphs:
-    """The steps of a run, those on whole batches replayed where that pays.
+    """The steps of a run, with those on whole batches replayed as graphs if that pays.
 
-    The first step of each kind of batch is plain, for it makes what an optimiser keeps; then a
-    graph is tried. The environment variable ``BUDGETLAB_GRAPHS=0`` turns graphs off.
+    The first step of each kind of batch is plain, because it creates the optimiser's state; then a
+    graph is tried. ``BUDGETLAB_GRAPHS=0`` in the environment turns graphs off.
 
     Parameters
     ----------
     step
-        The plain step: takes a batch and a learning rate, returns scalars.
+        The plain step, from a batch and a learning rate to scalars.
     engine, history
-        What the step changes.
+        The state that a step changes.
     record, seconds
-        How a graph is made and how work is timed; others in tests.
+        Functions that capture a graph and that time work; replaced in tests.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class StepGraphs:
         own, replay = found
         _fill(own, batch)
         self.lr.fill_(lr)
-        # What a replay returns lies in tensors that the next one overwrites.
+        # The next replay overwrites the tensors that this one returns.
         return tuple(value.clone() for value in replay())
 
     def _recorded(self, batch: Batch, lr: float) -> tuple[Batch, Work] | None:
@@ -104,7 +104,7 @@ class StepGraphs:
         return replay and (own, replay)
 
     def _state(self) -> list[Tensor]:
-        """Every tensor that a step changes."""
+        """Return every tensor that a step changes."""
         optimiser = self.engine.optimiser.state.values()
         held = [value for one in optimiser for value in one.values()]
         held += [*self.engine.network.state_dict().values(), *vars(self.history).values()]
@@ -112,7 +112,7 @@ class StepGraphs:
 
 
 def _kind(batch: Batch) -> tuple:
-    """What a batch must have in common with the one that was recorded."""
+    """Return the shapes and types that a batch must share with the captured one."""
     parts = vars(batch.augmented) if batch.augmented else {}
     tensors = [batch.indices, batch.weights, *parts.values()]
     return tuple(None if one is None else (one.shape, one.dtype) for one in tensors)
@@ -143,22 +143,22 @@ def replay_if_it_pays(
     record: Callable[[Work, torch.Generator], Work],
     seconds: Callable[[Work], float],
 ) -> Work | None:
-    """Try a graph of some work.
+    """Capture some work as a graph, if that gives the same results faster.
 
     Parameters
     ----------
     work
-        Reads and changes tensors in place, and returns some; the same ones in every call.
+        Reads and changes tensors in place, and returns some, the same ones in every call.
     state
-        What it changes; as before when this returns, and so is the generator.
+        The tensors it changes; restored on return, as is the generator.
     generator
-        Of its random numbers, on its device.
+        Generator of its random numbers, on its device.
 
     Returns
     -------
     callable or None
-        The replay; None where no graph can be made, or it leaves something else, or is not at
-        least 5% faster.
+        The replay; None if the work cannot be captured, the results differ, or it is not at least
+        5% faster.
     """
     before, drawn = [value.clone() for value in state], generator.get_state()
 
@@ -176,24 +176,24 @@ def replay_if_it_pays(
         if not _alike(left(work), left(replay)):
             return None
         return replay if seconds(work) > WORTH * seconds(replay) else None
-    except RuntimeError:  # what cannot be recorded, memory that does not suffice
+    except RuntimeError:  # not capturable, or out of memory
         return None
     finally:
         with torch.no_grad():
             restore()
         if torch.cuda.is_available():
-            # What was held twice for the trial; the graph keeps what it needs.
+            # Release what the trial held twice; the graph keeps what it needs.
             torch.cuda.empty_cache()
 
 
 @functools.cache
 def _stream(device: int) -> torch.cuda.Stream:
-    """The one that all graphs are recorded on: libraries keep 32 MiB for every stream they see."""
+    """Return the stream of all captures: libraries keep 32 MiB for every stream they see."""
     return torch.cuda.Stream(device)
 
 
 def _record(work: Work, generator: torch.Generator) -> Work:
-    # As CUDA wants it: a few calls on a stream of their own, then one that is recorded.
+    # CUDA requires warm-up calls on a side stream before the capture.
     aside = _stream(torch.cuda.current_device())
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -213,7 +213,7 @@ def _record(work: Work, generator: torch.Generator) -> Work:
 
 
 def _device_seconds(work: Callable[[], Any], repeats: int = 10) -> float:
-    """Seconds of several calls, waiting for the device before and after."""
+    """Return the seconds of several calls, waiting for the device before and after."""
     work()
     begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
@@ -226,7 +226,7 @@ def _device_seconds(work: Callable[[], Any], repeats: int = 10) -> float:
 
 
 def _alike(expected: list[Tensor], given: list[Tensor]) -> bool:
-    """Whether tensors agree, each to a tolerance of its own size; NaN agrees with NaN."""
+    """Tell whether tensors agree, each to a tolerance relative to its norm; NaN agrees with NaN."""
 
     def close(a: Tensor, b: Tensor) -> bool:
         if not torch.equal(a.isnan(), b.isnan()):

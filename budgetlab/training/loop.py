@@ -1,4 +1,4 @@
-"""A method's batches within a budget, for anybody's loop; and the kit's own loop over them."""
+"""A method's batches within a budget, for custom loops, and the kit's own loop over them."""
 
 import contextlib
 import dataclasses
@@ -22,31 +22,30 @@ from budgetlab.training.graphs import StepGraphs
 
 Forward = Callable[[Tensor], samplers.ForwardResult]
 
-# Threads that were fastest, by what was trained: the same run again is the same bit for bit.
+# Fastest number of threads by kind of step, kept so that a repeated run is identical bit for bit.
 _THREADS: dict[tuple, int] = {}
 
 
 class _BudgetSpent(Exception):
-    """The next forward pass or step would overstep the budget."""
+    """The next forward pass or step would exceed the budget."""
 
 
 class BudgetedBatches:
-    """What a method chooses, batch by batch, until the budget is spent.
+    """The batches that a method chooses, one by one, until the budget is spent.
 
-    Everything is charged before it is done: a step as its batch is handed out, a forward
-    pass as the method asks for it. ``handed_out`` counts the batches of this epoch, and
-    ``complete`` says that there are no more of them. An InputError says that method and budget do
-    not fit the data.
+    Costs are charged in advance: a step when its batch is yielded, a forward pass when the method
+    requests it. ``handed_out`` counts the batches of this epoch, and ``complete`` is True once it
+    has no more. An InputError means that method and budget do not fit the data.
 
     Parameters
     ----------
     config, size, costs, device
-        The run, its number of training samples, the costs of its network, and where methods choose
-        and keep what they know of each sample.
+        The run, its number of training samples, the costs of its network, and the device of the
+        sampler and the history.
     step_seconds
-        What a plain step takes; needed for a budget in seconds.
+        Measures the seconds of a plain step; needed for a budget in seconds.
     **known
-        What methods need besides: labels and others of :class:`budgetlab.samplers.SamplerContext`.
+        Further fields of :class:`budgetlab.samplers.SamplerContext`, such as labels.
     """
 
     def __init__(
@@ -75,22 +74,22 @@ class BudgetedBatches:
 
     @property
     def finished(self) -> bool:
-        """Whether the budget allows no further step, or the method has its own end."""
+        """Whether the budget allows no further step, or the method has ended by itself."""
         last, done = self.sampler.last_epoch, self.history.epoch - (not self.complete)
         if self.budget.exhausted or (last is not None and done >= last):
             return True
         return not self.budget.allows(self.ledger, trained=self.config.batch_size)
 
     def epoch(self, forward: Forward) -> Iterator[tuple[samplers.Batch, float]]:
-        """Yield the batches of the epoch that the history has begun, each with its progress.
+        """Yield the batches of the epoch that the history has started, each with its progress.
 
-        Progress, in [0, 1], is that of the learning rate schedule: 0 at the first step, 1 at the
-        last one that the schedule runs over.
+        Progress, in [0, 1], is that of the learning-rate schedule: 0 at the first step, 1 at the
+        last step of its horizon.
 
         Raises
         ------
         RunError
-            If the method chooses nothing, or the budget is spent before the first step.
+            If the method selects nothing, or the budget is spent before the first step.
         """
 
         def charged(indices: Tensor) -> samplers.ForwardResult:
@@ -129,12 +128,12 @@ class BudgetedBatches:
             )
 
     def learning_rate(self, progress: float) -> float:
-        """Learning rate of the config at a progress in [0, 1]."""
+        """Return the learning rate of the config at a progress in [0, 1]."""
         config = self.config
         return schedule(config.schedule, progress, config.lr, config.milestones, config.warmup)
 
     def row(self, lr: float, losses: list[Tensor], corrects: list[Tensor]) -> dict[str, Any]:
-        """What ``epochs.csv`` says of the training of an epoch, from values of its batches."""
+        """Return an epoch's training columns of ``epochs.csv``, from values of its batches."""
         return {
             "epoch": self.history.epoch,
             "progress": self.budget.share_spent(self.ledger),
@@ -145,16 +144,16 @@ class BudgetedBatches:
         }
 
     def epoch_arrays(self) -> dict[str, np.ndarray]:
-        """What the last epoch leaves in ``samples.zarr``."""
+        """Return the arrays of the last epoch for ``samples.zarr``."""
         arrays = self.history.epoch_arrays()
         if self.sampler.probability is not None:
             arrays["probability"] = self.sampler.probability
         return {name: values.cpu().numpy() for name, values in arrays.items()}
 
     def summary(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
-        """What a record says of a run so far, from the rows of its epochs."""
+        """Summarise a run so far for its record, from the rows of its epochs."""
         last, config = epochs[-1] if epochs else {}, self.config
-        # NaN, for what was not evaluated, is no JSON.
+        # JSON has no NaN, which marks what was not evaluated.
         known = {name: None if last.get(name) != last.get(name) else last.get(name)
                  for name in ("test_accuracy", "test_loss")}  # fmt: skip
         return {
@@ -173,7 +172,7 @@ class BudgetedBatches:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes, between two epochs."""
+        """Return the state for :meth:`load_state_dict`, between two epochs."""
         return {
             "history": self.history.state_dict(),
             "ledger": self.ledger.state_dict(),
@@ -183,7 +182,7 @@ class BudgetedBatches:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state; what else stands in it is passed over."""
+        """Restore a saved state; other entries in it are ignored."""
         self.history.load_state_dict(state["history"])
         self.ledger.load_state_dict(state["ledger"])
         device = self.sampler.device
@@ -196,11 +195,11 @@ class BudgetedBatches:
 
 
 class Loop(BudgetedBatches):
-    """Everything that changes while a run goes, and the epoch that changes it.
+    """The changing state of a run, and the epoch that changes it.
 
-    ``val`` are validation samples, for methods that train another network on them; ``threads``
-    those of the processor: where none are given, the number with which a step is fastest now. An
-    InputError says that model, data, method and budget do not fit together.
+    ``val`` are validation samples, for methods that train a proxy on them; ``threads`` is the
+    number of CPU threads, by default the number with which a step is fastest now. An InputError
+    means that model, data, method and budget do not fit together.
     """
 
     def __init__(
@@ -232,7 +231,7 @@ class Loop(BudgetedBatches):
             step_seconds=self._time_plain_step,
         )
         self.clock = devices.Clock(device, waiting=config.budget_unit == "seconds")
-        # A network of one's own may do what a graph cannot record.
+        # A custom network may contain operations that a CUDA graph cannot capture.
         recorded = device.type == "cuda" and self.model_name in models.IMAGE_MODELS
         self.graphs = StepGraphs(self._step, self.engine, self.history) if recorded else None
         if self.sampler.proxy is not None:
@@ -261,31 +260,31 @@ class Loop(BudgetedBatches):
             )
 
     def _choose_threads(self) -> int:
-        """Threads for a step of this kind, tried once in a process."""
+        """Return the number of threads for this kind of step, measured once per process."""
         most = devices.threads_to_choose()
         if self.device.type != "cpu" or most == 1:
             return torch.get_num_threads()
         config, shape = self.config, self.engine.samples.sample_shape
         kind = (self.model_name, shape, config.batch_size, config.augmentation, most)
-        if kind not in _THREADS:  # a few rows show it as well as many
+        if kind not in _THREADS:  # a few rows are enough to tell
             _THREADS[kind] = devices.fastest_threads(self._trial(min(config.batch_size, 32)), most)
         return _THREADS[kind]
 
     def _trial(self, batch_size: int) -> Callable[[], object]:
-        """A uniform step on a copy that is thrown away."""
+        """Return a uniform step on a copy of the network."""
         own = self.engine
         engine = Engine(self.config, self.model_name, own.samples, self.device, own.precision)
         indices = torch.arange(batch_size, device=self.device)
 
         def step() -> None:
-            # A network of one's own may draw from torch's global generator.
+            # A custom network may draw from torch's global generator.
             with torch.random.fork_rng(devices=[]):
                 engine.step(samplers.Batch(indices), lr=0.0)
 
         return step
 
     def _time_plain_step(self, repeats: int = 12, warm_up: int = 4) -> float:
-        """Median seconds of a uniform step."""
+        """Return the median seconds of a uniform step."""
         step, clock = self._trial(self.config.batch_size), devices.Clock(self.device, waiting=True)
         seconds = []
         with devices.using_threads(self.threads):
@@ -298,8 +297,8 @@ class Loop(BudgetedBatches):
     def train_epoch(
         self, number: int, on_step: Callable[[], object] = lambda: None
     ) -> dict[str, Any]:
-        """Train one epoch, counted from 1; returns what ``epochs.csv`` says of training."""
-        # The kit's own networks draw nothing.
+        """Train epoch ``number``, from 1, and return its training columns of ``epochs.csv``."""
+        # The built-in networks draw no random numbers.
         own = devices.layers_draw_from(self.config.seed, number, self.device)
         with own if models.is_own(self.config.model) else contextlib.nullcontext():
             return self._train_epoch(number, on_step)
@@ -317,7 +316,7 @@ class Loop(BudgetedBatches):
             losses.append(loss)
             corrects.append(correct)
             slowest = max(slowest, self.charge_time())
-            if self.device.type == "cpu":  # on a GPU asking at every step would stall it
+            if self.device.type == "cpu":  # reading every step would stall a GPU
                 self._check_finite([loss], lr)
             began = time.perf_counter()
             on_step()
@@ -328,7 +327,7 @@ class Loop(BudgetedBatches):
         return self.row(lr, losses, corrects)
 
     def _step(self, batch: samplers.Batch, lr: float | Tensor) -> tuple[Tensor, Tensor]:
-        """One step, learned from; its loss and its share classified right."""
+        """Take a step and update the history; return its loss and accuracy."""
         outcome = self.engine.step(devices.moved(batch, self.engine.device), lr)
         outcome = devices.moved(outcome, self.chooser)
         self.history.count(batch.indices)
@@ -337,7 +336,7 @@ class Loop(BudgetedBatches):
         return outcome.loss, (outcome.seen.correct * share).sum() / share.sum()
 
     def _look(self, indices: Tensor) -> samplers.ForwardResult:
-        """Forward as a method asks for it; what it says is where the method is."""
+        """Run a forward pass for the method, with results on the method's device."""
         return devices.moved(self.engine.look(indices.to(self.engine.device)), self.chooser)
 
     def _train_proxy(
@@ -348,7 +347,7 @@ class Loop(BudgetedBatches):
         return done
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes, between two epochs."""
+        """Return the state for :meth:`load_state_dict`, between two epochs."""
         engine = self.engine
         return {
             "network": engine.network.state_dict(),
@@ -358,14 +357,14 @@ class Loop(BudgetedBatches):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         self.engine.network.load_state_dict(state["network"])
         self.engine.optimiser.load_state_dict(state["optimiser"])
         self.engine.generator.set_state(state["augmentation"])
         super().load_state_dict(state)
 
     def charge_time(self) -> float:
-        """Bring the ledger's seconds up to date; return those since it was last done."""
+        """Bring the ledger's seconds up to date, and return those since the last call."""
         elapsed = self.clock.read()
         if elapsed is None:
             return 0.0
@@ -385,5 +384,5 @@ class Loop(BudgetedBatches):
 
 
 def _mean(values: list[Tensor]) -> float:
-    """Mean of scalars; NaN of none, as in an epoch that could only look."""
+    """Return the mean of scalars; NaN if there are none, as in an epoch that only scored."""
     return torch.stack(values).mean().item() if values else math.nan

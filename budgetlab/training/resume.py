@@ -1,6 +1,6 @@
-"""From a record back to a run: its settings, data, network, arithmetic and state.
+"""Restore a run from its record: settings, data, network, arithmetic and state.
 
-Nothing is loaded as pickled objects, as a record may come from a stranger.
+Nothing is unpickled, because a record may come from a stranger.
 """
 
 import os
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def recorded_config(record: Record) -> RunConfig:
-    """The settings of a record, whose method must be known here."""
+    """Return the settings of a record, whose method must be registered."""
     config = RunConfig.from_dict(record.config)
     if config.method.lower() not in map(str.lower, samplers.names()):
         raise InputError(
@@ -58,9 +58,9 @@ def load_again(
 ) -> Splits:
     """Load the data of a record, which must be of a kind that has a name.
 
-    ``moved`` is where it is now. A record may come from a stranger, so nothing is written to a
-    folder that only the record names. Without an ``intake`` it is of an earlier version, which took
-    the mean of all images and mirrored those of a folder or file whatever they showed.
+    ``moved`` is its new location. A record may come from a stranger, so nothing is written to a
+    folder that only the record names. A record without ``intake`` is of an earlier version, which
+    averaged over all images and mirrored those of a folder or file whatever they showed.
     """
     if moved:
         config = config.replace(dataset=data.canonical(moved))
@@ -90,7 +90,7 @@ def load_recorded(
 ) -> Splits:  # fmt: skip
     """Return the data that a record was trained on: given, or loaded by :func:`load_again`.
 
-    A RunError says that it is not the same any more.
+    A RunError means that the data has changed.
     """
     about = record.about["data"]
     if splits is None:
@@ -99,10 +99,10 @@ def load_recorded(
         require_unchanged(require(splits, Splits, what="splits"))
     val = splits.val_fingerprint
     if config.dataset == "shapes" and about.get("test", 0) == SHAPES_TEST_BEFORE:
-        # Earlier versions had 2,500 test images, which are the last of those it has now.
+        # Earlier versions had 2,500 test images, the last ones of the present test set.
         test = splits.test.select(range(len(splits.test) - SHAPES_TEST_BEFORE, len(splits.test)))
         splits = replace(splits, test=test, fingerprint=fingerprint(splits.train, test))
-    # Older records do not say which samples they were validated on.
+    # Older records do not store the validation fingerprint.
     recorded = about.get("fingerprint"), about.get("val_fingerprint", val)
     if (splits.fingerprint, val) != recorded:
         raise RunError(
@@ -113,7 +113,7 @@ def load_recorded(
 
 
 def require_model(path: Path | str, name: str, model: object, splits: Splits | None = None) -> None:
-    """Refuse to go on without the network of a record or, once its data is there, with another."""
+    """Refuse to resume without the network of a record or, once its data is there, with another."""
     if models.is_own(name) and model is None:
         raise InputError(
             f"record '{path}' was trained with a network of your own, '{name}', which is not part "
@@ -136,9 +136,9 @@ def require_model(path: Path | str, name: str, model: object, splits: Splits | N
 def trained_network(
     record: Record, splits: Splits, model: nn.Module | Callable[[], nn.Module] | None = None
 ) -> nn.Module:
-    """Build the network of a record, with the weights that it keeps.
+    """Build the network of a record, with its stored weights.
 
-    An InputError says that it keeps none, they are damaged, or the network is another one.
+    An InputError means that there are none, they are damaged, or the network is another one.
     """
     name = str(record.about.get("hardware", {}).get("model") or record.config["model"])
     require_model(record.path, name, model, splits)
@@ -160,10 +160,10 @@ def trained_network(
 def recorded_arithmetic(
     record: Record, config: RunConfig, device: torch.device
 ) -> tuple[torch.dtype, int | None]:
-    """Number format of a record, and its threads where there are as many here.
+    """Return the precision of a record, and its number of threads if available here.
 
-    What the hardware here would choose could be another format, and the last bits of sums depend
-    on how many threads there are.
+    The hardware here might choose another precision, and the last bits of sums depend on the number
+    of threads.
     """
     recorded = record.about.get("hardware", {})
     precision, threads = recorded.get("precision"), recorded.get("threads")
@@ -173,12 +173,12 @@ def recorded_arithmetic(
 
 
 def extend(path: Path, epochs: int) -> Path:
-    """Copy the record of a finished run so that resuming goes on to a larger budget.
+    """Copy the record of a finished run so that resuming continues to a larger budget.
 
-    The budget becomes that of ``epochs`` epochs; everything else stands as it did at the end.
-    The finished record stays as it is: the copy beside it, whose path is returned, is another run,
-    whose config says so in ``extended``, with an id of its own. An InputError says that the run is
-    not finished, is as long already, or kept no state.
+    The budget becomes that of ``epochs`` epochs; everything else stays as it was at the end. The
+    finished record is unchanged: the copy beside it, whose path is returned, is another run with an
+    id of its own and ``extended`` in its config. An InputError means that the run is not finished,
+    is already as long, or kept no state.
     """
     record = open_record(path)
     config = RunConfig.from_dict(record.config)
@@ -203,15 +203,15 @@ def extend(path: Path, epochs: int) -> Path:
 
 
 def load_state(loop: "Loop", path: Path) -> int:
-    """Put a loop back to a saved state; returns the number of its epoch, 0 where none was saved.
+    """Restore the saved state of a loop and return its epoch, 0 if none was saved.
 
-    An InputError says that the file is damaged or holds anything but tensors and plain values.
+    An InputError means that the file is damaged or holds anything but tensors and plain values.
     """
     if not os.path.lexists(path):
         return 0
     try:
         content = _read_state(path)
-        Budget(**content["budget"])  # whole, or it is refused
+        Budget(**content["budget"])  # raises if incomplete
         loop.load_state_dict(content)
         return int(content["epoch"])
     except Exception as error:
@@ -226,7 +226,7 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def _require_real(content: Any) -> None:
-    """Refuse tensors that say they are larger than what is stored of them."""
+    """Refuse tensors that claim to be larger than their storage."""
     if isinstance(content, torch.Tensor):
         if content.numel() * content.element_size() > content.untyped_storage().nbytes():
             raise ValueError("a tensor is larger than what is stored of it")
@@ -238,6 +238,6 @@ def _require_real(content: Any) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    """Whatever stands in a file instead of a state, there is one thing to say."""
+    """Return one error for any damage of a state file."""
     reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     return InputError(f"'{path}' cannot be resumed from: {reason}")

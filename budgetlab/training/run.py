@@ -1,4 +1,4 @@
-"""A run, as the one call that trains and as an iterator over epochs; it leaves a record behind."""
+"""A run, as one call that trains or as an iterator over epochs; both write a record."""
 
 import contextlib
 import math
@@ -41,31 +41,31 @@ def train(
     on_epoch: OnEpoch | None = None,
     **settings: Unpack[Settings],
 ) -> Record:
-    """Train to the end of the budget and return the record.
+    """Train until the budget is spent, and return the record.
 
     Parameters
     ----------
     method
-        Sampling method by name, as ``budgetlab list methods`` shows them; or a whole run, a
-        :class:`budgetlab.RunConfig`, of which other settings change what they name.
+        Name of a sampling method, as ``budgetlab list methods`` shows them; or a whole run, a
+        :class:`budgetlab.RunConfig`, whose fields other settings override.
     splits
-        Data already loaded, or your own by :meth:`budgetlab.Splits.of`; settings that say
-        otherwise than it was loaded are refused.
+        Data already loaded, or your own by :meth:`budgetlab.Splits.of`; settings that contradict it
+        are refused.
     model
-        Name of a network, or one of your own, as :class:`Run` takes it.
+        Name of a network, or a custom one as for :class:`Run`.
     preset
-        Name of settings that belong together, such as ``scale-model``; those given win over it.
+        Name of a preset, such as ``scale-model``; explicit settings override it.
     progress, on_epoch
-        Show a bar and what was chosen; call a logger after every epoch with its row of the record.
+        Show a progress bar and notes; a function to call with the record's row of every epoch.
     **settings
-        Fields of :class:`budgetlab.RunConfig`, which says what each of them is.
+        Fields of :class:`budgetlab.RunConfig`, which documents them.
 
     Raises
     ------
     InputError
-        If a name or value is not allowed, data is missing, or the parts do not fit.
+        If a name or value is invalid, data is missing, or the parts do not fit.
     RunError
-        If training had started and could not go on; the record says why.
+        If training fails after it has started; the record says why.
 
     >>> record = bl.train("p-SGD", budget=0.2, epochs=10)  # doctest: +SKIP
     >>> record.summary["test_accuracy"]  # doctest: +SKIP
@@ -90,7 +90,7 @@ def train(
 
 
 def finish(run: "Run", *, progress: bool = True, on_epoch: OnEpoch | None = None) -> Record:
-    """Run what is left of a run, with a bar if asked for."""
+    """Train what is left of a run, with an optional progress bar."""
     for note in run.notes if progress else ():
         tqdm.write(note, file=sys.stderr)
     with tqdm(total=100, bar_format=BAR, smoothing=0, disable=not progress) as bar:
@@ -113,30 +113,30 @@ def finish(run: "Run", *, progress: bool = True, on_epoch: OnEpoch | None = None
 
 
 class Run:
-    """One budgeted training.
+    """One budgeted training run.
 
-    Iterating trains: every turn is one epoch and yields its row of the record. Break whenever you
-    like: iterating again, or :meth:`resume`, goes on from the last whole epoch.
+    Iterating trains: each turn is one epoch and yields its row of the record. You may break at any
+    time: iterating again, or :meth:`resume`, continues from the last whole epoch.
 
     Parameters
     ----------
     config, splits
-        What to run, and its data where that is loaded already.
+        Configuration of the run, and its data if already loaded.
     model
-        A network of your own: a module, which is copied and stays as it is, or a
-        function without arguments that makes one. It takes normalised float samples
-        and gives logits. The record knows it by a name, ``own:CLASS-HEX``.
+        A custom network: a module, which is copied and not changed, or a function without arguments
+        that makes one. It maps normalised float samples to logits. The record stores its name,
+        ``own:CLASS-HEX``.
     on_step
-        Called after every step with the run, to show progress; it must not touch the training.
+        Called with the run after every step, to show progress; it must not affect training.
     asked
-        Names of the settings that were asked for, where some are at their default: given
-        data that was loaded with another value is refused then, too.
+        Names of the settings given explicitly: data that was loaded with another value is refused
+        for these even if they are at their default.
 
     Attributes
     ----------
     state_seconds
-        Seconds between two states that resuming goes on from; 0 keeps one after every epoch. A
-        run that is killed loses so much; one that is stopped between two epochs keeps its last.
+        Seconds between two saved states; 0 saves one after every epoch. A killed run loses at most
+        that much; one stopped between two epochs saves its last state.
     """
 
     state_seconds: float = 0.0
@@ -155,7 +155,7 @@ class Run:
                 f"extended {config.extended} is not a setting of a new run: train, and then go on "
                 "with resume --epochs"
             )
-        # What can be refused without the data is refused before it is loaded.
+        # Check what is possible before loading the data.
         named = config if model is None else config.replace(model="auto")
         config = setup.with_known_names(named, own_data=splits is not None)
         self.device = choose_device(config.device)
@@ -194,7 +194,7 @@ class Run:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on what was chosen and what was passed over."""
+        """Sentences on what was chosen and which files were skipped."""
         config, unit, skipped = self.config, self.config.budget_unit, self.splits.skipped
         size, batch = len(self.splits.train), config.batch_size
         words = {"iterations": "steps", "samples": "samples", "flops": "flops", "seconds": "s"}
@@ -236,23 +236,23 @@ class Run:
         epochs: int | None = None,
         on_step: Callable[["Run"], None] | None = None,
     ) -> "Run":
-        """Go on with a run from the last whole epoch of its record.
+        """Resume a run from the last whole epoch of its record.
 
-        On the CPU the result is bit for bit that of a run never interrupted, with as many threads
-        as it began with. A network of your own has to be given again with ``model=``. The data is
-        read where the record says, and nothing is written there; give ``data_root`` to have it
-        elsewhere, or downloaded, and ``dataset`` where your own was moved.
+        On the CPU the result is bit for bit that of an uninterrupted run with the same number of
+        threads. A custom network must be given again with ``model=``. The data is read from where
+        the record says, and nothing is written there; ``data_root`` reads or downloads it
+        elsewhere, and ``dataset`` is the new location of your own data.
 
-        With ``epochs`` a finished run is extended, in a record of its own beside the finished
-        one, to the budget of so many epochs. From there on the learning rate is that of a run
-        of this length at this progress: it rises first, unlike in a run as long from the start.
+        With ``epochs`` a finished run is extended to the budget of that many epochs, in a new
+        record beside the finished one. From there on the learning rate is that of a run of this
+        length at this progress, so it first rises, unlike in a run of this length from the start.
 
         Raises
         ------
         InputError
             If there is no record, its network is not given again, or it cannot be extended.
         RunError
-            If the data is not the same any more.
+            If the data has changed.
         """
         if epochs is not None:
             path = resume.extend(Path(path), epochs)
@@ -266,7 +266,7 @@ class Run:
         run._exclusive = ExclusiveUse(Path(path))
         record = open_record(path)
         if record.status != "finished":
-            # Written to from now on: no part of it may be damaged, or lie anywhere else.
+            # It will be written to: no part may be damaged or lie outside the record.
             record.require_whole()
         run.on_step = on_step
         run.config = resume.recorded_config(record)
@@ -283,17 +283,17 @@ class Run:
 
     @property
     def record(self) -> Record:
-        """The record as it stands."""
+        """The record in its current state."""
         return open_record(self.writer.path)
 
-    ledger = property(attrgetter("loop.ledger"), doc="What has been spent.")
-    budget = property(attrgetter("loop.budget"), doc="What may be spent.")
-    history = property(attrgetter("loop.history"), doc="What has been learned of each sample.")
+    ledger = property(attrgetter("loop.ledger"), doc="Costs of training so far.")
+    budget = property(attrgetter("loop.budget"), doc="Limit on the costs.")
+    history = property(attrgetter("loop.history"), doc="Statistics of every training sample.")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Train; yields one row per finished epoch. The record is held meanwhile.
+        """Train, yielding one row per finished epoch; the record is held meanwhile.
 
-        A later iterator takes the place of an earlier one.
+        A later iterator replaces an earlier one.
         """
         return only_iterator(self.writer.path, self._epochs())
 
@@ -370,19 +370,19 @@ class Run:
         self._state_saved, self._state_epoch = time.monotonic(), epoch
 
     def _predictions(self) -> pd.DataFrame:
-        """The test samples with what the last evaluation, after the last epoch, predicted."""
+        """Return the test samples with the predictions of the evaluation after the last epoch."""
         test = self.held_out["test"]
-        if self._predicted is None:  # resumed after it
+        if self._predicted is None:  # resumed after that evaluation
             self._predicted = self.loop.engine.evaluate(test).predicted
         label, predicted = test.y.cpu().numpy(), self._predicted.cpu().numpy()
         return self.splits.test.metadata.assign(label=label, predicted=predicted)
 
     def summary(self, status: str | None = None) -> dict[str, Any]:
-        """What ``budgetlab train --json`` prints.
+        """Return what ``budgetlab train --json`` prints.
 
-        ``test_accuracy`` is that of the last epoch, never the best one seen; None where
-        that epoch was not evaluated (``evaluate_every``). ``test_class_accuracy`` is the mean
-        over the classes, which counts a rare one as much as a frequent one; None before the end.
+        ``test_accuracy`` is that of the last epoch, never the best one; None if that epoch was not
+        evaluated (``evaluate_every``). ``test_class_accuracy`` is the mean over the classes, in
+        which rare and frequent ones count the same; None before the end.
         """
         status, by_class = status or self.writer.about["status"], None
         if status == "finished" and self._predicted is None:

@@ -1,4 +1,4 @@
-"""Around a run: what it is given beside its config, whether that fits, and what it keeps."""
+"""Set-up of a run: its data and network, checks of memory and disk, and its final output."""
 
 import io
 import shutil
@@ -28,21 +28,21 @@ from budgetlab.training.failures import META, size_of, step_bytes
 if TYPE_CHECKING:
     from budgetlab.training.loop import Loop
 
-# On a processor, the step of a batch of fewer values is too small to be worth asking.
+# On a CPU, the memory of a step on a batch of fewer values is not worth predicting.
 SMALL_BATCH = 2**19
-# A weighted draw computes in float64: scores, shares, arrival times, and copies of them.
+# Bytes per sample of a weighted draw: float64 scores, shares, arrival times, and their copies.
 DRAW = 48
-# A sample and epoch in a record: all seen, or 3 of 10 (benchmarks/results/speed/recording.csv).
+# Recorded bytes per sample-epoch: all seen, or 3 of 10 (benchmarks/results/speed/recording.csv).
 RECORDED, FEWEST_RECORDED = 5.9, 3.5
-# Images kept of each end of a ranking, and pixels a side.
+# Images kept from each end of a ranking, and their largest side in pixels.
 PER_END, LARGEST_SIDE = 32, 64
 
 
 def with_known_names(config: RunConfig, own_data: bool = False) -> RunConfig:
-    """Return a config whose names are written as they are registered, whatever their case.
+    """Return a config with its names spelled as registered, regardless of case.
 
-    ``own_data`` leaves the name of the data set as it is. An InputError names the nearest one to a
-    name that does not exist.
+    ``own_data`` allows an unknown name of the data set. For other unknown names an InputError
+    suggests the nearest one.
     """
     names = {
         "method": samplers.canonical(config.method),
@@ -58,7 +58,7 @@ def with_known_names(config: RunConfig, own_data: bool = False) -> RunConfig:
 
 
 def has_name(dataset: str) -> bool:
-    """Whether a data set can be loaded by its name."""
+    """Tell whether a data set can be loaded by its name."""
     try:
         return bool(data.canonical(dataset))
     except InputError:
@@ -71,12 +71,12 @@ def has_name(dataset: str) -> bool:
 def load_data(
     config: RunConfig, progress: bool = True, keep: bool = True, whole: bool = False
 ) -> Splits:
-    """Load the data set of a run, as its config says.
+    """Load the data set of a run by its config.
 
     ``keep=False`` writes nothing: no download, no cache. ``whole`` is as for
     :func:`budgetlab.data.load`.
     """
-    # What the config and the function call by the same name, and the rest.
+    # Fields that have the same name as an argument of ``data.load``.
     same = {name: getattr(config, name) for name in DATA_FIELDS
             if name not in ("dataset", "data_seed", "image_size")}  # fmt: skip
     return data.load(
@@ -87,7 +87,7 @@ def load_data(
 
 
 def about_data(name: str, splits: Splits) -> dict[str, Any]:
-    """What a record says of its data."""
+    """Describe the data, as stored in a record."""
     train, val = splits.train, splits.val
     return {
         "name": name,
@@ -115,11 +115,11 @@ def notes_on_test(splits: Splits) -> list[str]:
 def resolve(
     config: RunConfig, splits: Splits | None, asked: Collection[str] = ()
 ) -> tuple[RunConfig, Splits]:
-    """Return data and a config that says of it what is true.
+    """Return the data, and a config that agrees with it.
 
-    Data that is given loaded knows how it was loaded, or is of the user's own making; the config
-    takes over what is so, and may not say otherwise, which is an InputError. Settings that are at
-    their default say nothing of such data, but for those ``asked`` for. Without any it is loaded.
+    Loaded data knows its settings, unless it is the user's own; the config adopts them, and
+    contradicting them is an InputError. Settings at their default cannot contradict, except those
+    in ``asked``. Without ``splits`` the data is loaded.
     """
     if splits is None:
         return config, load_data(config)
@@ -129,7 +129,7 @@ def resolve(
     changed = [name for name in DATA_FIELDS if getattr(config, name) != getattr(default, name)]
     said = [name for name in DATA_FIELDS if name in asked or name in changed]
     if splits.settings:
-        # Through a config, so that both sides are plain values.
+        # Converted by a config, so that both sides hold plain values.
         held = default.replace(**splits.settings)
         for name in said:
             _require_equal(name, getattr(config, name), getattr(held, name))
@@ -143,14 +143,14 @@ def resolve(
             )
     if "dataset" not in said:
         return config.replace(dataset=splits.name), splits
-    # Data of one's own may be called anything but what is something else.
+    # Custom data may have any name except that of another data set.
     if has_name(config.dataset):
         _require_equal("dataset", config.dataset, splits.name)
     return config, splits
 
 
 def require_unchanged(splits: Splits) -> None:
-    """Refuse samples that are not those of the fingerprint, by which records know them."""
+    """Refuse samples that no longer match their fingerprint, by which records identify them."""
     if fingerprint(splits.train, splits.test) != splits.fingerprint:
         raise InputError(
             f"the samples of '{splits.name}' were changed after the splits were made, and records "
@@ -170,13 +170,13 @@ def _require_equal(name: str, said: object, known: object) -> None:
 
 
 def named(model: nn.Module | Callable[[], nn.Module], splits: Splits) -> str:
-    """Take a network for this data, and return the name that the record knows it by."""
+    """Register a custom network for this data, and return its name."""
     return models.register(model, splits.train.sample_shape, len(splits.train.classes))
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes on the training device: the images, what is kept of each sample, and a step."""
+    """Bytes on the training device: the data, the per-sample statistics, and a step."""
 
     data: int
     history: int
@@ -184,23 +184,23 @@ class Needs:
 
     @property
     def total(self) -> int:
-        """Of all of them together."""
+        """Sum of the three."""
         return self.data + self.history + self.step
 
 
 def predict(
     config: RunConfig, model_name: str, splits: Splits, device: torch.device, precision: torch.dtype
 ) -> Needs:
-    """Predict what a run needs on its device.
+    """Predict the memory that a run needs on its device.
 
-    On the processor the data is there already, and is not counted.
+    On a CPU the data is already loaded and not counted.
     """
     train = splits.train
     held = [s for s in (train, splits.test, splits.val) if s is not None and device.type != "cpu"]
     history = vars(History(len(train), META)).values()
     kept = _bytes(t for t in history if isinstance(t, Tensor)) + DRAW * len(train)
     if getattr(samplers.lookup(config.method), "trajectory", False):
-        # A second history, p_y and shift of each of its epochs, and the softmax before.
+        # A second history, with p_y and shift of each epoch, and the previous softmax.
         epochs = config.proxy_share * config.budget * config.epochs
         kept += kept + int(len(train) * (8 * epochs + 4 * len(train.classes)))
     values = config.batch_size * train.x[:1].numel()
@@ -214,7 +214,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be had on a device now."""
+    """Return the memory available on a device now."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
@@ -223,7 +223,7 @@ def free_bytes(device: torch.device) -> int:
 def require_fit(
     config: RunConfig, model_name: str, splits: Splits, device: torch.device, precision: torch.dtype
 ) -> None:
-    """Refuse a run whose parts do not fit each other, or memory, before anything is written."""
+    """Refuse a run whose parts do not fit each other or the memory, before anything is written."""
     if len(splits.train.sample_shape) != 3 and config.augmentation not in ("none", "standard"):
         raise InputError(
             f"augmentation '{config.augmentation}' needs images, and '{config.dataset}' "
@@ -242,14 +242,14 @@ def require_fit(
 
 
 def require_disk(config: RunConfig, size: int) -> None:
-    """Refuse a run of ``size`` samples whose record has no room where ``out`` lies."""
+    """Refuse a run of ``size`` samples whose record would not fit on the disk of ``out``."""
     place = Path(config.out).absolute()
     while not place.is_dir() and place != place.parent:
         place = place.parent
     total, _, room = shutil.disk_usage(place)
     share = min(config.budget + 0.2, 1.0) * RECORDED
     record = int(size * config.epochs * max(share, FEWEST_RECORDED))
-    if record > room and total:  # /proc and the like have no size, and say why themselves
+    if record > room and total:  # /proc and the like report no size, and fail by themselves
         raise InputError(
             f"the record of {config.epochs:,} epochs of {size:,} samples takes about "
             f"{size_of(record)}, and '{config.out}' has room for {size_of(room)}: lower --epochs "
@@ -257,18 +257,18 @@ def require_disk(config: RunConfig, size: int) -> None:
         )
 
 
-# What it keeps
+# Output
 
 
 def packed(content: dict[str, Any]) -> bytes:
-    """Return tensors and plain values as bytes of ``torch.save``."""
+    """Serialise tensors and plain values with ``torch.save``."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
 
 
 def save_end(writer: RecordWriter, loop: "Loop", train: Dataset, predictions: pd.DataFrame) -> None:
-    """Keep what a finished run is looked at by: weights, a few images and predictions."""
+    """Store the weights, some images and the predictions of a finished run."""
     weights = loop.engine.network.state_dict()
     writer.save_model(safetensors.torch.save(
         {name: value.detach().cpu().contiguous() for name, value in weights.items()}
@@ -279,9 +279,9 @@ def save_end(writer: RecordWriter, loop: "Loop", train: Dataset, predictions: pd
 
 
 def _thumbnails(samples: Dataset, history: History) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers ``[K]`` and images ``[K, H, W, C]`` of the ends of times trained and mean loss."""
+    """Return indices ``[K]`` and images ``[K, H, W, C]`` of extreme times trained and mean loss."""
     loss = torch.nan_to_num(history.mean_loss, nan=0.0)
-    # Ties in the counts are ordered by the loss, so that the ends are the same each time.
+    # Ties in the counts are broken by the loss, so that the selection is reproducible.
     trained = history.times_trained.double() + loss.double() / (1 + loss.max().double())
     picked: set[int] = set()
     for ranking in (trained, loss):
