@@ -146,7 +146,7 @@ def scores_of(
             raise InputError(f"method '{method}' draws by no scores: choose one of {known}")
         name = "p-SGD"
     generator = torch.Generator().manual_seed(0)
-    # Which of the scores are drawn together does not change them.
+    # Scores do not depend on which samples are drawn together.
     config = config.replace(method=name, weights="none", class_shares="free")
     context = samplers.SamplerContext(size, config, generator, torch.device("cpu"))
     sampler = samplers.build(name, context)

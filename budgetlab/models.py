@@ -363,7 +363,7 @@ def _maker(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Mod
             f"model {model!r} is neither a name, a torch.nn.Module, nor a function without "
             "arguments that makes one: give one of these"
         ) from None
-    except ValueError:  # no signature to be had: let it try
+    except ValueError:  # no signature available: the call will tell
         pass
 
     def make(seed: int) -> nn.Module:

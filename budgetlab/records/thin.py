@@ -209,7 +209,7 @@ def _about(
     record: Record, kept: np.ndarray, chosen: np.ndarray, size: int, seed: int
 ) -> dict[str, Any]:
     about = copy.deepcopy(record.about)
-    # What was left out before stays left out.
+    # Epochs and samples left out before stay left out.
     before = {"of": size, "epochs": chosen} | about.get("thinned", {})
     about["thinned"] = {"samples": len(kept), "of": before["of"], "seed": seed,
                         "epochs": np.intersect1d(chosen, before["epochs"]).tolist()}  # fmt: skip
