@@ -1,4 +1,4 @@
-"""From records to answers: frames in and out, no torch.
+"""Analyse records: DataFrames in and out, without importing torch.
 
 >>> import budgetlab as bl
 >>> print(bl.analysis.table(bl.analysis.compare("runs")))  # doctest: +SKIP
@@ -39,7 +39,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 )  # fmt: skip
 __all__ += ["load"]
 
-if TYPE_CHECKING:  # where editors find the names
+if TYPE_CHECKING:  # lets editors and type checkers see the names
     from budgetlab.analysis.comparison import *
     from budgetlab.analysis.conditions import *
     from budgetlab.analysis.gradients import *

@@ -1,4 +1,4 @@
-"""What each condition reached, at what cost: against a baseline, over the training, at its end."""
+"""Compare conditions by result and cost: with a baseline, during training, and at its end."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -39,13 +39,13 @@ from budgetlab.methods import OPTIONS as METHOD_FIELDS
 from budgetlab.records import Records
 
 BASELINE = "unif-SGD"
-"""What every method has to beat: the same number of steps with uniform draws."""
+"""Default baseline: uniform sampling for the same number of steps."""
 
 FULL = (BASELINE, "SGD")
-"""Methods whose run at budget 1 is the full run, in order of preference."""
+"""Methods whose run at budget 1 serves as the full run, in order of preference."""
 
 AXES = {**COSTS, "epoch": "epochs", "progress": "share of the budget"}
-"""What a learning curve can go over, and how axes call it."""
+"""Cost axes of learning curves, with their axis labels."""
 
 COLUMNS = ("n", "mean", "spread", "cost_vs_full", "baseline", "pairs", "dropped", "difference",
            "lowest", "highest", "ci_low", "ci_high", "p", "p_corrected", "p_equivalent", "verdict",
@@ -65,9 +65,9 @@ def compare(
 ) -> ConditionTable:
     """Compare every condition with one or more baselines, seed by seed.
 
-    A run is paired with the run of the baseline that has the same seed, data, augmentation,
-    budget and every other setting; runs without a partner count for the mean and not for the
-    difference. Runs that are not finished are left out with a warning.
+    Each run is paired with the baseline run that has the same seed, data, augmentation, budget
+    and other settings. Unpaired runs count towards the mean but not the difference; unfinished
+    runs are left out with a warning.
 
     Parameters
     ----------
@@ -75,32 +75,31 @@ def compare(
         As for :func:`budgetlab.open_records`, or a frame as from
         :func:`budgetlab.analysis.summaries`.
     baseline
-        Methods to compare with, one row for each.
+        Methods to compare with, one row each.
     metric
         Column to compare: ``test_accuracy`` or ``test_loss``.
     cost
-        Column of costs in which ``cost_vs_full`` is measured.
+        Cost column that ``cost_vs_full`` is measured in.
     confidence
-        Of the intervals, in (0, 1); the tests are at ``alpha = 1 - confidence``.
+        Confidence level of the intervals, in (0, 1); the tests use ``alpha = 1 - confidence``.
     margin
-        Differences within ± this count as equivalent, in the unit of the metric; by default
-        one percentage point of an accuracy (0.01), and of other metrics nothing is.
+        Differences within ``± margin``, in units of the metric, count as equivalent. Default
+        0.01 (one percentage point) for accuracies, and no equivalence test for other metrics.
     over
-        Settings over which runs are replicates of one condition, by which they are paired.
+        Settings that distinguish replicates of a condition, by which runs are paired.
 
     Returns
     -------
     ConditionTable
-        A DataFrame that shows itself as a table with sentences. One row per condition and
+        A DataFrame that displays as a table followed by sentences. One row per condition and
         baseline: the condition, ``n``, ``mean``, ``spread`` (ddof 1; NaN at n = 1),
         ``cost_vs_full`` (cost of a run over that of the full run: unif-SGD, else SGD, at budget 1;
-        NaN without one), ``baseline``, ``pairs``, ``dropped`` (runs without a partner),
-        ``difference``, ``lowest`` and ``highest`` (of the pairs), ``ci_low``, ``ci_high``, ``p``
-        (paired t test), ``p_corrected`` (Holm, over all rows), ``p_equivalent`` (two one-sided
-        tests, corrected in the same way),
-        ``verdict`` (:data:`budgetlab.analysis.COMPARISON_VERDICTS`), ``seeds_to_settle`` (pairs for
-        a power of 80% if all is as seen, where undecided) and ``sentence``. Fewer than three pairs
-        have no interval.
+        NaN without one), ``baseline``, ``pairs``, ``dropped`` (unpaired runs), ``difference``,
+        ``lowest`` and ``highest`` (of the pairs), ``ci_low``, ``ci_high``, ``p`` (paired t test),
+        ``p_corrected`` (Holm, over all rows), ``p_equivalent`` (two one-sided tests, corrected in
+        the same way), ``verdict`` (:data:`budgetlab.analysis.COMPARISON_VERDICTS`),
+        ``seeds_to_settle`` (if undecided: pairs for 80% power at the observed difference and
+        spread) and ``sentence``. Fewer than three pairs give no interval.
     """
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
     require(frame, ["dataset", "method", "augmentation", "budget", *over, metric, cost])
@@ -139,10 +138,10 @@ def concluded(
     margin: float | None = MARGIN,
     question: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Add what follows from all rows together: corrected p, verdicts, sentences.
+    """Add the columns that depend on all rows: corrected p-values, verdicts, sentences.
 
-    ``shown`` are the settings that a sentence names where they vary; claims are corrected over
-    the rows that agree in ``question``, by default over all.
+    Sentences name the settings in ``shown`` that vary. p-values are corrected within each group
+    of rows with equal ``question`` columns, by default over all rows.
     """
     alpha = 1 - confidence
     for name, source in (("p_corrected", "p"), ("p_equivalent", "p_equivalent")):
@@ -165,10 +164,10 @@ def results(
     cost: str = "flops",
     over: Sequence[str] = ("seed",),
 ) -> ConditionTable:
-    """Average the runs of each condition: one row for each, in the order of appearance.
+    """Average the runs of each condition, one row per condition in order of appearance.
 
-    Parameters are as for :func:`compare`, and so is what is left out. Columns are the condition,
-    ``n``, ``mean``, ``spread`` (ddof 1; NaN at n = 1), the mean of every cost, ``cost_vs_full``.
+    Parameters and exclusions are as for :func:`compare`. Columns are the condition, ``n``,
+    ``mean``, ``spread`` (ddof 1; NaN at n = 1), the mean of every cost, and ``cost_vs_full``.
     """
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
     require(frame, ["dataset", "method", "budget", metric, *COSTS])
@@ -180,11 +179,11 @@ def results(
 
 
 class _Conditions:
-    """The runs of each condition, indexed by what tells replicates apart."""
+    """The runs of each condition, indexed by the settings that distinguish replicates."""
 
     def __init__(self, frame: pd.DataFrame, over: Sequence[str]):
         self.keys = condition_columns(frame, over)
-        # A setting that one record lacks has to match in another that lacks it: NaN never would.
+        # A setting that two records lack has to match between them, which NaN never does.
         lacking = [name for name in self.keys if frame[name].isna().any()]
         frame = frame.assign(**{n: frame[n].astype(object).fillna("not recorded") for n in lacking})
         self.runs: dict[tuple, pd.DataFrame] = {
@@ -198,7 +197,7 @@ class _Conditions:
     def find(
         self, method: str, key: tuple, ignore: Sequence[str] = (), **changes: object
     ) -> pd.DataFrame | None:
-        """Runs of a method in the same condition; settings that other methods read may differ."""
+        """Find a method's runs in the same condition; method-specific settings may differ."""
         wanted = self.about(key) | {"method": method} | changes
         exact = self.runs.get(tuple(wanted.values()))
         if exact is not None:
@@ -208,7 +207,7 @@ class _Conditions:
         return max(near, key=len, default=None)
 
     def averaged(self, key: tuple, metric: str, cost: str) -> dict[str, Any]:
-        """The condition, what its runs reached, and what they cost beside the full run."""
+        """Return the condition with its n, mean and spread, and its cost relative to full."""
         values, share = self.runs[key][metric].dropna(), float("nan")
         for method in FULL:
             full = self.find(method, key, ignore=("budget_unit",), budget=1.0)
@@ -221,7 +220,7 @@ class _Conditions:
     def against(
         self, method: str, key: tuple, metric: str, confidence: float, margin: float | None
     ) -> dict[str, Any]:
-        """How the runs stand against those of another method, pair by pair."""
+        """Compare the runs of a condition with those of another method, pair by pair."""
         ours, theirs = self.runs[key], self.find(method, key)
         itself = self.about(key)["method"] == method
         result, dropped, spread = Paired(), 0 if itself else len(ours), float("nan")
@@ -243,7 +242,7 @@ def _baselines(baseline: str | Sequence[str], frame: pd.DataFrame) -> list[str]:
 
 
 def _opponents(method: str, baselines: list[str]) -> list[str]:
-    """Baselines compare only with those named before them, so that no test counts twice."""
+    """Return the baselines of a method; for a baseline those before it, so no test is repeated."""
     if method not in baselines:
         return baselines
     return baselines[: baselines.index(method)] or [method]
@@ -252,9 +251,9 @@ def _opponents(method: str, baselines: list[str]) -> list[str]:
 def _groups(
     frame: pd.DataFrame, keys: list[str], cost: str, value: str, over: Sequence[str]
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Each condition and its rows that have both numbers; of finished runs where it has some.
+    """Yield each condition with its rows that have both ``cost`` and ``value``.
 
-    Of runs that repeat each other, those of the latest.
+    Only finished runs count if there are any, and only the latest of repeated runs.
     """
     for key, group in frame.groupby(keys, sort=False, dropna=False):
         if "status" in group and (group["status"] == "finished").any():
@@ -283,29 +282,29 @@ def curves(
 ) -> ConditionTable:
     """Average the learning curves of each condition on a common cost axis.
 
-    Each run is interpolated linearly between its epochs. A condition starts where the last of its
-    runs has a first value and ends where the first of them ends: every point averages the same
-    runs. Where a condition has finished runs, the others are left out.
+    Runs are interpolated linearly between epochs, over the part of the axis that all runs of the
+    condition cover, so that every point averages the same runs. If a condition has finished runs,
+    unfinished ones are left out.
 
     Parameters
     ----------
     records, over
         As for :func:`compare`; a frame is as from :func:`budgetlab.analysis.epochs`.
     cost, value
-        One of :data:`AXES`; the column to follow, such as ``test_accuracy``.
+        One of :data:`AXES`; the metric column, such as ``test_accuracy``.
     points
-        Points on the axis of each condition, from its start to its end.
+        Number of equally spaced points on the axis of each condition.
     axis
-        Costs at which to read all conditions instead; each keeps those that it covers.
+        Costs at which to evaluate all conditions instead; each keeps those it covers.
     confidence
-        Of the band around the mean (Student's t), in (0, 1).
+        Confidence level of the band around the mean (Student's t), in (0, 1).
 
     Returns
     -------
     ConditionTable
         The condition, ``cost``, ``mean``, ``spread`` (standard deviation, ddof 1),
-        ``ci_low``, ``ci_high`` (interval of the mean), ``n``; NaN where too few runs allow
-        none: one for a deviation, two for an interval.
+        ``ci_low``, ``ci_high`` (interval of the mean), ``n``. ``spread`` is NaN for a single
+        run, the interval for fewer than three.
     """
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
     _check_cost(cost, AXES)
@@ -343,12 +342,12 @@ def frontier(
     over: Sequence[str] = ("seed",),
     confidence: float = 0.95,
 ) -> ConditionTable:
-    """Mean cost and result of each condition, and which ones no other beats.
+    """Average cost and result of each condition, and mark those on the Pareto frontier.
 
-    ``records`` are as for :func:`compare`, ``cost`` one of :data:`COSTS`; of ``value`` more is
-    better for accuracies, less for losses. Columns are the condition, ``cost``, ``mean``,
-    ``ci_low``, ``ci_high``, ``n`` and ``on_frontier``: within its data set, no other condition
-    costs at most as much and reaches more, or costs less and reaches as much.
+    ``records`` are as for :func:`compare`, ``cost`` is one of :data:`COSTS`; higher ``value`` is
+    better for accuracies, lower for losses. Columns are the condition, ``cost``, ``mean``,
+    ``ci_low``, ``ci_high``, ``n`` and ``on_frontier``: no other condition of the data set
+    reaches more at the same or lower cost, or as much at lower cost.
     """
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
     _check_cost(cost, COSTS)
@@ -381,12 +380,12 @@ def cost_to_reach(
     cost: str = "flops",
     value: str = "test_accuracy",
 ) -> pd.DataFrame:
-    """Cost at the first epoch after which a run had reached a ``target`` in ``value``.
+    """Return the cost at which each run first reached a ``target`` of ``value``.
 
-    That is at least this accuracy, or at most this loss; ``records`` and ``cost`` are as for
-    :func:`curves`. One row per run: the condition, ``seed``, ``reached`` and ``cost`` (NaN where
-    it was not reached), which is rounded up, as runs are measured once an epoch; where that is
-    after every n-th epoch only (``evaluate_every``), or a run is not finished, a warning says so.
+    This means at least that accuracy, or at most that loss. ``records`` and ``cost`` are as for
+    :func:`curves`. One row per run: the condition, ``seed``, ``reached`` and ``cost`` (NaN if not
+    reached), rounded up to the next evaluated epoch. Runs that are unfinished, or not evaluated
+    every epoch (``evaluate_every``), raise a warning.
     """
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
     _check_cost(cost, AXES)

@@ -1,4 +1,4 @@
-"""Records as frames, one row per run, or per run and epoch; which runs belong together."""
+"""Records as DataFrames, one row per run or per epoch, and which runs form a condition."""
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
@@ -21,27 +21,26 @@ COSTS = {
     "flops": "floating point operations",
     "seconds": "seconds of training",
 }
-"""Columns that say what a run has spent, and their meaning."""
+"""Cost columns and their axis labels."""
 
 RESULTS = ("test_accuracy", "test_loss", *COSTS)
 SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
 FIRST = ("path", "status", *SHOWN, "seed", *RESULTS, "epochs_trained")
 SETTINGS = RunConfig.__dataclass_fields__
-# Where a run lies, and the device it ran on, do not make another condition; the
-# model that "auto" became does.
+# Paths and the device do not distinguish conditions; the model that "auto" resolved to does.
 NOT_CONDITIONS = ("data_root", "out", "device")
 
 
 def summaries(records: Records) -> pd.DataFrame:
-    """Return one row per run: what it was, what it reached, what it cost.
+    """Summarise records, one row per run: settings, results and costs.
 
     Columns are ``path``, ``status``, ``dataset``, ``method``, ``augmentation``, ``budget``,
     ``budget_unit``, ``seed``, ``test_accuracy`` (0 to 1), ``test_loss``, the costs of
     :data:`COSTS`, ``epochs_trained``, then the other settings (``model`` and ``precision`` as used,
-    also where ``auto`` was asked for), ``proxy_samples`` (run through second networks; NaN where it
-    was not recorded), the size and ``fingerprint`` of the data, the digest of the weights that a
-    network of one's own was given with (``model_start``), and the device. What a run that was
-    cut off did not sum up is taken from its last whole epoch.
+    with ``auto`` resolved), ``proxy_samples`` (samples run through proxy networks; NaN if not
+    recorded), the size and ``fingerprint`` of the data, ``model_start`` (digest of the initial
+    weights of a custom network), and the device. Results of an interrupted run are those of its
+    last complete epoch.
     """
     frame = pd.DataFrame([_summary(record) for record in open_records(records)])
     return frame[[*FIRST, *(name for name in frame if name not in FIRST)]]
@@ -55,7 +54,7 @@ def _summary(record: Record) -> dict[str, Any]:
         last = _last_epoch(record)
         results = {name: last.get(name) if v is None else v for name, v in results.items()}
         epochs_trained = last.get("epoch", 0)
-    # A record of an earlier version did what later fields say by default.
+    # Records of earlier versions lack newer fields, whose defaults reproduce what they did.
     config: dict[str, Any] = {name: SETTINGS[name].default for name in ADDED} | record.config
     named = {name: str(config[name]) for name in ("dataset", "data_name") if config.get(name)}
     return {name: tuple(v) if isinstance(v, list) else v for name, v in config.items()} | {
@@ -77,7 +76,7 @@ def _summary(record: Record) -> dict[str, Any]:
 
 
 def _number(value: float | None) -> float:
-    """NaN where nothing is known; a float where pandas would have no number."""
+    """Turn None into NaN, and integers beyond int64 into floats."""
     if value is None:
         return float("nan")
     return value if abs(value) < 2**63 else float(value)
@@ -93,11 +92,11 @@ def _last_epoch(record: Record) -> dict[str, Any]:
 
 
 def epochs(records: Records) -> pd.DataFrame:
-    """Return one row per run and epoch: costs so far, losses and accuracies, and the settings.
+    """Return one row per run and epoch: cumulative costs, losses, accuracies and settings.
 
     Column ``run`` numbers the runs from 0; then :data:`budgetlab.records.EPOCH_COLUMNS` and the
     settings as in :func:`summaries` (``epochs`` is the length of the full run and ``epoch`` counts
-    from 1; ``lr`` is the rate of the epoch and ``lr_start`` the setting).
+    from 1; ``lr`` is the learning rate of the epoch and ``lr_start`` the setting).
     """
     parts = {}
     for number, record in enumerate(open_records(records)):
@@ -118,7 +117,7 @@ def epochs(records: Records) -> pd.DataFrame:
 
 
 def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this frame") -> None:
-    """Refuse a frame that lacks columns, and name these."""
+    """Raise an error that names the columns a frame lacks."""
     missing = [name for name in columns if name not in frame]
     if missing:
         raise InputError(
@@ -128,19 +127,19 @@ def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this 
 
 
 def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Columns that hold more than one value."""
+    """Return those of the columns that hold more than one value."""
     return [name for name in columns if frame[name].astype(str).nunique(dropna=False) > 1]
 
 
 def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> list[str]:
-    """Columns that make a condition: every setting but those ``over`` which runs are replicates.
+    """Return the columns that define a condition: settings, but not those of replicates (``over``).
 
-    First the five that every table shows, then those others that differ between runs.
-    ``fingerprint`` is among them where runs were trained on other data under the same settings;
-    ``data_seed`` is not where each replicate draws data of its own, the same for all conditions.
-    ``model_start`` is where networks of one's own were given with other weights.
+    The five that every table shows come first, then the others that differ between runs.
+    ``fingerprint`` is included if runs with the same settings were trained on different data, and
+    ``model_start`` if custom networks started from different weights; ``data_seed`` is excluded
+    if each replicate uses one data seed in all conditions.
     """
-    # Of one row an epoch, lr changes within a run.
+    # In frames with one row per epoch, lr changes within a run.
     settings = ["lr_start" if n == "lr" and "lr_start" in frame else n for n in SETTINGS]
     others = [n for n in settings if n not in (*SHOWN, *NOT_CONDITIONS, *over) and n in frame]
     differ = varying(frame, others)
@@ -152,8 +151,8 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
         if (same_settings["fingerprint"].nunique() > 1).any():
             differ.append("fingerprint")
     if by and "model_start" in frame:
-        # Runs that start from weights of their own each are replicates; where several share a
-        # start, and others have another one, it is a setting.
+        # Runs that each start from their own weights are replicates; if several share a start
+        # and others have a different one, it is a setting.
         starts = frame[frame["model_start"].ne("")].drop_duplicates(["model_start", *by])
         if starts["model_start"].nunique() > 1 and starts["model_start"].duplicated().any():
             differ.append("model_start")
@@ -165,7 +164,7 @@ def _data_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def require_same_data(records: Sequence[Record]) -> None:
-    """Refuse records of other data than the first."""
+    """Raise an error unless all records were trained on the same data."""
     for other in records[1:]:
         if other.fingerprint != records[0].fingerprint:
             raise InputError(
@@ -175,7 +174,7 @@ def require_same_data(records: Sequence[Record]) -> None:
 
 
 def require_data_of(record: Record, splits: "Splits") -> None:
-    """Refuse other data than that of a record."""
+    """Raise an error unless ``splits`` are the data that a record was trained on."""
     from budgetlab.data import Splits
     from budgetlab.data.dataset import require
 
@@ -199,10 +198,10 @@ def label(row: pd.Series | Mapping[str, Any], columns: Sequence[str]) -> str:
 
 
 def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFrame:
-    """Leave out what cannot be compared, with a warning each.
+    """Leave out runs that cannot be compared, with one warning per reason.
 
-    Left out are runs that are not finished, runs without the metric, and all but the
-    latest of runs that repeat each other. It is an error if nothing is left.
+    These are unfinished runs, runs without the metric, and all but the latest of repeated
+    runs. Raises an error if no run is left.
     """
     if "status" in frame:
         frame = _without(frame, frame["status"] != "finished", "not finished")
@@ -213,9 +212,9 @@ def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFram
 
 
 def latest(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
-    """Leave out, with a warning, all but the latest of runs that agree in these settings.
+    """Leave out, with a warning, all but the latest of runs with equal ``settings``.
 
-    A seed that counted twice would make an interval too narrow.
+    Counting a seed twice would make intervals too narrow.
     """
     order = frame.sort_values("updated", kind="stable") if "updated" in frame else frame
     again = order.duplicated(list(settings), keep="last")
@@ -231,7 +230,7 @@ def _without(frame: pd.DataFrame, out: pd.Series, why: str, level: int = 4) -> p
 
 
 def warn_of_other_code(frame: pd.DataFrame) -> None:
-    """Say where runs of one name were trained with other code of a method of your own."""
+    """Warn if the code of a custom method changed between runs under the same name."""
     if "method_code" not in frame:
         return
     for method, group in frame[frame["method_code"].ne("")].groupby("method", sort=False):
@@ -246,7 +245,7 @@ def warn_of_other_code(frame: pd.DataFrame) -> None:
 
 
 def warn_of_other_data(frame: pd.DataFrame, keys: Sequence[str]) -> None:
-    """Say which runs were trained on other data under the same settings."""
+    """Warn if runs with the same settings were trained on different data."""
     if "fingerprint" not in keys:
         return
     for _, group in frame.groupby(_data_columns(frame), sort=False):
@@ -261,7 +260,7 @@ def warn_of_other_data(frame: pd.DataFrame, keys: Sequence[str]) -> None:
 
 
 def warn_of_gaps(frame: pd.DataFrame, value: str) -> None:
-    """Say where what was reached, and when, may be another than the table has it."""
+    """Warn if skipped evaluations or unfinished runs make the cost to a target inexact."""
     gaps = frame[value].isna().groupby(frame["run"]).any()
     if gaps.any():
         warnings.warn(
@@ -278,7 +277,7 @@ def warn_of_gaps(frame: pd.DataFrame, value: str) -> None:
 
 
 def _names(some: pd.DataFrame, among: pd.DataFrame) -> str:
-    """Name a few runs, and say how many there are among how many."""
+    """List a few run names, followed by their count and the total."""
     names = [str(name) for name in some.get("path", some["method"])]
     if "status" in some and (some["status"] != "finished").any():
         names = [f"{n} ({s})" for n, s in zip(names, some["status"], strict=True)]

@@ -1,4 +1,4 @@
-"""What needs the network itself: GraNd, a gradient a sample, and a map of the samples."""
+"""Measures that need the network itself: GraNd, per-sample gradients and an embedding."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -24,19 +24,19 @@ def grand(
     *,
     chunk: int = 64,
 ) -> np.ndarray:
-    """GraNd: norm of the gradient of each sample's loss over all parameters (Paul et al. 2021).
+    """Compute GraNd, the norm of each sample's gradient over all parameters (Paul et al. 2021).
 
-    High is hard. Paul et al. take the mean over several models, early in training.
+    High values are hard. Paul et al. average over several models, early in training.
 
     Parameters
     ----------
     model
-        From inputs to logits ``[B, C]``; its parameters that need a gradient count. Used in eval
-        mode, so that batch norm does not mix the samples, and left as it was.
+        Maps inputs to logits ``[B, C]``; parameters with ``requires_grad`` count. Evaluated in
+        eval mode, so that batch norm does not mix samples; its mode is restored afterwards.
     x, y
         Inputs as the model takes them (normalised), float ``[N, ...]``; labels, int64 ``[N]``.
     chunk
-        Samples at a time; memory holds so many copies of the gradient.
+        Samples per pass; memory holds one gradient for each of them.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def grand(
 def gradient_blocks(
     model: "torch.nn.Module", x: "torch.Tensor", y: "torch.Tensor", *, chunk: int = 64
 ) -> "Iterator[dict[str, torch.Tensor]]":
-    """Yield gradients of each sample's loss, ``[at most chunk, *shape]`` by name of parameter."""
+    """Yield per-sample gradients, ``[at most chunk, *shape]`` by parameter name."""
     import torch
     import torch.nn.functional as F
     from torch.func import functional_call, grad, vmap
@@ -100,26 +100,26 @@ def embedding(
     model: "nn.Module | Callable[[], nn.Module] | None" = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Place the training samples on a map by what the trained network makes of them.
+    """Project the training samples to 2-D by their features in the trained network.
 
-    Samples that look alike to the network lie together: a wrong label among those of another
-    class, copies on top of one another, and a class of two kinds in two clouds.
+    Samples that the network finds similar lie together: a wrong label lies among another class,
+    copies coincide, and a class with two kinds of samples forms two clouds.
 
     Parameters
     ----------
     record, splits
-        A finished run, which kept its weights, and its data.
+        A finished run with saved weights, and its data.
     method
-        ``pca``, or ``umap`` (McInnes et al. 2018) where the package ``umap-learn`` is installed.
+        ``pca``, or ``umap`` (McInnes et al. 2018), which needs the package ``umap-learn``.
     model, seed
-        The network, if it is one of your own; the seed of UMAP.
+        The network, if it is your own; the random seed of UMAP.
 
     Returns
     -------
     DataFrame
-        ``embedding_1`` and ``embedding_2``, index ``sample``: for ``more=`` of
-        :func:`budgetlab.explore.atlas` and of the widget. ``attrs["explained"]`` is the share
-        of the variance that they hold, NaN for UMAP.
+        Columns ``embedding_1`` and ``embedding_2``, index ``sample``, to pass as ``more=`` to
+        :func:`budgetlab.explore.atlas` and its widget. ``attrs["explained"]`` is the share of
+        variance explained, NaN for UMAP.
     """
     if method not in ("pca", "umap"):
         raise unknown("map", method, ("pca", "umap"))
@@ -137,7 +137,7 @@ def embedding(
     else:
         from sklearn.decomposition import PCA
 
-        # The sign of an axis means nothing: its largest entry is positive.
+        # The sign of a component is arbitrary: scikit-learn makes its largest entry positive.
         found = PCA(2, svd_solver="covariance_eigh").fit(features)
         places, explained = found.transform(features), float(found.explained_variance_ratio_.sum())
     frame = pd.DataFrame(places, columns=["embedding_1", "embedding_2"]).rename_axis("sample")
@@ -148,7 +148,7 @@ def embedding(
 def _features(
     record: Record, splits: "Splits", model: "nn.Module | Callable[[], nn.Module] | None"
 ) -> np.ndarray:
-    """What goes into the last linear layer of the trained network, float64 ``[N, D]``."""
+    """Return the inputs of the last linear layer, or the logits if none; float64 ``[N, D]``."""
     import torch
 
     from budgetlab.training.resume import trained_network

@@ -1,4 +1,4 @@
-"""How often each class, or group of samples, is right; what it is taken for, what was learned."""
+"""Accuracy, confusion and learning of each class or group of samples."""
 
 from collections.abc import Sequence
 
@@ -19,21 +19,20 @@ def group_accuracy(
     classes: Sequence[str] | None = None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """How often is each group right? By class, or by anything that is known of the samples.
+    """Compute the accuracy of each group of samples, by class or by any metadata.
 
     Parameters
     ----------
     data
-        A record that is finished, for its test samples; or a frame with the columns ``label``
-        and ``predicted``, numbers of classes as in :attr:`budgetlab.Record.predictions`, or their
-        names. Rows without one of them, or without a group, are left out, and
-        ``attrs["left_out"]`` counts them.
+        A finished record, for its test samples; or a frame with the columns ``label`` and
+        ``predicted``, class numbers as in :attr:`budgetlab.Record.predictions`, or class names.
+        Rows that lack one of them, or a group, are left out; ``attrs["left_out"]`` counts them.
     by
         Column of the groups: ``label``, or one of the metadata.
     classes
         Names of the classes; by default those of the record.
     confidence
-        Of Wilson's interval, in (0, 1).
+        Confidence level of Wilson's interval, in (0, 1).
 
     Returns
     -------
@@ -61,9 +60,9 @@ def group_accuracy(
 
 
 def mean_accuracies(data: OneRecord | pd.DataFrame) -> dict[str, float]:
-    """Accuracy, 0 to 1, as a mean ``over_samples`` and ``over_classes`` (balanced accuracy).
+    """Compute accuracy, 0 to 1, ``over_samples`` and ``over_classes`` (balanced accuracy).
 
-    The mean over classes counts a rare class as much as a frequent one. ``data`` is as for
+    The mean over classes weights rare and frequent classes equally. ``data`` is as for
     :func:`group_accuracy`.
     """
     frame, *_ = _predicted(data, None)
@@ -75,10 +74,10 @@ def mean_accuracies(data: OneRecord | pd.DataFrame) -> dict[str, float]:
 def confusion(
     data: OneRecord | pd.DataFrame, *, classes: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Which classes are taken for which? Counts: true classes in rows, predicted ones in columns.
+    """Compute the confusion matrix: counts of true classes (rows) and predictions (columns).
 
-    ``data`` and ``classes`` are as for :func:`group_accuracy`, and what is left out too. The table
-    is square, int ``[C, C]``: every class that is a label, a prediction or has a name.
+    ``data``, ``classes`` and exclusions are as for :func:`group_accuracy`. The table is square,
+    int ``[C, C]``, over every class that is a label, a prediction or has a name.
     """
     frame, names, _ = _predicted(data, classes)
     numbers = sorted({*frame["label"], *frame["predicted"], *range(len(names))})
@@ -88,12 +87,12 @@ def confusion(
 
 
 def groups_of_record(record: OneRecord, by: str = "label") -> pd.DataFrame:
-    """How well was each group of training samples learned? From the history that a record holds.
+    """Measure how well each group of training samples was learned, from a record's history.
 
-    ``by`` is what is known of each training sample: ``label``, or a column of the metadata. One row
-    per group, least learned first: ``group``, ``n`` samples, ``seen`` (share trained on), ``right``
-    and ``never_learned`` (shares of those seen: at the last visit, at none) and ``mean_loss``.
-    Samples of which the label, or the column, is not known are the group ``unknown``.
+    ``by`` is ``label`` or a column of the metadata; samples without a value form the group
+    ``unknown``. One row per group, least learned first: ``group``, ``n`` samples, ``seen`` (share
+    trained on), ``right`` and ``never_learned`` (of those seen, the shares right at the last visit
+    and right at none) and ``mean_loss``.
     """
     record = open_record(record)
     frame, columns = measures(record), metadata(record)
@@ -113,7 +112,7 @@ def groups_of_record(record: OneRecord, by: str = "label") -> pd.DataFrame:
 def _predicted(
     data: OneRecord | pd.DataFrame, classes: Sequence[str] | None
 ) -> tuple[pd.DataFrame, Sequence[str], int]:
-    """Labels and predictions where both are known, names of the classes, and rows there were."""
+    """Return rows with both label and prediction, class names, and the number of rows before."""
     recorded: Sequence[str] = ()
     if isinstance(data, pd.DataFrame):
         frame = data
@@ -140,7 +139,7 @@ def _predicted(
 def _numbered(
     told: pd.DataFrame, pair: list[str], names: Sequence[str]
 ) -> tuple[pd.DataFrame, Sequence[str]]:
-    """Classes as numbers, and their names: those that occur where texts came without any."""
+    """Return the columns as class numbers, and the class names; by default the texts that occur."""
     values = told[pair].to_numpy().ravel().tolist()
     if all(isinstance(value, str) for value in values):
         names = list(names) or sorted({*values})

@@ -1,4 +1,4 @@
-"""Your own data: what to do with each sample, suspected labels, and which augmentation suits."""
+"""Your own data: triage of samples, suspected labels, and a comparison of augmentations."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +31,7 @@ VERDICTS = {
     "redundant": "right at every visit, with little error; or a copy of an earlier sample",
     "not seen": "never trained on",
 }
-"""What a sample is called, and why; in the order in which they are listed."""
+"""Verdicts of :func:`triage` and their reasons, in the order in which they are listed."""
 
 MEASURES = ("aum", "confidence", "variability", "correctness", "forgetting", "el2n", "mean_loss")
 LEADING = ("rank", "verdict", "index", "origin", "label", "suggested", "p_wrong", "name", "copy_of")
@@ -50,46 +50,45 @@ def triage(
     copies: np.ndarray | None = None,
     names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Rank the training samples of your own data by what to do with them.
+    """Rank training samples by how urgently they need checking, and give each a verdict.
 
-    The verdicts, see :data:`VERDICTS`, are rules on recorded measures, not facts:
+    The verdicts (:data:`VERDICTS`) follow from rules on recorded measures; they are not facts:
 
-    - *check the label*: a suspect of ``quality`` that is wrong more likely than not, surest
-      first, unless the network is too weak to judge; or two identical samples have different
-      labels.
-    - *low margin*: the other suspects; without ``quality``, a negative area under the margin
-      (Pleiss et al. 2020), lowest first. That ranks wrong labels well, but where a network is
-      weak, or was trained on the hard samples above all, most of the list is right:
-      :func:`indices` keeps it.
+    - *check the label*: a suspect of ``quality`` that is more likely wrong than not, surest
+      first, unless the network is too weak to judge; or a copy whose label differs.
+    - *low margin*: the other suspects; without ``quality``, samples with a negative area under
+      the margin (Pleiss et al. 2020), lowest first. This ranks wrong labels well, but most of
+      the list is right if the network is weak or was trained mainly on hard samples, so
+      :func:`indices` keeps it by default.
     - *redundant*: a copy of an earlier sample with the same label; or right at every visit,
-      and among the half with the smallest error vectors (EL2N, Paul et al. 2021) of those.
-    - *decisive*: of the samples left, the third with the highest variability
+      and among the half of those with the smallest EL2N (Paul et al. 2021).
+    - *decisive*: of the remaining samples, the third with the highest variability
       (Swayamdipta et al. 2020: the ambiguous region carries generalisation).
 
     Parameters
     ----------
     data
-        Records of runs on the same data (measures are averaged over them: several seeds
-        make a steadier list), or a frame as from :func:`budgetlab.analysis.measures`.
+        Records of runs on the same data, over which measures are averaged (several seeds give
+        a more stable list), or a frame from :func:`budgetlab.analysis.measures`.
     quality
-        As from :func:`budgetlab.analysis.label_quality` (held-out folds) or
-        :func:`budgetlab.analysis.threshold_quality`, of the same samples, by the same index.
+        Result of :func:`budgetlab.analysis.label_quality` (held-out folds) or
+        :func:`budgetlab.analysis.threshold_quality` for the same samples, with the same index.
     copies
-        As from :func:`budgetlab.data.duplicates` of the training samples, int64 ``[N]``; by
-        default those that were planted.
+        Result of :func:`budgetlab.data.duplicates` for the training samples, int64 ``[N]``; by
+        default the recorded metadata ``copy_of``, if any.
     names
-        What to call each training sample, ``[N]``; by default its ``origin`` is told.
+        Names of the training samples, ``[N]``, for the column ``name``.
 
     Returns
     -------
     DataFrame
-        One row per sample, index ``sample``, most in need of a look first: ``rank`` from 1,
-        ``verdict``, ``index`` (position in the source, for ``Subset``), ``origin``, ``label``,
-        ``name`` and ``copy_of`` where known, the measures, and the metadata; with ``quality``
-        also ``p_wrong`` and ``suggested`` (number of a class). ``attrs["note"]`` says how many
-        of the labels to be checked to expect to be wrong, or that nothing can say it.
+        One row per sample, index ``sample``, most urgent first: ``rank`` from 1, ``verdict``,
+        ``index`` (position in the source, for ``Subset``), ``origin``, ``label``, ``name`` and
+        ``copy_of`` where known, the measures, and the metadata; with ``quality`` also
+        ``p_wrong`` and ``suggested`` (class number). ``attrs["note"]`` states how many of the
+        labels to check are expected to be wrong, or that this cannot be estimated.
     """
-    # In the order of their numbers, which is that of all that is given beside them.
+    # In the order of sample numbers, like copies and names.
     frame = data.sort_index() if isinstance(data, pd.DataFrame) else _averaged(data)
     for what, given in (("copies", copies), ("names", names), ("quality", quality)):
         if given is not None and len(given) != len(frame):
@@ -111,8 +110,8 @@ def triage(
             )
         added = [name for name in ("suggested", "p_wrong") if name in quality]
         frame = frame.assign(**{name: quality[name].to_numpy() for name in added})
-        # Threshold samples list many that are more likely right than wrong, and so does a network
-        # that is too weak to judge, whatever it makes of them.
+        # Threshold samples also list labels that are more likely right than wrong, and p_wrong
+        # of a weak network cannot be trusted.
         weak = bool(quality.attrs.get("weak"))
         sure = quality["suspect"] & (quality["p_wrong"] >= 0.5) & (not weak)
         low[:], wrong[:] = (quality["suspect"] & ~sure).to_numpy(), sure.to_numpy()
@@ -137,13 +136,13 @@ def triage(
 
 
 def _averaged(records: Records) -> pd.DataFrame:
-    """Mean of each measure over runs on the same data; how a sample was learned has no mean."""
+    """Average each measure over runs on the same data; drops ``learning``, which has no mean."""
     runs = open_records(records)
     require_same_data(runs)
     frames = [measures(run) for run in runs]
     if len(frames) == 1:
         return frames[0]
-    # Never seen in one run says nothing: the mean runs over the runs that saw a sample.
+    # NaN where a run never saw a sample: the mean is over the runs that did.
     averaged = [name for name in (*HARD, "visits") if name in frames[0]]
     together = pd.concat([frame[averaged] for frame in frames], keys=range(len(frames)))
     frame = frames[0].drop(columns="learning").assign(**together.groupby(level=1).mean())
@@ -162,7 +161,7 @@ def _verdicts(
     wavering = places.reindex(frame.index) <= max(1, round(WAVERING * len(places)))
     copy = pd.Series(False, frame.index)
     if "copy_of" in frame:
-        # Copies that agree with their first; where labels differ, all of the group are in doubt.
+        # Copies with one label are redundant; if labels differ, the whole group is in doubt.
         labels = frame.groupby(first)["label"].transform("nunique")
         copy, wrong = (frame["copy_of"] >= 0) & (labels == 1), wrong | (labels > 1)
     return np.select(
@@ -173,7 +172,7 @@ def _verdicts(
 
 
 def expectation(quality: pd.DataFrame) -> str:
-    """How many of the suspects of :func:`suspects` to expect to be wrong, in a sentence."""
+    """Describe in a sentence how many of the suspected labels are expected to be wrong."""
     listed, weak = quality.loc[quality["suspect"], "p_wrong"], quality.attrs.get("weak", "")
     if not len(listed):
         return f"{weak}; so no label is a suspect" if weak else "no label is a suspect"
@@ -184,14 +183,14 @@ def expectation(quality: pd.DataFrame) -> str:
 
 
 def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> pd.DataFrame:
-    """List the suspected labels, the surest first, with the expected precision of the list.
+    """List suspected labels, surest first, with the expected precision of the list.
 
-    ``quality`` is as from :func:`label_quality` or :func:`threshold_quality`; ``data`` is what was
-    judged, to have origins and names of classes beside. Rows are the suspects, by ``p_wrong``;
-    ``expected_precision`` is the estimated share of wrong labels in the list down to that row; with
-    ``data`` there are also ``origin``, ``label`` and, from held-out folds, ``instead``. ``attrs``
-    are as there, with ``expected_precision`` of the whole list and ``note``, which says it in a
-    sentence. Both precisions are NaN where the network is too weak to judge.
+    ``quality`` is from :func:`label_quality` or :func:`threshold_quality`. Rows are the suspects,
+    sorted by ``p_wrong``; ``expected_precision`` is the estimated share of wrong labels in the list
+    down to that row. With ``data``, the samples that were judged, there are also ``origin``,
+    ``label`` and, from held-out folds, ``instead``. ``attrs`` are those of ``quality``, with
+    ``expected_precision`` of the whole list and ``note``, a sentence on it. Both precisions are NaN
+    if the network is too weak to judge.
     """
     found = quality[quality["suspect"]].drop(columns="suspect")
     by = ["p_wrong", "margin"] if "margin" in found else ["p_wrong"]
@@ -218,11 +217,11 @@ def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> p
 
 
 def find_suspects(data: "Splits | Dataset", *, by: str = "folds", **settings: Any) -> pd.DataFrame:
-    """Train briefly, judge the labels, and list the suspects: :func:`suspects` in one call.
+    """Train briefly, judge the training labels, and list :func:`suspects`, all in one call.
 
-    The training samples are judged by ``folds`` (:func:`held_out_probabilities`) or by
-    ``threshold`` (:func:`threshold_quality`), which ``settings`` are for; without augmentation
-    unless one is given, as short trainings do best.
+    Labels are judged by ``folds`` (:func:`held_out_probabilities`) or by ``threshold`` samples
+    (:func:`threshold_quality`), to which ``settings`` are passed. Unless they name one, there is
+    no augmentation, which suits short runs best.
     """
     by = known("way to judge labels", by, ("folds", "threshold"))
     settings = {"augmentation": "none"} | settings
@@ -235,12 +234,12 @@ def find_suspects(data: "Splits | Dataset", *, by: str = "folds", **settings: An
 def indices(
     ranked: pd.DataFrame, *, drop: Sequence[str] = ("check the label", "redundant")
 ) -> np.ndarray:
-    """Positions to keep, for ``torch.utils.data.Subset(dataset, indices)``.
+    """Return the positions to keep, for ``torch.utils.data.Subset(dataset, indices)``.
 
-    Of what :func:`triage` ranked, samples with the verdicts of ``drop`` are left out. Of copies
-    with the same label the first stays, unless it is redundant by itself. The positions, int64 and
-    ascending, are those in the source of the data (``index``): they count in the data set or folder
-    that was read. ``numpy.savetxt(path, kept, fmt="%d")`` writes them, one per line.
+    Samples of a :func:`triage` table with a verdict in ``drop`` are left out. The first of several
+    copies with one label stays, unless it is redundant by itself. Positions, int64 and ascending,
+    refer to the data set or folder that was read (``index``), not to the training samples.
+    ``numpy.savetxt(path, kept, fmt="%d")`` writes them, one per line.
     """
     for name in drop:
         if name not in VERDICTS:
@@ -256,23 +255,23 @@ ARMS = {
     "crop": ("standard", False),
     "crop and flip": ("standard", True),
 }
-"""What is compared: name of the augmentation, and whether images are mirrored."""
+"""Compared by :func:`compare_augmentations`: augmentation, and whether images are mirrored."""
 
 
 def compare_augmentations(
     data: "Splits | Dataset", *, seeds: int = 3, **settings: Any
 ) -> pd.DataFrame:
-    """Which augmentation suits these images? A short comparison before anything else.
+    """Compare augmentations in short training runs, to choose one before anything else.
 
-    Held-out fifths of the training samples are judged, never the test set, and each seed has
-    a fifth of its own; from three ``seeds`` on there is an interval. What is best depends on the
-    length of the training: compare at the length that you will train for, with ``epochs`` and
-    ``budget`` among the ``settings``. In short trainings augmentation costs more than it brings.
+    Accuracy is measured on a held-out fifth of the training samples, a different one for each
+    seed, never on the test set; three or more ``seeds`` give an interval. The best choice depends
+    on the length of training: compare at the length you will train for, with ``epochs`` and
+    ``budget`` among the ``settings``. In short runs augmentation costs more than it gains.
 
-    One row for ``none``, ``flip``, ``crop`` and ``crop and flip``, the best first: ``augmentation``
-    and ``flip`` as settings take them, ``n``, ``accuracy`` (mean, 0 to 1), ``spread`` (standard
+    One row for ``none``, ``flip``, ``crop`` and ``crop and flip``, best first: the settings
+    ``augmentation`` and ``flip``, ``n``, ``accuracy`` (mean, 0 to 1), ``spread`` (standard
     deviation), and ``difference`` from none, paired by seed, with ``ci_low`` and ``ci_high`` (95%).
-    ``attrs["advice"]`` says in a sentence what to choose.
+    ``attrs["advice"]`` is a recommendation in one sentence.
     """
     from budgetlab.data import Splits
 

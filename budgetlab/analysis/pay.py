@@ -1,9 +1,8 @@
 """Will importance sampling pay on my data? A forecast from one short uniform run.
 
-What a uniform run shows of a data set is put into a few numbers, and logistic
-regressions, fitted on the cells of the importance map (``python -m experiments.fit_probe``),
-say how likely each method is to gain, and how likely to lose. The file beside this one holds the
-coefficients and how often they were right on cells and data sets that they had not seen.
+Logistic regressions on a few features of a uniform run, fitted to the cells of the importance
+map (``python -m experiments.fit_probe``), estimate how likely each method is to gain and to lose.
+``will_it_pay.json`` holds the coefficients and their accuracy on held-out cells and data sets.
 """
 
 import json
@@ -33,9 +32,9 @@ FEATURES = {
     "copies": "share of the samples that are copies of another one",
     "class_evenness": "entropy of the shares of the classes, over that of equal ones",
 }
-"""What :func:`pay_features` measures, and what it means."""
+"""Features computed by :func:`pay_features`, with their meaning."""
 
-# Where one asks whether it pays: the other half of the answer.
+# The other half of the answer, added to every forecast.
 VARIANCE = (
     "How much noise each method's batches add to the gradient on your data is in the tables of "
     "bl.estimators.Moment.of_record(record): distributions() and methods(...)."
@@ -44,19 +43,19 @@ VARIANCE = (
 
 @dataclass(frozen=True)
 class Forecast:
-    """What :func:`will_it_pay` says.
+    """The result of :func:`will_it_pay`.
 
     Attributes
     ----------
     chances, risks
-        By method, the chance that it gains, and that it loses, 0 to 1; empty where nothing
-        predicts it.
+        Probability of a gain, and of a loss, by method; methods without a predictive model
+        are missing.
     features
-        What the run showed: one number for each of :data:`FEATURES`.
+        Features of the run, one number for each of :data:`FEATURES`.
     outside
-        Features that lie outside of what the model was fitted on.
+        Features outside the range that the model was fitted on.
     sentences
-        One for each method, with how often such a sentence was right.
+        Forecasts in words, each with how often such a forecast was right.
     """
 
     chances: dict[str, float]
@@ -75,12 +74,12 @@ class Forecast:
 
 
 def importance_map() -> pd.DataFrame:
-    """Open the importance map that ships with the kit, one row per method and cell.
+    """Load the importance map that ships with the kit, one row per method and cell.
 
     Columns are ``dataset``, ``redundancy``, ``imbalance``, ``label_noise``, ``method``, ``n``
-    (paired seeds), ``baseline_mean``, ``difference``, ``ci_low``, ``ci_high`` (shares of 1),
-    ``p_corrected`` and ``verdict``, as ``python -m experiments.pages`` wrote it; docs/map.md says
-    what was compared.
+    (paired seeds), ``baseline_mean``, ``difference``, ``ci_low``, ``ci_high`` (as fractions),
+    ``p_corrected`` and ``verdict``. ``python -m experiments.pages`` writes it; docs/map.md
+    describes the comparison.
     """
     stored = resources.files("budgetlab.analysis").joinpath("importance_map.csv")
     with stored.open(encoding="utf-8") as file:
@@ -88,20 +87,20 @@ def importance_map() -> pd.DataFrame:
 
 
 def pay_features(record: OneRecord, *, copies: np.ndarray | None = None) -> dict[str, float]:
-    """Measure on one uniform run what may tell whether importance sampling pays.
+    """Compute the features of a uniform run that may predict whether importance sampling pays.
 
-    Nothing that only a synthetic data set knows is used: not which labels were made wrong,
-    nor how hard a sample was meant to be.
+    Ground truth that only synthetic data has, such as which labels were made wrong or how
+    difficult a sample was meant to be, is not used.
 
     Parameters
     ----------
     record
-        A run with uniform draws (``unif-SGD``, ``SGD`` or ``rs2``), or its folder, and its
-        per-sample history, in which every sample was visited a few times.
+        A run with uniform sampling (``unif-SGD``, ``SGD`` or ``rs2``), or its folder, with
+        per-sample history. Half of the samples or more must have been visited, and those
+        twice or more in the median.
     copies
-        For each training sample the first sample that it is a copy of, or itself, int
-        ``[N]``, as from :func:`budgetlab.data.duplicates`. By default the metadata column
-        ``copy_of`` where there is one, and no copies otherwise.
+        The first sample that each training sample is a copy of, or itself, int ``[N]``, as
+        from :func:`budgetlab.data.duplicates`. By default the metadata column ``copy_of``.
     """
     record = open_record(record)
     method = record.config.get("method")
@@ -150,21 +149,21 @@ def will_it_pay(
     copies: np.ndarray | None = None,
     model: Mapping[str, Any] | None = None,
 ) -> Forecast:
-    """Will importance sampling pay on these data, and how often were such answers right?
+    """Forecast whether importance sampling pays on this data, and how reliable the forecast is.
 
     Parameters
     ----------
     record, copies
         As for :func:`pay_features`: one short uniform run on the data.
     model
-        What ``python -m experiments.fit_probe`` writes; by default what the kit ships.
+        As written by ``python -m experiments.fit_probe``; by default the one in the kit.
 
     Returns
     -------
     Forecast
-        Chances by method of a gain and of a loss, and sentences that say how often they were
-        right on cells of the importance map, on data sets and on networks that were left out of
-        the fit. Where nothing predicted either there, the sentence says so.
+        Probabilities of a gain and of a loss by method, and sentences that state how often such
+        forecasts were right on cells of the importance map, data sets and networks left out of
+        the fit, or that neither outcome could be predicted.
 
     Examples
     --------

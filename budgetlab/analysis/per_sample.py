@@ -1,7 +1,7 @@
-"""Per-sample measures from one recorded history.
+"""Per-sample measures computed from one recorded history.
 
-Every measure runs over the visits of a sample: the epochs in which it was trained
-on, each counted once, with what was seen at the last training forward of that epoch.
+Every measure is taken over a sample's visits: the epochs in which it was trained on, each
+counted once, with the values of its last training forward pass in that epoch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,12 +33,11 @@ _MEASURES = {
     "tdds": (0, "TDDS: unevenness of the changes of the probability, late epochs first"),
 }
 HARD = {name: sign for name, (sign, _) in _MEASURES.items()}
-"""Direction of each measure: 1 where a high value is hard, -1 where a low one is,
-0 where it says something else (how often a method chose; how much a model wavers; what a core
-set is chosen by)."""
+"""Direction of each measure: 1 if high values are hard, -1 if low values are hard, 0 if neither
+(selection counts, variability, core-set scores)."""
 
 MEANINGS = {name: meaning for name, (_, meaning) in _MEASURES.items()}
-"""What each measure is, as axes say it."""
+"""Axis label of each measure."""
 
 LEARNING = {
     "early": "right from a visit in the first half of the epochs on, with at most one lapse before",
@@ -48,10 +47,10 @@ LEARNING = {
     "never": "wrong at every visit",
     "not seen": "never trained on",
 }
-"""How the learning of a sample went. A lapse is a wrong visit right after a right one."""
+"""Learning outcome of a sample. A lapse is a wrong visit directly after a right one."""
 
 PRUNING = ("el2n_early", "forgetting", "aum", "dyn_unc", "dual", "tdds")
-"""Measures by which a core set is chosen; with ``measure_agreement``, high is what is kept."""
+"""Measures that core sets are chosen by; as signed by ``measure_agreement``, high is kept."""
 
 WINDOW, DUAL_EPOCHS, DECAY = 10, 30, 0.9
 STRATA = 50
@@ -65,7 +64,7 @@ def read_epochs(
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yield the number of each epoch, from 1, and its per-sample arrays ``[N]``.
 
-    A few epochs are read at a time, so that memory stays bounded.
+    Reads a few epochs at a time to bound memory.
     """
     data = record.samples
     total = _first(epochs, data.sizes["epoch"])
@@ -82,7 +81,7 @@ def _first(epochs: int | None, most: int) -> int:
 
 
 def require_epochs(record: Record) -> None:
-    """Refuse a record without an epoch, and say whether that is because a file is lost."""
+    """Raise an error if a record holds no epoch, naming the file if it is missing."""
     if record.samples.sizes["epoch"]:
         return
     if record.status == "finished" and not (record.path / "epochs.csv").is_file():
@@ -94,7 +93,7 @@ def require_epochs(record: Record) -> None:
 
 
 def require_every_epoch(record: Record, why: str) -> None:
-    """Refuse a record that was thinned to some of its epochs, and say what is not in it."""
+    """Raise an error if a record was thinned to some of its epochs; ``why`` names what is lost."""
     kept, epochs = len(record.about.get("thinned", {}).get("epochs", ())), len(record.epochs)
     if 0 < kept < epochs:
         raise InputError(
@@ -113,45 +112,45 @@ def measures(
     record
         A record, or its folder, with per-sample history and at least one epoch.
     epochs
-        Use only the first so many epochs; all by default.
+        Use only this many epochs, from the first; all by default.
     el2n_epochs
-        ``el2n_early`` is the mean over the visits in the first so many epochs.
+        ``el2n_early`` averages over the visits in this many epochs, from the first.
 
     Returns
     -------
     DataFrame
-        One row per sample, index ``sample`` from 0: what is known of it (``label`` and metadata),
-        ``times_trained``, ``visits`` (epochs in which it was trained on), and, NaN without a
-        visit, the measures of :data:`MEANINGS`; :data:`HARD` says which direction is hard.
+        One row per sample, index ``sample`` from 0: its ``label`` and metadata,
+        ``times_trained``, ``visits`` (epochs in which it was trained on), and the measures of
+        :data:`MEANINGS`, NaN without a visit; :data:`HARD` gives the hard direction of each.
 
         ``confidence``, ``variability``, ``correctness``
-            Mean of ``p_y``, its population standard deviation, share of visits
-            classified right (Swayamdipta et al. 2020).
+            Mean of ``p_y``, its population standard deviation, and share of visits
+            classified correctly (Swayamdipta et al. 2020).
         ``forgetting``
-            Visits that were wrong right after a visit that was right; infinite for a
-            sample never right (Toneva et al. 2019).
+            Number of wrong visits directly after a right one; infinite for a sample never
+            right (Toneva et al. 2019).
         ``aum``
-            Mean over the visits of the logit of the label minus the highest other one
+            Mean over visits of the label's logit minus the highest other logit
             (Pleiss et al. 2020).
         ``el2n``, ``el2n_early``
             Mean of ``||softmax - onehot||_2`` over all visits, as ``History.el2n``, and
             over early ones, which is the EL2N of Paul et al. (2021).
         ``first_learned``, ``learned_for_good``
-            Epoch of the first visit classified right, and of the first of those after
-            which no visit was wrong; infinite for never.
+            Epoch of the first right visit, and of the first after which no visit was
+            wrong; infinite if there is none.
         ``aum_stratum``, ``dyn_unc``, ``dual``, ``tdds``
-            What the core sets of these names are chosen by (``ccs`` by the first), see
-            :data:`PRUNING`. ``dyn_unc`` and ``dual`` take two visits within ten epochs,
-            ``tdds`` three, and all other classes as one, as a record keeps no other probability.
+            Scores of the core sets of these names (the first of ``ccs``), see
+            :data:`PRUNING`. ``dyn_unc`` and ``dual`` need two visits within ten epochs, ``tdds``
+            three; it merges all other classes, as a record keeps only the label's probability.
         ``learning``
-            How its learning went, in a word: one of :data:`LEARNING`.
+            Learning outcome, one of :data:`LEARNING`.
     """
     record = open_record(record)
     data = record.samples
     require_epochs(record)
     el2n_epochs = whole("el2n_epochs", el2n_epochs)
     total, size = _first(epochs, data.sizes["epoch"]), data.sizes["sample"]
-    # Chunks hold all samples of an epoch: many are read at a time, and fewer computed with.
+    # Stored chunks hold all samples of an epoch: read many samples at once, compute on fewer.
     step = max(1, BLOCK // total)
     few = max(1, step // 8)
     parts = []
@@ -162,12 +161,12 @@ def measures(
             rows = {name: values[:, at : at + few] for name, values in read.items()}
             parts.append(_measured(rows, el2n_epochs))
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    # The ranges are over all samples.
+    # The strata depend on the range over all samples.
     found["aum_stratum"] = aum_strata(found["aum"])
     known = {name: data[name].to_numpy() for name in metadata(record)}
     known = {"label": known.pop("label"), **known} if "label" in known else known
     frame = pd.DataFrame(known | found, index=pd.RangeIndex(size, name="sample"))
-    # Written as numbers where the truth of some samples is not known.
+    # Stored as floats if unknown for some samples.
     for name, kind in (("is_noisy", "boolean"), ("true_label", "Int64")):
         if name in frame and frame[name].dtype.kind == "f":
             frame[name] = frame[name].astype(kind)
@@ -175,7 +174,7 @@ def measures(
 
 
 def metadata(record: OneRecord) -> list[str]:
-    """Names of what is known of each sample beside its history, the label among them."""
+    """Return the names of a record's per-sample metadata, including the label."""
     data = open_record(record).samples
     return [str(n) for n in data if data[n].dims == ("sample",) and n not in SAMPLE_ARRAYS]
 
@@ -183,10 +182,10 @@ def metadata(record: OneRecord) -> list[str]:
 def copied_from(
     frame: pd.DataFrame, copies: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers ``[N]`` of the samples, and of the first sample that each is a copy of, or its own.
+    """Return numbers ``[N]`` of the samples, and of the first sample each copies (itself if none).
 
-    By ``copies``, or else by what is known of each sample; then both are as the record of the run
-    numbers them, also where only some of its samples are here.
+    Copies come from ``copies``, or else from the metadata; both results then use the numbering of
+    the record, even if the frame holds only some of its samples.
     """
     if copies is not None:
         return frame.index.to_numpy(), np.asarray(copies)
@@ -196,10 +195,10 @@ def copied_from(
 
 
 def aum_strata(aum: np.ndarray, count: int = STRATA) -> np.ndarray:
-    """Ranges of AUM of the same width from which CCS draws evenly (Zheng et al., ICLR 2023).
+    """Assign AUM values to strata of equal width, from which CCS draws (Zheng et al., ICLR 2023).
 
-    ``aum [N]`` is NaN for a sample never visited, and so is its range; the others have 0 for the
-    easiest range to ``count - 1`` for the hardest.
+    Returns float ``[N]``: 0 for the easiest stratum to ``count - 1`` for the hardest, and NaN where
+    ``aum [N]`` is NaN (never visited).
     """
     if np.isnan(aum).all():
         return np.full(len(aum), np.nan)
@@ -208,16 +207,16 @@ def aum_strata(aum: np.ndarray, count: int = STRATA) -> np.ndarray:
 
 
 def _before(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """What each entry of ``[T, N]`` was at the visit before; NaN where there was none."""
+    """Return for each entry of ``[T, N]`` the value at the previous visit; NaN if none."""
     last = np.maximum.accumulate(np.where(seen, np.arange(len(seen))[:, None], -1), axis=0)[:-1]
     found = np.take_along_axis(values, np.maximum(last, 0), axis=0)
     return np.concatenate([np.full((1, seen.shape[1]), np.nan), np.where(last < 0, np.nan, found)])
 
 
 def _over_windows(values: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count, mean and sample deviation in each run of ``length`` rows of ``[T, N]``, NaN left out.
+    """Return count, mean and sample deviation of each window of ``length`` rows, ignoring NaN.
 
-    Of fewer rows than that there is one window; of fewer than two values there is no deviation.
+    Fewer rows than ``length`` form one window; the deviation of fewer than two values is NaN.
     """
     length = min(length, len(values))
     known = ~np.isnan(values)
@@ -234,25 +233,24 @@ def _over_windows(values: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarr
 
 
 def pruning_scores(p_y: np.ndarray) -> dict[str, np.ndarray]:
-    """Dyn-Unc, DUAL and TDDS of ``p_y [T, N]``, NaN for no visit, over windows of ten epochs.
+    """Compute Dyn-Unc, DUAL and TDDS from ``p_y [T, N]`` (NaN for no visit), in ten-epoch windows.
 
-    Float64 ``[N]`` each; NaN where there were too few visits.
-    :mod:`budgetlab.samplers.core_sets` has the sources.
+    Float64 ``[N]`` each; NaN after too few visits. Sources: :mod:`budgetlab.samplers.core_sets`.
     """
 
     def average(values: np.ndarray) -> np.ndarray:
         return np.nansum(values, 0) / (~np.isnan(values)).sum(0)
 
-    # A variance of float32 would be lost in rounding.
+    # In float32 the variance would be lost to rounding.
     p_y = p_y.astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
         _, mean, spread = _over_windows(p_y, WINDOW)
         early = slice(DUAL_EPOCHS - WINDOW + 1)
-        # What a visit contributes since the one before, of the label and of all others as one.
+        # Terms of the KL divergence from the previous visit: the label, and all others as one.
         before = _before(p_y, ~np.isnan(p_y))
         parts = ((p_y, before), (1 - p_y, 1 - before))
         shift = sum(np.abs(now * np.log((now + TINY) / (then + TINY))) for now, then in parts)
-        # A window of so many visits has one step less; before the first visit there is none.
+        # A window of WINDOW epochs has one step fewer, and the first row has no step.
         count, _, deviation = _over_windows(shift[1:] if len(shift) > 1 else shift, WINDOW - 1)
         tdds = np.full(p_y.shape[1], np.nan)
         for length in deviation * np.sqrt(np.maximum(count - 1, 0)):
@@ -264,7 +262,7 @@ def pruning_scores(p_y: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _measured(rows: dict[str, np.ndarray], el2n_epochs: int) -> dict[str, np.ndarray]:
-    """Every measure from the arrays ``[T, N]`` of some samples, NaN where never visited."""
+    """Compute every measure from arrays ``[T, N]``; NaN for samples never visited."""
     seen, right = rows["correct"] >= 0, rows["correct"] == 1
     wrong, visits = seen & ~right, seen.sum(0)
     numbers = np.arange(1, len(seen) + 1)[:, None]
@@ -285,7 +283,7 @@ def _measured(rows: dict[str, np.ndarray], el2n_epochs: int) -> dict[str, np.nda
         variance = total(rows["p_y"].astype(float) ** 2) / visits - mean["p_y"] ** 2
         early = total(rows["el2n"][:el2n_epochs]) / seen[:el2n_epochs].sum(0)
         correctness = right.sum(0) / visits
-    # The first of LEARNING that holds, from the strongest statement to the weakest.
+    # np.select takes the first that holds; the rest are "late".
     learning = {
         "not seen": visits == 0,
         "never": ~right.any(0),
@@ -315,7 +313,7 @@ def _measured(rows: dict[str, np.ndarray], el2n_epochs: int) -> dict[str, np.nda
 
 
 def hardness(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep the measures that say how hard a sample is; where low is hard, they are negated."""
+    """Keep the measures of hardness, negated where low values are hard."""
     names = [name for name in frame if HARD.get(name)]
     if not names:
         raise InputError(
@@ -326,10 +324,10 @@ def hardness(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def described() -> pd.DataFrame:
-    """Every measure with what it is and which values are hard: what ``list measures`` says.
+    """Describe every measure, as ``budgetlab list measures`` does.
 
-    Columns are ``measure``, ``meaning``, and ``hard``: ``high``, ``low``, or empty where it says
-    something else. GraNd and influence need the model: :func:`budgetlab.analysis.grand` and
+    Columns are ``measure``, ``meaning``, and ``hard``: ``high``, ``low``, or empty if neither.
+    GraNd and influence need the model: :func:`budgetlab.analysis.grand` and
     :func:`budgetlab.estimators.self_influence`.
     """
     side = {1: "high", -1: "low", 0: ""}
@@ -339,7 +337,7 @@ def described() -> pd.DataFrame:
 
 
 def check_measure(frame: pd.DataFrame, name: str) -> None:
-    """Check that a frame holds a measure of that name, in numbers."""
+    """Raise an error unless a frame has a numeric column of that name."""
     numbers = [str(column) for column in frame if _holds_numbers(frame[column])]
     if name not in frame:
         raise unknown("measure", name, numbers)

@@ -1,8 +1,7 @@
-"""Do measures agree on which samples are hard: with each other, from run to run, with the truth?
+"""Agreement of hardness measures with each other, between runs, and with known wrong labels.
 
-The truth about wrong labels is the metadata ``is_noisy`` of a sample: which measure finds them,
-which method picks them, and what they cost. For data without it see
-:func:`budgetlab.analysis.triage`.
+Where the metadata ``is_noisy`` marks wrong labels: which measure finds them, which method picks
+them, and what they cost. For data without it see :func:`budgetlab.analysis.triage`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,26 +32,26 @@ LABELS = ("method", "noise_kind", "label_noise", "budget", "seed")
 def agreement(
     a: pd.Series, b: pd.Series, *, top: float = 0.1, confidence: float = 0.95
 ) -> dict[str, float]:
-    """Rank correlation of two measures, and overlap of their highest samples.
+    """Compute the rank correlation of two measures and the overlap of their top samples.
 
     Parameters
     ----------
     a, b
-        One value per sample, aligned by index; NaN in one of them leaves a sample out. A high
-        value has to mean the same in both: see :func:`budgetlab.analysis.hardness`.
+        One value per sample, aligned by index; samples with NaN in either are left out. High
+        values must mean the same in both: see :func:`budgetlab.analysis.hardness`.
     top
         Share of the samples that counts as the top, in (0, 1).
     confidence
-        Of the intervals, in (0, 1).
+        Confidence level of the intervals, in (0, 1).
 
     Returns
     -------
     dict
         ``n``; ``spearman`` with ``spearman_ci_low`` and ``spearman_ci_high`` (Fisher's z with
-        the standard error of Bonett & Wright 2000, equation 6); ``top`` (size of the
-        top); ``overlap`` (share of one top that is also in the other; equal values
-        share the last places evenly) with ``overlap_ci_low`` and ``overlap_ci_high`` (Wilson
-        interval, as if the places were independent) and ``overlap_by_chance``.
+        the standard error of Bonett & Wright 2000, equation 6); ``top`` (number of samples in
+        it); ``overlap`` (share of one top that is also in the other; ties share the last places
+        evenly) with ``overlap_ci_low`` and ``overlap_ci_high`` (Wilson interval, treating the
+        places as independent) and ``overlap_by_chance``.
     """
     check_open(top=top, confidence=confidence)
     pairs = pd.concat([a, b], axis=1, keys=["a", "b"], join="inner").dropna().to_numpy(float)
@@ -71,10 +70,9 @@ def agreement(
 
 
 def top_share(values: np.ndarray, size: int) -> np.ndarray:
-    """Membership in the ``size`` highest of ``values [n]``, each in [0, 1], summing to ``size``.
+    """Return membership in the ``size`` highest of ``values [n]``: in [0, 1], summing to ``size``.
 
-    Samples tied at the threshold share the places that are left, so that the order in
-    which samples are stored never decides.
+    Samples tied at the threshold share the remaining places, so that storage order never matters.
     """
     threshold = np.sort(values)[-size]
     above, tied = values > threshold, values == threshold
@@ -95,10 +93,10 @@ def _spearman(a: np.ndarray, b: np.ndarray, confidence: float) -> tuple[float, f
 def measure_agreement(
     frame: pd.DataFrame, names: Sequence[str] | str | None = None, *, top: float = 0.1
 ) -> pd.DataFrame:
-    """Compare every two measures of one run; one row per pair with the values of :func:`agreement`.
+    """Compare every pair of measures of one run, one row each with the values of :func:`agreement`.
 
-    ``frame`` is as from :func:`budgetlab.analysis.measures`, ``names`` by default all that say how
-    hard a sample is. Those where a low value is hard are turned, so that agreement is positive.
+    ``frame`` comes from :func:`budgetlab.analysis.measures`; ``names`` are by default all measures
+    of hardness. Those where low values are hard are negated, so that agreement is positive.
     """
     return _pairs(hardness(frame) if names is None else _turned(frame, names, 2), top)
 
@@ -106,7 +104,7 @@ def measure_agreement(
 def run_agreement(
     records: Records, measure: str = "confidence", *, top: float = 0.1
 ) -> pd.DataFrame:
-    """Compare one measure between every two runs on the same data.
+    """Compare one measure between every pair of runs on the same data.
 
     One row per pair: ``a`` and ``b`` (paths) and the values of :func:`agreement`.
     """
@@ -135,7 +133,7 @@ def _turned(frame: pd.DataFrame, names: Sequence[str] | str, least: int = 1) -> 
 def detection(
     data: Records | pd.DataFrame, names: Sequence[str] | None = None, *, epochs: int | None = None
 ) -> pd.DataFrame:
-    """How well does each measure find the wrong labels, if samples are ranked by it?
+    """Score how well ranking samples by each measure finds the wrong labels.
 
     Parameters
     ----------
@@ -143,9 +141,9 @@ def detection(
         Records of runs with label noise, or a frame as from
         :func:`budgetlab.analysis.measures`.
     names
-        Measures; by default all that say how hard a sample is.
+        Measures; by default all measures of hardness.
     epochs
-        Use what was known after so many epochs; all by default.
+        Use only this many epochs, from the first; all by default.
 
     Returns
     -------
@@ -153,10 +151,10 @@ def detection(
         One row per run and measure, best first within a run: the settings ``method``,
         ``noise_kind``, ``label_noise``, ``budget`` and ``seed`` (records only);
         ``measure``; ``average_precision`` and ``roc_auc`` (scikit-learn's);
-        ``precision`` and ``recall`` (of all wrong labels) of a list as long as there are wrong
-        ones among the samples that have a value (ties at its end share the places); ``n`` with a
-        value, ``unknown`` without one (never trained on), ``base`` share of wrong labels among
-        the ``n``, which is the average precision of guessing.
+        ``precision`` and ``recall`` (of all wrong labels) of a list as long as the number of
+        wrong labels among samples with a value (ties at its end share the places); ``n`` samples
+        with a value and ``unknown`` without (never trained on); and ``base``, the share of wrong
+        labels among the ``n``, which is the average precision of guessing.
     """
     if isinstance(data, pd.DataFrame):
         return _detect(data, names)
@@ -167,7 +165,7 @@ def detection(
 
 
 def _labelled(frame: pd.DataFrame, record: Record) -> pd.DataFrame:
-    """A frame with the settings of its run in front."""
+    """Put the settings of its run in front of a frame."""
     named = pd.DataFrame({name: [record.config.get(name)] for name in LABELS})
     return named.merge(frame, how="cross")
 
@@ -194,7 +192,7 @@ def _detect(frame: pd.DataFrame, names: Sequence[str] | None, what: str = "this 
 def _ranked(
     frame: pd.DataFrame, names: Sequence[str] | None, what: str
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Each measure, its ranks ``[n]`` (high is hard), and what is wrong ``[n]``."""
+    """Yield each measure, its ranks ``[n]`` (high is hard), and which labels are wrong ``[n]``."""
     if "is_noisy" not in frame:
         raise InputError(
             f"{what} does not know which labels are wrong: give a run with label noise, or use "
@@ -213,19 +211,19 @@ def _ranked(
             raise unknown("measure of hardness", name, turned)
         values = turned[name].to_numpy(float)
         known = ~np.isnan(values)
-        # Ranks, because scikit-learn takes no infinity, which a measure may well be.
+        # Ranks, because measures may be infinite, which scikit-learn rejects.
         yield name, rankdata(values[known]), wrong[known]
 
 
 def detection_curve(
     data: OneRecord | pd.DataFrame, names: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Precision over recall of each measure as a detector of wrong labels.
+    """Compute the precision-recall curve of each measure as a detector of wrong labels.
 
-    Parameters are as for :func:`detection`, of one run. Columns are ``measure``, ``listed`` (length
-    of the list), ``precision`` and ``recall``, of all wrong labels as there: it ends below 1 where
+    Parameters are as for :func:`detection`, for one run. Columns are ``measure``, ``listed``
+    (length of the list), ``precision`` and ``recall`` of all wrong labels, which ends below 1 if
     some were never trained on and have no value. ``attrs`` holds ``base``, and by measure
-    ``average_precision`` (of samples with a value) and ``unknown``, samples without one.
+    ``average_precision`` (over samples with a value) and ``unknown`` (samples without one).
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
@@ -247,11 +245,11 @@ def detection_curve(
 
 
 def noisy_picks(records: Records) -> pd.DataFrame:
-    """Which method picks the wrong labels, and when? Their share of the batches by epoch.
+    """Measure the share of wrong labels in the batches of each run, epoch by epoch.
 
     Columns are ``method``, ``noise_kind``, ``label_noise``, ``budget``, ``seed``, ``epoch``,
-    ``noisy_share`` of the places in batches, ``base`` share of the data, and ``times_base``, the
-    one over the other.
+    ``noisy_share`` (of the places in batches), ``base`` (share of the data), and ``times_base``
+    (their ratio).
     """
     parts = []
     for record in open_records(records):
@@ -265,23 +263,22 @@ def noisy_picks(records: Records) -> pd.DataFrame:
 
 
 def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
-    """What do wrong labels cost each method, and how many of them does it learn by heart?
+    """Measure what wrong labels cost each method, and how many of them it memorises.
 
     Parameters
     ----------
     records
-        Runs with label noise and, for the cost, runs without that differ in nothing else.
-        Runs that are not finished, and all but the latest of those that repeat each
-        other, are left out with a warning.
+        Runs with label noise and, for the cost, otherwise identical runs without. Unfinished
+        runs, and all but the latest of repeated runs, are left out with a warning.
     confidence
-        Of the interval, in (0, 1).
+        Confidence level of the interval, in (0, 1).
 
     Returns
     -------
     DataFrame
         One row per method, budget, kind and share of noise, and any other setting that differs:
-        ``n`` runs; ``accuracy`` on test data (true labels); ``cost`` in accuracy against the
-        run of the same seed without noise, ``pairs`` of them, and its interval ``cost_ci_low``
+        ``n`` runs; ``accuracy`` on test data (true labels); ``cost``, the accuracy lost against
+        the run of the same seed without noise, over ``pairs``, and its interval ``cost_ci_low``
         to ``cost_ci_high`` (Student's t; NaN for fewer than three pairs); ``picked``, the share
         of wrong labels among all samples trained on over their share of the data; ``learned``,
         the share of samples with a wrong label that were classified as that label at their
@@ -292,13 +289,13 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
     frame = summaries(runs).assign(
         **pd.DataFrame([_picked_and_learned(run) for run in runs]).to_dict("series")
     )
-    # Of labels without noise there is one kind.
+    # Without noise, its kind makes no difference.
     frame["noise_kind"] = frame["noise_kind"].where(frame["label_noise"] > 0, "none")
     frame = usable(frame, "test_accuracy", ("seed",))
     noise = ["noise_kind", "label_noise"]
-    # All that makes another run, but the noise and the labels that it changes.
+    # What a run shares with its partner without noise: all but the noise and the labels it changes.
     same = [name for name in condition_columns(frame) if name not in (*noise, "fingerprint")]
-    text = frame[[*same, "seed"]].astype(str)  # NaN, not recorded, has to match itself
+    text = frame[[*same, "seed"]].astype(str)  # so that NaN (not recorded) matches itself
     frame["partner"] = list(text.itertuples(index=False, name=None))
     clean = frame[frame["label_noise"] == 0].set_index("partner")["test_accuracy"]
     shown = [name for name in varying(frame, same) if name not in ("method", "budget")]

@@ -1,4 +1,4 @@
-"""Samples by the epoch and by class: which were picked, and how they fared."""
+"""Which samples a run picked and how well it learned them, by epoch and by class."""
 
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -16,9 +16,9 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def entropy(counts: np.ndarray) -> float:
-    """Entropy of counts or weights ``[N]``, nats: 0 for one sample only, ``ln N`` for equal ones.
+    """Compute the entropy of counts or weights ``[N]`` in nats: 0 (one sample) to ``ln N`` (equal).
 
-    ``H(c) = -sum (c_i / sum c) ln(c_i / sum c)``; NaN where nothing was counted.
+    ``H(c) = -sum (c_i / sum c) ln(c_i / sum c)``; NaN if all are zero.
     """
     share = _shares(counts)
     positive = share[share > 0]
@@ -26,18 +26,18 @@ def entropy(counts: np.ndarray) -> float:
 
 
 def effective_sample_size(counts: np.ndarray) -> float:
-    """``(sum c)^2 / sum c^2`` of counts or weights ``[N]``: 1 to N; NaN for all zero."""
+    """Compute ``(sum c)^2 / sum c^2`` of counts or weights ``[N]``: 1 to N; NaN if all are zero."""
     share = _shares(counts)
     return float(1 / (share * share).sum()) if share.any() else float("nan")
 
 
 def coverage(counts: np.ndarray) -> float:
-    """Share of the samples ``[N]`` with a count above zero, 0 to 1."""
+    """Compute the share of samples with a count above zero, 0 to 1, from counts ``[N]``."""
     return float((_shares(counts) > 0).mean())
 
 
 def gini(counts: np.ndarray) -> float:
-    """Gini coefficient of counts ``[N]``: 0 where all are equal, ``1 - 1/N`` for one only."""
+    """Compute the Gini coefficient of counts ``[N]``: 0 (all equal) to ``1 - 1/N`` (one sample)."""
     ordered = np.sort(_shares(counts))
     n = len(ordered)
     found = float(2 * (np.arange(1, n + 1) * ordered).sum() / n - (n + 1) / n)
@@ -57,19 +57,19 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 
 
 def selection(record: OneRecord) -> pd.DataFrame:
-    """Describe, epoch by epoch, what a run trained on.
+    """Summarise which samples a run trained on, epoch by epoch.
 
-    One row per epoch: ``epoch``; ``trained`` (places in batches) and ``distinct`` (samples that
-    filled them); of the counts so far ``coverage``, ``entropy`` (nats), ``effective_samples`` and
-    ``gini``; of the sampling probabilities of the epoch ``q_entropy`` and ``q_effective_samples``
-    (NaN where a method draws no distribution); ``noisy_share`` and ``ambiguous_share`` of the
-    places, where such samples are known. ``attrs`` holds their shares in the whole set, as
-    ``noisy_base`` and ``ambiguous_base``, and ``samples``. Of a record thinned to some samples,
-    ``trained`` and ``distinct`` count these, and all else estimates what it is for all samples.
+    One row per epoch: ``epoch``; ``trained`` (places in batches) and ``distinct`` (different
+    samples in them); ``coverage``, ``entropy`` (nats), ``effective_samples`` and ``gini`` of the
+    cumulative counts; ``q_entropy`` and ``q_effective_samples`` of the sampling probabilities (NaN
+    if the method samples from no distribution); and, where known, ``noisy_share`` and
+    ``ambiguous_share`` of the places. ``attrs`` holds these shares of the whole set, ``noisy_base``
+    and ``ambiguous_base``, and its size, ``samples``. In a record thinned to some samples,
+    ``trained`` and ``distinct`` count only these, and the rest are estimates for all samples.
     """
     record = open_record(record)
     data = record.samples
-    # Where it is not known of a sample, it is not counted as one.
+    # Samples whose flag is unknown do not count.
     flags = {n: data[f].to_numpy() == 1 for f, n in FLAGS.items() if f in data}
     total = np.zeros(data.sizes["sample"], np.int64)
     draws = record.probability_kind == "draw"
@@ -97,11 +97,11 @@ def selection(record: OneRecord) -> pd.DataFrame:
 
 
 def class_share(record: OneRecord) -> pd.DataFrame:
-    """Share of each class among the places in batches, by epoch.
+    """Return the share of each class among the places in batches, by epoch.
 
-    Columns are ``epoch``, ``class`` (its name), ``share`` (0 to 1, summing to 1 in an epoch with
-    training) and ``base`` (its share of the training set); samples without a known label are a
-    class ``unknown``.
+    Columns are ``epoch``, ``class`` (name), ``share`` (0 to 1; sums to 1 in an epoch with training)
+    and ``base`` (share of the training set). Samples without a known label form the class
+    ``unknown``.
     """
     record = open_record(record)
     data = record.samples
@@ -125,7 +125,7 @@ def class_share(record: OneRecord) -> pd.DataFrame:
 
 
 def ranked_counts(record: OneRecord) -> pd.DataFrame:
-    """Times each sample was trained on, most trained first, equal counts in the samples' order.
+    """Count how often each sample was trained on, most often first, ties by sample number.
 
     Columns are ``rank`` from 1, ``sample`` and ``times_trained``.
     """
@@ -139,16 +139,16 @@ def ranked_counts(record: OneRecord) -> pd.DataFrame:
 
 
 def _in_groups(values: pd.Series, groups: int) -> pd.Series:
-    """Number of the group of each value, from 0, lowest first and of one size."""
+    """Assign each value to one of ``groups`` equal-sized groups, numbered from 0, lowest first."""
     return values.rank(method="first").sub(1).mul(groups).floordiv(len(values))
 
 
 def picks_by(record: OneRecord, column: str = "difficulty", *, groups: int = 10) -> pd.DataFrame:
-    """How often does a run train on the easy, and how often on the hard? By groups of one size.
+    """Measure how often a run trained on easy and on hard samples, in groups of equal size.
 
-    ``column`` is a number, such as ``difficulty``; samples without one are left out. One row a
-    group, lowest values first: ``group`` (from 1), ``middle`` (mean of the column), ``picked``
-    (places in batches over those of a uniform draw), ``never`` (share not trained on), ``samples``.
+    ``column`` is numeric metadata, such as ``difficulty``; samples without a value are left out.
+    One row per group, lowest values first: ``group`` (from 1), ``middle`` (mean of the column),
+    ``picked`` (relative to uniform sampling), ``never`` (share not trained on) and ``samples``.
     """
     record = open_record(record)
     data = record.samples
@@ -170,11 +170,11 @@ def picks_by(record: OneRecord, column: str = "difficulty", *, groups: int = 10)
 
 
 def quantiles(record: OneRecord, array: str, levels: Sequence[float] = QUANTILES) -> pd.DataFrame:
-    """Quantiles, each level in [0, 1], over the samples of one array, epoch by epoch.
+    """Compute quantiles of one per-sample array over the samples, epoch by epoch.
 
-    ``array`` is one of :data:`budgetlab.records.SAMPLE_ARRAYS`, such as ``loss``. The index is
-    ``epoch``, less those without a value; columns are the levels, ``n`` samples that had a value,
-    and for ``probability`` also ``kind``, what it is the probability of: ``draw`` or ``keep``.
+    ``array`` is one of :data:`budgetlab.records.SAMPLE_ARRAYS`, such as ``loss``; ``levels`` are in
+    [0, 1]. The index is ``epoch``, without epochs that have no value; columns are the levels, ``n``
+    (samples with a value), and for ``probability`` also its ``kind``, ``draw`` or ``keep``.
     """
     if array not in SAMPLE_ARRAYS:
         raise unknown("array", array, SAMPLE_ARRAYS)
@@ -185,7 +185,7 @@ def quantiles(record: OneRecord, array: str, levels: Sequence[float] = QUANTILES
     rows = {}
     for epoch, arrays in read_epochs(record, (array,)):
         values = arrays[array].astype(float)
-        # Without a visit correct is -1, and all others that have no value are NaN.
+        # Without a visit, correct is -1 and every other array NaN.
         known = values[values >= 0 if array == "correct" else ~np.isnan(values)]
         if len(known):
             rows[epoch] = [*np.quantile(known, levels), len(known)]
@@ -196,13 +196,12 @@ def quantiles(record: OneRecord, array: str, levels: Sequence[float] = QUANTILES
 
 
 def one_epoch(record: OneRecord, epoch: int = -1) -> pd.DataFrame:
-    """Every array of one epoch, one row per sample; with ``last_loss`` before this epoch.
+    """Return every per-sample array of one epoch, one row per sample.
 
-    ``epoch`` counts from 1; negative numbers count from the end. The index is ``sample``; columns
-    are :data:`budgetlab.records.SAMPLE_ARRAYS`; ``last_loss``, the loss at the last visit in an
-    earlier epoch, which is what a method could know when it drew (NaN before the first visit, and
-    where that epoch was left out in thinning); ``kind``, what ``probability`` is of: ``draw`` or
-    ``keep``; and ``epoch``, its number.
+    ``epoch`` counts from 1, negative numbers from the end. The index is ``sample``; columns are
+    :data:`budgetlab.records.SAMPLE_ARRAYS`; ``last_loss``, the loss at the last visit in an earlier
+    epoch, which a method could know when it sampled (NaN before the first visit, or if thinning
+    removed that epoch); ``kind`` of the ``probability``, ``draw`` or ``keep``; and ``epoch``.
     """
     record = open_record(record)
     data = record.samples
@@ -223,7 +222,7 @@ def one_epoch(record: OneRecord, epoch: int = -1) -> pd.DataFrame:
 
 
 def sample_life(record: OneRecord, sample: int) -> pd.DataFrame:
-    """Everything recorded of one sample, one row per epoch.
+    """Return everything recorded about one sample, one row per epoch.
 
     Columns are ``epoch`` and :data:`budgetlab.records.SAMPLE_ARRAYS`; NaN or -1 without a visit.
     """
@@ -235,12 +234,12 @@ def sample_life(record: OneRecord, sample: int) -> pd.DataFrame:
 
 
 def calibration(record: OneRecord, bins: int = 10) -> pd.DataFrame:
-    """Does the credited probability say how often the label wins?
+    """Compare the credited probability with how often the label has the highest logit.
 
-    Under mixing an image holds several samples. In each of ``bins`` of equal width of credited
-    probability, ``right`` is the share of visits where that label had the highest logit. A useful
-    credit rule rises with it. One row per bin with visits: ``p_y`` (their mean), ``right`` and
-    ``visits``.
+    Under mixing, an image holds several samples. In each of ``bins`` of equal width in credited
+    probability, ``right`` is the share of visits where the label had the highest logit. For a
+    useful credit rule the two rise together. One row per bin with visits: ``p_y`` (mean),
+    ``right`` and ``visits``.
     """
     sums = np.zeros((3, whole("bins", bins)))
     for _, arrays in read_epochs(open_record(record), ("p_y", "correct")):
@@ -254,12 +253,12 @@ def calibration(record: OneRecord, bins: int = 10) -> pd.DataFrame:
 
 
 def credit_by_reference(record: OneRecord, reference: OneRecord, bins: int = 10) -> pd.DataFrame:
-    """Does the credit agree with what a run without mixing knows of each sample?
+    """Compare the credit each sample receives with its confidence in a run without mixing.
 
-    A rule that credits the right sample gives more to samples that a ``reference`` on the same data
-    knows better; one that credits samples that are not in the image gives the same to all. One row
-    per group of ``bins``: ``reference`` and ``credited`` (means of the mean ``p_y`` of its samples)
-    and ``samples``; ``attrs["spearman"]`` is the rank correlation over samples.
+    A rule that credits the right sample gives more to samples that a ``reference`` run on the same
+    data knows better; one that credits samples not in the image gives the same to all. One row for
+    each of ``bins`` groups: ``reference`` and ``credited`` (means of the samples' mean ``p_y``) and
+    ``samples``; ``attrs["spearman"]`` is the rank correlation over samples.
     """
     record, reference, bins = open_record(record), open_record(reference), whole("bins", bins)
     require_same_data([record, reference])

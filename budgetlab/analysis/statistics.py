@@ -1,4 +1,4 @@
-"""Paired differences, what may be claimed of them, and how many seeds a claim needs."""
+"""Paired differences, the claims they support, and how many seeds a claim needs."""
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from budgetlab.analysis.conditions import label
 from budgetlab.errors import InputError, counted
 
 MARGIN = 0.01
-"""One percentage point of accuracy: what is smaller than this is called equivalent."""
+"""One percentage point of accuracy: differences within it are called equivalent."""
 FEWEST = 3  # pairs for an interval: at n = 2 it is 12.7 standard errors wide and says nothing
 MOST = 10_000
 
@@ -26,16 +26,16 @@ COMPARISON_VERDICTS = {
     "undecided": "none of these: more seeds might tell",
     "": "nothing was compared: the baseline itself, or no pair",
 }
-"""What :func:`verdict` says, and when."""
+"""Results of :func:`verdict` and their conditions."""
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A paired difference; NaN where it cannot be had.
+    """Statistics of a paired difference; NaN where undefined.
 
-    ``lowest`` and ``highest`` are the smallest and the largest difference of a pair,
-    ``above`` counts the pairs with a positive one, ``spread`` is their standard
-    deviation (ddof 1), and ``p_equivalent`` belongs to the two one-sided tests.
+    ``lowest`` and ``highest`` are the extremes of the differences, ``above`` counts positive
+    ones, ``spread`` is their standard deviation (ddof 1), and ``p_equivalent`` is the p-value of
+    the two one-sided tests.
     """
 
     pairs: int = 0
@@ -63,17 +63,16 @@ def paired_difference(
     ours, baseline
         Float ``[n]``, pair by pair.
     confidence
-        Of the two-sided interval, in (0, 1).
+        Confidence level of the two-sided interval, in (0, 1).
     margin
-        Differences within ± this are equivalent (Schuirmann 1987); None for no such test.
+        Equivalence margin (Schuirmann 1987); None for no equivalence test.
 
     Returns
     -------
     Paired
         Mean of ``ours - baseline``, its interval ``d ± t(n-1) s / sqrt(n)``, the two-sided
         p, and the larger p of two one-sided tests. Interval and p are NaN with fewer than
-        three pairs, and where all differences are equal: no spread is seen, so none can
-        be estimated.
+        three pairs, or if all differences are equal, which leaves no spread to estimate.
     """
     check_open(confidence=confidence)
     shapes = np.shape(ours), np.shape(baseline)
@@ -86,7 +85,7 @@ def paired_difference(
         return Paired()
     mean, above = float(d.mean()), int((d > 0).sum())
     seen = Paired(n, mean, float(d.min()), float(d.max()), above)
-    # Differences that are equal but for rounding count as equal.
+    # Differences that are equal up to rounding count as equal.
     if n == 1 or np.ptp(d) <= 1e-12 * max(1.0, float(np.abs(d).max())):
         return seen
     seen = replace(seen, spread=float(d.std(ddof=1)))
@@ -100,9 +99,9 @@ def paired_difference(
 
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[Any, Any]:
-    """Student's t interval, at ``confidence`` in (0, 1), of the mean of ``values``.
+    """Compute Student's t interval of the mean of ``values``, at ``confidence`` in (0, 1).
 
-    Values ``[n]`` have one, ``[n, ...]`` one for each column; NaN with fewer than three values.
+    The mean is over the first axis of ``[n, ...]``; NaN with fewer than three values.
     """
     check_open(confidence=confidence)
     values = np.asarray(values, float)
@@ -116,15 +115,15 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[Any, An
 
 
 def check_open(**shares: float) -> None:
-    """Refuse what does not lie in (0, 1)."""
+    """Raise an error for a value outside (0, 1)."""
     for name, value in shares.items():
         if not isinstance(value, Real) or not 0 < value < 1:
             raise InputError(f"{name} {value!r} is not allowed: give a number in (0, 1)")
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """Correct for many tests (Holm 1979); NaN stays and does not count as a test."""
-    # Not by statsmodels, which collects garbage at every call: 0.15 s in a large process.
+    """Correct p-values for multiple tests (Holm 1979); NaN stays and does not count as a test."""
+    # statsmodels runs the garbage collector on every call: 0.15 s in a large process.
     tests = p.dropna().sort_values()
     times = np.arange(len(tests), 0, -1)
     raised = np.minimum(np.maximum.accumulate(times * tests.to_numpy(float)), 1)
@@ -132,7 +131,7 @@ def holm(p: pd.Series) -> pd.Series:
 
 
 class SeedsNeeded(NamedTuple):
-    """How many paired seeds, and the power that so many give (0 to 1)."""
+    """Number of paired seeds, and the power it gives (0 to 1)."""
 
     seeds: int
     power: float
@@ -146,32 +145,31 @@ def seeds_needed(
     alpha: float = 0.05,
     margin: float | None = None,
 ) -> SeedsNeeded:
-    """How many paired seeds does it take to see a difference, or to call it equivalent?
+    """Compute how many paired seeds it takes to detect a difference, or to show equivalence.
 
-    Exact for few seeds too: the test is Student's t, whose threshold at two pairs is 12.7
-    standard errors and not 2, and its power follows the noncentral t distribution.
+    Also exact for few seeds: the test is Student's t, whose threshold at two pairs is 12.7
+    standard errors rather than 2, and its power follows the noncentral t distribution.
 
     Parameters
     ----------
     difference
-        True mean difference that is to be found, such as 0.01 for one percentage point;
-        with ``margin``, the true difference that is to be called equivalent.
+        True mean difference to detect, such as 0.01 for one percentage point; with
+        ``margin``, the true difference for which to show equivalence.
     spread
-        Standard deviation of the difference from pair to pair, above 0: that of a column
-        of paired differences, not of the runs themselves.
+        Standard deviation of the paired differences (not of the runs themselves), above 0.
     power
-        Chance of the finding that is wanted, in (0, 1).
+        Desired power, in (0, 1).
     alpha
         Level of the two-sided test, or of each of two one-sided tests, in (0, 1).
     margin
-        Ask for equivalence within ± this instead (two one-sided tests; the power is the
-        usual approximation by two noncentral t distributions).
+        Test for equivalence within ``± margin`` instead (two one-sided tests; the power is
+        the usual approximation by two noncentral t distributions).
 
     Returns
     -------
     SeedsNeeded
-        The smallest number of pairs, at least 3 as for every interval of the kit, and the
-        power it gives; at most 10,000, with the lower power that these give.
+        The smallest number of pairs, at least 3 as for every interval of the kit and at most
+        10,000, with the power it gives.
 
     Examples
     --------
@@ -205,7 +203,7 @@ def seeds_needed(
 
 
 def _power(n: int, effect: float, alpha: float, margin: float | None) -> float:
-    """Power of a paired t test, or of two one-sided ones; all in standard deviations."""
+    """Compute the power of a paired t test, or of two one-sided ones, in standard deviations."""
     if margin is None:
         from statsmodels.stats.power import ttest_power
 
@@ -217,12 +215,12 @@ def _power(n: int, effect: float, alpha: float, margin: float | None) -> float:
 
 
 def verdict(row: Mapping[str, Any], metric: str = "test_accuracy", alpha: float = 0.05) -> str:
-    """Say in one word what a comparison shows: one of :data:`COMPARISON_VERDICTS`.
+    """Classify a comparison as one of :data:`COMPARISON_VERDICTS`.
 
-    ``row`` has ``pairs``, ``difference``, ``p_corrected`` and ``p_equivalent``. More accuracy is
-    better, less of any other metric. ``alpha`` is the level of the test of a difference and of each
-    of the two one-sided tests. A difference that is claimed and lies within the margin is called by
-    its direction.
+    ``row`` has ``pairs``, ``difference``, ``p_corrected`` and ``p_equivalent``. Higher accuracy is
+    better, lower values of any other metric. ``alpha`` is the level of the test for a difference
+    and of each of the two one-sided tests. A significant difference within the margin is still
+    called better or worse.
     """
     if not row["pairs"]:
         return ""
@@ -234,7 +232,7 @@ def verdict(row: Mapping[str, Any], metric: str = "test_accuracy", alpha: float 
 def settled_by(
     row: Mapping[str, Any], margin: float | None, alpha: float = 0.05, power: float = 0.8
 ) -> float:
-    """Pairs that might settle what is undecided, if difference and spread are as seen; or NaN."""
+    """Return the pairs likely to settle an undecided row, if effect and spread hold; else NaN."""
     difference, spread = row["difference"], row["pair_spread"]
     if row["verdict"] != "undecided" or not spread > 0:
         return nan
@@ -245,7 +243,7 @@ def settled_by(
 
 
 def amount(value: float, metric: str, sign: bool = True) -> str:
-    """Write a value, or a difference, in the unit that people use for it."""
+    """Format a value or a difference; accuracies in percent or percentage points."""
     plus = "+" if sign else ""
     if metric.endswith("accuracy"):
         return f"{100 * value:{plus}.2f}"
@@ -259,10 +257,10 @@ def sentence(
     margin: float | None = MARGIN,
     shown: Sequence[str] = (),
 ) -> str:
-    """Say what one row of :func:`budgetlab.analysis.compare` shows.
+    """Describe one row of :func:`budgetlab.analysis.compare` in a sentence.
 
-    ``row`` also has ``above``, ``pair_spread`` and ``baseline_spread``, ``shown`` are the settings
-    that tell the condition from others, and the rest is as for that function.
+    ``row`` also has ``above``, ``pair_spread`` and ``baseline_spread``; ``shown`` are the settings
+    that distinguish the condition; the rest is as for that function.
     """
     baseline, pairs, said = row["baseline"], row["pairs"], row["verdict"]
     ours = row["method"] + (f" ({label(row, shown)})" if shown else "")
@@ -294,7 +292,7 @@ def sentence(
 def _undecided(
     row: Mapping[str, Any], metric: str, size: str, unit: str, interval: str, confidence: float
 ) -> str:
-    """What the pairs show although no test decides, and how many more might tell."""
+    """Describe the pairs of an undecided row, and how many more seeds might settle it."""
     pairs, more = row["pairs"], _more_seeds(row)
     if pairs == 1:
         return f"{size} in a single pair, and one pair has no interval{more}"
@@ -320,7 +318,7 @@ def _p(p: float) -> str:
 
 
 def _sides(row: Mapping[str, Any]) -> str:
-    """On which side of the baseline the pairs lie: what may be said without any test."""
+    """Describe on which side of the baseline the pairs lie, which takes no test."""
     pairs, above = row["pairs"], row["above"]
     count = "both" if pairs == 2 else f"all {pairs}"
     if row["lowest"] > 0:
@@ -331,7 +329,7 @@ def _sides(row: Mapping[str, Any]) -> str:
 
 
 def _unequal(row: Mapping[str, Any]) -> str:
-    """Where one of the two varies far more than the other, the interval is about that one."""
+    """Note if one of the two varies far more than the other, and so dominates the interval."""
     ours, theirs = row.get("spread", nan), row.get("baseline_spread", nan)
     if not (ours > 0 and theirs > 0) or 1 / 3 < ours / theirs < 3:
         return ""
@@ -346,6 +344,6 @@ def _more_seeds(row: Mapping[str, Any]) -> str:
         return "; train more seeds" if row["pairs"] < FEWEST else ""
     if needed >= MOST:
         return f"; more than {MOST:,} seeds would be needed to settle it"
-    if needed <= row["pairs"]:  # the correction, or luck, is all that was in the way
+    if needed <= row["pairs"]:  # only the correction, or chance, prevented a verdict
         return "; a few more seeds might settle it"
     return f"; about {needed:,.0f} seeds might settle it"

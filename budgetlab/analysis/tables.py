@@ -1,4 +1,4 @@
-"""Frames as tables: for the terminal, a notebook, CSV, Markdown and LaTeX."""
+"""DataFrames as tables for the terminal, notebooks, CSV, Markdown and LaTeX."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 SUFFIXES = (".csv", ".md", ".tex")
-# Heading of each cost, and how its numbers are written.
+# Heading and number format of each cost.
 SPENT = {"steps": ("steps", ",.0f"), "trained_samples": ("trained", ",.0f"),
          "looked_samples": ("looked at", ",.0f"), "flops": ("flops", ".2e"),
          "seconds": ("seconds", ".1f")}  # fmt: skip
 
 
 class ConditionTable(pd.DataFrame):
-    """A DataFrame of conditions that shows itself as the table a paper would print.
+    """A DataFrame of conditions that displays as the table a paper would print.
 
-    ``condition_keys`` names the columns that make a condition, ``metric`` and ``cost_name`` what
-    was averaged and counted, ``confidence`` that of its intervals. Everything else is as
-    in pandas; a part of it that lacks columns shows itself as pandas does.
+    ``condition_keys`` names the columns that define a condition, ``metric`` and ``cost_name`` the
+    columns averaged, and ``confidence`` the level of its intervals. Otherwise it behaves as in
+    pandas; a selection that lacks needed columns also displays as in pandas.
     """
 
     _metadata = ["condition_keys", "metric", "cost_name", "confidence"]  # noqa: RUF012 (pandas' own)
@@ -40,7 +40,7 @@ class ConditionTable(pd.DataFrame):
         return ConditionTable
 
     def of(self, keys: Sequence[str], **about: object) -> "ConditionTable":
-        """Say what the columns are; returns the table itself."""
+        """Set the attributes that describe the columns; returns the table itself."""
         self.condition_keys = tuple(keys)
         for name, value in about.items():
             setattr(self, name, value)
@@ -57,7 +57,7 @@ class ConditionTable(pd.DataFrame):
 
 
 def keys_of(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> list[str]:
-    """Columns that make a condition: those given, those a table knows, or the settings in it."""
+    """Return the condition columns: those given, those a table knows, or the settings in it."""
     if keys is not None:
         require(frame, keys)
         return list(keys)
@@ -72,12 +72,12 @@ def keys_of(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> list[str]
 
 
 def readable(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.DataFrame:
-    """Turn a frame into text cells under plain headings.
+    """Format a frame as text cells under plain headings.
 
     A frame from :func:`budgetlab.analysis.compare` or :func:`budgetlab.analysis.results`
-    becomes the table that a paper shows: accuracies and differences in percentage points,
-    budgets in percent, costs as means. ``keys`` are the columns that make a condition; by
-    default those that the table knows, or the settings of a run that it holds.
+    becomes the table a paper would print: accuracies and budgets in percent, differences in
+    percentage points, costs as means. ``keys`` are the columns that define a condition; by
+    default those the table knows, or the settings among its columns.
     """
     if not {"n", "mean", "spread"} <= set(frame):
         return pd.DataFrame(frame).map(_cell)
@@ -104,7 +104,7 @@ def readable(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.DataF
             "against": ["(baseline)" if row["method"] == row["baseline"] else str(row["baseline"])
                         for row in rows],
             "pairs": [str(row["pairs"] or "") for row in rows],
-            # The mean of the pairs; of two pairs, both.
+            # The mean difference; for two pairs, both differences.
             "difference": [
                 _two(row, "lowest", ", ", "highest", metric)
                 if row["pairs"] == 2 and row["lowest"] != row["highest"]
@@ -138,7 +138,7 @@ def _two(row: Mapping[str, Any], low: str, between: str, high: str, metric: str)
 
 
 def table(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
-    """Write a frame for the terminal; a comparison is followed by its sentences."""
+    """Format a frame for the terminal; a comparison is followed by its sentences."""
     cells = readable(frame, keys).astype(str)
     columns = []
     for name in cells:
@@ -153,26 +153,26 @@ def table(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
 
 
 def _sentences(frame: pd.DataFrame) -> list[str]:
-    """What a comparison says of each condition but the baseline."""
+    """Return the sentences of a comparison, without those of the baseline."""
     if not {"sentence", "method", "baseline"} <= set(frame):
         return []
     return list(frame.loc[frame["method"] != frame["baseline"], "sentence"])
 
 
 def is_numeric(cells: list[str]) -> bool:
-    """Whether every cell that is filled begins with a number."""
+    """Whether every non-empty cell begins with a number."""
     filled = [cell for cell in cells if cell]
     return bool(filled) and all(cell.lstrip("+-<≥ ")[:1].isdigit() for cell in filled)
 
 
 def _styled(frame: pd.DataFrame, keys: Sequence[str] | None) -> tuple["Styler", list[bool]]:
-    """The readable cells for pandas' own writers, and which columns hold numbers."""
+    """Return the readable cells as a pandas Styler, and which columns are numeric."""
     cells = readable(frame, keys)
     return cells.style.hide(axis="index"), [is_numeric(cells[name].tolist()) for name in cells]
 
 
 def html(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
-    """Write a frame as an HTML table; a comparison is followed by its sentences."""
+    """Format a frame as an HTML table; a comparison is followed by its sentences."""
     from markupsafe import escape
 
     styler, numeric = _styled(frame, keys)
@@ -183,7 +183,7 @@ def html(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
 
 
 def markdown(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
-    """Write a frame as a Markdown table."""
+    """Format a frame as a Markdown table."""
     cells = readable(frame, keys)
     rows = [list(cells.columns), ["---"] * cells.shape[1], *cells.to_numpy().tolist()]
     marks = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": " "})
@@ -192,7 +192,7 @@ def markdown(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
 
 
 def latex(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
-    """Write a frame as a LaTeX ``tabular`` (booktabs)."""
+    """Format a frame as a LaTeX ``tabular`` (booktabs)."""
     styler, numeric = _styled(frame, keys)
 
     def symbols(cell: str) -> str:
@@ -204,7 +204,7 @@ def latex(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
 
 
 def export(frame: pd.DataFrame, path: Path | str) -> Path:
-    """Write a frame to a file: ``.csv`` as it is, ``.md`` and ``.tex`` to be read."""
+    """Write a frame to a file: ``.csv`` with raw values, ``.md`` and ``.tex`` formatted."""
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise unknown("ending of a table file", path.suffix, SUFFIXES)

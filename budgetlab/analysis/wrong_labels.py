@@ -1,7 +1,8 @@
-"""Wrong labels: suspects, and how many of them to expect to be wrong.
+"""Find suspected wrong labels and estimate how many of them are wrong.
 
-A network that has seen a sample may know its wrong label by heart. So it is judged by one that
-has not (held-out folds), or beside samples whose label is known to be wrong (threshold samples).
+A network may memorise the wrong label of a sample it was trained on. Labels are therefore judged
+by a network that has not seen the sample (held-out folds), or in comparison with samples whose
+label is known to be wrong (threshold samples).
 """
 
 import contextlib
@@ -23,30 +24,29 @@ if TYPE_CHECKING:
     from budgetlab.data import Dataset, Splits
     from budgetlab.training import Run
 
-# Below this share of the right answers that wrong labels leave possible, beyond what guessing
-# gives, a network is too weak to judge labels: it takes hard samples for wrong ones.
+# A network is too weak to judge labels, taking hard samples for wrong ones, if its accuracy above
+# guessing is below this share of the accuracy above guessing that wrong labels allow.
 WEAK = 0.65
-# Share of the samples whose labels tell how a class is labelled: the surest, but not too few.
+# Share, and least number, of the surest samples of a class, which show how it is labelled.
 SUREST, LEAST = 0.05, 20
 STEPS = 50
-# Fewer threshold samples than these have no percentiles to speak of.
+# Percentiles of fewer threshold samples would be too coarse.
 FEWEST = 20
 
 
 def held_out_probabilities(
     splits: "Splits | Dataset", *, folds: int = 5, seed: int = 0, **settings: Any
 ) -> np.ndarray:
-    """Train on all folds but one and predict the one left out, for each fold in turn.
+    """Predict each fold of the training samples with a network trained on the other folds.
 
     Parameters
     ----------
     splits
         The data; its training samples are judged.
     folds, seed
-        How many runs, from 2, over which every class is spread evenly; and their seed.
+        Number of folds, 2 or more, stratified by class; and the seed.
     **settings
-        Fields of :class:`budgetlab.RunConfig`, such as ``epochs``; the budget is the full run
-        unless another is given.
+        Fields of :class:`budgetlab.RunConfig`, such as ``epochs``; the budget is 1 by default.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def held_out_probabilities(
 
 
 def training_samples(splits: "Splits | Dataset") -> "Dataset":
-    """The samples whose labels are judged."""
+    """Return the training samples, whose labels are judged."""
     from budgetlab.data import Dataset, Splits
     from budgetlab.data.dataset import require
 
@@ -81,7 +81,7 @@ def training_samples(splits: "Splits | Dataset") -> "Dataset":
 
 
 def _logits(run: "Run", samples: "Dataset") -> np.ndarray:
-    """Float64 ``[N, C]`` of the trained network, without augmentation."""
+    """Compute logits of the trained network without augmentation, float64 ``[N, C]``."""
     import torch
 
     run.loop.engine.network.eval()
@@ -92,7 +92,7 @@ def _logits(run: "Run", samples: "Dataset") -> np.ndarray:
 
 @contextlib.contextmanager
 def trained(splits: "Splits", **settings: Any) -> "Iterator[Run]":
-    """Train on data that is given, and forget the record afterwards."""
+    """Train on the given data, and delete the record afterwards."""
     import tempfile
 
     from budgetlab.config import RunConfig
@@ -106,7 +106,7 @@ def trained(splits: "Splits", **settings: Any) -> "Iterator[Run]":
 
 
 def _folds(y: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Number of the fold of each sample, every class spread evenly."""
+    """Assign each sample to a fold, stratified by class."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(y))
     order = order[np.argsort(y[order], kind="stable")]
@@ -116,22 +116,22 @@ def _folds(y: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
-    """Judge each label by probabilities of a network that has not seen it.
+    """Judge each label by probabilities from a network that was not trained on it.
 
-    The probabilities are calibrated first, by the temperature at which the labels are most
-    likely (Guo et al. 2017). How often a class is labelled as which, ``P(label | true)``, is
-    counted among the samples that are of it most surely (in the manner of Patrini et al. 2017).
-    Then, by Bayes' rule, ``P(true | x, label)``: a label is a suspect where another class is
-    likelier. ``labels`` are ``[N]``, in [0, C), and ``pred_probs`` ``[N, C]``.
+    The probabilities are first calibrated by maximum-likelihood temperature scaling (Guo et al.
+    2017). The label noise ``P(label | true)`` is counted among the samples most surely of each
+    class (after Patrini et al. 2017). Bayes' rule then gives ``P(true | x, label)``; a label is
+    a suspect if another class is more likely. ``labels`` are ``[N]``, in [0, C), and
+    ``pred_probs`` ``[N, C]``.
 
     Returns
     -------
     DataFrame
         One row per sample: ``suspect``; ``p_wrong``, the estimated probability that the label is
         wrong; ``p_label`` (calibrated); ``suggested`` (number of the likeliest true class) and
-        ``p_suggested``. ``attrs`` has ``accuracy`` (held-out, against the labels as they are),
-        ``temperature``, and ``weak``, a sentence where the network cannot judge, as hard samples
-        look like wrong ones to it, and ``p_wrong`` may be far off; else empty.
+        ``p_suggested``. ``attrs`` has ``accuracy`` (held-out, against the given labels),
+        ``temperature``, and ``weak``: empty, or a sentence if the network is too weak to tell
+        hard samples from wrong labels, so that ``p_wrong`` may be far off.
     """
     labels, chance = np.asarray(labels), np.asarray(pred_probs, float)
     if chance.ndim != 2 or labels.shape != chance.shape[:1] or not len(labels):
@@ -169,7 +169,7 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     )  # fmt: skip
     accuracy, weak = float((chance.argmax(axis=1) == labels).mean()), ""
     guess = np.bincount(labels).max() / len(labels)
-    # What the network says of the very surest: wrong labels leave no more possible.
+    # Confidence in the surest samples: about the accuracy that wrong labels allow.
     tops = surest[: len(surest) // 5 + 1].T
     peak = np.mean([chance[top, c].mean() for c, top in enumerate(tops)])
     if accuracy - guess < WEAK * (peak - guess):
@@ -182,10 +182,10 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
 
 
 def _label_chances(labels: np.ndarray, chance: np.ndarray, surest: np.ndarray) -> np.ndarray:
-    """``P(label | true)``, float64 ``[C, C]``, from the surest samples ``[K, C]`` of each class.
+    """Estimate ``P(label | true)``, float64 ``[C, C]``, from the surest samples of each class.
 
-    Those of a rare class are mostly others, which are taken for no wrong labels of it: what it
-    lacks is filled up with how the classes are labelled on average.
+    Among the ``surest [K, C]`` only those predicted as the class count; a rare class, which has
+    few, is filled up with the average noise of all classes.
     """
     size = chance.shape[1]
     own = chance.argmax(axis=1)[surest] == np.arange(size)
@@ -200,11 +200,11 @@ def _label_chances(labels: np.ndarray, chance: np.ndarray, surest: np.ndarray) -
 
 
 def _true_classes(labels: np.ndarray, chance: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Probability ``[N, C]`` of each class to be the true one of each sample.
+    """Compute the probability ``[N, C]`` that each class is the true one of each sample.
 
-    The network, trained on the labels as they are, says ``P(label | x)``, which is ``sum_c
-    P(label | c) P(c | x)``: solved for ``P(c | x)`` by expectation maximisation. Then ``P(c | x,
-    label) ~ P(c | x) P(label | c)``.
+    The network was trained on the given labels and predicts ``P(label | x) = sum_c P(label | c)
+    P(c | x)``, solved for ``P(c | x)`` by expectation maximisation. Then ``P(c | x, label) ~
+    P(c | x) P(label | c)``.
     """
     true = chance.copy()
     for _ in range(STEPS):
@@ -216,31 +216,31 @@ def _true_classes(labels: np.ndarray, chance: np.ndarray, noise: np.ndarray) -> 
 def threshold_quality(
     splits: "Splits | Dataset", *, percentile: float = 99.0, seed: int = 0, **settings: Any
 ) -> pd.DataFrame:
-    """Judge labels by their margins beside those of samples that are wrong for certain.
+    """Judge labels by comparing their margins with those of deliberately mislabelled samples.
 
-    One sample in C + 1, drawn at random, is given to a class of its own: these *threshold
+    One sample in C + 1, drawn at random, is moved to an additional class: these *threshold
     samples* are learned as wrong labels are. A label is a suspect if its area under the margin
-    is no larger than that percentile of theirs (Pleiss et al. 2020), whatever the sampling
-    method does to margins. Two runs with other threshold samples judge all.
+    is at most the given percentile of theirs (Pleiss et al. 2020), whatever the sampling method
+    does to margins. Two runs with different threshold samples judge every sample.
 
-    The expected precision is no part of the paper: a wrong label is taken to have the margin of
-    a threshold sample, and :func:`label_quality` of these, on whose labels the network was not
-    trained, estimates the share of wrong labels among all.
+    The expected precision is not in the paper: wrong labels are assumed to have the margins of
+    threshold samples, and their share is estimated by :func:`label_quality` of the threshold
+    samples, on whose original labels the network was not trained.
 
     Parameters
     ----------
     splits, seed, **settings
         As for :func:`held_out_probabilities`.
     percentile
-        Of the margins of the threshold samples, in (0, 100]. At 99 nearly all wrong labels are
-        listed, and many others; at 50 a surer half of them.
+        Percentile of the threshold samples' margins, in (0, 100]. At 99 nearly all wrong labels
+        are listed, with many others; at 50 about half of them, with fewer others.
 
     Returns
     -------
     DataFrame
-        One row per sample: ``margin``, the area under the margin less the cutoff, mean of the runs
-        that judge it; ``suspect``; and ``p_wrong``. ``attrs`` as of :func:`label_quality`, of the
-        threshold samples, and ``share_wrong``, the estimated share of wrong labels.
+        One row per sample: ``margin``, the area under the margin less the cutoff, averaged over
+        the runs that judge it; ``suspect``; and ``p_wrong``. ``attrs`` are those of
+        :func:`label_quality` for the threshold samples, and ``share_wrong``, the estimated share.
     """
     train = training_samples(splits)
     classes = len(train.classes)
@@ -277,7 +277,7 @@ def threshold_quality(
 def _beside_threshold(
     train: "Dataset", fake: np.ndarray, settings: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Area under the margin ``[N]``, and probabilities ``[T, C]`` of the threshold samples."""
+    """Train with threshold samples; return AUM ``[N]`` and their probabilities ``[T, C]``."""
     from budgetlab.data import Splits
 
     y, classes = train.y.clone(), len(train.classes)
@@ -290,7 +290,7 @@ def _beside_threshold(
 
 
 def _density_ratio(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """How many times as dense the known values are at each of the values; falls as they grow."""
+    """Estimate the density of ``known`` over that of ``values``, at each value; non-increasing."""
     from sklearn.isotonic import IsotonicRegression
 
     both = np.concatenate([values, known])
@@ -300,7 +300,7 @@ def _density_ratio(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _temperature(labels: np.ndarray, logs: np.ndarray) -> float:
-    """The temperature at which the labels are most likely."""
+    """Find the temperature that maximises the likelihood of the labels."""
     rows = np.arange(len(labels))
 
     def cost(log_temperature: float) -> float:
@@ -312,11 +312,11 @@ def _temperature(labels: np.ndarray, logs: np.ndarray) -> float:
 def precision_and_recall(
     listed: np.ndarray, wrong: np.ndarray, confidence: float = 0.95
 ) -> pd.Series:
-    """Score a list of suspects ``[N]`` against labels that are known to be wrong ``[N]``.
+    """Score a list of suspects ``[N]`` against labels known to be wrong ``[N]``.
 
-    Where ``wrong`` is missing, a sample does not count. The result has ``listed``, ``wrong``,
-    ``found`` (numbers), ``precision`` and ``recall``, each with ``_low`` and ``_high`` (Wilson
-    1927); NaN where nothing is listed or wrong.
+    Samples where ``wrong`` is missing do not count. The result has the counts ``listed``,
+    ``wrong`` and ``found``, and ``precision`` and ``recall`` with Wilson intervals (``_low``,
+    ``_high``); NaN if nothing is listed or wrong.
     """
     check_open(confidence=confidence)
     truth = pd.Series(wrong).reset_index(drop=True)

@@ -1,7 +1,7 @@
 """The command line: ``budgetlab train``, ``sweep``, ``compare``, ``report``, ``inspect``, ``list``.
 
-Results go to standard output, everything else to standard error. Exit code 0: done;
-1: a run failed; 2: bad input; 130: interrupted, the record can be resumed.
+Results go to standard output, everything else to standard error. Exit codes: 0 success,
+1 a run failed, 2 bad input, 130 interrupted (the record can be resumed).
 """
 
 import argparse
@@ -29,10 +29,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that does not know a letter gets a plain one for it.
+        # Replace characters that the terminal's encoding lacks instead of failing.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="plain")
     try:
@@ -62,7 +62,7 @@ PLAIN = {"±": "+/-", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...
 
 
 def _plain_letters(error: UnicodeError) -> tuple[str, int]:
-    """Write what a terminal's encoding lacks in ASCII: ± as +/-, é as e, others as their code."""
+    """Replace characters an encoding lacks by ASCII: ± by +/-, é by e, others by their escape."""
     assert isinstance(error, UnicodeEncodeError)
     shown = []
     for letter in error.object[error.start : error.end]:
@@ -76,7 +76,7 @@ codecs.register_error("plain", _plain_letters)
 
 
 def _with_preset(arguments: list[str]) -> list[str]:
-    """Add what a preset sets and the command line does not."""
+    """Append the preset's settings that the command line does not give."""
     from budgetlab.config import preset_settings
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -93,7 +93,7 @@ def _with_preset(arguments: list[str]) -> list[str]:
 
 
 def _parse(arguments: list[str]) -> Command | None:
-    """Read the command; None where only help or the version was asked for."""
+    """Parse the command; None if only help or the version was requested."""
     if arguments == ["--version"]:
         print(f"budgetlab {__version__}")
         return None
@@ -115,9 +115,9 @@ def _parse(arguments: list[str]) -> Command | None:
 
 
 def _one_line(box: str, arguments: list[str]) -> str:
-    """Turn the parser's framed message into one sentence, with the nearest match."""
+    """Reduce the parser's framed message to one sentence, with the nearest valid name."""
     lines = [line.strip("│ \t") for line in box.splitlines()[1:]]
-    # A title, the message, and advice, with rules in between; only ASCII where need be.
+    # The box holds a title, the message and advice, separated by rules.
     lines = list(itertools.dropwhile(_is_rule, lines))
     text = " ".join(itertools.takewhile(lambda line: not _is_rule(line), lines))
     text = text or "the command cannot be read"
@@ -141,7 +141,7 @@ def _one_line(box: str, arguments: list[str]) -> str:
 
 
 def _no_number(flag: str, lines: list[str], arguments: list[str]) -> str | None:
-    """Say which word after an option is no number, as the settings themselves say it."""
+    """Name the non-numeric value of a numeric option, worded as ``RunConfig`` words it."""
     about = " ".join(lines)
     kind = re.search(rf"--{flag} \[?(INT|FLOAT)", about)
     if not kind:

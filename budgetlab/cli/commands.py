@@ -1,4 +1,4 @@
-"""What each command takes and does; a command is a dataclass with ``run``."""
+"""The commands: dataclasses whose fields are the options and whose ``run`` does the work."""
 
 import contextlib
 import json
@@ -31,11 +31,11 @@ class Train:
 
     config: Annotated[RunConfig, arg(name="")]
     preset: str = ""
-    """Settings that belong together, by name: scale-model or paper; those given win over it."""
+    """Named set of defaults, scale-model or paper; options that you give override it."""
     json: Json = False
 
     def run(self) -> int:
-        """Train; returns the exit code."""
+        """Train and return the exit code."""
         from budgetlab.training import Run
 
         return _train(Run(self.config.replace(method=_named(self.config.method))), self.json)
@@ -43,22 +43,22 @@ class Train:
 
 @dataclass
 class Resume:
-    """Go on with a run that was stopped, from its last whole epoch; or extend a finished one."""
+    """Resume a stopped run from its last complete epoch, or extend a finished one."""
 
     record: Positional[Path]
     """Folder of the record."""
     data_root: Path | None = None
-    """Folder for downloads and caches, where it is not the one the record names."""
+    """Folder for downloads and caches, if not the one named in the record."""
     dataset: str = ""
-    """Where the data is now, if it was moved: folder:PATH or npz:PATH; it must be the same."""
+    """New location of the same data, if it was moved: folder:PATH or npz:PATH."""
     epochs: int = 0
-    """Extend a finished run to the budget of so many epochs, in a new record beside it."""
+    """Extend a finished run to the budget of this many epochs, in a new record beside it."""
     method: str = ""
-    """Where a method of your own is: MODULE:METHOD, as it was given to train."""
+    """Your own method, MODULE:METHOD, as it was given to train."""
     json: Json = False
 
     def run(self) -> int:
-        """Go on; returns the exit code."""
+        """Resume and return the exit code."""
         from budgetlab.training import Run
 
         _named(self.method)
@@ -71,26 +71,26 @@ class Resume:
 
 @dataclass
 class Sweep:
-    """Train every combination of settings, each given once or several times.
+    """Train every combination of settings, each with one value or several.
 
-    What is finished is kept, what was cut off goes on, what failed is reported.
+    Finished runs are kept, interrupted ones are resumed, and failures are reported.
     """
 
     grid: Annotated[Any, arg(name="", constructor=Lists)] = field(default_factory=Lists)
     preset: str = ""
-    """Settings that belong together, by name: scale-model or paper; those given win over it."""
+    """Named set of defaults, scale-model or paper; options that you give override it."""
     workers: int | Literal["auto"] = 1
-    """Processes of this machine to train in, one thread each; auto: one a GPU, or one a core."""
+    """Worker processes on this machine, one thread each; auto: one per GPU, or one per core."""
     scheduler: str = ""
     """Address of a Dask scheduler to train on, such as tcp://host:8786."""
     retry: bool = False
     """Try failed runs again."""
     plan: bool = False
-    """Say what would be trained, and about how long it takes; train nothing."""
+    """Show what would be trained and about how long it would take, without training."""
     json: Json = False
 
     def run(self) -> int:
-        """Train what is left; returns the exit code."""
+        """Train the remaining runs and return the exit code."""
         from budgetlab.sweeps import sweep
 
         settings = vars(self.grid) | {"method": [_named(one) for one in self.grid.method]}
@@ -146,15 +146,15 @@ class Compare:
     """Compare methods over seeds: n, mean, spread, paired difference, interval, p."""
 
     records: Positional[tuple[Path, ...]]
-    """Records, or folders that hold some."""
+    """Records, or folders that contain records."""
     baseline: tuple[str, ...] = ("unif-SGD",)
-    """Methods that the others are compared with."""
+    """Methods to compare the others with."""
     out: Path | None = None
     """Also write the table to a file: .csv, .md or .tex."""
     json: Json = False
 
     def run(self) -> int:
-        """Compare; returns the exit code."""
+        """Compare and return the exit code."""
         from budgetlab import analysis
 
         frame = analysis.compare(self.records, baseline=self.baseline)
@@ -169,15 +169,15 @@ class Compare:
 
 @dataclass
 class Report:
-    """Write one self-contained page with tables and figures."""
+    """Write a self-contained HTML page with tables and figures."""
 
     records: Positional[tuple[Path, ...]]
-    """Records, or folders that hold some."""
+    """Records, or folders that contain records."""
     out: Path = Path("report.html")
     """File to write."""
 
     def run(self) -> int:
-        """Write the page; returns the exit code."""
+        """Write the page and return the exit code."""
         from budgetlab import report
 
         print(report.write(self.records, self.out))
@@ -186,38 +186,38 @@ class Report:
 
 @dataclass
 class Inspect:
-    """Load data and say what was found: splits, classes, copies, oddities; and, in short trainings,
-    which labels are probably wrong and which augmentation suits."""
+    """Load data and report splits, classes, copies and oddities; with short training runs also
+    probably wrong labels and the augmentation that suits best."""
 
     dataset: Positional[str]
     """folder:PATH, npz:PATH, or a built-in name."""
     limit: int = 0
-    """Use only this many training samples; 0 is all."""
+    """Use only this many training samples; 0 uses all."""
     image_size: int = 0
-    """Side of the images of folder:, in pixels; 0 keeps small ones, and makes others 32."""
+    """Side length of the images of folder:, in pixels; 0 keeps small ones and makes others 32."""
     flip: str = "auto"
     """Whether images may be mirrored: yes, no, or auto."""
     drop_copies: str = "none"
-    """Training images left out as copies of others: none, exact or near."""
+    """Copies of other images to leave out of the training set: none, exact or near."""
     edits: str = ""
-    """Table of samples to drop, relabel or mark, a CSV file."""
+    """CSV file with samples to drop, relabel or mark."""
     data_root: Path = Path("data")
     """Folder for downloads and caches."""
     augmentations: bool = False
-    """Also compare no augmentation, crops, flips, and crops with flips, in short trainings."""
+    """Also compare no augmentation, crops, flips, and crops with flips, in short training runs."""
     suspects: Literal["none", "folds", "threshold"] = "none"
     """Also list labels that are probably wrong, by held-out folds or by threshold samples."""
     out: Path | None = None
     """Also write the suspects to a file: .csv, .md or .tex."""
     epochs: int = 30
-    """Epochs of these trainings: as many as you will train for; likewise the next three."""
+    """Epochs of these runs; for this and the next three, use the values you will train with."""
     batch_size: int = 128
     lr: float = 0.1
     model: str = "auto"
     json: Json = False
 
     def run(self) -> int:
-        """Inspect; returns the exit code."""
+        """Inspect and return the exit code."""
         from budgetlab import analysis, data
 
         if self.out is not None and self.suspects == "none":
@@ -250,16 +250,16 @@ class Inspect:
 
 @dataclass
 class List:
-    """List the names that an option takes."""
+    """List the values that an option accepts."""
 
     what: Positional[str]
     """datasets, models, methods, augmentations, schedules, presets or measures."""
     method: tuple[str, ...] = ()
-    """Methods of your own to list as well, each MODULE:METHOD."""
+    """Your own methods to include, each MODULE:METHOD."""
     json: Json = False
 
     def run(self) -> int:
-        """List; returns the exit code."""
+        """Print the list and return the exit code."""
         for method in self.method:
             _named(method)
         described = _described(self.what)
@@ -273,13 +273,13 @@ class List:
 
 @dataclass
 class Demo:
-    """Train a dozen small networks on drawn images, print a table, write a page with figures."""
+    """Train a dozen small networks on generated images, print a table, write a page of figures."""
 
     out: Path = Path("demo")
     """Folder for records and page."""
 
     def run(self) -> int:
-        """Show what the kit is for; returns the exit code."""
+        """Run the demo and return the exit code."""
         from budgetlab import demo
 
         return demo.main(self.out)
@@ -303,7 +303,7 @@ def _described(what: str) -> dict[str, str]:
 
 
 def _named(method: str) -> str:
-    """Name of a method; one that is written ``module:method`` is imported first."""
+    """Return the canonical name of a method, importing one written ``module:method`` first."""
     from budgetlab import methods, samplers
 
     if ":" not in method:
@@ -317,7 +317,7 @@ def _named(method: str) -> str:
 
 
 def _train(run: "Run", as_json: bool) -> int:
-    """Run to the end; whatever happens, say how the record stands."""
+    """Train to the end and report the result, or how to resume after an interruption."""
     from budgetlab.training import finish
 
     code = DONE
@@ -349,7 +349,7 @@ def _in_words(summary: dict[str, Any]) -> str:
     looked = summary["looked_samples"]
     looking = f" and looked at {looked:,}" if looked else ""
     accuracy, by_class = summary["test_accuracy"], summary["test_class_accuracy"]
-    # Where classes differ in size, one number is not enough.
+    # With unbalanced classes, the mean over samples alone would mislead.
     uneven = by_class is not None and abs(by_class - accuracy) > 0.001
     mean = f" ({by_class:.4f} as a mean over the classes)" if uneven else ""
     return (
@@ -362,10 +362,10 @@ def _in_words(summary: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _terminate_as_interrupt(told: threading.Event | None = None) -> Iterator[None]:
-    """Let a polite request to end stop a run as Ctrl-C does.
+    """Let SIGTERM stop a run as Ctrl-C does.
 
-    An exception from a signal can fall into a place that swallows it. With ``told``, the
-    request is only noted there, and the run asks for it between two steps.
+    An exception raised by a signal handler may land in code that swallows it. With ``told``,
+    the handler only sets the event, which the run checks between steps.
     """
 
     def interrupt(number: int, frame: object) -> None:
@@ -373,7 +373,7 @@ def _terminate_as_interrupt(told: threading.Event | None = None) -> Iterator[Non
             raise KeyboardInterrupt
         told.set()
 
-    here = threading.current_thread() is threading.main_thread()  # else none can be taken
+    here = threading.current_thread() is threading.main_thread()  # only it may set handlers
     before = signal.signal(signal.SIGTERM, interrupt) if here else None
     try:
         yield
@@ -387,7 +387,7 @@ def _print_json(content: dict[str, Any]) -> None:
 
 
 def say(message: str) -> None:
-    """Say one line; what a name brings along of line breaks and terminal codes is shown as such."""
+    """Print one line to standard error, with line breaks and terminal codes escaped."""
     print(f"budgetlab: {one_line(message)}", file=sys.stderr)
 
 
