@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from html.parser import HTMLParser
 
 import nbformat
 import numpy as np
@@ -676,8 +677,11 @@ def test_in_colab_a_chart_brings_the_script_that_draws_it(runs, monkeypatch):
     # JupyterLab would prefer it to the chart.
     assert "text/html" not in chart._repr_mimebundle_()[0]
     monkeypatch.setitem(sys.modules, "google.colab", object())
-    page = chart._repr_mimebundle_()[0]["text/html"]
+    bundle, _ = chart._repr_mimebundle_()
+    assert set(bundle) == {chart.mime, "text/html", "text/plain"}
+    page = bundle["text/html"]
     assert "dataset.drawn" in page
+    assert 'src="data:image/png' in page
     assert 'src="http' not in page
 
 
@@ -694,10 +698,16 @@ def test_a_saved_page_needs_nothing_from_elsewhere(runs, tmp_path):
         chart.save(tmp_path / "new" / "page.html" / "page.html")
 
 
-def test_a_label_cannot_end_the_script(runs):
+def test_a_label_cannot_end_the_place_that_holds_a_chart(runs):
     chart = bl.explore.atlas(runs[2])  # one of its classes is called <b>star</b>
     assert "<b>star</b>" in chart.to_json()
     assert "<b>star" not in chart.to_html()
+    chart.spec["description"] = """a'b"c&lt;</script>"""
+    held, kept = HTMLParser(), []
+    held.handle_starttag = lambda tag, attributes: kept.append((tag, dict(attributes)))
+    held.feed(chart.to_html())
+    assert [tag for tag, _ in kept] == ["div", "div", "img"]
+    assert json.loads(kept[0][1]["data-spec"]) == json.loads(chart.to_json())
 
 
 def test_numbers_are_short_and_finite():

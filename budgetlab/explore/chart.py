@@ -86,7 +86,7 @@ TITLE_LETTERS, SUBTITLE_LETTERS = 56, 66  # a line, so that it fits a window at 
 SCRIPT = """
 (async () => {
   for (const place of document.querySelectorAll('.bl-explorable')) {
-    const spec = JSON.parse(place.querySelector('script').textContent);
+    const spec = JSON.parse(place.dataset.spec);
     const stage = place.querySelector('.bl-stage');
     const made = await vegaEmbed(stage, spec, {
       actions: false, defaultStyle: false, renderer: 'canvas'});
@@ -160,9 +160,10 @@ class Explorable:
         image = base64.b64encode(self.to_png()).decode()
         bundle = {self.mime: self.spec, "image/png": image, "text/plain": self.alt}
         if "google.colab" in sys.modules:
-            # Colab draws no such type, and shows each output in a frame of its own. Elsewhere
-            # HTML would be preferred to the chart, and be 0.9 MB more.
-            html = fragment(self.spec, self.alt, image)
+            # Colab is not known to draw such a type, and shows each output in a frame of its own.
+            # Elsewhere HTML would be preferred to the chart, and be 0.9 MB more. The image is in
+            # it, so that the choice there is not between the image and what can be moved.
+            html = fragment(self.spec, self.alt, bundle.pop("image/png"))
             bundle["text/html"] = f"<style>{STYLE}</style>{html}<script>{script()}</script>"
         return bundle, {self.mime: {"embed_options": {"defaultStyle": CONTROLS}}}
 
@@ -235,12 +236,11 @@ class Explorable:
 
 def fragment(spec: Mapping[str, Any], alt: str, image: str) -> str:
     """Return a specification and its PNG, in base64, as a part of a page."""
-    # "</script>" inside of a label must not end the element.
-    data = json.dumps(spec, separators=(",", ":")).replace("<", "\\u003c")
+    # In an attribute: a script that Colab runs is reported not to find the other scripts beside it.
+    data = html.escape(json.dumps(spec, separators=(",", ":")), quote=False).replace("'", "&#39;")
     return (
-        f'<div class="bl-explorable"><div class="bl-stage" tabindex="-1"><img '
-        f'alt="{html.escape(alt)}" src="data:image/png;base64,{image}"></div>'
-        f'<script type="application/json">{data}</script></div>'
+        f'<div class="bl-explorable" data-spec=\'{data}\'><div class="bl-stage" tabindex="-1">'
+        f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{image}"></div></div>'
     )
 
 
