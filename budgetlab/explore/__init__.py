@@ -1,20 +1,20 @@
-"""Charts that answer without a kernel: sliders, brush and hover, computed in the page.
+"""Interactive charts that need no kernel: sliders, brushes and tooltips run in the browser.
 
-Each function takes records or frames and returns an :class:`Explorable`: JupyterLab draws it
-on opening a notebook, before anything has run, and a saved page needs no network. ``twin`` of a
-chart gives the numbers that it shows, computed in Python. Tab goes to a control; in
-JupyterLab, where arrows up and down go from cell to cell, left and right, Home and End set it.
-In VS Code all four arrows set it; End does too, but takes the notebook to its last cell as well.
+Each function takes records or frames and returns an :class:`Explorable`. JupyterLab draws it
+when a notebook is opened, before any cell has run, and a saved page needs no network. A chart's
+``twin`` computes the numbers it shows in Python. Tab moves between controls; left, right, Home and
+End set them (in JupyterLab, up and down move between cells). In VS Code all four arrows set them;
+End does too, but also takes the notebook to its last cell.
 
-Where a stored chart is drawn: in JupyterLab, Notebook 7, Voila and saved pages, which the tests
-open with no kernel; and in VS Code with the renderers of its Jupyter extension, seen once: in
-code-server 4.96.4 (VS Code 1.96) with their version 1.0.15, built from source with the Vega 5.22.1,
-Vega-Lite 5.5.0 and vega-embed 6.21.0 that it locks. Every kind of chart answered there, in a light
-and a dark theme, before any kernel was chosen. VS Code prefers a type that its own list lacks to
-HTML and to images, so that nothing need be chosen. Without the renderers, and on GitHub, the image
-shows. Not tried: Colab. A chart made there brings the script that draws it, 0.9 MB, for the frame
-in which Colab puts an output; of one stored elsewhere it can show the image. A chart fits the page:
-in a narrow window, or at a zoom of 200%, its views stand below each other.
+Stored charts are drawn in JupyterLab, Notebook 7, Voila and saved pages; the tests open these
+without a kernel. They are also drawn in VS Code with the renderers of its Jupyter extension, which
+was checked once: in code-server 4.96.4 (VS Code 1.96) with renderers 1.0.15, built from source with
+the versions that it locks, Vega 5.22.1, Vega-Lite 5.5.0 and vega-embed 6.21.0. Every kind of chart
+was interactive, in a light and a dark theme, before a kernel was chosen. VS Code prefers types that
+its own list lacks to HTML and images, so that no choice is needed. Without the renderers, and on
+GitHub, the image is shown. Colab is untested: a chart made there includes its own script (0.9 MB),
+as Colab isolates outputs in frames; one stored elsewhere can be shown as an image. Charts adapt to
+the page: in a narrow window, or at 200% zoom, views are stacked vertically.
 
 >>> chart = bl.explore.probabilities(record)  # doctest: +SKIP
 >>> chart.save("probabilities.html")  # doctest: +SKIP

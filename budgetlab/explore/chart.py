@@ -1,4 +1,4 @@
-"""A chart as plain data: how it displays itself, is saved, and goes into a page."""
+"""Vega-Lite charts as plain data: building, displaying, saving and embedding them."""
 
 import base64
 import copy
@@ -23,7 +23,7 @@ __all__ = ["ROOM", "STYLE", "SUBTITLE_LETTERS", "TITLE_LETTERS", "Explorable", "
            "fragment", "hover", "lines_of", "looks_of", "mark", "options_of", "rows_of", "script",
            "select", "slider", "specification", "words", "wrapped"]  # fmt: skip
 
-# JupyterLab knows versions 3 to 5 and shows nothing for a newer one.
+# JupyterLab renders versions 3 to 5 and shows nothing for newer ones.
 VEGA_LITE = "5.20"
 SCHEMAS = {
     "vega-lite": "https://vega.github.io/schema/vega-lite/v5.json",
@@ -61,7 +61,7 @@ body {{ margin: 1.5rem; font-family: "DejaVu Sans", Helvetica, Arial, sans-serif
 {fragment}
 </main><script>{script}</script></body></html>
 """
-# Of the controls below a chart, on any page that draws it; boxes to tick stand side by side.
+# Layout of the controls below a chart, on any page that draws it; checkboxes stand side by side.
 CONTROLS = """.vega-embed { display: block; width: 100%; box-sizing: border-box }
 .vega-embed .vega-bindings { display: flex; flex-wrap: wrap; gap: 0.3rem 1.5rem; margin-top: 0.6rem;
   max-width: 46rem }
@@ -76,13 +76,13 @@ CONTROLS = """.vega-embed { display: block; width: 100%; box-sizing: border-box 
 STYLE = f""".bl-explorable {{ overflow-x: auto; background: white; color: #222; max-width: 100% }}
 .bl-explorable img {{ max-width: 100%; height: auto }}
 {CONTROLS}"""
-# How wide the page lets a chart be. Vega-Lite itself can wrap no row of charts in a narrow window.
-# JupyterLab draws before it gives a chart a place, and tells no page that a sidebar was opened.
+# Width available to a chart: Vega-Lite cannot wrap a row of views by itself. Polled by a timer:
+# JupyterLab draws before a chart is attached, and fires no event when a sidebar opens.
 WIDTH = "containerSize()[0] || windowSize()[0] - 190 || 1000"
 ROOM = {"name": "room", "init": WIDTH,
         "on": [{"events": {"type": "timer", "throttle": 400}, "update": WIDTH}]}  # fmt: skip
-TITLE_LETTERS, SUBTITLE_LETTERS = 56, 66  # a line, so that it fits a window at 200%
-# The picture stays where scripts are off, or fail; the view is kept for whoever asks for it.
+TITLE_LETTERS, SUBTITLE_LETTERS = 56, 66  # per line, so that it fits a window at 200% zoom
+# The image stays where scripts are off, or fail; the view is stored on its element for tests.
 SCRIPT = """
 (async () => {
   for (const place of document.querySelectorAll('.bl-explorable')) {
@@ -97,7 +97,7 @@ SCRIPT = """
 """
 
 
-# No XML can hold these, and the library that draws the SVG takes the process down with it.
+# Characters that XML cannot hold: the library that renders the SVG would crash the process.
 NOT_IN_XML = dict.fromkeys(
     [*(code for code in range(0x20) if chr(code) not in "\t\n\r"), *range(0xD800, 0xE000),
      0xFFFE, 0xFFFF], "\ufffd"
@@ -105,7 +105,7 @@ NOT_IN_XML = dict.fromkeys(
 
 
 def _drawable(value: Any) -> Any:
-    """Return the same JSON, with a mark where a name has a character that cannot be drawn."""
+    """Replace characters that cannot be drawn by U+FFFD throughout a JSON value."""
     if isinstance(value, str):
         return value.translate(NOT_IN_XML)
     if isinstance(value, dict):
@@ -114,23 +114,23 @@ def _drawable(value: Any) -> Any:
 
 
 class Explorable:
-    """A chart with its data in it, which displays itself and needs no kernel to answer.
+    """An interactive chart that contains its data and needs no kernel.
 
     Attributes
     ----------
     spec
-        The specification, plain JSON: `Vega-Lite <https://vega.github.io/vega-lite>`_ version 5,
-        or Vega version 5 where something moves by itself. Change it, or open it with
+        The specification as plain JSON: `Vega-Lite <https://vega.github.io/vega-lite>`_ 5, or
+        Vega 5 for charts that play by themselves. It can be edited, or opened with
         ``altair.Chart.from_dict``.
     kind
         ``vega-lite`` or ``vega``.
     alt
-        What it shows, in words.
+        Alternative text.
     twin
-        The numbers of the chart, computed in Python: takes what its controls say by keyword,
-        each with the value that the chart begins with.
+        Function that computes the chart's numbers in Python. Its keywords are the controls;
+        their defaults are the chart's initial values.
     title
-        Of a page that it is saved as.
+        Title of a saved page.
     """
 
     def __init__(
@@ -150,30 +150,30 @@ class Explorable:
 
     @property
     def mime(self) -> str:
-        """The type under which a notebook stores it."""
+        """MIME type under which a notebook stores the chart."""
         return MIMES[self.kind]
 
     def _repr_mimebundle_(
         self, include: Any = None, exclude: Any = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        # The image is for readers that cannot draw the chart, such as a page of GitHub.
+        # The image is for viewers that cannot draw the chart, such as GitHub.
         image = base64.b64encode(self.to_png()).decode()
         bundle = {self.mime: self.spec, "image/png": image, "text/plain": self.alt}
         if "google.colab" in sys.modules:
-            # Colab is not known to draw such a type, and shows each output in a frame of its own.
-            # Elsewhere HTML would be preferred to the chart, and be 0.9 MB more. The image is in
-            # it, so that the choice there is not between the image and what can be moved.
+            # Colab is not known to draw such a type, and isolates each output in a frame.
+            # Elsewhere, HTML would take precedence over the chart and add 0.9 MB. The image moves
+            # into the HTML, so that Colab cannot choose it over the interactive chart.
             html = fragment(self.spec, self.alt, bundle.pop("image/png"))
             bundle["text/html"] = f"<style>{STYLE}</style>{html}<script>{script()}</script>"
         return bundle, {self.mime: {"embed_options": {"defaultStyle": CONTROLS}}}
 
     def with_values(self, **values: Any) -> "Explorable":
-        """Return the same chart with controls that begin at other values.
+        """Return a copy of the chart with other initial values for its controls.
 
         Raises
         ------
         InputError
-            If it has no such control.
+            If the chart has no such control.
         """
         spec = copy.deepcopy(self.spec)
         params = spec.get("params", spec.get("signals", []))
@@ -187,31 +187,31 @@ class Explorable:
         return Explorable(spec, self.alt, self.twin, title=self.title, kind=self.kind)
 
     def to_json(self) -> str:
-        """Return the specification as text."""
+        """Return the specification as compact JSON."""
         return json.dumps(self.spec, separators=(",", ":"))
 
     def to_png(self, scale: float = SHARPNESS) -> bytes:
-        """Draw it as it is before anybody moves a control: the bytes of a PNG."""
+        """Render the chart's initial state as PNG bytes."""
         import vl_convert
 
         if self.kind == "vega":
             drawn = vl_convert.vega_to_png(self.to_json(), scale=scale)
         else:
             drawn = vl_convert.vegalite_to_png(self.to_json(), vl_version=VEGA_LITE, scale=scale)
-        # Packed again: a third of the size, in a notebook that keeps it.
+        # Recompressed to a third of the size, for the notebooks that store it.
         file = io.BytesIO()
         Image.open(io.BytesIO(drawn)).convert("RGB").save(file, "PNG", optimize=True)
         return file.getvalue()
 
     def to_html(self) -> str:
-        """Return a part of a page: the chart, and its picture where scripts are off.
+        """Return an HTML fragment: the chart, or its image where scripts are off.
 
-        The page has to hold :func:`script` once, after all charts.
+        The page must include :func:`script` once, after all charts.
         """
         return fragment(self.spec, self.alt, base64.b64encode(self.to_png()).decode())
 
     def save(self, path: Path | str) -> Path:
-        """Write it as one page that needs no network and no other file.
+        """Save the chart as a self-contained HTML page.
 
         Raises
         ------
@@ -235,8 +235,8 @@ class Explorable:
 
 
 def fragment(spec: Mapping[str, Any], alt: str, image: str) -> str:
-    """Return a specification and its PNG, in base64, as a part of a page."""
-    # In an attribute: a script that Colab runs is reported not to find the other scripts beside it.
+    """Return an HTML fragment of a specification and its PNG, given in base64."""
+    # In an attribute: on Colab, scripts reportedly cannot find other script elements.
     data = html.escape(json.dumps(spec, separators=(",", ":")), quote=False).replace("'", "&#39;")
     return (
         f'<div class="bl-explorable" data-spec=\'{data}\'><div class="bl-stage" tabindex="-1">'
@@ -245,20 +245,20 @@ def fragment(spec: Mapping[str, Any], alt: str, image: str) -> str:
 
 
 def script() -> str:
-    """Return the script that draws all charts of a page: Vega and what it needs, 0.9 MB."""
+    """Return the script that draws all charts of a page: Vega with its dependencies, 0.9 MB."""
     import vl_convert
 
-    # In a scope of its own: other scripts of a page, such as those of Sphinx, have a "_" too.
+    # Wrapped in a function: other scripts on a page, such as Sphinx's, also define "_".
     return f"(() => {{\n{vl_convert.javascript_bundle(SCRIPT, vl_version=VEGA_LITE)}\n}})();"
 
 
 def specification(
     title: Any, alt: str, *, fits: Mapping[str, str] | None = None, **parts: Any
 ) -> dict[str, Any]:
-    """Return a Vega-Lite specification in the style of the kit: opaque, readable on any theme.
+    """Return a Vega-Lite specification in the kit's style: opaque, readable on any theme.
 
-    ``fits`` makes it fit the ``room`` that a page gives: expressions by where they go in the Vega
-    that it compiles to. Whatever does not know them draws the chart at its full width.
+    ``fits`` adapts it to the page's width, the signal ``room``: expressions by JSON path in the
+    compiled Vega. Renderers that ignore these patches draw the chart at full width.
     """
     patch = [{"op": "add", "path": path, "value": {"signal": expression}}
              for path, expression in (fits or {}).items()]  # fmt: skip
@@ -278,40 +278,40 @@ def specification(
 
 
 def wrapped(narrow: int, columns: Mapping[str, int]) -> dict[str, str]:
-    """Rows of views, by where they are, that stand below each other in less room than ``narrow``.
+    """Return patches that stack rows of views, given by path, below a width of ``narrow``.
 
-    The margin changes with them: of the number of columns alone Vega takes no notice.
+    The padding changes too: Vega does not redo the layout when only the columns change.
     """
     fits = {f"{path}/layout/columns": f"room < {narrow} ? 1 : {n}" for path, n in columns.items()}
     return fits | {"/padding": f"room < {narrow} ? 7 : 8"}
 
 
 def lines_of(text: str, letters: int = TITLE_LETTERS) -> str:
-    """Break a title, or a subtitle, into lines that fit a narrow window; no bracket in two."""
+    """Wrap a title or subtitle to fit a narrow window, without breaking inside parentheses."""
     kept = re.sub(r"\([^()]*\)", lambda found: found[0].replace(" ", "\xa0"), text)
     return textwrap.fill(kept, letters, break_long_words=False).replace("\xa0", " ")
 
 
 def axis(field: str, title: str | None = None, **more: Any) -> dict[str, Any]:
-    """A number along an axis, in a text or in a colour; ``zero=False`` need not begin at 0."""
+    """Encode a quantitative field; with ``zero=False``, the scale need not include 0."""
     scale = {"scale": {"zero": more.pop("zero")}} if "zero" in more else {}
     return {"field": field, "type": "quantitative", "title": title} | scale | more
 
 
 def mark(kind: str, **look: Any) -> dict[str, Any]:
-    """What a row is drawn as; the words of a chart stand in its description, not in each mark."""
+    """Build a mark; no ARIA labels on single marks, as the chart has a description."""
     filled = {"filled": True} if kind == "point" else {}
     return {"type": kind, "aria": False} | filled | look
 
 
 def words(expression: str, **look: Any) -> dict[str, Any]:
-    """A line of text in the chart, written anew as its controls move."""
+    """Build a line of text that is updated as the controls change."""
     usual = {"align": "left", "baseline": "top", "fontSize": 12, "x": 0, "y": 0, "color": style.INK}
     return {"mark": mark("text", **usual | look, text={"expr": expression})}
 
 
 def hover(fields: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What is said of a mark under the pointer: columns by their names."""
+    """Build tooltip entries from a mapping of column to label."""
     return [{"field": field, "title": title} for field, title in fields.items()]
 
 
@@ -337,14 +337,14 @@ def checkbox(name: str, label: str, value: bool) -> dict[str, Any]:
 
 
 def options_of(table: pd.DataFrame, columns: Iterable[str]) -> dict[str, list[Any]]:
-    """What there is to choose from in each column, in order."""
+    """Return the distinct values of each column, in order of appearance."""
     return {key: list(dict.fromkeys(table[key].tolist())) for key in columns}
 
 
 def rows_of(
     table: pd.DataFrame, options: Mapping[str, Sequence[Any]], chosen: Mapping[str, Sequence[Any]]
 ) -> pd.DataFrame:
-    """Rows that have one of the chosen values in each of these columns."""
+    """Select the rows that have one of the chosen values in every column."""
     for key, values in chosen.items():
         if key not in options:
             raise unknown("control", key, options)
@@ -358,7 +358,7 @@ def rows_of(
 def looks_of(
     names: Sequence[Hashable], field: str, legend: dict[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Encode a field by colour and shape as every figure does: a method always has its own."""
+    """Encode a field by colour, shape and dash, with the styles used in all figures."""
     looks = style.named_looks(list(map(str, names)))
     ranges = {"color": [look.colour for look in looks.values()],
               "shape": [SYMBOLS[look.marker] for look in looks.values()],

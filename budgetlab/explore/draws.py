@@ -1,4 +1,4 @@
-"""Which samples would be drawn, and how surely? Smoothing, power, budget and epoch to slide."""
+"""Interactive chart of sampling probabilities by smoothing, power, budget and epoch."""
 
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ __all__ = ["probabilities"]
 
 WIDTH = 250  # of each of the four views
 MOST_VALUES = 18_000  # of each kind, so that a notebook with a chart stays under 1 MB
-# Newton's steps on log(-log(share left)) over log(t), a straight line where all weights are equal.
-# From there so many bring the number drawn to within a millionth; only without any smoothing, at
-# powers above 2 and budgets near 1, to within a thousandth.
+# Newton steps on log(-log(share left)) over log(t), a straight line where all weights are equal.
+# These bring the expected number of draws to within 1e-6; without smoothing, at powers above 2 and
+# budgets near 1, to within 1e-3.
 NEWTON_STEPS = 6
 
 
@@ -40,33 +40,33 @@ def probabilities(
     samples: int = 1_000,
     seed: int = 0,
 ) -> Explorable:
-    """Smoothing, power, budget and epoch as sliders: the draw that a method would make.
+    """Explore a method's draw with sliders for smoothing, power, budget and epoch.
 
-    The scores are those that the method gives to what the run knew as the epoch began. From
-    them the page computes ``q`` (:func:`budgetlab.samplers.smooth`), the chance of being drawn,
-    entropy and effective sample size. The chance has no closed form for draws without
-    replacement; it is that of Rosén (1972),
-    :func:`~budgetlab.samplers.scores.inclusion_probability`, to 0.3% for 300 of 1,000.
+    Scores are computed from what the run knew at the start of the epoch. From them the page
+    computes ``q`` (:func:`budgetlab.samplers.smooth`), inclusion probabilities, entropy and
+    effective sample size. Inclusion probabilities have no closed form for draws without
+    replacement; they use the approximation of Rosén (1972),
+    :func:`~budgetlab.samplers.scores.inclusion_probability`, within 0.3% for 300 of 1,000.
 
     Parameters
     ----------
     record
-        A record, or the folder of one.
+        A record, or its folder.
     method
-        One that draws ahead by scores, such as ``p-SGD``. By default that of the run, or
-        p-SGD where the run's has no scores.
+        A method that draws each epoch ahead by scores, such as ``p-SGD``. By default the run's,
+        or p-SGD if that has no scores.
     samples
-        At most so many, chosen at random; shares and scores are then those among the chosen.
+        Maximum number of samples, chosen at random; ``q`` is then normalised over these.
     seed
-        Of that choice.
+        Seed of that choice.
 
     Returns
     -------
     Explorable
         Its twin takes ``smoothing``, ``power``, ``budget`` and ``epoch`` and returns a dict of
         ``q``, ``inclusion`` and ``losses`` ``[N]`` and ``entropy`` (nats),
-        ``effective_samples``, ``draws``, ``lowest`` and ``highest``. Chances and number of draws
-        are those of what an epoch trains on, whole batches of the run's size.
+        ``effective_samples``, ``draws``, ``lowest`` and ``highest``. Inclusion probabilities and
+        draws refer to the samples an epoch trains on: whole batches of the run's size.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def probabilities(
 
 
 class _Scores:
-    """Scores and losses as some epochs began, rounded as they stand in the chart."""
+    """Scores and losses at the start of some epochs, rounded as in the chart."""
 
     def __init__(self, record: Record, method: str | None, samples: int, seed: int):
         from budgetlab.budget import samples_per_epoch
@@ -130,7 +130,7 @@ class _Scores:
         config = RunConfig.from_dict(record.config)
         self.method, score = scores_of(config, replay.size, method)
         self.size, self.batch_size = replay.size, config.batch_size
-        # Below, not even one batch can be afforded.
+        # A smaller budget does not pay for a single batch.
         afford = [b / 20 for b in range(1, 20)
                   if samples_per_epoch(self.size, b / 20) >= self.batch_size]  # fmt: skip
         self.lowest_budget = min(afford, default=1.0)
@@ -139,27 +139,27 @@ class _Scores:
             everything = np.random.default_rng(seed).permutation(self.size)[:samples]
         self.chosen = np.sort(everything)
         count = max(1, min(replay.epochs, MOST_VALUES // len(self.chosen)))
-        # The first epoch has no scores yet; a longer run is shown at some of its epochs.
+        # The first epoch has no scores yet; a longer run is thinned.
         first = min(2, replay.epochs)
         self.epochs = np.unique(np.linspace(first, replay.epochs, count).round().astype(int))
         self.scores, self.losses = [], []
         for epoch in self.epochs:
             history = replay.before(int(epoch))
             scores = score(history)[self.chosen]
-            # Of the highest, so that a power of it is finite.
+            # Relative to the highest, so that powers stay finite.
             self.scores.append(compact((scores / scores.max().clamp(min=1e-300)).tolist()))
             self.losses.append(compact(history.last_loss[self.chosen].tolist()))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per sample: its score and loss by epoch. In the page no row comes or goes."""
+        """Return one row per sample, with its scores and losses by epoch as text."""
         columns = zip(zip(*self.scores, strict=True), zip(*self.losses, strict=True), strict=True)
         return [{"scores": joined(scores), "losses": joined(losses)} for scores, losses in columns]
 
     def signals(self) -> list[dict[str, Any]]:
-        """What is the same for all samples: their number, draws, and which epoch is shown.
+        """Return the signals shared by all samples.
 
-        Drawn are ``ahead``, trained on are ``draws``, in whole batches. Of the epochs
-        that are kept, it is the last one up to the slider's.
+        ``ahead`` samples are drawn, ``draws`` of them are trained on, in whole batches. The
+        epoch shown, ``place``, is the last stored one up to the slider's.
         """
         every = np.arange(self.epochs[0], self.epochs[-1] + 1)
         places = (np.searchsorted(self.epochs, every, side="right") - 1).tolist()
@@ -171,7 +171,7 @@ class _Scores:
                 {"name": "place", "expr": f"{places}[epoch - {every[0]}]"}]  # fmt: skip
 
     def draw(self, smoothing: float, power: float, budget: float, epoch: float) -> dict[str, Any]:
-        """What the chart shows, from the functions that training uses."""
+        """Compute the chart's numbers with the functions that training uses."""
         import torch
 
         from budgetlab.budget import samples_per_epoch, steps_per_epoch
@@ -210,12 +210,12 @@ def _as(name: str, expression: str) -> dict[str, Any]:
 
 
 def _sums(operation: str, **fields: str) -> dict[str, Any]:
-    """Sums over all samples, each by the name that it gets."""
+    """Aggregate fields over all samples; keywords name the results."""
     return {"joinaggregate": [{"op": operation, "field": f, "as": n} for n, f in fields.items()]}
 
 
 def _transforms() -> list[dict[str, Any]]:
-    """The same mathematics for the page: scores to q, and q to the chance of being drawn."""
+    """Compute q from scores, and inclusion probabilities from q, as Vega transforms."""
     newton = [
         _as("left", "datum.q > 0 ? exp(-datum.q * datum.t) : 0"),
         _as("rate", "datum.q * datum.left"),
@@ -254,7 +254,7 @@ SUMS = [
 
 
 def _headline(method: str) -> dict[str, Any]:
-    """What the draw comes to, as a title that follows the controls."""
+    """Build a title that summarises the draw and follows the controls."""
     said = (
         f"datum.highest - datum.lowest < 0.001 ? '{method} draws all alike' : '{method} draws some "
         "samples ' + format(datum.highest / max(0.001, datum.lowest), '.2r') + ' times as surely "
@@ -266,7 +266,7 @@ def _headline(method: str) -> dict[str, Any]:
 
 
 def _views() -> list[dict[str, Any]]:
-    """Ranked q; chance against loss; losses of all and of the draw; the sums in words."""
+    """Build the views: ranked q, inclusion against loss, loss histograms, and summary text."""
     blue, orange, green = COLOURS[:3]
     size = {"width": WIDTH, "height": 170}
 
@@ -283,7 +283,7 @@ def _views() -> list[dict[str, Any]]:
         ],
         "mark": mark("line", color=green, strokeWidth=2),
         "encoding": {"x": axis("percent", "samples (%)", scale={"domain": [0, 100]}),
-                     # Not less than twice: the line of a draw that is nearly uniform looks flat.
+                     # At least up to 2, so that a nearly uniform draw looks flat.
                      "y": axis("relative", "times that of a uniform draw",
                                scale={"domain": {"unionWith": [0, 2]}})},
     }  # fmt: skip
@@ -294,7 +294,7 @@ def _views() -> list[dict[str, Any]]:
         "encoding": {"x": axis("loss", loss, axis={"tickCount": 6}),
                      "y": axis("inclusion", "chance in this epoch", scale={"domain": [0, 1]})},
     }  # fmt: skip
-    # Counted before it is folded: thirty bars and not a thousand samples are drawn twice.
+    # Binned before folding, so that thirty bars, not a thousand samples, are duplicated.
     losses = {
         "title": titled("Losses known before"),
         "transform": [

@@ -1,4 +1,4 @@
-"""What was reached, at what cost: learning curves, and the crossing curve of augmentations."""
+"""Interactive learning curves, and accuracy of augmentations by length of training."""
 
 import json
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ from budgetlab.records import Records
 __all__ = ["crossing", "learning"]
 
 CROSSING_COLUMNS = ("dataset", "augmentation", "epochs", "mean", "ci_low", "ci_high", "n")
-MARKS = 12  # of a line, so that one of a hundred epochs is not covered by them
-# Names stand to the right of the lines, or below where a page is narrow.
+MARKS = 12  # per line, so that markers do not cover a line of a hundred epochs
+# Names stand to the right of the lines, or below them on a narrow page.
 NARROW = 400
 NAMES_WIDE = 210
 FITS = {"/width": f"room < {NARROW + NAMES_WIDE + 20} ? clamp(room - 90, 180, {NARROW - 1})"
@@ -51,29 +51,28 @@ FITS = {"/width": f"room < {NARROW + NAMES_WIDE + 20} ? clamp(room - 90, 180, {N
 def learning(
     records: Records | pd.DataFrame, cost: str = "steps", value: str = "test_accuracy"
 ) -> Explorable:
-    """Accuracy over any cost: choose the axis, switch methods and seeds on and off.
+    """Explore accuracy over any cost: choose the axis, toggle methods and seeds.
 
-    One line per condition: the mean of its seeds with its 95% interval (Student's t, of three
-    seeds or more), the single runs pale behind, each told by hovering over it. A click on a name
-    fades all others. The title says which condition ends best, and by how much against the next
-    one, paired by seed. The axis of accuracies begins where a slider says: to begin with, so that
-    the ends of the runs can be told apart.
+    One line per condition: the mean over seeds with its 95% interval (Student's t, from three
+    seeds on), in front of the single runs, which have tooltips. Clicking a name fades the others.
+    The title names the condition that ends best and its paired difference to the runner-up. A
+    slider sets the lower end of an accuracy axis, initially so that the ends of runs are distinct.
 
     Parameters
     ----------
     records
-        As for :func:`budgetlab.open_records`, or a frame as from
+        As for :func:`budgetlab.open_records`, or a frame as returned by
         :func:`budgetlab.analysis.epochs`.
     cost
-        The axis to begin with: one of :data:`budgetlab.analysis.AXES`.
+        Initial axis: one of :data:`budgetlab.analysis.AXES`.
     value
-        What to follow: an accuracy or a loss.
+        Metric: an accuracy or a loss.
 
     Returns
     -------
     Explorable
-        Its twin takes ``cost`` and what is switched on, ``condition`` (names beside the lines) and
-        ``seed``, all by default, and returns the lines: ``condition``, ``epoch``, ``cost``,
+        Its twin takes ``cost``, ``condition`` (names beside the lines) and ``seed``, the last two
+        as lists (default: all), and returns the lines: ``condition``, ``epoch``, ``cost``,
         ``value`` (accuracies in percent), ``low``, ``high`` and ``n``; with ``single=True`` the
         runs: ``condition``, ``seed``, ``run``, ``epoch``, ``cost`` and ``value``.
 
@@ -98,7 +97,7 @@ def learning(
     names = {name: style.axis_name(name) for name in axes}
     what = style.axis_name(value)
     generic = f"{style.capital(what).partition(' (')[0]} over what training costs"
-    # Runs on several data sets are no comparison of methods.
+    # Runs on several data sets do not compare methods.
     about = "" if "dataset" in frame and frame["dataset"].nunique() > 1 else _finding(table, value)
     said = [f"{style.capital(what)} over {names[cost]} of {table['run'].nunique():,} runs", about]
     alt = f"{'. '.join(filter(None, said))}. {_ends_in_words(lines)}"
@@ -128,7 +127,7 @@ def learning(
         width=520, height=330, data={"values": records_of(table)},
         transform=[{"filter": test}, {"calculate": "datum[cost]", "as": "cost"}],
         layer=[
-            # The pointer finds what lies on top: of single runs, each with all of its costs.
+            # The pointer finds the top layer: a lone run's point, with all of its costs.
             *([single, means] if several else [means, single]),
             words(f"({json.dumps(names)})[cost]", align="center", x={"expr": "width / 2"},
                   y={"expr": "height + 26"}) | {"data": {"values": [{}]}},
@@ -138,7 +137,7 @@ def learning(
 
 
 def _table(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, list[str]]:
-    """A row per run and epoch as the chart holds it, methods in order, and the costs known."""
+    """Return the chart's rows, one per run and epoch in order of method, and the known costs."""
     require(frame, ["run", "epoch", "seed", "method", value], "a frame of learning curves")
     axes = [name for name in AXES if name in frame and frame[name].notna().any()]
     frame = frame.dropna(subset=[value])
@@ -157,7 +156,7 @@ def _table(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean and interval of each condition at each epoch that all of its runs have."""
+    """Return mean and interval of each condition at each epoch that all of its runs reached."""
     found = []
     for (condition, epoch), group in rows.groupby(["condition", "epoch"], sort=False):
         low, high = mean_interval(group["value"].to_numpy())
@@ -165,13 +164,13 @@ def _means(rows: pd.DataFrame) -> pd.DataFrame:
                       "value": group["value"].mean(), "low": low, "high": high,
                       "n": len(group)})  # fmt: skip
     table = pd.DataFrame(found, columns=["condition", "epoch", "cost", "value", "low", "high", "n"])
-    # A mean of fewer seeds is another mean.
+    # Means of fewer seeds are not comparable.
     most = table.groupby("condition")["n"].transform("max")
     return table[table["n"] == most].reset_index(drop=True)
 
 
 def _in_the_page(most: int) -> list[dict[str, Any]]:
-    """The same for the page, from the runs that are switched on."""
+    """Compute the same as Vega transforms, from the runs that are switched on."""
     from scipy import stats
 
     few = f"datum.n < {FEWEST}"
@@ -194,7 +193,7 @@ def _in_the_page(most: int) -> list[dict[str, Any]]:
 
 
 def _finding(table: pd.DataFrame, value: str) -> str:
-    """Which condition ends best, and by how much against the next one, seed by seed."""
+    """Title naming the condition that ends best and its paired difference to the runner-up."""
     last = table.groupby(["condition", "run"], sort=False)[["seed", "value"]].last().reset_index()
     ends = last.groupby("condition", sort=False)["value"].mean()
     best, *others = ends.sort_values(ascending=value.endswith("loss"), kind="stable").index
@@ -206,7 +205,7 @@ def _finding(table: pd.DataFrame, value: str) -> str:
     seeds = last.pivot_table(index="seed", columns="condition", values="value")
     pairs = seeds[[best, others[0]]].dropna()
     found = paired_difference(pairs[best], pairs[others[0]])
-    # The seeds that both have may say the reverse: then nothing is said.
+    # No title if the seeds that both share show the reverse.
     if not found.pairs or ((found.difference < 0) == (up == "above") and found.difference):
         return ""
     digits = ".1f" if abs(found.difference) >= 1 else ".2f"
@@ -223,14 +222,14 @@ def _finding(table: pd.DataFrame, value: str) -> str:
 
 
 def _floor(table: pd.DataFrame) -> float:
-    """Where an axis of accuracies begins: below all but what the first third of each run shows."""
+    """Lower end of an accuracy axis: below all values after the first third of each run."""
     late = table[table["epoch"] > table.groupby("run")["epoch"].transform("max") / 3]
     low = np.floor(float(late["value"].min()) / 5) * 5
     return float(np.clip(low, 0, 95)) if len(late) else 0.0
 
 
 def _hint(lines: pd.DataFrame) -> str:
-    """What is drawn, in a line below the title."""
+    """Subtitle: what is drawn, and how to use it."""
     seeds = lines.groupby("condition")["n"].first()
     few, most = int(seeds.min()), int(seeds.max())
     how = "Click on a name to compare; hover for numbers"
@@ -253,7 +252,7 @@ def _single(
     conditions: Sequence[str], x: dict[str, Any], y: dict[str, Any], names: dict[str, str],
     shown: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """The runs, pale; the one under the pointer is told and stands out."""
+    """Draw single runs, pale; the one under the pointer is highlighted, with a tooltip."""
     look = looks_of(conditions, "condition")
     near = {"name": "near", "select": {"type": "point", "on": "mouseover", "clear": "mouseout",
                                        "fields": ["run"]}}  # fmt: skip
@@ -275,10 +274,10 @@ def _curves(
     y: dict[str, Any], order: str, tooltip: list[dict[str, Any]], *,
     place: list[dict[str, Any]], marked: str = "true", form: str = ".1f",
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Lines with their bands and marks, and beside them their names and where they end.
+    """Draw lines with bands and markers, and beside them their names and final values.
 
-    ``columns`` are those of the middle and of both ends of a band, ``place`` says in which place a
-    name stands, ``marked`` which rows have a mark. Names that are not chosen are faded.
+    ``columns`` holds the middle and both ends of a band; ``place`` transforms give the order of
+    the names, ``marked`` tests which rows have a marker. Names that are not chosen are faded.
     """
     look = looks_of(names, field)
     middle, low, high = columns
@@ -307,7 +306,7 @@ def _curves(
         {"mark": mark("area", clip=True, line=False), "encoding": {
             "x": x, "y": axis(low, **y), "y2": {"field": high}, "color": look["color"],
             "opacity": faded(0.18, 0.03)}},
-        # A band of a single point has no width.
+        # An area of a single point has no width: a rule instead.
         {"transform": [*alone, {"filter": "datum.points == 1"}],
          "mark": mark("rule", strokeWidth=2, clip=True, **beside_others), "encoding": {
              "x": x, "y": axis(low, **y), "y2": {"field": high}, "color": look["color"],
@@ -330,24 +329,23 @@ def _curves(
 
 
 def _marked(epochs: pd.Series, floor: float | None) -> str:
-    """Which rows of a line have a mark: the last one, and some before that the axis shows."""
+    """Return the test for rows with a marker: the last, and some before within the axis."""
     kept = np.unique(epochs)[::-1]
     test = f"indexof({kept[:: -(-len(kept) // MARKS)].tolist()}, datum.epoch) >= 0"
     return test if floor is None else f"{test} && datum.mean >= floor"
 
 
 def crossing(frame: pd.DataFrame) -> Explorable:
-    """Which augmentation is best for how long a training? Accuracy over the epochs of each.
+    """Which augmentation is best at which length of training? Accuracy by epochs of the full run.
 
-    Names stand in the order of the right ends of the lines, as in
-    :func:`budgetlab.plots.crossing`.
+    Names are in the order of the lines' right ends, as in :func:`budgetlab.plots.crossing`.
 
     Parameters
     ----------
     frame
         One row per point: ``dataset``, ``augmentation``, ``epochs``, ``mean``, ``ci_low`` and
-        ``ci_high`` (accuracy, percent; the interval may be NaN), ``n`` (seeds); ``method``,
-        ``budget`` and ``verdict`` where there are several.
+        ``ci_high`` (accuracy in percent; the interval may be NaN), ``n`` (seeds); optionally
+        ``method``, ``budget`` and ``verdict``.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Where does a method help? The importance map, and how rows are chosen by their data."""
+"""Interactive importance map, and controls that select rows by data set, method and budget."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -35,18 +35,18 @@ NAMES = {"n": "seeds", "interval": "95% interval", "mean": "test accuracy (%)"}
 
 
 def importance_map(frame: pd.DataFrame) -> Explorable:
-    """Where does a method help? Its difference from uniform sampling over two dials of the data.
+    """Where does a method help? Its difference from uniform sampling over two data properties.
 
-    Choose data, method and, where there are several, the budget; hovering over a field gives
-    number of seeds, interval and verdict. Colours are the same for all choices: purple helps,
-    orange costs, as in the drawn map. An interval that holds zero is printed pale.
+    Lists choose the data set, method and budget, where there are several; tooltips give seeds,
+    interval and verdict. Colours are the same for all choices: purple helps, orange hurts, as in
+    :func:`budgetlab.plots.importance_map`. A number whose interval holds zero is printed pale.
 
     Parameters
     ----------
     frame
-        One row per field: ``dataset``, ``method``, ``redundancy`` or ``imbalance``,
+        One row per cell: ``dataset``, ``method``, ``redundancy`` or ``imbalance``,
         ``label_noise``, ``difference``, ``ci_low`` and ``ci_high`` (percentage points), ``n``
-        (paired seeds), ``verdict`` (words), and ``budget`` where there are several.
+        (paired seeds), ``verdict`` (text), and ``budget`` where there are several.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
 
 
 def _helps(rows: pd.DataFrame) -> str:
-    """In how many cells a method helps and costs, as a title."""
+    """Title: the number of cells in which a method helps, and in which it costs accuracy."""
     helps, costs = int((rows["ci_low"] > 0).sum()), int((rows["ci_high"] < 0).sum())
     return f"{rows['method'].iloc[0]} helps in {helps} of {len(rows)} cells and costs in {costs}"
 
@@ -101,7 +101,7 @@ def _helps(rows: pd.DataFrame) -> str:
 def found_by_data(
     table: pd.DataFrame, say: Callable[[pd.DataFrame], str], otherwise: str
 ) -> dict[str, str]:
-    """A title that says what each choice of data shows."""
+    """Build a title that states the finding for each choice of data."""
     keys = [name for name in DATA if name in table and table[name].nunique() > 1]
     if not keys:
         return {"expr": json.dumps(lines_of(say(table) or otherwise))}
@@ -110,7 +110,7 @@ def found_by_data(
 
 
 def choice_of(frame: pd.DataFrame, columns: Sequence[str], form: str) -> tuple[Any, ...]:
-    """The rows with their interval in words, and what it takes to choose among the data."""
+    """Return rows with their interval as text, controls, Vega filter and twin to select data."""
     require(frame, columns, "a frame of this chart")
     if not len(frame):
         raise InputError("this frame has no row: there is nothing to draw")
@@ -135,10 +135,10 @@ def choice_of(frame: pd.DataFrame, columns: Sequence[str], form: str) -> tuple[A
 def switches_of(
     table: pd.DataFrame, columns: Mapping[str, str]
 ) -> tuple[list[dict[str, Any]], str, Any]:
-    """What can be switched off: the controls, the test of a row, and the same choice in Python.
+    """Return checkboxes that toggle values, the Vega filter, and the same selection in Python.
 
-    ``columns`` holds what stands before each of its values, by column. Number ``i`` of a column is
-    the control ``column_i``; in Python, ``column=`` lists the values that stay on.
+    ``columns`` maps each column to a prefix for its checkbox labels. Value ``i`` of a column is
+    the control ``column_i``; in Python, ``column=`` lists the values to keep.
     """
     options = options_of(table, columns)
     many = {key: values for key, values in options.items() if len(values) > 1}
@@ -156,12 +156,12 @@ def switches_of(
 
 
 def hover_over(columns: Sequence[str]) -> list[dict[str, Any]]:
-    """What is said of a mark under the pointer: columns by what they are usually called."""
+    """Build tooltip entries for columns, with their usual labels."""
     return hover({name: NAMES.get(name, name.replace("_", " ")) for name in columns})
 
 
 def in_words(rows: pd.DataFrame, value: str, keys: Sequence[str], unit: str) -> str:
-    """Every number that is drawn, for those who cannot see it."""
+    """Return alternative text with every number that is drawn."""
     said = [", ".join(f"{key.replace('_', ' ')} {row[key]}" for key in keys)
             + f": {row[value]:.1f} ({row['interval']}, n = {row['n']:g})"
             for row in rows.to_dict("records")]  # fmt: skip

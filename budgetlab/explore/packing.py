@@ -1,4 +1,4 @@
-"""How numbers, images and lives of samples go into a chart: short."""
+"""Compact storage of numbers, images and sample histories in a chart."""
 
 import base64
 import io
@@ -21,26 +21,25 @@ if TYPE_CHECKING:
 __all__ = ["Lives", "apart", "compact", "ends_of", "images_of", "joined", "measured", "packed",
            "parted", "records_of", "some_of", "webp"]  # fmt: skip
 
-# Of a chart: how large an image is, and how much of a file all of them may take.
-LONGEST_SIDE, MOST_BYTES = 40, 440_000
+LONGEST_SIDE, MOST_BYTES = 40, 440_000  # of an image in pixels, and of all images of a chart
 MOST_VALUES = 12_000  # samples times epochs of their lives, so that a chart stays under 1 MB
 
 
 def compact(values: Iterable[float], digits: int = 4) -> list[float | None]:
-    """Round to so many digits that count; what is not finite becomes None, as JSON has it."""
+    """Round to significant digits; values that are not finite become None, for JSON."""
     given = np.asarray(list(values), float)
     rounded = (float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in given)
     return [int(v) if v is not None and v == int(v) else v for v in rounded]
 
 
 def apart(values: pd.Series) -> list[float | None]:
-    """Values with as many digits as tell them apart: four of the range that they span."""
+    """Round to four significant digits of the range, so that distinct values stay distinct."""
     span, highest = float(values.max()) - float(values.min()), float(values.abs().max())
     return compact(values, 4 + (int(np.ceil(np.log10(highest / span))) if span else 0))
 
 
 def ends_of(values: pd.Series) -> dict[str, float]:
-    """Ends of a slider that leave no value outside, and are short to read where they can be."""
+    """Return slider ends that include all values, rounded outwards where possible."""
     low, high = float(values.min()), float(values.max())
     step = 10.0 ** np.floor(np.log10(max(high - low, 1e-6) / 20))
     ends = {"low": np.floor(low / step), "high": np.ceil(high / step)}
@@ -49,22 +48,22 @@ def ends_of(values: pd.Series) -> dict[str, float]:
 
 
 def joined(values: Iterable[float], digits: int = 4) -> str:
-    """Numbers as one text, as in :func:`compact`; a notebook gives a line to each of a list."""
+    """Join numbers, rounded by :func:`compact`, into one string: JSON lists take a line each."""
     return " ".join("" if v is None else str(v) for v in compact(values, digits))
 
 
 def parted(**fields: str) -> list[dict[str, Any]]:
-    """The lists that :func:`joined` made texts of, each by the name that it gets."""
+    """Return transforms that split strings made by :func:`joined`; keywords name the results."""
     return [{"calculate": f"split(datum.{text}, ' ')", "as": name} for name, text in fields.items()]
 
 
 def records_of(frame: pd.DataFrame, decimals: int = 6) -> list[dict[str, Any]]:
-    """Rows of a frame as JSON has them: plain numbers, None for what is missing."""
+    """Convert a frame to JSON records: plain numbers, None for missing values."""
     return json.loads(frame.to_json(orient="records", double_precision=decimals))
 
 
 def measured(record: Record, other: OneRecord | None, more: pd.DataFrame | None) -> pd.DataFrame:
-    """The measures of a record, with those of another one and further ones, by sample."""
+    """Return the measures of a record by sample, joined with those of ``other`` and ``more``."""
     frame = measures(record)
     if other is not None:
         require_same_data([record, open_record(other)])
@@ -78,7 +77,7 @@ def measured(record: Record, other: OneRecord | None, more: pd.DataFrame | None)
         raise InputError(f"more is {a_kind(more)} and no frame: {asked}")
     places = frame.get("recorded_as")
     if places is not None and len(more) != len(frame) and places.isin(more.index).all():
-        # The record is a thinned one, of a run on all of them.
+        # A thinned record of a run on all rows of ``more``.
         more = more.loc[places].set_axis(frame.index)
     if not more.index.equals(frame.index):
         raise InputError(
@@ -89,9 +88,9 @@ def measured(record: Record, other: OneRecord | None, more: pd.DataFrame | None)
 
 
 def images_of(record: Record, splits: "Splits | None") -> Mapping[int, np.ndarray]:
-    """Images of the training samples of a record, by sample number.
+    """Return the training images of a record by sample number.
 
-    Without the data set of the record, ``splits``, they are its own thumbnails: some only.
+    Without ``splits``, the record's data set, only its thumbnails of some samples.
 
     Raises
     ------
@@ -105,7 +104,7 @@ def images_of(record: Record, splits: "Splits | None") -> Mapping[int, np.ndarra
 
 
 class _Images(Mapping):
-    """Images of samples, made when asked for."""
+    """Images of samples, built on access."""
 
     def __init__(self, x: np.ndarray):
         self.x = x
@@ -125,7 +124,7 @@ class _Images(Mapping):
 
 
 def _image_of_point(x: np.ndarray, sample: int, side: int = 42) -> np.ndarray:
-    """Where a point lies among all ``[N, 2]``: uint8 ``[side, side, 3]``, grey, it in orange."""
+    """Draw all points ``[N, 2]`` in grey, one in orange: uint8 ``[side, side, 3]``."""
     low, high = x.min(axis=0), x.max(axis=0)
     span = np.where(high > low, high - low, 1)
     places = ((x - low) / span * (side - 5) + 2).round().astype(int)
@@ -139,7 +138,7 @@ def _image_of_point(x: np.ndarray, sample: int, side: int = 42) -> np.ndarray:
 def some_of(
     frame: pd.DataFrame, images: Mapping[int, np.ndarray], samples: int, seed: int
 ) -> pd.DataFrame:
-    """At most so many rows of a frame by sample: those with images first, others at random."""
+    """Choose at most ``samples`` rows of a frame: those with images first, others at random."""
     if samples < 1:
         raise InputError(f"samples {samples} is not allowed: give at least 1")
     if len(frame) <= samples:
@@ -150,7 +149,7 @@ def some_of(
 
 
 def packed(samples: Iterable[int], images: Mapping[int, np.ndarray]) -> list[str | None]:
-    """Images as ``data:`` addresses of WebP, until they take too much of a file."""
+    """Encode images as WebP ``data:`` URLs, up to ``MOST_BYTES`` in total."""
     found, taken = [], 0
     for sample in samples:
         image = images.get(int(sample)) if taken < MOST_BYTES else None
@@ -160,7 +159,7 @@ def packed(samples: Iterable[int], images: Mapping[int, np.ndarray]) -> list[str
 
 
 def webp(pixels: np.ndarray, longest: int = LONGEST_SIDE, quality: int = 75) -> str:
-    """Return an image uint8 ``[H, W]``, ``[H, W, 1 or 3]`` as a short ``data:`` address."""
+    """Encode an image, uint8 ``[H, W]`` or ``[H, W, 1 or 3]``, as a WebP ``data:`` URL."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     image = Image.fromarray(pixels).convert("RGB")
@@ -171,7 +170,7 @@ def webp(pixels: np.ndarray, longest: int = LONGEST_SIDE, quality: int = 75) -> 
 
 
 class Lives:
-    """Last known loss, probability and times drawn of some samples, at the end of some epochs."""
+    """Last known loss, probability and number of draws of samples, at the end of some epochs."""
 
     def __init__(self, record: Record, samples: np.ndarray):
         data = record.samples[["loss", "probability", "times_trained"]]
@@ -190,7 +189,7 @@ class Lives:
         self._places = {int(sample): place for place, sample in enumerate(samples)}
 
     def of(self, sample: int) -> pd.DataFrame:
-        """The life of one of them, read back from what the chart holds."""
+        """Return one sample's history, read back from the chart's data."""
         if sample not in self._places:
             raise InputError(
                 f"sample {sample} is not in this chart: give one that its twin returns"

@@ -1,4 +1,4 @@
-"""Two methods choose among points, epoch by epoch: what is kept of a run, and the chart."""
+"""Interactive chart of two methods on 2-D points, and the frames of a run that it needs."""
 
 import json
 import tempfile
@@ -40,35 +40,35 @@ if TYPE_CHECKING:
 __all__ = ["GRID", "Frame", "PointRun", "frame_of", "grid_of", "playground", "watch"]
 
 GRID = 60
-SIDE = 330  # pixels of one half, where there is room for both
-# One above the other in a narrow window.
+SIDE = 330  # pixels of one half, where both fit
+# Stacked in a narrow window.
 FITS = {"side": f"clamp(room < 560 ? room - 70 : room / 2 - 80, 160, {SIDE})",
         **wrapped(560, {"": 2})}  # fmt: skip
 LEGEND = ("Larger: more likely to be drawn. Dark edge: drawn in this epoch. Behind: the class "
           "predicted, paler where less sure")  # fmt: skip
 SYMBOLS = ("circle", "square", "triangle-up")
-STEP = 450  # milliseconds of an epoch that plays
+STEP = 450  # milliseconds per epoch when playing
 MOST_VALUES = 40_000  # points times epochs of a run, so that a chart stays under 1 MB
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a run looks like after one of its epochs.
+    """State of a run on 2-D points after an epoch.
 
     Attributes
     ----------
     winner
-        uint8 ``[60, 60]``: class that the network predicts at each place of the grid;
-        the first row has the lowest second feature.
+        uint8 ``[60, 60]``: class predicted at each grid point; the first row has the
+        lowest second feature.
     sure
-        float32 ``[60, 60]``: its probability.
+        float32 ``[60, 60]``: probability of that class.
     chance
-        float64 ``[N]``: of a draw, times that of a uniform one; of a filter method, the
-        chance of being kept. NaN where there is none.
+        float64 ``[N]``: sampling probability relative to a uniform draw, or a filter
+        method's chance of being kept. NaN if unknown.
     picked, trained
         int ``[N]``: times in a batch, in this epoch and so far.
     accuracy
-        On the test set, 0 to 1.
+        Test accuracy, 0 to 1.
     steps
         Optimiser steps so far.
     """
@@ -82,14 +82,14 @@ class Frame:
     steps: int
 
     def headline(self, name: str) -> str:
-        """What was reached by this epoch, in a line."""
+        """Summarise the state in one line."""
         never = 100 * float((self.trained == 0).mean())
         return f"{name}: {100 * self.accuracy:.1f}%, {self.steps} steps, {never:.0f}% never drawn"
 
 
 @dataclass(frozen=True)
 class PointRun:
-    """A run on points ``x`` ``[N, 2]`` of labels ``y`` ``[N]``, with a frame after each epoch."""
+    """A run on points ``x`` ``[N, 2]`` with labels ``y`` ``[N]``, with a frame for each epoch."""
 
     name: str
     x: np.ndarray = field(repr=False)
@@ -98,14 +98,14 @@ class PointRun:
 
 
 def grid_of(samples: "Dataset") -> "tuple[torch.Tensor, tuple[float, float, float, float]]":
-    """Lay a grid over points: float32 ``[3600, 2]``, row by row from the lowest second feature.
+    """Return a grid over the samples and its extent (left, right, bottom, top).
 
-    Beside it stand its left, right, bottom and top.
+    The grid is float32 ``[3600, 2]``, row by row from the lowest second feature.
 
     Raises
     ------
     InputError
-        If the samples are not points.
+        If the samples are not 2-D points.
     """
     import torch
 
@@ -118,7 +118,7 @@ def grid_of(samples: "Dataset") -> "tuple[torch.Tensor, tuple[float, float, floa
 
 
 def frame_of(run: "Run", grid: "torch.Tensor") -> Frame:
-    """What a run on points looks like between two epochs; the run stays as it is."""
+    """Capture the state of a run between two epochs, without changing the run."""
     import torch
 
     engine, sampler, history = run.loop.engine, run.loop.sampler, run.history
@@ -142,19 +142,19 @@ def frame_of(run: "Run", grid: "torch.Tensor") -> Frame:
 
 
 def watch(run: RunConfig | Record | Path | str, splits: "Splits | None" = None) -> PointRun:
-    """Train on points and keep a frame of each epoch; no record is written.
+    """Train on 2-D points and keep a frame of each epoch; no record is kept.
 
     Parameters
     ----------
     run
-        Settings of a run, or a record: it is trained again, which gives the same run.
+        Settings of a run, or a record, which is trained again with the same result.
     splits
-        The data, if they are at hand.
+        The data; loaded if not given.
 
     Raises
     ------
     InputError
-        If the data are no points, or no longer those of the record.
+        If the data are not 2-D points, or have changed since the record was written.
     """
     from budgetlab.data import dataset
     from budgetlab.training import Run, load_data
@@ -183,21 +183,21 @@ def watch(run: RunConfig | Record | Path | str, splits: "Splits | None" = None) 
 def playground(
     left: PointRun | Record | Path | str, right: PointRun | Record | Path | str
 ) -> Explorable:
-    """Points, decision and picks of two methods side by side; play, or slide to an epoch.
+    """Compare two methods on 2-D points by epoch: a slider, or play as an animation.
 
-    The size of a point says how probable it was, a dark edge that it was drawn in this epoch;
-    behind the points lies the class that the network predicts, paler where it is less sure.
+    The size of a point encodes its sampling probability; a dark edge marks points drawn in this
+    epoch. The background shows the predicted class, paler where the network is less sure.
 
     Parameters
     ----------
     left, right
-        Runs on the same points: as from :func:`watch`, ``runs`` of a
+        Runs on the same points: from :func:`watch`, from ``runs`` of a
         :class:`~budgetlab.widgets.SamplerPlayground`, or records, which are trained again.
 
     Returns
     -------
     Explorable
-        Of kind ``vega``: it plays by itself. Its twin takes ``epoch`` and returns a frame of
+        Its ``kind`` is ``vega``. Its twin takes ``epoch`` and returns a frame of
         ``run`` (left or right), ``x``, ``y``, ``label``, ``chance`` and ``picked``.
 
     Raises
@@ -213,7 +213,7 @@ def playground(
         raise InputError("the two runs are not on the same points: give two on the same data")
     x, y = runs[0].x, runs[0].y
     last = max(len(run.frames) for run in runs)
-    # Of a longer run on many points some epochs are shown, each until the next one.
+    # Long runs on many points are thinned: an epoch is shown until the next stored one.
     kept = np.linspace(1, last, max(2, min(last, MOST_VALUES // len(x)))).round().astype(int)
     kept = np.unique(kept)
     until = [*kept[1:].tolist(), last + 1]
@@ -253,7 +253,7 @@ def playground(
 
 
 def _lead(runs: list[PointRun], shown: int, epoch: int) -> str:
-    """Which of two runs is ahead after an epoch, as a title."""
+    """Title naming the run that is ahead after an epoch."""
     a, b = (100 * _frame(run, shown).accuracy for run in runs)
     if round(a, 1) == round(b, 1):
         return f"Epoch {epoch}: both are right on {a:.1f}% (one run each)"
@@ -262,12 +262,12 @@ def _lead(runs: list[PointRun], shown: int, epoch: int) -> str:
 
 
 def _frame(run: PointRun, epoch: int) -> Frame:
-    """What there is of an epoch, from 1; a shorter run stays at its last one."""
+    """Return the frame of an epoch, from 1; a shorter run stays at its last one."""
     return run.frames[min(epoch, len(run.frames)) - 1]
 
 
 def _row(place: int, run: PointRun, epoch: int) -> dict[str, Any]:
-    """One epoch of one run, as the chart holds it."""
+    """Return the chart's row for one epoch of one run."""
     frame = _frame(run, epoch)
     surface = surface_colours(frame.winner, frame.sure)[::-1]
     return {
@@ -316,19 +316,19 @@ def _half(
                               "picked": "times drawn"}),
         },
     }  # fmt: skip
-    # The name of the method stands in a line of its own: two would not fit beside each other.
+    # The method has its own line: two headlines would not fit side by side.
     said = words("replace(datum.headline, ': ', '\\n')", y=-32)
     return {"width": SIDE, "height": SIDE, "transform": [{"filter": f"datum.side == {place}"}],
             "layer": [behind, points, said]}  # fmt: skip
 
 
 def _playing(spec: dict[str, Any], last: int) -> dict[str, Any]:
-    """Compile to Vega, which unlike Vega-Lite knows a clock, and let it move the epoch."""
+    """Compile to Vega, whose timer events (absent from Vega-Lite) advance the epoch."""
     import vl_convert
 
     made = vl_convert.vegalite_to_vega(json.dumps(spec), vl_version=VEGA_LITE)
     made["$schema"] = SCHEMAS["vega"]
-    # Only where it changes: told the same height again, Vega 5 draws no title.
+    # Updated only on change: when set to the same height again, Vega 5 drops the title.
     on_room = [{"events": {"signal": "room"}, "update": FITS["side"]}]
     made["signals"] = [ROOM, {"name": "side", "init": FITS["side"], "on": on_room},
                        {"name": "childWidth", "update": "side"},

@@ -1,4 +1,4 @@
-"""Which samples are they? Any two measures against each other, and the images and life of each."""
+"""Interactive scatter of two per-sample measures, with the images and history of samples."""
 
 import json
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ ORIGINS = {"index": "place in the source", "true_label": "true class", "copy_of"
 GROUPS = {"noisy": ("is_noisy", True), "not noisy": ("is_noisy", False),
           "ambiguous": ("is_ambiguous", True), "not ambiguous": ("is_ambiguous", False),
           "never trained on": ("visits", False)}  # fmt: skip
-LETTERS = dict(zip(GROUPS, "nNaAv", strict=True))  # a row of the chart says which are its own
+LETTERS = dict(zip(GROUPS, "nNaAv", strict=True))  # encode the groups of a sample in its row
 CHANCES = {"draw": "chance, times uniform", "keep": "chance of being kept"}
 
 
@@ -65,49 +65,48 @@ def atlas(
     samples: int = 2_000,
     seed: int = 0,
 ) -> Explorable:
-    """A scatter of two measures, to brush over; the images of what was brushed, and their lives.
+    """Explore a scatter of two measures; select samples to see their images and histories.
 
-    A rectangle is drawn with the mouse; the sliders and lists below do the same with the keyboard.
-    The first 24 samples selected are shown, those with the highest ``x`` first; hovering over a
-    point or an image says which sample it is. A click on one opens its life: label, origin, last
-    known loss, probability and how often it was drawn, over the epochs; so does the slider
-    *sample shown*, which goes through all that are selected.
+    Select with the mouse by dragging a rectangle, or with the sliders and lists below. The first
+    24 selected samples are shown, those with an image and the highest ``x`` first; tooltips
+    identify points and images. A click, or the slider *sample shown*, opens a sample's history:
+    label, origin, and last known loss, probability and number of draws over the epochs.
 
     Parameters
     ----------
     record
-        A record, or the folder of one.
+        A record, or its folder.
     x, y
         Measures: columns of :func:`budgetlab.analysis.measures`.
     splits
-        The data set of the record. Without it there are images of some samples only: those
-        that the record keeps.
+        The record's data set. Without it, only the record's thumbnails of some samples are
+        shown.
     other
         A second record on the same data: adds the measures ``times_trained_other`` and
-        ``trained_more``, which is how much more often the first one trained on a sample.
+        ``trained_more``, how much more often the first run trained on a sample.
     more
         Further measures, one row per sample, such as from :func:`budgetlab.analysis.embedding`.
     colour
-        Measure by which points are coloured; by default by class.
+        Measure to colour points by; by default, the class.
     samples
-        At most so many points: those with images first, then others at random.
+        Maximum number of points: those with images first, then others at random.
     seed
-        Of that choice.
+        Seed of that choice.
 
     Returns
     -------
     Explorable
-        Its twin takes ``label`` (name of a class, or ``all``), ``group`` (such as ``noisy``, or
-        ``all``), ``x_low``, ``x_high``, ``y_low`` and ``y_high`` and returns the samples selected
-        as a frame, index ``sample``, the highest ``x`` first: ``chart.twin(label="cat").to_csv(
-        "cats.csv")`` saves a list. With ``life``, the number of a sample, it returns the life of
-        that one: ``epoch``, ``loss`` (last known, nats), ``chance`` (of a draw, times uniform) and
-        ``drawn`` (times so far).
+        Its twin takes ``label`` (a class name, or ``all``), ``group`` (such as ``noisy``, or
+        ``all``), ``x_low``, ``x_high``, ``y_low`` and ``y_high`` and returns the selected samples
+        as a frame indexed by ``sample``, highest ``x`` first: ``chart.twin(label="cat").to_csv(
+        "cats.csv")`` saves a list. With ``life``, a sample number, it returns that sample's
+        history: ``epoch``, ``loss`` (last known, nats), ``chance`` (relative to uniform, or of
+        being kept) and ``drawn`` (times so far).
 
     Raises
     ------
     InputError
-        If a measure is unknown or holds no number, or data or a value of another kind is given.
+        If a measure is unknown or holds no number, or an argument is invalid.
     """
     record = open_record(record)
     samples = whole("samples", samples, 1)
@@ -172,18 +171,18 @@ def atlas(
 
 
 def _short(measure: str) -> str:
-    """What a measure is called where an axis says what it is."""
+    """Return the short name of a measure, for titles and controls."""
     return measure.replace("_", " ")
 
 
 def _found(frame: pd.DataFrame, labels: pd.Series, x: str, y: str) -> str:
-    """What the scatter shows, as a title: neighbours in an embedding, else a rank correlation."""
+    """Title: for an embedding, the share of same-class neighbours; else a rank correlation."""
     if x.startswith("embedding") and y.startswith("embedding") and len(frame) > 1:
         from scipy.spatial import cKDTree
 
         places = frame[[x, y]].to_numpy(float)
         nearest = cKDTree(places).query(places, k=2)[1]
-        # Of two in one place either may come first.
+        # If two points coincide, either may come first.
         other = np.where(nearest[:, 0] == np.arange(len(frame)), nearest[:, 1], nearest[:, 0])
         alike = (labels.to_numpy() == labels.to_numpy()[other]).mean()
         return f"The nearest neighbour of {alike:.0%} of the samples is of their own class"
@@ -202,7 +201,7 @@ INSIDE = (
     f" && (group == 'all' || indexof(datum.groups, ({json.dumps(LETTERS)})[group]) >= 0)"
 )
 BRUSH = {"name": "brush", "select": "interval", "views": ["points"]}
-# A click holds until the slider that goes through the selection is moved.
+# A click holds until the slider *sample shown* is moved.
 PICK = {
     "name": "pick", "views": ["points", "images"],
     "select": {"type": "point", "fields": ["sample"], "on": "click",
@@ -210,7 +209,7 @@ PICK = {
                          "filter": "event.target && event.target.name == 'nth'"}},
 }  # fmt: skip
 IS_SHOWN = "pick.sample ? datum.sample == pick.sample[0] : datum.place == min(nth, datum.selected)"
-# What was brushed in the order of its images, which come first.
+# The brushed samples in display order: those with images come first.
 IN_ORDER = [
     {"filter": {"param": "brush"}},
     {"calculate": "isValid(datum.image) ? 0 : 1", "as": "without"},
@@ -221,7 +220,7 @@ IN_ORDER = [
 
 
 def _table(record: Record, frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """What the chart knows of each sample: the two measures, its class and where it is from."""
+    """Return the chart's rows, one per sample: both measures, class, origin and groups."""
     classes = {-1: "unknown"} | dict(enumerate(record.classes))
 
     def named(column: str) -> list[str]:
@@ -232,12 +231,12 @@ def _table(record: Record, frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     for name in ORIGINS:
         if name in frame:
             table[name] = named(name) if name == "true_label" else compact(frame[name])
-    if "true_label" in table:  # said where it is another one
+    if "true_label" in table:  # shown only where it differs
         table["true_label"] = table["true_label"].where(table["true_label"] != table["label"])
     groups = pd.Series("", index=frame.index)
     for name, (column, wanted) in GROUPS.items():
         if column in frame:
-            # Of what is not known of a sample, neither is true.
+            # A sample of unknown status is in neither group.
             is_so = frame[column].notna() & (frame[column].fillna(False).astype(bool) == wanted)
             groups = groups.mask(is_so, groups + LETTERS[name])
     return table.assign(groups=groups.to_numpy())
@@ -259,13 +258,13 @@ def _controls(
 
 
 def _spread(field: str, is_count: bool) -> dict[str, Any]:
-    """Where a point lies: whole numbers, which would lie on top of each other, are spread."""
+    """Compute a point's coordinate; whole numbers are jittered, so that they do not overlap."""
     by = " + 0.7 * (datum.sample * 0.618034 % 1 - 0.5)" if is_count else ""
     return {"calculate": f"datum.{field}{by}", "as": f"{field}_at"}
 
 
 def _told(short: dict[str, str]) -> dict[str, dict[str, str]]:
-    """What is said of a sample under the pointer: that is, what is known of it."""
+    """Build a sample's tooltip from what is known of it."""
     always = {"sample": "sample", "label": "class", **short}
     parts = [f"{json.dumps(said)}: datum.{name}" for name, said in always.items()]
     known = [f"isValid(datum.{name}) ? {{{json.dumps(said)}: datum.{name}}} : {{}}"
@@ -299,7 +298,7 @@ def _scatter(
 
 
 def _sheet(told: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """The first images of the selection, in rows, and how many there are."""
+    """Build the sheet of the first selected images, and the counts above it."""
     cell = [
         *IN_ORDER,
         {"filter": f"isValid(datum.image) && datum.place <= {COLUMNS * ROWS}"},
@@ -333,7 +332,7 @@ def _sheet(told: dict[str, dict[str, str]]) -> dict[str, Any]:
 
 
 def _life(epochs: np.ndarray, names: dict[str, str], chance: str) -> dict[str, Any]:
-    """The image of one sample and what is known of it; its loss and probability by epoch."""
+    """Build the views of one sample: image and facts, and loss and probability by epoch."""
     one = [*IN_ORDER, {"filter": IS_SHOWN}]
     facts = [
         "'Sample ' + datum.sample + ': ' + datum.label"

@@ -1,10 +1,9 @@
-"""One function a question: a frame or a record in, matplotlib Axes out, no torch.
+"""Plot functions, one per question: a frame or a record in, matplotlib Axes out, no torch.
 
-Every function takes ``ax=``, where to draw (a new figure by default), and returns the Axes;
-:func:`alt_text` says in words what was drawn. Of those that draw conditions, ``value=`` is what
-was reached, such as ``test_accuracy`` or ``test_loss``, and ``keys=`` names the columns that make
-a condition, in a frame of your own; by default they are the settings of a run that it holds. A
-column that is missing raises :class:`~budgetlab.InputError`.
+Every function draws on ``ax`` (a new figure by default) and returns the Axes; :func:`alt_text`
+describes them in words. In functions that compare conditions, ``value`` is the metric, such as
+``test_accuracy`` or ``test_loss``, and ``keys`` names the columns that define a condition (by
+default, the run settings in the frame). A missing column raises :class:`~budgetlab.InputError`.
 """
 
 import lazy_loader

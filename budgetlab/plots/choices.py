@@ -1,4 +1,4 @@
-"""Which samples are chosen: the same, the hard ones, wrong labels, all of them?"""
+"""Plots of which samples a method selects: repeats, hard ones, wrong labels, coverage."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,8 @@ __all__ = ["coverage", "credit_calibration", "detection_curve", "flagged_share",
            "picks_by", "ranked_picks"]  # fmt: skip
 
 FLAGS = {"noisy": "samples with a wrong label", "ambiguous": "ambiguous samples"}
-POINTS = 20  # of a curve over the epochs
-MOST_MEASURES = 7  # as many as there are colours
+POINTS = 20  # per curve over the epochs
+MOST_MEASURES = 7  # the number of colours
 
 
 def _chart(
@@ -39,7 +39,7 @@ def _chart(
     bars: bool = False,
     ax: "Axes | None",
 ) -> "Axes":
-    """Named curves about a level line, with a title of what was found and a sentence on each."""
+    """Draw named curves and a level line; ``said`` adds a phrase on each to the alt text."""
     ax = style.axes(ax)
     unjoined: dict[str, Any] = {"linestyle": "none"} if bars else {}
     style.draw(ax, curves, bars=bars, **unjoined)
@@ -52,7 +52,7 @@ def _chart(
 def _runs(
     data: Records | pd.DataFrame, make: Callable[[Record], pd.DataFrame], columns: Sequence[str]
 ) -> dict[str, pd.DataFrame]:
-    """Frames of runs by their short names, or the one frame given."""
+    """Map short run names to frames; a frame passed in is returned as ``this run``."""
     if isinstance(data, pd.DataFrame):
         found = {"this run": data}
     else:
@@ -64,12 +64,12 @@ def _runs(
 
 
 def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """Does a method return to a few samples? Times trained, most trained first.
+    """Does a method concentrate on a few samples? Times trained, most trained first.
 
     Parameters
     ----------
     data
-        Records, or one frame as from :func:`budgetlab.analysis.ranked_counts`.
+        Records, or one frame as returned by :func:`budgetlab.analysis.ranked_counts`.
     """
     curves, said, never = {}, {}, {}
     for name, frame in _runs(data, ranked_counts, ["rank", "times_trained"]).items():
@@ -95,7 +95,7 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
     Parameters
     ----------
     data
-        Records whose data say which samples these are.
+        Records of data in which these samples are marked.
     flag
         ``noisy`` or ``ambiguous``.
     """
@@ -127,7 +127,7 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
 
 
 def _in_spans(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, str]:
-    """Means of a column over few enough stretches of epochs, and what to write at the axis."""
+    """Average a column over at most ``POINTS`` stretches of epochs; also return the axis title."""
     span = style.spans(frame["epoch"], POINTS).rename("span")
     keys = [name for name in ("run", "method", "seed") if name in frame]
     means = frame.groupby([*keys, span], sort=False)[["epoch", value]].mean().reset_index()
@@ -136,13 +136,12 @@ def _in_spans(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, str]:
 
 
 def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """Which method trains on wrong labels, and when? Mean over the seeds, ± deviation.
+    """Which method trains on wrong labels, and when? Mean over seeds, ± standard deviation.
 
     Parameters
     ----------
     data
-        Records of runs with label noise, or a frame as from
-        :func:`budgetlab.analysis.noisy_picks`.
+        Records of runs with label noise, or a frame from :func:`budgetlab.analysis.noisy_picks`.
     """
     frame = style.frame_of(data, find_noisy_picks, ["method", "seed", "epoch", "times_base"])
     frame, x = _in_spans(frame, "times_base")
@@ -163,23 +162,23 @@ def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
 def picks_by(
     data: Records, column: str = "difficulty", *, groups: int = 10, ax: "Axes | None" = None
 ) -> "Axes":
-    """Does a method train on the hard ones? How often each tenth of the samples is picked.
+    """Does a method train on hard samples? How often each tenth of the samples is picked.
 
-    Runs that differ only in the seed are averaged; bars are their standard deviation.
+    Runs that differ only in the seed are averaged; error bars show their standard deviation.
 
     Parameters
     ----------
     data
-        Records whose data say something of each sample.
+        Records of data with this column.
     column
-        What is known of each sample, such as ``difficulty``.
+        A known property of each sample, such as ``difficulty``.
     groups
-        Groups of equal size, from the lowest values to the highest.
+        Number of groups of equal size, from the lowest values to the highest.
     """
     frame = style.by_condition(data, lambda run: find_picks(run, column, groups=groups))
     curves, said, ratios = style.averaged(frame, "condition", "group", "picked"), {}, {"": 1.0}
     for place, (name, (x, y, *rest)) in enumerate(curves.items()):
-        # Side by side and not joined: what lies between two groups is no line.
+        # Side by side and not joined: there is nothing between two groups to interpolate.
         curves[name] = Curve(x + 0.12 * (place - (len(curves) - 1) / 2), y, *rest)
         first, last = y.iloc[0], y.iloc[-1]
         said[name] = f"{first:.2f} in the first group, {last:.2f} in the last"
@@ -199,17 +198,17 @@ def picks_by(
 def coverage(
     data: Records | pd.DataFrame, *, budget: float | None = None, ax: "Axes | None" = None
 ) -> "Axes":
-    """How much of the training set has been trained on? Its share over the epochs.
+    """How much of the training set has been trained on? Share seen so far, by epoch.
 
     Runs that differ only in the seed are averaged.
 
     Parameters
     ----------
     data
-        Records, or a frame as from :func:`budgetlab.analysis.selection`.
+        Records, or a frame as returned by :func:`budgetlab.analysis.selection`.
     budget
-        Draws also what a new uniform draw of this share in every epoch is expected to
-        reach: ``1 - (1 - budget)^epoch``.
+        If given, add the coverage expected of a fresh uniform draw of this share in every
+        epoch: ``1 - (1 - budget)^epoch``.
     """
     frame = style.frame_of(data, lambda runs: style.by_condition(runs, selection),
                            ["epoch", "coverage"])  # fmt: skip
@@ -245,11 +244,11 @@ def detection_curve(
     Parameters
     ----------
     data
-        A record of a run with label noise, or a frame as from
+        A record of a run with label noise, or a frame from
         :func:`budgetlab.analysis.detection_curve`.
     names
-        Measures; by default all that say how hard a sample is. The seven that find most are
-        drawn, and all are said in words.
+        Measures; by default all measures of difficulty. The seven with the highest average
+        precision are drawn; the alt text lists all.
     """
     frame = style.frame_of(data, lambda run: find_curve(run, names),
                            ["measure", "precision", "recall"])  # fmt: skip
@@ -284,22 +283,22 @@ def credit_calibration(
     bins: int = 10,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Does the probability that is credited to a sample mean anything under mixing?
+    """Does the probability credited to a sample mean anything under mixing?
 
-    With a reference, groups of samples by how well the reference knows them, against
-    what the run credited to them: a rising line is a credit that finds its sample
-    (:func:`budgetlab.analysis.credit_by_reference`). Without, the credited probability
-    against how often that label won (:func:`budgetlab.analysis.calibration`), which says
-    how sure the network is, not whether the sample is the right one.
+    With a reference, samples are grouped by their probability in the reference run and
+    plotted against the probability credited under mixing: a rising line means that the credit
+    reaches its sample (:func:`budgetlab.analysis.credit_by_reference`). Without one, the
+    credited probability is plotted against how often its label won
+    (:func:`budgetlab.analysis.calibration`): calibration of the network, not of the credit.
 
     Parameters
     ----------
     data
-        Records, such as one run for each credit rule.
+        Records, such as one run per credit rule.
     reference
         A run on the same data without mixing.
     bins
-        Groups of samples, or bins of the probability.
+        Number of groups of samples, or of probability bins.
     """
     runs, ax = style.by_method(data), style.axes(ax)
     curves, said, found = {}, {}, {}

@@ -1,4 +1,4 @@
-"""Images with their numbers, and points in the plane with what a network says around them."""
+"""Grids of images with their values, and maps of 2-D points with a network's decision surface."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,27 +34,26 @@ def image_grid(
     classes: Sequence[str] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Which samples are they? Images sorted by a measure, its value and the class under each.
+    """Which samples are they? Images sorted by a measure, with its value and the class below.
 
     Parameters
     ----------
     data
-        A record, or a frame as from :func:`budgetlab.analysis.measures`.
+        A record, or a frame as returned by :func:`budgetlab.analysis.measures`.
     by
         Column to sort by; samples without a value are left out.
     highest
-        Highest first, else lowest first.
+        If True, highest first; else lowest first.
     count, columns
-        Images in all, and in a row.
+        Number of images in all, and per row.
     images
-        By sample number, ``uint8 [H, W, C]`` or ``[H, W]`` each: a dict, or an array
-        ``[N, H, W, C]``. By default the thumbnails of the record, which are some of its
-        samples only.
+        Images by sample number, each ``uint8 [H, W, C]`` or ``[H, W]``: a dict, or an array
+        ``[N, H, W, C]``. By default, the record's thumbnails, which exist for some samples only.
     classes
-        Names of the classes, for the label under each image; by default those of the
-        record. A frame without them shows the number of the class. Where a frame suggests
-        another class, as :func:`budgetlab.analysis.triage` does beside held-out folds, that is
-        shown below: ``cat?`` under ``dog``.
+        Class names for the label under each image; by default those of the record. For a
+        frame without names, class numbers are shown. A class suggested by the frame, as in
+        :func:`budgetlab.analysis.triage` with held-out folds, is added below the label:
+        ``cat?`` under ``dog``.
     """
     record: Record | None = None
     if isinstance(data, pd.DataFrame):
@@ -91,7 +90,7 @@ def image_grid(
 def _image(
     ax: "Axes", image: np.ndarray, left: float, top: float, text: str = "", size: int = 7
 ) -> None:
-    """One image in a square of side 1, and its text below."""
+    """Draw an image in a square of side 1, with its text below."""
     ax.imshow(np.squeeze(image), extent=(left + 0.03, left + 0.97, top + 0.97, top + 0.03),
               cmap="gray", interpolation="nearest", vmin=0, vmax=255)  # fmt: skip
     if text:
@@ -107,12 +106,12 @@ def _closed(ax: "Axes", columns: int, height: float) -> None:
 
 
 def _lines(texts: Sequence[str]) -> int:
-    """Lines that the longest of the texts takes."""
+    """Return the number of lines of the longest text."""
     return max((text.count("\n") + 1 for text in texts if text), default=0)
 
 
 def _class_names(classes: Sequence[str], frame: pd.DataFrame) -> dict[Any, str]:
-    """Short name of the class of each sample, its number where it has none; empty if unknown."""
+    """Map samples to short class names (``class 3`` without names); empty without labels."""
     if "label" not in frame:
         return {}
     most = int(frame.filter(["label", "suggested"]).max().max())
@@ -133,19 +132,19 @@ def image_rows(
     captions: Mapping[str, Sequence[str]] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """How do they differ? Rows of images with a name each, such as one batch augmented in ways.
+    """How do they differ? Named rows of images, such as one batch under several augmentations.
 
     Parameters
     ----------
     rows
-        By name, images ``uint8 [H, W, C]`` or ``[H, W]``; rows may differ in length.
+        Images by row name, ``uint8 [H, W, C]`` or ``[H, W]``; rows may differ in length.
     captions
-        By the same names, a short text under each image; rows without one have none.
+        Short texts under the images, by row name; a row may be left out.
 
     Raises
     ------
     InputError
-        If there is no image, or a row has not one caption per image.
+        If there is no image, or a row's number of captions differs from its number of images.
     """
     if not any(len(images) for images in rows.values()):
         raise InputError("there are no images to show: give rows={name: images}")
@@ -187,32 +186,31 @@ def points_map(
 ) -> "Axes":
     """Which points are drawn, and how does the network decide? A map of both.
 
-    The diameter of a point is in proportion to its chance; a picked point has a dark
-    edge. Behind the points lies the predicted class, paler where the network is less
-    sure.
+    The diameter of a point is proportional to its chance; a picked point has a dark edge.
+    The background shows the predicted class, paler where the network is less sure.
 
     Parameters
     ----------
     x, y
         Points ``[N, 2]`` and their labels ``[N]``, whole numbers from 0.
     chance
-        ``[N]``, at least 0: times that of a uniform draw, so that 1 is a usual point; 1
-        where NaN or not given.
+        Selection probability relative to a uniform draw, ``[N]``, at least 0; 1 where NaN or
+        not given.
     picked
-        ``[N]``: a number above 0, or True, for a point that is trained on.
+        Times trained on, or a boolean mask, ``[N]``.
     surface
         Two grids ``[G, G]`` over :func:`extent_of` the points, first row lowest: the
         predicted class and its probability, such as ``winner`` and ``sure`` of
         :class:`budgetlab.explore.Frame`.
     shade
-        Show the chance by how deep the colour of a point is, in place of its size.
+        If True, encode the chance by depth of colour instead of size.
     title
-        Above the points.
+        Title above the points.
 
     Raises
     ------
     InputError
-        If the shapes do not fit each other.
+        If the shapes do not match.
     """
     from matplotlib.colors import to_rgb
 
@@ -249,7 +247,7 @@ def points_map(
 
 
 def extent_of(x: np.ndarray) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top of points ``[N, 2]``, with a margin around them."""
+    """Return left, right, bottom and top of points ``[N, 2]``, with a margin."""
     x = np.asarray(x, float)
     low, high = x.min(axis=0), x.max(axis=0)
     room = MARGIN * (high - low)
@@ -258,17 +256,17 @@ def extent_of(x: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def sizes(chance: np.ndarray) -> np.ndarray:
-    """Area of each point, in square points: the diameter grows with the chance ``[N]``."""
+    """Return marker areas, in square points: the diameter is proportional to the chance ``[N]``."""
     return np.clip(USUAL * np.asarray(chance, float) ** 2, SMALLEST, LARGEST)
 
 
 def surface_colours(winner: np.ndarray, sure: np.ndarray) -> np.ndarray:
-    """Colour each place by its class, paler where the network is less sure.
+    """Colour each grid cell by its predicted class, paler where the network is less sure.
 
     Parameters
     ----------
     winner, sure
-        Grids ``[G, G]``: the class predicted at each place, and its probability.
+        Grids ``[G, G]``: the predicted class, and its probability.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How well, at what cost: curves over training, budget and length, and the frontier."""
+"""Plots of accuracy against cost: curves over training, budget and length, and the frontier."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -46,14 +46,14 @@ def learning_curves(
     Parameters
     ----------
     data
-        Records, or a frame as from :func:`budgetlab.analysis.epochs` (one row per run and
-        epoch) or :func:`budgetlab.analysis.curves` (already averaged).
+        Records, or a frame as returned by :func:`budgetlab.analysis.epochs` (one row per run
+        and epoch) or :func:`budgetlab.analysis.curves` (already averaged).
     cost
-        What the curves go over: one of :data:`budgetlab.analysis.AXES`.
+        Horizontal axis: one of :data:`budgetlab.analysis.AXES`.
     looks
-        Of the conditions, by the last of ``keys``; by default each method has its own.
+        Line styles by the value of the last of ``keys``; by default, one per method.
     legend
-        Whether to name the lines.
+        Whether to add a legend.
     """
     frame = style.frame_of(data, lambda runs: curves(runs, cost, value),
                            ["cost", "mean", "spread", "n"], made="mean")  # fmt: skip
@@ -85,7 +85,7 @@ def learning_curves(
 
 
 def _keep_possible(ax: "Axes", column: str) -> None:
-    """Show no more of an axis of accuracies than 0 to 100%, however wide an interval is."""
+    """Limit an accuracy axis to 0 to 100%, however wide an interval is."""
     if column.endswith("accuracy"):
         low, high = ax.get_ylim()
         ax.set_ylim(max(low, -2), min(high, 102))
@@ -98,12 +98,12 @@ def budget_curves(
     keys: Sequence[str] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """What does a larger budget buy? Mean of each condition over the budget, ± deviation.
+    """What does a larger budget buy? Mean of each condition by budget, ± standard deviation.
 
     Parameters
     ----------
     data
-        Records of runs at several budgets, or a frame as from
+        Records of runs at several budgets, or a frame as returned by
         :func:`budgetlab.analysis.summaries` or :func:`budgetlab.analysis.results`.
     """
     frame = style.frame_of(data, lambda runs: results(runs, metric=value),
@@ -116,7 +116,7 @@ def budget_curves(
         group = group.sort_values("budget")
         n, middle = int(group["n"].min()), scale * group["mean"].to_numpy()
         spread = scale * group["spread"].fillna(0).to_numpy()
-        # A little to the side, so that bars at one budget do not cover each other.
+        # Shifted a little, so that error bars at one budget do not overlap.
         x = 100 * group["budget"].to_numpy() * 1.02 ** (place - (len(groups) - 1) / 2)
         bars = (middle - spread, middle + spread) if n > 1 else ()
         lines[name] = Curve(x, middle, f"n = {n}", *bars)
@@ -146,17 +146,17 @@ def crossing(
     value: str = "test_accuracy",
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """How long must a training be for variety to pay? One line per augmentation, with bands.
+    """How long must training be for variety to pay? One line per augmentation, with bands.
 
     Parameters
     ----------
     frame
         One row per augmentation and length: ``epochs``, ``augmentation``, ``mean``,
-        ``ci_low`` and ``ci_high`` (shares of 1; NaN where there is none) and ``n``.
+        ``ci_low`` and ``ci_high`` (fractions; NaN where there is no interval) and ``n``.
     """
     require(frame, ["epochs", "augmentation", "mean", "ci_low", "ci_high", "n"])
     scale, lines, said = style.fraction(value), {}, []
-    # In the order of the right ends of the lines, so that the legend can be read beside them.
+    # In the order of the lines' right ends, to match the legend beside them.
     ends = frame.sort_values("epochs").groupby("augmentation", sort=False)["mean"].last()
     for name in ends.sort_values(ascending=not value.endswith("accuracy"), kind="stable").index:
         own = frame[frame["augmentation"] == name].sort_values("epochs")
@@ -180,7 +180,7 @@ def crossing(
 
 
 def crossed(frame: pd.DataFrame, value: str = "test_accuracy") -> str:
-    """Which augmentation is on top at both ends, as a title; nothing of a single length."""
+    """Title naming the best augmentation at both ends; empty for a single length."""
     sign = 1 if value.endswith("accuracy") else -1
     short, long = frame["epochs"].min(), frame["epochs"].max()
     best = [frame["augmentation"][(sign * frame["mean"]).where(frame["epochs"] == at).idxmax()]
@@ -196,13 +196,13 @@ def crossed(frame: pd.DataFrame, value: str = "test_accuracy") -> str:
 def gradient_quality(
     frame: pd.DataFrame, value: str = "possible_gain", *, ax: "Axes | None" = None
 ) -> "Axes":
-    """How does it change while training goes on? Mean over the seeds, ± deviation.
+    """How does gradient quality change over training? Mean over seeds, ± standard deviation.
 
     Parameters
     ----------
     frame
-        Rows of several moments, as from the functions of
-        :class:`budgetlab.estimators.Moment`, put one below the other.
+        Concatenated frames of several moments, as returned by the methods of
+        :class:`budgetlab.estimators.Moment`.
     value
         Column to draw over ``steps``, such as ``possible_gain`` or ``variance_ratio``.
     """
@@ -212,7 +212,7 @@ def gradient_quality(
     said = [f"{name} goes from {a:.2f} to {b:.2f}" for name, (a, b) in ends.items()]
     ax = style.axes(ax)
     style.draw(ax, lines, bars=True)
-    # Those that stay at the ends of the scale by definition say nothing.
+    # The title names the largest change: reference lines are constant by definition.
     most = max(ends, key=lambda name: abs(ends[name][1] - ends[name][0]))
     name = GRADIENTS.get(value, value.replace("_", " "))
     return style.finish(
@@ -233,12 +233,12 @@ def frontier(
     keys: Sequence[str] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """What does accuracy cost? Each condition, and the line that no condition beats.
+    """What does accuracy cost? Each condition, and the Pareto frontier.
 
     Parameters
     ----------
     data
-        Records, or a frame as from :func:`budgetlab.analysis.summaries` or
+        Records, or a frame as returned by :func:`budgetlab.analysis.summaries` or
         :func:`budgetlab.analysis.frontier`.
     cost
         One of :data:`budgetlab.analysis.COSTS`.
@@ -280,7 +280,7 @@ def frontier(
 def _marks(
     ax: "Axes", group: pd.DataFrame, look: style.LineStyle, name: str, aside: pd.Series
 ) -> None:
-    """A mark and its interval for each row; one entry in the legend for all."""
+    """Draw a marker and its interval for each row, with one legend entry for all."""
     for number, (place, row) in enumerate(group.iterrows()):
         middle, bounds = row["mean"], [row["ci_low"], row["ci_high"]]
         ends = bounds if np.isfinite(bounds).all() else [middle, middle]
@@ -292,7 +292,7 @@ def _marks(
 
 
 def _sideways(frame: pd.DataFrame) -> pd.Series:
-    """Points by which to move marks aside, so that conditions of equal cost can be told apart."""
+    """Return offsets in points that separate the markers of conditions of equal cost."""
     width = np.ptp(frame["cost"]) or 1.0
     together = (frame["cost"] / width * 50).round()
     place = frame.groupby(together).cumcount()
@@ -307,7 +307,7 @@ def _shifted(ax: "Axes", points: float) -> "Transform":
 
 
 def _logarithmic(ax: "Axes", values: pd.Series) -> "Axes":
-    """A logarithmic axis with a tick at each value that there is."""
+    """Make the x axis logarithmic, with a tick at each value."""
     ax.set_xscale("log")
     ticks = sorted(set(values))
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -1,4 +1,4 @@
-"""Numbers in coloured cells: when it pays, which agree, what is taken for what or picked more."""
+"""Heat maps with numbers: when sampling pays, agreement, class shares, confusion matrices."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +24,9 @@ __all__ = ["agreement_matrix", "class_share", "confusion", "importance_map"]
 
 ROWS = ("redundancy", "imbalance")
 NEUTRAL = {"redundancy": 0, "imbalance": 1, "label_noise": 0}
-PANELS_A_ROW = 3  # so that numbers can be read where the map is 800 pixels wide
+PANELS_A_ROW = 3  # keeps numbers legible in a map 800 pixels wide
 MOST_CLASSES, MOST_SPANS, NAME_LETTERS = 20, 10, 26
-# One method that loses 18 points must not turn all others white.
+# Colours saturate here: one method that loses 18 points must not turn all others white.
 DEEPEST = 0.05
 VALUES = {
     "spearman": ("Spearman rank correlation", -1.0, 1.0),
@@ -47,7 +47,7 @@ def _cells(
     turn: int = 0,
     aspect: Literal["equal", "auto"] = "auto",
 ) -> "AxesImage":
-    """Draw a table as coloured cells with their text, white where the value is beyond ``pale``."""
+    """Draw a table as coloured cells; text is white where the absolute value exceeds ``pale``."""
     for row, column in np.argwhere(~np.isnan(table)):
         value = table[row, column]
         if said := text(row, column, value):
@@ -72,24 +72,23 @@ def importance_map(
 ) -> "Axes":
     """When does importance sampling pay? Differences from the baseline, one panel per method.
 
-    A full circle marks a cell whose interval leaves out zero; ``≈`` one whose interval
-    lies within the margin. Both can hold. Colours end at 5 percentage points; numbers do not.
+    A filled circle marks a cell whose interval excludes zero; ``≈`` one whose interval lies
+    within the margin. Both can hold. Colours saturate at 5 percentage points; numbers do not.
 
     Parameters
     ----------
     frame
         One row per method and cell: ``method``, the columns of both axes, ``difference``,
-        ``ci_low`` and ``ci_high`` (shares of 1, NaN where there is none), ``n`` and
-        ``verdict``, as from :func:`budgetlab.analysis.compare`. A column ``dataset`` with
-        several values gives each data set its own rows of panels.
+        ``ci_low`` and ``ci_high`` (fractions, NaN where there is no interval), ``n`` and
+        ``verdict``, as returned by :func:`budgetlab.analysis.compare`. If ``dataset`` has
+        several values, each data set gets its own rows of panels.
     x
-        Column across.
+        Column for the horizontal axis.
     y
-        Column or columns up; by default those of ``redundancy`` and ``imbalance`` that vary.
+        Column or columns for the vertical axis; by default those of ``redundancy`` and
+        ``imbalance`` that vary.
     margin
-        Within which an interval counts as equivalent.
-    ax
-        Where to draw all panels; a new figure by default.
+        An interval within this margin counts as equivalent; a fraction.
 
     Raises
     ------
@@ -158,7 +157,7 @@ def _panel(
 ) -> "AxesImage":
     """Draw the cells of one method, each with its number and its marks.
 
-    Only the first panel of a row names the lines, and only the last one below others the columns.
+    Only the ``first`` panel of a row labels the lines, only the ``last`` of a column the columns.
     """
     cells, marks = np.full((len(lines), len(columns)), np.nan), {}
     order = [tuple(line) for line in lines.to_numpy()]
@@ -212,16 +211,15 @@ def agreement_matrix(
     value: str = "spearman",
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Do they agree? One cell for every two measures, or every two runs.
+    """Do they agree? One cell per pair of measures, or per pair of runs.
 
     Parameters
     ----------
     data
-        Records of runs on the same data, or a frame as from
-        :func:`budgetlab.analysis.measure_agreement` or
-        :func:`budgetlab.analysis.run_agreement`.
+        Records of runs on the same data, or a frame as returned by
+        :func:`budgetlab.analysis.measure_agreement` or :func:`budgetlab.analysis.run_agreement`.
     measure
-        With records: the measure that is compared between them.
+        The measure to compare between records.
     value
         ``spearman`` (-1 to 1) or ``overlap`` (0 to 1).
     """
@@ -235,7 +233,7 @@ def agreement_matrix(
     side, texts = 0.62 * len(order), [str(name).replace("_", " ") for name in order]
     ax = style.axes(ax, (2.8 + side, 1.6 + side))
     name, low, high = VALUES[value]
-    # Rounded first: -0.004 is no "-0.00".
+    # Rounded first, so that -0.004 does not become "-0.00".
     image = _cells(ax, table, lambda r, c, v: f"{round(v, 2) + 0.0:.2f}", names=(texts, texts),
                    colours="PuOr" if low < 0 else "Purples", limits=(low, high), pale=0.6, size=9,
                    turn=40, aspect="equal")  # fmt: skip
@@ -253,21 +251,21 @@ def agreement_matrix(
 
 
 def _of_runs(records: Records, measure: str) -> pd.DataFrame:
-    """Agreement of runs under their short names."""
+    """Return the agreement of runs, with short run names."""
     runs = style.by_method(records)
     names = dict(zip((str(run.path) for run in runs), style.run_names(runs), strict=True))
     return run_agreement(runs, measure).replace({"a": names, "b": names})
 
 
 def class_share(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """Are some classes picked more? Share of the batches as training goes on, one row a class.
+    """Are some classes picked more? Relative share of the batches over training, one row a class.
 
     Parameters
     ----------
     data
-        A record, or a frame as from :func:`budgetlab.analysis.class_share`. The epochs are
-        averaged in at most ten columns. Beyond twenty classes, those that end furthest from
-        their share of the data are drawn.
+        A record, or a frame as returned by :func:`budgetlab.analysis.class_share`. Epochs are
+        averaged into at most ten columns. At most twenty classes are drawn: those that end
+        furthest from their share of the data.
     """
     frame = style.frame_of(data, find_class_share, ["epoch", "class", "share", "base"])
     span = style.spans(frame["epoch"], MOST_SPANS)
@@ -298,13 +296,13 @@ def class_share(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> 
 
 
 def confusion(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """Which classes are taken for which? Shares of each true class, one row each.
+    """Which classes are taken for which? A confusion matrix, normalised by true class.
 
     Parameters
     ----------
     data
-        As for :func:`budgetlab.analysis.confusion`; or a table from there. Beyond twenty
-        classes, the twenty with the most mistakes are drawn.
+        As for :func:`budgetlab.analysis.confusion`, or a table returned by it. At most twenty
+        classes are drawn: those with the most errors.
     """
     if isinstance(data, pd.DataFrame) and data.index.name == "label":
         table = data

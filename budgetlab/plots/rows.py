@@ -1,4 +1,4 @@
-"""One row per condition, read from the top: differences, costs, errors of gradients, classes."""
+"""Horizontal charts with one row per condition: differences, costs, gradient errors, classes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["class_accuracy", "cost_ledger", "differences", "gradient_errors"]
 
-FAR = 5  # times the median size of a difference: beyond that it leaves the axis
+FAR = 5  # times the median size of a difference; beyond it, a row is left off the axis
 SMALLEST, MOST_GROUPS = 1e-4, 20
 BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-# How samples went through a network: the column, shade and hatch, and what it says in words.
-# No colour of a method: rows are methods, here and in the errors of gradients.
+# Kinds of forward pass: column, shade, hatch and legend text. Greys, because colours are methods.
 PARTS = (
     ("trained_samples", "#555555", "", "trained on (forward and backward)"),
     ("looked_samples", "#aaaaaa", "///", "only looked at (forward)"),
@@ -41,9 +40,9 @@ def differences(
     Parameters
     ----------
     data
-        Records, or a frame as from :func:`budgetlab.analysis.compare`.
+        Records, or a frame as returned by :func:`budgetlab.analysis.compare`.
     baseline
-        Used where records are given.
+        Baseline to compare records with; ignored for a frame.
     """
     frame = style.frame_of(data, lambda runs: compare(runs, baseline),
                            ["method", "baseline", "pairs", "ci_low", "ci_high", "n"],
@@ -52,7 +51,7 @@ def differences(
     confidence = getattr(frame, "confidence", 0.95)
     keys = [*keys_of(frame, keys), "baseline"]
     frame = frame[frame["pairs"] > 0].reset_index(drop=True)
-    # Room for the names, which must not squeeze the axis that the question is about.
+    # Wide enough that long names leave room for the axis.
     ax = style.axes(ax, (8.4, 1.2 + 0.32 * max(len(frame), 2)))
     scale = style.fraction(metric)
     spans = scale * frame[["difference", "ci_low", "ci_high"]].to_numpy(float)
@@ -85,16 +84,15 @@ def differences(
 
 
 def _name_rows(ax: "Axes", names: Sequence[object]) -> None:
-    """Name the rows of a chart that is read from the top."""
+    """Label the rows of a chart from the top down."""
     ax.set_yticks(range(len(names)), list(map(style.literal, names)))
     ax.set_ylim(len(names) - 0.5, -0.5)
 
 
 def _zoom(ax: "Axes", rows: np.ndarray) -> None:
-    """Leave those out of the axis that lie so far off that they would squeeze all others.
+    """Exclude outliers from the axis; each is printed at the edge as a number.
 
-    ``rows`` holds the difference and both ends of its interval, each ``[n]``. What lies
-    outside stands at the edge, with its number.
+    ``rows`` ``[n, 3]`` holds each difference and both ends of its interval.
     """
     size = np.nanmax(np.abs(rows), axis=1)
     far = size > FAR * np.median(size)
@@ -117,14 +115,14 @@ def _zoom(ax: "Axes", rows: np.ndarray) -> None:
 
 
 def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """Where did the budget go? Samples trained on and only looked at, stacked.
+    """Where did the budget go? Samples trained on and samples only scored, stacked.
 
-    What was run through a second network is a third part, where there is one.
+    Forward passes through a second network, if any, are a third part.
 
     Parameters
     ----------
     data
-        Records, or a frame as from :func:`budgetlab.analysis.summaries`.
+        Records, or a frame as returned by :func:`budgetlab.analysis.summaries`.
     """
     frame = style.frame_of(data, summaries, ["method", "trained_samples", "looked_samples"])
     keys = condition_columns(frame)
@@ -136,7 +134,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     means = means.sort_values("method", key=lambda c: c.map(order.index), kind="stable",
                               ignore_index=True)  # fmt: skip
     names = style.line_labels(means, keys)
-    # Neither long names nor the legend must squeeze the bars.
+    # Wide enough that long names and the legend leave room for the bars.
     width = 8.4 + 0.08 * max(0, names.str.len().max() - 24)
     ax = style.axes(ax, (width, 1.2 + 0.32 * max(len(means), 2)))
     below, said = 0.0 * means["trained_samples"], [f"{name}:" for name in names]
@@ -164,14 +162,14 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
 def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Is the gradient right on average, and how noisy is it? One row per estimate.
 
-    Squared bias and variance, both in units of the variance of uniform draws, on a
-    logarithmic axis; a bias too small to be told from none is said in words at the left edge.
+    Squared bias and variance, both in units of the variance of uniform draws, on a logarithmic
+    axis. A bias indistinguishable from zero is marked "no bias seen" at the left edge.
 
     Parameters
     ----------
     frame
-        Rows of one moment, as from the functions of :class:`budgetlab.estimators.Moment`;
-        several rows of one name (seeds) are averaged.
+        Rows of one moment, as returned by the methods of
+        :class:`budgetlab.estimators.Moment`; rows of the same name (seeds) are averaged.
     """
     require(frame, ["name", "weights", "bias2", "variance", "variance_ratio"], "a frame of errors")
     unit = frame["variance"] / frame["variance_ratio"]
@@ -188,7 +186,7 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
         if len(values):
             ax.plot(values, values.index, color=colour, marker=marker, linestyle="none", label=name)
     for place in table.index.difference(bias.index):
-        # Nothing, on a logarithmic axis, has no place of its own.
+        # A logarithmic axis has no place for zero.
         ax.text(0.01, float(place), "no bias seen", transform=ax.get_yaxis_transform(), va="center",
                 fontsize=8, color=style.INK, bbox=BEHIND_TEXT)  # fmt: skip
     ax.axvline(1, color=style.INK, linewidth=1)
@@ -214,8 +212,8 @@ def class_accuracy(
     Parameters
     ----------
     data, by
-        As for :func:`budgetlab.analysis.group_accuracy`; or a frame from there. The twenty
-        groups with the lowest accuracy are drawn.
+        As for :func:`budgetlab.analysis.group_accuracy`, or a frame returned by it. The
+        twenty groups with the lowest accuracy are drawn.
     """
     frame = style.frame_of(data, lambda run: group_accuracy(run, by),
                            ["group", "n", "accuracy", "ci_low", "ci_high"],
@@ -228,7 +226,7 @@ def class_accuracy(
     _name_rows(
         ax, [f"{group} ({n:,})" for group, n in zip(shown["group"], shown["n"], strict=True)]
     )
-    # From the tens below the lowest interval: the whole axis would squeeze what differs.
+    # Starts at the multiple of ten below the lowest interval: a full axis would hide differences.
     ax.set_xlim(10 * np.floor(10 * shown["ci_low"].min()) - 2, 102)
     said = ""
     if means := {name: 100 * mean for name, mean in frame.attrs.items()}:

@@ -1,4 +1,4 @@
-"""What happened to the samples: losses, probabilities, measures, one life."""
+"""Plots of per-sample records: losses, sampling probabilities, measures, one sample's history."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,12 @@ KEPT, DRAWN = "chance of being kept", "probability, times that of a uniform draw
 
 
 def loss_distribution(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """How do the losses spread as training goes on? Quantile fan over the epochs.
+    """How does the loss distribution change over training? Quantile fan over the epochs.
 
     Parameters
     ----------
     data
-        A record, or a frame as from :func:`budgetlab.analysis.quantiles` of ``loss``.
+        A record, or a frame as returned by :func:`budgetlab.analysis.quantiles` of ``loss``.
     """
     frame = style.frame_of(data, lambda run: quantiles(run, "loss", LEVELS), LEVELS)
     ax = style.axes(ax)
@@ -50,14 +50,14 @@ def loss_distribution(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = Non
 def sampling_probability(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """How far from uniform does a method draw? Quantile fan over the epochs.
 
-    A distribution over samples is shown times their number, so that 1 is uniform; the
-    chance of being kept, which filter methods have, is shown as it is.
+    Sampling probabilities are multiplied by the number of samples, so that 1 is uniform;
+    the chance of being kept, for filter methods, is shown as it is.
 
     Parameters
     ----------
     data
-        A record, or a frame as from :func:`budgetlab.analysis.quantiles` of
-        ``probability``; its column ``kind`` says what the probability is of.
+        A record, or a frame as returned by :func:`budgetlab.analysis.quantiles` of
+        ``probability``; its column ``kind`` tells the two apart.
     """
     frame = style.frame_of(data, lambda run: quantiles(run, "probability", LEVELS), LEVELS)
     ax = style.axes(ax)
@@ -81,7 +81,7 @@ def sampling_probability(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = 
 
 
 def _keeps(frame: pd.DataFrame) -> bool:
-    """A chance of being kept is shown as it is; one of a draw, times the number of samples."""
+    """Whether the probabilities are chances of being kept, not sampling probabilities."""
     return "kind" in frame and (frame["kind"] == "keep").any()
 
 
@@ -95,7 +95,7 @@ def _fan(ax: "Axes", frame: pd.DataFrame, colour: str) -> None:
 
 
 def _scatter(ax: "Axes", parts: Mapping[str, tuple[Any, Any, str, str]]) -> None:
-    """Points by name, each ``(x, y, marker, colour)``: smaller and fainter the more there are."""
+    """Scatter groups ``(x, y, marker, colour)`` by name; more points are smaller and fainter."""
     count = max(1, sum(len(x) for x, *_ in parts.values()))
     for name, (x, y, marker, colour) in parts.items():
         if len(x):
@@ -112,9 +112,9 @@ def probability_vs_loss(
     Parameters
     ----------
     data
-        A record, or a frame as from :func:`budgetlab.analysis.one_epoch`.
+        A record, or a frame as returned by :func:`budgetlab.analysis.one_epoch`.
     epoch
-        From 1; -1 is the last.
+        Epoch, from 1; -1 is the last.
     """
     frame = style.frame_of(data, lambda run: one_epoch(run, epoch),
                            ["last_loss", "probability", "times_trained"])  # fmt: skip
@@ -148,18 +148,18 @@ def measure_vs_measure(
     *,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Do two measures say the same? One point per sample, with both marginal histograms.
+    """Do two measures agree? One point per sample, with both marginal histograms.
 
-    ``variability`` up and ``confidence`` across is the data map of Swayamdipta et al.
-    (2020). Samples known to have a wrong label are marked.
+    The defaults, ``variability`` against ``confidence``, give the data map of Swayamdipta et
+    al. (2020). Samples known to have a wrong label are marked.
 
     Parameters
     ----------
     data
-        A record, or a frame as from :func:`budgetlab.analysis.measures`.
+        A record, or a frame as returned by :func:`budgetlab.analysis.measures`.
     x, y
-        Two of its columns. Samples without a finite value in both are counted below
-        the axis and not drawn.
+        Two of its columns. Samples without a finite value in both are not drawn; their
+        number is given below the axis.
     """
     frame = style.frame_of(data, measures, [x, y])
     finite = np.isfinite(frame[[x, y]].astype(float)).all(axis=1)
@@ -189,7 +189,7 @@ def measure_vs_measure(
 
 
 def _marginals(ax: "Axes", x: np.ndarray, y: np.ndarray) -> None:
-    """Histograms along the upper and right edge, outside of the axes."""
+    """Add histograms along the upper and right edge, outside the axes."""
     top, right = ax.inset_axes((0, 1.02, 1, 0.14)), ax.inset_axes((1.02, 0, 0.14, 1))
     if len(x):
         top.hist(x, bins=40, color=style.COLOURS[6])
@@ -211,9 +211,9 @@ def sample_life(
     Parameters
     ----------
     data
-        A record, or a frame as from :func:`budgetlab.analysis.sample_life`.
+        A record, or a frame as returned by :func:`budgetlab.analysis.sample_life`.
     sample
-        Its number; needed with a record, whose thumbnail of it is shown in the corner.
+        Sample number; required with a record, whose thumbnail is shown if there is one.
     """
     if isinstance(data, pd.DataFrame):
         frame, image = data, None
@@ -276,11 +276,11 @@ def histogram(
     colour: str = style.COLOURS[0],
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """How do they spread? One value per sample ``[N]``, at least 0, in forty bars.
+    """How are they distributed? One value per sample ``[N]``, at least 0, in forty bins.
 
-    A few extreme values, which would squeeze all others into one bar, join the last one.
-    ``weights`` ``[N]``, between 0 and 1, add the part of each bar that they leave; the axis goes
-    at least to ``least``.
+    The highest 0.5% may join the last bin, so that outliers do not squeeze the rest.
+    ``weights`` ``[N]``, between 0 and 1, add a second, weighted histogram; the axis extends at
+    least to ``least``.
     """
     ax = style.axes(ax)
     values = np.asarray(values, float)  # a float32 at the top would lie above the last edge

@@ -1,4 +1,4 @@
-"""One style for every plot: colour-blind safe, opaque white, described in words."""
+"""Shared style of all plots: colour-blind safe, opaque white, with alternative text."""
 
 import re
 import textwrap
@@ -51,7 +51,7 @@ _descriptions: "weakref.WeakKeyDictionary[Axes, str]" = weakref.WeakKeyDictionar
 
 
 def looks(values: Sequence[Hashable]) -> dict[Hashable, LineStyle]:
-    """Give each value a style of its own; methods and augmentations always have theirs."""
+    """Assign a distinct style to each value; methods and augmentations have fixed styles."""
     values = list(dict.fromkeys(values))
     entries = {value: methods.known(value) for value in values}
     result = {value: entry.style for value, entry in entries.items() if entry and entry.style}
@@ -70,7 +70,7 @@ def looks(values: Sequence[Hashable]) -> dict[Hashable, LineStyle]:
 
 
 class Curve(NamedTuple):
-    """One line of a plot: where it goes, a note for the legend, and how far its spread reaches."""
+    """One line of a plot: its points, a note for the legend, and the ends of its band."""
 
     x: Any
     y: Any
@@ -82,7 +82,7 @@ class Curve(NamedTuple):
 def averaged(frame: pd.DataFrame, by: str, over: str, value: str) -> dict[str, Curve]:
     """One curve per value of ``by``: mean of ``value`` at each ``over``, ± standard deviation.
 
-    It ends where the first of its runs ends: a mean of fewer seeds is another mean.
+    A curve ends where its shortest run ends: means of fewer seeds are not comparable.
     """
     found = {}
     for name, group in frame.groupby(by, sort=False):
@@ -101,7 +101,7 @@ def frame_of(
     columns: Sequence[Hashable],
     made: str | None = None,
 ) -> pd.DataFrame:
-    """The frame given, or made of the records (or rows without a column ``made``) given."""
+    """Return ``data`` if it is a frame with column ``made``, else the frame made from it."""
     ready = isinstance(data, pd.DataFrame) and (made is None or made in data)
     frame = data if ready else make(data)
     require(frame, columns)
@@ -109,9 +109,9 @@ def frame_of(
 
 
 def spans(epochs: pd.Series, most: int) -> pd.Series:
-    """Number from 0 of the stretch that each epoch is in, at most ``most`` of equal length.
+    """Assign epochs to at most ``most`` stretches of equal length, numbered from 0.
 
-    What a single epoch draws from a small set is mostly chance; their means show more.
+    On a small set, what a single epoch draws is mostly chance; means over stretches show more.
     """
     place = epochs.rank(method="dense").astype(int) - 1
     return place // -(-(place.max() + 1) // most)
@@ -125,9 +125,9 @@ def draw(
     bars: bool = False,
     **changes: Any,
 ) -> None:
-    """Draw named curves, each with a marker here and there, and a band or bars of its spread.
+    """Draw named curves, with about eight markers each, and their spread as bands or error bars.
 
-    ``styles`` are by default those of :func:`named_looks`; ``changes`` are for ``Axes.plot``.
+    ``styles`` defaults to :func:`named_looks`; ``changes`` are passed to ``Axes.plot``.
     """
     styles = styles or named_looks(list(curves))
     for name, (x, y, note, low, high) in curves.items():
@@ -136,7 +136,7 @@ def draw(
         own = {"color": look.colour, "linestyle": look.line, "marker": look.marker,
                "markersize": 5, "label": said}  # fmt: skip
         if bars:
-            # As lists: of an array with one entry matplotlib 3.10 makes a number, with a warning.
+            # Lists: matplotlib 3.10 warns when it turns an array of one entry into a number.
             sides = None if low is None else [list(y - low), list(high - y)]
             ax.errorbar(x, y, sides, capsize=2, **own | changes)
             continue
@@ -146,12 +146,12 @@ def draw(
 
 
 def rule(ax: "Axes", y: float, label: str | None = None) -> None:
-    """A level line to compare with."""
+    """Draw a horizontal reference line."""
     ax.axhline(y, color=INK, linewidth=1, linestyle=":" if label else "-", label=label)
 
 
 def correlation(x: pd.Series, y: pd.Series) -> str:
-    """Rank correlation of two columns in words; empty where there is none."""
+    """Return the Spearman correlation of two columns as text; empty if undefined."""
     varied = len(x) > 2 and x.nunique() > 1 and y.nunique() > 1
     rho = x.rank().corr(y.rank()) if varied else float("nan")
     return f"Spearman correlation {rho:.2f}" if pd.notna(rho) else ""
@@ -160,10 +160,10 @@ def correlation(x: pd.Series, y: pd.Series) -> str:
 def condition_looks(
     names: dict[str, tuple[str, str]], *, always: bool = False
 ) -> dict[str, LineStyle]:
-    """Give conditions looks: colour and marker say the method, the line says the rest.
+    """Style conditions: colour and marker encode the method, the line style everything else.
 
-    ``names`` holds, for each name in a legend, its method and what else tells it from the others.
-    Where all are of one method, which a title can name, colours say the rest, unless ``always``.
+    ``names`` maps each legend entry to its method and its other distinguishing settings.
+    With a single method, colours encode these settings instead, unless ``always``.
     """
     styles = looks([method for method, _ in names.values()])
     rests = looks([rest for _, rest in names.values()])
@@ -179,9 +179,9 @@ def condition_looks(
 
 
 def named_looks(names: Sequence[str], *, always: bool = False) -> dict[str, LineStyle]:
-    """Looks of names that begin with a method, as those of runs do: its colour and marker.
+    """Style names that begin with a method, such as those of runs, like that method.
 
-    ``p-SGD, seed 1`` and ``p-SGD (credit row)`` are names of p-SGD; others are as in :func:`looks`.
+    ``p-SGD, seed 1`` and ``p-SGD (credit row)`` belong to p-SGD; other names as in :func:`looks`.
     """
     parts = {name: re.split(r"(?=, | \()", name, maxsplit=1) for name in names}
     if not all(methods.known(first) for first, *_ in parts.values()):
@@ -191,14 +191,14 @@ def named_looks(names: Sequence[str], *, always: bool = False) -> dict[str, Line
 
 
 def new_figure(size: tuple[float, float] = (6.4, 4.0)) -> "Figure":
-    """Make a figure that no window and no notebook shows by itself."""
+    """Make a figure that is not displayed automatically."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout="constrained", facecolor="white")
 
 
 def axes(ax: "Axes | None", size: tuple[float, float] = (6.4, 4.0)) -> "Axes":
-    """Return the axes given, or new ones in a figure that a notebook shows."""
+    """Return ``ax``, or new axes in a pyplot figure, which a notebook displays."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
@@ -215,7 +215,7 @@ def finish(
     legend: bool = False,
     text: str = "",
 ) -> "Axes":
-    """Name the axes, set the common look, and keep the description of what is drawn."""
+    """Label the axes, apply the common style, and store the alternative text."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     if x.partition(" (")[0] == "epoch":
@@ -239,8 +239,8 @@ def finish(
 
 
 def set_title(ax: "Axes", title: str, **place: Any) -> None:
-    """A title above the left edge, no wider than the figure, and no formula in it."""
-    # A place of its own: to look for a free one takes as long as drawing the axis does.
+    """Set a left-aligned title, wrapped to the figure's width, without mathtext."""
+    # A fixed place: finding a free one takes as long as drawing the axis.
     place = {"y": 1.0} | place
     grid = ax.get_subplotspec()
     width = ax.figure.get_figure(root=True).get_figwidth()
@@ -250,7 +250,7 @@ def set_title(ax: "Axes", title: str, **place: Any) -> None:
 
 
 def empty(ax: "Axes", why: str, title: str = "") -> "Axes":
-    """Say why there is nothing, in place of axes that would mean nothing."""
+    """Show the reason why there is nothing to draw, in place of the axes."""
     finish(ax, title=title, text=why)
     ax.grid(False)
     for part in (ax.xaxis, ax.yaxis, ax.spines["left"], ax.spines["bottom"]):
@@ -264,28 +264,28 @@ def _add_legend(ax: "Axes") -> None:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     figure = ax.figure.get_figure(root=True)
-    # There is room beside axes of their own, which a layout makes narrower, and no other.
+    # Only a constrained layout with a single Axes makes room beside it.
     alone = figure.axes == [ax] and isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
     names = ax.get_legend_handles_labels()[1]
-    if alone:  # all of its lines, and the axis beside them
+    if alone:  # tall enough for all lines of the legend
         lines = sum(name.count("\n") + 1 for name in names)
         figure.set_figheight(max(figure.get_figheight(), 0.7 + 0.2 * lines))
     many = len(names) > 5
     place: dict[str, Any] = (
         {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if alone or many else {}
     )
-    # Where no place is free, the entries stay readable on what they cover.
+    # Nearly opaque: entries stay readable on top of data.
     ax.legend(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=9, labelcolor=INK,
               handlelength=3, **place)  # fmt: skip
 
 
 def describe(ax: "Axes", text: str) -> None:
-    """Keep what an image says in words, for :func:`alt_text`."""
+    """Store the alternative text of a plot, for :func:`alt_text`."""
     _descriptions[ax] = capital(text)
 
 
 def alt_text(ax: "Axes") -> str:
-    """Return what is drawn, in words made from the data.
+    """Return the alternative text of a plot, generated from its data.
 
     Empty for axes that no function of this package has drawn on.
     """
@@ -293,18 +293,18 @@ def alt_text(ax: "Axes") -> str:
 
 
 def literal(name: object) -> str:
-    """Let a name stand as it is: no formula between dollars, none hidden from a legend."""
+    """Escape a name for matplotlib: no mathtext, and no leading underscore to hide it."""
     text = str(name).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
 def capital(text: str) -> str:
-    """Begin a sentence with a capital letter; methods keep their names."""
+    """Capitalise the first letter, except of a method's name."""
     return text if text.startswith(tuple(methods.names())) else text[:1].upper() + text[1:]
 
 
 def axis_name(column: str) -> str:
-    """Name of a column as an axis says it."""
+    """Return the axis title of a column."""
     for names in (NAMES, COSTS, AXES, MEANINGS):
         if column in names:
             return names[column]
@@ -312,7 +312,7 @@ def axis_name(column: str) -> str:
 
 
 def leader(ends: Mapping[str, float], value: str) -> str:
-    """Which of several conditions is ahead, as a title; nothing of one alone, or of a tie."""
+    """Title naming the best of several conditions; empty for a single one, or a tie."""
     if len(ends) < 2:
         return ""
     best = (max if value.endswith("accuracy") else min)(ends, key=lambda name: ends[name])
@@ -323,17 +323,17 @@ def leader(ends: Mapping[str, float], value: str) -> str:
 
 
 def furthest(values: Mapping[str, float], base: float = 1.0) -> str:
-    """The name whose value lies furthest from what would be no finding."""
+    """Return the name whose value lies furthest from ``base``."""
     return max(values, key=lambda name: abs(values[name] - base))
 
 
 def fraction(column: str) -> float:
-    """Factor by which a column is shown: accuracies in percent."""
+    """Return the display factor of a column: 100 for accuracies, which are shown in percent."""
     return 100.0 if column.endswith("accuracy") else 1.0
 
 
 def verdicts(frame: pd.DataFrame) -> str:
-    """What a table of comparisons shows, as a title: how many rows of which verdict."""
+    """Title for a table of comparisons: the number of rows by verdict."""
     counts = frame["verdict"].value_counts() if "verdict" in frame else {}
     reached = [name for name in COMPARISON_VERDICTS if name and name in counts]
     said = [f"{counts[name]} {name}" for name in reached]
@@ -344,7 +344,7 @@ def verdicts(frame: pd.DataFrame) -> str:
 
 
 def line_labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """Text that tells the rows of a frame apart by those columns that differ."""
+    """Label the rows of a frame by those columns that vary."""
     shown = varying(frame, columns) or ["method"]
     return pd.Series([label(row, shown) for row in frame.to_dict("records")], index=frame.index)
 
@@ -352,7 +352,7 @@ def line_labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
 def named_groups(
     frame: pd.DataFrame, keys: Sequence[str]
 ) -> tuple[dict[str, pd.DataFrame], dict[str, LineStyle]]:
-    """Split a frame by its conditions, each named by what tells it from the others."""
+    """Split a frame into conditions named by the keys that vary; also return their styles."""
     shown = varying(frame, keys) or ["method"]
     groups, parts = {}, {}
     for key, group in frame.groupby(list(keys), sort=False, dropna=False):
@@ -366,14 +366,14 @@ def named_groups(
 
 
 def by_method(records: Records) -> list[Record]:
-    """Open records, in the order in which every figure shows methods."""
+    """Open records, in the common order of methods."""
     runs = open_records(records)
     order = method_order(run.config["method"] for run in runs)
     return sorted(runs, key=lambda run: order.index(run.config["method"]))
 
 
 def by_condition(records: Records, make: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
-    """Frames of all runs below each other, with ``condition``: what tells it from the others."""
+    """Concatenate the frames of all runs, with a ``condition`` column that labels each run."""
     runs = by_method(records)
     about = summaries(runs)
     names = line_labels(about, condition_columns(about))
@@ -381,7 +381,7 @@ def by_condition(records: Records, make: Callable[[Record], pd.DataFrame]) -> pd
 
 
 def run_names(records: Sequence[Record]) -> list[str]:
-    """Short names of runs: their method, and what else tells them apart."""
+    """Return short names of runs: the method, and other settings that vary."""
     frame = summaries(records)
     keys = varying(frame, [*condition_columns(frame), "seed"])
     shown = ["method", *(name for name in keys if name != "method")]
