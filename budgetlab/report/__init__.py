@@ -1,4 +1,4 @@
-"""One self-contained page from any set of records."""
+"""Write a self-contained HTML report of any set of records."""
 
 from budgetlab.report.page import write
 

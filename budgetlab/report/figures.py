@@ -1,4 +1,4 @@
-"""Figures of the page: drawn by the plots of the package, kept as PNG with their alt text."""
+"""Figures of the report: PNGs with alternative text, drawn by :mod:`budgetlab.plots`."""
 
 import base64
 import contextlib
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 160
 WIDE = (9.4, 4.6)
 HALF = 4.7
-# Augmentations whose images hold several samples.
+# Augmentations that mix several samples.
 MIXING = ("mixup", "ricap", "cutmix")
-# Pages show the width in pixels; a figure shrinks where there is less room.
+# The width is in pixels; a figure shrinks on a narrow page.
 FIGURE = Markup('<figure><img src="{}" alt="{}" width="{}"></figure>')
 
 
 def draw(
     plot: Callable[..., "Axes"], *data: Any, size: tuple[float, float] = (9.4, 4.2), **options: Any
 ) -> Markup:
-    """Draw one plot into a figure of the page; half a figure has no room for a legend."""
+    """Draw a plot as an HTML figure; figures of half width have no legend."""
     figure = style.new_figure(size)
     ax = figure.subplots()
     plot(*data, ax=ax, **options)
@@ -43,7 +43,7 @@ def draw(
 
 
 def panels(plot: Callable[..., "Axes"], items: dict[str, Any], columns: int = 3) -> Markup:
-    """Draw one panel per item, side by side on the same axes, into one figure."""
+    """Draw one panel per item, with shared axes, in one HTML figure."""
     columns = min(columns, len(items))
     rows = -(-len(items) // columns)
     figure = style.new_figure((max(4.2 * columns, 5.6), 3.3 * rows))
@@ -66,7 +66,7 @@ def panels(plot: Callable[..., "Axes"], items: dict[str, Any], columns: int = 3)
 def _as_markup(figure: "Figure", alt: str) -> Markup:
     file = io.BytesIO()
     with warnings.catch_warnings():
-        # A class name in a script that the font lacks shows as boxes: no reason to stop.
+        # A class name in a script that the font lacks shows as boxes, which is harmless.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing")
         figure.savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white")
     source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
@@ -76,10 +76,10 @@ def _as_markup(figure: "Figure", alt: str) -> Markup:
 def section_over_runs(
     curves: pd.DataFrame, frame: pd.DataFrame, compared: pd.DataFrame | None
 ) -> dict[str, Any]:
-    """Learning curves over each cost; differences, frontier and costs where runs are compared.
+    """Return learning curves over each cost, and plots of differences, frontier and costs.
 
-    ``curves`` are as from :func:`budgetlab.analysis.epochs`, ``frame`` as from ``summaries`` and
-    ``compared`` as from ``compare``; None where nothing can be compared.
+    ``curves`` is as returned by :func:`budgetlab.analysis.epochs`, ``frame`` by ``summaries`` and
+    ``compared`` by ``compare``; None if nothing can be compared.
     """
     costs = [name for name in ("steps", "flops", "seconds") if curves[name].notna().any()]
     found: dict[str, Any] = dict.fromkeys(("differences", "frontier", "ledger")) | {
@@ -93,19 +93,19 @@ def section_over_runs(
         found["differences"] = draw(plots.differences, compared, size=size)
     if len(compared.drop_duplicates(["method", "augmentation", "budget"])) > 1:
         conditions = len(frame.groupby(analysis.condition_columns(frame)))
-        cost = "flops" if "flops" in costs else "steps"  # which loops of one's own may not count
+        cost = "flops" if "flops" in costs else "steps"  # custom loops may not count FLOPs
         found["frontier"] = draw(plots.frontier, frame, cost=cost, size=WIDE)
         found["ledger"] = draw(plots.cost_ledger, frame, size=(9.4, 1.4 + 0.32 * conditions))
     return found
 
 
 def _are_lines(curves: pd.DataFrame) -> bool:
-    """Whether a run was tested more often than once."""
+    """Whether any run was evaluated more than once."""
     return bool(curves.groupby("run")["test_accuracy"].count().max() > 1)
 
 
 def section_classes(chosen: dict[str, Record]) -> list[dict[str, Any]]:
-    """Accuracy by class and confusion of each run that kept its predictions."""
+    """Return class accuracy and confusion matrix of each run that stored its predictions."""
     found = []
     for name, record in chosen.items():
         with contextlib.suppress(InputError):
@@ -121,7 +121,7 @@ def section_classes(chosen: dict[str, Record]) -> list[dict[str, Any]]:
 def section_charts(
     curves: pd.DataFrame, chosen: dict[str, Record]
 ) -> tuple[list[Markup], list[str]]:
-    """Charts that answer on the page, which have titles of their own; the reasons for others."""
+    """Return interactive charts, and for each that cannot be made, the reason."""
     by_score = [run for run in chosen.values() if run.config["method"] == "p-SGD"]
     run = (by_score or list(chosen.values()))[0]
     makers: list[tuple[Callable[..., explore.Explorable], Any]] = [
@@ -140,9 +140,9 @@ def section_charts(
 
 
 def section_pay(runs: Sequence[Record]) -> dict[str, Any] | None:
-    """Where importance sampling paid elsewhere, and what a uniform run here says of it.
+    """Return where importance sampling paid in the kit's map, and a prediction for these runs.
 
-    None where the kit ships no map.
+    None if the kit ships no map.
     """
     shipped = analysis.importance_map()
     if shipped.empty:
@@ -158,10 +158,10 @@ def section_pay(runs: Sequence[Record]) -> dict[str, Any] | None:
 def section_samples(
     chosen: dict[str, Record], reference: Record | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Figures of the per-sample section, and a sentence on each run that had none.
+    """Return the figures of the per-sample section, and a sentence on each run without any.
 
-    ``chosen`` is one run per method, by the name that the page gives it; ``reference`` one on the
-    same data without mixing, if there is one.
+    ``chosen`` maps the page's names to one run per method; ``reference`` is a run on the same
+    data without mixing, if there is one.
     """
     opened, problems = {}, []
     for name, record in chosen.items():
@@ -199,9 +199,9 @@ def section_samples(
 
 
 def _drawing(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], list[str]]:
-    """Sort runs by what their probabilities mean: the units differ, so never on one axis.
+    """Group runs by kind of probability, as their units differ, for separate axes.
 
-    Of those that draw all the same way, or always from the same samples, a sentence says so.
+    Runs that draw uniformly, or always from the same samples, get a sentence instead.
     """
     kinds: dict[str, dict[str, Record]] = {}
     said = []
@@ -224,7 +224,7 @@ def _has_any(record: Record, name: str) -> bool:
 
 
 def _most_and_least(name: str, record: Record) -> dict[str, Any] | None:
-    """Rows of images: most and least trained, and hardest, of one run."""
+    """Return rows of images of one run: most trained, least trained, and hardest."""
     if not record.thumbnails:
         return None
     record = sampled_down(record, also=record.thumbnails)

@@ -1,4 +1,4 @@
-"""Read records, draw what they say, and write the page."""
+"""Read records, draw the report's figures, and write the page."""
 
 import dataclasses
 import errno
@@ -38,18 +38,18 @@ FORMATS = {"test_accuracy": ".2%", "steps": ",.0f", "trained_samples": ",.0f",
 
 
 def write(records: Records, out: Path | str = "report.html") -> Path:
-    """Write one self-contained HTML page: what was run, found, picked, and how to repeat it.
+    """Write a self-contained HTML report: runs, results, samples picked, and how to reproduce them.
 
-    The page needs nothing beside itself: no network, no other file. Its charts answer where
-    scripts may run, and are images elsewhere.
+    The page needs no network and no other file. Its charts are interactive where scripts may
+    run, and images elsewhere.
 
     Parameters
     ----------
     records
-        As for :func:`budgetlab.open_records`. Those that cannot be used are named on
-        the page, and in a warning each; the others go on.
+        As for :func:`budgetlab.open_records`. Unusable records are listed on the page, each
+        with a warning, and left out.
     out
-        File to write; folders on the way are made.
+        File to write; missing folders are created.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
     for problem in dict.fromkeys(problems):
         warnings.warn(problem, analysis.RecordWarning, stacklevel=2)
     content["problems"] = list(dict.fromkeys([*problems, *content["problems"]]))
-    # The only text that is trusted: our own, and a style sheet would not survive escaping.
+    # The only unescaped text: it is our own, and escaping would break a style sheet.
     style = Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8") + STYLE)
     template = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
@@ -137,7 +137,7 @@ def _overview(frame: pd.DataFrame) -> str:
 
 
 def _facts(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, str]:
-    """What a reader wants to know before any number, each in a few words."""
+    """Return the key facts about the runs, in a few words each."""
     sizes = {name: _join(f"{int(n):,}" for n in group["train_size"].dropna().unique())
              for name, group in frame.groupby("dataset", sort=False)}  # fmt: skip
     units = _join(frame["budget_unit"].unique())
@@ -159,7 +159,7 @@ def _facts(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, str]:
 
 
 def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
-    """Sentences on differences: those that can be claimed first."""
+    """Return sentences on differences, those with a verdict first."""
     rows = compared[compared["pairs"] > 0]
     found = [{"kind": "open" if verdict == "undecided" else "claimed", "text": capital(text)}
              for verdict, text in zip(rows["verdict"], rows["sentence"], strict=True)]  # fmt: skip
@@ -167,7 +167,7 @@ def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _verdict(compared: pd.DataFrame | None) -> str:
-    """The answer in one sentence."""
+    """Summarise the comparisons in one sentence."""
     counts = Counter([] if compared is None else filter(None, compared["verdict"]))
     if not counts:
         return (
@@ -179,10 +179,9 @@ def _verdict(compared: pd.DataFrame | None) -> str:
 
 
 def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, Record]:
-    """One run per method (or other setting), of the same data, augmentation, budget and seed.
+    """Choose one run per method (or other setting) with equal data, augmentation, budget and seed.
 
-    Per-sample histories are many; a page that shows one of each says more than one
-    that shows all.
+    A page with one per-sample history of each is clearer than one with all.
     """
     cell = ["dataset", "augmentation", "budget", "seed"]
     finished = frame["status"] == "finished"
@@ -198,7 +197,7 @@ def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, R
 
 
 def _reference(runs: Sequence[Record], chosen: dict[str, Record]) -> Record | None:
-    """A run without mixing on the data of the chosen ones, whose history can be read."""
+    """Find a run without mixing on the same data, with a per-sample history."""
     data = {record.fingerprint for record in chosen.values()}
     for run in runs:
         plain = run.config.get("augmentation") not in MIXING
@@ -208,7 +207,7 @@ def _reference(runs: Sequence[Record], chosen: dict[str, Record]) -> Record | No
 
 
 def _compared_table(compared: pd.DataFrame) -> dict[str, Any]:
-    """The readable table, less the columns that say the same in every row."""
+    """Return the table of comparisons without its constant columns."""
     same = [n for n in ("dataset", "augmentation") if compared[n].nunique() == 1]
     return _cells(compared.drop(columns=same))
 
@@ -240,19 +239,19 @@ def _join(parts: Iterable[Any]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-# Said even where it is the default: what the run was about.
+# Always part of the command, even at the default: they define the run.
 ALWAYS = ("dataset", "method", "augmentation", "budget", "epochs", "seed")
-# Where a run lay says nothing on how to repeat it.
+# Storage locations do not matter for a repetition.
 LEFT_OUT = ("out", "data_root")
-# How records name a network that is not the kit's.
+# Prefix of custom networks in records.
 OWN_MODEL = "own:"
 
 
 def command(record: Record) -> str:
-    """Return what repeats a run: a command line with every setting that is not the default.
+    """Return a command line that repeats a run, with every non-default setting.
 
-    A run of a network of one's own cannot be repeated from a command line; for it a call
-    in Python is returned. Settings that this version does not know are left out.
+    For a custom network, which the command line cannot build, return a Python call.
+    Settings unknown to this version are left out.
     """
     settings = {}
     for field in dataclasses.fields(RunConfig):
@@ -272,6 +271,6 @@ def command(record: Record) -> str:
     for name, value in settings.items():
         words += [f"--{name.replace('_', '-')}"]
         words += map(str, value if isinstance(value, tuple) else [value])
-    # It began as a shorter run, whose record is gone on with.
+    # The run was extended: train the first length, then resume to each longer one.
     then = "".join(f"; budgetlab resume RECORD --epochs {n}" for n in longer if first)
     return shlex.join(words) + then

@@ -1,9 +1,8 @@
-"""Controls over plots and runs, for a notebook; each has a twin without controls.
+"""Notebook widgets over plots and runs; each has an equivalent without controls.
 
-A widget holds no mathematics: what it shows comes from a plain function over records
-or arrays, and the same function can be called in a script. Only core ipywidgets are
-used, so that they work wherever notebooks do. What only shows records and needs no kernel is
-a chart of :mod:`budgetlab.explore`.
+Widgets do no mathematics: what they show comes from plain functions over records or arrays,
+which scripts can call too. They use core ipywidgets only, and so work wherever notebooks do.
+For charts of records that need no kernel, see :mod:`budgetlab.explore`.
 """
 
 from typing import Any

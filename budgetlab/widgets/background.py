@@ -1,4 +1,4 @@
-"""What goes on while other cells run: one training, one owner of a name, a pace, a player."""
+"""Background work of widgets: training sessions, widgets that train, drawing pace, a player."""
 
 import contextlib
 import threading
@@ -28,17 +28,17 @@ _owning = threading.Lock()
 
 
 class _Stop(KeyboardInterrupt):
-    """Ends a run from within a step as an interrupt would: its record stays resumable."""
+    """Raised within a step to end a run like an interrupt: its record stays resumable."""
 
 
 class Session:
-    """Train one run, or what is left of one, in the background or here; it can be stopped.
+    """A stoppable training of one run, new or resumed, in a thread or in the foreground.
 
-    Give ``config`` for a new run or ``record``, a folder, to go on. ``splits`` gives the data of a
-    config, and may be slow; ``model`` is a network of one's own, or what builds one. ``on_step``
-    and ``on_epoch`` are called with the run, in the thread that trains, and may not touch the
-    training; ``on_end`` once after everything, with the session. ``run`` is there once it is
-    built, ``error`` is what went wrong, ``stopped`` whether it was stopped before its end.
+    Pass ``config`` for a new run or ``record``, a folder, to resume one. ``splits`` loads the data
+    of a config, possibly slowly; ``model`` is a custom network, or a function that builds one.
+    ``on_step`` and ``on_epoch`` are called with the run in the training thread and must not change
+    it; ``on_end`` is called with the session at the very end. ``run`` is set once it is built,
+    ``error`` is an exception if training failed, ``stopped`` whether it was stopped early.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Session:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the session has not ended."""
         return not self._over.is_set()
 
     def start(self) -> None:
@@ -69,17 +69,17 @@ class Session:
         threading.Thread(target=self._go, name="budgetlab-training", daemon=True).start()
 
     def train_here(self) -> None:
-        """Train and return at the end; errors and interrupts are raised."""
+        """Train in the foreground; raise errors and interrupts."""
         self._go()
         if self.error is not None:
             raise self.error
 
     def stop(self) -> None:
-        """Ask to stop after the step that is being made."""
+        """Request a stop after the current step."""
         self._asked.set()
 
     def abandon(self) -> None:
-        """Stop; end without having begun, where what came before went wrong."""
+        """Stop; end a session that has not started, because an earlier one failed."""
         self.stop()
         if self.run is None and self.error is None:
             self.stopped = True
@@ -87,8 +87,8 @@ class Session:
             self._over.set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the end; False if it has not come by then."""
-        # An event: an interrupt within Thread.join() makes Python take a live thread for dead.
+        """Wait for the end; return False on timeout."""
+        # Not Thread.join(): after an interrupt within it, Python takes a live thread for dead.
         return self._over.wait(seconds)
 
     def _go(self) -> None:
@@ -98,7 +98,7 @@ class Session:
         except _Stop:
             self.stopped = True
         except BaseException as error:
-            # Also an interrupt, which a thread cannot pass on; train_here() raises it.
+            # Interrupts too, which a thread cannot propagate; train_here() raises them.
             self.stopped = isinstance(error, KeyboardInterrupt)
             self.error = error
         finally:
@@ -114,7 +114,7 @@ class Session:
             config = RunConfig.from_dict(open_record(self.record).config)
         splits = self.splits(config)
         with _building:
-            # Asked for while another run was being built, or the data were on their way.
+            # Stopped while another run was being built, or the data were loading.
             if self._asked.is_set():
                 raise _Stop
             if self.record is not None:
@@ -129,7 +129,7 @@ class Session:
                 if self._asked.is_set() and not run.loop.finished:
                     raise _Stop
         finally:
-            # Marks the record as stopped where it has not ended by itself.
+            # Marks the record as stopped if the run did not finish.
             epochs.close()  # type: ignore[attr-defined]
 
     def _step(self, run: Run) -> None:
@@ -139,8 +139,8 @@ class Session:
 
 
 class Trainer(Panel):
-    """A widget that trains. Made again under the same name, it stops and replaces the one before,
-    so that a cell that is run again leaves no training behind that draws into new widgets.
+    """A widget that trains. A new one of the same name stops and replaces the old one, so that
+    re-running a cell leaves no training behind that draws into new widgets.
     """
 
     what = "widget"
@@ -152,7 +152,7 @@ class Trainer(Panel):
         self._lock, self._detached = threading.RLock(), False
 
     def claim(self, *parts: W.Widget) -> None:
-        """Take over the name; ``parts`` are off once a newer widget does so."""
+        """Take over the name; ``parts`` are disabled once a newer widget does so."""
         self._ends = parts
         with _owning:
             before = _owners.get((type(self), self.name))
@@ -161,7 +161,7 @@ class Trainer(Panel):
             before.detach()
 
     def detach(self) -> None:
-        """Stop, and never draw again: another widget of this name has taken over."""
+        """Stop and never draw again, as another widget of this name has taken over."""
         self._detached = True
         for session in self.sessions:
             session.stop()
@@ -170,13 +170,13 @@ class Trainer(Panel):
         self.status.say(f"A newer {self.what} named '{self.name}' has taken over: go on there.")
 
     def train_beside(self, begin: Callable[[], Sequence[Session]]) -> None:
-        """Train what ``begin`` gives in the background."""
+        """Train the sessions made by ``begin`` in the background."""
         with self.status.catching():
             for session in begin():
                 session.start()
 
     def train_here(self, begin: Callable[[], Sequence[Session]]) -> Sequence[Session]:
-        """Train it here, in turn; what goes wrong is said and raised."""
+        """Train the sessions made by ``begin`` in turn; report errors and raise them."""
         try:
             sessions = begin()
         except Exception as error:
@@ -192,7 +192,7 @@ class Trainer(Panel):
         return sessions
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until nothing is training; False if that takes longer."""
+        """Wait until nothing is training; return False on timeout."""
         end = None if seconds is None else time.monotonic() + seconds
         while running := [session for session in self.sessions if session.running]:
             left = None if end is None else max(0.0, end - time.monotonic())
@@ -201,7 +201,7 @@ class Trainer(Panel):
         return True
 
     def refuse(self, training: bool) -> None:
-        """Raise a RunError where a newer widget has taken over, or one more run cannot begin."""
+        """Raise RunError if a newer widget has taken over, or a run is already ``training``."""
         if self._detached:
             raise RunError(f"a newer {self.what} named '{self.name}' has taken over: go on there")
         if training:
@@ -209,12 +209,12 @@ class Trainer(Panel):
 
 
 class Pace:
-    """Says when it is time to draw again, so that watching costs little.
+    """Rate limiter for drawing, so that watching costs little.
 
-    Drawing may take a twenty-fifth of the time. Within an epoch the clock of the run goes on,
-    so that it may take half of that only, and every two seconds at most. From one picture to the
-    next, and to the first one, it takes ``shortest`` seconds at least: a run of a second or two
-    has little to show before. What the pictures of one run took holds for the next.
+    Drawing may take 1/25 of the time between drawings. Within an epoch, where it counts towards
+    the run's own time, it may take half of that, and happens every two seconds at most. Drawings
+    are at least ``shortest`` seconds apart, the first one included. The measured drawing time
+    carries over from one run to the next.
     """
 
     def __init__(self, shortest: float = 0.5):
@@ -223,22 +223,22 @@ class Pace:
         self.ended = time.perf_counter()
 
     def begin(self) -> None:
-        """Start anew; what the last picture took is still known."""
+        """Restart the clock; keep the measured drawing time."""
         self.ended = time.perf_counter()
 
     def due(self, *, within_epoch: bool = False) -> bool:
-        """Whether it is time."""
+        """Whether it is time to draw."""
         slow = max(WITHIN_EPOCH, 50 * self.took) if within_epoch and self.took else self.pause
         return time.perf_counter() - self.ended >= slow
 
     @property
     def pause(self) -> float:
-        """Seconds from the end of one picture to the next."""
+        """Seconds to wait between drawings."""
         return max(self.shortest, 25 * self.took)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Measure what drawing takes."""
+        """Measure the time of a drawing."""
         begun = time.perf_counter()
         try:
             yield
@@ -248,14 +248,14 @@ class Pace:
 
 
 class Player:
-    """A button that goes on by one step again and again until it is paused, or nothing is left.
+    """A play/pause button that steps until it is paused or no step is left.
 
-    The clock is here and not in the browser: a browser sends a tick whether the last
-    picture has been drawn or not, and a pause would wait behind all of them.
+    The clock runs in the kernel: a browser would send ticks whether or not the last drawing is
+    done, and a pause would queue behind them.
 
-    ``first`` begins: it goes on by one, or back to the start; ``step`` goes on by one and is False
-    where there is nothing left. Both are called in a thread, ``seconds`` apart. ``says`` is what
-    the button says while it rests, and while it goes on.
+    ``first`` makes the first step, or returns to the start; ``step`` advances by one and returns
+    False if nothing is left. Both are called in a thread, ``seconds`` apart. ``says`` holds the
+    button's text when paused and when playing.
     """
 
     def __init__(
@@ -275,18 +275,18 @@ class Player:
 
     @property
     def playing(self) -> bool:
-        """Whether it goes on."""
+        """Whether it is playing."""
         return self._paused is not None
 
     def toggle(self) -> None:
-        """Play, or pause where it plays."""
+        """Switch between playing and paused."""
         if self.playing:
             self.pause()
         else:
             self.play()
 
     def play(self) -> None:
-        """Go on, step by step; the first one at once."""
+        """Start stepping, with the first step at once."""
         with self._lock:
             if self._paused is None:
                 self._say(threading.Event())
@@ -295,7 +295,7 @@ class Player:
                 ).start()
 
     def pause(self) -> None:
-        """Stay where it is."""
+        """Stop stepping."""
         with self._lock:
             if self._paused is not None:
                 self._paused.set()
@@ -312,6 +312,6 @@ class Player:
                 pass
         finally:
             with self._lock:
-                # Paused and played again, another thread has taken over.
+                # Unless paused and played again: then another thread has taken over.
                 if self._paused is paused:
                     self._say(None)

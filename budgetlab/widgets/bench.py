@@ -1,4 +1,4 @@
-"""Train and watch: choose, start, stop, go on, and lay runs over each other."""
+"""Widget to configure, train, stop, resume and compare runs."""
 
 import contextlib
 import time
@@ -25,28 +25,28 @@ DATA_SETTINGS = {"data_root", *DATA_FIELDS}
 
 
 class TrainingBench(Trainer):
-    """Train a run in the background and watch it; other cells stay free.
+    """Train runs in the background and watch them, while other cells can run.
 
-    Every run leaves a record in ``out``; a stopped one can be resumed. :meth:`fit` trains
-    the same run in the cell itself and returns its record: at the same settings the two
-    records are the same, except for the timings.
+    Every run leaves a record in ``out``; a stopped run can be resumed. :meth:`fit` trains
+    the same run in the foreground and returns its record; with the same settings, the two
+    records are equal except for timings.
 
     Parameters
     ----------
     name
-        A bench created again under the same name stops and replaces the one before, so
-        that a cell can be run again at any time. Give two benches two names.
+        A new bench of the same name stops and replaces the old one, so that a cell can be
+        re-run at any time. Two benches at once need two names.
     records
-        Runs to show from the start: records, or folders that hold some.
+        Runs to show from the start: records, or folders of records.
     splits
-        Data of your own, as from :func:`budgetlab.Splits.of`; the data controls are off.
+        Your own data, as returned by :func:`budgetlab.Splits.of`; disables the data controls.
     model
-        Name of a network, or one of your own, or a function that builds one.
+        Name of a network, a custom network, or a function that builds one.
     preset
-        Settings that belong together: a name of :data:`budgetlab.config.PRESETS`. Where
-        neither it nor data, model or length is given, a run takes some seconds.
+        A named set of settings from :data:`budgetlab.config.PRESETS`. If no preset, data,
+        model or length is given, a run takes a few seconds.
     **settings
-        First values of the controls, and settings without a control: fields of
+        Initial values of the controls, and settings without a control: fields of
         :class:`budgetlab.RunConfig`.
 
     Attributes
@@ -54,8 +54,7 @@ class TrainingBench(Trainer):
     controls
         Settings by name, such as ``bench.controls.by_name["budget"].value = 0.1``.
     shelf
-        The runs, their pictures and the table:
-        :class:`~budgetlab.widgets.bench_shelf.RunShelf`.
+        The runs, their figures and the table: :class:`~budgetlab.widgets.bench_shelf.RunShelf`.
 
     Raises
     ------
@@ -123,13 +122,13 @@ class TrainingBench(Trainer):
 
     @property
     def records(self) -> list[Record]:
-        """The runs so far, with what has been written of them by now."""
+        """Records of all runs so far, as currently written."""
         return [_as_it_stands(line.record) for line in self.shelf.lines]
 
     # ---- what the buttons do ----
 
     def train(self) -> None:
-        """Start a run as it is set, in the background."""
+        """Start a run with the current settings, in the background."""
         self.train_beside(self._begin_queue)
 
     def _begin_queue(self) -> list[Session]:
@@ -137,18 +136,18 @@ class TrainingBench(Trainer):
         return self._begin(config=first, queue=queue)
 
     def resume(self) -> None:
-        """Go on with the last stopped run that is shown, in the background."""
+        """Resume the last stopped run that is shown, in the background."""
         self.train_beside(lambda: self._begin(record=self._stopped_record()))
 
     def stop(self) -> None:
-        """Stop after the step that is being made; the record can be resumed."""
+        """Stop after the current step; the record can be resumed."""
         self._queue = []
         session = self.session
         if session is None or not session.running:
             return
         session.stop()
         if session.run is None:
-            # What loads the data cannot be interrupted, but nobody has to wait for it.
+            # Data loading cannot be interrupted, but need not be waited for.
             self.session = None
             self._set_training(False)
             self.status.say("Stopped before the first step: nothing was written.")
@@ -156,13 +155,13 @@ class TrainingBench(Trainer):
             self.status.say("Stopping after this step.")
 
     def fit(self, resume: Record | Path | str | None = None) -> Record:
-        """Do what Train does here, or go on with a record: returns the one of the finished run.
+        """Train in the foreground, or resume a record; return the finished run's record.
 
         Raises
         ------
         InputError, RunError
-            What also stands in the status line. Any error of a sampler too. An
-            interrupt leaves a record that can be resumed.
+            Also shown in the status line. Errors of a sampler are raised too; an interrupt
+            leaves a resumable record.
         """
         if resume is None:
             (session,) = self.train_here(lambda: self._begin(config=self.controls.config))
@@ -180,7 +179,7 @@ class TrainingBench(Trainer):
         after: Session | None = None,
         queue: Sequence[RunConfig] = (),
     ) -> list[Session]:
-        """Take up a run, with what is to be trained afterwards."""
+        """Create the session of a run, and set the queue of runs to train after it."""
         with self._lock:
             busy = self.session is not None and self.session is not after and self.session.running
             self.refuse(training=busy)
@@ -201,7 +200,7 @@ class TrainingBench(Trainer):
         return [self.session]
 
     def _has_run(self, config: RunConfig) -> bool:
-        """Whether a run of the list had the same settings, wherever it was written."""
+        """Whether a listed run has the same settings, ignoring ``out`` and ``device``."""
         for line in self.shelf.lines:
             with contextlib.suppress(InputError):
                 known = RunConfig.from_dict(line.record.config)
@@ -217,14 +216,14 @@ class TrainingBench(Trainer):
         return shown[-1]
 
     def _load_splits(self, config: RunConfig) -> Splits:
-        """Load data, or take those of the last run where the settings are the same."""
+        """Load data, or reuse those of the last run if its data settings agree."""
         if self.own_splits is not None:
             return self.own_splits
         if self._splits is None or not _agree(config, self._splits[0], DATA_SETTINGS):
             self._splits = config, load_data(config, progress=False)
         return self._splits[1]
 
-    # ---- what the training tells; called in the thread that trains ----
+    # ---- callbacks of training, called in its thread ----
 
     def _on_step(self, run: Run) -> None:
         if self._detached:
@@ -247,7 +246,7 @@ class TrainingBench(Trainer):
         try:
             self._show_end(session)
         except Exception as error:
-            # Nobody else would hear of it in a thread.
+            # In a thread, the error would go unnoticed.
             self.status.complain(error)
         finally:
             self._set_training(False)
@@ -269,7 +268,7 @@ class TrainingBench(Trainer):
             self.status.complain(session.error)
 
     def _adopt(self, run: Run) -> None:
-        """Take a run that has just begun into the list."""
+        """Add a run that has just begun to the list."""
         self._run = run
         self._pace.begin()
         self._tick.begin()
@@ -296,7 +295,7 @@ class TrainingBench(Trainer):
         ]
         self.progress.value = ", ".join(part for part in parts if part)
 
-    # ---- what is shown ----
+    # ---- display ----
 
     def _explain(self, name: str) -> None:
         with self.explanation.catching():
@@ -327,7 +326,7 @@ def _as_it_stands(record: Record) -> Record:
 
 
 def minutes(seconds: float) -> str:
-    """Say a time in words: ``8 s``, ``3 min 20 s``, ``1 h 5 min``."""
+    """Format a duration: ``8 s``, ``3 min 20 s``, ``1 h 5 min``."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -337,7 +336,7 @@ def minutes(seconds: float) -> str:
 
 
 def ending(run: Run | None, *, stopped: bool) -> str:
-    """Say how a run has ended, and where its record is."""
+    """Describe how a run ended, and where its record is."""
     if run is None:
         return "Stopped before the first step: nothing was written."
     epochs = len(run.writer.epochs)

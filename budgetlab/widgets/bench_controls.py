@@ -1,4 +1,4 @@
-"""The settings of a run as controls, in groups, and back; what a setting will do, in a line."""
+"""Grouped controls for the settings of a run, and one-line explanations of their effect."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,13 +18,13 @@ __all__ = ["RunControls", "explain", "first_settings"]
 MOST_EPOCHS, MOST_RUNS = 500, 20
 KEEP = "as set"
 
-# What a bench trains where nothing else is asked for: some seconds on an ordinary computer.
+# Default run of a bench: a few seconds on an ordinary computer.
 QUICK = preset_settings("scale-model") | {"epochs": 12, "evaluate_every": 4, "budget": 0.3}
 SIZES = {"dataset", "model", "limit", "epochs", "batch_size"}
 
 
 def first_settings(settings: dict[str, Any], preset: str | None, own_data: bool) -> RunConfig:
-    """Settings as they are given, names as they are registered; quick ones where none are."""
+    """Return the initial settings: given values over the preset, or over the quick default."""
     fields = [field.name for field in dataclasses.fields(RunConfig)]
     for name in settings:
         if name not in fields:
@@ -38,12 +38,11 @@ def first_settings(settings: dict[str, Any], preset: str | None, own_data: bool)
 
 
 class RunControls(W.VBox):
-    """Data, method and budget of a run, each a group of controls.
+    """Groups of controls for a run's data, method and budget.
 
-    They begin at the values of ``base``; settings without a control stay as they are there.
-    ``on_change`` is called with the name of a setting after it was changed. ``by_name`` holds each
-    control by the name of its setting; ``repeats`` says how many runs of seeds in a row, and
-    ``preset`` sets what belongs together.
+    Initial values, and settings without a control, come from ``base``. ``on_change`` is called
+    with the name of a changed setting. ``by_name`` maps settings to controls; ``repeats`` is the
+    number of runs, with consecutive seeds; ``preset`` sets several settings at once.
     """
 
     def __init__(self, base: RunConfig, on_change: Callable[[str], None]):
@@ -74,7 +73,7 @@ class RunControls(W.VBox):
                 control.observe(lambda _, name=name: on_change(name), "value")
         dataset.observe(self._fit_model, "value")
         self.preset.observe(lambda change: self.take(change["new"]), "value")
-        # Each seed draws its own samples. At most four lines: a projector shows few.
+        # The seed is with the data because it draws the samples. Four rows fit a projector.
         groups = [
             group("Data", c["dataset"], c["label_noise"], c["seed"], self.repeats),
             group("Method", self.preset, c["method"], c["augmentation"], c["model"]),
@@ -84,12 +83,12 @@ class RunControls(W.VBox):
         super().__init__([W.HBox(groups, layout=layout)])
 
     def _fit_model(self, change: dict) -> None:
-        """Let points have a network that takes points, whatever a preset chose for images."""
+        """Reset the model for 2-D points: a preset's network may only take images."""
         if change["new"].strip().startswith("points"):
             self.by_name["model"].value = "auto"
 
     def take(self, preset: str) -> None:
-        """Set all that a preset sets; what has no control is kept for the run."""
+        """Apply a preset, including settings without a control."""
         if preset == KEEP:
             return
         values = preset_settings(preset)
@@ -100,23 +99,23 @@ class RunControls(W.VBox):
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds of the runs that are trained one after the other."""
+        """Seeds of the runs to train in sequence."""
         first = self.by_name["seed"].value
         return list(range(first, first + self.repeats.value))
 
     def fix_data(self) -> None:
-        """Say that the data are given: what would change them is off."""
+        """Disable the data controls, as the data are given."""
         for name in ("dataset", "label_noise"):
             self.by_name[name].disabled = True
 
     @property
     def config(self) -> RunConfig:
-        """The run as it is set.
+        """Return the current settings.
 
         Raises
         ------
         InputError
-            If the values do not fit together.
+            If the values are inconsistent.
         """
         values = {name: control.value for name, control in self.by_name.items()}
         return self.base.replace(**values | {"dataset": values["dataset"].strip()})
@@ -133,7 +132,7 @@ DESCRIBED = {"dataset": data.describe, "method": samplers.describe, "model": mod
 
 
 def explain(name: str, config: RunConfig, size: int | None = None) -> str:
-    """Say in a sentence what a setting will do; ``size`` is the number of training samples.
+    """Explain the effect of a setting in one sentence; ``size`` is the training set's size.
 
     Raises
     ------

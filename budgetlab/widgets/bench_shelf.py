@@ -1,4 +1,4 @@
-"""Runs that are collected, laid over each other, and listed with what they cost."""
+"""List of runs with overlaid curves and a table of results and costs."""
 
 import textwrap
 import threading
@@ -39,17 +39,17 @@ __all__ = ["MOST_CURVES", "RunLine", "RunShelf", "Standing", "named_runs", "runs
            "standing_of_record", "standing_of_run"]  # fmt: skip
 
 MOST_CURVES = 7
-LONGEST_NAME = 32  # characters, so that a title ends where its axes do
+LONGEST_NAME = 32  # characters, so that a title is no wider than its axes
 NO_EPOCH = "no epoch yet"
 PICTURES = ("accuracy", "loss", "losses", "probabilities")
 
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """A run at one moment.
+    """Snapshot of a run.
 
-    For each sample ``[N]`` the last known loss, NaN where none is, and its probability, of kind
-    ``draw`` or ``keep``, None without any; one row per finished epoch, as ``epochs.csv``.
+    Per sample ``[N]``: the last known loss (NaN if unknown) and the probability, of kind
+    ``draw`` or ``keep`` (None if there is none); per finished epoch, a row as in ``epochs.csv``.
     """
 
     epoch: int
@@ -60,7 +60,7 @@ class Standing:
 
 
 def standing_of_run(run: Run) -> Standing:
-    """Copy what there is to see of a run, between two of its steps."""
+    """Take a snapshot of a run between two of its steps."""
     probability = run.loop.sampler.probability
     return Standing(
         epoch=max(run.history.epoch, 1),
@@ -72,7 +72,7 @@ def standing_of_run(run: Run) -> Standing:
 
 
 def standing_of_record(record: Record) -> Standing | None:
-    """Read how a run stood at its last whole epoch, or None."""
+    """Read a snapshot of the last complete epoch; None without one."""
     if not len(record.epochs):
         return None
     last = one_epoch(record)
@@ -87,7 +87,7 @@ def standing_of_record(record: Record) -> Standing | None:
 
 
 class RunLine(W.HBox):
-    """One run of the list: colour and sign of its curve, show or hide, remove."""
+    """One run of the list: line style, checkbox to show or hide it, button to remove it."""
 
     def __init__(self, record: Record, shelf: "RunShelf"):
         self.chip = W.HTML(layout=W.Layout(width="46px", margin="0 4px 0 0"))
@@ -100,14 +100,14 @@ class RunLine(W.HBox):
         self.take(record)
 
     def take(self, record: Record) -> None:
-        """Hold what has become of the run; it is read when it is shown."""
+        """Replace the record by a newer one; its snapshot is read on demand."""
         self.record = record
         (self.summary,) = summaries([record]).to_dict("records")
         self._standing: Standing | None = None
 
     @property
     def name(self) -> str:
-        """What the run is called in list, picture and table."""
+        """Name of the run in list, figures and table."""
         return self.box.description
 
     @name.setter
@@ -117,7 +117,7 @@ class RunLine(W.HBox):
 
     @property
     def standing(self) -> Standing | None:
-        """How the run stands, None before its first epoch."""
+        """Snapshot of the run; None before its first epoch."""
         if self._standing is None:
             self._standing = standing_of_record(self.record)
         return self._standing
@@ -128,11 +128,11 @@ class RunLine(W.HBox):
 
 
 class RunShelf(W.VBox):
-    """Pictures of the runs that are selected, the list to select from, and a table.
+    """Figures of the selected runs, the list to select from, and a table.
 
-    Safe to be told of news from the thread that trains. ``lines`` holds a line per run, as they
-    came; problems are said in ``status``. ``cost`` and ``path`` are the controls, ``pictures``
-    accuracy, loss, losses of the samples, and probabilities; the last two of one run.
+    Methods may be called from the training thread. ``lines`` holds one line per run, in order of
+    arrival; problems are reported in ``status``. ``cost`` and ``path`` are controls; ``pictures``
+    shows accuracy, loss, and, for one run, losses and probabilities of the samples.
     """
 
     def __init__(self, records: Sequence[Record], status: StatusLine):
@@ -150,7 +150,7 @@ class RunShelf(W.VBox):
         self.path.add_class("bl-folder")
         self.open_button = button("Open", self.open_folder, "bl-open",
                                   "Show the runs of this folder too")  # fmt: skip
-        # Side by side, and two lines of them at most: the pictures below must fit the window.
+        # At most two rows, so that the figures below fit the window.
         self.runs = W.HBox(layout=W.Layout(width="100%", max_height="4.6em", overflow="auto",
                                            flex_flow="row wrap"))  # fmt: skip
         self.runs.add_class("bl-runs")
@@ -165,11 +165,11 @@ class RunShelf(W.VBox):
 
     @property
     def lines(self) -> tuple[RunLine, ...]:
-        """The runs, as they came."""
+        """The runs, in order of arrival."""
         return self.runs.children
 
     def open_folder(self) -> None:
-        """Add the runs of the folder that was typed."""
+        """Add the runs of the folder in the path field."""
         with self.status.catching():
             if not self.path.value.strip():
                 raise InputError("no folder is given: type the folder of a record, or of several")
@@ -178,7 +178,7 @@ class RunShelf(W.VBox):
             self.status.say(f"Opened {len(found)} record{'s' * (len(found) != 1)}.")
 
     def add(self, record: Record, now: Standing | None = None) -> None:
-        """Take in a run that begins, to be drawn once it is followed, or what has become of one."""
+        """Add a new run, which is drawn once it is followed, or update a known one."""
         self._keep([record], now)
 
     def _keep(self, records: Sequence[Record], now: Standing | None = None) -> None:
@@ -198,7 +198,7 @@ class RunShelf(W.VBox):
             self._list(list(known.values()))
 
     def follow(self, path: Path | None, now: Standing | None = None) -> None:
-        """Show how a run stands that is training; None when it has ended."""
+        """Show the state of the run being trained; pass None when it has ended."""
         with self._lock:
             self._live = next((line for line in self.lines if line.record.path == path), None)
             if self._live is not None and now is not None:
@@ -206,7 +206,7 @@ class RunShelf(W.VBox):
                 self.redraw()
 
     def _list(self, lines: Sequence[RunLine]) -> None:
-        """Show these lines, and the table, anew."""
+        """Show these lines, and rebuild the table."""
         with self._lock:
             table = pd.DataFrame([line.summary for line in lines])
             for line, name in zip(lines, named_runs(table), strict=True):
@@ -216,7 +216,7 @@ class RunShelf(W.VBox):
             self.redraw()
 
     def remove(self, line: RunLine) -> None:
-        """Take a run off the list; its record stays where it is."""
+        """Remove a run from the list; its record is kept."""
         with self._lock, self.status.catching():
             if line is self._live:
                 raise RunError("this run is training: stop it first, or wait")
@@ -224,7 +224,7 @@ class RunShelf(W.VBox):
             self.status.say(f"Taken off the list; the record stays in {line.record.path}.")
 
     def select(self, lines: Sequence[RunLine]) -> None:
-        """Show these runs and no others."""
+        """Select exactly these runs."""
         with self._lock:
             self._quiet = True
             for line in self.lines:
@@ -233,11 +233,11 @@ class RunShelf(W.VBox):
             self.redraw()
 
     def shown(self) -> list[RunLine]:
-        """The runs that are selected: the last ones, where there are too many to draw."""
+        """Return the selected runs, at most the last ``MOST_CURVES``."""
         return [line for line in self.lines if line.box.value][-MOST_CURVES:]
 
     def redraw(self) -> None:
-        """Draw what has changed of the runs that are selected; samples are those of the last."""
+        """Redraw the figures that changed; per-sample figures show the last selected run."""
         if self._quiet:
             return
         with self._lock, self.status.catching():
@@ -256,7 +256,7 @@ class RunShelf(W.VBox):
             self._draw(3, now, _probabilities, now)
 
     def _draw(self, place: int, of: Any, draw: Callable[..., str], *given: Any) -> None:
-        """Draw one picture anew if it is ``of`` something else than before."""
+        """Redraw a figure if the state it depends on, ``of``, has changed."""
         if self._drawn[place] != (of,):
             picture = self.pictures[place]
             picture.show(draw(ready(picture.axes[0]), *given))
@@ -270,8 +270,8 @@ TITLES = {"test_accuracy": "Accuracy on the test set (%)",
 def _curves(
     ax: "Axes", curves: Mapping[str, tuple[pd.DataFrame, style.LineStyle]], cost: str, value: str
 ) -> str:
-    """Draw a value of several runs over a cost, and say where each ends."""
-    # Not every epoch is tested; what is known is joined.
+    """Draw a metric of several runs over a cost; return the alternative text."""
+    # Not every epoch is evaluated: the known values are joined.
     parts = {name: known for name, (rows, _) in curves.items()
              if len(known := rows.dropna(subset=[value]))}  # fmt: skip
     begin = f"{TITLES[value].partition(' (')[0]} over {style.axis_name(cost)}."
@@ -296,7 +296,7 @@ def _curves(
 
 
 def _losses(ax: "Axes", now: Standing | None, shown: str) -> str:
-    """Draw the last known losses of the samples of a run, and say them."""
+    """Draw a run's last known per-sample losses; return the alternative text."""
     title = "Losses of the samples"
     if now is None:
         style.empty(ax, NO_EPOCH, title)
@@ -307,14 +307,14 @@ def _losses(ax: "Axes", now: Standing | None, shown: str) -> str:
         style.empty(ax, "no sample seen yet", title)
         return f"{begin}."
     histogram(known, x="last known loss (nats)", ax=ax)
-    # In the title, which begins at the left: below, a long name would be cut off.
+    # In the left-aligned title: in the axis label, a long name would be cut off.
     name = textwrap.shorten(shown, LONGEST_NAME, placeholder=" …")
     style.set_title(ax, f"{title}: {name}, epoch {now.epoch}")
     return f"{begin}, median loss {np.median(known):.3g}."
 
 
 def _probabilities(ax: "Axes", now: Standing | None) -> str:
-    """Draw the probabilities of the samples of a run, and say their range."""
+    """Draw a run's sampling probabilities; return the alternative text."""
     title = "Sampling probability"
     q = np.empty(0) if now is None or now.probability is None else now.probability
     q = q[~np.isnan(q)]
@@ -334,7 +334,7 @@ SIGNS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚",
 
 
 def _chip(look: style.LineStyle) -> str:
-    """The line and sign of a curve, on white as it is drawn."""
+    """Return a legend key: a curve's line and marker on white, as SVG."""
     dashes = DASHES[look.line] if isinstance(look.line, str) else look.line[1]
     return (
         '<svg aria-hidden="true" width="38" height="16" style="background:white;display:block">'
@@ -346,9 +346,9 @@ def _chip(look: style.LineStyle) -> str:
 
 
 def named_runs(frame: pd.DataFrame) -> list[str]:
-    """Names of runs as people say them: ``p-SGD, b 0.2, seed 0``, and what else differs.
+    """Return readable names of runs, such as ``p-SGD, b 0.2, seed 0``, and what else differs.
 
-    A run with the settings of one before it says so. ``frame`` is as from ``summaries``.
+    Repeats of the same settings are marked. ``frame`` is as returned by ``summaries``.
     """
     if frame.empty:
         return []

@@ -1,4 +1,4 @@
-"""What widgets are built of: controls with names, a line of status, figures, tables."""
+"""Building blocks of widgets: labelled controls, status line, figures, tables."""
 
 import base64
 import contextlib
@@ -27,7 +27,7 @@ DPI = 100
 BELOW, BESIDE = 0.27, 0.52  # inches from the axes to their names
 LABEL = {"description_width": "initial"}
 
-# One clear pixel; what counts is that the browser tells when it has loaded it.
+# A transparent pixel, used for its load event, which runs the script.
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 NAMING = """(function name(pixel, tries) {
   const handle = pixel.closest('.bl-number')?.querySelector('[role=slider]');
@@ -39,9 +39,9 @@ TABLE = "line-height:1.4;font-size:12px;font-weight:normal;overflow-wrap:anywher
 
 
 class Panel(W.VBox):
-    """A widget of the kit: named controls that call :meth:`update`, and a line of status.
+    """Base of the kit's widgets: named controls that call :meth:`update`, and a status line.
 
-    ``marker`` is its CSS class on a page.
+    ``marker`` is its CSS class.
     """
 
     def __init__(self, marker: str):
@@ -50,9 +50,9 @@ class Panel(W.VBox):
         self.add_class(marker)
 
     def control(self, **made: Any) -> None:
-        """Keep controls as attributes, and update after each change of one.
+        """Store controls as attributes, and call :meth:`changed` when one changes.
 
-        Each is found on a page by its name: ``auto_beta`` as ``bl-auto-beta``.
+        Each gets a CSS class from its name: ``auto_beta`` becomes ``bl-auto-beta``.
         """
         for name, one in made.items():
             setattr(self, name, one)
@@ -60,18 +60,18 @@ class Panel(W.VBox):
             one.observe(lambda _, name=name: self.changed(name), "value")
 
     def changed(self, name: str) -> None:
-        """Called after a control has changed."""
+        """Handle a change of the named control."""
         self.update()
 
     def update(self) -> None:
-        """Show what the controls ask for."""
+        """Update the display to the values of the controls."""
 
 
 class Number(W.HBox):
-    """A number to type, with its name, and a slider beside it for the mouse.
+    """A labelled number field with a slider beside it.
 
-    It is whole where all of ``value``, ``low``, ``high`` and ``step`` are. Setting ``value`` out
-    of the range gives the nearest end.
+    Values are integers if ``value``, ``low``, ``high`` and ``step`` all are. A ``value`` out of
+    range is clipped.
     """
 
     value = traitlets.Any()
@@ -93,7 +93,7 @@ class Number(W.HBox):
 
     @traitlets.validate("value")
     def _within(self, proposal: dict) -> Any:
-        # A slider adds up its steps: 0.10000000000000009 would be another run than 0.1.
+        # A slider sums its steps: 0.10000000000000009 would be a different run from 0.1.
         nearest = min(max(proposal["value"], self.box.min), self.box.max)
         return type(self.box.value)(round(nearest, 9))
 
@@ -103,7 +103,7 @@ class Number(W.HBox):
 
     @property
     def disabled(self) -> bool:
-        """Whether it says nothing at the moment."""
+        """Whether the control is disabled."""
         return self.box.disabled
 
     @disabled.setter
@@ -111,18 +111,18 @@ class Number(W.HBox):
         self.box.disabled = self.slider.disabled = value
 
     def limit(self, low: float, high: float) -> None:
-        """Change the range; a value outside moves to the nearest end."""
+        """Change the range; a value outside is clipped."""
         for part in (self.box, self.slider):
-            # The wider range first: a minimum above the maximum is refused.
+            # Widen first: a minimum above the maximum is refused.
             part.max, part.min = max(high, part.min), low
             part.max = high
 
 
 def _name_of_slider(name: str) -> W.HTML:
-    """Make an invisible widget that gives the slider beside it a name for screen readers.
+    """Make an invisible widget that gives the slider beside it an accessible name.
 
-    Core ipywidgets know no name of a slider's handle, so that the page itself has to write
-    it. Where a front end runs no script of a widget, the slider has no name, as any other.
+    Core ipywidgets cannot name a slider's handle, so a script in the page sets the name. Where a
+    front end runs no scripts in widgets, the slider has no name.
     """
     markup = f'<img alt="" src="{PIXEL}" data-name="{html.escape(name)}" onload="{NAMING}">'
     return W.HTML(markup, layout=W.Layout(width="0", height="0", margin="0", overflow="hidden"))
@@ -135,7 +135,7 @@ def _alike(option: Any, asked: Any) -> bool:
 
 
 def choice(name: str, options: Sequence[Any], value: Any = None, width: str = "17em") -> W.Dropdown:
-    """Make a list to choose from, with a visible name; set to a name in any case."""
+    """Make a labelled dropdown, which can be set to an option regardless of case."""
     made = W.Dropdown(options=options, description=name, style=LABEL, equals=_alike,
                       layout=W.Layout(width=width))  # fmt: skip
     if value is not None:
@@ -152,10 +152,10 @@ def seed_box(value: int) -> W.BoundedIntText:
 def button(
     name: str, callback: Callable[[], None], marker: str, hint: str = "", *, primary: bool = False
 ) -> W.Button:
-    """Make a button that calls a function; the primary one of a widget stands out."""
+    """Make a button that calls a function; a primary one stands out."""
     made = W.Button(description=name, tooltip=hint or name, layout=W.Layout(width="auto"))
     if primary:
-        # The colour that ipywidgets has for it is too pale to read white on.
+        # The primary colour of ipywidgets is too pale for white text.
         made.style.button_color, made.style.text_color = "#0b5394", "white"
         made.style.font_weight, made.layout.padding = "bold", "0 1.5em"
     made.on_click(lambda _: callback())
@@ -164,7 +164,7 @@ def button(
 
 
 def group(title: str, *parts: Any) -> W.VBox:
-    """Put controls under each other, their names in one column, under a heading."""
+    """Stack controls under a heading, with their labels in one column."""
     for part in parts:
         box = getattr(part, "box", part)
         box.style.description_width = "7.5em"
@@ -176,17 +176,17 @@ def group(title: str, *parts: Any) -> W.VBox:
 
 
 def row(*parts: W.Widget) -> W.HBox:
-    """Put controls side by side; they wrap in a narrow window."""
+    """Put controls side by side, wrapping in a narrow window."""
     return W.HBox(parts, layout=W.Layout(flex_flow="row wrap", align_items="center"))
 
 
 def markup() -> W.HTML:
-    """Make a place for a table or text, as wide as the widget, which scrolls where it is wider."""
+    """Make an HTML area as wide as the widget, with a scroll bar for wider content."""
     return W.HTML(layout=W.Layout(width="100%", margin="0", overflow="auto"))
 
 
 class StatusLine(W.HTML):
-    """A sentence, ``text``, with ``role="status"``; a problem is said to be one in words."""
+    """A sentence, ``text``, with ``role="status"``; problems are prefixed with "Problem:"."""
 
     def __init__(self, text: str = ""):
         super().__init__(layout=W.Layout(width="100%", min_height="2.2em", margin="0"))
@@ -201,30 +201,30 @@ class StatusLine(W.HTML):
         self.value = f'<div role="status" aria-live="polite" style="line-height:1.3">{shown}</div>'
 
     def complain(self, error: BaseException) -> None:
-        """Say what went wrong: the sentence of an error of ours, the kind of any other."""
+        """Show an error; other errors than InputError and RunError are prefixed by their type."""
         known = isinstance(error, InputError | RunError)
         self.say(f"{'' if known else f'{type(error).__name__}: '}{error}", problem=True)
 
     @contextlib.contextmanager
     def catching(self) -> Iterator[None]:
-        """Say what goes wrong inside, so that the widget stays usable."""
+        """Show exceptions raised inside, so that the widget stays usable."""
         try:
             yield
         except Exception as error:
-            # A callback of a widget has no caller that could read it.
+            # A widget's callback has no caller to handle it.
             self.complain(error)
 
 
 class PicturePanel(W.HTML):
-    """Shows one figure again and again, without a jump or a blank in between.
+    """Displays a figure that is redrawn often, without flicker.
 
-    The place it takes, ``width`` by ``height`` pixels, never changes, and shrinks with a narrow
-    window. Finding a layout anew would cost as much as drawing does, each time: axes and their
-    names are placed by hand, with ``margins`` as for ``Figure.subplots_adjust``.
+    Its size, ``width`` by ``height`` pixels, is fixed, except that it shrinks with a narrow
+    window. Computing a layout would cost as much as drawing: axes and labels are placed by hand,
+    with ``margins`` as for ``Figure.subplots_adjust``.
     """
 
     def __init__(self, width: int, height: int, rows: int = 1, columns: int = 1, **margins: float):
-        # No window and no notebook shows such a figure by itself.
+        # A figure outside pyplot is not displayed automatically.
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.transforms import ScaledTranslation
@@ -247,17 +247,17 @@ class PicturePanel(W.HTML):
         self.add_class("bl-fig")
 
     def show(self, alt: str) -> None:
-        """Draw the figure as it is now, and say in words what it shows."""
+        """Draw the figure in its current state, with alternative text."""
         with self._drawing:
             self._canvas.draw()
-            # Opaque: three channels are a quarter less to compress and to send.
+            # Without the alpha channel: a quarter less to compress and send.
             pixels = np.asarray(self._canvas.buffer_rgba())[:, :, :3]
             self.alt = alt
             self.value = image_tag(data_uri(np.ascontiguousarray(pixels)), alt, self._style)
 
 
 def ready(axes: "Axes") -> "Axes":
-    """Empty axes for the next picture. Ticks cost most: they are few, and stay as they are."""
+    """Clear axes for the next drawing. Ticks, which cost most to draw, are few and reused."""
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     drawn = (axes.lines, axes.collections, axes.patches, axes.images, axes.texts)
@@ -268,16 +268,16 @@ def ready(axes: "Axes") -> "Axes":
     axes.relim()
     axes.autoscale(True)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_visible(True)  # it is hidden where there was nothing to show
+        axis.set_visible(True)  # style.empty() hides it
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(ScalarFormatter())
     return axes
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """Return an image uint8 ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3 or 4]`` as a ``data:`` address.
+    """Encode an image uint8 ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3 or 4]`` as a ``data:`` URL.
 
-    Lightly compressed: the reader is the browser beside, and time counts.
+    Lightly compressed, since speed matters more than size for a local browser.
     """
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
@@ -287,16 +287,15 @@ def data_uri(pixels: np.ndarray) -> str:
 
 
 def image_tag(address: str, alt: str, style: str) -> str:
-    """Return an ``img`` element that says in words what it shows.
+    """Return an ``img`` element with alternative text.
 
-    It appears together with what is around it; otherwise its place might be blank for a
-    moment each time that it changes.
+    It is decoded synchronously; otherwise it might flicker when it changes.
     """
     return f'<img alt="{html.escape(alt)}" src="{address}" style="{style}" decoding="sync">'
 
 
 def table_markup(frame: pd.DataFrame) -> str:
-    """Return a frame of text as an HTML table whose index names the rows; nothing is markup."""
+    """Return a frame of text as an HTML table with row names from the index, all escaped."""
     made = frame.to_html(border=0, justify="left")
     made = made.replace("<th>", f'<th style="{HEAD}">')
     return made.replace('class="dataframe"', f'style="{TABLE}"')

@@ -1,4 +1,4 @@
-"""What does a batch look like under each augmentation, and who gets the credit?"""
+"""Widget that shows a batch under each augmentation, and which samples get the credit."""
 
 import html
 
@@ -30,7 +30,7 @@ CREDIT_WORDS = {"row": "row (as published)", "dominant": "dominant (default)",
 
 
 class AugmentationExplorer(Panel):
-    """The same images under every augmentation, what each is made of, and the credit.
+    """Show the same images under every augmentation, their parts, and the credit assigned.
 
     Parameters
     ----------
@@ -42,13 +42,12 @@ class AugmentationExplorer(Panel):
     first, seed, alpha, operations, magnitude, detail
         The controls; set their ``value``.
     mixtures
-        By augmentation, what was made of the images:
-        :class:`~budgetlab.augment.Mixture`.
+        Augmented images by augmentation: lists of :class:`~budgetlab.augment.Mixture`.
 
     Raises
     ------
     InputError
-        If the data are no images, or fewer than are shown.
+        If the data are not images, or fewer than are shown.
 
     Examples
     --------
@@ -61,7 +60,7 @@ class AugmentationExplorer(Panel):
         if len(self.samples) < COUNT:
             found = counted(len(self.samples), "sample")
             raise InputError(f"{COUNT} images are shown, and the data has {found}: give more")
-        augmented(self.samples, [0], "none")  # points are refused before anything is shown
+        augmented(self.samples, [0], "none")  # raises for 2-D points, before anything is shown
         self.mixtures: dict[str, list[Mixture]] = {}
         super().__init__("bl-explorer")
         self.sheet, self.credit = markup(), markup()
@@ -85,7 +84,7 @@ class AugmentationExplorer(Panel):
         self.update()
 
     def changed(self, name: str) -> None:
-        """Show it; what is credited changes nothing of the images."""
+        """Redraw; ``detail`` changes only the credit, not the images."""
         if name == "detail":
             self._show_credit()
         else:
@@ -95,7 +94,7 @@ class AugmentationExplorer(Panel):
         self.seed.value = (self.seed.value + 1) % 1000
 
     def update(self) -> None:
-        """Augment and show; what cannot be is said in the status line."""
+        """Augment and show the images; report problems in the status line."""
         with self.status.catching():
             indices = list(range(self.first.value, self.first.value + COUNT))
             options = {"seed": self.seed.value, "alpha": self.alpha.value,
@@ -132,8 +131,8 @@ class AugmentationExplorer(Panel):
             for number, one in enumerate(self.mixtures[self.detail.value], self.first.value):
                 said = {"made of": self._parts(one.parts)}
                 for rule in CREDITS:
-                    # Under the published rule a sample may get the credit for an image
-                    # that shows nothing of it.
+                    # Under the published rule, a sample may be credited for an image that
+                    # contains no part of it.
                     absent = any(sample not in one.parts for sample in one.credit[rule])
                     note = ", which is not in the image" if absent else ""
                     said[f"credit: {CREDIT_WORDS[rule]}"] = _shares(one.credit[rule]) + note
@@ -151,13 +150,13 @@ class AugmentationExplorer(Panel):
 
 WHOLE = "white-space:nowrap"
 MIXING = ("mixup", "ricap", "cutmix")
-# Columns of equal width, which shrink with the window.
+# Equal column widths that shrink with the window.
 TABLE = '<table style="table-layout:fixed;width:100%;max-width:760px">'
 IMAGE = (
     "width:100%;max-width:72px;aspect-ratio:1;object-fit:contain;image-rendering:pixelated;"
     "background:white"
 )
-# Room for the four parts that a mixture has at most, so that nothing jumps.
+# Room for a mixture's maximum of four parts, so that the layout does not jump.
 SAID = "font-size:11px;line-height:1.2;height:5em"
 CELL = (
     "padding:1px 0.5em 1px 0;font-weight:normal;text-align:left;line-height:1.3;font-size:12px;"

@@ -1,4 +1,4 @@
-"""Which samples does a method prefer, how strongly, and what follows from it?"""
+"""Widget that shows which samples a method prefers, how strongly, and with what effect."""
 
 import threading
 from pathlib import Path
@@ -28,29 +28,29 @@ FOLLOW_SECONDS = 1.0
 
 
 class ProbabilityMicroscope(Panel):
-    """Ask any method what it would draw in an epoch of a recorded run, also of one under way.
+    """Show what any method would draw in an epoch of a recorded run, even while it trains.
 
-    The losses and scores are those that the run had when the epoch began. With another
-    method, smoothing or budget, the picture says what that method would do with
-    *this* knowledge; a run with it would have learned other things on the way. It shows what
-    :func:`budgetlab.explore.probabilities` does, for methods without scores too; those that
-    decide by what they see within an epoch are shown as recorded only.
+    Losses and scores are those the run had at the start of the epoch. With another method,
+    smoothing or budget, the figure shows what that method would do with *this* history; its
+    own run would have had another one. The widget extends
+    :func:`budgetlab.explore.probabilities` to methods without scores; methods that decide within
+    an epoch are only shown as recorded.
 
     Parameters
     ----------
     record
-        A record, or the folder of one. It may belong to a run that still trains, such as
-        ``bench.records[-1]``: "Follow" goes to its newest epoch and to each new one, until
-        the run ends or another epoch is asked for.
+        A record, or its folder. It may belong to a run that is still training, such as
+        ``bench.records[-1]``: "Follow" shows its newest epoch and each new one, until
+        the run ends or another epoch is chosen.
 
     Attributes
     ----------
     method, smoothing, power, budget, epoch
         The controls; set their ``value``.
     follower
-        Follows a run that still trains: ``play()``, ``pause()`` and ``playing``.
+        Follows a run that is still training: ``play()``, ``pause()`` and ``playing``.
     chances, numbers
-        What is shown: :class:`~budgetlab.forecast.ExpectedDraw`, and the same summed up.
+        What is shown: :class:`~budgetlab.forecast.ExpectedDraw`, and its summary.
 
     Raises
     ------
@@ -66,14 +66,14 @@ class ProbabilityMicroscope(Panel):
 
     def __init__(self, record: Record | Path | str):
         super().__init__("bl-microscope")
-        # Opened anew: a record that was opened as its run began knows no epoch.
+        # Reopened: a record opened when its run began has no epochs yet.
         self.record = open_record(record.path if isinstance(record, Record) else record)
         self.config = config = RunConfig.from_dict(self.record.config)
         self.replay = Replay(self.record)
         self.chances: ExpectedDraw | None = None
         self.numbers: dict[str, float] = {}
         self._pace = Pace(shortest=FOLLOW_SECONDS)
-        # What follows a run reads and draws in a thread of its own.
+        # The follower reads and draws in its own thread.
         self._turn = threading.RLock()
         self._reader: int | None = None
         known = [(f"{RECORDED} ({config.method})", RECORDED), *((m, m) for m in supported())]
@@ -100,17 +100,17 @@ class ProbabilityMicroscope(Panel):
         self.update()
 
     def changed(self, name: str) -> None:
-        """Show it, and stop following where somebody else asks for an epoch."""
+        """Redraw, and stop following if the epoch was not changed by the follower."""
         if self._reader != threading.get_ident():
             if name == "epoch":
                 self.follower.pause()
             self.update()
 
     def _follow(self) -> bool:
-        """Go to the newest epoch, if there is a new one; False where no more will come."""
+        """Show the newest epoch, if there is a new one; return False once the run has ended."""
         with self._turn, self.status.catching():
             record = open_record(self.record.path)
-            # Asked before the epochs are read: what is written last is not missed.
+            # Checked before the epochs are read, so that the last ones are not missed.
             training = record.is_training
             if len(record.epochs) > self.replay.epochs:
                 self.record, self.replay = record, Replay(record)
@@ -129,7 +129,7 @@ class ProbabilityMicroscope(Panel):
         return False
 
     def update(self) -> None:
-        """Show what the controls ask for; what cannot be is said in the status line."""
+        """Update the display to the controls; report problems in the status line."""
         with self._turn, self.status.catching():
             method = self.method.value
             reads = () if method == RECORDED else methods.find(method).fields
@@ -141,7 +141,7 @@ class ProbabilityMicroscope(Panel):
                 data = self.record.samples["probability"][self.epoch.value - 1].to_numpy()
                 self.chances = recorded_forecast(data, self.record.probability_kind, self.config)
             else:
-                # Weights change no chance, and not every method can be asked for them.
+                # Loss weights do not change the draw, and not every method allows them.
                 changed = {n: getattr(self, n).value for n in ("budget", "smoothing", "power")}
                 self.chances = forecast(
                     history,
@@ -171,7 +171,7 @@ class ProbabilityMicroscope(Panel):
         )
 
     def _draw(self, chances: ExpectedDraw, losses: np.ndarray) -> None:
-        """Left ``q``, times uniform; middle the chance against the loss; right the losses."""
+        """Draw ``q`` relative to uniform, the chance against the loss, and the losses."""
         left, middle, right = map(ready, self.picture.axes)
         ranked(chances.q * len(chances.q), y="times that of a uniform draw", ax=left)
         known, loss = ~np.isnan(losses), "last known loss (nats)"

@@ -1,4 +1,4 @@
-"""Watch two methods choose among points, epoch by epoch."""
+"""Widget to watch two methods choose among 2-D points, epoch by epoch."""
 
 import shutil
 import tempfile
@@ -21,11 +21,11 @@ SPEEDS = {"slow": 1.0, "medium": 0.5, "fast": 0.2}
 
 
 class SamplerPlayground(Trainer):
-    """Two methods on the same 2-D points, from the same first weights.
+    """Compare two methods on the same 2-D points, from the same initial weights.
 
-    Train runs both; every epoch is kept, so that going back and forth costs nothing
-    but a picture. Behind the points lies what the network predicts; the points picked in
-    the epoch have a dark edge, and their size or colour says how probable they were.
+    Train runs both; every epoch is kept, so that moving between epochs only redraws. The
+    background shows the network's prediction; points picked in the epoch have a dark edge, and
+    size or colour encodes their probability.
 
     Parameters
     ----------
@@ -34,19 +34,19 @@ class SamplerPlayground(Trainer):
     problem
         One of :data:`budgetlab.data.builtin.PROBLEMS`.
     name
-        A playground created again under the same name replaces the one before.
+        A new playground of the same name replaces the old one.
     **settings
         Fields of :class:`budgetlab.RunConfig`, such as ``limit`` or ``label_noise``. Records are
-        kept only where ``out`` says so.
+        kept only if ``out`` is given.
 
     Attributes
     ----------
     problem, left, right, budget, epochs, seed, epoch, way
         The controls; set their ``value``.
     runs
-        What was kept of the two, for :func:`budgetlab.explore.playground`.
+        The two runs, for :func:`budgetlab.explore.playground`.
     frames
-        The same by side: lists of :class:`~budgetlab.explore.Frame`.
+        Their frames by side: lists of :class:`~budgetlab.explore.Frame`.
 
     Examples
     --------
@@ -66,7 +66,7 @@ class SamplerPlayground(Trainer):
     ):
         super().__init__(name)
         if "out" not in settings:
-            # What is only looked at here must not be found among the records of experiments.
+            # Temporary runs must not end up among the records of experiments.
             settings["out"] = tempfile.mkdtemp(prefix="budgetlab-playground-")
             weakref.finalize(self, shutil.rmtree, settings["out"], ignore_errors=True)
         self.base = RunConfig(**(DEFAULTS | settings | {"dataset": f"points:{problem}"}))
@@ -109,19 +109,19 @@ class SamplerPlayground(Trainer):
         self.forth = button("Step", lambda: self._go(1), "bl-forth", "One epoch on")
 
     def changed(self, name: str) -> None:
-        """What is set for the next training changes nothing that is shown."""
+        """Redraw only for ``epoch`` and ``way``; other controls apply to the next training."""
         self.player.seconds = self.speed.value
         if name in ("epoch", "way"):
             self.update()
 
     @property
     def configs(self) -> tuple[RunConfig, RunConfig]:
-        """The two runs as they are set.
+        """Return the settings of the two runs.
 
         Raises
         ------
         InputError
-            If the values do not fit together.
+            If the values are inconsistent.
         """
         common = self.base.replace(
             dataset=f"points:{self.problem.value}",
@@ -133,7 +133,7 @@ class SamplerPlayground(Trainer):
 
     @property
     def frames(self) -> tuple[list[Frame], list[Frame]]:
-        """What was kept of each epoch, by side."""
+        """Frames of each epoch, by side."""
         return self.runs[0].frames, self.runs[1].frames
 
     @property
@@ -145,23 +145,23 @@ class SamplerPlayground(Trainer):
         self.train_beside(self._begin)
 
     def fit(self) -> tuple[list[Frame], list[Frame]]:
-        """Do what the button does, here: train both and return their frames.
+        """Train both runs in the foreground and return their frames.
 
         Raises
         ------
         InputError, RunError
-            What also stands in the status line; any error of a sampler too.
+            Also shown in the status line; errors of a sampler are raised too.
         """
         self.train_here(self._begin)
         return self.frames
 
     def stop(self) -> None:
-        """Stop both after the step that they are making."""
+        """Stop both runs after the current step."""
         for session in self.sessions:
             session.stop()
 
     def detach(self) -> None:
-        """Stop, and never draw again: another playground of this name has taken over."""
+        """Stop and never draw again, as another playground of this name has taken over."""
         self.player.pause()
         super().detach()
 
@@ -200,7 +200,7 @@ class SamplerPlayground(Trainer):
         return keep
 
     def _follow(self) -> None:
-        """Show the newest epoch while the two are training."""
+        """Show the newest epoch during training."""
         self.epoch.limit(1, self._last)
         self.epoch.value = self._last
         self.status.say(f"Training: {self._last} epochs so far.")
@@ -232,7 +232,7 @@ class SamplerPlayground(Trainer):
         return self.epoch.value < self._last
 
     def update(self) -> None:
-        """Show the epoch that is chosen; a run that is shorter stays at its last one."""
+        """Show the chosen epoch; a shorter run stays at its last one."""
         with self._lock, self.status.catching():
             place, said = self.epoch.value - 1, []
             for ax, run in zip(self.picture.axes, self.runs, strict=True):
