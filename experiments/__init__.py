@@ -1,1 +1,1 @@
-"""What makes the results that the kit publishes: plans stated beforehand, tables, pages."""
+"""Scripts behind the published results: plans fixed in advance, result tables, pages."""

@@ -1,11 +1,11 @@
-"""Run the planned experiments of the scale model, resumably, on as many cores as there are.
+"""Run the planned experiments of the scale model, resumably, on several cores.
 
     python -m experiments [--datasets shapes folder:PATH] [--parts a b ... map networks]
                           [--seeds 0 1 2 ...] [--workers 2] [--minutes M] [--plan]
 
-The table is ``experiments/results/scale_model.csv``, and ``networks.csv`` for the part
-``networks``; a run that has its row is not trained again. ``python -m experiments.pages`` turns
-it into the pages and figures under docs/.
+Results go to ``experiments/results/scale_model.csv``, or ``networks.csv`` for the part
+``networks``; runs with a row there are not trained again. ``python -m experiments.pages`` turns
+the table into the pages and figures under docs/.
 """
 
 import argparse
@@ -19,16 +19,16 @@ from budgetlab.config import PRESETS, RunConfig
 from experiments import plans
 from experiments.tables import RESULTS, key, read, sit
 
-# Seeds are finished three by three, the longest trainings last in each three.
+# Seeds are run three at a time, the longest runs last within each three.
 ROUND = 3
 TABLES = {"scale-model": "scale_model.csv", "paper": "paper.csv", "networks": "networks.csv"}
 
 
 def ordered(parts: Sequence[str], datasets: Sequence[str], seeds: Sequence[int], **common: object):
-    """List the runs, the most wanted first: everything for a few seeds, then for more.
+    """List the runs by priority: everything for a few seeds, then for more.
 
-    Within a round of seeds the findings come first, then the map, then the rest, and within
-    each the runs on the same data are together, so that it is loaded once.
+    Within a round of seeds come the findings, the map, then the rest; within each, runs on the
+    same data are adjacent, so that it is loaded once.
     """
     found: list[RunConfig] = []
     for start in range(0, len(seeds), ROUND):
@@ -42,14 +42,14 @@ def ordered(parts: Sequence[str], datasets: Sequence[str], seeds: Sequence[int],
 
 
 def _stage(part: str, run: RunConfig) -> int:
-    """Findings, then those three times as long, the map, the longest, the rest."""
+    """Priority of a run: findings (0), 300 epochs (1), the map (2), 1,000 epochs (3), rest (4)."""
     if part in plans.FINDINGS:
         return {300: 1, 1000: 3}.get(run.epochs, 0)
     return 2 if part == "map" else 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train for as long as asked; returns the exit code."""
+    """Train for the given time; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", default=["shapes"])
     parser.add_argument("--preset", choices=list(PRESETS), default="scale-model")
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     tables: dict[Path, list[str]] = {}
     for part in given.parts:
-        # Runs of other networks would be taken for repeats in the table of the one network.
+        # Kept apart: in the main table, runs of other networks would pass for repeats.
         name = TABLES["networks" if part == "networks" else given.preset]
         tables.setdefault(given.table or RESULTS / name, []).append(part)
     for table, parts in tables.items():

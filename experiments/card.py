@@ -1,10 +1,10 @@
-"""The reproduction card: what was published, what others found, what this kit finds.
+"""The reproduction card: published results beside those of this kit.
 
     python -m experiments.card
 
-Reads experiments/results/paper.csv (the paper's own scale) and scale_model.csv (the same
-questions in small, on CIFAR-10 as JPEG); writes docs/reproduction.md and
-experiments/results/reproduction.csv. What has not been run says so.
+Reads experiments/results/paper.csv (the paper's scale) and scale_model.csv (the same questions
+at small scale, on CIFAR-10 as JPEG); writes docs/reproduction.md and
+experiments/results/reproduction.csv. Missing runs are marked as such.
 """
 
 import sys
@@ -30,7 +30,7 @@ Rows = Callable[[pd.DataFrame], pd.DataFrame]
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim: its lines, what was published of each, and what is compared."""
+    """A published claim: its conditions (lines), published values, and comparisons."""
 
     title: str
     published: str
@@ -144,7 +144,7 @@ Levels of the two scales cannot be compared; differences and their direction can
 
 
 def _rows(claim: Claim, rows: pd.DataFrame) -> pd.DataFrame:
-    """Runs of a claim, each with the line it belongs to."""
+    """Select the runs of a claim, each with its line."""
     parts = []
     for name, settings in claim.lines.items():
         own = select(rows, **settings) if len(rows) else rows
@@ -153,7 +153,7 @@ def _rows(claim: Claim, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def card(claim: Claim, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row per line of a claim: what was published and what each table holds."""
+    """Tabulate a claim: one row per line, with published values and those of each table."""
     found = pd.DataFrame({"condition": list(claim.lines)})
     found["published"] = [claim.numbers.get(name, "no number") for name in claim.lines]
     for scale, (_, heading) in SCALES.items():
@@ -169,7 +169,7 @@ def card(claim: Claim, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def verdicts(claim: Claim, rows: pd.DataFrame) -> list[str]:
-    """A sentence a pair of lines that both have runs."""
+    """Return a sentence for each pair of lines that both have runs."""
     if not len(rows):
         return [NOT_RUN]
     own, sentences = _rows(claim, rows), []
@@ -181,7 +181,7 @@ def verdicts(claim: Claim, rows: pd.DataFrame) -> list[str]:
         for pair in claim.pairs
     ])  # fmt: skip
     margin = MARGIN if claim.metric == "test_accuracy" else None
-    # All that a claim compares with one line is one question.
+    # A claim's comparisons with one line form one question.
     table = against(paired, "side", "theirs", ["pair", "baseline_line"],
                     question=["baseline_line"], metric=claim.metric, margin=margin)  # fmt: skip
     if table.empty:
@@ -192,7 +192,7 @@ def verdicts(claim: Claim, rows: pd.DataFrame) -> list[str]:
             named = row | {"method": ours, "baseline": theirs}
             sentences.append(sentence(named, claim.metric, margin=margin) if row["verdict"]
                              else open_sentence(named))  # fmt: skip
-        else:  # neither more nor less of it is better
+        else:  # neither direction is better
             sentences.append(
                 f"{ours} against {theirs}: {row['difference']:+.3f} (95% CI {row['ci_low']:+.3f} to "
                 f"{row['ci_high']:+.3f}, n = {row['n']})."
@@ -218,7 +218,7 @@ def page(tables: dict[str, pd.DataFrame]) -> str:
 
 
 def main() -> int:
-    """Write the page and the table; returns the exit code."""
+    """Write the page and the table; return the exit code."""
     tables = {scale: read(RESULTS / file) for scale, (file, _) in SCALES.items()}
     small = tables["small"]
     if len(small):

@@ -1,10 +1,10 @@
-"""What each departure of the published code from its paper changes, measured.
+"""Measure the effect of each departure of the published code from its paper.
 
     python -m experiments.departures [--seeds 0 1 2 ...] [--epochs 12] [--out FOLDER]
 
 Trains pairs of runs that differ in one departure only, on the built-in ``shapes`` with the
-network of the scale model, and writes ``experiments/results/departures.csv``. Finished runs in
-FOLDER are kept and not trained again.
+scale model's network, and writes ``experiments/results/departures.csv``. Finished runs in
+FOLDER are reused.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from experiments.tables import RESULTS, row_of
 
 MEASURED = ["test_accuracy", "steps", "flops", "entropy", "coverage"]
 
-# departure: settings of both, then what makes the published and the corrected run
+# departure: shared settings, then those of the published and of the corrected run
 PAIRS = {
     "credit under RICAP": (
         {"method": "p-SGD", "augmentation": "ricap"}, {"credit": "row"}, {"credit": "dominant"},
@@ -42,7 +42,7 @@ PAIRS = {
 
 
 def train(config: RunConfig, splits: object) -> Record:
-    """Train a run, or open it where it is finished."""
+    """Train a run, or open its finished record."""
     path = Path(config.out) / config.folder_name
     if (path / "record.json").is_file() and open_record(path).status == "finished":
         return open_record(path)
@@ -53,7 +53,7 @@ def train(config: RunConfig, splits: object) -> Record:
 
 
 def main() -> int:
-    """Train the pairs and write the table; returns the exit code."""
+    """Train the pairs and write the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--epochs", type=int, default=12)

@@ -1,13 +1,13 @@
-"""Fit what `bl.analysis.will_it_pay` says, and measure how often it is right elsewhere.
+"""Fit the model behind `bl.analysis.will_it_pay`, and measure its accuracy on held-out data.
 
     python -m experiments.fit_probe --table TABLE.csv --records KEPT... --features FEATURES.csv
 
-From the rows of the importance map: did a method gain in a cell (data set, redundancy,
-imbalance, label noise), or lose? From the uniform runs of the same cells: what did they look like?
-A logistic regression ties each answer to them. It is judged on cells, and on data sets, left out
-of the fit, against always giving the more frequent answer; where it is not better than that,
-the file says that nothing predicts it. Rows of ``networks.csv``, of networks that are never
-fitted, then say how often it is right on those (``python -m experiments --parts networks``).
+The targets come from the importance map: did a method gain, or lose, in a cell (data set,
+redundancy, imbalance, label noise)? The features come from the uniform runs of the same cells. A
+logistic regression is fitted per target and evaluated on held-out cells and data sets, against
+the majority answer; where it is no better, the file says that nothing predicts the target. Rows
+of ``networks.csv``, whose networks are never fitted, then give its accuracy on other networks
+(``python -m experiments --parts networks``).
 """
 
 import argparse
@@ -42,7 +42,7 @@ OUT = Path(analysis.__file__).parent / "will_it_pay.json"
 
 
 def gains(rows: pd.DataFrame, cell: Sequence[str] = CELL) -> pd.DataFrame:
-    """Mean paired difference from the uniform draw: one row per cell, one column per entry.
+    """Return the mean paired difference from uniform draws: cells in rows, entries in columns.
 
     ``rows`` has one row per run, with ``cell``, ``seed``, ``entry`` and ``test_accuracy``.
     """
@@ -53,14 +53,14 @@ def gains(rows: pd.DataFrame, cell: Sequence[str] = CELL) -> pd.DataFrame:
 
 
 def features_of(records: Sequence[Path]) -> pd.DataFrame:
-    """Mean features of the uniform runs of each network and cell; one row each."""
+    """Return the mean features of the uniform runs, one row per network and cell."""
     runs = [
         record
         for record in itertools.chain.from_iterable(map(open_records, records))
         if (record.config["method"], record.config["augmentation"]) == (BASELINE, "standard")
     ]
     frame = analysis.summaries(runs)
-    # One cell is one regime: other budgets and lengths are not what the map compares.
+    # The map compares a single budget and length: the regime that covers most cells.
     regime = ["budget", "budget_unit", "epochs", "schedule"]
     usual = frame.groupby(regime)[CELL].apply(lambda part: len(part.drop_duplicates())).idxmax()
     frame = frame[(frame[regime] == list(usual)).all(axis=1)]
@@ -74,10 +74,10 @@ def features_of(records: Sequence[Path]) -> pd.DataFrame:
 
 
 def fit(differences: pd.DataFrame, features: pd.DataFrame) -> dict[str, Any]:
-    """Fit one model an entry, and judge each on what was left out: what ``will_it_pay.json`` holds.
+    """Fit and cross-validate the models of each entry; return the content of ``will_it_pay.json``.
 
-    ``differences`` are as from :func:`gains`; ``features`` has one row per cell: the columns of
-    :data:`CELL` and :data:`FEATURES`.
+    ``differences`` is as returned by :func:`gains`; ``features`` has one row per cell, with the
+    columns of :data:`CELL` and :data:`FEATURES`.
     """
     table = features.set_index(CELL).join(differences, how="inner")
     names = [name for name in FEATURES if table[name].std() > 1e-9]
@@ -108,13 +108,13 @@ def fit(differences: pd.DataFrame, features: pd.DataFrame) -> dict[str, Any]:
 
 
 def elsewhere(model: dict[str, Any], differences: pd.DataFrame, features: pd.DataFrame) -> None:
-    """Add to a fitted model how often it is right on networks that it was not fitted on.
+    """Add to a fitted model its accuracy on networks that it was not fitted on.
 
-    ``right`` of each outcome gets ``networks``, and ``networks constant`` for the answer that was
-    the more frequent one in the fit. ``differences`` and ``features`` are as for :func:`fit`, with
-    ``model`` beside :data:`CELL`, the network fitted left out.
+    ``right`` of each outcome gets ``networks``, and ``networks constant`` for the majority answer
+    of the fit. ``differences`` and ``features`` are as for :func:`fit`, with a column
+    ``model`` and without the fitted network.
     """
-    # A cell of which too few seeds are in says nothing of its network.
+    # Cells with too few seeds are dropped.
     table = features.set_index(["model", *CELL]).join(differences.dropna(how="all"), how="inner")
     if table.empty:
         return
@@ -143,14 +143,14 @@ def _fitted(values: np.ndarray, answer: np.ndarray, model: dict[str, Any]) -> di
 
 
 def judged(x: np.ndarray, answer: np.ndarray, datasets: np.ndarray) -> dict[str, Any]:
-    """How often it is right on cells and data sets left out, and whether that beats a constant."""
+    """Return accuracy on held-out cells and data sets, and whether it beats the majority answer."""
     by_cell, constant = _left_out(x, answer, np.arange(len(answer)))
     right: dict[str, float] = {"cells": float((by_cell == answer).mean()),
                                "constant": float((constant == answer).mean())}  # fmt: skip
     if len(set(datasets)) > 1:
         by_dataset, _ = _left_out(x, answer, datasets)
         right["data sets"] = float((by_dataset == answer).mean())
-    # Where the two answers differ, is the model right more often than by a coin?
+    # Sign test: where the two answers differ, is the model right more often than chance?
     differ = by_cell != constant
     won = int((by_cell[differ] == answer[differ]).sum())
     n = int(differ.sum())
@@ -159,7 +159,7 @@ def judged(x: np.ndarray, answer: np.ndarray, datasets: np.ndarray) -> dict[str,
 
 
 def _left_out(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Answers of models, and of the more frequent answer, fitted without each group."""
+    """Return the leave-one-group-out predictions of the model and of the majority answer."""
     guess, constant = np.zeros(len(y), bool), np.zeros(len(y), bool)
     for train, test in LeaveOneGroupOut().split(x, y, groups):
         constant[test] = y[train].mean() > 0.5
@@ -172,7 +172,7 @@ def _left_out(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[np.ndar
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
-    """Fit and write the model; returns the exit code."""
+    """Fit and write the model; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, required=True, help="rows of the map, CSV")
     parser.add_argument("--records", type=Path, nargs="+",
@@ -185,7 +185,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     if given.records is not None:
         features_of(given.records).to_csv(given.features, index=False)
     rows = read(given.table)
-    if "augmentation" in rows:  # a table of all parts: the map alone
+    if "augmentation" in rows:  # a table of all parts: keep the map only
         rows = map_rows(rows)
     features = pd.read_csv(given.features)
     others = features[features["model"] != NETWORK]

@@ -1,11 +1,11 @@
-"""A sitting on a GPU: tests, determinism, step times, then the paper's claims run by run.
+"""Run a session on a GPU: tests, determinism, step times, then the paper's claims run by run.
 
     python -m experiments.gpu --minutes M --out DIR [--images FOLDER_OR_ARCHIVE] [--plan]
 
-The parts come in a fixed order, each with a limit of its own, and whatever is done when the time
-is up is kept in DIR: ``log.txt`` says what came and what did not, each part has a folder, and the
-tables grow with every run that ends. The same command goes on where the last sitting stopped.
-``--plan`` says what would be done; ``--toy`` rehearses on a CPU. Nothing is fetched.
+Parts run in a fixed order, each with a time limit; everything done by the end is kept in DIR:
+``log.txt`` lists what was completed and what was not, each part has a folder, and the tables grow
+with every finished run. The same command continues where the last session stopped. ``--plan``
+shows what would be done; ``--toy`` rehearses on a CPU. Nothing is downloaded.
 """
 
 import argparse
@@ -39,16 +39,16 @@ now = time.time
 
 @dataclass(frozen=True)
 class Command:
-    """A part that is a command, with at most this share of the sitting and so many minutes."""
+    """A part that runs a command, limited to a share of the session and a number of minutes."""
 
     about: str
     arguments: tuple[str, ...]
     share: float
     minutes: float
     expected: float
-    """Seconds it is expected to take on an H100: an estimate."""
+    """Expected seconds on an H100: an estimate."""
     toy: tuple[str, ...] = ("--toy",)
-    """What is added for a rehearsal."""
+    """Arguments added for a rehearsal."""
 
 
 CHECK, SPEED = ("-m", "experiments.gpu_checks"), ("-m", "benchmarks.speed")
@@ -79,9 +79,9 @@ COMMANDS = {
 
 
 class Log:
-    """What came of each part and what was said, on disk after every word.
+    """Status of each part and log lines, written to disk after every change.
 
-    ``progress.json`` is what the next sitting reads; ``log.txt`` the same for people.
+    ``progress.json`` is read by the next session; ``log.txt`` is the same for people.
     """
 
     def __init__(self, out: Path, toy: bool):
@@ -100,18 +100,18 @@ class Log:
         self.toy = toy
 
     def say(self, text: str) -> None:
-        """Add a line, with the time of day."""
+        """Log a line with a time stamp."""
         self.lines.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}")
         print(self.lines[-1], file=sys.stderr, flush=True)
         self.write()
 
     def mark(self, part: str, status: str, said: str) -> None:
-        """Say what became of a part."""
+        """Record the outcome of a part."""
         self.parts.setdefault(part, {"attempts": 0}).update(status=status, said=said)
         self.say(f"{part}: {STATUSES[status]}. {said}")
 
     def write(self) -> None:
-        """Bring both files up to date."""
+        """Write both files."""
         told = {"toy": self.toy, "parts": self.parts, "lines": self.lines}
         write_atomically(self.file, json.dumps(told, indent=1).encode())
         parts = [*COMMANDS, *TABLES]
@@ -127,13 +127,13 @@ class Log:
 
 
 def arguments_of(name: str, given: argparse.Namespace, folder: Path) -> list[str]:
-    """Return the command line of a part, which writes into its folder."""
+    """Return the command line of a part."""
     command = COMMANDS[name]
     added = command.toy if given.toy else ()
     if name == "tests":
         files = [path for path in sorted((ROOT / "tests").glob("test_*.py"))
                  if "mark.gpu" in path.read_text(encoding="utf-8")]  # fmt: skip
-        # A rehearsal sees them skipped, which takes no more than one file to see.
+        # In a rehearsal they are skipped anyway: one file is enough.
         return [PYTHON, *command.arguments, *map(str, files[-1:] if given.toy else files)]
     out = given.out if name == "images" else folder
     images = ["--images", str(given.images)] if name == "images" else []
@@ -141,7 +141,7 @@ def arguments_of(name: str, given: argparse.Namespace, folder: Path) -> list[str
 
 
 def run_command(name: str, given: argparse.Namespace, log: Log, end: float) -> None:
-    """Run a part in a process that is stopped at its limit; what it prints is kept."""
+    """Run a part in a process that is stopped at its time limit; keep its output."""
     command = COMMANDS[name]
     attempt = int(log.parts.get(name, {}).get("attempts", 0)) + 1
     log.parts[name] = {"attempts": attempt}
@@ -189,7 +189,7 @@ def run_plan(
 
 
 def sit(given: argparse.Namespace) -> None:
-    """Do part after part until the time is up."""
+    """Run the parts in turn until the time is up."""
     end = now() + 60 * given.minutes
     given.out.mkdir(parents=True, exist_ok=True)
     for leftover in given.out.glob(".*.*"):  # of a file that was being written
@@ -204,7 +204,7 @@ def sit(given: argparse.Namespace) -> None:
             log.mark(name, "out", "no --images were given")
             continue
         run_command(name, given, log, end)
-    # Time for epochs and states under way, so that the sitting ends when it says.
+    # Leaves time to finish epochs and save states, so that the session ends on time.
     last = end - min(30.0, 6 * given.minutes)
     for name, (make, workers) in plans(given).items():
         if now() >= last:
@@ -217,7 +217,7 @@ def sit(given: argparse.Namespace) -> None:
 
 
 def plans(given: argparse.Namespace) -> dict[str, tuple[Callable[[], list[RunConfig]], int]]:
-    """How the runs of both plans are listed, and how many go side by side."""
+    """Return, for both plans, a function that lists the runs, and the number of workers."""
     dataset = dataset_of(given.images, given.out) if given.images else "shapes"
     root = str(given.out / "data")
     return {
@@ -227,14 +227,14 @@ def plans(given: argparse.Namespace) -> dict[str, tuple[Callable[[], list[RunCon
         ),
         "scale": (
             lambda: gpu_runs.scale(dataset, toy=given.toy, data_root=root),
-            # So small a network leaves a GPU idle: the processor decides how many go side by side.
+            # The network is too small to keep a GPU busy: the CPU count sets the workers.
             given.workers if given.toy else max(given.workers, os.cpu_count() or 1),
         ),
     }  # fmt: skip
 
 
 def show_plan(given: argparse.Namespace) -> None:
-    """Print what would be done, with what it is expected to take."""
+    """Print the plan with its expected duration."""
     dataset = dataset_of(given.images, given.out) if given.images else "folder:images"
     print(f"A sitting of {given.minutes:g} minutes. Seconds are estimates for an H100:")
     print(f"{gpu_runs.ASSUMED}\n")
@@ -257,7 +257,7 @@ def show_plan(given: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Sit, or say what a sitting would do; returns the exit code."""
+    """Run a session, or print its plan; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder that holds all of it")

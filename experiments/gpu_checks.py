@@ -1,6 +1,6 @@
-"""What a sitting on a GPU checks before it trains: its images, determinism, gaps and bounds.
+"""Checks of a GPU session before it trains: images, determinism, idle gaps and speed bounds.
 
-Each is a command that a sitting starts and may stop: python -m experiments.gpu_checks NAME.
+Each is a command that the session starts and may stop: python -m experiments.gpu_checks NAME.
 """
 
 import argparse
@@ -36,26 +36,26 @@ from budgetlab.training.loop import Loop
 __all__ = ["bounds", "dataset_of", "determinism", "images", "profile"]
 
 NETWORKS = ("resnet18", "small", "compact")
-# A lifetime mean, a mixture of four images and a sampler with a forward pass of its own.
+# They cover a lifetime mean, a mixture of four images and a sampler with its own forward pass.
 TRIED = {"p-SGD": "ricap", "selective-backprop": "standard"}
 
 
 def dataset_of(given: Path, out: Path) -> str:
-    """Name of the data set in a folder, or in an archive once :func:`images` has unpacked it."""
+    """Return the data set name of a folder, or of an archive as unpacked by :func:`images`."""
     if given.is_dir():
         return f"folder:{given.resolve()}"
     return f"folder:{(out / 'images' / given.name.split('.')[0]).resolve()}"
 
 
 def images(given: Path, out: Path) -> str:
-    """Unpack the images where they are in an archive, decode them, and say how many there are.
+    """Unpack the images, if archived, decode them, and report their number.
 
     Parameters
     ----------
     given
-        Folder as :mod:`budgetlab.data.folder` reads it, or a tar archive of one.
+        Folder as read by :mod:`budgetlab.data.folder`, or a tar archive of one.
     out
-        Folder of the sitting.
+        Folder of the session.
     """
     if not given.exists():
         raise InputError(f"there is no '{given}': give a folder of images or a tar archive of one")
@@ -68,7 +68,7 @@ def images(given: Path, out: Path) -> str:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Put what is in an archive, or in the one folder in it, at the target, whole or not at all."""
+    """Unpack an archive, or the single folder in it, to the target, atomically."""
     if not tarfile.is_tarfile(archive):
         raise InputError(f"'{archive}' is no tar archive: give one, or a folder of images")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def _unpack(archive: Path, target: Path) -> None:
 
 
 def _looped(model: str, graphs: bool, batch: int, steps: int, **settings: object) -> Loop:
-    """A loop that has trained for two epochs, with graphs where they pay or without."""
+    """Return a loop after two epochs, with graphs (where they pay) or without."""
     loop = make_loop(random_images(batch * steps), model, batch_size=batch, **settings)
     loop.graphs = loop.graphs if graphs else None
     for _ in range(2):
@@ -93,7 +93,7 @@ def _looped(model: str, graphs: bool, batch: int, steps: int, **settings: object
 
 
 def _left(loop: Loop) -> dict[str, np.ndarray]:
-    """All that training leaves: weights, and what it knows of the samples."""
+    """Return the state after training: weights and per-sample arrays."""
     weights = {
         name: value.cpu().numpy() for name, value in loop.engine.network.state_dict().items()
     }
@@ -103,9 +103,9 @@ def _left(loop: Loop) -> dict[str, np.ndarray]:
 def determinism(
     out: Path, models: Sequence[str] = NETWORKS, steps: int = 30, batch: int = 128
 ) -> str:
-    """Train twice with the same seed and compare all that is left, bit for bit.
+    """Train twice with the same seed and compare the resulting states, bit for bit.
 
-    Writes ``determinism.csv``: one row a network and method, with graphs and without.
+    Writes ``determinism.csv``: one row per network and method, with graphs and without.
     """
     rows: list[dict[str, object]] = []
     for model in models:
@@ -126,7 +126,7 @@ def determinism(
 
 
 def _compared(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> dict[str, object]:
-    """Whether all arrays are the same, in how many they are not, and by how much at most."""
+    """Return whether all arrays are equal, how many differ, and the largest difference."""
     differ = [name for name in one if not np.array_equal(one[name], two[name], equal_nan=True)]
     apart = [np.abs(one[name].astype(float) - two[name].astype(float)) for name in differ]
     largest = max((float(np.nanmax(values)) for values in apart), default=0.0)
@@ -134,9 +134,9 @@ def _compared(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> dict[st
 
 
 def profile(out: Path, models: Sequence[str] = NETWORKS, steps: int = 20, batch: int = 128) -> str:
-    """Say what a step of p-SGD spends its time on, and for what share of it the GPU has work.
+    """Profile a step of p-SGD, and report the share of time that the GPU is busy.
 
-    Writes ``profile.txt``: for each network with graphs and without, a table of operations.
+    Writes ``profile.txt``: a table of operations per network, with graphs and without.
     """
     texts, busy = [], []
     on_gpu = choose_device("auto").type == "cuda"
@@ -149,7 +149,7 @@ def profile(out: Path, models: Sequence[str] = NETWORKS, steps: int = 20, batch:
                 epoch_seconds(loop)
                 wall = time.perf_counter() - begun
             averages = profiler.key_averages()
-            # An operation is listed with the time of its kernels, and so is each kernel.
+            # Kernel time is listed twice, under operations and kernels: count kernels only.
             kernels = sum(event.self_device_time_total for event in averages
                           if event.device_type != DeviceType.CPU)  # fmt: skip
             share = kernels / 1e6 / wall
@@ -184,9 +184,9 @@ def bounds(
     out: Path, models: Sequence[str] = NETWORKS[:1], batches: Sequence[int] = (128, 512),
     steps: int = 30, variants: Sequence[str] = tuple(VARIANTS),
 ) -> str:  # fmt: skip
-    """Time a bare step as it is, compiled, and without batch norm, which no loop gets below.
+    """Time a bare step as it is, compiled, and without batch norm: lower bounds for any loop.
 
-    Writes ``bounds.csv``: a row a network, batch size and variant, medians of 5 rounds.
+    Writes ``bounds.csv``: a row per network, batch size and variant, medians of 5 rounds.
     """
     rows: list[dict[str, object]] = []
     for model, batch, what in itertools.product(models, batches, variants):
@@ -201,7 +201,7 @@ def bounds(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do one of them; returns the exit code."""
+    """Run one check; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=("images", "determinism", "profile", "bounds"))
     parser.add_argument("--images", type=Path)

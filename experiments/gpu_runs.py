@@ -1,9 +1,9 @@
-"""Which runs a sitting on a GPU trains, and how: side by side until a time is up, then thinned.
+"""Runs of a GPU session: the plan, and training in parallel processes until the time is up.
 
-Each run has a record under ``DIR/runs`` while it goes. One that is stopped by the clock, or
-killed, goes on from there at the next sitting. One that is finished first gets its row in the
-table, then a small copy under ``DIR/records``; only then its record is removed, so that at any
-moment what is not in the table yet can be computed from what lies there.
+While it trains, a run has a record under ``DIR/runs``, from which the next session resumes it if
+it was stopped or killed. A finished run first gets its row in the table, then a thinned copy
+under ``DIR/records``; only then is its record removed, so that rows not yet in the table can
+always be computed from the records on disk.
 """
 
 import multiprocessing
@@ -36,7 +36,7 @@ from experiments.__main__ import ordered
 
 __all__ = ["ASSUMED", "Table", "expected_seconds", "paper", "processes", "scale", "sit"]
 
-# What resuming needs is 90 MB for ResNet-18, and an epoch takes a fraction of a second.
+# Not every epoch: ResNet-18's state is 90 MB, and an epoch takes a fraction of a second.
 STATE_SECONDS = 20.0
 KEPT = {"samples": 2000, "epochs": 20}
 RESTARTS = 3
@@ -45,12 +45,12 @@ now = time.time
 
 
 class Table:
-    """Rows of finished runs, in several files that are kept alike.
+    """Rows of finished runs, stored identically in several files.
 
     Parameters
     ----------
     files
-        CSV files; rows that any of them holds count.
+        CSV files; the table starts with the rows of all of them.
     """
 
     def __init__(self, *files: Path):
@@ -62,7 +62,7 @@ class Table:
             self._write()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add the row of a run, on disk when this returns."""
+        """Add the row of a run and write it to disk."""
         self.rows[row["key"]] = row
         self._write()
 
@@ -75,7 +75,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run: its row; or how far it came; or what went wrong."""
+    """Outcome of a run: its row, or how far it got, or what went wrong."""
 
     row: dict[str, Any] | None = None
     stopped: str = ""
@@ -83,23 +83,23 @@ class Outcome:
 
 
 def _places(config: RunConfig, out: Path) -> tuple[Path, Path]:
-    """Where the record of a run lies while it goes, and where its small copy is kept."""
+    """Return the paths of a run's record during training, and of its thinned copy."""
     return out / "runs" / config.folder_name, out / "records" / config.folder_name
 
 
 def _opened(config: RunConfig, path: Path, splits: Splits) -> Run:
-    """Go on with the record that lies there, or begin one."""
+    """Resume the record at ``path``, or start a new run."""
     if path.exists():
         try:
             return Run.resume(path, splits=splits)
         except (InputError, RunError):
-            # Killed before its description was written, or of data that is not the same.
+            # Killed before its description was written, or on different data.
             shutil.rmtree(path)
     return Run(config, splits=splits)
 
 
 def train(config: RunConfig, out: Path, last: float) -> Outcome:
-    """Train a run to its end, or until a time; called in a process of its own."""
+    """Train a run to its end or until ``last``; called in a worker process."""
     torch.set_num_threads(1)
     config = config.replace(out=str(out / "runs"))
     path, _ = _places(config, out)
@@ -114,12 +114,12 @@ def train(config: RunConfig, out: Path, last: float) -> Outcome:
                 return Outcome(stopped=f"stopped at {share:.0%}, to be gone on with")
         return Outcome(row=tables.row_of(config, run.record))
     except Exception as error:
-        # One run that fails does not end a sitting.
+        # A failed run must not end the session.
         return Outcome(failed=f"{type(error).__name__}: {error}")
 
 
 def tidy(config: RunConfig, out: Path) -> Outcome:
-    """Put a small copy in the place of the record of a run that is in the table."""
+    """Replace the record of a run that is in the table by a thinned copy."""
     path, kept = _places(config, out)
     try:
         if not kept.exists():
@@ -131,7 +131,7 @@ def tidy(config: RunConfig, out: Path) -> Outcome:
 
 
 def _end_with_parent() -> None:
-    """Leave no process behind that holds the GPU where the sitting was killed."""
+    """End this worker when the session is killed, so that it does not keep holding the GPU."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -143,14 +143,14 @@ def _end_with_parent() -> None:
 
 
 def processes(workers: int) -> Executor:
-    """Processes that stay alive, each with a CUDA context of its own."""
+    """Return a pool of persistent processes, each with its own CUDA context."""
     return ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
     )
 
 
 class Sitting:
-    """Runs under way, and what is to become of them; see :func:`sit`."""
+    """Scheduler of the runs of a session; see :func:`sit`."""
 
     def __init__(
         self, plan: Iterable[RunConfig], table: Table, out: Path, workers: int, last: float,
@@ -164,7 +164,7 @@ class Sitting:
         self.restarts = 0
 
     def go(self) -> None:
-        """Train until all is done or the time is up."""
+        """Train until all runs are done or the time is up."""
         others = set(multiprocessing.active_children())
         self.pool = self.executor(self.workers)
         try:
@@ -185,7 +185,7 @@ class Sitting:
                 child.kill()
 
     def _fill(self) -> bool:
-        """Begin runs while there is time; whether any is under way."""
+        """Start runs while there is time; return whether any is in progress."""
         while self.queue and len(self.under_way) < self.workers and now() < self.last:
             self._submit(self.queue.popleft(), training=True)
         return bool(self.under_way)
@@ -195,7 +195,7 @@ class Sitting:
         self.under_way[self.pool.submit(*work)] = training, config
 
     def _take(self, future: Future[Outcome]) -> None:
-        if future not in self.under_way:  # its process was among those that were replaced
+        if future not in self.under_way:  # its process has been replaced
             return
         training, config = self.under_way.pop(future)
         try:
@@ -218,7 +218,7 @@ class Sitting:
             self._submit(config, training=False)
 
     def _replace_processes(self, lost: list[tuple[bool, RunConfig]]) -> None:
-        """A process ended, and took the others with it: start new ones, a few times."""
+        """Restart the pool after a process died and broke it, a limited number of times."""
         self.under_way.clear()
         self.restarts += 1
         if self.restarts > RESTARTS:
@@ -242,40 +242,40 @@ def sit(
     say: Callable[[str], None],
     executor: Callable[[int], Executor] | None = None,
 ) -> None:
-    """Train the runs of a plan that have no row yet, until a time.
+    """Train the runs of a plan that have no row yet, until the time is up.
 
     Parameters
     ----------
     plan
-        Runs, the most wanted first.
+        Runs in order of priority.
     table
-        Takes their rows.
+        Receives their rows.
     out
         Folder of ``runs`` and ``records``.
     workers
-        Runs side by side.
+        Number of parallel runs.
     last, end
-        No epoch is begun after the first, in seconds since 1970; at the second what is still
-        under way is killed.
+        Times in seconds since 1970: no epoch starts after ``last``; runs still in progress at
+        ``end`` are killed.
     say
-        Takes a sentence for the log.
+        Logs a sentence.
     executor
-        Makes the processes; :func:`processes` by itself.
+        Creates the process pool; :func:`processes` by default.
     """
-    for leftover in (out / "records").glob(".*"):  # of a copy that was being made
+    for leftover in (out / "records").glob(".*"):  # of an interrupted copy
         shutil.rmtree(leftover, ignore_errors=True)
     Sitting(plan, table, out, workers, last, end, say, executor or processes).go()
 
 
-# The plan, the most wanted first, and what each run may take.
+# The plan in order of priority, and the expected time of each run.
 
 SEEDS = range(6)
-# The first ten are those of the scale model's table.
+# Seeds 0 to 9 are in the scale model's table.
 MORE_SEEDS = range(10, 30)
 ROUND = 3
 
 PEAK = 989e12
-# As measured on an H100, at batch 128 and 32; several runs side by side get no more of it.
+# Measured on an H100, at batch 128 and 32; parallel runs do not raise it.
 UTILISATION = {"resnet18": 0.12}
 OTHERS = 0.001
 ASSUMED = (
@@ -285,7 +285,7 @@ ASSUMED = (
 )
 
 Wanted = Callable[[RunConfig], bool]
-# In the order of what each part of the plan brings; what an earlier stage holds is left out.
+# In order of priority; runs of an earlier stage are left out of later ones.
 STAGES: list[tuple[str, list[tuple[str, Wanted]]]] = [
     ("(d) credit under RICAP", [("d", lambda run: True)]),
     ("(b) methods at 0.2", [("b", lambda run: run.budget == 0.2)]),
@@ -307,9 +307,9 @@ def paper(
     dataset
         Data set to train on.
     toy
-        Two stages of one seed, of runs that take a second.
+        If True, only two stages of one seed, with runs of about a second.
     **common
-        Settings of every run.
+        Settings shared by all runs.
     """
     known: set[str] = set()
     rounds = [SEEDS[:1]] if toy else [SEEDS[n : n + ROUND] for n in range(0, len(SEEDS), ROUND)]
@@ -329,7 +329,7 @@ def paper(
 
 
 def scale(dataset: str, *, toy: bool = False, **common: object) -> list[RunConfig]:
-    """List the findings and the map of the scale model, with seeds that have not been run."""
+    """List the findings and the map of the scale model, with new seeds."""
     if toy:
         return ordered(["d"], [dataset], MORE_SEEDS[:1], **common, **TOY)
     return ordered([*plans.FINDINGS, "map"], [dataset], MORE_SEEDS, **common)
@@ -341,12 +341,12 @@ def _costs(model: str) -> Costs:
 
 
 def expected_seconds(run: RunConfig) -> float:
-    """Seconds a run is expected to add to the others on an H100: an estimate, not a measurement."""
+    """Estimate the seconds that a run adds on an H100; not a measurement."""
     costs = _costs(run.model)
     visits = run.epochs * (run.limit or 50_000)
     trained = visits * run.budget * costs.forward_backward
     if run.method == "selective-backprop" and run.budget_unit == "iterations":
-        # About one in 1 / budget of those it looks at is trained on.
+        # About one in 1 / budget of the samples scored is trained on.
         trained += visits * costs.forward
     evaluations = run.epochs // run.evaluate_every if run.evaluate_every else 1
     evaluated = evaluations * 10_000 * costs.forward

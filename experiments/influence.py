@@ -1,15 +1,14 @@
-"""Does any measure foretell what leaving a sample out does? Against trainings without it.
+"""Do per-sample measures predict leave-one-out influence? Compare with retraining.
 
     python -m experiments.influence [--seeds 5 --folds 10]
 
-For each data set the training set is cut into folds, and a network is trained without each of
-them, seed by seed: without a tenth, and without single samples of ``points`` or three of
-``digits`` at a time (:data:`PLAN`). What leaving a sample out does is how much its own margin
-``ln(p_y / (1 - p_y))`` falls, on average over seeds, against the networks that were trained on
-it. The measures come from trainings on everything. A second row asks for other samples: by how
-much the margins of held-out ones change from fold to fold, against the sum of the influences of
-the samples left out (the linear datamodeling score of Park et al., ICML 2023). The table is
-``experiments/results/influence.csv``.
+For each data set, the training set is cut into folds, and networks are trained without each fold,
+for several seeds: without a tenth, and without single samples of ``points`` or three of
+``digits`` at a time (:data:`PLAN`). A sample's self-influence is the fall of its own margin
+``ln(p_y / (1 - p_y))`` when it is left out, on average over seeds. The measures come from runs on
+all samples. A second row concerns held-out samples: how their margins change from fold to fold,
+against the sum of the estimated influences of the samples left out (the linear datamodeling score
+of Park et al., ICML 2023). The table is ``experiments/results/influence.csv``.
 """
 
 import argparse
@@ -38,7 +37,7 @@ CPU, FLOAT = torch.device("cpu"), torch.float32
 TARGETS = 100
 MEASURES = ("el2n", "grand", "aum", "confidence", "mean_loss", "forgetting", "dyn_unc", "dual",
             "tdds")  # fmt: skip
-# A tenth of wrong labels: without any, small networks miss almost nothing.
+# A tenth of the labels is wrong: without label noise, small networks fit almost everything.
 DATA = {
     "points": {"limit": 300, "label_noise": 0.1},
     "digits": {"limit": 300, "label_noise": 0.1},
@@ -49,7 +48,7 @@ RUN = {"points": {"model": "mlp", "epochs": 40}, "digits": {"model": "tiny", "ep
 
 
 def trained(config: RunConfig, samples: Dataset) -> torch.nn.Module:
-    """Train to the end of the budget; nothing is recorded."""
+    """Train to the end of the budget, without a record."""
     loop = Loop(config, samples, CPU, FLOAT, threads=1)
     epoch = 0
     while not loop.finished:
@@ -59,7 +58,7 @@ def trained(config: RunConfig, samples: Dataset) -> torch.nn.Module:
 
 
 def margins(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
-    """``ln(p_y / (1 - p_y))`` of each sample, float64 ``[M]``."""
+    """Return the margin ``ln(p_y / (1 - p_y))`` of each sample, float64 ``[M]``."""
     network.eval()
     with torch.no_grad():
         logits = network(x).double()
@@ -69,20 +68,20 @@ def margins(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> np.nd
 
 
 def folds(size: int, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Cut ``size`` samples at random; every sample is left out once."""
+    """Partition ``size`` samples at random into ``count`` folds."""
     order = np.random.default_rng(seed).permutation(size)
     return (np.sort(part) for part in np.array_split(order, count))
 
 
 def left_out(config: RunConfig, splits: Splits, seeds: int, count: int) -> dict:
-    """Train with everything and without each fold.
+    """Train on all samples and without each fold.
 
     Returns
     -------
     dict
-        ``own`` ``[N]``: fall of a sample's margin without it; ``folds``: samples left out of each
-        training; ``others`` ``[folds, T]``: fall of the margins of held-out samples;
-        ``networks``: those trained with everything.
+        ``own`` ``[N]``: fall of a sample's margin when left out; ``folds``: samples left out of
+        each run; ``others`` ``[folds, T]``: fall of the margins of held-out samples;
+        ``networks``: those trained on all samples.
     """
     train, test = splits.train, splits.test.select(np.arange(TARGETS))
     x, y = train.normalised(), train.y
@@ -103,7 +102,7 @@ def left_out(config: RunConfig, splits: Splits, seeds: int, count: int) -> dict:
 
 
 def measured(config: RunConfig, splits: Splits, networks: Sequence) -> pd.DataFrame:
-    """Every measure of every sample, from a recorded training and the networks."""
+    """Compute every measure of every sample, from a recorded run and the networks."""
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config.replace(out=folder), splits=splits)
         for _ in run:
@@ -117,7 +116,7 @@ def measured(config: RunConfig, splits: Splits, networks: Sequence) -> pd.DataFr
 
 
 def compare(name: str, seeds: int, count: int, root: str) -> list[dict[str, object]]:
-    """Rank correlations on one data set, a row a measure."""
+    """Return rank correlations on one data set, one row per measure."""
     splits = data.load(name, root=root, progress=False, **DATA[name])
     config = RunConfig(method="SGD", budget=1.0, batch_size=16, device="cpu", dataset=name,
                        precision="float32", data_root=root, augmentation="none", lr=0.05,
@@ -145,7 +144,7 @@ def compare(name: str, seeds: int, count: int, root: str) -> list[dict[str, obje
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the table; returns the exit code."""
+    """Write the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", choices=list(DATA), default=list(DATA))
     parser.add_argument("--seeds", type=int, help="with --folds, in place of the plan")

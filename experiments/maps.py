@@ -1,4 +1,4 @@
-"""The importance map as tables and as docs/map.md, and how numbers are written on all pages."""
+"""The importance map as tables and as docs/map.md, and number formats shared by all pages."""
 
 import itertools
 from collections.abc import Iterable
@@ -23,31 +23,31 @@ said."""
 
 
 def listed(names: Iterable[object], word: str) -> str:
-    """Write names as English lists them: ``a, b or c``."""
+    """Join names into a list: ``a, b or c``."""
     *first, last = map(str, names)
     return f"{', '.join(first)} {word} {last}" if first else last
 
 
 def level(row: pd.Series) -> str:
-    """Write mean, spread and n."""
+    """Format mean, spread and n."""
     spread = f" ± {number(row['spread'])}" if row["n"] > 1 else ""
     return f"{number(row['mean'])}{spread} (n = {row['n']})"
 
 
 def map_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Take the runs that the map compares."""
+    """Select the runs that the map compares."""
     own = select(rows, "entry", "method", "smoothing", "averaging", "weights", "budget_unit",
                  "redundancy", "imbalance", "label_noise")  # fmt: skip
     own = own[own["entry"].isin(ENTRIES)]
-    # The variants of (e) are p-SGD too, but not the published one of the map.
+    # The variants of (e) are p-SGD too, but not the published version that the map compares.
     published = own["smoothing"].eq(1) & own["averaging"].eq("lifetime")
     return own[published | own["entry"].eq("p-SGD, sharp")]
 
 
 def pooled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every entry against unif-SGD at each label noise, averaged over the rows of the map.
+    """Compare every entry with unif-SGD at each label noise, averaged over the map's rows.
 
-    A seed counts where all its cells are in.
+    Only seeds with all cells are used.
     """
     by = ["dataset", "label_noise", "entry", "seed"]
     cells = map_rows(rows).groupby(by)["test_accuracy"].agg(["mean", "size"]).reset_index()
@@ -57,7 +57,7 @@ def pooled(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def corners() -> dict[str, dict[str, float]]:
-    """The corners of the map, by what a reader calls them."""
+    """Return the corners of the map by readable names."""
     said = {"redundancy": "redundancy {:g}", "label_noise": "label noise {:g}",
             "imbalance": "imbalance {:g}"}  # fmt: skip
     return {
@@ -68,9 +68,9 @@ def corners() -> dict[str, dict[str, float]]:
 
 
 def corner_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Newer methods in the corners of the map: a row per data set and entry, a column per corner.
+    """Tabulate newer methods in the map's corners: a row per data set and entry, corners across.
 
-    A cell of which no run is in, or none with unif-SGD beside it, says so.
+    Cells without runs, or without paired runs of unif-SGD, are marked.
     """
     own = select(rows, "entry", "method", "class_shares", "budget_unit", *DIALS)
     own = own[own["entry"].isin(["unif-SGD", *NEWER])]
@@ -91,13 +91,13 @@ def corner_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def map_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every entry of the map against unif-SGD, cell by cell."""
+    """Compare every entry of the map with unif-SGD, cell by cell."""
     by = ["dataset", "redundancy", "imbalance", "label_noise"]
     table = against(map_rows(rows), "entry", "unif-SGD", by)
     if table.empty:
         return table
     table = table[table["n"] >= FEWEST]
-    # A data set of which only the first cell is in has no map yet.
+    # A data set with a single label noise has no map yet.
     cells = table.groupby("dataset")["label_noise"].transform("nunique")
     return table[cells > 1].reset_index(drop=True)
 

@@ -1,8 +1,8 @@
-"""Write what the table of the scale model says: docs/findings.md, map.md, league.md, figures.
+"""Write the pages and figures of the scale model: docs/findings.md, map.md and league.md.
 
     python -m experiments.pages [--table experiments/results/scale_model.csv]
 
-What has not been run is said to be missing; nothing is estimated.
+Missing runs are listed as missing; nothing is estimated.
 """
 
 import argparse
@@ -47,7 +47,7 @@ SHORT = {"method": {"selective-backprop, equal flops": "selective backprop"}}
 
 
 def levels(rows: pd.DataFrame, name: str, by: str, metric: str = "test_accuracy") -> str:
-    """Write a table of averages: a row per value of ``name``, a column per data set and ``by``."""
+    """Format averages as a table: values of ``name`` in rows, data set and ``by`` in columns."""
     table = averages(rows, ["dataset", by, name], metric)
     if table.empty:
         return ""
@@ -66,7 +66,7 @@ def levels(rows: pd.DataFrame, name: str, by: str, metric: str = "test_accuracy"
 
 
 def said(table: pd.DataFrame) -> str:
-    """Write the sentences of a comparison as a list."""
+    """Format the sentences of a comparison as a list."""
     if table.empty:
         return "Not run yet."
     return "\n".join(f"- {text}" for text in table["sentence"])
@@ -87,7 +87,7 @@ def methods(rows: pd.DataFrame) -> list[str]:
     own = select(rows, "method", "budget", "budget_unit")
     own = own[own["method"].isin(METHODS) & own["budget"].isin(BUDGETS)]
     for unit in ("iterations", "flops"):
-        # Methods that only train do the same steps at equal flops.
+        # Methods without extra forward passes take the same steps at equal flops.
         same = own["budget_unit"].eq(unit) | ~own["method"].eq("selective-backprop")
         here = own[same & (own["budget_unit"].eq(unit) | own["budget_unit"].eq("iterations"))]
         table = against(here, "method", "unif-SGD", ["dataset", "budget"])
@@ -98,7 +98,7 @@ def methods(rows: pd.DataFrame) -> list[str]:
 
 
 def lengths(rows: pd.DataFrame) -> pd.DataFrame:
-    """Averages of every augmentation at every length: what the crossing curve shows."""
+    """Return averages of every augmentation at every length, for the crossing curve."""
     own = select(rows, "augmentation", "epochs", method="unif-SGD")
     own = own[own["epochs"].isin(LENGTHS)].sort_values("epochs", kind="stable")
     return averages(own, ["dataset", "augmentation", "epochs"])
@@ -125,7 +125,7 @@ def variety(rows: pd.DataFrame) -> list[str]:
 
 
 def credit(rows: pd.DataFrame) -> list[str]:
-    """(d) Whose credit under RICAP."""
+    """(d) The credit rules under RICAP."""
     own = select(rows, "credit", method="p-SGD", augmentation="ricap")
     return [
         levels(own, "credit", "budget"),
@@ -161,7 +161,7 @@ def schedules(rows: pd.DataFrame) -> list[str]:
 
 
 def optimiser(rows: pd.DataFrame) -> list[str]:
-    """(g) The paper's draws under AdamW."""
+    """(g) The paper's methods under AdamW."""
     if "optimiser" not in rows:
         return ["Not run yet."]
     own = select(rows, "method", optimiser="adamw")
@@ -203,7 +203,7 @@ def findings(rows: pd.DataFrame) -> str:
 
 
 def _calibration(rows: pd.DataFrame) -> str:
-    """Say whether the network learns its training set by heart."""
+    """State whether the network memorises its training set."""
     full = select(rows, "augmentation", "budget")
     full = full[full["budget"].eq(1) & full["augmentation"].eq("none")]
     if full.empty:
@@ -217,7 +217,7 @@ def _calibration(rows: pd.DataFrame) -> str:
 
 
 def _missing(rows: pd.DataFrame) -> str:
-    """Say where fewer than ten seeds are in, length by length."""
+    """List lengths with fewer than ten seeds so far."""
     own = select(rows, "augmentation", "epochs", method="unif-SGD")
     counts = own.groupby(["dataset", "epochs"])["seed"].nunique()
     few = [f"{name} at {epochs} epochs: {n}" for (name, epochs), n in counts.items() if n < SEEDS]
@@ -230,7 +230,7 @@ def league(rows: pd.DataFrame) -> str:
     own = select(rows, "method", "budget", "budget_unit")
     own = own[own["budget"].isin(BUDGETS)]
     for unit in ("iterations", "flops"):
-        # What a method that only trains spends is the same in both units.
+        # A method without extra forward passes costs the same in both units.
         same = own["method"].isin(CHARGED) if unit == "flops" else True
         here = own[own["budget_unit"].eq(unit) & same | own["method"].eq("unif-SGD")]
         table = against(here, "method", "unif-SGD", ["dataset", "budget"])
@@ -245,7 +245,7 @@ def league(rows: pd.DataFrame) -> str:
 
 
 def _not_run(table: pd.DataFrame, unit: str) -> list[str]:
-    """A sentence for each data set and budget of which methods of the league are missing."""
+    """Return a sentence for each data set and budget that lacks methods of the league."""
     planned = list(dict.fromkeys(
         [*METHODS[1:], "random-subset", *(one["method"] for one in LEAGUE)]
     )) if unit == "iterations" else CHARGED  # fmt: skip
@@ -292,7 +292,7 @@ def figures(rows: pd.DataFrame, folder: Path) -> None:
         figure.savefig(folder / "crossing.png", dpi=110)
         plt.close(figure)
     table = map_table(rows)
-    # The README shows those of the paper, so that its first screen has room for them.
+    # README shows only the paper's methods, to fit its first screen.
     for name, some in (("map", table), ("map_paper", table[table["method"].isin(PAPER)])):
         if not some.empty:
             figure = plots.importance_map(some).figure
@@ -301,7 +301,7 @@ def figures(rows: pd.DataFrame, folder: Path) -> None:
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
-    """Write the pages; returns the exit code."""
+    """Write the pages; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, default=RESULTS / "scale_model.csv")
     parser.add_argument("--out", type=Path, default=DOCS)

@@ -1,8 +1,8 @@
-"""What is compared, written down before it is run: findings (a) to (g), the map, the league.
+"""Comparisons fixed before they are run: findings (a) to (g), the map, the league.
 
-Every run is a preset (``scale-model``, or ``paper`` on a GPU) but for what is named here. In the
-scale model seed ``s`` also draws the training images (``data_seed = s``), so that an interval
-over seeds speaks of other images too.
+Every run is a preset (``scale-model``, or ``paper`` on a GPU) with the changes given here. In the
+scale model, seed ``s`` also draws the training images (``data_seed = s``), so that intervals
+over seeds include the choice of images.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ FINDINGS: dict[str, list[Setting]] = {
     # (a) A fixed random subset against redrawing: random-subset against unif-SGD.
     "a": [{"method": "random-subset", "budget": b} for b in BUDGETS],
     # (b) The paper's methods at equal iterations, and selective backprop at equal flops too
-    # (the others only train, so that their iterations and flops are the same budget).
+    # (the others make no extra forward passes: both units give the same budget).
     "b": [
         *({"method": m, "budget": b}
           for b in BUDGETS
@@ -34,7 +34,7 @@ FINDINGS: dict[str, list[Setting]] = {
         *({"method": "p-SGD", "augmentation": a, "budget": 0.3} for a in AUGMENTATIONS),
         *({"augmentation": a, "budget": 1.0} for a in ("none", "standard", "ricap")),
     ],
-    # (d) Whose credit under RICAP: p-SGD with the three rules.
+    # (d) Credit under RICAP: p-SGD with the three rules.
     "d": [
         {"method": "p-SGD", "augmentation": "ricap", "budget": 0.3, "credit": rule}
         for rule in ("row", "dominant", "weighted")
@@ -101,7 +101,7 @@ NEWER_MAP: list[Setting] = [
     corner | settings | {"budget": 0.3} for corner in CORNERS for settings in NEWER.values()
 ]
 
-# What is said of the map from one network, tried on two that were not fitted: a plain one of a
+# The map comes from one network; the prediction is tested on two others: a plain one with a
 # quarter of the weights, and a residual one.
 NETWORKS = ("tiny", "resnet8")
 NETWORK_SEEDS = 3
@@ -117,7 +117,7 @@ OTHER_NETWORKS: list[Setting] = [
     for settings in ENTRIES.values()
 ]
 
-# Every other method of the kit, at equal iterations and, where it looks or scores, at equal flops.
+# All other methods of the kit, at equal iterations and, if they score samples, at equal flops.
 ONLY_TRAIN = ("loss", "infobatch", "seta", "rs2", "curriculum")
 PRUNED = ("ccs", "dyn-unc", "dual", "tdds")
 LOOK_OR_SCORE = ("top-k", "rho-loss", "grad-norm", "el2n-pruned", "forgetting-pruned", *PRUNED)
@@ -139,7 +139,7 @@ PARTS = FINDINGS | {
 
 
 def entry(config: RunConfig) -> str:
-    """Name a run of the map as :data:`ENTRIES` and :data:`NEWER` do; its method for any other."""
+    """Return the name of a run in :data:`ENTRIES` or :data:`NEWER`, else its method."""
     for name, settings in reversed((ENTRIES | NEWER).items()):
         if all(getattr(config, field) == value for field, value in settings.items()):
             return name
@@ -149,10 +149,10 @@ def entry(config: RunConfig) -> str:
 def runs(
     part: str, dataset: str, seed: int, preset: str = "scale-model", **common: Any
 ) -> Iterator[RunConfig]:
-    """Configs of one of :data:`PARTS` for one seed.
+    """Return the configs of one of :data:`PARTS` for one seed.
 
-    At the preset ``paper`` all images are trained on, and lengths and networks other than its
-    own are left out. Other networks have :data:`NETWORK_SEEDS` seeds.
+    The preset ``paper`` uses all images, and leaves out lengths and networks other than its own.
+    Other networks have :data:`NETWORK_SEEDS` seeds.
     """
     if part == "networks" and (preset != "scale-model" or seed >= NETWORK_SEEDS):
         return

@@ -1,13 +1,12 @@
-"""Put the tables that the course reads beside its notebooks.
+"""Update the tables that the course reads, and the findings in README.md.
 
     python -m experiments.ship [--table NEWER.csv] [--networks NEWER.csv] [--kept FOLDER...]
 
 Writes ``notebooks/records/scale_model.csv`` (the columns that the course uses),
-``departures.csv`` and ``reproduction.csv``, and what README.md says was found. With ``--table``
-a newer table of the scale model takes the place of the old one first, with ``--networks`` that
-of other networks, and the pages and the card are made again. With ``--kept``, the folders of
-``python -m experiments --keep``, a small copy of one record and the forecast of
-``will_it_pay`` are made anew.
+``departures.csv`` and ``reproduction.csv``, and the findings in README.md. ``--table`` first
+replaces the table of the scale model by a newer one, ``--networks`` that of other networks, and
+the pages and the card are rebuilt. ``--kept``, the folders of ``python -m experiments --keep``,
+also rebuilds the thinned copy of one record and the model of ``will_it_pay``.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from experiments.tables import RESULTS, SEEDS, SETTINGS, against, interval, numb
 
 RECORDS = Path(__file__).parents[1] / "notebooks" / "records"
 
-# data_seed is the seed in every row: as a setting of its own it would split the conditions.
+# Without data_seed, which equals the seed: as a setting, it would split the conditions.
 COLUMNS = ["dataset", "entry", *(name for name in SETTINGS if name != "data_seed"),
            "test_accuracy", "train_accuracy", "steps", "trained_samples", "looked_samples",
            "flops", "entropy", "coverage"]  # fmt: skip
@@ -57,13 +56,13 @@ COPIED = ("departures.csv", "reproduction.csv")
 
 
 def shipped(rows: pd.DataFrame) -> pd.DataFrame:
-    """Keep the columns that the course reads, in an order that does not depend on the runs'."""
+    """Keep the columns that the course reads, sorted independently of the order of the runs."""
     by = [name for name in COLUMNS if name in ("dataset", "entry", *SETTINGS)]
     return rows[COLUMNS].sort_values(by, ignore_index=True)
 
 
 def readme_table(rows: pd.DataFrame) -> str:
-    """Write the methods at budget 0.3 against uniform draws, as README shows them."""
+    """Format README's table of methods at budget 0.3 against uniform draws."""
     levels = averages(_runs(rows), ["dataset", "run"]).set_index(["dataset", "run"])
     gaps = differences(rows)
     lines = []
@@ -81,7 +80,7 @@ def readme_table(rows: pd.DataFrame) -> str:
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """Compare each run of README with uniform draws; one question is one of docs/findings.md."""
+    """Compare README's runs with uniform draws; questions are those of docs/findings.md."""
     runs = _runs(rows)
     both = ["SGD", "p-SGD", "c-SGD"]
     questions = [["full unif-SGD"], ["random-subset"], [*both, "selective-backprop, equal flops"],
@@ -95,20 +94,20 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Take the runs at budget 0.3 and the full ones, each named by what README compares."""
+    """Select the runs at budget 0.3 and the full ones, with their names in README."""
     own = select(rows, "method", "budget_unit", budget=[0.3, 1.0])
     return own.assign(run=[_run(row) for row in own.to_dict("records")])
 
 
 def _run(row: dict[str, object]) -> str:
-    """Name a run by what README compares: its method, its unit, and whether it is the full one."""
+    """Name a run for README: its method, its budget unit, and whether it is the full run."""
     if row["budget"] == 1.0:
         return f"full {row['method']}"
     return f"{row['method']}, equal flops" if row["budget_unit"] == "flops" else str(row["method"])
 
 
 def findings(rows: pd.DataFrame, probe: dict[str, Any]) -> str:
-    """Write the list of README: what the table shows, each with its numbers."""
+    """Write README's list of findings, with their numbers."""
     gaps = differences(rows).swaplevel()
     pooled = maps.pooled(rows)
     noisy = pooled[pooled["label_noise"].gt(0)].groupby("entry")
@@ -142,7 +141,7 @@ def findings(rows: pd.DataFrame, probe: dict[str, Any]) -> str:
 
 
 def _each(gaps: pd.DataFrame) -> str:
-    """Say what a method does against uniform draws, a data set each; a verb is said once."""
+    """Describe a method against uniform draws, a clause per data set, without repeating verbs."""
     clauses: list[str] = []
     before = None
     for name in (name for name in NAMES if name in gaps.index):
@@ -163,7 +162,7 @@ def _each(gaps: pd.DataFrame) -> str:
 
 
 def _range(gaps: pd.DataFrame) -> str:
-    """Write the smallest and the largest difference by data set."""
+    """Format the smallest and the largest difference by data set."""
     by = gaps.groupby("dataset")["difference"].agg(["min", "max"])
     return " and ".join(
         f"{number(by['min'][name], sign=True)} to {number(by['max'][name], sign=True)} "
@@ -174,7 +173,7 @@ def _range(gaps: pd.DataFrame) -> str:
 
 
 def foretold(probe: dict[str, Any]) -> str:
-    """Say what ``will_it_pay`` predicts, and how often it was right on what was left out."""
+    """Describe what ``will_it_pay`` predicts, and its accuracy on held-out data."""
     fits = [(entry, outcome, fit["right"]) for entry, own in probe["entries"].items()
             for outcome, fit in own["outcomes"].items() if fit["predicts"]]  # fmt: skip
     if not fits:
@@ -221,7 +220,7 @@ def _span(seeds: pd.Series) -> str:
 
 
 def gaps(rows: pd.DataFrame) -> str:
-    """Say how many seeds each part has where more are planned."""
+    """List the number of seeds of each part with fewer than planned."""
     lengths = select(rows, "augmentation", "epochs", method="unif-SGD")
     by = lengths.groupby(["epochs", "dataset", "augmentation"])["seed"].nunique()
     least = by.groupby("epochs").min().reindex(LENGTHS, fill_value=0)
@@ -251,7 +250,7 @@ def gaps(rows: pd.DataFrame) -> str:
 
 
 def write_readme(rows: pd.DataFrame, probe: dict[str, Any], readme: Path = README) -> None:
-    """Put what the table says today between its marks in README.md."""
+    """Update the generated sections of README.md from the table."""
     text = readme.read_text(encoding="utf-8")
     runs = (
         "Every run is a row of\n[experiments/results/scale_model.csv](experiments/results/"
@@ -266,7 +265,7 @@ def write_readme(rows: pd.DataFrame, probe: dict[str, Any], readme: Path = READM
 
 
 def ship_record(kept: Sequence[Path]) -> None:
-    """Write a small copy of p-SGD on photographs: budget 0.3, seed 0, no images."""
+    """Write a thinned record of p-SGD on photographs: budget 0.3, seed 0, no images."""
     wanted = [
         record
         for record in itertools.chain.from_iterable(map(open_records, kept))
@@ -280,7 +279,7 @@ def ship_record(kept: Sequence[Path]) -> None:
     target = RECORDS / f"cifar10-jpeg-{RECORDED}"
     shutil.rmtree(target, ignore_errors=True)
     thin(wanted[0], target, samples=None, epochs=None)
-    # Where the data lay, and where the run was written, is nobody else's concern.
+    # Do not publish local paths.
     about = json.loads((target / "record.json").read_text())
     about["config"] |= {"dataset": "folder:data/cifar10-jpeg", "data_root": "data", "out": "runs"}
     about["summary"]["record"] = Path(about["summary"]["record"]).name
@@ -288,7 +287,7 @@ def ship_record(kept: Sequence[Path]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the tables; returns the exit code."""
+    """Write the tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, help="a newer scale_model.csv")
     parser.add_argument("--networks", type=Path, help="a newer networks.csv")

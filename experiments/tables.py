@@ -1,8 +1,8 @@
-"""Results that add up over many sittings: train what a table does not hold yet; compare.
+"""Result tables that grow over many sessions: train missing runs, and compare.
 
-A table is a CSV file with one row per run. A run that has its row is never trained again, and a
-row is written as soon as its run ends, so that a sitting can be cut off at any moment. Runs go
-side by side in processes that stay alive, one thread each.
+A table is a CSV file with one row per run. A run with a row is never trained again, and rows are
+written as soon as a run ends, so that a session can be interrupted at any moment. Runs are
+trained in parallel by persistent processes with one thread each.
 """
 
 import shutil
@@ -28,10 +28,10 @@ from experiments.plans import entry
 
 RESULTS = Path(__file__).parent / "results"
 
-FEWEST = 2  # pairs to compare at all
+FEWEST = 2  # pairs for a comparison
 SEEDS = 10  # pairs for a verdict
 
-# Where a run was computed does not make it another run.
+# Settings that do not identify a run: where and how it was computed.
 ELSEWHERE = ("device", "precision", "evaluate_every", "data_root", "out")
 SETTINGS = ("method", "augmentation", "budget", "budget_unit", "epochs", "credit", "smoothing",
             "averaging", "weights", "class_shares", "schedule", "schedule_horizon", "redundancy",
@@ -41,16 +41,16 @@ MEASURED = ("test_accuracy", "test_loss", "steps", "trained_samples", "looked_sa
 
 
 def key(config: RunConfig) -> str:
-    """Ten hex digits of what is computed, wherever it is and wherever the data lies."""
+    """Return ten hex digits that identify a run, independent of machine and paths."""
     defaults = {name: RunConfig.__dataclass_fields__[name].default for name in ELSEWHERE}
     name = config.dataset_name
-    # A name of its own, so that folder:here/x and folder:there/x are the same data.
+    # Folders by name only, so that folder:here/x and folder:there/x are the same data.
     dataset = name if name == config.dataset else f"folder:{name}"
     return config.replace(**defaults, dataset=dataset).id
 
 
 def row_of(config: RunConfig, record: Record) -> dict[str, Any]:
-    """Return the row of a finished run: what it was, what it reached, what it cost."""
+    """Return the row of a finished run: settings, results and costs."""
     summary = analysis.summaries([record]).iloc[0]
     counts = record.samples["times_trained"].sum("epoch").values
     about = record.about
@@ -76,14 +76,14 @@ def _load(data: RunConfig) -> Splits:
 
 
 def load(config: RunConfig) -> Splits:
-    """Data of a run; that of the last few is kept."""
-    # A config that is the same for all runs on the same data.
+    """Load the data of a run; the last few data sets are cached."""
+    # Reduced to the data settings, so that runs on the same data share a cache entry.
     names = ("data_root", *DATA_FIELDS)
     return _load(RunConfig(**{name: getattr(config, name) for name in names}))
 
 
 def _train(config: RunConfig, kept: Path | None) -> dict[str, Any]:
-    """Train one run in one thread; its row, or what went wrong."""
+    """Train one run in one thread; return its row, or its error."""
     torch.set_num_threads(1)
     try:
         run = Run(config, splits=load(config))
@@ -91,7 +91,7 @@ def _train(config: RunConfig, kept: Path | None) -> dict[str, Any]:
             pass
         row = row_of(config, run.record)
     except Exception as error:
-        # One run that fails does not end a sitting of hours.
+        # A failed run must not end a session of hours.
         return {"key": key(config), "failed": f"{type(error).__name__}: {error}"}
     if kept is None:
         shutil.rmtree(run.writer.path)
@@ -102,9 +102,9 @@ def _train(config: RunConfig, kept: Path | None) -> dict[str, Any]:
 
 
 def read(table: Path) -> pd.DataFrame:
-    """Open a table; an empty one where there is none yet.
+    """Read a table; return an empty one if the file does not exist.
 
-    A setting that is younger than a row has its default there.
+    Settings added after a row was written are filled with their defaults.
     """
     if not table.is_file():
         return pd.DataFrame({"key": pd.Series(dtype=str)})
@@ -113,7 +113,7 @@ def read(table: Path) -> pd.DataFrame:
 
 
 def provenance(frame: pd.DataFrame) -> str:
-    """Say how many runs a table holds, and on what they were computed."""
+    """Describe the number of runs in a table, and the hardware and software used."""
     named = {name: ", ".join(sorted(frame[name].astype(str).unique()))
              for name in ("hardware", "precision", "threads", "torch")}  # fmt: skip
     return (
@@ -135,15 +135,15 @@ def sit(
     Parameters
     ----------
     plan
-        Runs, the most wanted first.
+        Runs in order of priority.
     table
-        CSV file, made if it is not there.
+        CSV file, created if missing.
     workers
-        Runs side by side, each in a process of its own with one thread.
+        Number of parallel processes, with one thread each.
     minutes
-        No run is begun after this.
+        No run starts after this time.
     keep
-        Folder to keep the record of a run in; None removes it.
+        Returns the folder in which to keep a run's record, or None to discard it.
     """
     end = time.monotonic() + 60 * minutes
     frame = read(table)
@@ -171,12 +171,12 @@ def sit(
 
 
 def number(value: float, digits: int = 1, sign: bool = False) -> str:
-    """Write a share as percent; nothing where there is none."""
+    """Format a fraction as a percentage; empty for NaN."""
     return "" if value != value else f"{100 * value:{'+' if sign else ''}.{digits}f}"
 
 
 def interval(row: Mapping[str, Any]) -> str:
-    """Write a difference, its interval and, of enough seeds, its verdict; of two pairs those."""
+    """Format a difference with interval and, from enough seeds, verdict; or up to two pairs."""
     if not row["n"]:
         return "not run yet"
     if row["n"] <= FEWEST:
@@ -188,7 +188,7 @@ def interval(row: Mapping[str, Any]) -> str:
 
 
 def open_sentence(row: Mapping[str, Any]) -> str:
-    """Write a comparison of too few seeds."""
+    """Format a comparison with too few seeds for a verdict."""
     return (f"{row['method']} against {row['baseline']}: {interval(row)}, n = {row['n']}, too few "
             "seeds for a verdict.")  # fmt: skip
 
@@ -203,22 +203,22 @@ def against(
     metric: str = "test_accuracy",
     margin: float | None = MARGIN,
 ) -> pd.DataFrame:
-    """Compare each value of a column with one of them, seed by seed; one row a comparison.
+    """Compare each value of a column with a baseline value, paired by seed; one row each.
 
-    A verdict takes :data:`SEEDS` pairs: with fewer it is empty, and the sentence has none.
+    With fewer than :data:`SEEDS` pairs, the verdict is empty and the sentence states none.
 
     Parameters
     ----------
     rows
         One row per run, each condition and seed once.
     name
-        Column that holds what is compared, such as ``entry`` or ``augmentation``.
+        Column to compare by, such as ``entry`` or ``augmentation``.
     baseline
-        Its value that the others are compared with.
+        Its value to compare the others with.
     by
         Columns in which both must agree.
     question
-        Those of them that make one question, over which claims are corrected; by default all.
+        Columns of ``by`` that define a family of comparisons for the correction; default all.
     metric, margin
         As in :func:`budgetlab.compare`.
     """
