@@ -1,15 +1,15 @@
-"""How fast records open: a folder of 1,000, and one of 50,000 samples x 200 epochs.
+"""Benchmark opening records: a folder of 1,000, and one of 50,000 samples x 200 epochs.
 
 Run it with ``python benchmarks/reading.py [--samples N] [--epochs E] [--runs R]``. It writes
-synthetic records into a temporary folder, reads them in fresh processes, prints a table, and
-exits with 1 where a target is missed:
+synthetic records to a temporary folder, reads them in fresh processes, prints a table, and
+exits with 1 if a target is missed:
 
 - 1,000 summaries open in under 3 seconds;
 - the large record opens in under 1 second;
 - every per-sample measure over it takes under 5 seconds and 2 GB.
 
-Times hold no import of pandas and xarray, which is shown on its own; memory is the peak of the
-whole process, imports included.
+Times exclude the import of pandas and xarray, which is listed separately; memory is the peak of
+the whole process, imports included.
 """
 
 import argparse
@@ -48,7 +48,7 @@ SELECT = "result = list(analysis.selection(open_records({path!r})[0]).shape)"
 
 
 def write_large(out: Path, samples: int, epochs: int) -> Path:
-    """Write one record with a full history; three in ten samples are trained on an epoch."""
+    """Write a record with a full history, in which 30% of the samples are trained on per epoch."""
     rng = np.random.default_rng(0)
     metadata = pd.DataFrame({"label": rng.integers(0, 10, samples)})
     config = RunConfig(out=str(out), epochs=epochs)
@@ -73,7 +73,7 @@ def write_large(out: Path, samples: int, epochs: int) -> Path:
 
 
 def write_many(out: Path, runs: int) -> Path:
-    """Write summaries of many runs: 4 methods, 5 budgets, as many seeds as it takes."""
+    """Write summaries of many runs: 4 methods, 5 budgets, and enough seeds."""
     template = RecordWriter.create(
         RunConfig(out=str(out)), metadata=pd.DataFrame({"label": [0]}), data={}, hardware={}
     )
@@ -101,7 +101,7 @@ def write_many(out: Path, runs: int) -> Path:
 
 
 def read(what: str, path: Path) -> dict:
-    """Read in a fresh process, so that nothing is in memory yet."""
+    """Read in a fresh process, so that nothing is cached in memory."""
     code = READ.format(what=what.format(path=str(path)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -110,7 +110,7 @@ def read(what: str, path: Path) -> dict:
 
 
 def main() -> int:
-    """Write, read, print the table; 1 where a target is missed."""
+    """Write, read, print the table; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--epochs", type=int, default=200)

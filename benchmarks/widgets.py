@@ -1,19 +1,19 @@
-"""How fast charts and widgets are: a new picture, the first live one, and what watching costs.
+"""Benchmark charts and widgets: redraw latency, time to the first live figure, watching overhead.
 
 Run it with ``python benchmarks/widgets.py [explorables] [controls] [training]``, all by default. It
-prints hardware, n, median and 95th percentile, and exits with 1 where a target is missed:
+prints hardware, n, median and 95th percentile, and exits with 1 if a target is missed:
 
-- from a slider of an explorable to its picture, in the browser with no kernel, 95% under 50 ms,
-  on a record of 2,000 samples (of which the draw shows 1,000 if nobody asks for more);
-- from the change of a control to the new picture, 95% under 150 ms, on a record of 10,000
+- from moving a slider of an explorable to the new frame, in a browser without a kernel, 95% under
+  50 ms, on a record of 2,000 samples (of which ``probabilities`` shows 1,000 by default);
+- from the change of a control to the new figure, 95% under 150 ms, on a record of 10,000
   samples (the playground: on its own 1,000 points);
-- from Train to the first live picture under 3 s, each time in a new kernel, with the data set
-  already on disk; the run that a bench begins with ends within 10 s;
+- from Train to the first live figure under 3 s, each time in a new kernel, with the data set
+  already on disk; the default run of a bench ends within 10 s;
 - that run takes at most 10% longer with the bench than without, by alternating the two.
 
-What a kernel does is measured in one, with every message to the front end sent; the time of a
-picture ends when it has been handed over to the browser. ``ONEDNN_MAX_CPU_ISA=AVX2
-ATEN_CPU_CAPABILITY=avx2`` stand in for a processor without bfloat16.
+Widgets are measured in a kernel, with every message to the front end sent; a redraw ends when the
+figure has been handed over to the browser. ``ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2``
+stands in for a processor without bfloat16.
 """
 
 import argparse
@@ -40,7 +40,7 @@ LONGEST = 1800
 
 
 def pictures(folder: str, changes: int) -> dict[str, list[float]]:
-    """Seconds from a change of a control to the new picture, by control."""
+    """Return the seconds from a change of a control to the new figure, by control."""
     import budgetlab as bl
 
     places = {"out": f"{folder}/runs", "data_root": f"{folder}/data"}
@@ -70,7 +70,7 @@ def pictures(folder: str, changes: int) -> dict[str, list[float]]:
 
 
 def _write_digits(folder: Path, copies: int = 8) -> Path:
-    """Write more than 10,000 images: the digits several times, each time with other noise."""
+    """Write more than 10,000 images: copies of the digits with different noise."""
     from sklearn.datasets import load_digits
 
     digits, rng = load_digits(), np.random.default_rng(0)
@@ -82,7 +82,7 @@ def _write_digits(folder: Path, copies: int = 8) -> Path:
 
 
 def first_picture(folder: str) -> float:
-    """Seconds from Train to the first picture of the run, in a kernel that has not trained."""
+    """Return the seconds from Train to the first figure, in a kernel that has not trained."""
     import threading
 
     import budgetlab as bl
@@ -102,7 +102,7 @@ def first_picture(folder: str) -> float:
 
 
 def trainings(folder: str, pairs: int) -> dict[str, Any]:
-    """Seconds of the run that a bench begins with, without and with it, in turns; its precision."""
+    """Time the default run without and with a bench, in turns; also return its precision."""
     import budgetlab as bl
     from budgetlab.training import load_data
 
@@ -118,7 +118,7 @@ def trainings(folder: str, pairs: int) -> dict[str, Any]:
         bench.train()
         bench.wait()
 
-    alone(), watched()  # what is done only once is done
+    alone(), watched()  # warm up
     found = [(_timed(alone), _timed(watched)) for _ in range(pairs)]
     precision = bench.records[-1].about["hardware"].get("precision", config.precision)
     return {"pairs": found, "precision": precision}
@@ -130,13 +130,13 @@ def _cycle(values: Any) -> Iterator:
 
 
 def _change(control: Any, values: Iterator) -> float:
-    """Seconds that the next value takes that is another than the one shown."""
+    """Return the seconds taken by setting the next value that differs from the current one."""
     value = next(value for value in values if value != control.value)
     return _timed(setattr, control, "value", value)
 
 
 def _choices(control: Any) -> Iterator:
-    """All that a list offers, again and again."""
+    """Cycle through the options of a dropdown."""
     return _cycle([one[1] if isinstance(one, tuple) else one for one in control.options])
 
 
@@ -169,7 +169,7 @@ MOVE = """async count => {
 
 
 def explorables(folder: Path, changes: int) -> dict[str, list[float]]:
-    """Seconds from a slider of each chart that has some to the next frame of the screen."""
+    """Return the seconds from moving a slider to the next screen frame, by chart."""
     from playwright.sync_api import sync_playwright
 
     import budgetlab as bl
@@ -200,11 +200,11 @@ def explorables(folder: Path, changes: int) -> dict[str, list[float]]:
     return found
 
 
-# ---- around it ----
+# ---- driver ----
 
 
 def in_kernel(call: str) -> Any:
-    """Evaluate a call of a function of this file in a new kernel."""
+    """Evaluate a call to a function of this file in a new kernel."""
     manager, client = start_new_kernel(kernel_name="python3")
     said: list[str] = []
     try:
@@ -243,7 +243,7 @@ def main() -> int:
         middle, high = scale * statistics.median(seconds), scale * float(np.quantile(seconds, 0.95))
         print(f"{name:<38}{len(seconds):>4}{middle:>9.1f} {unit:<2}{high:>9.1f} {unit:<2}",
               flush=True)  # fmt: skip
-        # What differs between two trainings is as much chance as watching: its middle counts.
+        # Runs differ by chance as much as by watching, so for them the median counts.
         if most and (middle if unit == "%" else high) > scale * most:
             missed.append(f"{name} (at most {scale * most:g} {unit})")
 
@@ -256,7 +256,7 @@ def main() -> int:
             for name, seconds in found.items():
                 tell(name, seconds, FASTEST, 1000, "ms")
         if "training" in options.parts:
-            in_kernel(f"first_picture({folder!r})")  # draws the data set, which is then on disk
+            in_kernel(f"first_picture({folder!r})")  # renders the data set and caches it on disk
             starts = [in_kernel(f"first_picture({folder!r})") for _ in range(options.starts)]
             tell("from Train to the first live picture", starts, FIRST)
             found = in_kernel(f"trainings({folder!r}, {options.pairs})")

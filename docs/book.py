@@ -1,8 +1,8 @@
-"""Build the book: the course as it was last run, and the reference, as a static site.
+"""Build the book, a static site of the course as last run and the API reference.
 
 ``make docs`` writes ``build/docs/index.html``; ``python docs/book.py --students --out
-build/students-site`` one without solutions and hidden tests, to put on a server. Nothing is
-trained and nothing is fetched, neither while building nor while reading; a warning is an error.
+build/students-site`` writes a site without solutions and hidden tests, for a server. Neither
+building nor reading it trains or downloads anything; warnings are errors.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from budgetlab.explore.chart import MIMES, STYLE, fragment, script
 ROOT = Path(__file__).parents[1]
 OWN = Path(__file__).parent / "book"
 
-# In the order in which a reader meets them.
+# In reading order.
 PARTS = ("training", "config", "data", "models", "augment", "methods", "samplers",
          "history", "budget", "custom_loop", "sweeps", "records", "analysis",
          "estimators", "plots", "explore", "report", "widgets", "course", "errors")  # fmt: skip
@@ -30,8 +30,8 @@ LOADED = (
     '<link rel="stylesheet" href="../_static/explorables.css">\n'
     '<script defer src="../_static/explorables.js"></script>'
 )
-# What the theme and Sphinx leave out for whoever uses a keyboard or hears a page: levels of
-# headings, names of landmarks, a way to scroll by keys, cells that head nothing.
+# Accessibility fixes that the theme and Sphinx lack: heading levels, landmark names, keyboard
+# scrolling, empty header cells.
 MENDED = (
     ('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">'),
     ('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="All pages">'),
@@ -50,9 +50,9 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*
 def collect(
     source: Path, notebooks: Sequence[str], parts: Sequence[str], students: bool = False
 ) -> None:
-    """Lay out what Sphinx reads, at the same places as in the repository.
+    """Copy Sphinx's sources, with the repository's layout.
 
-    For students: without solutions, hidden tests and the pages for lecturers.
+    With ``students``, leave out solutions, hidden tests and the pages for lecturers.
     """
     shutil.copytree(OWN, source, ignore=shutil.ignore_patterns("__pycache__"))
     (source / "notebooks").mkdir()
@@ -89,7 +89,7 @@ def collect(
 
 
 def course() -> ModuleType:
-    """The module that writes the students' copy."""
+    """Import the module that writes the students' copy."""
     spec = importlib.util.spec_from_file_location("course", ROOT / "notebooks" / "course.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -97,9 +97,9 @@ def course() -> ModuleType:
 
 
 def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Describe every figure, fold away solutions, leave out the cell that installs the kit.
+    """Add alternative text to figures, collapse solutions, drop the installation cell.
 
-    Explorables answer on the page too; their script is loaded where there are some.
+    Explorables are interactive on the page too; their script is loaded where needed.
     """
     charts = False
     for number, cell in enumerate(notebook.cells):
@@ -115,7 +115,7 @@ def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             data = output.get("data", {})
             for mime in set(MIMES.values()) & set(data):
                 charts = True
-                spec = data.pop(mime)  # Sphinx warns of a type that it does not know
+                spec = data.pop(mime)  # Sphinx warns about unknown types
                 data["text/html"] = fragment(spec, data["text/plain"], data["image/png"])
     if charts:
         notebook.cells.append(nbformat.v4.new_markdown_cell(LOADED))
@@ -123,19 +123,19 @@ def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def has_figure(cell: nbformat.NotebookNode) -> bool:
-    """Tell whether a cell shows a figure."""
+    """Return whether a cell shows a figure."""
     return any("image/png" in output.get("data", {}) for output in cell.outputs)
 
 
 def describe(cell: nbformat.NotebookNode, following: Sequence[nbformat.NotebookNode]) -> str:
-    """Return what the figures of a cell show, in the notebook's own words; "" if none are there.
+    """Return the notebook's own description of a cell's figures; empty if there is none.
 
-    These stand under the figure, in italics in one of the next cells, or the cell itself prints
-    them, or stores them as the text of the figure.
+    It is an italic caption in one of the next cells, or printed by the cell itself, or stored
+    as the figure's text.
     """
     for other in following:
         if other.cell_type == "code" and has_figure(other):
-            break  # what is written below is about that one
+            break  # captions below describe that figure
         found = CAPTION.search(other.source) if other.cell_type == "markdown" else None
         if found:
             return " ".join(found[1].split())
@@ -146,7 +146,7 @@ def describe(cell: nbformat.NotebookNode, following: Sequence[nbformat.NotebookN
 
 
 def without_dead_links(text: str, folder: Path) -> str:
-    """Turn links to files that are no part of the book into plain text."""
+    """Turn links to files outside the book into plain text."""
 
     def keep(link: re.Match) -> str:
         return link[0] if (folder / link[2]).exists() else link[1]
@@ -155,7 +155,7 @@ def without_dead_links(text: str, folder: Path) -> str:
 
 
 def write_reference(folder: Path, parts: Sequence[str]) -> None:
-    """Write one page a module, and a list of them."""
+    """Write one page per module, and an index."""
     rows = ["# Reference", "", "`import budgetlab as bl` gives these modules, and the names that",
             "are used most: `bl.train` is `bl.training.train`, and so on.", ""]  # fmt: skip
     for part in parts:
@@ -170,7 +170,7 @@ def write_reference(folder: Path, parts: Sequence[str]) -> None:
 
 
 def build(out: Path, notebooks: Sequence[str], parts: Sequence[str], students: bool = False) -> int:
-    """Collect and build; returns Sphinx's exit code."""
+    """Collect the sources and build; return Sphinx's exit code."""
     from sphinx.cmd.build import main as sphinx
 
     source = out.with_name(f"{out.name}-source")
@@ -185,17 +185,17 @@ def build(out: Path, notebooks: Sequence[str], parts: Sequence[str], students: b
 
 
 def mended(page: str) -> str:
-    """Return a page that can be used by keyboard and screen reader in all of its parts."""
+    """Return a page with accessibility fixes for keyboard and screen reader."""
     for before, after in MENDED:
         page = page.replace(before, after)
     page = TO_TOP.sub(r'<nav aria-label="Back to top">\g<0></nav>', page)
-    if "<h1" not in page:  # that for searching
+    if "<h1" not in page:  # the search page
         page = page.replace(MAIN, f"{MAIN}<h1>Search</h1>")
     return EMPTY_HEAD.sub("<td></td>", page)
 
 
 def main() -> int:
-    """Build the book; returns the exit code."""
+    """Build the book; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "docs")
     every = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))

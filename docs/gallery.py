@@ -1,8 +1,7 @@
 """Write a page with every plot and the call that drew it.
 
 Run it with ``python docs/gallery.py RECORDS [--out gallery.html]``, where RECORDS is a folder
-with runs of several methods. The calls on the page are the calls that were made: each is a line
-of text that is evaluated here.
+with runs of several methods. The calls shown are those made: each is evaluated from its text.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from budgetlab import plots, report
 from budgetlab.errors import InputError
 from budgetlab.records import open_records
 
-# The names that the calls use are made in `SETUP`.
+# The names used in the calls are defined in `SETUP`.
 CALLS = """
 bl.plots.learning_curves(runs, cost="steps")
 bl.plots.frontier(runs, cost="flops")
@@ -98,7 +97,7 @@ lengths = pd.DataFrame({{
 
 
 def draw(call: str, names: dict) -> dict[str, str]:
-    """Evaluate a call; keep its figure, and the question that its docstring asks."""
+    """Evaluate a call; return its figure, and the question in the plot's docstring."""
     import matplotlib.pyplot as plt
 
     plot = getattr(plots, call.removeprefix("bl.plots.").partition("(")[0])
@@ -112,7 +111,7 @@ def draw(call: str, names: dict) -> dict[str, str]:
 
 
 def build(folder: Path, out: Path) -> Path:
-    """Write the gallery; a plot that these records cannot fill is left out with a warning."""
+    """Write the gallery; plots that these records cannot fill are left out with a warning."""
     import budgetlab
 
     mpl.use("Agg")
@@ -134,7 +133,7 @@ def build(folder: Path, out: Path) -> Path:
 
 
 def main() -> int:
-    """Read the command line and write the page."""
+    """Write the page from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", type=Path)
     parser.add_argument("--out", type=Path, default=Path("gallery.html"))

@@ -1,4 +1,4 @@
-"""Write the table of ``docs/methods.md`` from the entries of the methods.
+"""Update the table of ``docs/methods.md`` from the registry of methods.
 
 python docs/methods_table.py
 """
@@ -12,7 +12,7 @@ BEGIN, END = "<!-- table: python docs/methods_table.py -->\n", "<!-- end of the 
 
 
 def with_table(text: str) -> str:
-    """Return the page with the table of today between its two marks."""
+    """Return the page with the current table between its markers."""
     before, rest = text.split(BEGIN)
     return (
         before + BEGIN + "\n" + methods.markdown() + "\n" + END + "\n" + rest.split(END)[1].lstrip()

@@ -1,4 +1,4 @@
-"""Speed: what each part of the kit costs, beside the usual way of doing it.
+"""Benchmark the speed of each part of the kit against conventional implementations.
 
 ``make bench``, or ``python -m benchmarks.speed [PART ...]``; see ``benchmarks/README.md``.
 """

@@ -1,4 +1,4 @@
-"""Measure, print and keep; ``python -m benchmarks.speed [PART ...] [--set-baseline]``."""
+"""Run benchmarks, print and save: ``python -m benchmarks.speed [PART ...] [--set-baseline]``."""
 
 import argparse
 import dataclasses
@@ -21,7 +21,7 @@ from budgetlab.records import write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results" / "speed"
 BASELINE = RESULTS / "baseline.csv"
-# Ratios taken side by side vary by a few per cent from run to run.
+# Ratios within a run vary by a few per cent from run to run.
 ALLOWED = 0.85
 
 PARTS: dict[str, Callable[..., Iterable[Row]]] = {
@@ -39,7 +39,7 @@ PARTS: dict[str, Callable[..., Iterable[Row]]] = {
     "jobs": waiting.jobs,
 }
 ASKED_FOR = ("jobs", "libraries")
-# Sizes at which a part takes seconds: to try the commands, not to measure.
+# Sizes at which a part takes seconds: for trying the commands, not for measuring.
 TOY: dict[str, dict[str, Any]] = {
     "start": {"repeats": 1, "images": 100, "limit": 20},
     "drawing": {"sizes": {100: 2, 1000: 2, 10_000: 2}},
@@ -55,7 +55,7 @@ TOY: dict[str, dict[str, Any]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts; 1 where a ratio fell below the baseline of this machine."""
+    """Run the parts; return 1 if a ratio fell below this machine's baseline."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "parts",
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(part: str, out: Path, sizes: dict[str, Any]) -> pd.DataFrame:
-    """Measure one part; what is measured is in its table as soon as it is, and is printed."""
+    """Measure one part and print it; each row is saved as soon as it is measured."""
     begun, rows = time.perf_counter(), []
     for each in PARTS[part](**sizes):
         rows.append(each)
@@ -108,7 +108,7 @@ def show(part: str, rows: list[Row], seconds: float) -> None:
 
 
 def number(value: float) -> str:
-    """Three digits that matter, without an exponent."""
+    """Format three significant digits, without an exponent."""
     if value != value or value == 0:
         return "-" if value else "0"
     digits = max(0, 2 - int(np.floor(np.log10(abs(value)))))
@@ -116,7 +116,7 @@ def number(value: float) -> str:
 
 
 def as_table(rows: list[Row]) -> pd.DataFrame:
-    """Rows, with what they were measured on."""
+    """Return rows as a frame, with hardware and software."""
     device = choose_device("auto")
     hardware = describe_hardware(device, choose_precision("auto", device))
     about = {
@@ -134,11 +134,11 @@ def as_table(rows: list[Row]) -> pd.DataFrame:
 
 
 def slower(now: pd.DataFrame, baseline: pd.DataFrame) -> list[str]:
-    """Say which ratios became worse than in the baseline.
+    """Describe which ratios are worse than in the baseline.
 
-    Only ratios and shares taken within one run count: how many times as fast as the usual way,
-    and those that have a target, which says whether more or less is better. Seconds would
-    compare one day, or one machine, with another.
+    Only ratios and shares measured within one run count: speed-ups over the conventional way,
+    and those with a target, which gives the better direction. Seconds would compare different
+    days, or machines.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def slower(now: pd.DataFrame, baseline: pd.DataFrame) -> list[str]:
 
 
 def warn(now: pd.DataFrame) -> bool:
-    """Compare with the committed baseline and say so; True where something is slower."""
+    """Compare with the committed baseline and print the result; return True if slower."""
     if not BASELINE.is_file():
         print("no baseline to compare with: --set-baseline keeps this run as one")
         return False

@@ -1,11 +1,11 @@
-"""The usual training loop, to compare with: as the official code of Arazo et al. does it.
+"""A conventional training loop for comparison, as in the official code of Arazo et al.
 
-Images are handed out one by one as PIL images, transformed on the CPU in worker processes,
+Images are loaded one by one as PIL images, transformed on the CPU in worker processes,
 collated, copied, and trained on in float32; after every batch the loss is read with ``.item()``
-and the probabilities of the labels go to numpy, where the statistics of each sample lie.
+and the label probabilities are copied to numpy, which holds the per-sample statistics.
 
-It has a process of its own: the kit asks the C library of its process to keep freed memory; the
-usual loop would gain by that too, and would no longer be the usual loop.
+It runs in its own process: the kit makes the C library keep freed memory, from which this loop
+would benefit too, and would no longer be conventional.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ PREFETCH = 2
 
 
 class _Images(TorchDataset):
-    """As torchvision's CIFAR10 hands them out, with the number of the sample."""
+    """Images as torchvision's CIFAR10 returns them, with the sample's index."""
 
     def __init__(self, samples: Dataset):
         self.images = samples.x.permute(0, 2, 3, 1).contiguous().numpy()
@@ -58,7 +58,7 @@ class _Images(TorchDataset):
 
 
 class ConventionalLoop:
-    """A network trained the usual way.
+    """A network trained in the conventional way.
 
     Parameters
     ----------
@@ -69,9 +69,9 @@ class ConventionalLoop:
     device
         Where to train.
     batch_size
-        Images a step.
+        Images per step.
     workers
-        Processes that load images; with none this process does.
+        Number of processes that load images; with 0, this process does.
     """
 
     def __init__(
@@ -125,10 +125,10 @@ class ConventionalLoop:
         self.accuracy = right
 
     def timed(self, steps: int) -> float:
-        """Seconds a step takes, over some steps.
+        """Return the seconds per step, over some steps.
 
-        Workers filled their queue while something else was timed: those batches are
-        trained on first, without being timed.
+        Batches that the workers queued while something else was timed are trained on first,
+        untimed.
         """
         for _ in range(self.ahead):
             self.step()
@@ -150,9 +150,9 @@ def _serve(
 
 
 class ApartLoop:
-    """A :class:`ConventionalLoop` on ``count`` random images, timed from outside.
+    """A :class:`ConventionalLoop` on ``count`` random images in another process.
 
-    A context manager: the process ends with it.
+    A context manager; on exit, the process ends.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class ApartLoop:
         self._process.join()
 
     def timed(self, steps: int) -> float:
-        """Seconds a step takes, over some steps."""
+        """Return the seconds per step, over some steps."""
         try:
             self._pipe.send(steps)
             return self._pipe.recv()

@@ -1,4 +1,4 @@
-"""What libraries offer for the step of the scale model, against the step as it is.
+"""Benchmark library options for a step of the scale model against the kit's step.
 
 Each on one core, in float32, with the compact network at batch 32, in turns.
 """
@@ -21,18 +21,18 @@ CPU = torch.device("cpu")
 
 def libraries(seeds: int = 4, batch: int = 32, rounds: int = 10, compiled: bool = True,
               model: str = "compact") -> Iterator[Row]:  # fmt: skip
-    """Memory layouts, a compiled look with frozen weights, and several seeds in one call.
+    """Time memory layouts, a compiled forward pass with frozen weights, and batched seeds.
 
     Parameters
     ----------
     seeds
-        Networks trained by one batched call.
+        Number of networks trained by one batched call.
     batch, model
-        Images a step, and the network.
+        Images per step, and the network.
     rounds
-        Of measuring, in turns.
+        Number of alternating measurements.
     compiled
-        Whether to try inductor, which takes a C++ compiler and half a minute.
+        Whether to try inductor, which needs a C++ compiler and half a minute.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -58,7 +58,7 @@ def _step(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], No
 
 
 def _layouts(network: nn.Module, images: Tensor, labels: Tensor, rounds: int) -> Iterator[Row]:
-    """Channels last, as the kit has it, against channels first."""
+    """Time channels last, which the kit uses, against channels first."""
     work = {}
     for name, layout in (("last", torch.channels_last), ("first", torch.contiguous_format)):
         own = copy.deepcopy(network).to(memory_format=layout)
@@ -70,7 +70,7 @@ def _layouts(network: nn.Module, images: Tensor, labels: Tensor, rounds: int) ->
 
 
 def _frozen(network: nn.Module, images: Tensor, rounds: int) -> Row:
-    """A look by inductor with frozen weights: they change every step, so this is the most."""
+    """Time an inductor forward pass with frozen weights: an upper bound, as weights change."""
     import torch._inductor.config as inductor
 
     own = copy.deepcopy(network).to(memory_format=torch.channels_last).eval()
@@ -85,9 +85,9 @@ def _frozen(network: nn.Module, images: Tensor, rounds: int) -> Row:
 
 
 def _batched(model: str, seeds: int, images: Tensor, labels: Tensor, rounds: int) -> Row:
-    """Several seeds by ``vmap``, which makes grouped convolutions, against one after the other.
+    """Time several seeds with ``vmap`` (grouped convolutions) against one after the other.
 
-    Batch norm has the statistics of the batch in both, without running means.
+    Batch norm uses batch statistics in both, without running means.
     """
     networks = [models.build(model, (3, 32, 32), 10, seed=seed).train() for seed in range(seeds)]
     for module in (m for network in networks for m in network.modules()):

@@ -1,6 +1,6 @@
-"""Timing that survives a busy machine, and what is timed: images, a loop, a matrix product.
+"""Timing that is robust on a busy machine, and things to time: images, a loop, a matrix product.
 
-The same work goes side by side, in an order that alternates.
+The alternatives are timed in turns, in alternating order.
 """
 
 import statistics
@@ -34,7 +34,7 @@ CLASSES = tuple("abcdefghij")
 class Row:
     """One measured quantity: the median of ``n`` repeats and their middle half.
 
-    ``target`` says what it should be, such as ``>= 5``; empty where nothing is aimed at.
+    ``target`` is a condition on the median, such as ``>= 5``, or empty.
     """
 
     part: str
@@ -56,7 +56,7 @@ class Row:
 
 
 def row(part: str, what: str, values: list[float], unit: str, target: str = "") -> Row:
-    """Sum up repeats of one measurement."""
+    """Summarise repeats of one measurement."""
     if len(values) == 1:
         low = high = values[0]
     else:
@@ -65,7 +65,7 @@ def row(part: str, what: str, values: list[float], unit: str, target: str = "") 
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a device has done what it was told; a CPU always has."""
+    """Wait until a device has finished its queued work; a no-op on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -76,15 +76,15 @@ def alternate(
     device: torch.device | None = None,
     warm_up: int = 1,
 ) -> dict[str, list[float]]:
-    """Time several things, each once a round, in an order that turns round every time.
+    """Time several functions, each once per round, in an order that reverses every round.
 
-    A piece of work that returns a number of seconds has timed itself.
+    A function that returns a number of seconds has timed itself.
 
     Returns
     -------
     dict
-        Seconds of every round, by name. Round ``r`` of one belongs to round ``r`` of the
-        others: whatever else the machine did then, it did to all of them.
+        Seconds of every round, by name. Rounds are paired: other load on the machine affects
+        all functions of a round alike.
     """
     device = device or torch.device("cpu")
     seconds: dict[str, list[float]] = {name: [] for name in work}
@@ -102,12 +102,12 @@ def alternate(
 
 
 def compared(slow: list[float], quick: list[float]) -> list[float]:
-    """How many times as long one thing took as the other, round by round."""
+    """Return the ratio of the times, round by round."""
     return (np.asarray(slow) / np.asarray(quick)).tolist()
 
 
 def random_images(count: int, side: int = 32) -> Dataset:
-    """Images of noise: what they show does not change how long they take."""
+    """Return images of noise: content does not affect timing."""
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8))
     half = (0.5, 0.5, 0.5)
@@ -116,7 +116,7 @@ def random_images(count: int, side: int = 32) -> Dataset:
 
 
 def make_loop(samples: Dataset, model: str, device: str = "auto", **settings: object) -> Loop:
-    """The loop of a run that never ends, at a learning rate that trains but never diverges."""
+    """Return the loop of a practically endless run, at a learning rate that does not diverge."""
     chosen = choose_device(device)
     usual = {"lr": 1e-3, "schedule": "constant", "batch_size": BATCH, "method": "unif-SGD",
              "budget": 1.0, "epochs": 100_000}  # fmt: skip
@@ -125,9 +125,9 @@ def make_loop(samples: Dataset, model: str, device: str = "auto", **settings: ob
 
 
 def bare_steps(loop: Loop) -> Callable[[torch.Tensor], object]:
-    """Forward, backward and update on a batch of indices; nothing is learned about the samples.
+    """Return a bare step on a batch of indices: forward, backward, update, no bookkeeping.
 
-    Replayed from a graph where the loop's own steps may be.
+    It is replayed from a CUDA graph where the loop's own steps are.
     """
     engine = loop.engine
 
@@ -146,7 +146,7 @@ def bare_steps(loop: Loop) -> Callable[[torch.Tensor], object]:
 
 
 def epoch_seconds(loop: Loop) -> float:
-    """Seconds a step takes, over one epoch of a loop."""
+    """Return the seconds per step, over one epoch of a loop."""
     steps = loop.ledger.steps
     wait_for(loop.device)
     begun = time.perf_counter()
@@ -158,19 +158,19 @@ def epoch_seconds(loop: Loop) -> float:
 def matrix_product(
     device: torch.device, dtype: torch.dtype, side: int = 1024
 ) -> tuple[Callable[[], object], float]:
-    """A product of two square matrices, and its floating point operations."""
+    """Return a function that multiplies square matrices, and its floating point operations."""
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     repeats = 10
     return lambda: [left @ right for _ in range(repeats)], repeats * 2.0 * side**3
 
 
 def scratch() -> tempfile.TemporaryDirectory:
-    """A folder that goes away."""
+    """Return a temporary folder."""
     return tempfile.TemporaryDirectory(prefix="budgetlab-bench-")
 
 
 def writer_for(loop: Loop, out: Path, samples: Dataset) -> RecordWriter:
-    """A record for what a loop does."""
+    """Return the writer of a record of a loop."""
     return RecordWriter.create(
         loop.config.replace(out=str(out), epochs=200),
         metadata=samples.metadata.assign(label=samples.y.numpy()),

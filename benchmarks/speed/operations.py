@@ -1,4 +1,4 @@
-"""Single operations beside a library's: draws and numpy's, augmentations and torchvision's."""
+"""Benchmark single operations against libraries: draws (numpy), augmentations (torchvision)."""
 
 import resource
 import sys
@@ -29,7 +29,7 @@ SHARE = 0.3
 
 
 def drawing(sizes: dict[int, int] = SIZES) -> list[Row]:
-    """Draw 30% of N by weights like those of p-SGD: rounds by N."""
+    """Time weighted draws of 30% of N, as in p-SGD; ``sizes`` maps N to the number of rounds."""
     device = choose_device("auto")
     if device.type == "cpu":
         keep_freed_memory()  # as every run does; numpy gains by it too
@@ -51,7 +51,7 @@ def drawing(sizes: dict[int, int] = SIZES) -> list[Row]:
         def choose(size=size, count=count, q=q) -> object:
             return rng.choice(size, count, replace=False, p=q)
 
-        # numpy takes seconds at ten million: once is enough to see it.
+        # numpy takes seconds at ten million: few rounds are enough.
         seconds = alternate({"ours": draw, "numpy": choose}, rounds, device)
         ours[size] = min(seconds["ours"])
         target = ">= 3" if size == 10**6 else ""
@@ -69,7 +69,7 @@ def drawing(sizes: dict[int, int] = SIZES) -> list[Row]:
 
 
 def _slope(by_size: dict[int, float]) -> float:
-    """1 where a thing grows as N, 2 where it grows as its square; the smallest N left out."""
+    """Return the exponent of growth with N (1: linear, 2: quadratic), without the smallest N."""
     sizes = sorted(by_size)[1:]
     return float(np.polyfit(np.log(sizes), np.log([by_size[size] for size in sizes]), 1)[0])
 
@@ -81,13 +81,13 @@ def _peak_bytes() -> int:
 
 SIDE, CLASSES = 32, 10
 
-# The network whose step is compared with, and the share of it that may be spent on images.
+# Network whose step is the reference, and target for the share of it spent on augmentation.
 STEPS = {"cpu": ("small", "<= 0.2"), "cuda": ("resnet18", "<= 0.03")}
 STEPS_AT_A_TIME = {"cpu": 3, "cuda": 20}
 
 
 def augmenting(rounds: int = 8) -> list[Row]:
-    """Augment a batch of 128 images of 32x32, on the CPU and on a GPU if there is one."""
+    """Time augmenting a batch of 128 images of 32x32, on the CPU and, if present, a GPU."""
     devices = [torch.device("cpu")]
     if choose_device("auto").type == "cuda":
         devices.append(choose_device("auto"))
@@ -111,15 +111,15 @@ def _on(device: torch.device, rounds: int) -> list[Row]:
     others, rows = _torchvision(), []
     for name in augment.names():
         ours = augment.build(name)
-        # Ten batches at a time, because one takes less than the clock can tell well.
+        # Ten batches at a time: a single one is too short to time well.
         work = {"ours": lambda ours=ours: [ours(images, generator) for _ in range(10)]}
         if name in others:
             work["torchvision"] = _one_by_one(*others[name], images, labels)
         seconds = alternate(work, rounds, device)
         rate = [10 * BATCH / s for s in seconds["ours"]]
         rows.append(row("augmenting", f"{name} on {device.type}", rate, "images/s"))
-        # Apart from the above: a step leaves the caches full of other things.
-        if device.type == "cuda":  # where it is a part of a recorded step
+        # Timed separately from the above: a step fills the caches with other data.
+        if device.type == "cuda":  # augmentation is part of a captured step
             taken = alternate({"ours": steps_under(name), "step": step}, rounds, device)
             share = [ratio - 1 for ratio in compared(taken["ours"], taken["step"])]
         else:
@@ -135,7 +135,7 @@ def _on(device: torch.device, rounds: int) -> list[Row]:
 
 
 def _torchvision() -> dict[str, tuple[v2.Transform, v2.Transform | None]]:
-    """For each name: what is done to an image, and then to the batch."""
+    """Return by name the transform of an image, and that of the batch, if any."""
     crop, flip = v2.RandomCrop(SIDE, padding=4), v2.RandomHorizontalFlip()
     standard = v2.Compose([crop, flip])
     # 31 bins from 0 to 30, so that 4 stands for M = 4.
@@ -156,7 +156,7 @@ def _torchvision() -> dict[str, tuple[v2.Transform, v2.Transform | None]]:
 def _one_by_one(
     each: v2.Transform, whole: v2.Transform | None, images: torch.Tensor, labels: torch.Tensor
 ) -> Callable[[], object]:
-    """Call torchvision image by image, which is how each gets a draw of its own."""
+    """Apply torchvision image by image, so that each gets its own random draw."""
 
     def work() -> None:
         batch = torch.stack([each(image) for image in images])

@@ -1,4 +1,4 @@
-"""What the kit adds to a bare step: the time of importance, the bytes and memory of recording."""
+"""Benchmark the kit's overhead over a bare step: importance, and recording time and memory."""
 
 import json
 import subprocess
@@ -37,10 +37,10 @@ METHODS = ("unif-SGD", "p-SGD", "c-SGD")
 
 
 def importance(count: int = SAMPLES, rounds: int = 20) -> list[Row]:
-    """Time each part on its own, as an epoch of 50,000 samples at 30% budget does it.
+    """Time each part of an epoch of 50,000 samples at 30% budget.
 
-    On a GPU most of it is inside a recorded step: there whole epochs are held against as many
-    bare steps.
+    On a GPU most of it happens inside a captured step: there, whole epochs are compared with as
+    many bare steps.
     """
     samples = random_images(count)
     if choose_device("auto").type == "cuda":
@@ -62,7 +62,7 @@ def importance(count: int = SAMPLES, rounds: int = 20) -> list[Row]:
 
 
 def _on_gpu(samples: Any, epochs: int = 4) -> list[Row]:
-    """Whole epochs of each method, recorded, against as many bare steps."""
+    """Time whole recorded epochs of each method against as many bare steps."""
     rows = []
     for method in METHODS:
         loop = make_loop(samples, "auto", method=method, budget=BUDGET)
@@ -101,7 +101,7 @@ def _bare_step(samples: Any, rounds: int) -> list[float]:
 
 
 def _parts(loop: Loop, out: Path, samples: Any, epochs: int = 4) -> dict[str, list[float]]:
-    """Seconds of an epoch that go into each part."""
+    """Return the seconds of an epoch spent in each part."""
     device = loop.device
     loop.train_epoch(1, on_step=_stop_after(loop, 3))
     writer = writer_for(loop, out, samples)
@@ -138,7 +138,7 @@ def _parts(loop: Loop, out: Path, samples: Any, epochs: int = 4) -> dict[str, li
 
 
 def _stop_after(loop: Loop, steps: int) -> Any:
-    """End an epoch early, by spending the budget."""
+    """Return a callback that ends an epoch early by lowering the budget."""
     limit = loop.budget.limit
 
     def on_step() -> None:
@@ -149,7 +149,7 @@ def _stop_after(loop: Loop, steps: int) -> Any:
 
 
 def _selective_backprop(samples: Any, rounds: int = 3, size: int = 8192) -> list[Row]:
-    """A whole epoch of it against its forwards and steps alone, as many as it made."""
+    """Time an epoch of selective backprop against its bare forward passes and steps."""
     small = samples.select(range(size))
     loop = make_loop(small, "auto", method="selective-backprop", budget=BUDGET)
     loop.train_epoch(1)
@@ -188,7 +188,7 @@ def _selective_backprop(samples: Any, rounds: int = 3, size: int = 8192) -> list
 
 
 def recording(count: int = SAMPLES, rounds: int = 6) -> list[Row]:
-    """Record epochs in which a share of the samples was trained on, and in which all were."""
+    """Time recording of epochs in which a share of the samples was trained on, or all."""
     samples = random_images(count)
     rows = []
     for budget, target in ((0.3, ""), (1.0, "<= 60")):
@@ -224,7 +224,7 @@ def recording(count: int = SAMPLES, rounds: int = 6) -> list[Row]:
 
 
 def _pretend_epoch(loop, budget: float) -> None:
-    """Let the history see logits like those of a network half way, and draw for the next epoch."""
+    """Update the history with logits like those of a half-trained network, after a draw."""
     loop.history.start_epoch(loop.history.epoch + 1)
     draws = loop.sampler.batches(loop.history.epoch, loop.history, loop.engine.look)
     drawn = torch.cat([batch.indices for batch in draws])
@@ -243,7 +243,7 @@ def _bytes_in(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-# Memory after every epoch, and the highest at the end.
+# Prints memory after every epoch, and the peak at the end.
 TRAIN = """
 import json, resource, sys
 import torch
@@ -262,7 +262,7 @@ print(json.dumps({"after": after, "on_gpu": on_gpu}))
 
 
 def memory(epochs: int = 12, **settings: Any) -> list[Row]:
-    """Train the default network of the device on ``shapes``, and watch the peak by epoch."""
+    """Train the device's default network on ``shapes``, and monitor memory by epoch."""
     with scratch() as folder:
         settings = {"dataset": "shapes", "method": "p-SGD", "budget": 0.2, "epochs": epochs,
                     "data_root": f"{folder}/data", "out": f"{folder}/runs"} | settings  # fmt: skip

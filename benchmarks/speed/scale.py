@@ -1,4 +1,4 @@
-"""As many samples as ImageNet has, without their images: what the bookkeeping takes an epoch."""
+"""Benchmark the bookkeeping per epoch at ImageNet's number of samples, without images."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ __all__ = ["scale"]
 
 SAMPLES, CLASSES, BATCH, BUDGET = 1_300_000, 1000, 256, 0.3
 
-# In a process of its own, so that the peak of memory is that of these samples.
+# In its own process, so that peak memory is due to these samples only.
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
@@ -86,7 +86,7 @@ tell("atlas")
 def scale(
     samples: int = SAMPLES, classes: int = CLASSES, batch: int = BATCH, epochs: int = 4
 ) -> Iterator[Row]:
-    """Draw, learn, record and analyse; the last by the epochs of a record of 90."""
+    """Time drawing, history updates, recording, and analysis of a record of 90 epochs."""
     with scratch() as folder:
         given = json.dumps([samples, classes, batch, BUDGET, epochs, str(folder)])
         command = [sys.executable, "-c", CHILD, given]
@@ -104,7 +104,7 @@ def scale(
         return [each["seconds"] for each in by_name[name]]
 
     def peak(name: str) -> float:
-        """Of the whole process, imports and labels included."""
+        """Peak memory of the whole process, imports and labels included."""
         return by_name[name][-1]["peak"] / 1e6
 
     size = f"{samples:,} samples"

@@ -1,4 +1,4 @@
-"""Runs side by side, and a run beside other work."""
+"""Benchmark parallel runs, and a run beside other work."""
 
 import multiprocessing
 import os
@@ -21,12 +21,12 @@ PROCESSES = 2
 
 
 def sharing(rounds: int = 6, epochs: int = 4, **settings: Any) -> Iterator[Row]:
-    """Whole runs of the scale model: two against one, and with a busy neighbour or without.
+    """Time whole runs of the scale model: two against one, with and without a busy neighbour.
 
     Parameters
     ----------
     rounds
-        How often each is timed.
+        Number of repetitions.
     epochs
         Epochs of a run, at a budget of 1.
     **settings
@@ -36,7 +36,7 @@ def sharing(rounds: int = 6, epochs: int = 4, **settings: Any) -> Iterator[Row]:
         common = preset_settings("scale-model") | {"method": "p-SGD", "budget": 1.0}
         common |= {"epochs": epochs, "device": "cpu", "data_root": f"{folder}/data"}
         config = RunConfig(**common | {"out": f"{folder}/runs"} | settings)
-        load_data(config, progress=False)  # drawn once, and in the cache from now on
+        load_data(config, progress=False)  # rendered once, then cached
         if (os.cpu_count() or 1) >= PROCESSES:
             yield from _side_by_side(config, rounds)
         yield from _beside_a_neighbour(config, rounds)
@@ -58,7 +58,7 @@ def _side_by_side(config: RunConfig, rounds: int) -> list[Row]:
 
 
 def _beside_a_neighbour(config: RunConfig, rounds: int) -> list[Row]:
-    """With the threads that the kit chooses, which is what a single run has."""
+    """Time a run with the kit's default threads, with and without a busy neighbour."""
     with Trainer(config.replace(out=f"{config.out}/single"), threads=None) as trainer:
 
         def beside() -> float:
@@ -85,9 +85,9 @@ def _serve(pipe: Connection, config: RunConfig, threads: int | None) -> None:
 
 
 class Trainer:
-    """A process that stays alive and trains a run, from its first line to its last, when told.
+    """A persistent process that trains a complete run on request.
 
-    A context manager: the process ends with it.
+    A context manager; on exit, the process ends.
     """
 
     def __init__(self, config: RunConfig, threads: int | None):
@@ -106,16 +106,16 @@ class Trainer:
         self._process.join()
 
     def begin(self) -> None:
-        """Have a run trained."""
+        """Start a run."""
         self._pipe.send(True)
 
     def end(self) -> float:
-        """Seconds of the run that was begun."""
+        """Wait for the run; return its seconds."""
         return self._pipe.recv()
 
 
 def together(trainers: list[Trainer]) -> float:
-    """Begin a run in each, wait for all; seconds of the slowest."""
+    """Start a run in each, wait for all; return the seconds of the slowest."""
     for trainer in trainers:
         trainer.begin()
     return max(trainer.end() for trainer in trainers)
@@ -129,7 +129,7 @@ def _spin(ready: Event) -> None:
 
 @contextmanager
 def neighbour() -> Iterator[None]:
-    """Keep one core busy with something else."""
+    """Keep one core busy with another process."""
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
     process = context.Process(target=_spin, args=(ready,))

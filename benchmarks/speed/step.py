@@ -1,4 +1,4 @@
-"""A training step against the usual loop's, and against what the device can do."""
+"""Benchmark a training step against a conventional loop and the device's peak."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,12 +25,12 @@ from budgetlab.devices import choose_device
 
 __all__ = ["step"]
 
-# Steps timed at a time, and rounds: about a minute for each network on two cores.
+# Steps per measurement, rounds, target: about a minute for each network on two cores.
 CPU = {"small": (16, 8, "5"), "resnet18": (2, 4, "3")}
-# On a GPU: batch size, and the share of a matrix product that is aimed at with ResNet-18.
+# On a GPU: batch size, and target for ResNet-18 as a share of a matrix product's speed.
 GPU = {128: "0.3", 512: "0.45"}
 GPU_NETWORKS = ("resnet18", "small", "compact")
-# Operations a second in bfloat16, dense, by the maker's data sheet; other H100s have fewer.
+# Dense bfloat16 operations per second by the maker's data sheet; other H100s have fewer.
 PEAK = {"H100 80GB HBM3": 989e12, "H200": 989e12, "A100": 312e12}
 
 
@@ -40,16 +40,16 @@ def step(
     batch: int = BATCH,
     core: tuple[int, int] = (8, 8),
 ) -> Iterator[Row]:
-    """Time whole loops on CIFAR-sized images, recording and importance beside.
+    """Time whole loops on CIFAR-sized images, including recording and importance.
 
     Parameters
     ----------
     cpu
-        On a CPU: by network, steps timed at a time, rounds, and the target.
+        On a CPU: steps per measurement, rounds, and target, by network.
     batch
-        Images a step there.
+        Images per step on a CPU.
     core
-        Batches of 32 an epoch and rounds of the compact network on one core.
+        For the compact network on one core: batches of 32 per epoch, and rounds.
     """
     device = choose_device("auto")
     if device.type == "cuda":
@@ -85,7 +85,7 @@ def _rows(
     name: str, seconds: dict[str, list[float]], batch: int, flops: float, operations: float,
     times: str = "", share: str = "",
 ) -> list[Row]:  # fmt: skip
-    """What a loop reaches, beside the usual one and a matrix product timed in the same rounds."""
+    """Compare a loop with the conventional one and a matrix product timed in the same rounds."""
     ours = seconds["ours"]
     reached = [flops / s for s in ours]
     possible = [operations / s for s in seconds["product"]]
@@ -117,10 +117,10 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _on_one_core(steps: int, rounds: int, batch: int = 32) -> list[Row]:
-    """The scale model's network as it is trained there, against the usual loop on the same core.
+    """Time the scale model's network as trained there against a conventional loop on one core.
 
-    An epoch is p-SGD's, with all that it learns of the samples and its part of the record. The
-    usual loop loads its images in its own process: in workers they would take another core.
+    Epochs are p-SGD's, with history updates and recording. The conventional loop loads images in
+    its own process, as workers would use another core.
     """
     device = torch.device("cpu")
     samples = random_images(batch * steps)
@@ -154,16 +154,16 @@ def on_gpu(
     rounds: int = 5,
     side: int = 4096,
 ) -> list[Row]:
-    """Whole loops of p-SGD with graphs and without, the usual loop, a bare step, a product.
+    """Time p-SGD with and without graphs, a conventional loop, a bare step, a matrix product.
 
     Parameters
     ----------
     share
-        Of a matrix product, aimed at with ResNet-18.
+        Target as a share of the matrix product's speed, for ResNet-18.
     steps, usual_steps, rounds
-        Steps timed at a time, of ours and of the usual loop, and how often.
+        Steps per measurement, of ours and of the conventional loop, and repetitions.
     side
-        Rows of the square matrices of the product.
+        Side of the square matrices.
     """
     samples = random_images(batch * steps)
     # At the rate of a budget of 1 all samples are drawn, so that every epoch has all steps.
@@ -212,7 +212,7 @@ def on_gpu(
 
 
 def _of_the_peak(name: str, device: torch.device, reached: list[float]) -> list[Row]:
-    """Model FLOPs utilisation: the share of what the maker's data sheet promises."""
+    """Return the model FLOPs utilisation: the share of the data sheet's peak."""
     if device.type != "cuda":
         return []
     card = torch.cuda.get_device_name(device)

@@ -1,7 +1,7 @@
-"""How long one waits: for an import, a record, the first step, the demo, a notebook.
+"""Benchmark waiting times: import, opening a record, first step, the demo, notebooks.
 
-Each in a fresh process. ``jobs``, the demo and every notebook, takes half an hour and is measured
-only where it is asked for: ``python -m benchmarks.speed jobs``.
+Each in a fresh process. ``jobs``, the demo and every notebook, takes half an hour and runs only on
+request: ``python -m benchmarks.speed jobs``.
 """
 
 import json
@@ -61,7 +61,7 @@ len(record.epochs), record.samples.sizes
 print(time.perf_counter() - begun)
 assert "torch" not in sys.modules
 """
-# From the command being typed to the end of the first step, with the time of each stretch.
+# From entering the command to the end of the first step, with the time of each phase.
 FIRST_STEP = """
 import json, os, sys, time
 typed = float(sys.argv.pop(1))
@@ -98,7 +98,7 @@ cli.main(sys.argv[1:])
 
 
 def start(repeats: int = 6, images: int = 60_000, limit: int = 2_000) -> Iterator[Row]:
-    """Time import, opening a record, the way to the first step, and a part of a large folder."""
+    """Time import, opening a record, the first step, and loading part of a large folder."""
     with scratch() as folder:
         record = _small_record(Path(folder))
         yield row("start", "import budgetlab", _times(IMPORT, repeats), "s", "<= 0.3")
@@ -110,9 +110,9 @@ def start(repeats: int = 6, images: int = 60_000, limit: int = 2_000) -> Iterato
 
 
 def _part_of_a_folder(folder: Path, images: int, limit: int, rounds: int) -> list[Row]:
-    """Load a few training images out of a folder of many, against one of as many as are decoded.
+    """Time loading a few images of a large folder against a folder of only those decoded.
 
-    A fifth of a folder without a ``test`` is for testing, whatever the limit.
+    A fifth of a folder without a ``test`` is used for testing, whatever the limit.
     """
     rng = np.random.default_rng(0)
     distinct = [folder / f"{number}.jpg" for number in range(100)]
@@ -123,7 +123,7 @@ def _part_of_a_folder(folder: Path, images: int, limit: int, rounds: int) -> lis
         for number in range(count):
             place = folder / name / f"class{number % 10}" / f"{number}.jpg"
             place.parent.mkdir(parents=True, exist_ok=True)
-            # Names of one image: it is read and decoded under each of them.
+            # Hard links: each name is read and decoded separately.
             os.link(distinct[number % 100], place)
 
     def load(name: str, limit: int) -> Callable[[], object]:
@@ -141,7 +141,7 @@ def _part_of_a_folder(folder: Path, images: int, limit: int, rounds: int) -> lis
 
 
 def _times(program: str, repeats: int, *arguments: str) -> list[float]:
-    """Seconds that a program says it took; the first run, which may read the disk, is dropped."""
+    """Return the seconds a program reports; the first run, with a cold disk cache, is dropped."""
     said = [_say(program, *arguments) for _ in range(repeats + 1)]
     return [float(text) for text in said[1:]]
 
@@ -164,7 +164,7 @@ def _small_record(out: Path) -> str:
 
 
 def _first_step(folder: Path, repeats: int) -> list[Row]:
-    """The default of ``budgetlab train``; its data is drawn once, and then lies in the cache."""
+    """Time the default of ``budgetlab train``; its data is rendered once, then cached."""
     runs = []
     for number in range(repeats + 1):
         command = ["train", "--data-root", str(folder / "data"), "--out", str(folder / "runs")]
@@ -185,7 +185,7 @@ def _first_step(folder: Path, repeats: int) -> list[Row]:
 
 
 def _now() -> float:
-    # The time of day, because it is the one clock that two processes share.
+    # Wall-clock time, the one clock that processes share.
     return time.time()
 
 
@@ -200,7 +200,7 @@ build.execute(nbformat.read(sys.argv[1], as_version=4), ".")
 
 
 def demo(command: Sequence[str] = DEMO) -> list[Row]:
-    """Run the whole demo; compare its time, and that of its first result, with training alone."""
+    """Run the demo; compare its time with bare training, and time its first result."""
     with scratch() as folder:
         first, seconds = _until_a_line("1 of", command, Path(folder))
         alone = _bare_seconds(Path(folder)) / (os.cpu_count() or 1)
@@ -215,7 +215,7 @@ def demo(command: Sequence[str] = DEMO) -> list[Row]:
 
 
 def _until_a_line(begin: str, command: Sequence[str], folder: Path) -> tuple[float, float]:
-    """Seconds until a program prints a line that begins so, and until it ends."""
+    """Return the seconds until a program prints a line starting with ``begin``, and to its end."""
     begun, first = time.perf_counter(), float("nan")
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -226,7 +226,7 @@ def _until_a_line(begin: str, command: Sequence[str], folder: Path) -> tuple[flo
 
 
 def _bare_seconds(folder: Path, repeats: int = 12) -> float:
-    """Seconds that all steps of the records in a folder would take on one core, bare."""
+    """Estimate the seconds of all steps of a folder's records as bare steps on one core."""
     threads, total = torch.get_num_threads(), 0.0
     torch.set_num_threads(1)
     try:
@@ -247,7 +247,7 @@ def _bare_seconds(folder: Path, repeats: int = 12) -> float:
 
 
 def jobs() -> list[Row]:
-    """Time each once: ``BUDGETLAB_SCALE`` chooses the scale of the notebooks, full by default."""
+    """Time each job once; ``BUDGETLAB_SCALE`` sets the notebooks' scale, full by default."""
     scale = os.environ.get("BUDGETLAB_SCALE", "full")
     jobs = {"make demo": DEMO}
     for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
@@ -259,7 +259,7 @@ def jobs() -> list[Row]:
         for way in list(ways)[:: -1 if turn % 2 else 1]:
             environment = os.environ | {SWITCH: ways[way]}
             with scratch() as folder:
-                # Notebooks read small records that lie beside them.
+                # Notebooks read small records next to them.
                 (Path(folder) / "records").symlink_to(ROOT / "notebooks" / "records")
                 rows.append(_timed(name + way, command, environment, Path(folder)))
     return rows

@@ -82,7 +82,7 @@ WIDTH = "containerSize()[0] || windowSize()[0] - 190 || 1000"
 ROOM = {"name": "room", "init": WIDTH,
         "on": [{"events": {"type": "timer", "throttle": 400}, "update": WIDTH}]}  # fmt: skip
 TITLE_LETTERS, SUBTITLE_LETTERS = 56, 66  # per line, so that it fits a window at 200% zoom
-# The image stays where scripts are off, or fail; the view is stored on its element for tests.
+# The image stays where scripts are off, or fail; scripts can reach the view through its element.
 SCRIPT = """
 (async () => {
   for (const place of document.querySelectorAll('.bl-explorable')) {

@@ -1,11 +1,11 @@
-"""How the book is built; ``docs/book.py`` collects what goes into it."""
+"""Sphinx configuration of the book; ``docs/book.py`` collects its sources."""
 
 import sys
 from pathlib import Path
 
 import budgetlab
 
-# Where this file was copied to, with its extension beside it.
+# This file and its extension are copied together.
 sys.path.insert(0, str(Path(__file__).parent))
 
 project = "budgetlab"
@@ -15,9 +15,9 @@ language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
 
-# Outputs are those that are committed: building trains nothing.
+# Outputs are the committed ones: building trains nothing.
 nb_execution_mode = "off"
-# Widgets need a kernel, and their scripts would come from elsewhere.
+# Widgets need a kernel, and their scripts a network.
 nb_ipywidgets_js: dict = {}
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "amsmath"]
@@ -36,7 +36,7 @@ html_show_sphinx = False
 suppress_warnings = ["ref.python"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-# Signatures made of the fields of a run have no source to read their defaults from.
+# Signatures generated from a run's fields have no source to read defaults from.
 autodoc_preserve_defaults = False
 napoleon_google_docstring = False
 napoleon_use_ivar = True

@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw by themselves: no script, no server, no font.
+"""Render formulas as MathML, which browsers support natively: no script, server or font.
 
 The converter is that of docutils.
 """
@@ -11,12 +11,12 @@ from docutils.utils.math.latex2mathml import tex2mathml
 
 
 def convert(formula: str, as_block: bool) -> str:
-    r"""Return a formula as MathML; ``\frac12`` and ``\dots``, which docutils lacks, are read too.
+    r"""Convert a formula to MathML, with support for ``\frac12`` and ``\dots``, absent in docutils.
 
     Raises
     ------
     ValueError
-        If a formula cannot be read; names it.
+        If the formula cannot be parsed.
     """
     known = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", formula)
     known = re.sub(r"\\dots(?![a-z])", r"\\ldots", known)
@@ -27,18 +27,18 @@ def convert(formula: str, as_block: bool) -> str:
 
 
 def visit_inline(writer, node: nodes.math) -> None:
-    """Write a formula within a line."""
+    """Write an inline formula."""
     writer.body.append(convert(node.astext(), as_block=False))
     raise nodes.SkipNode
 
 
 def visit_block(writer, node: nodes.math_block) -> None:
-    """Write a formula on a line of its own."""
+    """Write a displayed formula."""
     writer.body.append(f'<div class="math">{convert(node.astext(), as_block=True)}</div>')
     raise nodes.SkipNode
 
 
 def setup(app) -> dict:
-    """Tell Sphinx of the renderer."""
+    """Register the renderer with Sphinx."""
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

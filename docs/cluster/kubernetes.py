@@ -1,15 +1,15 @@
-"""A sweep on Kubernetes, through dask-kubernetes: a file to start from.
+"""Template of a sweep on Kubernetes with dask-kubernetes.
 
-Not run by the tests of this project: no such cluster is at hand. What it does on a
-cluster of worker processes on one machine is tested in ``tests/test_sweep_workers.py``.
+Not run by this project's tests, for lack of such a cluster. Sweeps on a cluster of worker
+processes on one machine are tested in ``tests/test_sweep_workers.py``.
 
     pip install 'budgetlab[dask]' dask-kubernetes
     helm install --repo https://helm.dask.org --generate-name dask-kubernetes-operator
     python docs/cluster/kubernetes.py
 
-``IMAGE`` is one of yours with ``budgetlab[dask]`` in it, the same version as here. The
-volume ``CLAIM`` must allow many writers, and be mounted at ``SHARED`` on this machine
-too, where the sweep reads how far the runs are.
+``IMAGE`` is your image with ``budgetlab[dask]``, the same version as here. The volume ``CLAIM``
+must allow several writers, and be mounted at ``SHARED`` on this machine too, where the sweep
+reads the progress of the runs.
 """
 
 from dask_kubernetes.operator import KubeCluster, make_cluster_spec
@@ -23,7 +23,7 @@ SHARED = "/shared"
 
 
 def specification() -> dict:
-    """Describe workers with one GPU each, that train one run at a time."""
+    """Return a specification of workers with one GPU each, which train one run at a time."""
     spec = make_cluster_spec(
         name="budgetlab",
         image=IMAGE,
@@ -41,7 +41,7 @@ def specification() -> dict:
 
 
 def main() -> None:
-    """Train a grid, one run a worker."""
+    """Train a grid, one run per worker."""
     with KubeCluster(custom_cluster_spec=specification()) as cluster, Client(cluster) as client:
         sweep = bl.sweep(
             method=["unif-SGD", "p-SGD", "c-SGD"],

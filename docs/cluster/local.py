@@ -1,9 +1,9 @@
-"""The same sweep on a Dask cluster of processes of this machine: to try it out.
+"""A small sweep on a local Dask cluster, for trying it out.
 
     pip install 'budgetlab[dask]'
     python docs/cluster/local.py
 
-A cluster that runs already is used from the command line:
+To use a running cluster from the command line:
 
     dask scheduler &
     dask worker tcp://localhost:8786 --nworkers 2 --nthreads 1 &
@@ -17,7 +17,7 @@ import budgetlab as bl
 
 def main(out: str = "runs") -> None:
     """Train four small runs on two workers."""
-    # A process trains one run at a time, so that a second thread would only wait.
+    # A process trains one run at a time: a second thread would only wait.
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         sweep = bl.sweep(
             method=["unif-SGD", "p-SGD"],
@@ -31,6 +31,6 @@ def main(out: str = "runs") -> None:
             print(row["method"], row["seed"], row["status"], row["test_accuracy"])
 
 
-# Worker processes import this file: without this line each would start a sweep too.
+# Worker processes import this file: without this guard, each would start a sweep too.
 if __name__ == "__main__":
     main()

@@ -1,13 +1,13 @@
-"""A sweep on a Slurm cluster, through dask-jobqueue: a file to start from.
+"""Template of a sweep on a Slurm cluster with dask-jobqueue.
 
-Not run by the tests of this project: no such cluster is at hand. What it does on a
-cluster of worker processes on one machine is tested in ``tests/test_sweep_workers.py``.
+Not run by this project's tests, for lack of such a cluster. Sweeps on a cluster of worker
+processes on one machine are tested in ``tests/test_sweep_workers.py``.
 
     pip install 'budgetlab[dask]' dask-jobqueue
     python docs/cluster/slurm.py
 
-Run it where jobs may be submitted. Environment, data and records must lie in folders
-that all nodes see. Stop it whenever you like: the same command goes on.
+Run it where jobs can be submitted. Environment, data and records must be in folders that all
+nodes share. Stop it at any time: the same command continues.
 """
 
 from dask_jobqueue import SLURMCluster
@@ -20,7 +20,7 @@ DATA = "/shared/me/data"
 
 
 def main() -> None:
-    """Train a grid, one run a job."""
+    """Train a grid, one run per job."""
     # One job is one worker with one GPU, and trains one run at a time: one thread.
     cluster = SLURMCluster(
         queue="gpu",
@@ -30,11 +30,11 @@ def main() -> None:
         walltime="04:00:00",
         job_cpu=4,
         job_extra_directives=["--gres=gpu:1"],
-        # Threads of torch; Dask allows one unless told otherwise.
+        # Threads of torch; Dask's default is one.
         job_script_prologue=[
             "export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__OMP_NUM_THREADS=4"
         ],
-        # A worker ends before its time is over, and its runs go on in the next one.
+        # A worker ends before its time limit; its runs continue in the next one.
         worker_extra_args=["--lifetime", "225m", "--lifetime-stagger", "5m"],
     )
     cluster.adapt(minimum_jobs=0, maximum_jobs=16)
