@@ -33,7 +33,7 @@ from budgetlab.sweeps.grid import (
 if TYPE_CHECKING:
     import pandas as pd
 
-BAR = "{percentage:3.0f}% |{bar:30}| {elapsed} elapsed, about {remaining} left{postfix}"
+BAR = "{percentage:3.0f}% |{bar}| {elapsed} elapsed, about {remaining} left{postfix}"
 POLL_SECONDS = 1.0
 # A run that takes its worker with it would do so for ever.
 MOST_LOST = 2
