@@ -1,8 +1,8 @@
-"""What notebooks need beside the kit: predictions, checks of exercises, and tables that ship.
+"""Helpers for the course notebooks: predictions, checks of exercises, and stored results.
 
-:func:`predict` asks for a prediction before a result shows; :func:`check` says in words whether
-the answer to an exercise is right, and what is wrong with it; :func:`results`, and what follows
-it, read the tables that come with the course, and :func:`record` opens a record.
+:func:`predict` asks for a prediction before a result is shown; :func:`check` tests the answer to
+an exercise and explains what is wrong; :func:`results` reads the tables that come with the course,
+:func:`select` and others evaluate them, and :func:`record` opens a record.
 """
 
 from budgetlab.course.checking import check, passed

@@ -1,11 +1,11 @@
-"""Call the answer to an exercise with each case, and say the first thing that is wrong.
+"""Check the answer to an exercise on given cases, and explain the first thing that is wrong.
 
 In a notebook::
 
     bl.course.check(double, [((2,), 4), ((-1.5,), -3.0)], hint="Multiply by two.")
 
-It prints one short text and raises nothing, so that an unsolved exercise never stops a notebook.
-For marks, ``assert bl.course.passed("double")`` can follow, as in the instructors' copy.
+This prints a short message and raises nothing, so that an unsolved exercise never stops a notebook.
+For grading, add ``assert bl.course.passed("double")``, as in the instructors' copy.
 """
 
 import copy
@@ -33,31 +33,31 @@ def check(
     hint: str = "",
     tolerance: float = 1e-6,
 ) -> None:
-    """Call an answer with each case and print what is right or wrong, in words.
+    """Call an answer on each case and print that it is right, or what is wrong.
 
-    Whatever the answer does - nothing yet, an exception, the wrong type, shape or values, a
-    change to what it was given - ends in a sentence, never in an exception.
+    Missing code, exceptions, wrong types, shapes or values, and arguments changed in place are
+    all reported in a sentence, never raised.
 
     Parameters
     ----------
     answer
         The function a student wrote.
     cases
-        Pairs ``(arguments, expected)``. The arguments are a tuple; anything else is one
-        argument. Each call gets copies. What is expected is a number, a list of numbers, an
-        array, a tensor, or a predicate ``callable(result)`` that returns True or a sentence
-        saying what is wrong. A tensor or array must be answered by one, of whole numbers or
-        bools if it holds these; a list by any sequence of numbers.
+        Pairs ``(arguments, expected)``. The arguments are a tuple, or else a single argument;
+        each call gets copies. The expected value is a number, a list of numbers, an array, a
+        tensor, or a predicate ``callable(result)`` that returns True or a sentence saying what
+        is wrong. A tensor or array must be matched by one, with integers or bools if it holds
+        these; a list by any sequence of numbers.
     hint
-        Shown when something is wrong, not before the student has begun.
+        Shown when an answer is wrong, but not before the student has started.
     tolerance
-        Largest difference allowed, absolute and relative to what is expected.
+        Largest difference allowed, absolute and relative to the expected value.
 
     Raises
     ------
     InputError
-        If the cases are no such pairs or there is none: the fault of whoever wrote the
-        exercise, which must not look like a pass.
+        If there are no cases or they are not such pairs: a mistake in the exercise, which
+        must not look like a pass.
     """
     pairs = _pairs(cases)
     name = getattr(answer, "__name__", "your answer")
@@ -76,7 +76,7 @@ def check(
 
 
 def passed(name: str) -> bool:
-    """Tell whether the latest check of the function of this name passed; False if none was."""
+    """Return whether the latest check of the function of this name passed; False if unchecked."""
     return _verdicts.get(name, False)
 
 
@@ -95,7 +95,7 @@ def _pairs(cases: Sequence[tuple[Any, Any]]) -> list[tuple[tuple, Any]]:
 
 
 def _try(answer: Any, name: str, given: tuple, expected: Any, tolerance: float) -> str:
-    """Return ``""`` if one case passes, :data:`EMPTY`, or what is wrong, in lines."""
+    """Return ``""`` if one case passes, :data:`EMPTY`, or lines that describe the problem."""
     if answer is None or answer is Ellipsis:
         return EMPTY
     if not callable(answer):
@@ -109,7 +109,7 @@ def _try(answer: Any, name: str, given: tuple, expected: Any, tolerance: float) 
         lines.append(f"  returned: {_show(result)}")
         if not callable(expected):
             lines.append(f"  expected: {_show(expected)}")
-        # What an answer yields, or hands to a predicate, may be the part that is missing.
+        # Generators and returned functions run only here: their code may be missing too.
         wrong = _compare(result, expected, tolerance) or _changed(ours, theirs, name)
     except NotImplementedError:
         return EMPTY
@@ -122,7 +122,7 @@ def _try(answer: Any, name: str, given: tuple, expected: Any, tolerance: float) 
 
 
 def _changed(before: tuple, after: tuple, name: str) -> str:
-    """Return a sentence if an answer changed what it was given."""
+    """Return a sentence if an answer changed its arguments in place."""
     for number, pair in enumerate(zip(before, after, strict=True), start=1):
         want, have = map(_array, pair)
         if not _holds_numbers(want):
@@ -149,7 +149,7 @@ def _copy(value: Any) -> Any:
 
 
 def _arguments(answer: Any, given: tuple) -> str:
-    """Write arguments with their names, as far as these can be found."""
+    """Format arguments with their names, if the signature can be found."""
     try:
         bound = inspect.signature(answer).bind(*given).arguments
         shown = [f"{name} = {_show(value)}" for name, value in bound.items()]
@@ -159,7 +159,7 @@ def _arguments(answer: Any, given: tuple) -> str:
 
 
 def _place(answer: Any, error: Exception) -> str:
-    """Name the line of the answer in which it stopped."""
+    """Quote the line of the answer that raised the error."""
     code = getattr(answer, "__code__", None)
     lines = [frame.line for frame in traceback.extract_tb(error.__traceback__)
              if code and frame.filename == code.co_filename]  # fmt: skip
@@ -170,7 +170,7 @@ def _place(answer: Any, error: Exception) -> str:
 
 
 def _compare(result: Any, expected: Any, tolerance: float) -> str:
-    """Return ``""`` if a result is as expected, else a sentence saying how it differs."""
+    """Return ``""`` if a result is as expected, else a sentence on how it differs."""
     if callable(expected):
         return _ask(expected, result)
     have, want = _array(result), _array(expected)
@@ -180,7 +180,7 @@ def _compare(result: Any, expected: Any, tolerance: float) -> str:
         or (isinstance(expected, np.ndarray) and not hasattr(result, "__array__"))
     ):
         return f"It is of type {type(result).__name__} instead of {type(expected).__name__}."
-    # Indices are whole numbers; 3 and 3.0 in a list are the same.
+    # Arrays of indices must hold integers; in lists, 3 and 3.0 are the same.
     whole = hasattr(expected, "dtype") and want.dtype.kind in "iu" and have.dtype.kind == "f"
     if (have.dtype.kind == "b") != (want.dtype.kind == "b") or whole:
         names = {"b": "True and False", "f": "numbers with a fraction"}
@@ -203,7 +203,7 @@ def _compare(result: Any, expected: Any, tolerance: float) -> str:
 
 
 def _ask(predicate: Callable[[Any], Any], result: Any) -> str:
-    """Ask a predicate; what it cannot work with is wrong too."""
+    """Apply a predicate; a result on which it fails is wrong too."""
     try:
         said = predicate(result)
         right = not isinstance(said, str) and bool(said)
@@ -232,12 +232,12 @@ def _differences(have: np.ndarray, want: np.ndarray, far: np.ndarray) -> str:
 
 
 def _pattern(have: np.ndarray, want: np.ndarray) -> str:
-    """Name a simple relation between what is there and what should be, if there is one."""
+    """Describe a simple relation between the result and the expected values, if any."""
     if have.dtype.kind == "b":
         return " All are the other way round." if (have != want).all() else ""
     if have.size > 2 and np.allclose(np.sort(have, axis=None), np.sort(want, axis=None)):
         return " The values are right, their order is not."
-    # Two numbers at least, or every wrong number would be a multiple.
+    # A single wrong number would always be a multiple.
     known = want != 0
     if known.sum() > 1 and np.isfinite(have).all() and not have[~known].any():
         ratios = have[known] / want[known]
@@ -247,16 +247,16 @@ def _pattern(have: np.ndarray, want: np.ndarray) -> str:
 
 
 def _is_tensor(value: Any) -> bool:
-    # Where there is a tensor, torch is loaded; where it is not, there is none to find.
+    # If torch is not loaded, nothing can be a tensor.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _array(value: Any) -> np.ndarray:
-    """Return numbers as an array on the host; of another type where they are none."""
+    """Convert to an array on the CPU; its dtype is not numeric if the value is not."""
     if _is_tensor(value):
         value = value.detach().cpu()
-        # NumPy knows no bfloat16.
+        # NumPy has no bfloat16.
         value = value.float() if value.is_floating_point() and value.itemsize < 4 else value
         return value.numpy()
     try:
@@ -269,11 +269,11 @@ def _holds_numbers(array: np.ndarray) -> bool:
     return array.dtype.kind in "biuf"
 
 
-# -- values in words ---------------------------------------------------------------------
+# -- formatting --------------------------------------------------------------------------
 
 
 def _show(value: Any) -> str:
-    """Write a value in one line."""
+    """Format a value in one line."""
     if _is_tensor(value) or isinstance(value, np.ndarray):
         array = _array(value)
         body = np.array2string(array, precision=4, threshold=SHOWN, edgeitems=3, separator=", ")
@@ -298,13 +298,13 @@ def _number(value: Any) -> str:
 
 
 def _position(where: np.ndarray) -> str:
-    """Name the first place that is True."""
+    """Describe the first position that is True."""
     place = [int(i) for i in np.argwhere(where)[0]]
     return f"(at {place[0] if len(place) == 1 else tuple(place)}, counted from 0)"
 
 
 def _shape(array: np.ndarray) -> str:
-    # A single number has none that a reader would know.
+    # A student may not know the shape () of a single number.
     return str(array.shape) if array.ndim else "that of a single number"
 
 

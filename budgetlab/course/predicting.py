@@ -1,4 +1,4 @@
-"""A prediction that a reader commits to, and the result that shows once it is locked.
+"""Predictions that a reader locks in before a result is shown.
 
 In a notebook::
 
@@ -9,9 +9,9 @@ and in a later cell::
 
     guess.reveal(ax, answer="the subset")
 
-Where a kernel runs, the answer must be locked before the result shows, and cannot be changed
-afterwards, not even by running the cells again or restarting the kernel: it is kept in
-``predictions.json`` beside the notebook. Elsewhere, as on a page, both are plain text.
+With a running kernel, the prediction must be locked before the result is shown and cannot be
+changed afterwards, even by rerunning cells or restarting the kernel: it is stored in
+``predictions.json`` beside the notebook. Without one, as on a web page, both are static.
 """
 
 import base64
@@ -31,9 +31,9 @@ _locked: dict[str, str] = {}
 
 
 class Prediction:
-    """A question, in one sentence, and at least two choices, one of which can be locked, once.
+    """A question with two or more choices, one of which can be locked, once.
 
-    The prediction is kept under the question.
+    The locked choice is stored under the text of the question.
     """
 
     def __init__(self, question: str, choices: Sequence[str]):
@@ -43,7 +43,7 @@ class Prediction:
 
         self.question, self.choices = question, list(choices)
         self._waiting: list[tuple[Any, str]] = []
-        # A file that is not there, or that somebody has edited, holds no predictions.
+        # A missing or hand-edited file holds no predictions.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             _locked.update(json.loads(KEPT.read_text(encoding="utf-8")).items())
         self.radio = W.RadioButtons(options=self.choices, value=self.locked,
@@ -60,17 +60,17 @@ class Prediction:
 
     @property
     def locked(self) -> str | None:
-        """The choice that was locked, or None."""
+        """The locked choice, or None."""
         kept = _locked.get(self.question)
         return kept if kept in self.choices else None
 
     def lock(self, choice: str | None = None) -> None:
-        """Lock a choice, by default the one that is marked; only the first time counts.
+        """Lock a choice, by default the selected one; only the first call has an effect.
 
         Raises
         ------
         InputError
-            If it is none of the choices.
+            If it is not one of the choices.
         """
         choice = self.radio.value if choice is None else choice
         if choice not in self.choices:
@@ -86,7 +86,7 @@ class Prediction:
         self._waiting.clear()
 
     def reveal(self, result: Any, answer: str, alt: str = "") -> "Revealed":
-        """Show a result, once a choice is locked where there is a kernel to lock it in.
+        """Show a result; with a running kernel, only once a choice is locked.
 
         Parameters
         ----------
@@ -95,12 +95,12 @@ class Prediction:
         answer
             The choice that turned out to be right.
         alt
-            What a figure shows, in words; by default those of :func:`budgetlab.plots.alt_text`.
+            Alternative text of a figure; by default that of :func:`budgetlab.plots.alt_text`.
 
         Raises
         ------
         InputError
-            If the answer is none of the choices.
+            If the answer is not one of the choices.
         """
         if answer not in self.choices:
             raise unknown("answer", answer, self.choices)
@@ -140,7 +140,7 @@ predict = Prediction
 
 
 class Revealed:
-    """A result behind a prediction; without a kernel the result alone."""
+    """A result hidden until a prediction is locked; without a kernel, the result alone."""
 
     def __init__(self, widget: Any, static: dict[str, str]):
         self.widget, self.static = widget, static
@@ -150,7 +150,7 @@ class Revealed:
 
 
 def _render(result: Any, alt: str) -> tuple[dict[str, str], str]:
-    """A result as what a notebook stores, and as HTML for the widget."""
+    """Render a result as a MIME bundle for the notebook, and as HTML for the widget."""
     if isinstance(result, str):
         text = f"<p>{html.escape(result)}</p>"
         return {"text/html": text, "text/plain": result}, text

@@ -1,4 +1,4 @@
-"""Tables and records that come with the kit, for notebooks that read and do not train."""
+"""Tables and records that come with the course, for notebooks that read without training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ USUAL = {"method": "unif-SGD", "augmentation": "standard", "budget": 0.3,
          "averaging": "lifetime", "weights": "none", "class_shares": "free", "schedule": "linear",
          "schedule_horizon": "budget", "redundancy": 0.0, "imbalance": 1.0,
          "label_noise": 0.0, "optimiser": "sgd", "warmup": 0.0}  # fmt: skip
-"""What a run of the scale model has where nothing else is said; and 100 epochs."""
+"""Default settings of the scale model's runs, which also have 100 epochs."""
 
 DIALS = ("redundancy", "imbalance", "label_noise")
 ENTRIES = ("unif-SGD", "p-SGD", "p-SGD, sharp", "c-SGD", "loss", "loss, unbiased",
@@ -33,18 +33,18 @@ def results(name: str = "scale_model", folders: tuple[Path, ...] = PLACES) -> pd
     name
         File name without ``.csv``.
     folders
-        Where to look, first to last: by default ``records`` beside the notebook, then
-        ``notebooks/records`` of the checkout that the kit lies in.
+        Folders to search, in order: by default ``records`` beside the notebook, then
+        ``notebooks/records`` in the checkout of the kit.
 
     Returns
     -------
     DataFrame
-        The rows as they were written, one per run; empty cells are NaN.
+        One row per run, as stored; empty cells are NaN.
 
     Raises
     ------
     InputError
-        If none of the folders holds it.
+        If it is in none of the folders.
     """
     return pd.read_csv(_find(name, ".csv", folders))
 
@@ -57,18 +57,18 @@ def record(name: str, folders: tuple[Path, ...] = PLACES) -> Record:
     name
         Name of its folder.
     folders
-        Where to look, as for :func:`results`.
+        Folders to search, as for :func:`results`.
 
     Raises
     ------
     InputError
-        If none of the folders holds it.
+        If it is in none of the folders.
     """
     return open_record(_find(name, "", folders))
 
 
 def _find(name: str, ending: str, folders: tuple[Path, ...]) -> Path:
-    """The first folder's file or folder of this name; one sentence where there is none."""
+    """Return the path of this name in the first folder that has it."""
     for folder in folders:
         path = folder / f"{name}{ending}"
         if path.exists():
@@ -84,7 +84,7 @@ def _find(name: str, ending: str, folders: tuple[Path, ...]) -> Path:
 
 
 def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
-    """Take the rows of an experiment: what varies, what is asked for, and the rest as usual.
+    """Select the rows of an experiment: some settings free, some fixed, the rest as usual.
 
     Parameters
     ----------
@@ -93,19 +93,19 @@ def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
     *free
         Settings that may have any value.
     **values
-        Settings with the value wanted, or a list of values. Every other setting has the
-        one of :data:`USUAL`, and ``epochs`` is 100 where any run has so many.
+        Settings with a value, or a list of values. Every other setting has its value in
+        :data:`USUAL`, and ``epochs`` is 100 if any run has that many.
     """
     lengths = {"epochs": 100} if (rows.get("epochs", pd.Series()) == 100).any() else {}
     for name, value in {**USUAL, **lengths, **values}.items():
-        # Tables of before class shares or optimisers were settings do not have the column.
+        # Older tables lack the columns of later settings, such as class_shares.
         if name not in free and (name in rows or name in values):
             rows = rows[rows[name].isin(value if isinstance(value, list) else [value])]
     return rows
 
 
 def averages(rows: pd.DataFrame, by: Sequence[str], metric: str = "test_accuracy") -> pd.DataFrame:
-    """One row per condition: n, mean, spread (ddof 1) and the 95% interval of the mean."""
+    """Average each condition: n, mean, spread (ddof 1) and the 95% interval of the mean."""
     found = []
     for key, group in rows.groupby(list(by), sort=False):
         values = group[metric].to_numpy(float)
@@ -118,16 +118,16 @@ def averages(rows: pd.DataFrame, by: Sequence[str], metric: str = "test_accuracy
 
 
 def against(rows: pd.DataFrame, name: str, baseline: object) -> ConditionTable:
-    """Compare the values of any setting with one of them, as ``bl.compare`` does methods.
+    """Compare values of any setting with a baseline value, as ``bl.compare`` does methods.
 
     Parameters
     ----------
     rows
         One row per run, as from :func:`select`.
     name
-        The setting that is compared, such as ``augmentation`` or ``credit``.
+        The setting to compare, such as ``augmentation`` or ``credit``.
     baseline
-        Its value that the others are compared with.
+        The value to compare the others with.
 
     Returns
     -------
@@ -135,14 +135,14 @@ def against(rows: pd.DataFrame, name: str, baseline: object) -> ConditionTable:
         As from :func:`budgetlab.compare`, with the values of the setting in ``method``.
     """
     values = rows[name].astype(str)
-    # Every table shows the augmentation: where it is what is compared, it stands in ``method``.
+    # Every table needs an augmentation; if that is what is compared, it moves to ``method``.
     other = {"augmentation": "as named"} if name == "augmentation" else {}
     left = rows.drop(columns=list({name, "entry"} - {"method"}), errors="ignore")
     return compare(left.assign(method=values, **other), baseline=str(baseline))
 
 
 def importance(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every method of the importance map against uniform draws, in every condition that was run.
+    """Compare every method of the importance map with uniform sampling, in every condition run.
 
     Parameters
     ----------
@@ -158,12 +158,12 @@ def importance(rows: pd.DataFrame) -> pd.DataFrame:
     """
     free = ("entry", "method", "smoothing", "averaging", "weights", "budget_unit", *DIALS)
     own = select(rows, *free)
-    # Other rules of smoothing and averaging are entries of p-SGD, too, but no part of the map.
+    # The entry p-SGD also has runs with other smoothing and averaging, not part of the map.
     usual = own["smoothing"].eq(USUAL["smoothing"]) & own["averaging"].eq(USUAL["averaging"])
     own = own[own["entry"].isin(ENTRIES) & (usual | own["entry"].eq("p-SGD, sharp"))]
     kept = ["dataset", "augmentation", "budget", *DIALS, "seed", "test_accuracy", "flops"]
     table = compare(own[kept].assign(method=own["entry"]), baseline=ENTRIES[0])
-    for dial in DIALS:  # a dial that was never turned is no condition, and has no column
+    for dial in DIALS:  # a setting that never varies has no column in the comparison
         if dial not in table:
             table[dial] = own[dial].iloc[0]
     return pd.DataFrame(table[(table["method"] != ENTRIES[0]) & (table["pairs"] > 0)])

@@ -1,4 +1,4 @@
-"""Any method in a training loop of your own: a batch sampler, and one more line.
+"""Use any method in your own training loop: a batch sampler, and one more line.
 
 >>> sampler = bl.BudgetSampler(dataset, "p-SGD", budget=0.2, epochs=12)  # doctest: +SKIP
 >>> loader = DataLoader(dataset, batch_sampler=sampler)  # doctest: +SKIP

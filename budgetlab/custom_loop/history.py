@@ -1,4 +1,4 @@
-"""What loops of one's own have: batches, data sets and networks in whatever form."""
+"""Adapters for custom loops: the usual forms of batches, data sets, labels and networks."""
 
 import math
 import operator
@@ -25,21 +25,21 @@ IGNORED = -100
 
 
 class LoopHistory:
-    """What a loop reports, batch by batch; made by :class:`BudgetSampler`.
+    """Collects what a loop reports, batch by batch; created by :class:`BudgetSampler`.
 
-    It has every measure of :class:`~budgetlab.history.History` itself: ``history.mean_loss``,
+    It also has every measure of :class:`~budgetlab.history.History`: ``history.mean_loss``,
     ``history.forgotten`` and so on.
 
     Attributes
     ----------
     samples
-        The :class:`~budgetlab.history.History` of every sample that comes of it.
+        The resulting :class:`~budgetlab.history.History` of every sample.
     """
 
     def __init__(self, samples: History, ledger: Ledger, labels: Tensor | None = None):
         self.samples, self._known = samples, labels
         self._ledger, self._since = ledger, time.perf_counter()
-        # Batches that were handed out and not yet reported, each with its progress.
+        # Batches handed out but not yet reported, each with its progress.
         self._pending: deque[tuple[Batch, float]] = deque()
         self._last_progress = 0.0
         self._reported: list[Measures] = []
@@ -54,30 +54,30 @@ class LoopHistory:
         return sorted({*super().__dir__(), *dir(self.samples)})
 
     def update(self, logits: Tensor, labels: Tensor, indices: Tensor | None = None) -> Tensor:
-        """Report what one batch gave, before the optimiser's step; once a batch, in order.
+        """Report one batch, before the optimiser's step; call it once per batch, in order.
 
         Parameters
         ----------
         logits
-            As :func:`measure_batch` takes them, with or without gradient; only read.
+            As for :func:`measure_batch`, with or without gradient; only read.
         labels
-            What was trained on.
+            The labels that were trained on.
         indices
-            Numbers of the samples, int64 ``[B]``; by default those of the oldest batch
-            that was handed out and not yet reported.
+            Sample numbers, int64 ``[B]``; by default those of the oldest batch that was
+            handed out and not yet reported.
 
         Returns
         -------
         Tensor
-            float32 ``[B]`` on the device of the logits: importance weights. All one
-            unless the method weights (``grad-norm``, ``infobatch``, or
+            Importance weights, float32 ``[B]`` on the device of the logits. All ones
+            unless the method weights losses (``grad-norm``, ``infobatch``, or
             ``weights="unbiased"``); for those, train on
             ``(weights * F.cross_entropy(logits, labels, reduction="none")).mean()``.
 
         Raises
         ------
         InputError
-            If no batch is waiting, its size is another one, a number is that of no sample, or
+            If no batch is waiting, its size differs, a sample number does not exist, or
             logits and labels do not fit.
         """
         logits, labels = _tensor("logits", logits), _tensor("labels", labels)
@@ -109,7 +109,7 @@ class LoopHistory:
         return weights.to(logits.device)
 
     def _compare_labels(self, indices: Tensor, given: Tensor) -> None:
-        """Say once where other labels are trained on than were known beforehand."""
+        """Warn once if the labels trained on differ from those known beforehand."""
         if self._known is None or not bool((other := self._known[indices] != given).any()):
             return
         number = int(indices[other][0])
@@ -144,7 +144,7 @@ class LoopHistory:
         return batch
 
     def _numbers(self, asked: Tensor) -> Tensor:
-        """Numbers of samples, int64 ``[B]``."""
+        """Check sample numbers and return them as int64 ``[B]``."""
         last = self.samples.size - 1
         wanted = f"give the numbers of the samples, whole numbers [B] from 0 to {last}"
         if asked.ndim != 1 or asked.dtype == torch.bool:
@@ -157,7 +157,7 @@ class LoopHistory:
 
 
 def _in_order(batch: Batch, asked: Tensor) -> Batch:
-    """The same batch with its rows in the order of ``asked``, their numbers."""
+    """Return the batch with its rows in the order of ``asked``, their sample numbers."""
     if batch.weights is None:
         return Batch(asked)
     weights = torch.empty_like(batch.weights)
@@ -173,7 +173,7 @@ def _tensor(what: str, given: Any) -> Tensor:
 
 
 def size_of(data: Any) -> int:
-    """Number of samples, 1 or more, of a data set or given as such."""
+    """Return the number of samples, 1 or more, of a data set or given as a number."""
     number = hasattr(data, "__index__") and not isinstance(data, bool)
     try:
         size = operator.index(data) if number else len(data)
@@ -188,7 +188,7 @@ def size_of(data: Any) -> int:
 
 
 def class_numbers(labels: Any) -> Tensor:
-    """Labels that were given beforehand, int64 ``[N]``; each is the number of a class."""
+    """Check labels given beforehand and return class numbers, int64 ``[N]``."""
     wanted = "give class numbers, whole numbers [N] from 0 on"
     try:
         array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
@@ -206,7 +206,7 @@ def class_numbers(labels: Any) -> Tensor:
 
 
 def recordable(metadata: Any, labels: Tensor | None) -> pd.DataFrame:
-    """Refuse a table that a record could not hold beside its own arrays."""
+    """Return the table, or raise an error if a record could not hold it beside its arrays."""
     if not isinstance(metadata, pd.DataFrame):
         raise InputError(
             f"metadata is {a_kind(metadata)}: give a pandas DataFrame with a row for each sample"
@@ -215,7 +215,7 @@ def recordable(metadata: Any, labels: Tensor | None) -> pd.DataFrame:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"metadata has two columns '{name}': rename one of them")
-        # Names of arrays are those of folders; zarr keeps those with two underscores for itself.
+        # Array names become folder names; zarr reserves those that start with two underscores.
         is_folder = name.strip(".") and "/" not in name and not name.startswith("__")
         if name in (*SAMPLE_ARRAYS, "epoch", "sample") or not is_folder:
             raise InputError(f"metadata has a column '{name}', which no record can hold: rename it")
@@ -228,7 +228,7 @@ def recordable(metadata: Any, labels: Tensor | None) -> pd.DataFrame:
 
 
 def evaluated(what: str, value: Any) -> float:
-    """A loss, or an accuracy from 0 to 1; NaN stands for not evaluated."""
+    """Check a loss, or an accuracy from 0 to 1, and return it; NaN means not evaluated."""
     try:
         number = math.inf if isinstance(value, str) else float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -245,29 +245,29 @@ def evaluated(what: str, value: Any) -> float:
 def measure_batch(
     logits: Tensor, labels: Tensor, indices: Sequence[int] | Tensor | None = None
 ) -> Measures:
-    """Measure a batch, whatever the usual form its logits and labels have.
+    """Compute the measures of a batch from logits and labels in any of the usual forms.
 
     Parameters
     ----------
     logits
-        ``[B, C]``; ``[B]`` or ``[B, 1]`` for two classes (binary cross-entropy); or with a
-        class for each of several positions, ``[B, C, ...]`` or ``[B, ..., C]``, over which a
-        sample's measures are averaged: it counts as right where most of its positions are.
+        ``[B, C]``; ``[B]`` or ``[B, 1]`` for two classes (binary cross-entropy); or with one
+        class per position, ``[B, C, ...]`` or ``[B, ..., C]``: measures are averaged over
+        positions, and a sample counts as right if most of its positions are.
     labels
-        Class numbers ``[B]`` or ``[B, ...]``, -100 for positions that do not count; or shares
-        of the classes, ``[B, C]``, which sum to one.
+        Class numbers ``[B]`` or ``[B, ...]``, -100 for ignored positions; or class
+        probabilities ``[B, C]``, which sum to one.
     indices
-        Numbers of the samples, for messages.
+        Sample numbers, for error messages.
 
     Returns
     -------
     Measures
-        Of each sample, ``[B]``, on the processor.
+        One value per sample, ``[B]``, on the CPU.
 
     Raises
     ------
     InputError
-        If the two do not fit each other, or a value cannot be.
+        If logits and labels do not fit each other, or a value is invalid.
     """
     logits, labels = logits.detach().cpu().float(), labels.detach().cpu()
     count = len(logits)
@@ -317,7 +317,7 @@ def measure_batch(
 
 
 def _measure_shares(logits: Tensor, shares: Tensor) -> Measures:
-    """Measure by labels that are shares of the classes; the largest is the label."""
+    """Compute measures for labels that are class probabilities; the largest is the label."""
     if not bool(((shares.sum(1) - 1).abs() < 1e-3).all()) or bool((shares < 0).any()):
         raise InputError(
             "labels of the same shape as the logits are shares of the classes, and these do not "
@@ -333,7 +333,7 @@ def _measure_shares(logits: Tensor, shares: Tensor) -> Measures:
 def collate(
     data: Any, indices: list[int], collate_fn: Callable[[list], Any] | None = None
 ) -> tuple[Any, Tensor]:
-    """Samples and labels int64 ``[B]`` as a batch; of dicts, all but the label by name."""
+    """Collate items into inputs, a dict if items have several, and labels int64 ``[B]``."""
     items: list = [data[number] for number in indices]
     if collate_fn is None and not isinstance(items[0], Mapping):
         items = [tuple(item)[:2] for item in items]
@@ -357,7 +357,7 @@ def collate(
 
 
 def labels_of(data: Any) -> Tensor | None:
-    """Labels that a data set holds as a whole; None where only its items have them."""
+    """Return the labels that a data set holds as a whole; None if only its items have them."""
     if getattr(data, "target_transform", None) is not None:
         return None  # its items have other labels
     found = getattr(data, "targets", None)
@@ -374,7 +374,7 @@ def labels_of(data: Any) -> Tensor | None:
 
 
 def logits_of(model: nn.Module, inputs: Any, device: torch.device) -> Tensor:
-    """Run a network on a batch of whatever kind; float32 on the processor."""
+    """Run a network on a batch of inputs and return float32 logits on the CPU."""
     if isinstance(inputs, Mapping):
         given = model(**{name: part.to(device) for name, part in inputs.items()})
     else:
@@ -391,7 +391,7 @@ def logits_of(model: nn.Module, inputs: Any, device: torch.device) -> Tensor:
 
 
 def require_one_process() -> None:
-    """Refuse several processes that train one network: each would draw the same batches."""
+    """Raise an error in distributed training, where each process would draw the same batches."""
     parallel = torch.distributed
     if parallel.is_available() and parallel.is_initialized() and parallel.get_world_size() > 1:
         raise InputError(

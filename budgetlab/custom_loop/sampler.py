@@ -1,4 +1,4 @@
-"""The batch sampler for loops of one's own."""
+"""The batch sampler for custom training loops."""
 
 import hashlib
 import sys
@@ -39,51 +39,51 @@ from budgetlab.training.loop import BudgetedBatches
 
 
 class BudgetSampler(TorchSampler[list[int]]):
-    """A batch sampler for ``torch.utils.data.DataLoader`` that any method of the kit drives.
+    """A batch sampler for ``torch.utils.data.DataLoader``, driven by any method of the kit.
 
-    Give it as ``batch_sampler=``, and report each batch with ``history.update``. Every
-    pass over the loader is one epoch; batches end when the budget is spent. It has a length
-    where the method knows beforehand how many batches an epoch has.
+    Pass it as ``batch_sampler=``, and report each batch with ``history.update``. Every pass over
+    the loader is one epoch; batches end when the budget is spent. ``len()`` works if the method
+    knows beforehand how many batches an epoch has.
 
-    With worker processes the loader asks ahead, so a method that looks sees the network as it
-    was a few steps before. One process trains, not several.
+    With worker processes the loader prefetches, so that methods which look at samples see the
+    network as it was a few steps earlier. Distributed training is not supported.
 
     Parameters
     ----------
     data
         Map-style data set with items ``(sample, label)`` or dicts with a key such as
-        ``label``, or only the number of samples for a method that does not look.
+        ``label``; the number of samples is enough for a method that does not look.
     model
-        The network that is trained, for methods that look at samples first and for a
-        budget in ``flops``. Looks run it in evaluation mode without a gradient, on the device
-        of its first weight. It gives logits, or something with ``logits``; of items that are
-        dicts it is given all but the label by name.
+        The network being trained, for methods that look at samples first and for a budget
+        in ``flops``. Looks run it in eval mode without gradient, on the device of its first
+        parameter. It returns logits, or an object with ``logits``; of dict items it receives
+        everything but the label as keyword arguments.
     proxy
-        What another network has found, for methods that need one (``rho-loss``, the
-        pruned core sets): ``bl.samplers.ProxyRun(history, losses)``.
+        Results of a proxy network, for methods that need one (``rho-loss``, the pruned core
+        sets): ``bl.samplers.ProxyRun(history, losses)``.
     labels
-        Label of each sample, int64 ``[N]``, for methods that read them and for the record;
-        taken from the data set where it has them as a whole, or from what is reported: the
-        record has -1, which is shown as ``unknown``, for samples that were not yet.
+        Label of each sample, int64 ``[N]``, for methods that read them and for the record.
+        By default those the data set holds as a whole, or else those reported; the record
+        has -1, shown as ``unknown``, for samples not reported yet.
     metadata
-        What else is known of each sample: one row each, for methods and for the record.
+        Further columns, one row per sample, for methods and for the record.
     collate_fn
-        Makes a batch of items, as for the loader.
+        Collates items into a batch, as for the loader.
     config, **settings
-        The run, or fields of :class:`budgetlab.RunConfig`: ``budget``, ``budget_unit``,
-        ``epochs``, ``batch_size``, ``seed`` and the options of the method are read;
-        ``dataset`` and ``out`` say what the record calls the data and where it is written.
+        Settings of the run, or fields of :class:`budgetlab.RunConfig`: ``budget``,
+        ``budget_unit``, ``epochs``, ``batch_size``, ``seed`` and the options of the method are
+        used; ``dataset`` names the data in the record, ``out`` is where it is written.
 
     Attributes
     ----------
     history, ledger, budget
-        A :class:`LoopHistory`; what has been spent, and may be. Seconds are those from the
-        beginning of an epoch to the last batch that was reported.
+        The :class:`LoopHistory`, what has been spent, and the limit. Seconds count from the
+        start of an epoch to its last reported batch.
 
     Raises
     ------
     InputError
-        If method and budget do not fit the data, or the method needs what is not given.
+        If method and budget do not fit the data, or something the method needs is missing.
     RunError
         While iterating, if a method chooses nothing in a whole epoch.
     """
@@ -124,7 +124,7 @@ class BudgetSampler(TorchSampler[list[int]]):
             torch.device("cpu"),
             labels=self.labels,
             metadata=metadata,
-            # What a proxy has found was found on data of its own: nothing is held out here.
+            # The proxy was trained on separate data: nothing is held out here.
             validation_size=int(proxy is not None),
             train_proxy=lambda plan, generator: proxy,
         )
@@ -160,7 +160,7 @@ class BudgetSampler(TorchSampler[list[int]]):
 
     @property
     def epoch(self) -> int:
-        """Number of the epoch that has been begun last, from 1."""
+        """Number of the epoch that was started last, from 1."""
         return self.stream.history.epoch
 
     @property
@@ -170,25 +170,22 @@ class BudgetSampler(TorchSampler[list[int]]):
 
     @property
     def progress(self) -> float:
-        """Progress of the schedule for the batch that is trained on now, in [0, 1].
-
-        0 at the first step and 1 at the last one.
-        """
+        """Progress of the schedule for the current batch: 0 at the first step, 1 at the last."""
         waiting = self.history._pending
         return waiting[0][1] if waiting else self.history._last_progress
 
     @property
     def lr(self) -> float:
-        """Learning rate for this batch: ``lr`` and ``schedule`` of the config at this progress."""
+        """Learning rate for the current batch: the config's ``schedule`` at this progress."""
         return self.stream.learning_rate(self.progress)
 
     def __len__(self) -> int:
-        """Batches of an epoch.
+        """Return the number of batches in an epoch.
 
         Raises
         ------
         TypeError
-            If the method decides within the epoch how many there are.
+            If the method decides only during the epoch how many there are.
         """
         steps, size = self.sampler.epoch_steps, self.config.batch_size
         if steps is None:
@@ -223,7 +220,7 @@ class BudgetSampler(TorchSampler[list[int]]):
             yield batch.indices.tolist()
 
     def _begin_epoch(self) -> None:
-        """Close the epoch before: what was handed out and never trained on is not charged."""
+        """Close the previous epoch, without charging for batches never trained on."""
         stream, history, waiting = self.stream, self.history, self.history._pending
         for batch, _ in waiting:
             self.ledger.steps -= 1
@@ -240,7 +237,7 @@ class BudgetSampler(TorchSampler[list[int]]):
                 UserWarning,
                 stacklevel=3,
             )
-        # Looking into the loader without training is no epoch.
+        # Iterating over the loader without training is not an epoch.
         if stream.complete or history._reported:
             stream.history.start_epoch(self.epoch + 1)
         waiting.clear()
@@ -265,7 +262,7 @@ class BudgetSampler(TorchSampler[list[int]]):
             self.model.train(was_training)
         seen = measure_batch(logits, labels, indices)
         own = indices[:, None]
-        # The loop gathers the samples itself: their numbers stand for the images.
+        # The loop loads the samples itself: their numbers stand in for the images.
         shown = AugmentedBatch(own.float(), own, torch.ones(len(indices), 1))
         return samplers.ForwardResult(seen.loss, logits.softmax(1), labels, shown, seen.el2n)
 
@@ -278,26 +275,26 @@ class BudgetSampler(TorchSampler[list[int]]):
         val_loss: float = float("nan"),
         classes: Sequence[str] | None = None,
     ) -> Record:
-        """Write down the epoch that has just been trained; call it after every epoch.
+        """Record the epoch that was just trained; call it after every epoch.
 
         Parameters
         ----------
         test_accuracy, test_loss, val_accuracy, val_loss
-            What you found on held-out samples, accuracies from 0 to 1; NaN for not evaluated.
+            Results on held-out samples, accuracies from 0 to 1; NaN if not evaluated.
         classes
-            Names of the classes; the numbers where none are given.
+            Names of the classes; by default their numbers.
 
         Returns
         -------
         Record
-            As a run of the kit leaves it, in a folder of ``out``: ``compare``, plots, triage
-            and atlas take it. It says ``finished`` once the budget is spent.
+            Like that of a run of the kit, in a folder under ``out``, for ``compare``, plots,
+            triage and atlas. Its status is ``finished`` once the budget is spent.
 
         Raises
         ------
         InputError
-            If no epoch was trained since the last call, or one was left out; if a figure cannot
-            be, or a label that was reported has no name in ``classes``.
+            If no epoch was trained since the last call, or one was skipped; if a result is
+            invalid, or a reported label has no name in ``classes``.
         """
         found = {"test_accuracy": test_accuracy, "test_loss": test_loss,
                  "val_accuracy": val_accuracy, "val_loss": val_loss}  # fmt: skip
@@ -316,7 +313,7 @@ class BudgetSampler(TorchSampler[list[int]]):
 
         row = self.stream.row(self.lr, mean("loss"), mean("correct")) | found
         if self.ledger.costs == Costs(0, 0):
-            row["flops"] = float("nan")  # not counted, which is not none
+            row["flops"] = float("nan")  # not counted, which is not zero
         self._writer.append_epoch(row, self.stream.epoch_arrays())
         status = "finished" if self.finished else "running"
         summary = {
@@ -335,7 +332,7 @@ class BudgetSampler(TorchSampler[list[int]]):
                 f"epoch {self.epoch} cannot be recorded after {counted(done, 'recorded epoch')}: "
                 "start anew with a new sampler, and call sampler.record after every epoch"
             )
-        # The rest of the budget may have paid for no more than a look: that epoch ends the record.
+        # If the rest of the budget paid only for a look, that epoch still ends the record.
         looked = self.finished and done > 0 and self._writer.about["status"] == "running"
         if (self.history._reported or looked) and self.epoch == done + 1:
             return
@@ -351,7 +348,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         return "own" if self.model is None else f"own:{type(self.model).__name__}"
 
     def _class_names(self, classes: Sequence[str] | None, labels: Tensor) -> list[str]:
-        """Names for the labels known so far; what was given once stays."""
+        """Return names for the labels known so far; names given once are kept."""
         most = int(labels.max())
         names = self._classes if classes is None else classes
         if names and (isinstance(names, str) or len(names) <= most):
@@ -380,7 +377,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         )  # fmt: skip
 
     def _fingerprint(self) -> str:
-        """Tell data from other data by what is known of it before the first draw."""
+        """Hash the labels if known beforehand, else the name, type and size of the data."""
         if self.labels is not None:
             told = self.labels.numpy().tobytes()
         else:
@@ -389,12 +386,12 @@ class BudgetSampler(TorchSampler[list[int]]):
         return hashlib.sha256(told).hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes; call it between two epochs."""
+        """Return the state for :meth:`load_state_dict`; call it between two epochs."""
         return {**self.stream.state_dict(), "complete": self.stream.complete}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state."""
-        # The limit is that of the settings now; earlier versions kept nothing else of a budget.
+        """Restore a saved state."""
+        # The limit follows the current settings; states of earlier versions hold no other key.
         kept = {"exhausted": state.get("budget", state)["exhausted"]}
         self.stream.load_state_dict({**state, "budget": kept})
         self.stream.handed_out, self.stream.complete = 0, state["complete"]

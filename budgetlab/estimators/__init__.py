@@ -1,4 +1,4 @@
-"""How good is a method's gradient, and what would change without a sample?
+"""Quality of gradient estimates, and the influence of single samples.
 
 >>> moment = bl.estimators.Moment.of_run(run)  # doctest: +SKIP
 >>> moment.distributions()  # exact formulas, draws with replacement  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Gradients of every sample: how good an estimate of their mean is, and what samples change."""
+"""Per-sample gradients: the quality of estimates of their mean, and the influence of samples."""
 
 import math
 from collections.abc import Sequence
@@ -14,27 +14,27 @@ from budgetlab.analysis.gradients import gradient_blocks
 from budgetlab.devices import chooses_on
 from budgetlab.errors import InputError, a_kind, known, whole
 
-# Bytes of gradients that are held as they are; beyond, they are sketched.
+# Gradients of up to this many bytes are kept exactly; more are sketched.
 EXACT_BYTES = 256_000_000
 SKETCH = 4_096
 PROJECTION = 256
 LAST_SEED = 2**63 - 1
-# Share of the mean squared length by coordinate that is added to the diagonal.
+# Ridge, as a share of the mean of the diagonal of the Gram matrix.
 DAMPING = 0.1
-# Of a sample that is certain, float32 does not tell the gradient from rounding.
+# Below this 1 - p_y, float32 cannot tell the gradient of a sample from rounding.
 SUREST = 1e-4
 
 
 @dataclass(frozen=True)
 class SampleGradients:
-    """Gradients of the loss of each sample, by all weights of a network."""
+    """Gradients of each sample's loss with respect to all weights of a network."""
 
     vectors: Tensor
     """float32 ``[N, K]``: the gradients themselves, or sketches of them."""
     norms: Tensor
     """float64 ``[N]``: Euclidean norms, always exact."""
     parameters: int
-    """Number of weights; ``K`` where nothing is sketched."""
+    """Number of weights; ``K`` if nothing is sketched."""
 
     @cached_property
     def full(self) -> Tensor:
@@ -42,17 +42,16 @@ class SampleGradients:
         return self.mean(torch.full_like(self.norms, 1 / len(self.norms)))
 
     def mean(self, shares: Tensor) -> Tensor:
-        """Sum of the gradients, each times its share ``[N]``; float64 ``[K]``."""
-        # Products in float32: a copy of all gradients in float64 would cost more than the sum.
+        """Sum the gradients, each times its share ``[N]``; float64 ``[K]``."""
+        # In float32: a copy of all gradients in float64 would cost more than the sum.
         return (shares.to(self.vectors) @ self.vectors).double()
 
     @property
     def relative_error(self) -> float:
-        """Standard deviation of the squared length of a sketch, relative; 0 where exact.
+        """Relative standard deviation of the squared length of a sketch; 0 if exact.
 
-        At most ``sqrt(2 / K)`` for any one vector (Charikar et al. 2002; Weinberger et
-        al. 2009), so for the squared bias and the variance of an estimate too: a sketch
-        of a mean is the mean of the sketches.
+        At most ``sqrt(2 / K)`` for any one vector (Charikar et al. 2002; Weinberger et al.
+        2009), and so for the squared bias and the variance of an estimate: sketches are linear.
         """
         kept = self.vectors.shape[1]
         return 0.0 if kept == self.parameters else math.sqrt(2 / kept)
@@ -67,27 +66,26 @@ def sample_gradients(
     seed: int = 0,
     chunk: int = 64,
 ) -> SampleGradients:
-    """Compute the gradient of the cross-entropy of each sample by all weights.
+    """Compute the gradient of each sample's cross-entropy with respect to all weights.
 
-    By ``torch.func`` (``vmap`` of ``grad``), in evaluation mode: batch norm takes its
-    running statistics. In training mode a sample's loss depends on the other samples of
-    its batch, so that no gradient of a sample exists and their mean is not that of the
-    full batch; with frozen statistics both are well defined, at the price that the
-    gradient is that of the network as it predicts, not as it is trained. No augmentation
-    takes part.
+    Uses ``torch.func`` (``vmap`` of ``grad``) in eval mode, where batch norm uses its running
+    statistics. In training mode a sample's loss depends on the rest of its batch, so that
+    per-sample gradients do not exist. With frozen statistics they do, and their mean is the
+    full-batch gradient, but that of the network as it predicts, not as it is trained. No
+    augmentation is applied.
 
     Parameters
     ----------
     model, x, y
-        From normalised samples ``[N, ...]`` float32 to logits; labels int64 ``[N]``. What is
-        returned lies on the same device, or on the processor where that has no float64.
+        Network from normalised samples to logits; samples, float32 ``[N, ...]``; labels, int64
+        ``[N]``. The result is on the same device, or on the CPU if that has no float64.
     sketch, seed
-        Length of sketches: the coordinates are added up, each with a random sign, in so many
-        random buckets (Charikar et al., *Finding frequent items in data streams*, 2002), a random
-        projection that keeps squared lengths on average. None keeps the gradients; ``auto``
-        sketches to 4,096 where all gradients together exceed 256 MB.
+        Length of sketches: coordinates are summed, with random signs, into this many random
+        buckets (Charikar et al., *Finding frequent items in data streams*, 2002), a random
+        projection that preserves squared lengths on average. None keeps the gradients; ``auto``
+        sketches to 4,096 if all gradients together exceed 256 MB.
     chunk
-        Samples at a time.
+        Samples per pass.
     """
     if not len(x) or len(x) != len(y):
         raise InputError(f"{len(x)} samples and {len(y)} labels: give at least one, one label each")
@@ -109,7 +107,7 @@ def sample_gradients(
 
 
 class _Sketch:
-    """A linear map from ``size`` to ``length`` numbers with one entry ±1 a column."""
+    """A random linear map from ``size`` to ``length`` dimensions, with one ±1 per column."""
 
     def __init__(self, size: int, length: int, seed: int, device: torch.device):
         generator = torch.Generator().manual_seed(seed)
@@ -119,9 +117,9 @@ class _Sketch:
         self.sign = signs.float().to(device)
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        """Sketch vectors ``[M, size]``; float32 ``[M, length]``."""
+        """Sketch vectors ``[M, size]`` to float32 ``[M, length]``."""
         sums = vectors.new_zeros(self.length, len(vectors))
-        # Along the first dimension whole rows are added, many times faster.
+        # Adding whole rows along the first dimension is many times faster.
         return sums.index_add_(0, self.bucket, (vectors * self.sign).T.contiguous()).T.contiguous()
 
 
@@ -131,26 +129,26 @@ BLOCKS = 20
 
 @dataclass(frozen=True)
 class Quality:
-    """How good an estimate is; squared lengths, standard errors 0 where exact."""
+    """Bias and variance of a gradient estimate (squared lengths); standard errors 0 if exact."""
 
     bias2: float
-    """``|E[estimate] - full|^2``. Simulated, it may fall below zero by chance."""
+    """``|E[estimate] - full|^2``. If simulated, it may fall below zero by chance."""
     variance: float
     """``E|estimate - E[estimate]|^2``."""
     mse: float
     """``E|estimate - full|^2``, the sum of the two."""
     cosine: float
-    """Between the mean estimate and the full gradient."""
+    """Cosine between the mean estimate and the full gradient."""
     bias2_error: float = 0.0
     variance_error: float = 0.0
     mse_error: float = 0.0
 
 
 def best_distribution(gradients: SampleGradients) -> Tensor:
-    """Probabilities that make the variance smallest, float64 ``[N]``.
+    """Return the sampling probabilities that minimise the variance, float64 ``[N]``.
 
-    In proportion to the norm of each gradient, for draws with replacement and unbiased
-    weights (Zhao & Zhang, ICML 2015; Alain et al. 2015). Uniform where all are zero.
+    They are proportional to the gradient norms, for sampling with replacement and unbiased
+    weights (Zhao & Zhang, ICML 2015; Alain et al. 2015). Uniform if all norms are zero.
     """
     norms = gradients.norms.double()
     return norms / norms.sum() if norms.sum() > 0 else torch.full_like(norms, 1 / len(norms))
@@ -163,9 +161,9 @@ def with_replacement(
     batch_size: int,
     weights: str = "unbiased",
 ) -> Quality:
-    """Quality of a batch drawn with replacement: exact formulas, nothing is drawn.
+    """Compute the exact quality of batches drawn with replacement, without drawing any.
 
-    With ``m = sum_i q_i w_i g_i`` the bias is ``m`` less the full gradient and the
+    With ``m = sum_i q_i w_i g_i``, the bias is ``m`` minus the full gradient and the
     variance is ``(sum_i q_i w_i^2 |g_i|^2 - |m|^2) / B``.
 
     Parameters
@@ -173,8 +171,8 @@ def with_replacement(
     gradients
         Of all ``N`` samples.
     q
-        Probabilities ``[N]``, >= 0; they are made to sum to one. A sample of probability
-        zero is never drawn, which biases also the weighted estimate.
+        Probabilities ``[N]``, >= 0; normalised to sum to one. A sample of probability zero
+        is never drawn, which biases the weighted estimate too.
     batch_size
         ``B``.
     weights
@@ -204,19 +202,19 @@ def with_replacement(
 
 
 def of_estimates(estimates: Tensor, full: Tensor) -> Quality:
-    """Quality of an estimate that can be drawn only: from many draws of it.
+    """Estimate the quality of a gradient estimator from many draws of it.
 
-    The variance is that of the sample; from the squared distance between the mean and
-    the full gradient, the variance of the mean is taken off, so that the squared bias is
-    right on average. Standard errors by jackknife over 20 blocks of neighbours, since
-    batches of one epoch are not independent.
+    The variance is the sample variance. The squared bias is the squared distance between the
+    mean and the full gradient minus the variance of the mean, which makes it unbiased.
+    Standard errors are by jackknife over 20 contiguous blocks, since batches of one epoch are
+    not independent.
 
     Parameters
     ----------
     estimates
-        ``[T, K]``, in the order in which they were drawn; T at least 40.
+        ``[T, K]``, in the order of drawing; T at least 40.
     full
-        ``[K]``.
+        The full gradient, ``[K]``.
     """
     if len(estimates) < 2 * BLOCKS:
         raise InputError(f"{len(estimates)} draws are too few: give at least {2 * BLOCKS}")
@@ -232,7 +230,7 @@ def of_estimates(estimates: Tensor, full: Tensor) -> Quality:
 
 
 def _moments(total: Tensor, squares: Tensor, count: int) -> tuple[float, float, float]:
-    """Squared bias, variance and their sum from sums of deviations from the full gradient."""
+    """Return squared bias, variance and their sum, from sums of deviations from the gradient."""
     mean2 = float((total / count).square().sum())
     variance = (float(squares) - count * mean2) / (count - 1)
     bias2 = mean2 - variance / count
@@ -244,9 +242,9 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 
 
 def possible_gain(variance: float, uniform: float, best: float) -> float:
-    """Share of the possible reduction of the variance that a distribution reaches.
+    """Compute the share of the possible variance reduction that a distribution achieves.
 
-    1 for the best distribution, 0 for the uniform one, below 0 for a worse one; NaN where
+    1 for the best distribution, 0 for uniform sampling, negative if worse than uniform; NaN if
     nothing can be gained.
     """
     return (uniform - variance) / (uniform - best) if uniform > best else float("nan")
@@ -264,32 +262,32 @@ def influence(
     seed: int = 0,
     chunk: int = 64,
 ) -> np.ndarray:
-    """Estimate by how much each training sample raises the margin of each target: TRAK.
+    """Estimate how much each training sample raises the margin of each target, by TRAK.
 
-    Park et al., *TRAK: Attributing Model Behavior at Scale*, ICML 2023. The network is taken
-    for a logistic regression on the random projections of its gradients, and leaving a sample
-    out is one Newton step of that.
+    Park et al., *TRAK: Attributing Model Behavior at Scale*, ICML 2023. The network is treated
+    as a logistic regression on random projections of its gradients, in which leaving a sample
+    out is one Newton step.
 
-    The margin is ``ln(p_y / (1 - p_y))``. With ``Phi [N, K]`` the projected gradients of it,
-    ``phi_t`` that of the target and ``p_i`` the probability of the label of a training sample,
-    ``phi_t' (Phi' Phi + c I)^-1 phi_i (1 - p_i)`` is what leaving sample ``i`` out would take
-    from the margin of ``t`` (equation 13 of Park et al.; the ridge ``c`` is ours). Over several
-    networks both factors are averaged by themselves.
+    The margin is ``ln(p_y / (1 - p_y))``. With ``Phi [N, K]`` its projected gradients, ``phi_t``
+    that of the target and ``p_i`` the label probability of a training sample,
+    ``phi_t' (Phi' Phi + c I)^-1 phi_i (1 - p_i)`` is what the margin of ``t`` would lose
+    without sample ``i`` (equation 13 of Park et al.; the ridge ``c`` is ours). Over several
+    networks, both factors are averaged separately.
 
     Parameters
     ----------
     models
-        Trained networks, from normalised samples to logits; more than one, trained with other
-        seeds, say more.
+        Trained networks, from normalised samples to logits; several, trained with different
+        seeds, give a better estimate.
     x, y, target_x, target_y
-        Training samples ``[N, ...]``, float32, and labels, int64 ``[N]``; and those, ``[T, ...]``,
-        whose margin is asked for.
+        Training samples, float32 ``[N, ...]``, and labels, int64 ``[N]``; and the targets,
+        ``[T, ...]`` and ``[T]``.
     sketch, seed
-        Length ``K`` of the projections, and the seed of that which all networks share.
+        Length ``K`` of the projections, and the seed of the projection, shared by all networks.
     damping
         ``c`` as a share of the mean of the diagonal of ``Phi' Phi``; above 0.
     chunk
-        Samples at a time.
+        Samples per pass.
 
     Returns
     -------
@@ -318,9 +316,9 @@ def influence(
 def self_influence(
     models: nn.Module | Sequence[nn.Module], x: Tensor, y: Tensor, **options: Any
 ) -> np.ndarray:
-    """Estimate by how much each sample raises its own margin: the diagonal of :func:`influence`.
+    """Estimate how much each sample raises its own margin: the diagonal of :func:`influence`.
 
-    High for what is known only because it was trained on, such as wrong labels; float64 ``[N]``.
+    High for samples that the network had to memorise, such as wrong labels; float64 ``[N]``.
     """
     return influence(models, x, y, x, y, **options).diagonal().copy()
 
@@ -328,7 +326,7 @@ def self_influence(
 def _features(
     network: nn.Module, x: Tensor, y: Tensor, sketch: int, seed: int, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """Projected gradients of the margin, float64 ``[M, K]``, and ``1 - p_y``, ``[M]``."""
+    """Return projected gradients of the margin, float64 ``[M, K]``, and ``1 - p_y``, ``[M]``."""
     found = sample_gradients(network, x, y, sketch=sketch, seed=seed, chunk=chunk)
     was_training = network.training
     network.eval()

@@ -1,4 +1,4 @@
-"""One moment of a training, held still: network, samples, and what is known of each."""
+"""A snapshot of training: network, samples, and the history of each sample."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -39,25 +39,24 @@ DRAWS = 400
 
 
 class Moment:
-    """A network at one moment, with the samples it is trained on.
+    """A snapshot of a network during training, with the samples it is trained on.
 
-    Make one with :meth:`of_run` while a run goes on, or :meth:`of_record` from a record.
-    All numbers are those of the samples as they are, without augmentation, of a network
-    in evaluation mode and in float32: see
+    Create one with :meth:`of_run` during a run, or with :meth:`of_record` from a record. All
+    results are for samples without augmentation and the network in eval mode and float32: see
     :func:`budgetlab.estimators.sample_gradients` for why, and for ``sketch``.
 
     Parameters
     ----------
     network
-        Copied; from normalised samples to logits.
+        Maps normalised samples to logits; it is copied.
     samples
-        All that count: their mean gradient is the full gradient.
+        The samples whose mean gradient is the full gradient.
     history
-        What is known of these samples.
+        The history of these samples.
     config
-        Of the run: methods read budget, batch size and their options.
+        Settings of the run: methods read budget, batch size and their options.
     epoch, steps, spent
-        How far the training has come, the last as a share of the budget.
+        Progress of training; ``spent`` is a share of the budget.
     """
 
     def __init__(
@@ -83,9 +82,9 @@ class Moment:
     def of_run(
         cls, run: Run, *, limit: int = 0, sketch: int | Literal["auto"] | None = "auto"
     ) -> "Moment":
-        """Take the moment at which a run stands, between two epochs; the run can go on.
+        """Take a snapshot of a run between two epochs; the run can continue.
 
-        ``limit`` uses only so many samples, drawn by the seed of the run; 0 is all.
+        ``limit`` uses only this many samples, drawn with the seed of the run; 0 uses all.
         """
         return cls._of_some(
             run.loop.engine.network, run.splits.train, run.history, run.config, limit,
@@ -104,19 +103,19 @@ class Moment:
         limit: int = 0,
         sketch: int | Literal["auto"] | None = "auto",
     ) -> "Moment":
-        """Take the end of a finished run: the weights that its record keeps.
+        """Take a snapshot of the end of a finished run, with the weights in its record.
 
-        What was known of each sample is read from the record, which keeps one visit an
-        epoch (:class:`budgetlab.forecast.Replay`).
+        The history is rebuilt from the record, which keeps one visit per epoch
+        (:class:`budgetlab.forecast.Replay`).
 
         Parameters
         ----------
         record
-            With ``model.safetensors``.
+            A record with ``model.safetensors``.
         splits, model
-            Data already loaded, and the network, where they are your own.
+            The data, already loaded, and the network, if they are your own.
         data_root
-            Folder of the data, if it is not where the record says.
+            Folder of the data, if not where the record says.
         limit, sketch
             As for :meth:`of_run`.
         """
@@ -138,7 +137,7 @@ class Moment:
         cls, network: nn.Module, train: Dataset, history: History, config: RunConfig, limit: int,
         **more: Any,
     ) -> "Moment":  # fmt: skip
-        """Keep so many of the samples, ascending, and what is known of them, on the CPU."""
+        """Create a snapshot of ``limit`` samples, ascending, and their history, on the CPU."""
         size, chosen = len(train), torch.arange(len(train))
         if limit := whole("limit", limit, 0, size):
             generator = devices.torch_generator(config.seed, "data")
@@ -152,7 +151,7 @@ class Moment:
 
     @cached_property
     def gradients(self) -> SampleGradients:
-        """Gradient of each sample; computed when first asked for."""
+        """Gradient of each sample, computed on first access."""
         x = self.samples.normalised()
         return sample_gradients(self.network, x, self.samples.y, sketch=self.sketch)
 
@@ -165,16 +164,16 @@ class Moment:
 
     @cached_property
     def measures(self) -> Measures:
-        """Loss, probability of the label, EL2N and margin of each sample at this moment."""
+        """Loss, probability of the label, EL2N and margin of each sample in this snapshot."""
         return measure(self.logits, self.samples.y)
 
     def scores(self) -> dict[str, Tensor]:
-        """What a distribution can be made from: float64 ``[N]`` each, by name.
+        """Compute scores to sample by, float64 ``[N]`` each, by name.
 
-        ``uniform``; ``loss`` and ``EL2N`` of the network as it is now (the latter is the
-        bound of Katharopoulos & Fleuret 2018); ``p-SGD`` and ``c-SGD`` as the methods
-        compute their probabilities, smoothed, from past visits; ``gradient norm``, the
-        best that is possible with unbiased weights.
+        ``uniform``; ``loss`` and ``EL2N`` of the current network (the latter is the bound of
+        Katharopoulos & Fleuret 2018); ``p-SGD`` and ``c-SGD``, the smoothed probabilities that
+        these methods compute from past visits; and ``gradient norm``, the optimum for unbiased
+        weights.
         """
         now = {
             "uniform": torch.ones(len(self.samples), dtype=torch.float64),
@@ -190,24 +189,23 @@ class Moment:
     def distributions(
         self, scores: Mapping[str, Tensor] | None = None, *, batch_size: int | None = None
     ) -> pd.DataFrame:
-        """Quality of draws with replacement from each distribution, by exact formulas.
+        """Compute the exact quality of sampling with replacement from each distribution.
 
         Parameters
         ----------
         scores
-            By name, ``[N]`` >= 0; by default :meth:`scores`.
+            Scores ``[N]`` >= 0 by name; by default :meth:`scores`.
         batch_size
             By default that of the run.
 
         Returns
         -------
         DataFrame
-            Two rows a distribution, ``weights`` none and unbiased: ``epoch``, ``steps``,
-            ``name``, ``how`` (exact), ``batch_size``, ``full2`` (squared length of the
-            full gradient), the fields of :class:`budgetlab.estimators.Quality`,
-            ``variance_ratio`` (to that of uniform draws, with replacement too) and
-            ``possible_gain`` (share of the reduction that the best distribution would bring; for
-            unbiased weights).
+            Two rows per distribution, ``weights`` none and unbiased: ``epoch``, ``steps``,
+            ``name``, ``how`` (exact), ``batch_size``, ``full2`` (squared length of the full
+            gradient), the fields of :class:`budgetlab.estimators.Quality`, ``variance_ratio``
+            (to uniform sampling with replacement) and ``possible_gain`` (share of the reduction
+            that the best distribution achieves; unbiased weights only).
         """
         size = self.config.batch_size if batch_size is None else whole("batch_size", batch_size)
         scores = self.scores() if scores is None else scores
@@ -228,20 +226,19 @@ class Moment:
     def methods(
         self, names: Sequence[str] | str, *, draws: int = DRAWS, seed: int = 0, **settings: Any
     ) -> pd.DataFrame:
-        """Quality of the batches that methods really draw, by simulation.
+        """Estimate the quality of the batches that methods draw, by simulation.
 
-        Each method draws epoch after epoch at this moment, while network and history
-        stand still; the first epoch is left out, in which filters fill their memory of
-        losses. What it looks at it sees without augmentation.
+        Each method draws epoch after epoch with network and history frozen. The first epoch, in
+        which filters fill their memory of losses, is discarded. Looks are without augmentation.
 
         Parameters
         ----------
         names
-            Methods, or one of them. Those that train another network first cannot be held still.
+            One or more methods. Those that train another network first cannot be simulated.
         draws
-            Batches a method, at least 40.
+            Batches per method, at least 40.
         seed
-            Of the draws.
+            Seed of the draws.
         **settings
             Fields of the config to change, such as ``weights="unbiased"``.
 
@@ -249,10 +246,10 @@ class Moment:
         -------
         DataFrame
             One row per method, with the columns of :meth:`distributions` (``how`` is
-            simulated) except ``possible_gain``. ``weights`` is ``own`` where a method weights its
+            simulated) except ``possible_gain``. ``weights`` is ``own`` if a method weights its
             losses whatever the config says, as ``infobatch`` and ``grad-norm`` do. Most methods
-            draw a batch without replacement, so that ``variance_ratio``, whose reference draws
-            with, is below 1 even for ``unif-SGD``: about ``(N - B) / (N - 1)``.
+            draw batches without replacement, so that ``variance_ratio``, whose reference is with
+            replacement, is below 1 even for ``unif-SGD``: about ``(N - B) / (N - 1)``.
         """
         draws, seed = whole("draws", draws, 2 * BLOCKS), whole("seed", seed, 0, LAST_SEED)
         rows = []
@@ -273,7 +270,7 @@ class Moment:
         return pd.DataFrame(rows)
 
     def _uniform(self, size: int) -> float:
-        """Variance of uniform draws."""
+        """Return the variance of uniform sampling with replacement."""
         even = torch.ones(len(self.samples))
         return with_replacement(self.gradients, even, batch_size=size).variance
 
@@ -296,11 +293,11 @@ class Moment:
         return samplers.build(method, context)
 
     def _estimates(self, sampler: samplers.Sampler, draws: int) -> tuple[Tensor, bool]:
-        """Mean gradients of batches, and whether any of these weighted its losses."""
+        """Return mean gradients of batches, and whether any batch weighted its losses."""
         weighted = False
         vectors = self.gradients.vectors
         found: list[Tensor] = []
-        # From the second epoch on a method knows its samples.
+        # Methods treat the first epoch differently, as they have not seen the samples yet.
         epoch = max(self.epoch, 1) + 1
         for batch in sampler.batches(epoch, self.history, self._look):
             del batch
@@ -321,7 +318,7 @@ class Moment:
         return torch.stack(found[:draws]), weighted
 
     def _look(self, indices: Tensor) -> samplers.ForwardResult:
-        """What a look would say; the images themselves are not needed."""
+        """Return the result of a look from the stored logits; the images are not needed."""
         probabilities = self.logits[indices].softmax(1)
         own = indices[:, None]
         augmented = AugmentedBatch(own.float(), own, torch.ones(len(indices), 1))
