@@ -1,17 +1,17 @@
-"""Every method: a generator of batches; from its name to its code, and how to add your own.
+"""Sampling methods as generators of batches, their registry, and how to add your own.
 
-A sampler is asked for the batches of an epoch and yields them one by one. It sees
-the :class:`~budgetlab.history.History` of every sample, and may ``look`` at samples
-before it decides, which is charged. The training loop knows nothing else of it.
+A sampler yields the batches of an epoch one by one. It sees the
+:class:`~budgetlab.history.History` of every sample, and may ``look`` at samples (run them forward,
+which is charged) before it decides. The training loop knows nothing else of it.
 
-Write your own from a score in two lines::
+A score makes a method of your own::
 
     @bl.sampler("mine")
     def score(history):
         return 1 - history.confidence
 
-What the kit knows of each method beside its code is its entry in
-:mod:`budgetlab.methods`; ``lookup("p-SGD")`` gives the class.
+Everything else about a method is its entry in :mod:`budgetlab.methods`; ``lookup("p-SGD")``
+returns its class.
 """
 
 from budgetlab.methods import canonical, describe, names

@@ -1,4 +1,4 @@
-"""What a sampler is, what it is told and yields; and from its name to its code."""
+"""The interface of samplers, and the registry from names to classes."""
 
 import importlib
 import importlib.util
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """What to train on next."""
+    """The samples to train on next."""
 
     indices: Tensor
-    """int64 ``[B]``: sample drawn for each row."""
+    """int64 ``[B]``: the sample drawn for each row."""
     weights: Tensor | None = None
     """float32 ``[B]``: factor on each row's loss; None for 1."""
     augmented: AugmentedBatch | None = None
-    """The images that were scored, so that exactly they are trained on; None to augment afresh."""
+    """The images as scored, to train on exactly these; None to augment afresh."""
 
     def __post_init__(self) -> None:
         if self.indices.dtype != torch.int64 or self.indices.ndim != 1:
@@ -41,7 +41,7 @@ class Batch:
                 f"indices are int64 of one dimension, not {self.indices.dtype} of shape "
                 f"{tuple(self.indices.shape)}: give the numbers of the samples of one batch"
             )
-        # A column would be multiplied with the row of losses into a square, unnoticed.
+        # A column would broadcast against the losses to a square, unnoticed.
         if self.weights is not None and self.weights.shape != self.indices.shape:
             raise InputError(
                 f"weights of shape {tuple(self.weights.shape)} do not fit {len(self.indices)} "
@@ -51,60 +51,60 @@ class Batch:
 
 @dataclass(frozen=True)
 class ForwardResult:
-    """What a forward pass without gradient, in evaluation mode, says of samples."""
+    """Result of a forward pass without gradients, in evaluation mode."""
 
     losses: Tensor
     """float32 ``[B]``: cross-entropy of each row, mixed labels included."""
     probabilities: Tensor
     """float32 ``[B, C]``: softmax."""
     labels: Tensor
-    """int64 ``[B]``: label of the sample drawn for each row."""
+    """int64 ``[B]``: the label of the sample drawn for each row."""
     augmented: AugmentedBatch
-    """The images that were run through the network."""
+    """The images run through the network."""
     error_norms: Tensor
-    """float32 ``[B]``: ``||softmax - target||_2``, mixed labels included. The norm of the gradient
-    by the logits, which bounds that by all weights up to a constant (Katharopoulos & Fleuret 2018).
-    """
+    """float32 ``[B]``: ``||softmax - target||_2``, mixed labels included: the norm of the gradient
+    by the logits, which bounds that by all weights up to a constant (Katharopoulos & Fleuret
+    2018)."""
 
 
 class Looker(Protocol):
-    """The only way to see samples before training on them; charged to the ledger."""
+    """The only way to evaluate samples before training on them; charged to the ledger."""
 
     def __call__(self, indices: Tensor) -> ForwardResult:
-        """Look at the samples int64 ``[B]``."""
+        """Run the samples int64 ``[B]`` forward."""
         ...
 
 
 @dataclass(frozen=True)
 class ProxyPlan:
-    """Which network to train, on what, and what to find out with it.
+    """Which proxy network to train, on what, and what to compute with it.
 
-    It may spend ``config.proxy_share`` of the limit of the run, in the run's own unit.
+    It may spend ``config.proxy_share`` of the limit of the run, in the same unit.
     """
 
     samples: Tensor | Literal["training", "validation"]
-    """What to train on: ``training``, ``validation``, or training samples int64 ``[M]``."""
+    """Training data: ``training``, ``validation``, or training samples int64 ``[M]``."""
     small: bool
-    """Whether ``proxy_model="auto"`` is a network smaller than that of the run, or the same one."""
+    """Whether ``proxy_model="auto"`` is smaller than the network of the run, or the same."""
     losses: bool
-    """Whether to run all training samples through it in the end."""
+    """Whether to run all training samples through it at the end."""
     trajectory: bool = False
     """Whether its history is a :class:`~budgetlab.history.Trajectory`."""
 
 
 @dataclass(frozen=True)
 class ProxyRun:
-    """What came of it."""
+    """Result of training a proxy network."""
 
     history: History
-    """Of the samples trained on, in the order of the plan."""
+    """History of the samples trained on, in the order of the plan."""
     losses: Tensor | None
     """float32 ``[N]``: cross-entropy of every training sample, not augmented, in evaluation mode;
-    None where they were not asked for."""
+    None unless planned."""
 
 
 class TrainProxy(Protocol):
-    """Trains another network; every step and every forward is charged to the ledger."""
+    """Trains a proxy network; every step and forward pass is charged to the ledger."""
 
     def __call__(self, plan: ProxyPlan, generator: torch.Generator) -> ProxyRun:
         """Train, with a random order from ``generator``."""
@@ -113,77 +113,76 @@ class TrainProxy(Protocol):
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a method will do in its next epoch, as far as a history can say it."""
+    """Prediction of a method's next epoch from a history."""
 
     q: Tensor
-    """float64 ``[N]``, sums to one: shares of the draw; for a method that keeps candidates, shares
-    of what it is expected to keep."""
+    """float64 ``[N]``, sums to one: shares of the draw, or, for a method that keeps candidates, of
+    what it is expected to keep."""
     how: str = ""
-    """How the chances come about, as a sentence goes on."""
+    """How the probabilities were found, as the rest of a sentence."""
     inclusion: Tensor | None = None
-    """float64 ``[N]``, in [0, 1]: chance of being trained on in this epoch. None where ``draws``
-    samples are drawn by ``q`` without replacement, which has no closed form. Of a draw, whole
-    batches are trained on."""
+    """float64 ``[N]``, in [0, 1]: probability of being trained on in this epoch, in whole batches.
+    None if ``draws`` samples are drawn by ``q`` without replacement, which has no closed form."""
     draws: int = 0
-    """How many are drawn."""
+    """Number of samples drawn."""
 
 
 @dataclass(frozen=True)
 class SamplerContext:
-    """What a sampler is told about the run."""
+    """What a sampler knows about the run."""
 
     size: int
     """Number of training samples ``N``."""
     config: RunConfig
-    """The run; samplers read ``budget``, ``batch_size``, ``fidelity`` and their options."""
+    """Configuration; samplers read ``budget``, ``batch_size``, ``fidelity`` and their options."""
     generator: torch.Generator
-    """On ``device``; every random choice of a sampler comes from it."""
+    """On ``device``; the source of all random choices of a sampler."""
     device: torch.device
-    """Where ``indices`` must lie."""
+    """Device of ``indices``."""
     validation_size: int = 0
-    """Number of samples in the validation split; 0 where there is none."""
+    """Number of samples in the validation split; 0 if there is none."""
     spent: Callable[[], float] = lambda: 0.0
-    """Share of the budget spent on the run so far, in [0, 1]."""
+    """Share of the budget spent so far, in [0, 1]."""
     train_proxy: TrainProxy | None = None
-    """Trains another network first, for methods that have a :attr:`Sampler.proxy`."""
+    """Trains the proxy network of methods that have a :attr:`Sampler.proxy`."""
     labels: Tensor | None = None
-    """The label that each sample is trained on, int64 ``[N]`` on ``device``; None where that is not
-    known beforehand, as in a loop of one's own that does not say."""
+    """Training label of each sample, int64 ``[N]`` on ``device``; None if not known in advance, as
+    in a custom loop that does not give it."""
     metadata: "pd.DataFrame | None" = None
-    """What else is known of each sample, one row each."""
+    """Further metadata, one row per sample."""
 
 
 class Sampler:
-    """Base of all methods.
+    """Base class of all methods.
 
-    A subclass implements :meth:`batches`. It sets :attr:`probability` where it has
-    one, and names its tensors that must survive a pause in :attr:`STATE`. Options of the run that
-    do not fit the method raise InputError when it is built.
+    A subclass implements :meth:`batches`, sets :attr:`probability` if it has one, and names the
+    tensors to save in :attr:`STATE`. Options of the run that do not fit the method raise InputError
+    when it is built.
 
     Attributes
     ----------
     probability
         ``[N]`` for the record, or None.
     budget
-        Share of the full run that the limit allows, as the entry of the method says.
+        Share of the full run that the limit allows, from the entry of the method.
     last_epoch
-        Stop after this epoch even if the budget is not spent; None for no such end.
+        Epoch after which to stop even if the budget is not spent; None for no such end.
     epoch_steps
-        Batches of an epoch, the last one of a budget aside; None where that depends on what is
-        seen within it.
+        Batches per epoch, except the last epoch of a budget; None if it depends on what is observed
+        within the epoch.
     looks_before_step
-        Samples looked at before the first step, so that a budget that cannot afford it
-        is refused before anything is written.
+        Samples scored before the first step, so that a budget that cannot afford it is refused
+        before anything is written.
     proxy
-        Another network that must be trained before the first step; None for none.
+        Plan of a network to train before the first step; None for none.
     """
 
     STATE: tuple[str, ...] = ()
     OPTIONS: tuple[str, ...] = ()
-    """Settings of the run that every method of this kind reads."""
+    """Settings that every method of this kind reads."""
     weighting: Literal["refused", "own", "offered"] = "refused"
-    """What ``weights="unbiased"`` means. ``offered``: the method makes them. ``own``: its
-    mean gradient is unbiased without. ``refused``: it cannot be."""
+    """Meaning of ``weights="unbiased"``. ``offered``: the method computes them. ``own``: its mean
+    gradient is unbiased without. ``refused``: impossible."""
 
     def __init__(self, context: SamplerContext):
         self.context = context
@@ -211,27 +210,27 @@ class Sampler:
         return methods.find(self.context.config.method).probability
 
     def progress(self, spent: float) -> float:
-        """Progress of the learning rate schedule, from the share of the budget spent."""
+        """Return the progress of the learning-rate schedule, from the share of the budget spent."""
         return spent
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
         """Yield the batches of one epoch, counted from 1.
 
-        The loop stops asking when the budget is spent; a sampler need not count.
+        The loop stops when the budget is spent; a sampler need not count.
         """
         raise NotImplementedError
 
     def forecast(self, history: History) -> Forecast:
-        """Foresee the next epoch from what is known as it begins.
+        """Forecast the next epoch from the history at its start.
 
-        Methods that decide by what they see within the epoch cannot, and leave this out.
+        Methods that decide by what they observe within the epoch leave this out.
         """
         raise NotImplementedError
 
     def run_proxy(self) -> ProxyRun:
-        """Train the network that :attr:`proxy` plans; charged to the ledger.
+        """Train the network planned by :attr:`proxy`; charged to the ledger.
 
-        A training loop of your own cannot train it, which is refused.
+        A custom training loop cannot train it, which is an InputError.
         """
         if self.proxy is None or self.context.train_proxy is None:
             raise InputError(
@@ -245,43 +244,43 @@ class Sampler:
         return torch.randperm(self.size, generator=self.generator, device=self.device)
 
     def full_batches(self, indices: Tensor) -> Iterator[Tensor]:
-        """Cut indices into batches and drop the last one if it is not full."""
+        """Cut indices into batches, without an incomplete last one."""
         for start in range(0, len(indices) - self.batch_size + 1, self.batch_size):
             yield indices[start : start + self.batch_size]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes; called between epochs."""
+        """Return the state for :meth:`load_state_dict`; called between epochs."""
         return {name: getattr(self, name) for name in self.STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         for name, value in state.items():
             setattr(self, name, value)
 
 
-# Methods that were registered; the code of those that come with the kit is where they say.
+# Registered methods; the entry of a built-in one says where its class is.
 _registered: dict[str, type[Sampler]] = {}
 
 
 def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], Any]:
-    """Register a method, so that ``method=name`` runs it and every list and figure knows it.
+    """Register a method, so that ``method=name`` runs it and every list and figure includes it.
 
-    Decorates a :class:`Sampler` class, or a function from a
-    :class:`~budgetlab.history.History` to scores ``[N]`` >= 0. From scores a method is made
-    that draws once an epoch, without replacement, by the smoothed scores.
+    Decorates a :class:`Sampler` class, or a function from a :class:`~budgetlab.history.History` to
+    scores ``[N]`` >= 0. A function becomes a method that draws once per epoch, without replacement,
+    by the smoothed scores.
 
     Parameters
     ----------
     name
-        What ``--method`` takes, or a :class:`budgetlab.Method`, which also says how figures
-        draw it, what it costs and which settings it reads. A name taken again is replaced,
-        so that a cell can be run twice; the built-in names are kept. Records keep a digest of
-        its code: runs of other code under one name are not gone on with, nor kept by a sweep,
-        and a comparison says so.
+        Value of ``--method``, or a :class:`budgetlab.Method`, which also gives its style in
+        figures, its cost and the settings it reads. A custom name taken again is replaced, so that
+        a cell can be run twice; built-in names are refused. Records keep a digest of the code: runs
+        of other code under the same name are neither resumed nor kept by a sweep, and comparisons
+        report them.
     unseen
-        For functions. ``highest``: a sample never seen takes the highest score among
-        the seen ones, and the first epoch is uniform. ``score``: the function's own
-        score counts for every sample from the first epoch on.
+        For functions. ``highest``: samples never seen get the highest score among the seen ones,
+        and the first epoch is uniform. ``score``: the function's own score is used for every sample
+        from the first epoch on.
     """
     if not isinstance(name, str | Method):
         raise InputError('give the method a name: @bl.sampler("mine")')
@@ -302,7 +301,7 @@ def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], A
                 f"'{key}' cannot be {made!r}: a method is a function of the history, or a "
                 "Sampler class"
             )
-        # A class that was sent from another process has no source here, but says it itself.
+        # A class sent from another process has no source here, but carries its digest.
         code = vars(made).get("code") or methods.code_of(made)
         if not isinstance(made, type):
             from budgetlab.samplers.scores import ScoreSampler
@@ -318,7 +317,7 @@ def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], A
 
 
 def _entry_of(name: str, made: type[Sampler]) -> Method:
-    """What a class by itself says of a method."""
+    """Make the entry of a method from its class alone."""
     text = ((made.__doc__ or "").strip() or "Your own").splitlines()[0].rstrip(".")
     entry = Method(name, text, fields=made.OPTIONS)
     kind = made.probability_kind
@@ -326,19 +325,19 @@ def _entry_of(name: str, made: type[Sampler]) -> Method:
 
 
 def from_module(name: str) -> str:
-    """Import the code of a method of your own, as the command line names it.
+    """Import a custom method, named as on the command line.
 
     Parameters
     ----------
     name
         ``module:method`` or ``path/to/file.py:method``. The method is one that the module
-        registers, or a function or :class:`Sampler` class of that name, which is registered
-        then. Any other name is returned as it is.
+        registers, or a function or :class:`Sampler` class of that name, which is then registered.
+        Any other name is returned unchanged.
 
     Returns
     -------
     str
-        The name by which it is listed, without the module.
+        Its name as listed, without the module.
     """
     place, colon, method = name.rpartition(":")
     if not colon:
@@ -361,7 +360,7 @@ def from_module(name: str) -> str:
 
 
 def _imported(place: str) -> ModuleType:
-    """Import a module, by its name from the working directory on, or by its file."""
+    """Import a module by name, from the working directory too, or by file."""
     file = Path(os.path.expanduser(place))
     try:
         if file.suffix != ".py":
@@ -375,7 +374,7 @@ def _imported(place: str) -> ModuleType:
         spec.loader.exec_module(module)
         return module
     except Exception as error:
-        # Whatever a file of somebody else does wrong ends here.
+        # A user's file may raise anything.
         raise InputError(
             f"'{place}' cannot be imported ({type(error).__name__}: {error}): give module:method, "
             "such as mymethods:mine for a file mymethods.py in this folder"
@@ -383,7 +382,7 @@ def _imported(place: str) -> ModuleType:
 
 
 def lookup(name: str) -> type[Sampler]:
-    """Return the class of a method; InputError if there is none of that name."""
+    """Return the class of a method; InputError if there is none."""
     entry = methods.find(name)
     if not entry.where:
         return _registered[entry.name]
@@ -392,5 +391,5 @@ def lookup(name: str) -> type[Sampler]:
 
 
 def build(name: str, context: SamplerContext) -> Sampler:
-    """Make the sampler of a method; InputError if the run does not fit it."""
+    """Make the sampler of a method; InputError if it does not fit the run."""
     return lookup(name)(context)

@@ -1,4 +1,4 @@
-"""Methods that run candidates through the network first, and train on some of them.
+"""Methods that score candidates with a forward pass first, and train on some of them.
 
 Selective backprop: Jiang et al., *Accelerating Deep Learning by Focusing on the Biggest
 Losers*, 2019 (arXiv 1910.00762). Top-k: Loshchilov & Hutter, *Online Batch Selection for
@@ -34,31 +34,29 @@ KEPT = "the chance of being kept is the inclusion probability; analytic"
 
 
 def keep_probability(losses: Tensor, past: Tensor, beta: float) -> Tensor:
-    """Probability of training on samples with these losses.
+    """Return the probability of training on samples with these losses.
 
-    ``P = (share of past losses strictly below) ** beta`` (Jiang et al. 2019, section 3).
-    For losses ``[B]`` that follow the past ones ``[H]`` (NaN where there is none yet),
-    ``1 / (beta + 1)`` of them are kept on average; a ``beta`` of 0 keeps all.
+    ``P = (share of past losses strictly below) ** beta`` (Jiang et al. 2019, section 3). For losses
+    ``[B]`` distributed as the past ones ``[H]`` (NaN where there is none yet), ``1 / (beta + 1)``
+    of them are kept on average; a ``beta`` of 0 keeps all.
     """
     below = (past[None, :] < losses[:, None]).sum(1)
     return (below / (~past.isnan()).sum().clamp(min=1)) ** beta
 
 
 class SelectiveBackprop(Sampler):
-    """Looks at every candidate and keeps it with a probability that grows with its loss.
+    """Scores every candidate and keeps it with a probability that grows with its loss.
 
-    Candidates come from a shuffled pass, batch by batch. Each batch is looked at (in
-    evaluation mode, charged), its losses join the last 1,024, and each sample is kept
-    with :func:`keep_probability`. Those kept wait until a full batch of them can be
-    trained on, exactly as they were looked at; an incomplete rest is dropped at the end
-    of the pass. The first epoch trains on everything without looking.
+    Candidates come from a shuffled pass, batch by batch. Each batch is scored (in evaluation mode,
+    charged), its losses join the last 1,024, and each sample is kept with :func:`keep_probability`.
+    Kept samples wait until they fill a batch, which is trained on exactly as scored; an incomplete
+    rest is dropped at the end of the pass. The first epoch trains on everything without scoring.
 
-    ``sb_beta="auto"`` is ``1 / budget - 1``, which keeps the share ``budget``.
-    ``sb_staleness=n`` looks only every n-th epoch and uses the old probabilities in
-    between.
+    ``sb_beta="auto"`` is ``1 / budget - 1``, which keeps the share ``budget``. ``sb_staleness=n``
+    scores only every n-th epoch and reuses the old probabilities in between.
 
-    With ``fidelity="published"`` the budget is ignored (full run, beta 3), the first
-    epoch is looked at too, and the learning rate advances with the candidates.
+    With ``fidelity="published"`` the budget is ignored (full run, beta 3), the first epoch is
+    scored too, and the learning rate advances with the candidates.
     """
 
     STATE = ("past", "probability")
@@ -80,14 +78,14 @@ class SelectiveBackprop(Sampler):
         self._candidate_batches = 0
 
     def progress(self, spent: float) -> float:
-        """Share of the schedule; in the published code, of the candidates."""
+        """Return the progress of the schedule; in the published code, that of the candidates."""
         if not self.published:
             return spent
         last = self.context.config.epochs * self.steps_of_pass - 1
         return min(self._candidate_batches / max(last, 1), 1.0)
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
-        """Yield what is kept of one pass over the candidates."""
+        """Yield the kept samples of one pass over the candidates."""
         if epoch == 1 and not self.published:
             for indices in self.full_batches(self.shuffled()):
                 yield Batch(indices)
@@ -103,14 +101,14 @@ class SelectiveBackprop(Sampler):
             if epoch == 1:
                 keep = torch.ones_like(keep)
             chance = torch.rand(len(keep), generator=self.generator, device=self.device)
-            # The only wait for the device: one number a batch of candidates.
+            # The only wait for the device, once per batch of candidates.
             kept = (chance < keep).nonzero()[:, 0]
             yield from queue.add(
                 candidates[kept], None if augmented is None else augmented.rows(kept)
             )
 
     def forecast(self, history: History) -> Forecast:
-        """Chances of being kept, with the last known loss in place of that of the forward pass."""
+        """Forecast the probabilities of being kept, from the last known losses."""
         losses = history.last_loss
         seen = losses[~losses.isnan()].sort().values
         if not len(seen):
@@ -130,14 +128,14 @@ class SelectiveBackprop(Sampler):
 
 
 class _Queue:
-    """Samples that were kept, until there are enough for a batch."""
+    """Kept samples that wait until they fill a batch."""
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
         self.waiting: list[tuple[Tensor, AugmentedBatch | None]] = []
 
     def add(self, indices: Tensor, augmented: AugmentedBatch | None) -> Iterator[Batch]:
-        """Put samples, and what was seen of them, at the end; take off the full batches."""
+        """Append samples and their images, and yield the full batches."""
         self.waiting.append((indices, augmented))
         if sum(len(some) for some, _ in self.waiting) < self.batch_size:
             return
@@ -154,12 +152,12 @@ class _Queue:
 
 
 class TopK(Sampler):
-    """Looks at ten candidates for each sample and trains on those with the highest loss.
+    """Scores several candidates for each sample and trains on those with the highest loss.
 
-    Candidates come from a shuffled pass, ``batch_size / keep_fraction`` at a time (or all
-    there are, if that is more). They are looked at, which is charged, and the full batch of
-    the highest :meth:`value` is trained on, exactly as it was looked at. An incomplete rest
-    of a pass is dropped. ``keep_fraction=1`` is a uniform pass, and does not look.
+    Candidates come from a shuffled pass, ``batch_size / keep_fraction`` at a time (or all samples,
+    if there are fewer). They are scored, which is charged, and the full batch of the highest
+    :meth:`value` is trained on, exactly as scored. An incomplete rest of a pass is dropped.
+    ``keep_fraction=1`` is a uniform pass without scoring.
     """
 
     STATE: tuple[str, ...] = ("probability",)
@@ -184,7 +182,7 @@ class TopK(Sampler):
         self.looks_before_step = self.candidates if self.candidates > self.batch_size else 0
 
     def value(self, seen: ForwardResult) -> Tensor:
-        """Return how much each candidate is worth training on, ``[M]``: its loss."""
+        """Return the value of training on each candidate, ``[M]``: its loss."""
         return seen.losses
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
@@ -206,16 +204,16 @@ class TopK(Sampler):
 
 
 class RhoLoss(TopK):
-    """As top-k, by the loss beyond that of a small network trained on held-out data.
+    """Top-k by the loss in excess of that of a small network trained on held-out data.
 
-    What that network gets wrong too, such as a wrong label, is not worth learning
-    (Mindermann et al. 2022, equation 3): the value is ``L - L_IL``, the loss less the
-    *irreducible* loss. Under mixing ``L_IL`` is that of the parts, by their shares.
+    What that network gets wrong too, such as a wrong label, is not worth learning (Mindermann et
+    al. 2022, equation 3): the value is ``L - L_IL``, the loss minus the *irreducible* loss. For a
+    mixed image ``L_IL`` is the mean over its parts, weighted by their shares.
 
-    The small network is trained first, on the validation split; where there is none, on
-    ``holdout_fraction`` of the training set, which the run then does not train on. Training
-    it, and running all training samples through it once, costs at most ``proxy_share`` of
-    the budget. The test set is never used.
+    The small network is trained first, on the validation split; without one, on
+    ``holdout_fraction`` of the training set, which the run then does not train on. Training it, and
+    running all training samples through it once, costs at most ``proxy_share`` of the budget. The
+    test set is never used.
     """
 
     STATE = ("probability", "pool", "irreducible")
@@ -239,47 +237,47 @@ class RhoLoss(TopK):
         self._set_candidates()
 
     def value(self, seen: ForwardResult) -> Tensor:
-        """Return the loss less the irreducible loss, ``[M]``."""
+        """Return the loss minus the irreducible loss, ``[M]``."""
         assert self.irreducible is not None
         parts = self.irreducible[seen.augmented.sources]
         return seen.losses - (seen.augmented.weights * parts).sum(1)
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
-        """Train the small network if that was not done yet, then choose as top-k does."""
+        """Train the small network if not yet done, then choose as top-k does."""
         if self.irreducible is None:
             self.irreducible = self.run_proxy().losses
         yield from super().batches(epoch, history, look)
 
 
 def gain(norms: Tensor) -> Tensor:
-    """Factor, 1 to ``sqrt(n)``, by which a uniform batch would have to grow to vary as little.
+    """Return the factor by which a uniform batch would have to grow for the same variance.
 
-    ``tau = (1 - sum((g - 1/n)^2) / sum(g^2)) ** -0.5`` with ``g = norms / sum(norms)``
-    (equation 26 of the paper), which is ``sqrt(n sum(g^2))``; norms ``[n]`` that are all zero count
-    as uniform.
+    ``tau = (1 - sum((g - 1/n)^2) / sum(g^2)) ** -0.5`` with ``g = norms / sum(norms)`` (equation 26
+    of the paper), which is ``sqrt(n sum(g^2))``, from 1 to ``sqrt(n)``. Norms ``[n]`` that are all
+    zero count as uniform.
     """
     g = shares(norms)
     return (len(g) * (g * g).sum()).sqrt()
 
 
 def shares(norms: Tensor) -> Tensor:
-    """Return ``[n]`` norms as a distribution; uniform where all are zero."""
+    """Normalise norms ``[n]`` to a distribution; uniform if all are zero."""
     total = norms.sum()
     return torch.where(total > 0, norms / total.clamp(min=1e-30), 1 / len(norms))
 
 
 class GradientNorm(Sampler):
-    """Looks at three candidates for each sample, draws by a gradient bound, weights by 1/p.
+    """Scores three candidates for each sample, draws by a gradient bound, weights by 1/p.
 
-    The bound is ``G = ||softmax - onehot||_2``. Of ``presample * B`` candidates from a
-    shuffled pass, ``B`` are drawn with replacement by ``g = G / sum(G)``, and the loss of
-    each is weighted by ``1 / (presample * B * g)``: the mean gradient of the batch is, in
-    expectation, that of the candidates. ``power`` is a power of ``G``.
+    The bound is ``G = ||softmax - onehot||_2``. Of ``presample * B`` candidates from a shuffled
+    pass, ``B`` are drawn with replacement by ``g = G / sum(G)``, and the loss of each is weighted
+    by ``1 / (presample * B * g)``: the mean gradient of the batch is, in expectation, that of the
+    candidates. ``power`` is an exponent of ``G``.
 
-    This is done while the moving average (0.9, from 0) of :func:`gain` is above
-    ``grad_norm_threshold``; before that, batches are uniform, and the gain is estimated from
-    the losses of training itself, which costs nothing. Three candidates looked at cost about
-    one step on them, so that the choice pays off in flops above a gain of 2.
+    This is done while the moving average (decay 0.9, from 0) of :func:`gain` is above
+    ``grad_norm_threshold``; otherwise batches are uniform, and the gain is estimated from training
+    itself at no cost. Scoring three candidates costs about as much as one step on a sample, so it
+    pays off in flops above a gain of 2.
     """
 
     STATE = ("average_gain", "probability")
@@ -301,11 +299,11 @@ class GradientNorm(Sampler):
 
     @property
     def is_on(self) -> bool:
-        """Whether the next batch is chosen by importance."""
+        """Whether the next batch is drawn by importance."""
         return self.average_gain > self.context.config.grad_norm_threshold
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
-        """Yield the batches of one pass; while switched on it is used up faster."""
+        """Yield the batches of one pass, which is used up faster while switched on."""
         self.probability.fill_(torch.nan)
         left = self.shuffled()
         while len(left) >= (needed := self.candidates if self.is_on else self.batch_size):
@@ -315,7 +313,7 @@ class GradientNorm(Sampler):
             else:
                 self.probability[candidates] = 1.0
                 yield Batch(candidates)
-                # By now the batch was trained on, and the history knows its outcome.
+                # The batch has been trained on by now, so the history has its norms.
                 norms = history.last_el2n[candidates]
                 self._update(norms[~norms.isnan()])
 
@@ -323,7 +321,7 @@ class GradientNorm(Sampler):
         seen = look(candidates)
         norms = seen.error_norms.double()
         self._update(norms)
-        # A power of what is near zero must not become zero: its weight would be infinite.
+        # A power must not underflow to zero, which would give an infinite weight.
         power = self.context.config.power
         g = shares((norms / norms.max().clamp(min=1e-30)).clamp(min=1e-6) ** power)
         drawn = torch.multinomial(g, self.batch_size, True, generator=self.generator)

@@ -1,4 +1,4 @@
-"""Core sets: one small part of the training set, chosen once and trained on again and again."""
+"""Core sets: a small subset of the training set, selected once and trained on repeatedly."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,11 +21,11 @@ WINDOW = 10
 
 
 class RandomSubset(Sampler):
-    """A random part of the training set, drawn once: the baseline of every core set.
+    """A random subset of the training set, drawn once: the baseline of every core set.
 
-    ``subset_fraction`` of the samples (``auto``: the budget, so that every epoch of the
-    full run is one pass over the subset) are trained on in shuffled passes. What part of it
-    each class has is up to chance, unless ``class_shares`` says otherwise.
+    ``subset_fraction`` of the samples (``auto``: the budget, so that every epoch of the full run is
+    one pass over the subset) are trained on in shuffled passes. The share of each class in it is
+    random unless ``class_shares`` sets it.
     """
 
     STATE = ("subset",)
@@ -51,7 +51,7 @@ class RandomSubset(Sampler):
         return torch.cat([self.select(*one) for one in self.pools])
 
     def select(self, pool: Tensor, count: int) -> Tensor:
-        """Return ``count`` of the samples int64 ``[M]``."""
+        """Select ``count`` of the samples int64 ``[M]``."""
         return pool[self._shuffle(len(pool))[:count]]
 
     def _shuffle(self, size: int) -> Tensor:
@@ -68,15 +68,15 @@ class RandomSubset(Sampler):
 
 
 class Pruned(RandomSubset):
-    """Keep the hardest, by what a scoring run learns; subclasses implement :meth:`score`.
+    """Keep the samples that a scoring run finds hardest; subclasses implement :meth:`score`.
 
-    The scoring run trains a network like that of the run (``proxy_model``) on the whole
-    training set, in ``proxy_share`` of the budget, and is then thrown away. Samples that
-    it never saw count as the hardest it saw; among equals the choice is random.
+    The scoring run trains a network like that of the run (``proxy_model``) on the whole training
+    set, within ``proxy_share`` of the budget, and is then discarded. Samples it never saw rank with
+    the hardest it saw; ties are broken at random.
     """
 
     trajectory = False
-    """Whether scores are made of windows of visits, which a History does not keep."""
+    """Whether scores use windows of visits, which a plain History does not keep."""
 
     def __init__(self, context: SamplerContext):
         super().__init__(context)
@@ -88,7 +88,7 @@ class Pruned(RandomSubset):
         raise NotImplementedError
 
     def choose(self) -> Tensor:
-        """Run the scoring run and choose by its scores."""
+        """Train the scoring run and select by its scores."""
         history = self.run_proxy().history
         if self.trajectory and not isinstance(history, Trajectory):
             raise InputError(
@@ -106,7 +106,7 @@ class Pruned(RandomSubset):
         return super().choose()
 
     def select(self, pool: Tensor, count: int) -> Tensor:
-        """Return the hardest of a pool; among equals the choice is random."""
+        """Select the hardest samples of a pool; ties are broken at random."""
         assert self.scores is not None
         shuffled = pool[self._shuffle(len(pool))]
         ranked = self.scores[shuffled].argsort(descending=True, stable=True)
@@ -114,49 +114,49 @@ class Pruned(RandomSubset):
 
 
 class EL2NPruned(Pruned):
-    """The part that a short scoring run gets most wrong, kept for good: EL2N.
+    """The samples that a short scoring run gets most wrong: EL2N.
 
-    The mean of ``||softmax - onehot||_2`` over the visits of the scoring run (Paul et al.,
-    *Deep Learning on a Data Diet*, NeurIPS 2021; there at one early epoch, over ten runs).
+    The score is the mean of ``||softmax - onehot||_2`` over the visits of the scoring run (Paul et
+    al., *Deep Learning on a Data Diet*, NeurIPS 2021; there at one early epoch, over ten runs).
     """
 
     def score(self, history: History) -> Tensor:
-        """Score the mean EL2N."""
+        """Return the mean EL2N."""
         return history.el2n
 
 
 class ForgettingPruned(Pruned):
-    """The part that a short scoring run forgets most often or never learns, kept for good.
+    """The samples that a short scoring run forgets most often or never learns.
 
-    The number of times a sample was right at one visit and wrong at the next (Toneva et
-    al., *An Empirical Study of Example Forgetting during Deep Neural Network Learning*,
-    ICLR 2019). Never learned is infinitely hard. It takes three passes or more to tell
-    samples apart: raise ``proxy_share`` where the budget is small.
+    The score is the number of times a sample was right at one visit and wrong at the next (Toneva
+    et al., *An Empirical Study of Example Forgetting during Deep Neural Network Learning*, ICLR
+    2019), infinite if never learned. Telling samples apart takes three passes or more: raise
+    ``proxy_share`` if the budget is small.
     """
 
     def score(self, history: History) -> Tensor:
-        """Score forgetting events; infinity for what was never right."""
+        """Return the forgetting events; infinity for samples that were never right."""
         return torch.where(history.never_learned, torch.inf, history.forgotten)
 
 
 class CoverageCentric(Pruned):
-    """A part that covers easy and hard alike, without the very hardest: CCS.
+    """A subset that covers easy and hard samples, without the very hardest: CCS.
 
-    Zheng et al., *Coverage-centric Coreset Selection for High Pruning Rates*, ICLR 2023,
-    algorithm 1, with the area under the margin (AUM) as the authors recommend. The share
-    ``hard_cutoff`` of the lowest AUM is left out, for many of its labels are wrong (the authors
-    take 0 to 0.3, the more the smaller the part). The rest is cut into 50 ranges of AUM of the
-    same width, which give evenly many samples each, drawn at random.
+    Zheng et al., *Coverage-centric Coreset Selection for High Pruning Rates*, ICLR 2023, algorithm
+    1, with the area under the margin (AUM) as the authors recommend. The share ``hard_cutoff`` of
+    lowest AUM is left out, because many of its labels are wrong (the authors use 0 to 0.3, more for
+    smaller subsets). The rest is divided into 50 ranges of AUM of equal width, from which equally
+    many samples are drawn at random.
     """
 
     STRATA = 50
 
     def score(self, history: History) -> Tensor:
-        """Score the negative AUM."""
+        """Return the negative AUM."""
         return -history.mean_margin
 
     def select(self, pool: Tensor, count: int) -> Tensor:
-        """Leave out the hardest of a pool, and take evenly many of every range of the rest."""
+        """Leave out the hardest samples of a pool, and draw evenly from all ranges of the rest."""
         assert self.scores is not None
         easiest_first = self.scores[pool].argsort(stable=True)
         hardest = samples_per_epoch(len(pool), self.context.config.hard_cutoff)
@@ -171,43 +171,43 @@ class CoverageCentric(Pruned):
 
 
 class DynamicUncertainty(Pruned):
-    """The part about which a scoring run changes its mind most: Dyn-Unc.
+    """The samples whose predictions vary most in a scoring run: Dyn-Unc.
 
-    The standard deviation of ``p_y`` within windows of ten epochs, averaged over all windows
-    (He et al., *Large-scale Dataset Pruning with Dynamic Uncertainty*, CVPR 2024). A scoring
-    run of fewer epochs has one window; it takes two visits or more to score a sample.
+    The score is the standard deviation of ``p_y`` within windows of ten epochs, averaged over all
+    windows (He et al., *Large-scale Dataset Pruning with Dynamic Uncertainty*, CVPR 2024). A
+    scoring run of fewer epochs has one window; scoring a sample takes two visits or more.
     """
 
     trajectory = True
 
     def score(self, history: Trajectory) -> Tensor:
-        """Score the mean deviation within a window."""
+        """Return the mean deviation within a window."""
         return torch.stack([_deviation(w) for w in _windows(history.p_y)]).nanmean(0)
 
 
 class DifficultyAndUncertainty(Pruned):
-    """The part that is both uncertain and hard early on, with easier samples as it shrinks: DUAL.
+    """Samples both uncertain and hard early on, with easier ones as the subset shrinks: DUAL.
 
-    Within windows of ten of the first 30 epochs, the standard deviation of ``p_y`` times one
-    less its mean, averaged over the windows (Cho et al., *Lightweight Dataset Pruning without
-    Full Training via Example Difficulty and Prediction Uncertainty*, 2025, arXiv 2502.06905).
-    The part is drawn without replacement by this score times the density of a Beta(a, b) at
-    the mean ``p_y`` of the sample: with ``m`` the mean over the ten highest scores and ``r``
-    the share that is left out, ``b = 15 (1 - m) (1 - r^4)`` and ``a = 16 - b``.
+    The score is the standard deviation of ``p_y`` times one minus its mean, averaged over windows
+    of ten of the first 30 epochs (Cho et al., *Lightweight Dataset Pruning without Full Training
+    via Example Difficulty and Prediction Uncertainty*, 2025, arXiv 2502.06905). The subset is drawn
+    without replacement by this score times the density of a Beta(a, b) at the mean ``p_y`` of the
+    sample: with ``m`` the mean ``p_y`` of the ten highest scores and ``r`` the share left out,
+    ``b = 15 (1 - m) (1 - r^4)`` and ``a = 16 - b``.
     """
 
     trajectory = True
     EPOCHS, ANCHORS, POWER, CONCENTRATION = 30, 10, 4, 16
 
     def score(self, history: Trajectory) -> Tensor:
-        """Score uncertainty times difficulty."""
+        """Return uncertainty times difficulty."""
         p_y = history.p_y[: self.EPOCHS]
         windows = [_deviation(w) * (1 - w.nanmean(0)) for w in _windows(p_y)]
         self.mean_p_y = p_y.nanmean(0).nan_to_num(0.5).double()
         return torch.stack(windows).nanmean(0)
 
     def select(self, pool: Tensor, count: int) -> Tensor:
-        """Draw from a pool by score and by how near the mean ``p_y`` is to where it should be."""
+        """Draw from a pool by score times the Beta density at the mean ``p_y``."""
         assert self.scores is not None
         scores, mean = self.scores[pool], self.mean_p_y[pool]
         anchor = mean[scores.topk(min(self.ANCHORS, len(pool))).indices].mean()
@@ -220,20 +220,20 @@ class DifficultyAndUncertainty(Pruned):
 
 
 class TemporalDualDepth(Pruned):
-    """The part whose influence on training changes most, late epochs first: TDDS.
+    """The samples whose contribution to training varies most, late epochs first: TDDS.
 
-    From visit to visit a sample contributes ``d_t = sum_c |p_c ln(p_c / p'_c)|``, with ``p'``
-    the softmax before. Within windows of ten epochs the length of ``d_t`` less its mean says
-    how much that varies; the windows are averaged with weights ``0.9 (0.1)^k``, ``k`` counted
-    back from the last (Zhang et al., *Spanning Training Progress: Temporal Dual-Depth Scoring
-    for Enhanced Dataset Pruning*, CVPR 2024). It takes three visits or more to score a sample.
+    From visit to visit a sample contributes ``d_t = sum_c |p_c ln(p_c / p'_c)|``, with ``p'`` the
+    previous softmax. Within windows of ten epochs the norm of ``d_t`` minus its mean measures how
+    much it varies; the windows are averaged with weights ``0.9 (0.1)^k``, ``k`` counted back from
+    the last (Zhang et al., *Spanning Training Progress: Temporal Dual-Depth Scoring for Enhanced
+    Dataset Pruning*, CVPR 2024). Scoring a sample takes three visits or more.
     """
 
     trajectory = True
     DECAY = 0.9
 
     def score(self, history: Trajectory) -> Tensor:
-        """Score the weighted deviation of the contributions."""
+        """Return the weighted deviation of the contributions."""
         # A window of J visits has J - 1 steps between them; before the first there is none.
         windows = _windows(history.shift[1:], WINDOW - 1) if len(history.shift) > 1 else []
         total = torch.full_like(history.visits, torch.nan)
@@ -246,13 +246,13 @@ class TemporalDualDepth(Pruned):
 
 
 def _windows(values: Tensor, length: int = WINDOW) -> list[Tensor]:
-    """Every run of ``length`` rows of ``[T, N]``; all of them where there are fewer."""
+    """Return every window of ``length`` rows of ``[T, N]``; all rows if there are fewer."""
     count = max(len(values) - length + 1, 1)
     return [values[start : start + length] for start in range(count)]
 
 
 def _deviation(window: Tensor) -> Tensor:
-    """Sample standard deviation of each column, NaN left out; NaN of fewer than two values."""
+    """Return each column's sample standard deviation without NaN; NaN for fewer than two values."""
     count = (~window.isnan()).sum(0)
     squares = (window - window.nanmean(0)).square().nansum(0)
     return torch.where(count > 1, (squares / (count - 1).clamp(min=1)).sqrt(), torch.nan)

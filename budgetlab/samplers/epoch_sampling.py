@@ -1,4 +1,4 @@
-"""Methods that go through the samples in passes, or leave some out of each.
+"""Methods that train on the samples in passes, or leave some out of each.
 
 InfoBatch: Qin et al., *InfoBatch: Lossless Training Speed Up by Unbiased Dynamic
 Data Pruning*, ICLR 2024. SeTa: Zhou et al., *Scale Efficient Training for Large Datasets*, CVPR
@@ -24,9 +24,9 @@ SMALLEST_KEPT = 0.1
 class SGD(Sampler):
     """Short schedule: full passes over the shuffled set until the budget is spent.
 
-    The published code spends the full run whatever the budget, while its learning rate
-    counts ``int(N b / B)`` iterations an epoch: within an epoch the rate runs ahead, and
-    it jumps back at the start of the next. With ``fidelity="published"`` so does this.
+    The published code spends the full run whatever the budget, while its learning rate counts
+    ``int(N b / B)`` iterations per epoch: within an epoch the rate runs ahead, and it jumps back at
+    the start of the next. ``fidelity="published"`` reproduces this.
     """
 
     weighting = "own"
@@ -39,14 +39,15 @@ class SGD(Sampler):
         self._epoch, self._step = 1, 0
 
     def progress(self, spent: float) -> float:
-        """Share of the schedule; in the published code it saw-tooths."""
+        """Return the progress of the schedule, a sawtooth in the published code."""
         if not self.published:
             return spent
         config = self.context.config
         counted = int(self.size * config.budget / self.batch_size)
         ahead = (self._epoch - 1) * counted + self._step
         if self._step == 0 and self._epoch > 1:
-            # The rate of an epoch's first step was set after the last one of the epoch before.
+            # An epoch's first step has the rate that was set after the last step of the epoch
+            # before.
             ahead = (self._epoch - 2) * counted + self.steps_of_pass
         return min(ahead / max(config.epochs * counted - 1, 1), 1.0)
 
@@ -59,7 +60,7 @@ class SGD(Sampler):
             yield Batch(indices)
 
     def forecast(self, history: History) -> Forecast:
-        """Every sample, once, but for those that fill no batch."""
+        """Forecast every sample once, except those that fill no batch."""
         every = torch.ones(self.size, dtype=torch.float64, device=self.device)
         trained = self.steps_of_pass * self.batch_size
         how = "every sample comes once in a pass"
@@ -69,10 +70,10 @@ class SGD(Sampler):
 
 
 class RS2(Sampler):
-    """Consecutive parts of one permutation, so that all are seen equally often.
+    """Consecutive parts of one permutation, so that all samples are drawn equally often.
 
-    Repeated sampling of random subsets without replacement (Okanovic et al., ICLR
-    2024): a new permutation is drawn when the last one is used up.
+    Repeated sampling of random subsets without replacement (Okanovic et al., ICLR 2024): a new
+    permutation is drawn when the last one is used up.
     """
 
     STATE = ("left",)
@@ -95,21 +96,21 @@ class RS2(Sampler):
             yield Batch(indices)
 
     def forecast(self, history: History) -> Forecast:
-        """The same chance for all."""
+        """Forecast the same probability for all."""
         every = torch.ones(self.size, dtype=torch.float64, device=self.device)
         how = f"parts of one permutation: {self.draws:,} of {self.size:,}; analytic"
         return Forecast(every / self.size, how, every * self.draws / self.size)
 
 
 class Curriculum(Sampler):
-    """Easy to hard: draws uniformly from the easiest part of the data, which grows.
+    """Easy to hard: uniform draws from the easiest part of the data, which grows.
 
-    Easy is a low mean of ``1 - p_y``, from the run itself: a self-paced curriculum (Bengio
-    et al., *Curriculum Learning*, ICML 2009; Kumar et al., *Self-Paced Learning*, NeurIPS
-    2010) with a linear pacing function (Hacohen & Weinshall, ICML 2019). At progress ``p``
-    the part is ``b + (1 - b) p`` of the samples, so that it begins with those that one
-    epoch takes and ends with all. The first epoch is uniform; later, a sample never seen
-    stands in the middle, and among equals the choice is random.
+    Samples with a low mean of ``1 - p_y`` in the run itself are easy: a self-paced curriculum
+    (Bengio et al., *Curriculum Learning*, ICML 2009; Kumar et al., *Self-Paced Learning*, NeurIPS
+    2010) with a linear pacing function (Hacohen & Weinshall, ICML 2019). At progress ``p`` the part
+    is ``b + (1 - b) p`` of the samples, so that it begins with as many as one epoch draws and ends
+    with all. The first epoch is uniform; later, samples never seen rank in the middle, and ties are
+    broken at random.
     """
 
     def __init__(self, context: SamplerContext):
@@ -130,7 +131,7 @@ class Curriculum(Sampler):
         return shuffled[error[shuffled].argsort(stable=True)[:count]]
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
-        """Draw from the easiest, then yield the draw batch by batch."""
+        """Draw from the easiest samples, then yield the draw batch by batch."""
         easiest = self.easiest(history)
         self.probability = torch.zeros(self.size, device=self.device)
         self.probability[easiest] = 1 / len(easiest)
@@ -140,14 +141,13 @@ class Curriculum(Sampler):
 
 
 def solve_prune_fraction(budget: float, epochs: int, well_learned: float) -> float:
-    """Share ``r`` of the well-learned to leave out so that a budget lasts all epochs.
+    """Return the share ``r`` of the well-learned to leave out so that a budget lasts all epochs.
 
-    In units of full passes, a budget ``b`` of ``E`` epochs is ``b E``. The first epoch is a
-    full pass, and the last eighth of the budget is spent on full passes, ``b E / 8`` of
-    them. What is left, ``7 b E / 8 - 1``, is spread over the ``E - 1 - b E / 8`` epochs
-    between; each of them trains on ``1 - r h``, where ``h`` is the share of samples below
-    the mean (``well_learned``). Where the solution is above 0.75, it is 0.75 (weights of 4): the
-    budget is then spent in fewer epochs.
+    In units of full passes, a budget ``b`` of ``E`` epochs is ``b E``. The first epoch is a full
+    pass, and the last eighth of the budget, ``b E / 8``, is spent on full passes. The rest,
+    ``7 b E / 8 - 1``, is spread over the ``E - 1 - b E / 8`` epochs between, each of which trains
+    on ``1 - r h``, where ``h`` is the share of samples below the mean (``well_learned``). ``r`` is
+    at most 0.75 (weights of 4): the budget is then spent in fewer epochs.
     """
     passes = budget * epochs
     between = epochs - 1 - passes / 8
@@ -158,15 +158,14 @@ def solve_prune_fraction(budget: float, epochs: int, well_learned: float) -> flo
 
 
 class InfoBatch(Sampler):
-    """Leaves out part of the samples with a loss below the mean, weights the others of them up.
+    """Leaves out part of the samples with a loss below the mean, and upweights the others of them.
 
-    The score is the last loss, and infinite before the first visit. In each epoch, of the
-    samples with a score below the mean a random share ``r`` is left out, and each one kept
-    is weighted by ``1 / (1 - r)``; all others are trained on with weight 1. So the gradients
-    of an epoch sum, in expectation, to those of a full pass. From progress 0.875 on
-    everything is trained on, with weight 1.
+    The score is the last loss, infinite before the first visit. In each epoch, a random share ``r``
+    of the samples with a score below the mean is left out, and those kept are weighted by
+    ``1 / (1 - r)``; all others have weight 1. The gradients of an epoch thus sum, in expectation,
+    to those of a full pass. From progress 0.875 on, everything is trained on with weight 1.
 
-    ``prune_fraction="auto"`` solves ``r`` from the budget where that is possible, see
+    ``prune_fraction="auto"`` solves ``r`` from the budget if possible, see
     :func:`solve_prune_fraction`.
     """
 
@@ -179,9 +178,9 @@ class InfoBatch(Sampler):
         self.prune_fraction = 0.0
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
-        """Yield what is kept of one pass, in random order."""
+        """Yield the kept samples of one pass, in random order."""
         losses = history.last_loss
-        # What was not seen yet is not below; comparisons with NaN are false.
+        # Samples not seen yet are not below: comparisons with NaN are false.
         below = losses < losses.nanmean()
         self.prune_fraction = self._fraction(below.float().mean().item())
         chance = torch.rand(self.size, generator=self.generator, device=self.device)
@@ -189,7 +188,7 @@ class InfoBatch(Sampler):
         kept = self.shuffled()
         kept = kept[(chance < self.probability)[kept]]
         if len(kept) < self.batch_size:
-            # So little is left of a small set: nothing can be left out of it.
+            # Too few are kept of a small set to fill a batch: leave nothing out.
             self.probability, kept = torch.ones_like(chance), self.shuffled()
         weights = 1 / self.probability
         for indices in self.full_batches(kept):
@@ -220,21 +219,21 @@ def group_centres(values: Tensor, groups: int = GROUPS, rounds: int = 50) -> Ten
 
 
 def nearest_centre(values: Tensor, centres: Tensor) -> Tensor:
-    """Number of the centre, of ascending ``[groups]``, nearest to each value; int64 ``[M]``."""
+    """Return the index of the nearest of ascending centres ``[groups]``, int64 ``[M]``."""
     return torch.bucketize(values, (centres[1:] + centres[:-1]) / 2)
 
 
 class SeTa(Sampler):
     """A random part, and of that a window of difficulty that slides from easy to hard.
 
-    In each epoch a random share ``r`` is left out. The rest falls into ten groups by k-means
-    of its last losses; a window of five groups is trained on, the easiest five in one epoch,
-    one step harder in the next, until it begins again after the hardest. The first epoch has
-    all groups, and from progress 0.875 on every group takes part. Losses are not weighted.
-    A sample never seen counts as the hardest seen.
+    In each epoch a random share ``r`` is left out. The rest is divided into ten groups by k-means
+    of the last losses; a window of five groups is trained on, the easiest five in one epoch, one
+    group harder in each next, starting again after the hardest. The first epoch trains on all
+    groups, and so does every epoch from progress 0.875 on. Losses are not weighted. Samples never
+    seen count as the hardest seen.
 
-    ``prune_fraction="auto"`` takes ``r = 1 - 2 b``, at least 0, with which an epoch takes about
-    ``b`` of the samples where groups are of one size; as in the authors' code at most 0.9.
+    ``prune_fraction="auto"`` is ``r = 1 - 2 b``, at least 0, so that an epoch takes about ``b`` of
+    the samples if the groups are of equal size; at most 0.9, as in the authors' code.
     """
 
     def __init__(self, context: SamplerContext):
@@ -246,7 +245,7 @@ class SeTa(Sampler):
         self.kept = min(max(kept, SMALLEST_KEPT), 1.0)
 
     def batches(self, epoch: int, history: History, look: Looker) -> Iterator[Batch]:
-        """Yield what is kept of one pass, in random order."""
+        """Yield the kept samples of one pass, in random order."""
         part = self.shuffled()[: max(samples_per_epoch(self.size, self.kept), 1)]
         inside = torch.ones(self.size, dtype=torch.bool, device=self.device)
         if epoch > 1 and self.context.spent() < LAST_PART and bool(history.seen.any()):
@@ -257,7 +256,7 @@ class SeTa(Sampler):
             inside = (group >= first) & (group < first + size)
         chosen = part[inside[part]]
         if len(chosen) < self.batch_size:
-            # So little is in the window of a small set: nothing can be left out of it.
+            # The window of a small set has too few to fill a batch: leave nothing out.
             inside, chosen = torch.ones_like(inside), self.shuffled()
         self.probability = inside * (self.kept if len(chosen) < self.size else 1.0)
         for indices in self.full_batches(chosen):

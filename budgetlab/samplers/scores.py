@@ -1,12 +1,12 @@
-"""From scores to a draw, and the methods that are no more than a score: p-SGD, c-SGD, your own.
+"""Draws by scores, and the methods defined by a score alone: p-SGD, c-SGD and custom ones.
 
-Definitions: Arazo et al., *How Important is Importance Sampling for Deep Budgeted
-Training?*, BMVC 2021.
+Definitions: Arazo et al., *How Important is Importance Sampling for Deep Budgeted Training?*, BMVC
+2021.
 
 A weighted draw without replacement is an exponential race: sample ``i`` arrives at ``e_i / q_i``
 with ``e_i`` standard exponential, and the first ``count`` to arrive are drawn (Efraimidis &
 Spirakis, *Weighted random sampling with a reservoir*, 2006). The set has the same distribution as
-drawing one by one. Its inclusion probabilities have no closed form; here are two ways to them.
+drawing one by one. Its inclusion probabilities have no closed form; two approximations are here.
 """
 
 import math
@@ -32,17 +32,17 @@ def _check(size: int, count: int) -> None:
 
 
 def draw_without_replacement(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw different indices, each time in proportion to the weights that are left.
+    """Draw distinct indices one by one, in proportion to the weights that are left.
 
-    They are int64 ``[count]``, in random order. Time and memory are linear in ``N``.
+    Returns int64 ``[count]``, in random order. Time and memory are linear in ``N``.
 
     Parameters
     ----------
     weights
-        ``[N]``, finite and >= 0; they need not sum to one. Indices of weight zero
-        are drawn only when all others are.
+        ``[N]``, finite and >= 0; they need not sum to one. Indices of weight zero are drawn only
+        after all others.
     count
-        How many to draw, at most ``N``.
+        Number to draw, at most ``N``.
     generator
         On the device of ``weights``.
     """
@@ -51,21 +51,21 @@ def draw_without_replacement(weights: Tensor, count: int, generator: torch.Gener
     arrival = torch.empty(len(weights), dtype=torch.float64, device=weights.device)
     arrival.exponential_(generator=generator).div_(weights.double().clamp(min=SMALLEST_WEIGHT))
     drawn = arrival.topk(count, largest=False, sorted=False).indices
-    # The likely ones may stand in front; a batch must be a random part of the draw.
+    # topk may return likely ones first; a batch must be a random part of the draw.
     order = torch.randperm(count, generator=generator, device=weights.device)
     return drawn.index_select(0, order)
 
 
 def inclusion_probability(q: Tensor, count: int) -> Tensor:
-    """Chance of each sample to be drawn, as if the race were stopped at a fixed time.
+    """Approximate inclusion probabilities, as if the race were stopped at a fixed time.
 
-    ``pi_i = 1 - exp(-q_i t)``, with ``t`` solved so that they sum to ``count`` (Rosén,
-    *Asymptotic theory for successive sampling with varying probabilities without
-    replacement*, 1972). In truth the race stops when the last one arrives, a time that
-    varies by about ``1 / sqrt(count)``; what that changes falls with the size. For ``q``
-    smoothed as in this kit, where the largest is some five times the smallest, the largest
-    relative error is below 7% for 1 of 8, 1.5% for 15 of 50 and 0.3% for 300 of 1,000
-    (``tests/test_samplers.py`` holds this against exact sums and simulation).
+    ``pi_i = 1 - exp(-q_i t)``, with ``t`` solved so that they sum to ``count`` (Rosén, *Asymptotic
+    theory for successive sampling with varying probabilities without replacement*, 1972). The
+    actual race stops when the last sample arrives, a time that varies by about ``1 / sqrt(count)``;
+    the error this makes falls with the size. For ``q`` smoothed as in this kit, where the largest
+    is some five times the smallest, the largest relative error is below 7% for 1 of 8, 1.5% for 15
+    of 50 and 0.3% for 300 of 1,000 (``tests/test_samplers.py`` checks this against exact sums and
+    simulation).
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def inclusion_probability(q: Tensor, count: int) -> Tensor:
         ``[N]``, finite and >= 0; it need not sum to one. Samples of weight zero share what is left
         when all others are drawn.
     count
-        How many are drawn, 0 to N, which is what the chances, float64 ``[N]``, sum to.
+        Number drawn, 0 to N, which the probabilities, float64 ``[N]``, sum to.
     """
     _check(len(q), count)
     size = len(q)
@@ -84,7 +84,7 @@ def inclusion_probability(q: Tensor, count: int) -> Tensor:
         rest = (count - others) / max(size - others, 1)
         return torch.where(positive, 1.0, rest).double()
     q = q / q.sum()
-    # The sum is concave in t and 0 at 0: Newton's steps come from below and never overshoot.
+    # The sum is concave in t and 0 at 0: Newton steps approach from below and never overshoot.
     t = torch.zeros((), dtype=torch.float64, device=q.device)
     for _ in range(MOST_STEPS):
         left = torch.exp(-q * t)
@@ -98,23 +98,23 @@ def inclusion_probability(q: Tensor, count: int) -> Tensor:
 def simulated_inclusion(
     q: Tensor, count: int, generator: torch.Generator, races: int = 16
 ) -> Tensor:
-    """Chance of each sample to be drawn, float64 ``[N]``, averaged over simulated races.
+    """Estimate inclusion probabilities, float64 ``[N]``, as averages over simulated races.
 
-    Given all others, ``i`` is taken if it arrives before the ``count``-th of them, at ``t``: with
-    chance ``1 - exp(-q_i t)``. The average of this over races varies far less than counting what
-    was drawn. What its sum lacks of ``count`` comes from the times ``t``, which all share, and is
-    put right by stretching them by one factor, as :func:`inclusion_probability` finds it.
+    Given all others, ``i`` is drawn if it arrives before the ``count``-th of them, at ``t``, which
+    has probability ``1 - exp(-q_i t)``. Averaging this over races varies far less than counting
+    draws. The sum can differ from ``count`` because all samples share the times ``t``;
+    :func:`inclusion_probability` finds the one factor on these that corrects it.
 
     Parameters
     ----------
     q
         ``[N]``, >= 0, sums to one.
     count
-        How many are drawn, 0 to N.
+        Number drawn, 0 to N.
     generator
         On the device of ``q``.
     races
-        How many races to average.
+        Number of races to average.
     """
     _check(len(q), count)
     size = len(q)
@@ -124,31 +124,31 @@ def simulated_inclusion(
     q = q.double().clamp(min=SMALLEST_WEIGHT)
     for _ in range(races):
         arrival = torch.empty_like(q).exponential_(generator=generator) / q
-        # Without i, the count-th of the others is the next one if i was taken itself.
+        # Without i, the count-th of the others is the next to arrive if i itself was drawn.
         last, following = arrival.kthvalue(count).values, arrival.kthvalue(count + 1).values
         total -= torch.expm1(-q * torch.where(arrival <= last, following, last))
-    # A race by itself is off in its time, which all share: the time is solved for anew.
+    # All samples share the time of a race, whose error is corrected by solving for it again.
     rates = -torch.log1p(-(total / races).clamp(max=1 - 2**-53))
     return inclusion_probability(rates, count)
 
 
 def smooth(scores: Tensor, strength: float = 1.0, power: float = 1.0) -> Tensor:
-    """Turn scores into sampling probabilities, from uniform to greedy.
+    """Convert scores to sampling probabilities, from uniform to greedy.
 
-    ``q_i = (s_i + c mean(s)) / sum_j (s_j + c mean(s))`` with ``s`` the scores to the
-    power of the power, and ``c`` the strength. The paper has ``c = 1`` and no power,
-    so that ``q_i >= 1 / (2 N)``.
+    ``q_i = (s_i + c mean(s)) / sum_j (s_j + c mean(s))`` with ``s`` the scores raised to the
+    ``power``, and ``c`` the ``strength``. The paper has ``c = 1`` and power 1, so that
+    ``q_i >= 1 / (2 N)``.
 
     Parameters
     ----------
     scores
         ``[N]``, >= 0. All zero gives the uniform distribution.
     strength
-        At least 0, finite: 0 leaves the scores as they are, a large one is uniform. At
-        least ``c / (1 + c)`` of the uniform probability is left to every sample.
+        At least 0, finite: 0 adds nothing, a large value is uniform. Every sample keeps at least
+        ``c / (1 + c)`` of the uniform probability.
     power
-        In [0, 100]: 0 is uniform, 1 leaves the scores as they are, a large one draws the
-        highest scores only, if nothing is smoothed.
+        In [0, 100]: 0 is uniform, 1 leaves the scores as they are, a large value draws only the
+        highest scores, if nothing is smoothed.
 
     Returns
     -------
@@ -172,8 +172,8 @@ def smooth(scores: Tensor, strength: float = 1.0, power: float = 1.0) -> Tensor:
 def replace_unseen(scores: Tensor, seen: Tensor) -> Tensor:
     """Give samples never seen the highest score among the seen ones.
 
-    ``scores [N]`` may hold anything where ``seen``, bool ``[N]``, is False, NaN too. With none seen
-    all scores become equal.
+    ``scores [N]`` may hold anything, even NaN, where ``seen``, bool ``[N]``, is False. If none are
+    seen, all scores become equal.
     """
     known = torch.where(seen, scores, -torch.inf)
     highest = torch.where(seen.any(), known.max(), 1.0)
@@ -181,10 +181,10 @@ def replace_unseen(scores: Tensor, seen: Tensor) -> Tensor:
 
 
 def even_counts(sizes: Tensor, count: int) -> Tensor:
-    """Divide ``count`` evenly among groups of ``sizes [G]``, none of which gives more than it has.
+    """Divide ``count`` evenly among groups, none of which gives more than its ``sizes [G]``.
 
-    From the smallest group to the largest, each gives an even part of what is still needed,
-    or all it has (Zheng et al., ICLR 2023, algorithm 1).
+    From the smallest group to the largest, each gives an even part of what is still needed, or all
+    it has (Zheng et al., ICLR 2023, algorithm 1).
     """
     counts, left = torch.zeros_like(sizes), count
     for done, group in enumerate(sizes.argsort(stable=True).tolist()):
@@ -206,11 +206,11 @@ def proportional_counts(sizes: Tensor, count: int) -> Tensor:
 
 
 def class_pools(context: SamplerContext, count: int) -> list[tuple[Tensor, int]]:
-    """Say how many of ``count`` samples are taken from which, as ``class_shares`` asks.
+    """Divide ``count`` samples among pools by ``class_shares``; returns each pool with its count.
 
-    ``free``: all from one pool. ``kept``: every class has its share of the training set.
-    ``balanced``: every class gives the same number, or all it has. A pool is int64 ``[M]``,
-    numbers of samples. Classes need known labels, and a sample of each is taken at least.
+    ``free``: a single pool. ``kept``: every class has its share of the training set. ``balanced``:
+    every class gives the same number, or all it has. A pool is int64 ``[M]``, indices of samples.
+    Classes need known labels, and each must give at least one sample.
     """
     rule = context.config.class_shares
     if rule == "free":
@@ -233,13 +233,12 @@ def class_pools(context: SamplerContext, count: int) -> list[tuple[Tensor, int]]
 
 
 class ScoreSampler(Sampler):
-    """Draw more often what scores higher; subclasses implement :meth:`score`.
+    """Draws samples with higher scores more often; subclasses implement :meth:`score`.
 
-    Each epoch draws ``floor(N b)`` samples without replacement from the smoothed
-    scores, see :func:`smooth`; ``smoothing`` and ``power`` of the run lead from
-    uniform to greedy. The first epoch is uniform. With ``weights="unbiased"`` every loss
-    is weighted by :meth:`loss_weights`. With ``class_shares`` the samples of each class
-    are drawn by themselves, see :func:`class_pools`.
+    Each epoch draws ``floor(N b)`` samples without replacement by the smoothed scores, see
+    :func:`smooth`; ``smoothing`` and ``power`` of the run range from uniform to greedy. The first
+    epoch is uniform. With ``weights="unbiased"`` every loss is weighted by :meth:`loss_weights`.
+    With ``class_shares`` each class is drawn separately, see :func:`class_pools`.
     """
 
     OPTIONS = methods.DRAW
@@ -260,7 +259,7 @@ class ScoreSampler(Sampler):
             )
 
     def score(self, history: History) -> Tensor:
-        """Return scores ``[N]`` >= 0; those of samples never seen do not matter."""
+        """Return scores ``[N]`` >= 0; by default those of samples never seen do not matter."""
         raise NotImplementedError
 
     @classmethod
@@ -277,7 +276,7 @@ class ScoreSampler(Sampler):
         return type(getattr(function, "__name__", "score"), (cls,), body)
 
     def probabilities(self, history: History) -> Tensor:
-        """Return ``q``, float64 ``[N]``, for the next draw; scores are finite, >= 0 and ``[N]``."""
+        """Return ``q``, float64 ``[N]``, for the next draw, from finite scores ``[N]`` >= 0."""
         scores, name = self.score(history), f"method '{self.context.config.method}'"
         if not isinstance(scores, Tensor) or scores.shape != (self.size,):
             given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
@@ -290,7 +289,7 @@ class ScoreSampler(Sampler):
         return self.smooth(scores)
 
     def smooth(self, scores: Tensor) -> Tensor:
-        """Return ``q`` of scores ``[N]``, as strongly smoothed as the run asks for."""
+        """Return ``q`` of scores ``[N]``, with the smoothing and power of the run."""
         config = self.context.config
         return smooth(scores, config.smoothing, config.power)
 
@@ -303,7 +302,7 @@ class ScoreSampler(Sampler):
         ]
         drawn = parts[0]
         if len(parts) > 1:
-            # Classes must not come one after the other.
+            # Mix the classes, which would come one after the other.
             order = torch.randperm(self.draws, generator=self.generator, device=self.device)
             drawn = torch.cat(parts)[order]
         weights = self.loss_weights(q) if self.unbiased else None
@@ -311,7 +310,7 @@ class ScoreSampler(Sampler):
             yield Batch(indices, None if weights is None else weights[indices])
 
     def _by_class(self, q: Tensor) -> Tensor:
-        """Give each class its share of the draw; ``q`` where there is one pool."""
+        """Give each class its share of the draw; unchanged for a single pool."""
         if len(self.pools) == 1:
             return q
         shared = torch.empty_like(q)
@@ -321,10 +320,10 @@ class ScoreSampler(Sampler):
         return shared
 
     def loss_weights(self, q: Tensor) -> Tensor:
-        """Weights, float32 ``[N]``, that make the mean over a draw unbiased for that over all.
+        """Return weights, float32 ``[N]``, that make the mean loss of a draw unbiased.
 
-        ``w_i = count / (N pi_i)`` (Horvitz & Thompson 1952). A batch is a random part of the
-        draw, so that the same holds for each batch.
+        ``w_i = count / (N pi_i)`` (Horvitz & Thompson 1952). A batch is a random part of the draw,
+        so the same holds for each batch.
         """
         return (self.draws / (self.size * self._inclusion(q))).float()
 
@@ -335,7 +334,7 @@ class ScoreSampler(Sampler):
         return inclusion
 
     def forecast(self, history: History) -> Forecast:
-        """Foresee the draw: its probabilities, and how many are drawn."""
+        """Forecast the draw: its probabilities and its size."""
         q = self._by_class(self.probabilities(history))
         if len(self.pools) == 1:
             return Forecast(q, draws=self.draws)
@@ -345,53 +344,52 @@ class ScoreSampler(Sampler):
 
 
 class UniformSGD(ScoreSampler):
-    """A new uniform draw of the budget every epoch."""
+    """A new uniform draw of ``floor(N b)`` samples every epoch."""
 
     def score(self, history: History) -> Tensor:
-        """Score every sample 1."""
+        """Return 1 for every sample."""
         return torch.ones(self.size, device=self.device)
 
 
 class ProbabilitySGD(ScoreSampler):
-    """More of what the network gets wrong: score is the mean of 1 - p_y."""
+    """Prefers samples that the network gets wrong: the score is the mean of ``1 - p_y``."""
 
     def score(self, history: History) -> Tensor:
-        """Score ``m_i``, the lifetime mean of ``1 - p_y`` or its last value."""
+        """Return ``m_i``, the lifetime mean of ``1 - p_y`` or its last value."""
         return error_of(self.context.config.averaging, history)
 
 
 class ConfidenceSGD(ScoreSampler):
-    """More of what the network is unsure of: score is m (1 - m), m the mean of 1 - p_y.
+    """Prefers samples that the network is unsure of: m (1 - m), with m the mean of ``1 - p_y``.
 
-    The published code gives samples never seen the highest ``m`` before it takes
-    ``m (1 - m)``, which starves them when that ``m`` is near one. With
-    ``fidelity="published"`` so does this.
+    The published code gives samples never seen the highest ``m`` before it computes ``m (1 - m)``,
+    which starves them if that ``m`` is near one. ``fidelity="published"`` reproduces this.
     """
 
     def score(self, history: History) -> Tensor:
-        """Score ``m_i (1 - m_i)``."""
+        """Return ``m_i (1 - m_i)``."""
         error = error_of(self.context.config.averaging, history)
         if self.context.config.fidelity == "published":
             error = replace_unseen(error, history.seen)
         return error * (1 - error)
 
     def probabilities(self, history: History) -> Tensor:
-        """Return ``q``; under the published rule the unseen keep their own score."""
+        """Return ``q``; in the published code samples never seen keep their own score."""
         if self.context.config.fidelity == "published":
             return self.smooth(self.score(history))
         return super().probabilities(history)
 
 
 class LossSGD(ScoreSampler):
-    """More of what costs most: score is the loss at the last visit.
+    """Prefers samples of high loss: the score is the loss at the last visit.
 
     Importance sampling by the loss, as in Katharopoulos & Fleuret (2018), section 4: with
-    ``weights="unbiased"`` the expected gradient is that of uniform draws, without them the
-    objective itself leans towards high losses.
+    ``weights="unbiased"`` the expected gradient is that of uniform draws; without, the objective
+    itself favours high losses.
     """
 
     def score(self, history: History) -> Tensor:
-        """Score the cross-entropy of the last visit, in nats."""
+        """Return the cross-entropy of the last visit, in nats."""
         return history.last_loss
 
 

@@ -1,7 +1,7 @@
-"""Sweeps: many runs, on one machine or many, and nothing trained twice.
+"""Sweeps: many runs, on one machine or many, without training anything twice.
 
-``bl.sweep(...)`` plans the product of any settings; iterating trains what is not there
-yet and yields one row per run::
+``bl.sweep(...)`` plans the product of any settings; iterating trains what is missing and yields
+one row per run::
 
     sweep = bl.sweep(method=["unif-SGD", "p-SGD"], seed=range(3), budget=0.2, out="runs",
                      workers="auto")
@@ -9,14 +9,13 @@ yet and yields one row per run::
         print(row["method"], row["seed"], row["test_accuracy"])
     sweep.frame                        # one row per run, at any time
 
-A run is known by :attr:`budgetlab.RunConfig.id`. A finished one is kept, one that was
-cut off goes on from its last whole epoch, a failed one is reported and tried again
-only on request.
+Runs are identified by :attr:`budgetlab.RunConfig.id`. Finished ones are kept, interrupted ones
+resume from their last whole epoch, failed ones are reported and retried only on request.
 """
 
 import lazy_loader
 
-# Loaded when first used: the command line needs the grid alone.
+# Loaded on first use: the command line needs the grid only.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__, submod_attrs={"grid": ["product"], "runner": ["Sweep", "sweep"]}
 )

@@ -1,4 +1,4 @@
-"""Where a run is trained - here, in processes of this machine, on a cluster - and how it is."""
+"""Train the runs of a sweep: in this process, in processes of this machine, or on a cluster."""
 
 import contextlib
 import importlib
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from budgetlab.training import Run
 
 CONNECT_SECONDS = 10
-# Processes that have nothing to do end after this time and give their memory back.
+# Idle processes end after this time, which frees their memory.
 IDLE_SECONDS = 300
-# Between two looks at whether the process that sweeps is still there.
+# Seconds between checks that the sweeping process is still alive.
 PARENT_SECONDS = 2
 
-# Networks get their weights from torch's one global generator, and threads would share
-# the cores: a process trains one run at a time, however many threads call it.
+# Networks initialise from torch's global generator, and threads would compete for the cores: a
+# process trains one run at a time, however many threads call it.
 _one_at_a_time = threading.Lock()
 _loaded: dict[tuple, "Splits"] = {}
 
@@ -39,9 +39,9 @@ _loaded: dict[tuple, "Splits"] = {}
 class Outcome:
     """How the training of a run ended.
 
-    ``status`` is ``finished``, ``failed``, or ``busy``: another process is training it. ``how``
-    is ``trained`` from the start, ``resumed``, or ``kept`` as it was found; ``message`` why it
-    failed; ``summary`` as ``budgetlab train --json`` prints it, empty without a record.
+    ``status`` is ``finished``, ``failed``, or ``busy``: another process is training it. ``how`` is
+    ``trained`` from the start, ``resumed``, or ``kept`` as found; ``message`` says why it failed;
+    ``summary`` is as ``budgetlab train --json`` prints it, empty without a record.
     """
 
     status: str
@@ -57,11 +57,11 @@ def train_one(
     methods: bytes = b"",
     on_step: Callable[["Run"], None] | None = None,
 ) -> Outcome:
-    """Train a run that is not being trained elsewhere, from where it stands.
+    """Train a run from its current state, unless it is being trained elsewhere.
 
-    ``retry`` tries again what has failed before, ``sweep`` names the sweep that asks, ``methods``
-    are what :func:`packed` gives, and ``on_step`` is called after every step, in this process.
-    Failures are outcomes too; only an interrupt of this process is raised.
+    ``retry`` retries a failed run, ``sweep`` identifies the sweep, ``methods`` comes from
+    :func:`packed`, and ``on_step`` is called after every step, in this process. Failures are
+    returned as outcomes; only an interrupt of this process is raised.
     """
     with _one_at_a_time:
         try:
@@ -78,7 +78,7 @@ def _train(
 ) -> Outcome:  # fmt: skip
     from budgetlab.training import Run
 
-    # Looked up under the lock: another sweep may have finished it just now.
+    # Looked up under the lock: another sweep may just have finished it.
     record, run = find_record(config), None
     if record is not None:
         if record.status == "finished" or (record.status == "failed" and not retry):
@@ -95,10 +95,10 @@ def _train(
         for _ in run:
             pass
     except InUse:
-        # By ``train`` or ``resume``, which began while the data was loaded.
+        # ``train`` or ``resume`` started it while the data was loaded.
         return Outcome("busy")
     except Exception as error:
-        # Anything that a method of your own may raise: the other runs go on.
+        # A custom method may raise anything; the other runs go on.
         known = isinstance(error, InputError | RunError)
         status, message = "failed", str(error) if known else f"{type(error).__name__}: {error}"
     how = "resumed" if record is not None else "trained"
@@ -106,17 +106,17 @@ def _train(
 
 
 def _load_once(run: RunConfig, sweep: str) -> "Splits":
-    """Load the data of a run, or take that of the run before where it is the same."""
+    """Load the data of a run, or reuse that of the previous run if it is the same."""
     from budgetlab.training import load_data
 
-    # Known by the sweep too: a worker may outlive it, and files may change in between.
+    # The key includes the sweep: a worker may outlive it, and files may change in between.
     key = (sweep, *data_key(run))
     if key not in _loaded:
-        # One set at a time: they are large.
+        # Keep one set at a time: they are large.
         _loaded.clear()
         # One process at a time downloads and fills the cache; the others then find it.
         with contextlib.ExitStack() as stack:
-            # A folder that cannot be written to is only read.
+            # A read-only folder needs no lock.
             with contextlib.suppress(OSError):
                 stack.enter_context(hold(Path(run.data_root) / ".load.lock", wait=True))
             _loaded[key] = load_data(run, progress=False)
@@ -124,7 +124,7 @@ def _load_once(run: RunConfig, sweep: str) -> "Splits":
 
 
 def packed(methods: Iterable[str]) -> bytes:
-    """Pack methods of your own for other processes, or say in an InputError what cannot be sent."""
+    """Pickle custom methods for other processes; InputError if they cannot be sent."""
     import cloudpickle
 
     from budgetlab import samplers
@@ -134,7 +134,7 @@ def packed(methods: Iterable[str]) -> bytes:
     known = {"__main__", *cloudpickle.list_registry_pickle_by_value()}
     modules = [sys.modules[name] for name in {kind.__module__ for kind in own.values()} - known]
     try:
-        # By what they are, not by their file, which may have changed since or not be there.
+        # By value: the file may have changed since, or not exist there.
         for module in modules:
             cloudpickle.register_pickle_by_value(module)
         return cloudpickle.dumps(own) if own else b""
@@ -164,7 +164,7 @@ class InProcess(Executor):
     slots = 1
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Call a function and return a future that is done."""
+        """Call a function and return its completed future."""
         future: Future = Future()
         future.set_result(fn(*args, **kwargs))
         return future
@@ -173,9 +173,9 @@ class InProcess(Executor):
 class Processes(Executor):
     """A fixed number of processes of this machine, each with one thread and one GPU.
 
-    Each is an executor of loky of its own: one that dies takes no other run with it, and is
-    replaced at the next call. They read their environment before torch is loaded there: ``gpus``
-    are what ``CUDA_VISIBLE_DEVICES`` may name, given out in turn.
+    Each is a loky executor of its own: one that dies takes no other run with it, and is replaced at
+    the next call. Their environment is set before they load torch: ``gpus`` are names for
+    ``CUDA_VISIBLE_DEVICES``, assigned in turn.
     """
 
     def __init__(self, slots: int, gpus: tuple[str, ...] = ()):
@@ -185,11 +185,11 @@ class Processes(Executor):
 
     @property
     def idle(self) -> bool:
-        """Whether no call is under way."""
+        """Whether no call is running."""
         return all(call.done() for call in self._calls)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Call a function in the process that has least to do."""
+        """Call a function in the least busy process."""
         self._calls = {call: slot for call, slot in self._calls.items() if not call.done()}
         busy = Counter(self._calls.values())
         slot = min(range(self.slots), key=lambda one: busy[one])
@@ -216,7 +216,7 @@ class Processes(Executor):
         return pool
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes now: a run under way goes on later from its last whole epoch."""
+        """End the processes now; interrupted runs can resume from their last whole epoch."""
         pools, self._pools, self._calls = self._pools, [None] * self.slots, {}
         for pool in pools:
             if pool is not None:
@@ -233,7 +233,7 @@ def _prepare() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End once a process is gone, such as a kernel that was killed: a run can be resumed."""
+    """Exit once the parent is gone, such as a killed kernel: the run can be resumed."""
     import psutil
 
     while os.getppid() == parent and psutil.pid_exists(parent):
@@ -241,19 +241,19 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-# Those that wait for the next sweep of as many, which then starts at once.
+# Idle processes, kept so that the next sweep with as many starts at once.
 _kept: dict[tuple[int, tuple[str, ...]], Processes] = {}
 
 
 @contextlib.contextmanager
 def processes(slots: int, gpus: tuple[str, ...] = (), *, keep: bool = True) -> Iterator[Processes]:
-    """Lend processes; what is under way in them at the end of the block is stopped.
+    """Lend processes to the block; calls still running at its end are stopped.
 
-    ``keep=False`` starts new ones and ends them afterwards: methods of your own may have
-    changed in between, with all that they import.
+    ``keep=False`` starts new ones and ends them afterwards: custom methods, and all that they
+    import, may have changed in between.
     """
     lent = (_kept.pop((slots, gpus), None) if keep else None) or Processes(slots, gpus)
-    # Those of another size are not needed any more.
+    # Processes of other sizes are no longer needed.
     while _kept:
         _kept.popitem()[1].shutdown()
     try:
@@ -266,13 +266,13 @@ def processes(slots: int, gpus: tuple[str, ...] = (), *, keep: bool = True) -> I
 
 
 def slots_for(workers: int | str, runs: list[RunConfig]) -> tuple[int, tuple[str, ...]]:
-    """How many processes train these runs, no more than runs, and the GPUs that they share.
+    """Return the number of processes for these runs, at most one per run, and the GPUs to share.
 
-    ``"auto"`` or 0 is one per GPU, or one per core where none is used.
+    ``"auto"`` or 0 is one per GPU, or one per core without GPUs.
     """
     if workers == 1:
         return 1, ()
-    # A GPU named by its number must stay visible under that number.
+    # A GPU given by number must stay visible under that number.
     free_to_choose = not any(run.device == "cpu" or ":" in run.device for run in runs)
     gpus = visible_gpus() if free_to_choose else ()
     if workers in ("auto", 0):
@@ -286,7 +286,7 @@ def slots_for(workers: int | str, runs: list[RunConfig]) -> tuple[int, tuple[str
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """Names of the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` takes them."""
+    """Return the GPUs that this process may use, as names for ``CUDA_VISIBLE_DEVICES``."""
     import torch
 
     count = torch.cuda.device_count()
@@ -296,7 +296,7 @@ def visible_gpus() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def connect(address: str) -> Iterator[Executor]:
-    """Connect to the scheduler of a Dask cluster, and leave it running afterwards."""
+    """Connect to the scheduler of a Dask cluster, which is left running."""
     try:
         distributed = importlib.import_module("distributed")
     except ImportError:
@@ -317,7 +317,7 @@ def connect(address: str) -> Iterator[Executor]:
 
 
 def reason(error: BaseException) -> str:
-    """First line of what an error says, or its kind."""
+    """Return the first line of an error's message, or its type."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -340,7 +340,7 @@ def place(
 
 
 def check_places(executor: Executor | None, workers: int | str, scheduler: str) -> None:
-    """Refuse places to train at that do not exist, or several of them."""
+    """Refuse invalid places to train, and more than one of them."""
     whole = isinstance(workers, int) and not isinstance(workers, bool) and 0 <= workers <= 1024
     if workers != "auto" and not whole:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The runs of a sweep: from settings, some of them lists; what each costs, and how it stands."""
+"""The runs of a sweep: the product of settings, with the cost and the state of each run."""
 
 import ast
 import contextlib
@@ -25,20 +25,20 @@ from budgetlab.records.writer import is_held, lock_of
 Grid = Mapping[str, Any] | RunConfig | Iterable[Mapping[str, Any] | RunConfig]
 
 MOST_RUNS = 100_000
-# A sweep has one of each; milestones are a row of numbers already.
+# Fields with one value per sweep; milestones are already a sequence.
 SINGLE = (*PLACES, "milestones")
 FIELDS = tuple(RunConfig.__dataclass_fields__)
 
-# Training samples of the built-in data sets, for the estimate alone.
+# Training samples of the built-in data sets, for estimates only.
 SIZES = {"shapes": 10_000, "points": 1_000, "digits": 1_438, "cifar10": 50_000, "cifar100": 50_000,
          "svhn": 73_257, "mini-imagenet": 50_000}  # fmt: skip
 UNKNOWN_SIZE = 10_000
-# A forward pass is a third of a step.
+# Cost of a forward pass, in steps.
 LOOK = 1 / 3
 
 RESULTS = ("record", "test_accuracy", "test_loss", "epochs", "steps", "trained_samples",
            "looked_samples", "flops", "seconds")  # fmt: skip
-# Which record to trust where a run left several.
+# Order of preference among several records of a run.
 PREFERENCE = ("finished", "running", "stopped", "failed")
 NUMBERED = re.compile(r"(.+-s\d+-[0-9a-f]{10})(-\d+)?")
 
@@ -51,25 +51,24 @@ def product(
     Parameters
     ----------
     grid
-        Settings by name, each one value or several; a :class:`budgetlab.RunConfig`; or a
-        list of these, whose runs come one after the other.
+        Settings by name, each one value or several; a :class:`budgetlab.RunConfig`; or a list of
+        these, whose runs follow one another.
     base
-        Settings that hold where neither ``grid`` nor ``settings`` gives them.
+        Defaults for settings that neither ``grid`` nor ``settings`` gives.
     **settings
-        Fields of :class:`budgetlab.RunConfig`, each one value or several, that hold for
-        all of ``grid``.
+        Fields of :class:`budgetlab.RunConfig`, each one value or several, for all of ``grid``.
 
     Returns
     -------
     list of RunConfig
-        Seeds are the outermost, so that comparisons fill in evenly while the runs go, and
-        runs on the same data are together, so that it is loaded once. Otherwise the order
-        in which the settings were given, the last one changing fastest.
+        Runs on the same data are adjacent, so that it is loaded once; among them seeds vary
+        slowest, so that comparisons fill in evenly. Otherwise in the order of the settings, the
+        last one changing fastest.
 
     Raises
     ------
     InputError
-        If a name or value is not allowed; the message names it.
+        If a name or value is invalid; the message names it.
 
     Examples
     --------
@@ -81,7 +80,7 @@ def product(
         raise InputError("the list of runs is empty: give at least one")
     base = dict(base or {})
     runs = [run for part in parts for run in _combinations(base | _settings(part) | settings)]
-    # The same run asked for twice is one run.
+    # A run given twice is one run.
     unique = {(run.out, run.id): run for run in runs}
     first_seen: dict[tuple, int] = {}
     for run in unique.values():
@@ -116,10 +115,10 @@ def _combinations(settings: dict[str, Any]) -> list[RunConfig]:
 
 
 def _values(name: str, value: Any) -> list[Any]:
-    """The values of one setting: those of a list, or the one that was given."""
+    """Return the values of one setting: those of a list, or the single one given."""
     several = _is_several(value)
     if name == "milestones" and several:
-        # Itself a row of numbers, so that several are a list of rows.
+        # Itself a sequence of numbers, so that several are a list of sequences.
         value = list(value)
         several = bool(value) and all(map(_is_several, value))
     if several and name in PLACES:
@@ -135,16 +134,16 @@ def _is_several(value: Any) -> bool:
 
 
 def data_key(run: RunConfig) -> tuple:
-    """Everything that decides the data of a run; runs that share it share the data."""
+    """Return everything that determines a run's data; runs with the same key share it."""
     return tuple(getattr(run, name) for name in ("data_root", *DATA_FIELDS))
 
 
 def planned_cost(run: RunConfig) -> float:
-    """About how long a run takes, in samples trained on; a guess for data of your own.
+    """Estimate the cost of a run, in samples trained on; a guess for custom data.
 
-    ``share * epochs * samples * (1 + looking)``, with the share of the full run that the
-    method spends. Looking counts where it comes on top of
-    the budget, which is so when it is counted in iterations.
+    ``share * epochs * samples * (1 + looking)``, with the share of the full run that the method
+    spends. Forward passes count (``looking``) only for a budget in iterations, which does not
+    include them.
     """
     known = SIZES.get(run.dataset.partition(":")[0], UNKNOWN_SIZE)
     size = min(run.limit, known) if run.limit and known != UNKNOWN_SIZE else run.limit or known
@@ -155,7 +154,7 @@ def planned_cost(run: RunConfig) -> float:
 
 
 def names(runs: list[RunConfig]) -> list[str]:
-    """Name each run for people: method, budget, seed, and what else differs between them."""
+    """Name each run for display: method, budget, seed, and what else differs between runs."""
     more = [name for name in varied(runs) if name not in ("method", "budget", "seed")]
     return [
         f"{run.method}, budget {run.budget:g}, seed {run.seed}"
@@ -165,18 +164,18 @@ def names(runs: list[RunConfig]) -> list[str]:
 
 
 def varied(runs: Iterable[RunConfig]) -> list[str]:
-    """Names of the settings in which runs differ."""
+    """List the settings in which runs differ."""
     runs = list(runs)
     return [name for name in FIELDS if len({getattr(run, name) for run in runs}) > 1]
 
 
 @dataclasses.dataclass(eq=False)
 class Trial:
-    """One run of a sweep; no two of a grid have the same name.
+    """One run of a sweep; names are unique within a grid.
 
-    ``status`` is ``planned``, or what its record says: ``running``, ``finished``, ``stopped``,
-    ``failed``; ``how``, ``message`` and ``summary`` are as the worker said, ``share`` is what it
-    has spent of its budget, 0 to 1, and ``lost`` how often its worker was lost.
+    ``status`` is ``planned``, or that of its record: ``running``, ``finished``, ``stopped``,
+    ``failed``; ``how``, ``message`` and ``summary`` come from the worker; ``share`` is the share of
+    its budget spent, 0 to 1; ``lost`` counts how often its worker was lost.
     """
 
     run: RunConfig
@@ -190,27 +189,27 @@ class Trial:
 
     @cached_property
     def cost(self) -> float:
-        """About what it costs, in samples trained on."""
+        """Estimated cost, in samples trained on."""
         return planned_cost(self.run)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to do unless a failure is tried again."""
+        """Whether nothing is left to do, unless a failure is retried."""
         return self.status in ("finished", "failed")
 
     @property
     def done(self) -> float:
-        """Cost of what needs no more work."""
+        """Cost of the work that is done."""
         return self.cost * (1.0 if self.ended else self.share)
 
     @property
     def record(self) -> Path | None:
-        """Its record, if there is one."""
+        """Path of its record, if there is one."""
         path = self.summary.get("record")
         return Path(path) if path else None
 
     def look(self, folders: list[Path]) -> None:
-        """Stand as the best record in its folders says, or as planned where there is none."""
+        """Update the state from the best record in these folders; planned if there is none."""
         self.status, self.message, self.summary, self.share = "planned", "", {}, 0.0
         record = self.follow(folders)
         if record is not None:
@@ -222,7 +221,7 @@ class Trial:
             self.status = "stopped"
 
     def follow(self, folders: list[Path]) -> Record | None:
-        """See how far it is, while it is trained."""
+        """Update summary and share from the best record in these folders, and return it."""
         record = best_record(self.run, folders)
         if record is not None:
             self.summary, self.share = summary_of(record), _share_done(record)
@@ -234,7 +233,7 @@ class Trial:
         return any(map(is_held, (lock_path(self.run), *map(lock_of, records))))
 
     def row(self, settings: Iterable[str]) -> dict[str, Any]:
-        """What it is, what came out, how it stands, and the named settings."""
+        """Return its id, the named settings, results and state as one row."""
         names = ("method", "augmentation", "budget", "budget_unit", "seed", *settings)
         about = {name: getattr(self.run, name) for name in names}
         results = dict.fromkeys(RESULTS) | self.summary
@@ -247,7 +246,7 @@ def folders_of(runs: Iterable[RunConfig]) -> dict[RunConfig, list[Path]]:
     runs = list(runs)
     named: dict[tuple[str, str], list[Path]] = {}
     for out in {run.out for run in runs}:
-        # Not there yet; a file in its place is refused when the first record is made.
+        # ``out`` may not exist yet; a file in its place is refused when the first record is made.
         for name in sorted(os.listdir(out)) if os.path.isdir(out) else ():
             if match := NUMBERED.fullmatch(name):
                 named.setdefault((out, match[1]), []).append(Path(out, name))
@@ -255,10 +254,10 @@ def folders_of(runs: Iterable[RunConfig]) -> dict[RunConfig, list[Path]]:
 
 
 def best_record(run: RunConfig, folders: list[Path]) -> Record | None:
-    """Return the record of a run among some folders, the best one where there are several."""
+    """Return the best record of a run among some folders, if there is one."""
     records = []
     for folder in folders:
-        # What cannot be read is left alone.
+        # Unreadable records are ignored.
         with contextlib.suppress(InputError):
             records.append(Record(folder))
     known = [one for one in records
@@ -267,22 +266,22 @@ def best_record(run: RunConfig, folders: list[Path]) -> Record | None:
 
 
 def find_record(run: RunConfig) -> Record | None:
-    """Return the record of one run as it is on disk now, if there is one."""
+    """Return the record of a run as it is on disk now, if there is one."""
     return best_record(run, folders_of([run])[run])
 
 
 def lock_path(run: RunConfig) -> Path:
-    """Where the lock of a run lies: beside the records, one file per run."""
+    """Return the path of a run's lock: beside the records, one file per run."""
     return Path(run.out) / ".sweep" / f"{run.folder_name}.lock"
 
 
 def summary_of(record: Record) -> dict[str, Any]:
-    """Return the summary of a record, with the place where it lies now."""
+    """Return the summary of a record, with its current path."""
     return record.summary | {"record": str(record.path), "status": record.status}
 
 
 def _share_done(record: Record) -> float:
-    """Share of the budget that the whole epochs of a record have spent, 0 to 1."""
+    """Return the share of the budget spent by the whole epochs of a record, 0 to 1."""
     if record.status == "finished":
         return 1.0
     try:
@@ -294,7 +293,7 @@ def _share_done(record: Record) -> float:
 
 
 def _explained() -> dict[str, str]:
-    """What is written below each field of the config."""
+    """Return the docstring of each field of the config."""
     tree = ast.parse(inspect.getsource(RunConfig)).body[0]
     assert isinstance(tree, ast.ClassDef)
     explained = {}
@@ -307,7 +306,7 @@ def _explained() -> dict[str, str]:
 
 
 def _lists() -> type:
-    """Make the dataclass from the fields of the config, with their types and words."""
+    """Make a dataclass of the config's fields, with their types and docstrings."""
     types, explained = typing.get_type_hints(RunConfig), _explained()
     fields: list[tuple[str, Any, Any]] = []
     for field in dataclasses.fields(RunConfig):

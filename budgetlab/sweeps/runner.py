@@ -1,4 +1,4 @@
-"""The sweep itself: plans runs, trains them while it is iterated, and knows how all stand."""
+"""The sweep itself: plans runs, trains them while it is iterated, and reports their state."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 BAR = "{percentage:3.0f}% |{bar}| {elapsed} elapsed, about {remaining} left{postfix}"
 POLL_SECONDS = 1.0
-# A run that takes its worker with it would do so for ever.
+# Losses of a worker after which its run is given up.
 MOST_LOST = 2
 
 
@@ -50,7 +50,7 @@ def sweep(
     progress: bool = True,
     **settings: Any,
 ) -> "Sweep":
-    """Plan a sweep; nothing is trained before it is iterated, or :meth:`Sweep.run` is called.
+    """Plan a sweep; training starts when it is iterated, or with :meth:`Sweep.run`.
 
     Parameters
     ----------
@@ -58,22 +58,21 @@ def sweep(
         Fields of :class:`budgetlab.RunConfig`, each one value or several, as for
         :func:`budgetlab.sweeps.product`.
     executor
-        Where to train: any :class:`concurrent.futures.Executor`, or what
-        ``distributed.Client(...).get_executor()`` returns. It must reach the folders
-        ``out`` and ``data_root``. It is not shut down.
+        Where to train: any :class:`concurrent.futures.Executor`, or the result of
+        ``distributed.Client(...).get_executor()``. It must have access to the folders ``out`` and
+        ``data_root``, and is not shut down.
     workers
-        Train in this many processes of this machine, which share its GPUs and take one
-        thread each; ``"auto"`` or 0 takes one per GPU, or one per core where there is none.
-        1 trains in this process. Processes stay alive for the next sweep.
+        Number of processes of this machine to train in, which share its GPUs and use one thread
+        each; ``"auto"`` or 0 is one per GPU, or one per core without GPUs. 1 trains in this
+        process. Processes stay alive for the next sweep.
     scheduler
         Address of a Dask scheduler, such as ``tcp://host:8786``.
     retry
-        Try failed runs again.
+        Retry failed runs.
     preset
-        Name of settings that belong together, such as ``scale-model``; those that are
-        given win over it.
+        Name of a preset, such as ``scale-model``; explicit settings override it.
     progress
-        Show a bar with an estimate of the time left.
+        Show a progress bar with an estimate of the time left.
 
     Examples
     --------
@@ -85,19 +84,19 @@ def sweep(
 
     dispatch.check_places(executor, workers, scheduler)
     runs = product(grid, preset_settings(preset) if preset else {}, **settings)
-    # Names that do not exist are refused before anything is trained, and one in another case is
-    # the same run: it must not have another id.
+    # Refuse unknown names before anything is trained, and spell the others as registered: another
+    # case must not give a run another id.
     runs = list(dict.fromkeys(map(with_known_names, runs)))
     return Sweep(runs, (executor, scheduler, workers), retry=retry, progress=progress)
 
 
 class Sweep:
-    """Runs that are trained while it is iterated; :func:`sweep` makes one.
+    """Runs that are trained while it is iterated; made by :func:`sweep`.
 
-    Iterating yields one row per run, as a dict: those that had ended before first, the
-    others as they end. Break whenever you like: runs under way here are stopped and go on from
-    their last whole epoch when it is iterated again, here or anywhere else; on a cluster, or in
-    an executor of yours, they go on to their end. One that fails does not stop the others.
+    Iterating yields one row per run, as a dict: first those that had ended before, then the others
+    as they end. You may break at any time: runs under way here are stopped, and resume from their
+    last whole epoch when it is iterated again, here or elsewhere; on a cluster, or in your own
+    executor, they run to their end. A failed run does not stop the others.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class Sweep:
         self.runs, self.retry, self.progress, self._place = list(runs), retry, progress, place
         executor, scheduler, _ = place
         if executor is not None or scheduler:
-            # Another machine, or process, may have another current folder.
+            # Another machine or process may have another working directory.
             self.runs = [
                 run.replace(out=os.path.abspath(run.out), data_root=os.path.abspath(run.data_root))
                 for run in self.runs
@@ -131,24 +130,24 @@ class Sweep:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many runs are planned, running, stopped, finished and failed."""
+        """Number of runs planned, running, stopped, finished and failed."""
         count = Counter(one.status for one in self._trials)
         order = ("planned", "running", "stopped", "finished", "failed")
         return {status: count[status] for status in order if count[status]}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One row per run as it stands, in the order of the grid."""
+        """One row per run in its current state, in the order of the grid."""
         return [one.row(self._varied) for one in self._trials]
 
     @property
     def names(self) -> list[str]:
-        """What each run is, in words, in the order of the grid."""
+        """Display name of each run, in the order of the grid."""
         return [one.name for one in self._trials]
 
     @property
     def failed(self) -> dict[str, str]:
-        """Why runs failed, by what they are."""
+        """Reasons of failure, by the name of the run."""
         return {one.name: one.message for one in self._trials if one.status == "failed"}
 
     @property
@@ -160,9 +159,9 @@ class Sweep:
     def frame(self) -> "pd.DataFrame":
         """One row per run, at any time, in the order of the grid.
 
-        Columns ``id``, ``status``, ``how``, ``message``, the settings, and the results
-        that :func:`budgetlab.summaries` has. Runs under way stand at
-        their last whole epoch; results of those not begun are missing.
+        Columns ``id``, ``status``, ``how``, ``message``, the settings, and the results of
+        :func:`budgetlab.summaries`. Runs under way are shown at their last whole epoch; runs not
+        begun have no results.
         """
         import pandas as pd
 
@@ -184,12 +183,12 @@ class Sweep:
 
     @property
     def cost_left(self) -> float:
-        """About what is left to train, in samples trained on; a forward pass counts a third."""
+        """Estimated cost of what is left, in samples trained on; a forward pass counts a third."""
         return sum(one.cost * (1 - one.share) for one in self._trials if self._is_due(one))
 
     @property
     def seconds_left(self) -> float | None:
-        """About how long that takes, by the finished runs of this grid; None without any."""
+        """Estimated seconds left, from the finished runs of this grid; None without any."""
         done = [one for one in self._trials if one.status == "finished"]
         seconds = sum(one.summary.get("seconds") or 0.0 for one in done)
         cost = sum(one.cost for one in done)
@@ -197,7 +196,7 @@ class Sweep:
         return self.cost_left * seconds / cost / slots if cost else None
 
     def refresh(self, *, ended: bool = True) -> None:
-        """Look at the folder again; ``ended=False`` only for runs that had not ended."""
+        """Read the state of all runs from disk, or with ``ended=False`` of those not ended."""
         folders = folders_of(self.runs)
         for one in self._trials:
             if ended or not one.ended:
@@ -213,7 +212,7 @@ class Sweep:
         return one.status != "finished" and (one.status != "failed" or self.retry)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Train; yields one row per run."""
+        """Train, yielding one row per run."""
         self.refresh()
         due = [one for one in self._trials if self._is_due(one)]
         for one in self._trials:
@@ -222,7 +221,7 @@ class Sweep:
             if one.how == "kept":
                 yield one.row(self._varied)
         for one in due:
-            # Failures too, where they are tried again; what is trained elsewhere is waited for.
+            # Including failures to retry; runs trained elsewhere are waited for.
             if one.status != "running":
                 one.status = "planned"
         if not due:
@@ -240,9 +239,9 @@ class Sweep:
 
 
 class Dispatcher:
-    """Hands runs to an executor and takes them back, for the length of one iteration.
+    """Submits runs to an executor and collects their outcomes, for one iteration.
 
-    An executor with an attribute ``slots`` has no more calls than that under way.
+    An executor with an attribute ``slots`` gets at most that many calls at a time.
     """
 
     def __init__(self, trials: list[Trial], executor: Executor, progress: bool):
@@ -254,12 +253,12 @@ class Dispatcher:
             raise InputError(
                 f"out '{locks.parent}' cannot be written ({error.strerror}): give another folder"
             ) from None
-        # A cluster that grows with what is asked of it must see all that is left.
+        # A cluster that scales with demand must see all that is left.
         self._slots = getattr(executor, "slots", sys.maxsize)
         self._waiting: list[Trial] = []
         self._under_way: dict[Future, Trial] = {}
         self._next_look = 0.0
-        # The average speed so far: runs end in bursts, which a moving average would follow.
+        # Unsmoothed, the overall speed: runs end in bursts, which a moving average would follow.
         self._bar = tqdm(
             total=sum(one.cost for one in trials), initial=self._done(), bar_format=BAR,
             smoothing=0, file=sys.stderr, disable=not progress,
@@ -315,17 +314,17 @@ class Dispatcher:
             ) from error
 
     def _take_back(self, one: Trial, future: Future) -> None:
-        """Learn how a run ended; one that did not is ``planned``, or ``running`` elsewhere."""
+        """Record how a run ended; one that did not is ``planned``, or ``running`` elsewhere."""
         try:
             outcome = future.result()
         except CancelledError as error:
-            # Not by us: the executor has lost its workers, or its scheduler.
+            # Cancelled by the executor, which has lost its workers or its scheduler.
             raise RunError(
                 "the executor has given the runs up: start the sweep again to go on, what is "
                 "finished is kept"
             ) from error
         except Exception as error:
-            # No outcome: the worker itself was lost. dispatch.train_one returns all other failures.
+            # The worker itself was lost: dispatch.train_one returns all other failures as outcomes.
             one.lost += 1
             if one.lost < MOST_LOST:
                 one.status = "planned"
@@ -346,14 +345,14 @@ class Dispatcher:
             tqdm.write(f"failed: {one.name}: {one.message}", file=sys.stderr)
 
     def _look(self) -> None:
-        """See on disk how far the runs are that train elsewhere, and show it."""
+        """Read from disk how far the runs in other processes are, and show it."""
         began = time.monotonic()
         if not self._bar.disable and began >= self._next_look:
             going = [*self._under_way.values(), *self._elsewhere]
             folders = folders_of(one.run for one in going)
             for one in going:
                 one.follow(folders[one.run])
-            # A thousand at a time take a while to read: most of the time is for the runs.
+            # Reading a thousand records takes a while: leave most of the time to the runs.
             spent = time.monotonic() - began
             self._next_look = began + max(POLL_SECONDS, 20 * spent)
         self._show(self._done(), self._text())

@@ -104,7 +104,7 @@ def about_data(name: str, splits: Splits) -> dict[str, Any]:
 
 
 def notes_on_test(splits: Splits) -> list[str]:
-    """What is odd about test samples that were put together by hand; of others loading says it."""
+    """Return notes on custom test samples that miss some classes; loading reports it for others."""
     there = splits.test.y.unique().tolist()
     untested = [name for number, name in enumerate(splits.train.classes) if number not in there]
     if splits.intake or not untested:
