@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -133,6 +134,22 @@ def test_finished_runs_are_kept_and_only_the_rest_is_trained(quick):
         assert (path / "record.json").read_bytes() == content
     assert [path.name for path in half.iterdir()] == ["mine.txt"]
     assert len(find_records(quick.out)) == 3
+
+
+def test_runs_on_data_that_was_changed_since_are_not_kept_for_it(quick, tmp_path):
+    y = np.arange(200) % 2
+    np.savez(tmp_path / "own.npz", x=np.random.default_rng(0).random((200, 3)), y=y)
+    edits = bl.data.Edits(tmp_path / "edits.csv").mark(["x[0]"])
+    own = quick.replace(dataset=f"npz:{tmp_path / 'own.npz'}", edits=str(edits.save()))
+    assert [row["how"] for row in quiet(own)] == ["trained"]
+    edits.save()  # anew, with the same in it
+    assert [row["how"] for row in quiet(own)] == ["kept"]
+    edits.relabel({"x[1]": "0"}).save()
+    with pytest.raises(InputError, match=r"other samples than .*own' has now: train into another"):
+        list(quiet(own, seed=[0, 1]))
+    (tmp_path / "own.npz").unlink()  # what is no more has not changed
+    edits.path.unlink()
+    assert [row["how"] for row in quiet(own)] == ["kept"]
 
 
 def test_a_run_that_was_killed_goes_on_and_of_several_records_the_finished_one_counts(quick):

@@ -10,6 +10,7 @@ import os
 import re
 import typing
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,46 @@ def best_record(run: RunConfig, folders: list[Path]) -> Record | None:
 def find_record(run: RunConfig) -> Record | None:
     """Return the record of a run as it is on disk now, if there is one."""
     return best_record(run, folders_of([run])[run])
+
+
+def require_same_data(trials: Iterable[Trial]) -> None:
+    """Refuse finished runs on data of one's own that holds other samples by now.
+
+    It is loaded only where a file of it, or its edits, changed since a run ended.
+    """
+    from budgetlab.training import load_data
+
+    changed: dict[tuple, float] = {}
+    now: dict[tuple, str] = {}
+    for one in trials:
+        key = data_key(one.run)
+        if one.status != "finished" or one.record is None:
+            continue
+        if key not in changed:
+            changed[key] = _last_change(one.run)
+        if not changed[key]:
+            continue
+        record = Record(one.record)
+        if changed[key] < datetime.fromisoformat(record.about["updated"]).timestamp():
+            continue
+        if key not in now:
+            now[key] = load_data(one.run, progress=False).fingerprint
+        if now[key] != record.fingerprint:
+            raise InputError(
+                f"record '{record.path}' was trained on other samples than '{one.run.dataset_name}'"
+                " has now: train into another folder with out, or take the changes back"
+            )
+
+
+def _last_change(run: RunConfig) -> float:
+    """When a file of the data, if one's own, or of its edits changed last; 0 for none here."""
+    kind, _, path = run.dataset.partition(":")
+    tops = [os.path.expanduser(one) for one in (path * (kind in ("folder", "npz")), run.edits)]
+    places = [*filter(None, tops)]
+    for top in filter(None, tops):
+        places += [os.path.join(at, name) for at, *inside in os.walk(top)
+                   for names in inside for name in names]  # fmt: skip
+    return max((os.lstat(one).st_mtime for one in places if os.path.lexists(one)), default=0.0)
 
 
 def lock_path(run: RunConfig) -> Path:

@@ -27,6 +27,7 @@ from budgetlab.sweeps.grid import (
     lock_path,
     names,
     product,
+    require_same_data,
     varied,
 )
 
@@ -214,6 +215,7 @@ class Sweep:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Train, yielding one row per run."""
         self.refresh()
+        require_same_data(self._trials)
         due = [one for one in self._trials if self._is_due(one)]
         for one in self._trials:
             one.lost, one.how = 0, "" if self._is_due(one) else "kept"
