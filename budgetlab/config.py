@@ -28,7 +28,7 @@ DROPS = ("none", "exact", "near")
 ANY_DATA = {"all", "data", "dataset", "datasets", "images", "imgs", "own", "photos", "pictures",
             "raw", "train", "training", "x"}  # fmt: skip
 
-# Fields that say where to read and write, which cannot change the result.
+# Names and paths, which cannot change the result.
 PLACES = ("data_name", "data_root", "out")
 
 # Fields that determine the data. ``Splits.settings`` holds their values for loaded data, and a run
@@ -123,7 +123,7 @@ class RunConfig:
     grad_norm_threshold: Annotated[float, "[0, 1000000]"] = 4 / 3
     """grad-norm: switched on while the estimated gain of choosing is above this."""
     prune_fraction: Annotated[float | Literal["auto"], "[0, 1)"] = "auto"
-    """infobatch: share of the well-learned left out of an epoch; auto follows the budget."""
+    """infobatch, seta: share of the well-learned, or of all, left out; auto follows the budget."""
     subset_fraction: Annotated[float | Literal["auto"], "(0, 1]"] = "auto"
     """random-subset and the pruned ones: share of the training set kept; auto is the budget."""
     hard_cutoff: Annotated[float, "[0, 1)"] = 0.1
@@ -143,7 +143,7 @@ class RunConfig:
     label_noise: Annotated[float, "[0, 1)"] = 0.0
     """Share of the training labels made wrong, in [0, 1)."""
     noise_kind: Annotated[str, ("symmetric", "pair", "instance")] = "symmetric"
-    """symmetric: any other class; pair: the next class; instance: what looks alike."""
+    """symmetric: any other class; pair: the next class; instance: a class that looks alike."""
     imbalance: Annotated[float, "[1, 1000000]"] = 1.0
     """Size of the most frequent training class over the least frequent, at least 1."""
     redundancy: Annotated[float, "[0, 1)"] = 0.0

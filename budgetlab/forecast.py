@@ -136,8 +136,8 @@ def scores_of(
     """Return the name of a method and its scores before smoothing, with the options of ``config``.
 
     The method defaults to that of ``config``, or to p-SGD if that one has no scores. The scores are
-    a function from a history of ``size`` samples to float64 ``[N]``, at least 0; samples never seen
-    get the highest score if the method gives them that.
+    a function from a history of ``size`` samples to float64 ``[N]``, at least 0; unless the method
+    sets ``unseen`` to "score", samples never seen get the highest score.
     """
     name = methods.canonical(method or config.method)
     if not has_scores(name):

@@ -331,7 +331,7 @@ def register(
         raise InputError(f"{called} has no weights to train")
     state = network.state_dict()
     shapes = repr([(name, tuple(value.shape)) for name, value in state.items()])
-    # What a layer does stands in its text alone, such as dropout. Older records know the shapes.
+    # A dropout rate, say, shows in the repr of the layers only. Older records hash the shapes.
     layers = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
     frozen = [name for name, _ in network.named_parameters() if name not in weights]
     held = safetensors.torch.save({name: value.clone() for name, value in state.items()})
@@ -380,7 +380,7 @@ def _maker(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Mod
 
 
 def _try(network: nn.Module, called: str, sample_shape: tuple[int, ...]) -> torch.Tensor:
-    """Run two empty samples, in evaluation mode."""
+    """Run two all-zero samples in evaluation mode."""
     try:
         with torch.no_grad():
             logits = network.eval()(torch.zeros(2, *sample_shape))

@@ -1,8 +1,8 @@
-"""Augmentations of a whole batch at once, on its device, each image its own draw.
+"""Augmentations of whole batches, on the device of the images.
 
-``build(name)`` gives a function from a uint8 batch and a generator to
-:class:`AugmentedBatch`: the images, and which batch rows each is made of. Under every
-object lies a pure function whose randomness is an argument.
+``build(name)`` returns a function from a uint8 batch and a generator to :class:`AugmentedBatch`:
+the images, and the batch rows that each is made of. Every object wraps a pure function that takes
+its random numbers as arguments.
 """
 
 from budgetlab.augment.crop import (

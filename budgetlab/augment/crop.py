@@ -1,8 +1,8 @@
-"""What an augmentation takes and gives, and each by its name; crop and flip, and Cutout.
+"""The interface of augmentations and their registry; crop and flip, and Cutout.
 
-A row of a window is a run of neighbouring values in memory, so a batch of windows
-is one ``index_select`` of runs. On a CPU that copies whole rows, several times
-faster than gathering pixel by pixel; on a GPU it is one kernel.
+A row of a window is contiguous in memory, so a batch of windows is one ``index_select`` of such
+runs. On a CPU that copies whole rows, several times faster than gathering pixel by pixel; on a GPU
+it is one kernel.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,20 @@ from budgetlab.errors import InputError, known
 
 @dataclass(frozen=True)
 class AugmentedBatch:
-    """Images as the network sees them, and what each is made of.
+    """Images as the network sees them, and the samples each is made of.
 
     The loss of row ``r`` is ``sum_k weights[r, k] * loss(output[r], y[sources[r, k]])``.
 
     Attributes
     ----------
     images
-        ``[B, C, H, W]``, uint8, or float32 on the same 0..255 scale where values
-        were blended, in the memory format of the images given; or ``[B, 2]`` points.
+        ``[B, C, H, W]``, uint8, or float32 on the same 0..255 scale if values were blended, in the
+        memory format of the images given; or ``[B, 2]`` points.
     sources
-        int64 ``[B, K]``: an augmentation gives rows of its batch, in [0, B), and
-        :meth:`of_samples` turns them into numbers of samples of the training set.
+        int64 ``[B, K]``: rows of the batch, in [0, B), as an augmentation returns them;
+        :meth:`of_samples` converts them to indices of training samples.
     weights
-        float32 ``[B, K]``: the share of each source, in [0, 1]; a row sums to 1.
+        float32 ``[B, K]``: the share of each source, in [0, 1]; each row sums to 1.
     """
 
     images: Tensor
@@ -44,7 +44,7 @@ class AugmentedBatch:
         return self.sources.shape[1] > 1
 
     def of_samples(self, indices: Tensor) -> "AugmentedBatch":
-        """Name the sources by the samples, int64 ``[B]``, that the batch was made of."""
+        """Convert sources from batch rows to the samples, int64 ``[B]``, of these rows."""
         return AugmentedBatch(self.images, indices[self.sources], self.weights)
 
     def rows(self, rows: Tensor | slice) -> "AugmentedBatch":
@@ -53,7 +53,7 @@ class AugmentedBatch:
 
     @staticmethod
     def join(batches: "list[AugmentedBatch]") -> "AugmentedBatch":
-        """Return the rows of several batches, one below the other."""
+        """Concatenate the rows of several batches."""
         return AugmentedBatch(
             torch.cat([batch.images for batch in batches]),
             torch.cat([batch.sources for batch in batches]),
@@ -62,11 +62,11 @@ class AugmentedBatch:
 
 
 class Augmentation(Protocol):
-    """A function from a batch to an augmented batch, with a name."""
+    """A named function from a batch to an augmented batch."""
 
     @property
     def name(self) -> str:
-        """As :func:`budgetlab.augment.build` takes it."""
+        """Name as for :func:`budgetlab.augment.build`."""
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
         """Augment uint8 ``[B, C, H, W]``; the generator is on the device of the images."""
@@ -74,7 +74,7 @@ class Augmentation(Protocol):
 
 
 def check_images(images: Tensor, name: str) -> None:
-    """Raise InputError unless ``images`` is a uint8 batch ``[B, C, H, W]``, not empty."""
+    """Raise InputError unless ``images`` is a non-empty uint8 batch ``[B, C, H, W]``."""
     if images.ndim != 4 or images.dtype != torch.uint8 or images.numel() == 0:
         shape = ", ".join(map(str, images.shape))
         dtype = str(images.dtype).removeprefix("torch.")
@@ -85,7 +85,7 @@ def check_images(images: Tensor, name: str) -> None:
 
 
 def unmixed(images: Tensor) -> AugmentedBatch:
-    """Wrap a batch in which row ``r`` is still sample ``r`` alone."""
+    """Wrap a batch in which row ``r`` still shows sample ``r`` alone."""
     rows = len(images)
     return AugmentedBatch(
         images,
@@ -95,7 +95,7 @@ def unmixed(images: Tensor) -> AugmentedBatch:
 
 
 def is_interleaved(images: Tensor) -> bool:
-    """Whether memory holds pixel after pixel (channels_last), not channel after channel."""
+    """Tell whether the memory format is channels_last."""
     return not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -109,15 +109,15 @@ def take(images: Tensor, rows: Tensor) -> Tensor:
 def cut_windows(images: Tensor, sources: Tensor, top: Tensor, left: Tensor, width: int) -> Tensor:
     """Cut ``out[b, :, h, w] = images[sources[b, h], :, top[b, h], left[b, h] + w]``.
 
-    ``images [N, C, H, W]``, of any dtype, are contiguous or channels_last, which the result is too.
+    ``images [N, C, H, W]``, of any dtype, are contiguous or channels_last, as is the result.
     ``sources``, ``top`` and ``left``, int64 ``[B, rows]`` (the first and last may broadcast to it),
-    are the image that each row of a window shows, in [0, N); the row of it, in [0, H); and the
-    first column, in [-W, W]. What lies beyond the left or right edge comes out unspecified: mask
-    it. A window has 1 to W columns, its ``width``.
+    give for each row of a window the image it shows, in [0, N); the row of that image, in [0, H);
+    and the first column, in [-W, W]. Values beyond the left or right edge are unspecified: mask
+    them. ``width`` is the number of columns, 1 to W.
     """
     _, channels, height, image_width = images.shape
     interleaved = is_interleaved(images)
-    # Memory holds planes of rows: C planes an image, or one whose pixels are C values.
+    # C planes of rows per image, or one plane whose pixels are C values.
     if interleaved:
         planes, step, values = 1, channels, images.permute(0, 2, 3, 1).reshape(-1)
     else:
@@ -140,8 +140,8 @@ def box_mask(
 ) -> Tensor:
     """Mark the pixels with ``top <= row < bottom`` and ``left <= column < right``.
 
-    The edges are integers ``[B]``, or ``[]`` for one box, and may lie outside of the image; the
-    mask is bool ``[B, 1, height, width]`` (B = 1 for one box).
+    The edges are integers ``[B]``, or ``[]`` for one box, and may lie outside the image; the mask
+    is bool ``[B, 1, height, width]`` (B = 1 for one box).
     """
     rows = torch.arange(height, device=top.device)
     columns = torch.arange(width, device=top.device)
@@ -153,15 +153,15 @@ def box_mask(
 def crop_and_flip(
     images: Tensor, top: Tensor, left: Tensor, flip: Tensor, padding: int = 4
 ) -> Tensor:
-    """Pad with black, cut a window of the original size, mirror where asked.
+    """Pad with black, cut a window of the original size, and mirror it if requested.
 
     Parameters
     ----------
     images
-        ``[B, C, H, W]``; any dtype, which is kept as the memory format is.
+        ``[B, C, H, W]``; dtype and memory format are kept.
     top, left
-        int64 ``[B]`` in [0, 2 * padding]: the corner of the window in the padded
-        image; ``padding`` cuts the image as it was.
+        int64 ``[B]`` in [0, 2 * padding]: the corner of the window in the padded image; at
+        ``padding`` the image is not shifted.
     flip
         bool ``[B]``: mirror left to right, after cutting.
     padding
@@ -176,12 +176,12 @@ def crop_and_flip(
 
 
 class Identity:
-    """No augmentation: the images as they are; draws nothing from the generator."""
+    """No augmentation; draws nothing from the generator."""
 
     name = "none"
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
-        """Wrap ``images``, which are not copied."""
+        """Wrap ``images`` without copying them."""
         check_images(images, self.name)
         return unmixed(images)
 
@@ -191,7 +191,7 @@ class Identity:
 
 @dataclass
 class Standard:
-    """Random crop after zero padding, and a horizontal flip of half of the images.
+    """Random crop after zero padding, and a horizontal flip of half the images.
 
     He et al., *Deep Residual Learning* (CVPR 2016), section 4.2.
 
@@ -209,15 +209,15 @@ class Standard:
 
     @property
     def name(self) -> str:
-        """``standard``, or ``flip`` where nothing is cropped."""
+        """``standard``, or ``flip`` if nothing is cropped."""
         return "standard" if self.padding else "flip"
 
     def crop(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw and apply; each image gets its own place and its own coin."""
+        """Crop and flip each image by an independent draw."""
         count, device = len(images), images.device
         padding = min(self.padding, min(images.shape[2:]) // 8)
         corner = torch.randint(2 * padding + 1, (2, count), generator=generator, device=device)
-        # The coin is tossed with flip=False too: the crops at a seed stay the same.
+        # Drawn with flip=False too, so that the crops at a seed stay the same.
         heads = torch.rand(count, generator=generator, device=device) < (0.5 if self.flip else 0.0)
         return crop_and_flip(images, corner[0], corner[1], heads, padding)
 
@@ -230,11 +230,11 @@ class Standard:
 def cutout(
     images: Tensor, row: Tensor, column: Tensor, size: tuple[int, int], fill: Tensor
 ) -> Tensor:
-    """Fill a box of ``size`` (rows, columns) around a centre; the part beyond an edge is lost.
+    """Fill a box of ``size`` (rows, columns) around a centre, clipped at the edges.
 
-    DeVries & Taylor, *Improved Regularization of Convolutional Neural Networks with Cutout*
-    (2017), section 3.2. ``row`` and ``column``, int64 ``[B]``, are the centre, in [0, H) and [0,
-    W); ``fill`` is ``[]`` or ``[C]``, of the dtype of the images ``[B, C, H, W]``, which is kept.
+    DeVries & Taylor, *Improved Regularization of Convolutional Neural Networks with Cutout* (2017),
+    section 3.2. ``row`` and ``column``, int64 ``[B]``, are the centre, in [0, H) and [0, W);
+    ``fill`` is ``[]`` or ``[C]``, of the dtype of the images ``[B, C, H, W]``, which is kept.
     """
     top, left = row - size[0] // 2, column - size[1] // 2
     box = box_mask(top, top + size[0], left, left + size[1], *images.shape[2:])
@@ -245,17 +245,17 @@ def cutout(
 class Cutout:
     """A box of half the side (16x16 of 32x32), centred anywhere, in the mean colour.
 
-    The paper zeroes normalised images, which is the mean colour of the data. Here
-    images are normalised later, so the mean of the batch stands for it.
+    The paper zeroes normalised images, which is the mean colour of the data. Here images are
+    normalised later, so the mean of the batch is used.
     """
 
     flip: bool = True
-    """Whether the crop before also flips."""
+    """Whether the crop before it also flips."""
 
     name = "cutout"
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
-        """Crop, flip and hide a box of uint8 ``[B, C, H, W]``."""
+        """Crop, flip and mask a box of uint8 ``[B, C, H, W]``."""
         check_images(images, self.name)
         count, _, height, width = images.shape
         # Before the crop, whose black padding would darken the mean.
@@ -279,12 +279,12 @@ DESCRIPTIONS = {
 
 
 def names() -> list[str]:
-    """Names that ``--augmentation`` takes."""
+    """List the names that ``--augmentation`` takes."""
     return list(DESCRIPTIONS)
 
 
 def describe() -> dict[str, str]:
-    """One line on each augmentation, by name."""
+    """Describe each augmentation in one line, by name."""
     return dict(DESCRIPTIONS)
 
 
@@ -309,16 +309,16 @@ def build(
     alpha
         Shape of the Beta(alpha, alpha) of mixup, ricap and cutmix; above 0.
     randaugment_n, randaugment_m
-        Operations an image (at least 0) and magnitude (0 to 30).
+        Operations per image (at least 0) and magnitude (0 to 30).
     fidelity
-        ``"default"``, or ``"published"`` to copy what the published code does.
+        ``"default"``, or ``"published"`` to reproduce the published code.
     per_image
         Whether mixup, ricap and cutmix draw one proportion per image, not one per batch.
 
     Returns
     -------
     Augmentation
-        Takes uint8 ``[B, C, H, W]`` and a generator on the same device.
+        A function of uint8 ``[B, C, H, W]`` and a generator on the same device.
     """
     name = known("augmentation", name, names())
     fidelity = known("fidelity", fidelity, ("default", "published"))
@@ -332,7 +332,7 @@ def build(
             f"RandAugment with {randaugment_n} operations at magnitude {randaugment_m} is not "
             "possible: give a number of operations >= 0 and a magnitude between 0 and 30"
         )
-    # Both are made of what stands here.
+    # Imported here, because both import this module.
     from budgetlab.augment.mixing import CutMix, Mixup, Ricap
     from budgetlab.augment.policy import RandAugment
 

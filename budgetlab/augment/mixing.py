@@ -1,7 +1,7 @@
-"""Augmentations that put several samples into one image: mixup, RICAP, CutMix.
+"""Augmentations that combine several samples in one image: mixup, RICAP, CutMix.
 
-Each comes as a function of the batch and of the numbers drawn, and as an object
-that draws them. The objects crop and flip first (:class:`Standard`), as the papers do.
+Each is a function of the batch and its random numbers, and an object that draws these. The objects
+crop and flip first (:class:`Standard`), as the papers do.
 """
 
 import math
@@ -28,7 +28,7 @@ from budgetlab.history import assign_credit
 
 
 def with_partner(images: Tensor, partner: Tensor, own: Tensor) -> AugmentedBatch:
-    """Label ``images`` as ``own`` (``[]`` or ``[B]``) the row itself, else its partner."""
+    """Weight each row by ``own`` (``[]`` or ``[B]``), and its partner by the rest."""
     rows = torch.arange(len(partner), device=partner.device)
     own = own.to(torch.float32).expand(len(partner))
     weights = torch.stack((own, 1 - own), dim=1)
@@ -43,11 +43,11 @@ def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> AugmentedBatch:
     Parameters
     ----------
     images
-        ``[B, C, H, W]``; float32 in the end.
+        ``[B, C, H, W]``; the result is float32.
     lam
         ``[]`` (one for the batch) or ``[B]``, in [0, 1].
     partner
-        int64 ``[B]``: the batch row blended into each row, which has the weight ``1 - lam``.
+        int64 ``[B]``: the batch row blended into each row, with weight ``1 - lam``.
     """
     values = images.to(torch.float32)
     weight = lam.to(torch.float32).reshape(-1, 1, 1, 1)
@@ -58,10 +58,10 @@ def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> AugmentedBatch:
 def cutmix(
     images: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], partner: Tensor
 ) -> AugmentedBatch:
-    """Paste a box of the partner, at the same place, into each image.
+    """Paste a box of the partner into each image, at the same place.
 
-    Yun et al., *CutMix* (ICCV 2019), section 3. The weight of the row itself is
-    the share of pixels that it keeps, after the box has been cut at the edges.
+    Yun et al., *CutMix* (ICCV 2019), section 3. The row itself is weighted by the share of pixels
+    it keeps, after the box has been clipped at the edges.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def ricap(
     top: Tensor,
     left: Tensor,
 ) -> AugmentedBatch:
-    """Patch each image together from crops of four, around a boundary point.
+    """Compose each image of crops from four, around a boundary point.
 
     Takahashi et al., *RICAP: Random Image Cropping and Patching* (ACML 2018), section 3. The
     patches are upper left, upper right, lower left, lower right; the weights are their areas.
@@ -127,10 +127,10 @@ def ricap(
 def symmetric_beta(
     alpha: float, shape: tuple[int, ...], generator: torch.Generator, device: torch.device
 ) -> Tensor:
-    """Draw from Beta(alpha, alpha), exactly, from four uniforms a value.
+    """Draw from Beta(alpha, alpha), exactly, using four uniforms per value.
 
-    ``torch.distributions`` takes no generator, and rejection methods need to look at
-    the result before going on, which stalls a GPU. This one does neither:
+    ``torch.distributions`` takes no generator, and rejection methods read their result on the host
+    before going on, which stalls a GPU. This method avoids both:
 
     1. ``y ~ Beta(alpha + 1, alpha + 1)`` by the polar method (Ulrich, *Computer
        generation of distributions on the m-sphere*, Applied Statistics 1984):
@@ -151,10 +151,10 @@ def symmetric_beta(
 
 @dataclass
 class Mixing:
-    """What the three have in common: the crop before, the Beta, the partners.
+    """Base of the three: the crop before them, the Beta proportions, and the partners.
 
     ``alpha`` is that of Beta(alpha, alpha), above 0; ``per_image`` draws one proportion per image,
-    not one per batch, as in the three papers' code. What ``fidelity`` changes stands with each.
+    where the code of all three papers draws one per batch. Each class documents its ``fidelity``.
     """
 
     alpha: float = 0.3
@@ -170,7 +170,7 @@ class Mixing:
         return symmetric_beta(self.alpha, (number, count), generator, images.device)
 
     def mix(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
-        """Draw and mix a batch that has been cropped and flipped already."""
+        """Mix a batch that has been cropped and flipped already."""
         raise NotImplementedError
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
@@ -182,15 +182,14 @@ class Mixing:
 class Mixup(Mixing):
     """mixup with ``lam ~ Beta(alpha, alpha)`` and a random permutation as partners.
 
-    By default ``lam`` is the larger of the two shares, so that the row itself is
-    always its own dominant source: the same set of images, differently named.
-    ``fidelity="published"`` uses ``lam`` as drawn.
+    By default ``lam`` is the larger of the two shares, so that each row is its own dominant source:
+    the same set of images, with rows renamed. ``fidelity="published"`` uses ``lam`` as drawn.
     """
 
     name = "mixup"
 
     def mix(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
-        """Draw and mix a batch that has been cropped and flipped already."""
+        """Mix a batch that has been cropped and flipped already."""
         lam = self.proportions(images, generator)[0]
         if self.fidelity == "default":
             lam = torch.maximum(lam, 1 - lam)
@@ -199,16 +198,16 @@ class Mixup(Mixing):
 
 
 class CutMix(Mixing):
-    """CutMix: a box of share ``1 - lam`` around a uniform centre, cut at the edges.
+    """CutMix: a box of share ``1 - lam`` around a uniform centre, clipped at the edges.
 
-    Both fidelities do the same. The authors' code rounds the sides down and halves
-    them in whole pixels; so does this.
+    Both fidelities are the same. As in the authors' code, the sides are rounded down and halved in
+    whole pixels.
     """
 
     name = "cutmix"
 
     def mix(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
-        """Draw and mix a batch that has been cropped and flipped already."""
+        """Mix a batch that has been cropped and flipped already."""
         count, _, height, width = images.shape
         side = (1 - self.proportions(images, generator)[0]).sqrt()
         partner = torch.randperm(count, generator=generator, device=images.device)
@@ -224,22 +223,21 @@ class CutMix(Mixing):
 class Ricap(Mixing):
     """RICAP: four permutations of the batch, cropped and patched around a boundary.
 
-    ``h = round(H beta1)``, ``w = round(W beta2)``. By default each image draws where
-    its four crops are cut; ``fidelity="published"`` draws the four places once a batch.
-    The crops come from the batch after crop and flip, as in the published code, so a
-    patch may show some black padding.
+    ``h = round(H beta1)``, ``w = round(W beta2)``. By default each image draws the positions of its
+    four crops; ``fidelity="published"`` draws four positions per batch. Crops are taken after crop
+    and flip, as in the published code, so a patch may show some black padding.
     """
 
     name = "ricap"
 
     def mix(self, images: Tensor, generator: torch.Generator) -> AugmentedBatch:
-        """Draw and mix a batch that has been cropped and flipped already."""
+        """Mix a batch that has been cropped and flipped already."""
         count, _, height, width = images.shape
         device = images.device
         boundary = self.proportions(images, generator, 2)
         h = (boundary[0] * height).round().long()
         w = (boundary[1] * width).round().long()
-        # Sorting uniforms gives four random permutations, one a column.
+        # Sorting uniforms gives four random permutations, one per column.
         sources = torch.rand(count, 4, generator=generator, device=device).argsort(dim=0)
         places = 1 if self.fidelity == "published" else count
         place = torch.rand(2, places, 4, generator=generator, device=device)
@@ -253,17 +251,17 @@ class Ricap(Mixing):
 
 @dataclass(frozen=True)
 class Mixture:
-    """One augmented image: what it is made of, and what would get the credit.
+    """One augmented image, the samples it is made of, and the credit each would get.
 
     Attributes
     ----------
     image
         uint8 ``[H, W, C]``.
     parts
-        Share of each sample in the label, by its number, largest first; samples that
-        come twice are added up, those with no share are left out.
+        Share of each sample in the label, by sample index, largest first; duplicates are added up,
+        samples without a share left out.
     credit
-        For each rule, the shares of a visit by sample number.
+        For each credit rule, the fractions of a visit by sample index.
     """
 
     image: np.ndarray
@@ -274,18 +272,18 @@ class Mixture:
 def augmented(
     samples: Dataset, indices: list[int], name: str, *, seed: int = 0, **options: Any
 ) -> list[Mixture]:
-    """Augment some samples as one batch, mixed with each other only.
+    """Augment some samples as one batch, mixed only with each other.
 
     Parameters
     ----------
     samples
         Images.
     indices
-        Which of them; the result is in this order.
+        Samples to augment, in the order of the result.
     name, **options
-        As for :func:`budgetlab.augment.build`, without ``flip``, which the data knows.
+        As for :func:`budgetlab.augment.build`, without ``flip``, which the data set determines.
     seed
-        Of the draws.
+        Seed of the draws.
     """
     if len(samples.sample_shape) != 3:
         raise InputError("points cannot be augmented: give a data set of images, such as shapes")

@@ -1,17 +1,16 @@
-"""RandAugment: a few random operations an image, all of one magnitude.
+"""RandAugment: a few random operations per image, all of one magnitude.
 
-Cubuk, Zoph, Shlens & Le, *RandAugment: Practical automated data augmentation with a
-reduced search space* (NeurIPS 2020). Sixteen operations; magnitude M in 0..30 sets
-how far each goes (:func:`level`). Operations follow one another as written, each on
-the 8-bit result of the one before: two warps are not merged into one, because what
-the first pushes out of the frame must not come back with the second.
+Cubuk, Zoph, Shlens & Le, *RandAugment: Practical automated data augmentation with a reduced search
+space* (NeurIPS 2020). Sixteen operations; magnitude M in 0..30 sets the strength of each
+(:func:`level`). Operations are applied in sequence, each to the 8-bit result of the one before: two
+warps are not merged into one, because what the first moves out of the frame must not return with
+the second.
 
-Most operations send each value to another one, whatever its neighbours are: a table of 256
-entries, applied in one gather. The values are those of Pillow's ``ImageOps`` and
-``ImageEnhance`` within one grey level: Pillow rounds some products of floats down where
-integers here do not. In a warp each pixel takes the value of one source pixel (nearest
-neighbour), or black where the source lies outside, in 16.16 fixed point as in Pillow's
-``Image.transform``, so that the pixels are Pillow's and the same on every device.
+Most operations map each value independently of its neighbours: a table of 256 entries, applied in
+one gather. Values match those of Pillow's ``ImageOps`` and ``ImageEnhance`` within one grey level:
+Pillow rounds some products of floats down where integers here do not. In a warp each pixel takes
+the value of one source pixel (nearest neighbour), or black if the source lies outside, in 16.16
+fixed point as in Pillow's ``Image.transform``, so that the pixels are Pillow's on every device.
 """
 
 import math
@@ -32,19 +31,19 @@ from budgetlab.augment.crop import (
     unmixed,
 )
 
-# What one table for the whole batch can do, as M is the same for every image.
+# Operations that share one table per batch, as M is the same for every image.
 TONES = ("Invert", "Posterize", "Solarize", "SolarizeAdd", "Brightness")
 SINGLES = ("AutoContrast", "Equalize", "Contrast", "Color", "Sharpness")
 WARPS = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 OPERATIONS = (*TONES, *SINGLES, *WARPS, "Cutout")
 GROUPS = (TONES, *((name,) for name in SINGLES), WARPS, ("Cutout",))
 
-# The grey of the published list, the mean colour of ImageNet.
+# The grey of the published code, the mean colour of ImageNet.
 GREY = (125, 123, 114)
 
 
 def level(operation: str, magnitude: float, side: int, fidelity: str = "default") -> float:
-    """Return how far an operation goes at a magnitude, 0 to 30.
+    """Return the strength of an operation at a magnitude, 0 to 30.
 
     ==============================  =======================  ==========================
     operation                       default, M = 0 to 30     published, M = 0 to 30
@@ -62,8 +61,8 @@ def level(operation: str, magnitude: float, side: int, fidelity: str = "default"
     ==============================  =======================  ==========================
 
     ``side`` is the width of the image in pixels, for TranslateY the height. The published
-    Posterize and Solarize are strongest at M = 0. The published pixels were meant for images
-    of ImageNet's size: on 32x32, M = 4 moves by 13 pixels.
+    Posterize and Solarize are strongest at M = 0. The published pixels were meant for images of
+    ImageNet's size: in 32x32, M = 4 moves them by 13 pixels.
     """
     share = magnitude / 30
     published = fidelity == "published"
@@ -82,7 +81,7 @@ def level(operation: str, magnitude: float, side: int, fidelity: str = "default"
 
 
 class Tables(NamedTuple):
-    """Everything that the magnitude and the shape of an image settle, on one device."""
+    """Everything that the magnitude and the image shape determine, on one device."""
 
     group: Tensor  # int64 [16]: which of GROUPS an operation is in
     tones: Tensor  # uint8 [5, 256]: one for each of TONES
@@ -90,14 +89,14 @@ class Tables(NamedTuple):
     grey: Tensor  # uint8 [1, C, 1, 1]: what Cutout fills with
     factor: float  # of Contrast, Color and Sharpness
     square: float  # side of Cutout's square, in pixels
-    inclusive: bool  # whether that square has its far edge too, as the published one
+    inclusive: bool  # whether the square includes its far edge, as in the published code
 
 
 @lru_cache(maxsize=16)
 def tables(
     magnitude: float, fidelity: str, shape: tuple[int, int, int], device: torch.device
 ) -> Tables:
-    """Make the tables for images of ``shape`` (C, H, W); kept, so that no step makes them."""
+    """Make the tables for images of ``shape`` (C, H, W); cached, so that no step repeats it."""
     channels, height, width = shape
     published = fidelity == "published"
 
@@ -107,8 +106,8 @@ def tables(
 
     value = torch.arange(256)
     brighter = (value + int(at("SolarizeAdd"))).clamp(max=255)
-    # Cubuk et al. add to the values below 128 only, and nothing more. The published run adds to
-    # every value, clips at 255, and then inverts what is 128 or more.
+    # Cubuk et al. only add, to values below 128. The published code adds to every value, clips at
+    # 255, and then inverts values of 128 or more.
     solarized = torch.where(brighter < 128, brighter, 255 - brighter)
     tones = (
         255 - value,
@@ -132,11 +131,11 @@ def tables(
 
 
 def pixel_map(operation: str, amount: float, height: int, width: int) -> Tensor:
-    """Return the position of each pixel's source in the flattened image, int64 ``[H * W]``.
+    """Return each pixel's source position in the flattened image, int64 ``[H * W]``.
 
-    It is ``H * W`` where the source lies outside. ``amount`` is signed: degrees counterclockwise
-    about the centre for Rotate; the slope, about the top left corner, for the shears; pixels,
-    leftward or upward where positive, for the translations.
+    It is ``H * W`` if the source lies outside. ``amount`` is signed: degrees counterclockwise about
+    the centre for Rotate; the slope, about the top left corner, for the shears; pixels, leftward or
+    upward if positive, for the translations.
     """
     # The source of (x, y) is (ax + by + c, dx + ey + f).
     a, b, c, d, e, f = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0
@@ -170,7 +169,7 @@ def pixel_map(operation: str, amount: float, height: int, width: int) -> Tensor:
 
 def warp(images: Tensor, maps: Tensor) -> Tensor:
     """Move the pixels of each image by its own map, int64 ``[B, H * W]``."""
-    framed = F.pad(images.flatten(2), (0, 1))  # the place of what lies outside: black
+    framed = F.pad(images.flatten(2), (0, 1))  # black, for sources outside
     index = maps.unsqueeze(1).expand(-1, images.shape[1], -1)
     return framed.gather(2, index).view(images.shape)
 
@@ -182,7 +181,7 @@ def lookup(images: Tensor, table: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretch the values of each channel to 0..255; a channel of one value stays as it is."""
+    """Stretch the values of each channel to 0..255; a constant channel is unchanged."""
     flat = images.flatten(2)
     low = flat.amin(2, keepdim=True).int()
     span = flat.amax(2, keepdim=True).int() - low
@@ -192,10 +191,10 @@ def autocontrast(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Spread the values of each channel evenly.
+    """Equalise the histogram of each channel.
 
-    With ``h`` the histogram and ``step = (sum(h) - h[highest]) // 255``, the value ``v``
-    becomes ``(step // 2 + sum(h[:v])) // step``. Where ``step`` is 0, nothing changes.
+    With ``h`` the histogram and ``step = (sum(h) - h[highest]) // 255``, the value ``v`` becomes
+    ``(step // 2 + sum(h[:v])) // step``. If ``step`` is 0, nothing changes.
     """
     flat = images.flatten(2).long()
     one = torch.ones((), dtype=torch.int32, device=images.device)
@@ -211,10 +210,10 @@ def equalize(images: Tensor) -> Tensor:
 
 
 def luminance(images: Tensor) -> Tensor:
-    """Return the grey image, int32 ``[B, 1, H, W]``.
+    """Return the luminance, int32 ``[B, 1, H, W]``.
 
-    Of three channels as red, green and blue (ITU-R 601-2: .299, .587, .114, in
-    Pillow's 16-bit integers); of any other number, the plain mean.
+    Three channels are weighted as red, green and blue (ITU-R 601-2: .299, .587, .114, in Pillow's
+    16-bit integers); any other number of channels is averaged.
     """
     values = images.int()
     if images.shape[1] == 3:
@@ -231,7 +230,7 @@ def blend(base: Tensor, images: Tensor, factor: float) -> Tensor:
 
 
 def contrast(images: Tensor, factor: float) -> Tensor:
-    """Pull values away from the mean luminance: 0 is plain grey, 1 changes nothing."""
+    """Scale values about the mean luminance: 0 is plain grey, 1 changes nothing."""
     grey = luminance(images).flatten(1)
     count = grey.shape[1]
     mean = (2 * grey.sum(1) + count).div(2 * count, rounding_mode="floor")
@@ -241,10 +240,10 @@ def contrast(images: Tensor, factor: float) -> Tensor:
 
 
 def sharpness(images: Tensor, factor: float) -> Tensor:
-    """Pull pixels away from their smoothed value: 0 is smooth, 1 changes nothing.
+    """Scale pixels about their smoothed value: 0 is smooth, 1 changes nothing.
 
-    The smoothing weighs a pixel 5/13 and its eight neighbours 1/13 each. The pixels
-    on the border, which lack neighbours, are left as they are.
+    Smoothing weights a pixel by 5/13 and its eight neighbours by 1/13 each. Border pixels, which
+    lack neighbours, are unchanged.
     """
     height, width = images.shape[2:]
     if height < 3 or width < 3:
@@ -262,8 +261,8 @@ def sharpness(images: Tensor, factor: float) -> Tensor:
 def grey_square(images: Tensor, centre: Tensor, made: Tables) -> Tensor:
     """Fill a square around ``centre`` (``[B, 2]``, row and column in [0, 1)) with grey.
 
-    A square that would begin before the upper or left edge begins at it, with its
-    whole side; beyond the other edges it is cut. So does the published code.
+    As in the published code, a square that would begin before the upper or left edge begins at the
+    edge, with its whole side; beyond the other edges it is clipped.
     """
     height, width = images.shape[2:]
     top = (centre[:, 0] * height - made.square / 2).clamp(min=0).long()
@@ -276,7 +275,7 @@ def grey_square(images: Tensor, centre: Tensor, made: Tables) -> Tensor:
 def apply_group(
     number: int, images: Tensor, operation: Tensor, mirror: Tensor, centre: Tensor, made: Tables
 ) -> Tensor:
-    """Apply the operations of one of GROUPS; rows whose operation is of another are undefined."""
+    """Apply the operations of one of GROUPS; rows with an operation of another are undefined."""
     name = GROUPS[number][0]
     if GROUPS[number] is TONES:
         table = made.tones.index_select(0, operation.clamp(max=len(TONES) - 1))
@@ -296,7 +295,7 @@ def apply_group(
 def step_sorted(
     images: Tensor, operation: Tensor, mirror: Tensor, centre: Tensor, made: Tables
 ) -> Tensor:
-    """Apply one operation an image, sorted by group: each image is worked on once.
+    """Apply one operation per image, sorted by group, so that each image is processed once.
 
     The group sizes are read on the host, which is free on a CPU.
     """
@@ -316,9 +315,9 @@ def step_sorted(
 def step_masked(
     images: Tensor, operation: Tensor, mirror: Tensor, centre: Tensor, made: Tables
 ) -> Tensor:
-    """Apply one operation an image without the host knowing which: for a GPU.
+    """Apply one operation per image without reading them on the host, for a GPU.
 
-    Every group works on the whole batch, and each image keeps the result of its own.
+    Every group processes the whole batch, and each image keeps the result of its own.
     """
     group = made.group.index_select(0, operation).view(-1, 1, 1, 1)
     result = images
@@ -336,7 +335,7 @@ def randaugment(
     magnitude: float,
     fidelity: str = "default",
 ) -> Tensor:
-    """Apply to each image its own operations, one after the other.
+    """Apply to each image its own operations, in sequence.
 
     Parameters
     ----------
@@ -345,10 +344,9 @@ def randaugment(
     operations
         int64 ``[N, B]``: positions in :data:`OPERATIONS`.
     mirror
-        int64 ``[N, B]``, 0 or 1: whether rotations, shears and translations go the
-        other way.
+        int64 ``[N, B]``, 0 or 1: whether rotations, shears and translations are reversed.
     centres
-        float ``[N, B, 2]`` in [0, 1): where Cutout puts its square, row and column.
+        float ``[N, B, 2]`` in [0, 1): row and column of the centre of Cutout's square.
     magnitude, fidelity
         As for :func:`level`.
     """
@@ -364,19 +362,19 @@ def randaugment(
 
 @dataclass
 class RandAugment:
-    """``n`` operations an image, uniformly with replacement of the 16; then crop and flip.
+    """``n`` of the 16 operations per image, drawn uniformly with replacement; then crop and flip.
 
-    The operations come first, as in the published code (and Cubuk et al.'s): the black
-    padding of the crop would otherwise enter AutoContrast, Equalize and Contrast.
+    The operations come first, as in the published code (and Cubuk et al.'s), because the black
+    padding of the crop would affect AutoContrast, Equalize and Contrast.
 
     Parameters
     ----------
     n
-        Operations an image, at least 0.
+        Operations per image, at least 0.
     m, fidelity
-        Magnitude, in [0, 30], and which list of levels: see :func:`level`.
+        Magnitude, in [0, 30], and the version of the levels: see :func:`level`.
     flip
-        Whether the crop after also flips.
+        Whether the crop afterwards also flips.
     """
 
     n: int = 2

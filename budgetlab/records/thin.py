@@ -153,7 +153,6 @@ def sampled_sentence(record: Record) -> str:
 
 
 def _draw(size: int, samples: int | None, seed: int) -> np.ndarray:
-    """Draw the indices of the samples to keep, ascending."""
     if samples is None or samples >= size:
         return np.arange(size)
     if samples < 1:

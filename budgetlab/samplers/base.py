@@ -317,7 +317,6 @@ def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], A
 
 
 def _entry_of(name: str, made: type[Sampler]) -> Method:
-    """Make the entry of a method from its class alone."""
     text = ((made.__doc__ or "").strip() or "Your own").splitlines()[0].rstrip(".")
     entry = Method(name, text, fields=made.OPTIONS)
     kind = made.probability_kind

@@ -46,8 +46,7 @@ class SGD(Sampler):
         counted = int(self.size * config.budget / self.batch_size)
         ahead = (self._epoch - 1) * counted + self._step
         if self._step == 0 and self._epoch > 1:
-            # An epoch's first step has the rate that was set after the last step of the epoch
-            # before.
+            # The first step of an epoch has the rate set after the last step of the previous one.
             ahead = (self._epoch - 2) * counted + self.steps_of_pass
         return min(ahead / max(config.epochs * counted - 1, 1), 1.0)
 
@@ -204,7 +203,7 @@ class InfoBatch(Sampler):
 
 
 def group_centres(values: Tensor, groups: int = GROUPS, rounds: int = 50) -> Tensor:
-    """Centres of k-means on numbers ``[M]``, from even quantiles; ascending ``[groups]``."""
+    """Return k-means centres of numbers ``[M]``, from even quantiles, as ascending ``[groups]``."""
     places = (torch.arange(groups, device=values.device) + 0.5) / groups * (len(values) - 1)
     centres = values.sort().values[places.round().long()]
     for _ in range(rounds):

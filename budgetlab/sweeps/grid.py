@@ -116,7 +116,6 @@ def _combinations(settings: dict[str, Any]) -> list[RunConfig]:
 
 
 def _values(name: str, value: Any) -> list[Any]:
-    """Return the values of one setting: those of a list, or the single one given."""
     several = _is_several(value)
     if name == "milestones" and several:
         # Itself a sequence of numbers, so that several are a list of sequences.

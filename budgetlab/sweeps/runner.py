@@ -213,7 +213,6 @@ class Sweep:
         return one.status != "finished" and (one.status != "failed" or self.retry)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Train, yielding one row per run."""
         self.refresh()
         require_same_data(self._trials)
         due = [one for one in self._trials if self._is_due(one)]
@@ -267,7 +266,7 @@ class Dispatcher:
         )  # fmt: skip
 
     def train(self, due: list[Trial], *how: Any) -> Generator[Trial, None, None]:
-        """Train them all, ``how`` as for :func:`dispatch.train_one`; yields each as it ends."""
+        """Train ``due`` and yield each as it ends; ``how`` is as for :func:`dispatch.train_one`."""
         self._waiting = list(due)
         try:
             while self._waiting or self._under_way:

@@ -68,7 +68,7 @@ class StepGraphs:
         return any(self.replays.values())
 
     def __call__(self, batch: Batch, lr: float) -> tuple[Tensor, ...]:
-        """Take a step."""
+        """Take a step, and return what the plain one returns."""
         kind = _kind(batch)
         if len(batch.indices) != self.engine.config.batch_size or os.environ.get(SWITCH) == "0":
             return self.step(batch, lr)
@@ -213,7 +213,6 @@ def _record(work: Work, generator: torch.Generator) -> Work:
 
 
 def _device_seconds(work: Callable[[], Any], repeats: int = 10) -> float:
-    """Return the seconds of several calls, waiting for the device before and after."""
     work()
     begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()

@@ -238,6 +238,5 @@ def _require_real(content: Any) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    """Return one error for any damage of a state file."""
     reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     return InputError(f"'{path}' cannot be resumed from: {reason}")

@@ -71,7 +71,7 @@ def has_name(dataset: str) -> bool:
 def load_data(
     config: RunConfig, progress: bool = True, keep: bool = True, whole: bool = False
 ) -> Splits:
-    """Load the data set of a run by its config.
+    """Load the data set that a config describes.
 
     ``keep=False`` writes nothing: no download, no cache. ``whole`` is as for
     :func:`budgetlab.data.load`.
