@@ -23,7 +23,7 @@ FINAL_LR = 1e-6
 
 
 def samples_per_epoch(size: int, budget: float) -> int:
-    """Return the samples that a draw-ahead method draws per epoch, ``floor(N b)``.
+    """Return the number of samples a draw-ahead method draws per epoch, ``floor(N b)``.
 
     The product is rounded first, because ``int(50000 * 0.29)`` is 14499.
     """
@@ -156,8 +156,7 @@ class Ledger:
     def charge_proxy(self, costs: Costs, *, trained: int = 0, looked: int = 0) -> None:
         """Charge one optimiser step of an auxiliary network, or a forward pass through it.
 
-        Its steps and samples count like the main network's; only flops and seconds reflect its
-        size.
+        Its steps and samples count like any others; its size affects only flops and seconds.
         """
         self.proxy_steps += trained > 0
         self.proxy_samples += trained + looked
@@ -201,7 +200,7 @@ class Budget:
 
     A budget ``b`` allows what ``unif-SGD`` spends in ``E`` epochs of ``floor(N b / B)`` steps, in
     the chosen unit. A method that only trains therefore takes the same number of steps in every
-    unit; one that also scores candidates takes as many in ``iterations`` and fewer in the other
+    unit; one that also scores candidates takes that number in ``iterations`` and fewer in the other
     units. ``samples`` counts every sample run through a network, trained on or only scored.
     Auxiliary networks count in every unit: their optimiser steps are iterations too.
 

@@ -185,8 +185,7 @@ def keep_freed_memory() -> bool:
     step requests its activations again and the system clears their pages again: a tenth to a third
     of the step time of the small network. Results do not change.
 
-    Returns False with another C library, or if ``BUDGETLAB_KEEP_MEMORY=0`` in the environment turns
-    it off.
+    Returns False with another C library, or if ``BUDGETLAB_KEEP_MEMORY=0`` is set.
     """
     if os.environ.get(SWITCH) == "0":
         return False
@@ -203,7 +202,7 @@ class Clock:
     """Times intervals of training; what lies between them is not counted.
 
     GPU work is asynchronous, so a reading must wait for it: only at the end of an interval (by CUDA
-    events on NVIDIA's), or with ``waiting=True`` at every reading, which a budget in seconds needs.
+    events on NVIDIA GPUs), or with ``waiting=True`` at every reading, as budgets in seconds need.
     """
 
     def __init__(self, device: torch.device, waiting: bool = False):

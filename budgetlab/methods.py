@@ -68,8 +68,7 @@ class Method:
         Kind of the probability recorded per sample: ``draw`` sums to one over the samples, ``keep``
         is the probability of being trained on once it is a candidate.
     cost, loss_weights, source
-        For the table of the documentation: costs beyond the steps, factors on the losses,
-        reference.
+        For the documentation's table: costs beyond the steps, factors on the losses, reference.
     paper, code
         Whether Arazo et al. (BMVC 2021) use it; and a digest of the source of a method registered
         by a decorator, to detect runs of other code.

@@ -82,8 +82,8 @@ def create_array(
 ) -> "zarr.Array":
     """Create one of :data:`SAMPLE_ARRAYS` ``[epoch, sample]``, empty.
 
-    A chunk at level 7 of 9 takes 10% less space than at 3, and ten times as long. It is compressed
-    as one block: several would take 5% more space.
+    A chunk at level 7 of 9 takes 10% less space than at 3, and ten times as long to write. It is
+    compressed as one block: several would take 5% more space.
     """
     from zarr.codecs import BloscCodec
 

@@ -198,8 +198,7 @@ class Record:
     def predictions(self) -> pd.DataFrame:
         """Predictions for the test samples after the last epoch.
 
-        Columns ``label``, ``predicted`` and metadata; empty if not finished, or of an earlier
-        version.
+        Columns ``label``, ``predicted`` and metadata; empty if unfinished or of an earlier version.
         """
         return self._part("predictions.npz", lambda file: unpack_table(
             read_npz(file, None, NO_RECORD)), pd.DataFrame())  # fmt: skip
@@ -265,7 +264,7 @@ def open_records(records: Records) -> list[Record]:
 def find_records(paths: Path | str | Iterable[Path | str]) -> list[Path]:
     """Find the folders of records, sorted, each once.
 
-    Each path is a record, or a folder that holds records at any depth, or else an InputError.
+    Each path must be a record, or a folder that holds records at any depth.
     """
     # Keyed by real path, so that a record given in two ways does not count twice.
     found: dict[str, Path] = {}

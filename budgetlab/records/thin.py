@@ -80,8 +80,7 @@ def thin(
     Raises
     ------
     InputError
-        If the record cannot be read, the target exists or cannot be written, or a number is out of
-        range.
+        If the record cannot be read, the target exists or cannot be written, or a number is wrong.
 
     Examples
     --------

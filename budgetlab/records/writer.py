@@ -5,8 +5,7 @@ releases it however the process ends, ``kill -9`` included, so there are no stal
 to compare and nothing to clean up. Reading a record needs no lock. On a network folder the lock is
 as good as the file system's: NFS forwards it to the server (which releases those of a vanished
 machine after its lease, about 90 seconds on version 4); Lustre must be mounted with ``flock``,
-BeeGFS with global locks. A system without such locks raises a warning: there, train in one place at
-a time.
+BeeGFS with global locks. Without such locks there is a warning: train in one place at a time.
 """
 
 import contextlib

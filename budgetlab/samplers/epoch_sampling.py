@@ -146,7 +146,7 @@ def solve_prune_fraction(budget: float, epochs: int, well_learned: float) -> flo
     pass, and the last eighth of the budget, ``b E / 8``, is spent on full passes. The rest,
     ``7 b E / 8 - 1``, is spread over the ``E - 1 - b E / 8`` epochs between, each of which trains
     on ``1 - r h``, where ``h`` is the share of samples below the mean (``well_learned``). ``r`` is
-    at most 0.75 (weights of 4): the budget is then spent in fewer epochs.
+    capped at 0.75 (weights of 4); the budget is then spent in fewer epochs.
     """
     passes = budget * epochs
     between = epochs - 1 - passes / 8
@@ -164,8 +164,7 @@ class InfoBatch(Sampler):
     ``1 / (1 - r)``; all others have weight 1. The gradients of an epoch thus sum, in expectation,
     to those of a full pass. From progress 0.875 on, everything is trained on with weight 1.
 
-    ``prune_fraction="auto"`` solves ``r`` from the budget if possible, see
-    :func:`solve_prune_fraction`.
+    ``prune_fraction="auto"`` solves ``r`` from the budget, see :func:`solve_prune_fraction`.
     """
 
     STATE = ("prune_fraction",)

@@ -1,7 +1,6 @@
 """Draws by scores, and the methods defined by a score alone: p-SGD, c-SGD and custom ones.
 
-Definitions: Arazo et al., *How Important is Importance Sampling for Deep Budgeted Training?*, BMVC
-2021.
+Arazo et al., *How Important is Importance Sampling for Deep Budgeted Training?*, BMVC 2021.
 
 A weighted draw without replacement is an exponential race: sample ``i`` arrives at ``e_i / q_i``
 with ``e_i`` standard exponential, and the first ``count`` to arrive are drawn (Efraimidis &
@@ -64,8 +63,7 @@ def inclusion_probability(q: Tensor, count: int) -> Tensor:
     actual race stops when the last sample arrives, a time that varies by about ``1 / sqrt(count)``;
     the error this makes falls with the size. For ``q`` smoothed as in this kit, where the largest
     is some five times the smallest, the largest relative error is below 7% for 1 of 8, 1.5% for 15
-    of 50 and 0.3% for 300 of 1,000 (``tests/test_samplers.py`` checks this against exact sums and
-    simulation).
+    of 50 and 0.3% for 300 of 1,000 (exact sums and simulation, ``tests/test_samplers.py``).
 
     Parameters
     ----------

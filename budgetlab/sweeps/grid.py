@@ -142,8 +142,7 @@ def planned_cost(run: RunConfig) -> float:
     """Estimate the cost of a run, in samples trained on; a guess for custom data.
 
     ``share * epochs * samples * (1 + looking)``, with the share of the full run that the method
-    spends. Forward passes count (``looking``) only for a budget in iterations, which does not
-    include them.
+    spends. Scoring (``looking``) is added only to a budget in iterations, which excludes it.
     """
     known = SIZES.get(run.dataset.partition(":")[0], UNKNOWN_SIZE)
     size = min(run.limit, known) if run.limit and known != UNKNOWN_SIZE else run.limit or known
@@ -271,9 +270,9 @@ def find_record(run: RunConfig) -> Record | None:
 
 
 def require_same_data(trials: Iterable[Trial]) -> None:
-    """Refuse finished runs on data of one's own that holds other samples by now.
+    """Refuse finished runs on custom data whose samples have changed since.
 
-    It is loaded only where a file of it, or its edits, changed since a run ended.
+    The data is loaded only if one of its files, or its edits, changed after a run ended.
     """
     from budgetlab.training import load_data
 

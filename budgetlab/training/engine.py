@@ -216,8 +216,7 @@ class Engine:
         batch
             Batch from the sampler.
         lr
-            Learning rate of this step; a scalar tensor on the device for a step captured in a
-            graph.
+            Learning rate; a scalar tensor on the device for a step captured in a graph.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = lr

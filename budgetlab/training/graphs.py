@@ -157,8 +157,7 @@ def replay_if_it_pays(
     Returns
     -------
     callable or None
-        The replay; None if the work cannot be captured, the results differ, or it is not at least
-        5% faster.
+        The replay; None if capture fails, results differ, or it is not at least 5% faster.
     """
     before, drawn = [value.clone() for value in state], generator.get_state()
 

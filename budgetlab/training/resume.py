@@ -162,8 +162,7 @@ def recorded_arithmetic(
 ) -> tuple[torch.dtype, int | None]:
     """Return the precision of a record, and its number of threads if available here.
 
-    The hardware here might choose another precision, and the last bits of sums depend on the number
-    of threads.
+    The hardware here might choose another precision, and the threads affect the last bits of sums.
     """
     recorded = record.about.get("hardware", {})
     precision, threads = recorded.get("precision"), recorded.get("threads")

@@ -49,8 +49,7 @@ def train(
         Name of a sampling method, as ``budgetlab list methods`` shows them; or a whole run, a
         :class:`budgetlab.RunConfig`, whose fields other settings override.
     splits
-        Data already loaded, or your own by :meth:`budgetlab.Splits.of`; settings that contradict it
-        are refused.
+        Data already loaded, or your own by :meth:`budgetlab.Splits.of`; it must match the settings.
     model
         Name of a network, or a custom one as for :class:`Run`.
     preset
@@ -123,9 +122,8 @@ class Run:
     config, splits
         Configuration of the run, and its data if already loaded.
     model
-        A custom network: a module, which is copied and not changed, or a function without arguments
-        that makes one. It maps normalised float samples to logits. The record stores its name,
-        ``own:CLASS-HEX``.
+        A custom network from normalised float samples to logits: a module, which is copied and not
+        changed, or a function without arguments that makes one. Records name it ``own:CLASS-HEX``.
     on_step
         Called with the run after every step, to show progress; it must not affect training.
     asked

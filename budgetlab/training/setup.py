@@ -73,8 +73,7 @@ def load_data(
 ) -> Splits:
     """Load the data set that a config describes.
 
-    ``keep=False`` writes nothing: no download, no cache. ``whole`` is as for
-    :func:`budgetlab.data.load`.
+    ``keep=False`` neither downloads nor caches; ``whole`` is as for :func:`budgetlab.data.load`.
     """
     # Fields that have the same name as an argument of ``data.load``.
     same = {name: getattr(config, name) for name in DATA_FIELDS
