@@ -1,4 +1,4 @@
-"""The same with the Trainer of Hugging Face, on items that are dicts as its data sets give them.
+"""The plain loop with Hugging Face's Trainer, on items that are dicts as in its data sets.
 
 pip install transformers accelerate
 python examples/hugging_face_trainer.py [METHOD] [BUDGET]
@@ -25,7 +25,7 @@ import budgetlab as bl
 
 
 class Images(Dataset):
-    """Items as a data set of the Hub has them: put your own here."""
+    """Items like those of a data set on the Hub: put your own here."""
 
     def __init__(self, data: TensorDataset):
         self.pixels, self.labels = data.tensors
@@ -38,20 +38,20 @@ class Images(Dataset):
 
 
 class BudgetTrainer(Trainer):
-    """A Trainer whose batches the kit chooses; all else is as it was."""
+    """A Trainer whose batches are chosen by the kit."""
 
     def __init__(self, *arguments: Any, sampler: bl.BudgetSampler, **options: Any):
         super().__init__(*arguments, **options)
         self.budget_sampler = sampler
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the loader, of the batches that the kit chooses."""
+        """Return a loader with the batches that the kit chooses."""
         return DataLoader(
             self.train_dataset, batch_sampler=self.budget_sampler, collate_fn=self.data_collator
         )
 
     def compute_loss(self, model, inputs, return_outputs=False, **_):
-        """Return the loss; in training the kit hears what came of the batch."""
+        """Return the loss; in training, also report the batch to the kit."""
         labels = inputs["labels"]
         outputs = model(pixel_values=inputs["pixel_values"])
         losses = F.cross_entropy(outputs.logits, labels, reduction="none")

@@ -1,4 +1,4 @@
-"""The same with Lightning: the sampler goes into the loader, one line into training_step.
+"""The plain loop with Lightning: the sampler goes into the loader, one line into training_step.
 
 pip install lightning
 python examples/lightning_loop.py [METHOD] [BUDGET]
@@ -17,7 +17,7 @@ import budgetlab as bl
 
 
 class Classifier(lightning.LightningModule):
-    """An ordinary module; what belongs to the kit is marked."""
+    """An ordinary module; the lines for the kit are marked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Classifier(lightning.LightningModule):
         """Return the loss of a batch."""
         x, y = batch
         logits = self(x)
-        weights = self.history.update(logits, y)  # the kit hears what came of the batch
+        weights = self.history.update(logits, y)  # reports the batch to the kit
         return (weights * F.cross_entropy(logits, y, reduction="none")).mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -43,17 +43,17 @@ class Classifier(lightning.LightningModule):
 
 
 class Budgeted(lightning.Callback):
-    """Lets the learning rate follow the budget, and ends with it."""
+    """Makes the learning rate follow the budget, and stops when it is spent."""
 
     def __init__(self, sampler: bl.BudgetSampler):
         self.sampler = sampler
 
     def on_train_batch_start(self, trainer, module, batch, number) -> None:
-        """Set the rate of this step."""
+        """Set the learning rate of this step."""
         trainer.optimizers[0].param_groups[0]["lr"] = self.sampler.lr
 
     def on_train_epoch_end(self, trainer, module) -> None:
-        """Stop where the budget is spent."""
+        """Stop once the budget is spent."""
         trainer.should_stop = self.sampler.finished
 
 

@@ -2,7 +2,7 @@
 
     python examples/plain_loop.py [METHOD] [BUDGET]
 
-What belongs to the kit is marked; the rest is a loop like any other.
+The lines for the kit are marked; the rest is an ordinary loop.
 """
 
 import sys
@@ -16,7 +16,7 @@ import budgetlab as bl
 
 
 def digits() -> tuple[TensorDataset, TensorDataset]:
-    """Handwritten digits as an ordinary data set: put your own here."""
+    """Return handwritten digits as an ordinary data set: put your own here."""
     splits = bl.data.load("digits", progress=False)
     return tuple(
         TensorDataset(part.x.float() / 255, part.y) for part in (splits.train, splits.test)
@@ -24,7 +24,7 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
 
 
 def accuracy(model: nn.Module, data: TensorDataset) -> float:
-    """Share classified right."""
+    """Return the share of samples classified correctly."""
     model.eval()
     with torch.no_grad():
         x, y = data.tensors
@@ -49,7 +49,7 @@ def main(method: str = "p-SGD", budget: float = 0.3, epochs: int = 12) -> float:
     while not sampler.finished:
         for x, y in loader:
             logits = model(x)
-            weights = history.update(logits, y)  # ... and hears what came of them
+            weights = history.update(logits, y)  # ... and receives their results
             loss = (weights * F.cross_entropy(logits, y, reduction="none")).mean()
             optimiser.param_groups[0]["lr"] = sampler.lr
             optimiser.zero_grad()

@@ -1,4 +1,4 @@
-"""Every epoch of a run in TensorBoard: ``pip install tensorboard``, then
+"""Log every epoch of a run to TensorBoard: ``pip install tensorboard``, then
 
 python examples/tensorboard_log.py [FOLDER]
 tensorboard --logdir FOLDER
@@ -13,7 +13,7 @@ import budgetlab as bl
 
 
 def main(folder: str = "logs", **settings: Any) -> bl.Record:
-    """Train, and write every number of every epoch against the optimiser steps made so far."""
+    """Train, and log every value of every epoch against the number of optimiser steps."""
     with SummaryWriter(folder) as writer:
 
         def log(row: dict[str, Any]) -> None:

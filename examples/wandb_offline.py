@@ -1,7 +1,7 @@
-"""Every epoch of a run in Weights & Biases, without an account: ``pip install wandb``, then
+"""Log every epoch of a run to Weights & Biases, without an account: ``pip install wandb``, then
 
 python examples/wandb_offline.py [FOLDER]
-wandb sync FOLDER/wandb/offline-run-*    # only if it is to be uploaded
+wandb sync FOLDER/wandb/offline-run-*    # only to upload it
 """
 
 import sys
@@ -13,7 +13,7 @@ import budgetlab as bl
 
 
 def main(folder: str = ".", **settings: Any) -> bl.Record:
-    """Train, and log the row of each epoch, with the settings as the configuration."""
+    """Train, and log one row per epoch, with the settings as the configuration."""
     config = bl.RunConfig(method="p-SGD", **settings)
     with wandb.init(
         project="budgetlab", name=config.folder_name, config=config.to_dict(), dir=folder,

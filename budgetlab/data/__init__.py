@@ -1,4 +1,4 @@
-"""Data sets as tensors: built-in ones, the paper's, and the user's own."""
+"""Data sets as tensors: built-in ones, those of the paper, and your own."""
 
 from budgetlab.data.changes import Edits
 from budgetlab.data.copies import duplicates, find_copies

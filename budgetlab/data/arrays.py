@@ -1,4 +1,4 @@
-"""Samples and labels as people have them, in memory or an npz file: checked, never guessed at."""
+"""Read and validate samples and labels of the usual forms, from data sets, arrays and npz files."""
 
 import os
 import zipfile
@@ -18,10 +18,10 @@ from budgetlab.data.dataset import Dataset, Source, keeps_label, make_parts, spl
 from budgetlab.errors import InputError, counted, few, one_line, unknown
 from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
 
-# Under which names the items of Hugging Face data sets hold samples and labels.
+# Keys of samples and labels in the items of Hugging Face data sets.
 SAMPLE_KEYS = ("image", "img", "pixel_values", "x", "features")
 LABEL_KEYS = ("label", "labels", "y", "target", "targets", "fine_label")
-# What the arrays of a file may be called: as here, as in those of Keras, and of MedMNIST.
+# Accepted names of the arrays in a file: the kit's, and those of Keras and MedMNIST.
 CALLED = {
     "x": ("x", "X", "x_train", "X_train", "train_images", "images", "data"),
     "y": ("y", "Y", "y_train", "Y_train", "train_labels", "labels", "targets"),
@@ -35,11 +35,11 @@ NPZ_SPLITS = {"train": ("x", "y"), "val": ("x_val", "y_val"), "test": ("x_test",
 
 
 def as_samples(x: np.ndarray, where: Callable[[int], str], channels_first: bool) -> np.ndarray:
-    """Bring images or vectors ``[N, ...]`` into the form that is trained on.
+    """Convert images or vectors ``[N, ...]`` to the form used in training.
 
-    Images, uint8 or floats in [0, 1], are ``[H, W]``, ``[C, H, W]`` or, unless channels come first,
-    ``[H, W, C]``, with C of 1 or 3: they become uint8 ``[N, C, H, W]``; float vectors become
-    float32 ``[N, D]``. ``where`` names a sample by its number, for the message.
+    Images, uint8 or floats in [0, 1], are ``[H, W]``, ``[C, H, W]`` or, unless ``channels_first``,
+    ``[H, W, C]``, with C of 1 or 3: they become uint8 ``[N, C, H, W]``. Float vectors become
+    float32 ``[N, D]``. ``where`` names a sample by its number in error messages.
     """
     if x.ndim == 2 and x.dtype.kind == "f":
         with np.errstate(over="ignore"):
@@ -66,7 +66,7 @@ def as_samples(x: np.ndarray, where: Callable[[int], str], channels_first: bool)
 
 
 def _finite(x: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
-    """Refuse NaN and infinity, and name the first sample that has one."""
+    """Raise an error that names the first sample with NaN or infinity."""
     bad = np.flatnonzero(~np.isfinite(x).all(axis=tuple(range(1, x.ndim))))
     if len(bad):
         value = "NaN" if np.isnan(x[bad[0]]).any() else "an infinite number"
@@ -78,13 +78,13 @@ def _finite(x: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
 def encode_labels(
     parts: Mapping[str, Any], names: Sequence[str] | None = None, *, keep_all: bool = False
 ) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
-    """Number the classes from 0 on, whatever labels came as.
+    """Encode labels of the usual kinds as class numbers from 0.
 
-    ``parts`` are labels ``[N]`` or ``[N, 1]`` by the name of the array, that of the training set
-    first: whole numbers (also as floats), -1 and 1, booleans, texts; or one-hot ``[N, C]``.
-    ``names`` are those of the classes, for labels that are positions in it; ``keep_all`` keeps
-    those that no sample has. Returned are the numbers, int64 ``[N]`` by name; the classes that
-    occur in the training set, in the order of their labels; and sentences on what looks odd.
+    ``parts`` are labels ``[N]`` or ``[N, 1]`` by array name, the training set first: integers (also
+    as floats), -1 and 1, booleans, strings; or one-hot ``[N, C]``. ``names`` are the class names,
+    for labels that are positions in it; ``keep_all`` keeps classes without samples. Returns the
+    class numbers, int64 ``[N]`` by array name; the classes that occur in the training set, in the
+    order of their labels; and sentences on oddities.
     """
     odd: list[str] = []
     flat = {what: _flat(values, what, odd) for what, values in parts.items()}
@@ -95,7 +95,7 @@ def encode_labels(
         raise InputError(f"{' and '.join(flat)} are of different kinds: give all as {train.dtype}")
     if twice := [name for name, count in Counter(texts.tolist()).items() if count > 1]:
         raise InputError(f"two classes are called '{twice[0]}': give each a name of its own")
-    # Which labels are classes, and what these are called.
+    # The labels that are classes, and the names of these.
     used = np.unique(train)
     called = used
     if names is not None and not are_texts.pop():
@@ -106,7 +106,7 @@ def encode_labels(
                     f"{what} has labels up to {array.max()} for {counted(len(texts), 'class')}: "
                     f"give a name for each label, counted from 0{hint}"
                 )
-        # As many as there are names: these are all labels from 0 on, or -1 and 1.
+        # If as many labels occur as there are names, these are all from 0 on, or -1 and 1.
         if len(used) != len(texts) and (keep_all or used.min(initial=0) < 0):
             used = np.arange(len(texts))
         elif len(used) != len(texts):
@@ -136,7 +136,7 @@ def encode_labels(
 
 
 def _flat(values: Any, what: str, odd: list[str]) -> np.ndarray:
-    """Labels ``[N]`` as whole numbers or texts."""
+    """Return labels ``[N]`` as integers or strings."""
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -163,7 +163,7 @@ def _flat(values: Any, what: str, odd: list[str]) -> np.ndarray:
             )
     if array.dtype.kind in "bf":
         array = array.astype(np.int64)
-    # -1 and 1 as support vector machines have them; anything else below zero marks a gap.
+    # -1 and 1 are the labels of support vector machines; other negative ones mark missing labels.
     below = array.dtype.kind == "i" and len(array) and array.min() < 0
     if below and set(np.unique(array).tolist()) != {-1, 1}:
         raise InputError(
@@ -176,12 +176,12 @@ def _flat(values: Any, what: str, odd: list[str]) -> np.ndarray:
 def read_dataset(
     dataset: TorchDataset, classes: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Read every item of a map-style data set once: ``x`` and ``y`` as a Dataset has them, classes.
+    """Read every item of a map-style data set once; return ``x``, ``y`` and the class names.
 
-    Items are ``(sample, label)``, or dicts such as ``{"image": ..., "label": ...}``; what more one
-    holds is passed over. A sample is a PIL image, an array or tensor as for :func:`as_samples`; a
-    label is a whole number or a text. The names of the classes are by default those of the data
-    set, also inside a ``Subset``, or as a Hugging Face data set has them; else the labels.
+    Items are ``(sample, label)``, or dicts such as ``{"image": ..., "label": ...}``; other entries
+    are ignored. A sample is a PIL image, or an array or tensor as for :func:`as_samples`; a label
+    is an integer or a string. Class names are by default those of the data set, also inside a
+    ``Subset`` or of a Hugging Face data set; else the labels.
     """
     size = len(dataset) if hasattr(dataset, "__len__") else 0
     if not size or not hasattr(dataset, "__getitem__"):
@@ -209,7 +209,7 @@ def read_dataset(
 
 
 def _item(dataset: Any, number: int) -> tuple[np.ndarray, int | str]:
-    """One item as uint8 ``[C, H, W]`` or float32 ``[features]``, and its label."""
+    """Return one item as uint8 ``[C, H, W]`` or float32 ``[features]``, and its label."""
     try:
         item = dataset[number]
     except (IndexError, KeyError) as error:
@@ -229,11 +229,11 @@ def _item(dataset: Any, number: int) -> tuple[np.ndarray, int | str]:
         raise InputError(f"item {number} is {type(item).__name__}: give pairs (sample, label)")
     value, label = item[:2]
     if getattr(value, "mode", None) in ("P", "PA", "HSV", "YCbCr"):
-        # The values of such an image of Pillow's are places in a palette, or no red, green, blue.
+        # In these modes of Pillow, pixels are palette indices or in a colour space other than RGB.
         value = value.convert("RGB")
     is_tensor = isinstance(value, Tensor)
     if is_tensor and value.dtype == torch.bfloat16:
-        value = value.float()  # numpy has no such numbers
+        value = value.float()  # NumPy has no bfloat16
     array = value.detach().cpu().numpy() if is_tensor else np.asarray(value)
     sample = as_samples(array[None], lambda _: f"item {number}", is_tensor)[0]
     if isinstance(label, str):
@@ -252,7 +252,7 @@ def _item(dataset: Any, number: int) -> tuple[np.ndarray, int | str]:
 
 def _names(dataset: Any, classes: Sequence[str] | None) -> list[str] | None:
     given, inner = classes, dataset
-    # A Subset holds the data set that knows the names.
+    # A Subset wraps the data set that has the names.
     while given is None and inner is not None:
         given = getattr(inner, "classes", None)
         if given is None and isinstance(features := getattr(inner, "features", None), Mapping):
@@ -263,16 +263,16 @@ def _names(dataset: Any, classes: Sequence[str] | None) -> list[str] | None:
 
 
 def labels_are_names(dataset: Any, classes: Sequence[str] | None) -> bool:
-    """Whether classes are called as the labels are, which may begin at 1 or leave numbers out."""
+    """Whether the class names are the labels, which may start at 1 or skip numbers."""
     return _names(dataset, classes) is None
 
 
 def with_truth(
     samples: Dataset, true_label: Sequence[int | str | None], by_name: bool = False
 ) -> Dataset:
-    """Add the number or name of the right class of each; None or NaN where nobody knows.
+    """Add the true class of each sample, by number or name; None or NaN if unknown.
 
-    ``by_name`` says that numbers are names too.
+    With ``by_name``, numbers are class names too.
     """
     if len(true_label) != len(samples):
         raise InputError(
@@ -293,20 +293,20 @@ def with_truth(
     true[known] = encoded["true_label"]
     wrong = true != samples.y.cpu().numpy()
     if known.all():
-        # What is known of all is as it is for drawn data.
+        # If all are known, the columns have the same types as those of generated data.
         true, wrong = true.astype(np.int64), wrong.astype(bool)
     metadata = samples.metadata.assign(true_label=true, is_noisy=wrong)
     return replace(samples, metadata=metadata)
 
 
 def npz(path: str, seed: int, **_: Any) -> Source:
-    """Arrays ``x`` and ``y``, and if there are ``x_test``, ``y_test``, ``classes``.
+    """Load arrays ``x`` and ``y``, and ``x_test``, ``y_test`` and ``classes`` if present.
 
-    ``x`` is as for :func:`as_samples`, where channels are last if the last axis is 1 or 3 long;
-    ``y`` as for :func:`encode_labels`; the classes are those that occur. Without ``x_test`` a fifth
-    is held out, every class at its share; ``x_val`` and ``y_val`` are for validation. No pickle is
-    loaded, and sizes are checked in the headers before anything is read. The metadata has
-    ``origin``, such as ``x[17]``.
+    ``x`` is as for :func:`as_samples`, with channels last if the last axis has length 1 or 3;
+    ``y`` is as for :func:`encode_labels`; the classes are those that occur. Without ``x_test`` a
+    stratified fifth is held out; ``x_val`` and ``y_val`` are for validation. No pickle is loaded,
+    and sizes are checked in the headers before anything is read. The metadata has ``origin``, such
+    as ``x[17]``.
     """
     file = Path(os.path.expanduser(path))
     if not file.is_file():
@@ -358,7 +358,7 @@ def npz(path: str, seed: int, **_: Any) -> Source:
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """What each array is called in the file, and the arrays."""
+    """Return the name in the file, and the array, of each role."""
     every = [name for names in CALLED.values() for name in names]
     try:
         arrays = read_npz(file, every, "give fewer or smaller images")

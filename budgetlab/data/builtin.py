@@ -1,4 +1,4 @@
-"""Data sets with a name: drawn by code, out of scikit-learn, by torchvision, and mini-ImageNet."""
+"""Built-in data sets: generated ones, scikit-learn's digits, torchvision's, and mini-ImageNet."""
 
 import hashlib
 import io
@@ -22,9 +22,9 @@ from budgetlab.devices import numpy_generator
 from budgetlab.errors import InputError, counted
 
 SHAPES_TRAIN, SHAPES_TEST = 10_000, 10_000
-# The test images of the first version, which records made then were evaluated on.
+# Test images of the first version, on which its records were evaluated.
 SHAPES_TEST_BEFORE = 2_500
-# Part of the cache's name: to be raised whenever other images come out.
+# Part of the cache's name: increase it whenever the images change.
 SHAPES_VERSION = 2
 POINTS_TRAIN, POINTS_TEST = 1_000, 1_000
 
@@ -38,11 +38,11 @@ SPIRAL_NOISE = 0.18
 BLOB_CENTRES = ((0.0, 0.0), (2.2, 1.0), (-0.4, 2.4))
 BLOB_SHARES = (0.80, 0.16, 0.04)
 BLOB_SPREAD = 0.8
-# Places along a curve at which its density is summed up: the curves are a few
-# units long, so neighbours lie much closer than the noise is wide.
+# Points along a curve over which its density is summed: the curves are a few units long, so the
+# spacing is much smaller than the noise.
 NODES = 200
 
-# Mean and deviation of Arazo et al. (BMVC 2021) and its published code.
+# Means and standard deviations of Arazo et al. (BMVC 2021) and their published code.
 STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
@@ -53,12 +53,12 @@ MINI_IMAGENET_SIZE = 84
 
 
 def shapes(root: Path, seed: int, keep: bool = True, **_: Any) -> Source:
-    """Images of ten shapes; drawn once for a seed, then read from the cache."""
+    """Load images of ten shapes, generated once per seed and then cached."""
     cache = root / "shapes" / f"shapes-v{SHAPES_VERSION}-seed{seed}.npz"
     arrays = read_cache(cache, ("x", "y", "difficulty", "other_label"))
     if arrays is None:
-        # Test images drawn later come first, so that those before and the training images stay.
-        # A thread each: nearly all of it is numpy's, which lets others compute meanwhile.
+        # Test images added in a later version come first, from their own stream, so that the
+        # others stay the same. One thread each: nearly all work is NumPy's, outside of the GIL.
         with ThreadPoolExecutor(2) as threads:
             counts = SHAPES_TEST - SHAPES_TEST_BEFORE, SHAPES_TEST_BEFORE + SHAPES_TRAIN
             streams = [numpy_generator(seed, stream) for stream in ("test", "data")]
@@ -70,7 +70,7 @@ def shapes(root: Path, seed: int, keep: bool = True, **_: Any) -> Source:
 
 
 def points(problem: str, seed: int, **_: Any) -> Source:
-    """Points in the plane, new ones for each seed."""
+    """Generate points in the plane, new ones for each seed."""
     arrays = draw_points(problem, POINTS_TEST + POINTS_TRAIN, numpy_generator(seed, "data"))
     classes = [f"{problem[:-1]} {number}" for number in range(arrays["y"].max() + 1)]
     return _drawn(arrays, POINTS_TEST, classes, flip=False)
@@ -79,7 +79,7 @@ def points(problem: str, seed: int, **_: Any) -> Source:
 def _drawn(
     arrays: dict[str, np.ndarray], test: int, classes: Sequence[str], *, flip: bool
 ) -> Source:
-    """Split drawn data, the first ``test`` samples for testing, and add what is known."""
+    """Split generated data, the first ``test`` samples for testing, and add its ground truth."""
     other = arrays["other_label"]
     known = {"difficulty": arrays["difficulty"], "is_ambiguous": other >= 0, "other_label": other}
     rows = {"train": slice(test, None), "test": slice(0, test)}
@@ -92,8 +92,8 @@ def _drawn(
 
 
 def digits(seed: int, **_: Any) -> Source:
-    """Handwritten digits of 8x8 pixels: 17 grey levels (0 to 16), stretched to 0 to 255."""
-    # Slow to import, and needed here only.
+    """Load handwritten digits of 8x8 pixels, with grey levels 0 to 16 scaled to 0 to 255."""
+    # Slow to import, and only needed here.
     from sklearn.datasets import load_digits
 
     images, y = load_digits(return_X_y=True)
@@ -105,8 +105,8 @@ def digits(seed: int, **_: Any) -> Source:
 
 def torchvision_set(name: str, kind: str, root: Path, download: bool, progress: bool,
                     **_: Any) -> Source:  # fmt: skip
-    """CIFAR and SVHN (cropped digits, which no mirror keeps): fetched, checked, read."""
-    from torchvision import datasets  # slow to import, and only these need it
+    """Load CIFAR or SVHN (cropped digits, which mirroring would change), downloaded if needed."""
+    from torchvision import datasets  # slow to import, and only needed here
 
     house = kind == "SVHN"
     arrays = {}
@@ -120,11 +120,11 @@ def torchvision_set(name: str, kind: str, root: Path, download: bool, progress: 
 
 
 def _open(name: str, read: Callable[..., Any], root: Path, download: bool, progress: bool) -> Any:
-    """Read what is there; fetch it first where it is missing and that is allowed."""
+    """Read a data set, downloading it first if it is missing and that is allowed."""
     # torchvision may report on standard output, which belongs to results.
     out = sys.stderr if progress else io.StringIO()
     with redirect_stdout(out), redirect_stderr(out), warnings.catch_warnings():
-        # numpy's remark on the age of CIFAR's own files.
+        # NumPy warns about the old format of CIFAR's files.
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
         try:
             try:
@@ -157,11 +157,11 @@ def _one_line(error: BaseException) -> str:
 
 
 def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> Source:
-    """mini-ImageNet as in Arazo et al.: all images pooled, shuffled once and cut.
+    """Load mini-ImageNet as in Arazo et al.: all images pooled, shuffled once and split.
 
-    Needs ``train.csv``, ``val.csv``, ``test.csv`` (columns filename and label) and
-    ``images/`` in ``root/mini-imagenet``. Of the 60,000 images the first 50,000 of
-    a fixed order are for training, whatever the seed.
+    Needs ``train.csv``, ``val.csv``, ``test.csv`` (columns filename and label) and ``images/`` in
+    ``root/mini-imagenet``. The first 50,000 of the 60,000 images, in a fixed order, are for
+    training, whatever the seed.
     """
     top = root / "mini-imagenet"
     tables = [top / f"{part}.csv" for part in ("train", "val", "test")]
@@ -172,7 +172,7 @@ def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> So
                 f"test.csv and images/ into '{top}'"
             )
     table = pd.concat([_table(file) for file in tables], ignore_index=True)
-    # Only the last part of a name counts: a table cannot point out of the folder.
+    # Only the last part of a name is used, so that a table cannot point outside the folder.
     names = [f"images/{Path(name).name}" for name in table["filename"]]
     stamp = hashlib.sha256("\0".join(_stamp(top / name) for name in names).encode()).hexdigest()
     decoded = read_images(
@@ -205,12 +205,12 @@ def _table(file: Path) -> pd.DataFrame:
         content = file.read_bytes()
         table = pd.read_csv(io.BytesIO(content), dtype=str)
     except (ValueError, OSError) as error:
-        # What pandas says may take several lines.
+        # Messages of pandas may span several lines.
         reason = " ".join(str(error).split())
         raise InputError(f"'{file}' is not a table of filename and label: {reason}") from error
     if not {"filename", "label"} <= set(table.columns):
         raise InputError(f"'{file}' needs the columns filename and label: it has {[*table]}")
-    # pandas before 3 cuts a name there.
+    # pandas before 3 truncates names at a null character.
     odd = [line for line in content.splitlines() if b"\0" in line]
     if odd:
         raise InputError(
@@ -229,11 +229,11 @@ def _stamp(file: Path) -> str:
 
 
 def draw_points(problem: str, count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draw points in the plane, of one of :data:`PROBLEMS`: arrays as of the drawn shapes.
+    """Draw points in the plane for one of :data:`PROBLEMS`, as arrays like those of shapes.
 
-    Each is a mixture whose densities can be written down. Difficulty is ``1 - P(y | x)`` under
-    them: near 0 deep inside a class, near 1 for a point that fell among the others. A point is
-    ambiguous where no class has over 60%; ``other_label`` is the class nearly as likely as ``y``.
+    Each problem is a mixture of known densities. Difficulty is ``1 - P(y | x)`` under them: near 0
+    deep inside a class, near 1 for a point among another class. A point is ambiguous if no class
+    has 60%; ``other_label`` is then the likeliest class other than ``y``, else -1.
     """
     curves, spread, shares = _mixture(problem)
     # In the given shares, exact up to rounding.
@@ -253,7 +253,7 @@ def draw_points(problem: str, count: int, generator: np.random.Generator) -> dic
 
 
 def posterior(problem: str, x: np.ndarray) -> np.ndarray:
-    """Probability of each class ``[N, C]`` at points ``[N, 2]``, under the true densities.
+    """Compute class probabilities ``[N, C]`` at points ``[N, 2]`` under the true densities.
 
     The best possible classifier picks the largest.
     """
@@ -271,7 +271,7 @@ def posterior(problem: str, x: np.ndarray) -> np.ndarray:
 
 
 def _mixture(problem: str) -> tuple[list[np.ndarray], float, tuple[float, ...]]:
-    """Curves ``[nodes, 2]`` of each class, the noise around them, and class shares."""
+    """Return the curve ``[nodes, 2]`` of each class, the noise around them, and class shares."""
     if problem == "blobs":
         return [np.array([centre]) for centre in BLOB_CENTRES], BLOB_SPREAD, BLOB_SHARES
     along = (np.arange(NODES) + 0.5) / NODES
@@ -288,7 +288,7 @@ def _mixture(problem: str) -> tuple[list[np.ndarray], float, tuple[float, ...]]:
     return arms, SPIRAL_NOISE, (0.5, 0.5)
 
 
-# By name: what it is, for people, and what reads it.
+# Description and loader by name.
 BUILT_IN: dict[str, tuple[str, Callable[..., Source]]] = {
     "shapes": ("32x32 RGB, 10 drawn shapes of known difficulty (10,000 + 10,000)", shapes),
     "points": ("2-D: the same as points:moons", partial(points, "moons")),

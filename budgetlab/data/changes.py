@@ -1,7 +1,7 @@
-"""What is done to samples: edits by hand; imbalance, planted copies, label noise.
+"""Changes to samples: edits by hand, class imbalance, planted copies, label noise.
 
-Positions and labels are picked from plain arrays, with draws from a generator that is given.
-:func:`budgetlab.data.load` checks the settings and applies all in a fixed order.
+The functions choose positions and labels from plain arrays, with a given random generator.
+:func:`budgetlab.data.load` checks the settings and applies all of them in a fixed order.
 """
 
 import io
@@ -27,20 +27,20 @@ ACTIONS = {
     "true": "stays as it is, and its right label is known: wrong labels are judged by it",
 }
 COLUMNS = ("origin", "action", "label", "note")
-# The annotator of instance-dependent noise sees images no larger than this, and trusts
-# the correlations between their pixels up to this share.
+# The annotator of instance-dependent noise sees images of at most this side length, and shrinks
+# their covariance by this share.
 ANNOTATOR_SIDE = 8
 ANNOTATOR_SHRINKAGE = 0.1
 
 
 class Edits:
-    """What to do with single samples on loading, by their ``origin``.
+    """Edits of single samples by their ``origin``, applied on loading.
 
-    Kept as a table with the columns ``origin``, ``action`` (:data:`ACTIONS`), ``label`` (name of
-    a class, for ``relabel`` and ``true``) and ``note``, which can be written by hand as well.
-    Of built-in data it is the number of a training sample, or such as ``test/17``.
-    The later of two contradicting rows wins. Where samples are asked for, they are given by their
-    origins, or as a frame with that column, as from :func:`budgetlab.analysis.triage`.
+    Stored as a table with the columns ``origin``, ``action`` (:data:`ACTIONS`), ``label`` (class
+    name, for ``relabel`` and ``true``) and ``note``, which can also be written by hand. The origin
+    in built-in data is the number of a training sample, or a text such as ``test/17``. The later
+    of two contradicting rows wins. Methods take samples as a list of origins, or as a frame with
+    that column, such as from :func:`budgetlab.analysis.triage`.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Edits:
 
     @classmethod
     def beside(cls, dataset: str) -> "Edits":
-        """Open the edits that lie beside ``folder:PATH`` or ``npz:PATH``, never in it."""
+        """Open the edits stored beside ``folder:PATH`` or ``npz:PATH``, never inside it."""
         kind, _, path = dataset.partition(":")
         if kind not in ("folder", "npz") or not path:
             raise InputError(f"'{dataset}' lies in no place: give folder:PATH or npz:PATH")
@@ -85,15 +85,15 @@ class Edits:
         return self._add("drop", dict.fromkeys(_origins(samples), ""), note)
 
     def mark(self, samples: pd.DataFrame | Iterable[str], note: str = "") -> "Edits":
-        """Mark samples, for a second look."""
+        """Mark samples for a second look."""
         return self._add("mark", dict.fromkeys(_origins(samples), ""), note)
 
     def relabel(self, labels: Mapping[str, str], note: str = "") -> "Edits":
-        """Give samples another label: names of classes by origin."""
+        """Change labels, given as class names by origin."""
         return self._add("relabel", labels, note)
 
     def true_label(self, labels: Mapping[str, str], note: str = "") -> "Edits":
-        """Say what the right label is, without changing the one that is trained on."""
+        """Record true labels, without changing the labels that are trained on."""
         return self._add("true", labels, note)
 
     def _add(self, action: str, labels: Mapping[str, str], note: str) -> "Edits":
@@ -103,12 +103,12 @@ class Edits:
         return self
 
     def undo(self, samples: pd.DataFrame | Iterable[str]) -> "Edits":
-        """Take back all that was said of samples."""
+        """Remove all edits of samples."""
         self.table = self.table[~self.table["origin"].isin(_origins(samples))]
         return self
 
     def save(self) -> Path:
-        """Write the table."""
+        """Write the table to its file."""
         try:
             write_atomically(self.path, self.table.to_csv(index=False).encode())
         except OSError as error:
@@ -118,7 +118,7 @@ class Edits:
         return self.path
 
     def _last(self) -> pd.DataFrame:
-        """The rows that count: what is done to a sample, and what is known of it."""
+        """Return the rows in effect: the last of each kind per sample, drop and relabel as one."""
         kind = self.table["action"].replace({"relabel": "drop"})
         return self.table[~self.table.assign(kind=kind).duplicated(["origin", "kind"], keep="last")]
 
@@ -129,7 +129,7 @@ class Edits:
     def choose(
         self, y: np.ndarray, origins: np.ndarray, classes: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Apply what changes labels ``[N]``, and drop: new labels and positions ``[M]``."""
+        """Relabel and drop samples; return new labels and kept positions, ``[M]`` of ``[N]``."""
         shown = pd.Series(origins).astype(str)
         self._met.update(shown)
         new = shown.map(self._of("relabel")).set_axis(shown)
@@ -142,7 +142,7 @@ class Edits:
         return changed[kept], kept
 
     def noted(self, samples: Dataset) -> Dataset:
-        """Add what is known by the edits to the metadata: ``marked``, ``relabelled``, the truth."""
+        """Add ``marked``, ``relabelled`` and true labels from the edits to the metadata."""
         shown = pd.Series(samples.origins).astype(str)
         added = {column: shown.isin(listed).to_numpy()
                  for action, column in (("mark", "marked"), ("relabel", "relabelled"))
@@ -162,7 +162,7 @@ class Edits:
         return [*classes].index(name)
 
     def require_met(self) -> None:
-        """Refuse edits of samples that the data does not have."""
+        """Raise an error if there are edits of samples that the data does not have."""
         lost = [origin for origin in self.table["origin"] if origin not in self._met]
         if lost:
             raise InputError(
@@ -204,11 +204,11 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def imbalanced(y: np.ndarray, ratio: float, generator: np.random.Generator) -> np.ndarray:
-    """Pick positions of labels ``[N]`` so that class sizes fall exponentially over the classes.
+    """Choose positions of labels ``[N]`` so that class sizes fall exponentially over the classes.
 
-    Class k of K keeps ``n_0 * ratio ** (-k / (K - 1))`` samples, at least one
-    (Cui et al., CVPR 2019, section 5), where ``n_0`` is the size of the smallest
-    class or more, if all classes can still be filled. Positions are int64, ascending.
+    Class k of K keeps ``n_0 * ratio ** (-k / (K - 1))`` samples, at least one (Cui et al., CVPR
+    2019, section 5), with the largest ``n_0`` for which every class has enough samples. Positions
+    are int64, ascending.
     """
     if ratio == 1:
         return np.arange(len(y), dtype=np.int64)
@@ -222,15 +222,14 @@ def imbalanced(y: np.ndarray, ratio: float, generator: np.random.Generator) -> n
 def redundant(
     y: np.ndarray, share: float, copies: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Choose which samples become copies of few others, every class at its share.
+    """Choose samples to replace by copies of a few others, stratified by class.
 
-    ``round(share * N)`` samples are replaced. Each takes the place of a copy of a sample of its
-    own class, so that the number of samples and of each class stays. A class of which ``m``
-    samples are replaced has ``round(m / copies)`` of its other samples copied, at least one,
-    each as often as the others or once more.
+    ``round(share * N)`` samples are each replaced by a copy of a sample of the same class, so that
+    class sizes do not change. If ``m`` samples of a class are replaced, ``round(m / copies)`` of
+    its other samples are copied, at least one, equally often or differing by one.
 
-    Returned is for labels ``[N]`` the position of the sample whose values each one takes, int64
-    ``[N]``; its own, if it is not replaced.
+    Returns for labels ``[N]`` the position of the sample whose values each one takes, int64
+    ``[N]``; its own if it is not replaced.
     """
     source = np.arange(len(y), dtype=np.int64)
     replaced = stratified(y, round(share * len(y)), generator)
@@ -249,10 +248,10 @@ def redundant(
 
 
 def varied(x: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Change images slightly: moved by up to a pixel each way, up to a tenth brighter or darker.
+    """Vary images slightly: a shift of up to one pixel each way, brightness by up to 10%.
 
-    Images are uint8 ``[N, C, H, W]``; of float ``[N, features]`` each value moves by up to
-    a hundredth of the spread of its feature.
+    Images are uint8 ``[N, C, H, W]``; in float ``[N, features]`` each value changes by up to 1%
+    of the feature's standard deviation.
     """
     if x.ndim != 4:
         moved = generator.uniform(-0.01, 0.01, x.shape) * x.std(axis=0)
@@ -277,13 +276,13 @@ def noisy_labels(
     generator: np.random.Generator,
     x: np.ndarray,
 ) -> np.ndarray:
-    """Give exactly ``round(rate * N)`` of true labels ``[N]``, each in [0, classes), a wrong one.
+    """Make exactly ``round(rate * N)`` of the true labels ``[N]``, each in [0, classes), wrong.
 
-    ``symmetric``: any of the other classes, equally likely; ``pair``: the next class, the last one
-    becoming the first; ``instance``: what a hurried annotator would mix up of the samples ``x``
-    ``[N, ...]``, see :func:`annotator`. There the chance of a wrong label is in proportion to
-    ``1 - P(true class | x)``, and the wrong label is drawn by ``P`` among the other classes: hard
-    samples are wrong more often, and wrong in the direction of what they look like.
+    ``symmetric``: any other class, equally likely; ``pair``: the next class, the last one becoming
+    the first; ``instance``: the mistakes of an :func:`annotator` of the samples ``x [N, ...]``.
+    There the probability of a wrong label is proportional to ``1 - P(true class | x)``, and the
+    wrong label is drawn from ``P`` over the other classes, so that hard samples are wrong more
+    often, and labelled as what they look like.
     """
     if rate and classes < 2:
         raise InputError("label noise needs at least 2 classes: this data has 1")
@@ -303,18 +302,18 @@ def noisy_labels(
 def _mixed_up(
     y: np.ndarray, chance: np.ndarray, count: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Change ``count`` labels as an annotator who believes ``chance [N, C]`` would."""
+    """Change ``count`` labels, as an annotator with the probabilities ``chance [N, C]`` would."""
     rows = np.arange(len(y))
     # A floor, so that any number of labels can be changed.
     doubt = np.maximum(1 - chance[rows, y], 1e-12)
-    # The first to arrive in an exponential race: drawn one by one in proportion to doubt.
+    # An exponential race: the same as drawing one by one in proportion to doubt.
     chosen = np.argsort(generator.exponential(size=len(y)) / doubt, kind="stable")[:count]
     others = chance[chosen] + 1e-12
     others[np.arange(count), y[chosen]] = 0
     ends = np.cumsum(others, axis=1)
     place = generator.random(count) * ends[:, -1]
     changed = y.copy()
-    # The first end above the place; the true class has no width and is never met.
+    # The first end above the place; the true class has no width and is never drawn.
     changed[chosen] = (ends > place[:, None]).argmax(axis=1)
     return changed
 
@@ -322,13 +321,13 @@ def _mixed_up(
 def annotator(
     x: np.ndarray, y: np.ndarray, classes: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """What a simple model believes of each sample: ``P(class | x)``, float64 ``[N, C]``.
+    """Estimate ``P(class | x)`` of each sample by a simple model, float64 ``[N, C]``.
 
-    Linear discriminant analysis on small copies of the images (at most 8 pixels a side)
-    with a tenth of shrinkage. Each half is judged by the model of the other half, so
-    that no sample is judged by a model that has seen its label. Instance-dependent
-    noise from the doubt of a model is due to Chen et al. (*Beyond class-conditional
-    assumption*, AAAI 2021), who train a network for it.
+    The model is linear discriminant analysis on thumbnails of the images (at most 8 pixels a
+    side) with a shrinkage of 0.1. Each half is judged by the model of the other half, so that no
+    sample is judged by a model that has seen its label. Instance-dependent noise from a model's
+    doubt is due to Chen et al. (*Beyond class-conditional assumption*, AAAI 2021), who train a
+    network for it.
     """
     features = _small(x)
     chance = np.empty((len(y), classes))
@@ -341,7 +340,7 @@ def annotator(
 
 
 def _small(x: np.ndarray) -> np.ndarray:
-    """Features ``[N, D]``: the points, or the means of blocks of pixels."""
+    """Return features ``[N, D]``: the points, or sums over blocks of pixels."""
     if x.ndim != 4:
         return x.reshape(len(x), -1).astype(np.float64)
     rows, columns = (max(1, -(-side // ANNOTATOR_SIDE)) for side in x.shape[2:])
@@ -354,13 +353,13 @@ def _small(x: np.ndarray) -> np.ndarray:
 
 
 def _discriminant(x: np.ndarray, y: np.ndarray, asked: np.ndarray, classes: int) -> np.ndarray:
-    """Posterior ``[M, C]`` of ``asked [M, D]`` from Gaussian classes of one covariance."""
+    """Compute class probabilities ``[M, C]`` of ``asked [M, D]`` by discriminant analysis."""
     if not len(y):
         return np.full((len(asked), classes), 1 / classes)
     member = np.eye(classes)[y]
     counts = member.sum(axis=0)
     centre = x.mean(axis=0)
-    # A class without a sample here lies in the middle, and is counted as half a sample.
+    # A class without samples here has the overall mean; each prior counts half a sample more.
     means = np.where(counts[:, None] > 0, member.T @ x / np.maximum(counts, 1)[:, None], centre)
     around = x - means[y]
     covariance = around.T @ around / len(y)
@@ -375,7 +374,7 @@ def _discriminant(x: np.ndarray, y: np.ndarray, asked: np.ndarray, classes: int)
 
 
 def repeat(train: Dataset, share: float, copies: int, kind: str, seed: int) -> Dataset:
-    """Put copies of few samples in the place of others, and say in the metadata of which."""
+    """Replace some samples by copies of a few others, recorded in the metadata (``copy_of``)."""
     generator = numpy_generator(seed, "redundancy")
     source = redundant(train.y.numpy(), share, copies, generator)
     repeated = train.select(source)
@@ -388,11 +387,11 @@ def repeat(train: Dataset, share: float, copies: int, kind: str, seed: int) -> D
 
 
 def mislabel(train: Dataset, rate: float, kind: str, seed: int) -> Dataset:
-    """Change labels, and say in the metadata which."""
+    """Add label noise, recorded in the metadata (``true_label``, ``is_noisy``)."""
     y = train.y.numpy()
     generator = numpy_generator(seed, "noise")
     given = noisy_labels(y, len(train.classes), rate, kind, generator, train.x.numpy())
-    # Where the truth is known, it is no other for the labels that are made wrong.
+    # True labels that are already known stay so when noise is added.
     true = train.metadata.get("true_label", pd.Series(y)).fillna(pd.Series(y)).to_numpy(np.int64)
     metadata = train.metadata.assign(true_label=true, is_noisy=given != true)
     return replace(train, y=torch.from_numpy(given), metadata=metadata)

@@ -1,4 +1,4 @@
-"""Copies of samples, within and across splits: the same values, or images that look the same."""
+"""Find copies of samples within and across splits: equal values, or images that look the same."""
 
 import hashlib
 from collections import Counter
@@ -15,30 +15,30 @@ from budgetlab.errors import InputError
 
 HASH_SIDE, HASH_KEPT = 32, 8
 BANDS = 4
-# What is left of one side where an image was stretched to another aspect ratio and then cut to
-# a square: from 15:16 to 1:2, in steps of 8%. So many ways to be alike ask for a closer likeness.
+# Share of one side that remains if an image was stretched to another aspect ratio and then cropped
+# to a square: from 15:16 to 1:2, in steps of 8%. So many trials need a stricter threshold (LIKER).
 LEFT = np.geomspace(0.9375, 0.5, 9)
 CUTS = [(1.0, 1.0), *((share, 1.0) for share in LEFT), *((1.0, share) for share in LEFT)]
 LIKER = 0.5
-# Near copies differ in at most so many bits of 64, and their small versions correlate.
+# Near copies differ in at most this many of 64 bits, and their thumbnails correlate.
 MOST_BITS = 10
 SMALL_SIDE = 16
 LIKENESS = 0.97
-# Candidates of one bucket that are compared, pair by pair; more share a hash of little meaning.
+# Largest bucket that is compared pair by pair; a hash shared by more images means little.
 MOST_IN_BUCKET = 500
 
 
 def duplicates(x: Tensor) -> np.ndarray:
-    """Find samples ``[N, ...]`` with the same values, to the last bit, as an earlier one.
+    """Find samples ``[N, ...]`` that are bitwise equal to an earlier one.
 
-    Returned is, int64 ``[N]``, the number of the first sample with the same values: its own for a
-    sample that has no twin, and for the first of each.
+    Returns int64 ``[N]``, the number of the first sample with the same values; its own for the
+    first of several copies and for a sample without copies.
     """
     return _first_of([torch.as_tensor(x).cpu()])
 
 
 def _first_of(parts: list[Tensor]) -> np.ndarray:
-    """Position of the first of identical samples, counted over all parts."""
+    """Return for each sample the position of the first identical one, counted over all parts."""
     first: dict[bytes, int] = {}
     rows = (row for part in parts for row in part.numpy().reshape(len(part), -1))
     digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
@@ -48,9 +48,9 @@ def _first_of(parts: list[Tensor]) -> np.ndarray:
 def perceptual_hash(x: Tensor, cuts: Sequence[tuple[float, float]] = CUTS[:1]) -> np.ndarray:
     """Hash images ``[N, C, H, W]`` so that those that look the same have nearly the same bits.
 
-    The signs of the 8x8 lowest frequencies of the grey image about their median (pHash,
-    Zauner 2010): another compression, size or brightness changes few of them. ``cuts`` are shares
-    of width and height, in (0, 1], of the middle that is hashed; uint64 ``[K, N]``, a row per cut.
+    The bits say which of the 8x8 lowest frequencies of the grey image exceed their median (pHash,
+    Zauner 2010); compression, size and brightness affect few of them. ``cuts`` are shares of width
+    and height, in (0, 1], of the centre that is hashed. Returns uint64 ``[K, N]``, a row per cut.
     """
     hashes = np.empty((len(cuts), len(x)), np.uint64)
     for start in range(0, len(x), 4096):
@@ -59,7 +59,7 @@ def perceptual_hash(x: Tensor, cuts: Sequence[tuple[float, float]] = CUTS[:1]) -
         for row, (width, height) in zip(hashes, cuts, strict=True):
             low = _waves(height) @ grey @ _waves(width).T
             low = low.reshape(len(part), HASH_KEPT**2)
-            # The mean brightness says nothing of what is seen.
+            # The mean brightness says nothing about the content.
             bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
             bits[:, 0] = False
             row[start : start + 4096] = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
@@ -67,7 +67,7 @@ def perceptual_hash(x: Tensor, cuts: Sequence[tuple[float, float]] = CUTS[:1]) -
 
 
 def _waves(share: float) -> np.ndarray:
-    """Lowest cosine waves ``[HASH_KEPT, HASH_SIDE]`` over the share in the middle of a side."""
+    """Return the lowest cosines ``[HASH_KEPT, HASH_SIDE]`` over the central share of a side."""
     places = np.arange(HASH_SIDE) + 0.5
     # How much of each pixel lies within the share.
     edge = HASH_SIDE * (1 - share) / 2
@@ -87,21 +87,21 @@ def find_copies(
 ) -> pd.DataFrame:
     """Find exact and near copies, within and across the splits.
 
-    Images are near copies if their :func:`perceptual_hash` differs in few bits and small
-    versions of them correlate: another compression, size or brightness, not another crop or a
-    mirrored image. Of points and vectors there are only exact ones, unless an embedding is given.
+    Images are near copies if their :func:`perceptual_hash` differs in few bits and their
+    thumbnails correlate. This finds changes of compression, size or brightness, but not other
+    crops or mirror images. Points and vectors have only exact copies unless an embedding is given.
 
     Parameters
     ----------
     likeness
         Least correlation of near copies, or least cosine of their embeddings, up to 1. Digits
-        that are no copies reach 0.97 at times.
+        that are not copies sometimes reach 0.97.
     embedding
-        Vectors ``[N, D]`` by split (train, val, test), such as features of a trained network:
-        samples are near copies by the angle between them.
+        Vectors ``[N, D]`` by split (train, val, test), such as features of a trained network,
+        whose cosines then determine near copies.
     stretched
-        Also look for copies that were given another aspect ratio, up to twice as long, before
-        images were cut to a square: ten times the work. Loading does so where it cuts.
+        Also find copies that were stretched to another aspect ratio, up to 2:1, before images
+        were cropped to a square; ten times the work. Loading does so if it crops.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def find_copies(
 def _alike_pairs(
     xs: list[Tensor], distinct: np.ndarray, likeness: float, cuts: Sequence[tuple[float, float]]
 ) -> np.ndarray:
-    """Pairs ``[M, 2]`` of places in ``distinct`` whose images look the same."""
+    """Return pairs ``[M, 2]`` of positions in ``distinct`` whose images look the same."""
     hashes = np.concatenate([perceptual_hash(x, cuts) for x in xs], axis=1)[:, distinct]
     seen = np.concatenate([_small(part) for x in xs for part in x.split(4096)])[distinct]
     pairs = _candidates(hashes[0], hashes[0])
@@ -158,7 +158,7 @@ def _alike_pairs(
 
 
 def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Correlation ``[M]`` of the rows of two arrays ``[M, D]``."""
+    """Compute the correlation ``[M]`` of corresponding rows of two arrays ``[M, D]``."""
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     size = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.einsum("ij,ij->i", a, b) / np.maximum(size, 1e-9)
@@ -167,9 +167,9 @@ def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _cut_likeness(
     xs: list[Tensor], rows: np.ndarray, seen: np.ndarray, width: float, height: float
 ) -> np.ndarray:
-    """Correlation ``[M]`` of the middles of images with small versions of others.
+    """Compute the correlation ``[M]`` of the centres of images with thumbnails of others.
 
-    The largest over shares a little smaller and larger, which lie between those that are tried.
+    This is the largest over slightly smaller and larger centres, between the cuts that are tried.
     """
     starts = np.cumsum([0, *(len(x) for x in xs)])
     part = np.searchsorted(starts, rows, side="right") - 1
@@ -187,7 +187,7 @@ def _cut_likeness(
 
 
 def _close_pairs(vectors: np.ndarray, likeness: float) -> np.ndarray:
-    """Pairs ``[M, 2]`` of vectors whose cosine is at least so large, a block at a time."""
+    """Return pairs ``[M, 2]`` of vectors with a cosine of at least ``likeness``, block by block."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     found = [np.empty((0, 2), np.int64)]
     for start in range(0, len(unit), 1024):
@@ -197,7 +197,7 @@ def _close_pairs(vectors: np.ndarray, likeness: float) -> np.ndarray:
 
 
 def _first_linked(pairs: np.ndarray, size: int) -> np.ndarray:
-    """The first of those that each of ``size`` is linked with, by any number of steps."""
+    """Return for each of ``size`` nodes the first node of its connected component."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -208,14 +208,14 @@ def _first_linked(pairs: np.ndarray, size: int) -> np.ndarray:
 
 
 def _small(x: Tensor) -> np.ndarray:
-    """Small versions, in colour: drawings of one shape in two colours are no copies."""
+    """Return thumbnails in colour, since one shape in two colours is not a copy."""
     return F.adaptive_avg_pool2d(x.float(), SMALL_SIDE).flatten(1).numpy()
 
 
 def _candidates(asked: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Pairs ``[M, 2]`` of places in two lists of hashes that differ in few bits, each once.
+    """Return unique pairs ``[M, 2]`` of positions in two lists of hashes that differ in few bits.
 
-    Those that agree in a quarter of their bits are compared.
+    Only hashes that agree in one of four bands of 16 bits are compared.
     """
     found = [np.empty((0, 2), np.int64)]
     for band in range(BANDS):
@@ -231,7 +231,7 @@ def _candidates(asked: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def count_copies(copies: pd.DataFrame) -> dict[str, int]:
-    """Count what :func:`find_copies` found, such as ``exact within train``."""
+    """Count the copies found by :func:`find_copies` by kind, such as ``exact within train``."""
     groups = copies.groupby("group")
     counts: Counter[str] = Counter()
     for split, first, kind in zip(copies["split"], groups["split"].transform("first"),

@@ -1,4 +1,4 @@
-"""What a data set is once loaded: tensors, labels, and what is known of each sample."""
+"""Loaded data sets: tensors, labels, and metadata of each sample."""
 
 import hashlib
 import os
@@ -25,28 +25,27 @@ DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples of one split, kept whole in memory.
+    """Samples of one split, held in memory.
 
     Attributes
     ----------
     x
         Images, uint8 ``[N, C, H, W]``; or points, float32 ``[N, features]``.
     y
-        The label that is trained on, int64 ``[N]``.
+        Labels that are trained on, int64 ``[N]``.
     classes
-        Name of each class; a label is a position in it.
+        Class names; a label is a position in it.
     metadata
-        One row per sample. Always ``index``, its position in the source, before any limit or
-        split. Of one's own data ``origin``, the path of the file or the place in an array.
-        ``true_label`` and ``is_noisy`` where the truth is known: of drawn data, of planted
-        noise, and where it was given; missing for a sample of which nobody knows, and without
-        a column where nobody knows of any. Drawn data adds ``difficulty`` in [0, 1],
-        ``is_ambiguous``, and ``other_label`` (the second class of an ambiguous sample, else
-        -1).
+        One row per sample. Always has ``index``, the position in the source before any limit
+        or split. Your own data has ``origin``, the path of a file or the place in an array.
+        ``true_label`` and ``is_noisy`` exist if any true labels are known, because the data
+        is generated, noise was added or they were given; they are missing for samples whose
+        true label is unknown. Generated data adds ``difficulty`` in [0, 1], ``is_ambiguous``,
+        and ``other_label`` (the second class of an ambiguous sample, else -1).
     mean, std
         Per channel, on the scale where 255 is 1; per feature for points.
     flip
-        Whether a horizontal flip keeps the label.
+        Whether a horizontal flip preserves the label.
     """
 
     x: Tensor
@@ -72,7 +71,7 @@ class Dataset:
 
     @property
     def origins(self) -> np.ndarray:
-        """Where samples come from: their origin, or the position in the source as a text."""
+        """Origin of each sample, or else its position in the source as a string."""
         known = self.metadata
         return known.get("origin", known["index"].astype(str)).to_numpy()
 
@@ -85,7 +84,7 @@ class Dataset:
         flip: bool = False,
         true_label: Sequence[int | str | None] | None = None,
     ) -> "Dataset":
-        """Read any torch data set once and hold it whole, in its order.
+        """Read a torch data set once and hold it in memory, in its order.
 
         Parameters
         ----------
@@ -94,13 +93,12 @@ class Dataset:
             and the like): PIL images, uint8, or floats in [0, 1]; all of one size, without
             augmentation or normalisation.
         classes
-            Names; by default those the data set has, else the labels that occur.
+            Class names; by default those of the data set, else the labels that occur.
         flip
-            Whether a horizontal flip keeps the label.
+            Whether a horizontal flip preserves the label.
         true_label
-            The right label of each sample, as the data set has labels or as the name of a
-            class, where it is known to you; None where it is not. Nothing trains on it:
-            measures of wrong labels are judged by it.
+            True label of each sample, as a label of the data set or a class name; None if
+            unknown. It is never trained on, but measures of wrong labels are evaluated by it.
         """
         from budgetlab.data.arrays import labels_are_names, read_dataset, with_truth
 
@@ -111,7 +109,7 @@ class Dataset:
         return samples if true_label is None else with_truth(samples, true_label, by_name)
 
     def normalised(self, indices: Tensor | slice = slice(None)) -> Tensor:
-        """Return samples as the network takes them: float32, mean 0, deviation 1 a channel."""
+        """Return inputs of the network: float32, mean 0 and standard deviation 1 per channel."""
         x = self.x[indices]
         is_image = len(self.sample_shape) == 3
         shape = (1, -1, 1, 1) if is_image else (1, -1)
@@ -126,22 +124,22 @@ class Dataset:
         return replace(self, x=self.x[here], y=self.y[here], metadata=metadata)
 
     def to(self, device: torch.device | str) -> "Dataset":
-        """Return the same samples with ``x`` and ``y`` on a device; metadata stays where it is."""
+        """Return the same samples with ``x`` and ``y`` on a device; metadata is not moved."""
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
 
-# From the split, its labels [N], origins [N] and class names to new labels [M] and the
-# positions [M] of the samples that are kept.
+# Maps a split, its labels [N], origins [N] and class names to new labels [M] and the
+# positions [M] of the samples to keep.
 Choose = Callable[[str, np.ndarray, np.ndarray, Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Source:
-    """The splits by name before they are changed, and what only the reader of the files knows.
+    """The unchanged splits by name, and what the loader of the files found.
 
-    ``chosen``: samples were picked already, before they were read. ``where`` each split was
-    found; files of other endings by their number (``not_read``); images that cannot be used
-    (``skipped``); how pixels were scaled; whether they were cut to squares; oddities.
+    ``chosen``: samples were already selected before reading. ``where``: location of each split.
+    ``not_read``: counts of files by ending. ``skipped``: unusable images. ``scale``: how pixels
+    were scaled. ``cut``: images were cropped to squares. ``odd``: sentences on oddities.
     """
 
     parts: dict[str, Dataset]
@@ -161,18 +159,17 @@ class Splits:
     Attributes
     ----------
     name
-        As it was asked for.
+        The name of the data set, as requested.
     train, val, test
-        The three splits; ``val`` is None unless one was asked for.
+        The three splits; ``val`` may be None.
     fingerprint
         16 hex digits that depend on every value of ``x`` and ``y`` of train and test. The
-        validation split, on which nothing is trained, has its own (``val_fingerprint``).
+        validation split, which is not trained on, has its own (``val_fingerprint``).
     skipped
-        One entry per file that could not be read: its name and the reason.
+        Name and reason of every file that could not be read.
     settings, intake
-        What :func:`budgetlab.data.load` was asked for, by the names of
-        :class:`budgetlab.RunConfig`, which a run records; and what it found. Empty, and None,
-        for parts that were put together by hand.
+        The arguments of :func:`budgetlab.data.load`, named as in :class:`budgetlab.RunConfig`,
+        which a run records; and its summary. Empty, and None, for splits made by hand.
     """
 
     name: str
@@ -194,13 +191,13 @@ class Splits:
 
     @property
     def parts(self) -> dict[str, Dataset]:
-        """The splits that there are, by name."""
+        """The existing splits, by name."""
         given = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in given.items() if part is not None}
 
     @property
     def val_fingerprint(self) -> str:
-        """The same of the validation split; empty where there is none."""
+        """Fingerprint of the validation split; empty if there is none."""
         return fingerprint(self.val) if self.val is not None else ""
 
     @classmethod
@@ -213,22 +210,22 @@ class Splits:
         name: str = "own",
         seed: int = 0,
     ) -> "Splits":
-        """Put samples of your own together for a run.
+        """Combine your own samples into splits for a run.
 
         Parameters
         ----------
         train, test, val
-            For training, testing and validation; without ``test`` a fifth of ``train``, every
-            class at its share, is held out.
+            Samples for training, testing and validation; without ``test``, a stratified fifth
+            of ``train`` is held out.
         name
-            What records call the data.
+            Name of the data in records.
         seed
-            Seed of the draw of the fifth.
+            Seed for drawing the fifth.
 
         Raises
         ------
         InputError
-            If a part is no Dataset, the parts have other shapes or classes, or one is empty.
+            If a part is not a Dataset or empty, or the parts differ in shape or classes.
         """
         for what, given in (("train", train), ("test", test), ("val", val)):
             if given is not None or what == "train":
@@ -254,7 +251,7 @@ class Splits:
 
 
 def require(given: Any, *kinds: type, what: str = "data") -> Any:
-    """Return what is given as data if it is of one of these kinds; else say what to do."""
+    """Return ``given`` if it is of one of these kinds; else raise an error that says what to do."""
     if isinstance(given, kinds):
         return given
     then = "" if Dataset in kinds else ", then bl.Splits.of"
@@ -268,7 +265,7 @@ def require(given: Any, *kinds: type, what: str = "data") -> Any:
 
 
 def _with_classes(samples: Dataset, classes: tuple[str, ...]) -> Dataset:
-    """Number the labels by other classes, if these are among them."""
+    """Renumber labels by other class names, if these include all of the samples'."""
     if samples.classes == classes or not set(samples.classes) <= set(classes):
         return samples
     place = torch.tensor([classes.index(name) for name in samples.classes])
@@ -286,10 +283,10 @@ def make_samples(
     index: np.ndarray | None = None,
     true: bool = False,
 ) -> Dataset:
-    """Put arrays together as samples, with the metadata all data has.
+    """Create a Dataset from arrays, with the metadata that all data has.
 
-    ``index`` is their position in the source, by default from 0 on; ``true`` says that all
-    labels are known to be right; ``statistics``, mean and deviation, are by default their own.
+    ``index`` is the position in the source, by default from 0; ``true`` marks all labels as known
+    to be right; ``statistics``, mean and standard deviation, are by default those of ``x``.
     """
     labels = torch.as_tensor(y, dtype=torch.int64)
     known = pd.DataFrame({"index": np.arange(len(labels)) if index is None else np.array(index)})
@@ -312,9 +309,9 @@ def make_parts(
     index: Mapping[str, np.ndarray] | None = None,
     true: bool = False,
 ) -> dict[str, Dataset]:
-    """Make the samples of each split from its ``x`` and ``y``; see :func:`make_samples`.
+    """Create the Dataset of each split from its ``x`` and ``y``; see :func:`make_samples`.
 
-    Mean and deviation of all splits are by default those of the training samples.
+    All splits share their ``statistics``, by default those of the training samples.
     """
     statistics = statistics or channel_statistics(arrays["train"][0])
     return {
@@ -325,10 +322,10 @@ def make_parts(
 
 
 def stratified(y: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Pick ``count`` positions of labels ``[N]``, int64 and ascending; each class at its share.
+    """Draw a stratified sample of ``count`` positions of labels ``[N]``, int64 and ascending.
 
-    Shares are rounded by largest remainder, so that exactly ``count`` are picked;
-    equal remainders go to classes drawn at random.
+    Class shares are rounded by largest remainder, so that exactly ``count`` are drawn; equal
+    remainders go to classes drawn at random.
     """
     if not 0 <= count <= len(y):
         raise InputError(f"cannot pick {count} of {len(y)} samples: give 0 to {len(y)}")
@@ -343,22 +340,22 @@ def stratified(y: np.ndarray, count: int, generator: np.random.Generator) -> np.
 
 
 def of_each_class(y: np.ndarray, sizes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Positions, ascending, of so many of each class that occurs."""
+    """Draw positions, ascending, ``sizes`` of each class that occurs."""
     chosen = [generator.permutation(np.flatnonzero(y == label))[:size]
               for label, size in zip(np.unique(y), sizes, strict=True)]  # fmt: skip
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
 def split_off_test(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions for training and, every class at its share, a fifth for testing."""
+    """Return positions for training, and of a stratified fifth for testing."""
     held = stratified(y, round(0.2 * len(y)), numpy_generator(seed, "split"))
     return np.setdiff1d(np.arange(len(y)), held), held
 
 
 def keeps_label(classes: Sequence[str]) -> bool:
-    """Whether a mirrored image is probably still of its class, by the names of the classes.
+    """Guess from the class names whether a mirrored image still belongs to its class.
 
-    Not where most are letters or digits, or where there is a left and a right.
+    False if most are letters or digits, or if one contains the word left or right.
     """
     names = [str(name).strip().lower() for name in classes]
     signs = sum((len(name) == 1 and name.isalnum()) or name in DIGITS for name in names)
@@ -367,10 +364,10 @@ def keeps_label(classes: Sequence[str]) -> bool:
 
 
 def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel on the 0..1 scale, or per feature of points.
+    """Compute mean and standard deviation per channel on the 0..1 scale, or per feature of points.
 
-    Images ``[N, C, H, W]`` are counted by value (a histogram of 256 bins), so that the result is
-    exact. A channel that never varies gets a deviation of 1.
+    For images ``[N, C, H, W]`` they come from a histogram of 256 bins, which is exact. A channel
+    that never varies gets a deviation of 1.
     """
     if x.ndim == 2:
         spread = x.std(axis=0, dtype=np.float64)
@@ -390,7 +387,7 @@ def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def fingerprint(*splits: Dataset) -> str:
-    """Sixteen hex digits of the SHA-256 of ``x`` and ``y`` of the splits, in their order."""
+    """Return 16 hex digits of the SHA-256 of ``x`` and ``y`` of the splits, in order."""
     digest = hashlib.sha256()
     for samples in splits:
         for tensor in (samples.x, samples.y):

@@ -1,4 +1,4 @@
-"""People's own images in class folders, in the order of torchvision's ``ImageFolder``."""
+"""Your own images in class folders, in the order of torchvision's ``ImageFolder``."""
 
 import hashlib
 import os
@@ -18,33 +18,33 @@ from budgetlab.data.dataset import Choose, Source, keeps_label, make_parts, spli
 from budgetlab.data.images import Decoded, is_image_name, printable, read_images, warn_of
 from budgetlab.errors import NEAR, InputError, counted, few
 
-# More folders in folders than anybody sorts images into; Python itself gives up at 1,000.
+# Levels of nested folders that are read; Python itself gives up at 1,000.
 DEEPEST = 50
-# Larger than any image that is trained on; some decoders read a file whole.
+# Larger files are skipped, as some decoders read a file whole.
 MOST_BYTES = 256 * 2**20
 SPLITS = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "tst", "eval", "evaluation"),
 }
-# Words that may stand beside: "train_images", "TestSet", "seg_train".
+# Words that may accompany the name of a split: "train_images", "TestSet", "seg_train".
 BESIDE = {"set", "sets", "data", "dataset", "split", "image", "images", "imgs", "img", "photos",
           "pictures", "pics", "samples", "files", "folder", "cropped", "seg"}  # fmt: skip
-# Files that go with images and are none: labels, lists, notes.
+# Files that accompany images: labels, lists, notes.
 SIDECARS = {".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml",
             ".ini", ".db", ".log", ".npy", ".npz", ".mat", ".pkl", ".pt", ".zip"}  # fmt: skip
-# What torchvision's ImageFolder reads.
+# Endings that torchvision's ImageFolder reads.
 IMAGE_FOLDER = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Image files of one split, ordered as ``ImageFolder`` orders them.
+    """Image files of one split, in the order of ``ImageFolder``.
 
-    ``folder`` holds them, and is empty where it is the data set's own; ``names`` are relative to
-    the latter, with ``/``; ``labels`` the class folder of each; ``skipped`` names and reasons;
-    ``not_read`` counts by class the files of other endings; ``links`` how many files are reached
-    through a link; ``stamp`` changes with every name, size and time of change.
+    ``folder`` is the split's folder, empty if it is the data set's own; ``names`` are relative to
+    the latter, with ``/``; ``labels`` are the class folders; ``skipped`` has names and reasons;
+    ``not_read`` counts files with other endings by class; ``links`` counts files reached through a
+    link; ``stamp`` changes with any name, size or modification time.
     """
 
     folder: str
@@ -57,7 +57,7 @@ class Listing:
 
     @property
     def all_not_read(self) -> Counter[str]:
-        """Files of other endings in all classes."""
+        """Counts of files with other endings over all classes."""
         return sum(self.not_read.values(), Counter[str]())
 
 
@@ -71,13 +71,13 @@ def folder(
     choose: Choose,
     **_: Any,
 ) -> Source:
-    """Images in one folder for each class, decoded once and cached under ``root``.
+    """Load images from one folder per class, decoded once and cached under ``root``.
 
-    The class folders lie in the folder itself, or in ``train/`` in it, with ``test/`` and ``val/``
-    beside it if there are any; :func:`split_of` says how these may be named. Without ``test/`` a
-    fifth of the training images is held out, every class at its share. The metadata has ``origin``,
-    the path of each file in the folder. ``choose`` picks samples of each split by their labels and
-    origins: only what is needed is decoded, at a ``size`` as for :func:`read_images`.
+    The class folders are in the folder itself, or in its subfolder ``train/``, with ``test/`` and
+    ``val/`` beside that if present; for other accepted names see :func:`split_of`. Without
+    ``test/`` a stratified fifth of the training images is held out. The metadata has ``origin``,
+    the path of each file in the folder. ``choose`` selects samples of each split by labels and
+    origins: only these are decoded, at a ``size`` as for :func:`read_images`.
     """
     top = _existing(Path(os.path.expanduser(path)))
     listings, odd = _list_tree(top)
@@ -92,7 +92,7 @@ def folder(
     _require_most(top, listings, Counter())
 
     def rows_of(usable: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Positions and labels of each split, of the files that can be used."""
+        """Return positions and labels of each split, among the usable files."""
         parts = {part: usable[part_of[usable] == part] for part in listings}
         if "test" not in parts:
             rest, held = split_off_test(y[parts["train"]], seed)
@@ -110,7 +110,7 @@ def folder(
     rows = rows_of(np.arange(len(names)))
     decoded = decode(np.sort(np.concatenate([chosen for chosen, _ in rows.values()])))
     if decoded.skipped:
-        # What is drawn is drawn among the readable, so that it does not depend on what was
+        # Draw among the readable files only, so that the result does not depend on what was
         # decoded before.
         decoded = decode(np.arange(len(names)))
         bad = zip(part_of[decoded.bad], [classes[k] for k in y[decoded.bad]], strict=True)
@@ -118,7 +118,7 @@ def folder(
         rows = rows_of(decoded.kept)
     skipped = [text for one in listings.values() for text in one.skipped] + [*decoded.skipped]
     warn_of(path, skipped)
-    # The index counts within the split, as ImageFolder of that folder does.
+    # The index counts within the split, like ImageFolder of that folder.
     starts = dict(zip(listings, np.cumsum([0, *sizes[:-1]]), strict=True))
     made = make_parts(
         {part: (decoded.x[np.searchsorted(decoded.kept, chosen)], labels)
@@ -132,7 +132,7 @@ def folder(
 
 
 def _found(listings: dict[str, Listing], decoded: Decoded, odd: list[str]) -> dict[str, Any]:
-    """What the summary says of the files."""
+    """Collect what the summary reports about the files."""
     parts = listings.values()
     if links := sum(one.links for one in parts):
         odd.append(f"links, which were followed: {counted(links, 'file')}")
@@ -160,7 +160,7 @@ def _found(listings: dict[str, Listing], decoded: Decoded, odd: list[str]) -> di
 
 
 def _class_names(top: Path, listings: dict[str, Listing]) -> list[str]:
-    """Classes of the training images, sorted; the other splits may have no more."""
+    """Return the sorted classes of the training images; other splits may have no more."""
     classes = sorted(set(listings["train"].labels))
     for listing in listings.values():
         for name in sorted(set(listing.labels) - set(classes)):
@@ -174,7 +174,7 @@ def _class_names(top: Path, listings: dict[str, Listing]) -> list[str]:
 def _require_most(
     top: Path, listings: dict[str, Listing], damaged: Counter[tuple[str, str]]
 ) -> None:
-    """Refuse a folder of which most files of a class cannot be read, or decoded (by split)."""
+    """Raise an error if most files of a class have other endings or are ``damaged``."""
     for part, listing in listings.items():
         counts = Counter(listing.labels)
         for name in sorted({*counts, *listing.not_read}):
@@ -193,7 +193,7 @@ def _require_most(
 
 
 def _existing(path: Path) -> Path:
-    """Return the folder, or raise an error that suggests the nearest one there is."""
+    """Return the folder, or raise an error that suggests an existing one."""
     if path.is_dir():
         return path
     if path.exists():
@@ -205,10 +205,10 @@ def _existing(path: Path) -> Path:
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a folder's name stands for: train, val or test; None for none.
+    """Return the split that a folder name stands for, train, val or test, or else None.
 
-    In any case, with numbers, and beside words such as *set* or *images*: ``Training``,
-    ``train2017``, ``test_images``. ``train station`` is a class.
+    Case, numbers, and words such as *set* or *images* are ignored: ``Training``, ``train2017``,
+    ``test_images``. ``train station`` is a class.
     """
     found = set()
     for word in re.findall(r"[^\W\d_]+", name.lower()):
@@ -221,10 +221,10 @@ def split_of(name: str) -> str | None:
 
 
 def _list_tree(top: Path) -> tuple[dict[str, Listing], list[str]]:
-    """Find the splits of a folder, list the images of each, and say what is odd.
+    """Find the splits of a folder and list the images of each; also return oddities.
 
-    A folder that looks like a split is never taken for a class, but for ``train`` alone
-    among other classes, with its images directly inside.
+    A folder that looks like a split is never taken for a class, except a single ``train`` among
+    other classes with its images directly inside.
     """
     folders = _folders(top)
     kinds = {name: kind for name in folders if (kind := split_of(name)) is not None}
@@ -243,7 +243,7 @@ def _list_tree(top: Path) -> tuple[dict[str, Listing], list[str]]:
 
 
 def _require_splits(top: Path, kinds: dict[str, str], flat: list[str], others: list[str]) -> None:
-    """Refuse folders of which it is not plain what they are."""
+    """Raise an error if it is unclear which folders are splits and which are classes."""
     for kind in SPLITS:
         same = [name for name, one in kinds.items() if one == kind]
         if len(same) > 1:
@@ -269,10 +269,10 @@ def _require_splits(top: Path, kinds: dict[str, str], flat: list[str], others: l
 
 
 def _list_classes(top: Path, part: str) -> Listing:
-    """List the images of every class folder in one part, without opening any.
+    """List the images of every class folder of one split, without opening any.
 
-    Links are followed, a folder once. Hidden files and folders are passed over, and so is
-    what lies more than 50 folders deep.
+    Links are followed, but each folder is read only once. Hidden files and folders, and folders
+    nested more than 50 deep, are ignored.
     """
     names: list[str] = []
     labels: list[str] = []
@@ -307,9 +307,9 @@ def _list_classes(top: Path, part: str) -> Listing:
 
 
 def _walk(folder: Path, skipped: list[str], shown: str) -> Iterator[tuple[str, bool]]:
-    """Paths of the files below a folder, each with whether it lies behind a linked folder.
+    """Yield the files below a folder, each with whether it was reached through a linked folder.
 
-    In ``ImageFolder``'s order: folders by their whole path, the files of each by name.
+    In ``ImageFolder``'s order: folders by full path, the files of each by name.
     """
     found: list[tuple[str, list[str], bool]] = []
     followed = {os.path.realpath(folder)}
@@ -337,7 +337,7 @@ def _walk(folder: Path, skipped: list[str], shown: str) -> Iterator[tuple[str, b
 
 
 def _folders(path: Path) -> list[str]:
-    """Names of the folders inside, sorted; hidden ones are none."""
+    """Return the sorted names of the folders inside, without hidden ones."""
     try:
         entries = [entry.name for entry in os.scandir(path) if entry.is_dir()]
     except OSError:
@@ -351,11 +351,11 @@ def _have_images(path: Path, folders: Iterable[str]) -> bool:
 
 
 def _require_classes(top: Path, listing: Listing) -> None:
-    """Refuse a training split without two classes of images, and say where they may be."""
+    """Raise an error unless there are two classes of images, suggesting where they may be."""
     classes = sorted(set(listing.labels))
     if len(classes) > 1:
         return
-    # As archives are unpacked: one folder too many around the classes.
+    # Unpacked archives often have an extra folder around the classes.
     part = inner = top / listing.folder
     while len(_folders(inner)) == 1:
         inner = inner / _folders(inner)[0]

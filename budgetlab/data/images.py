@@ -1,4 +1,4 @@
-"""Image files of any kind to one uint8 array, in parallel, and its cache."""
+"""Decode image files of any kind to one uint8 array, in parallel and with a cache."""
 
 import contextlib
 import hashlib
@@ -20,29 +20,29 @@ from budgetlab.records import write_atomically
 from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
 
 DEFAULT_SIZE = 32
-# Images that all have one size are kept as they are up to this side.
+# Images that all have one size keep it, up to this side length.
 LARGEST_KEPT = 128
 # More than any camera's; Pillow warns from 89 million on.
 MOST_PIXELS = 64_000_000
-# Of larger ones only one is unpacked at a time: a folder full of them, read by as many
-# threads as there are processors, would need all the memory there is.
+# Larger images are decoded one at a time: with one thread per core, a folder full of them could
+# exhaust memory.
 LARGE_PIXELS = 8_000_000
-# These run another program, or only name one that could read them.
+# Pillow reads these through another program, or only identifies them.
 REFUSED_FORMATS = {"EPS", "WMF", "MPEG"}
-# The tag of EXIF data that says how an image is turned; from 5 on it lies on its side.
+# EXIF tag of the orientation; from 5 on, width and height are swapped.
 ORIENTATION = 0x0112
-# Raised whenever the same files would be decoded to other pixels.
+# Increase whenever the same files would be decoded to other pixels.
 DECODER_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of image files.
+    """Decoded image files.
 
-    ``x`` uint8 ``[M, 3, H, W]``; ``kept`` the positions of the M files that could be read; ``bad``
-    those of the others, with name and reason in ``skipped``; ``bits`` of the grey levels of images
-    that have more than 256 of them, else 0; ``fit`` the side of the square that all were fitted
-    into, None where they stayed as they are.
+    ``x`` is uint8 ``[M, 3, H, W]``; ``kept`` the positions of the M files that could be read;
+    ``bad`` those of the others, with name and reason in ``skipped``; ``bits`` the depth of grey
+    images with more than 256 levels, else 0; ``fit`` the side of the square that all were fitted
+    to, None if they were not resized.
     """
 
     x: np.ndarray
@@ -57,16 +57,16 @@ _one_large = threading.Lock()
 
 
 class _Deep(Exception):
-    """An image has grey levels of more than 8 bits; the argument is the highest."""
+    """Raised for an image with grey levels of more than 8 bits; the argument is the highest."""
 
 
 def read_cache(
     path: Path, names: Sequence[str], *, key: str | None = None
 ) -> dict[str, np.ndarray] | None:
-    """Read arrays written by :func:`write_cache`; None where that is not possible.
+    """Read arrays written by :func:`write_cache`; None if that is not possible.
 
-    A missing, damaged or foreign file is no error: the data is made again. Where a
-    ``key`` is given, the file must hold the same one.
+    A missing, damaged or foreign file is not an error: the data is made again. If a ``key`` is
+    given, the file must hold the same one.
     """
     try:
         stored = read_npz(path, {"key", *names}, "")
@@ -77,26 +77,26 @@ def read_cache(
 
 
 def write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays, unless the folder cannot be written to: the cache is then left out."""
+    """Write arrays to a cache file; do nothing if the folder cannot be written to."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def warn_of(folder: Path | str, skipped: Sequence[str]) -> None:
-    """Say how many files were left out, and the first few of them."""
+    """Warn how many files were skipped, naming the first few."""
     if skipped:
         text = f"skipped in '{folder}', as they cannot be used: {few(skipped)} "
         warnings.warn(f"{text}({counted(len(skipped), 'file')})", UserWarning, stacklevel=2)
 
 
 def printable(name: str) -> str:
-    """Return a name that can be written anywhere: bytes that are no text show as a mark."""
+    """Return a name as valid Unicode, with undecodable bytes replaced."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's ending is one of a format that Pillow reads; hidden files are not."""
+    """Whether a file has the ending of a format that Pillow reads, and is not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in _endings()
 
 
@@ -112,18 +112,18 @@ def _endings() -> frozenset[str]:
 def decode(path: Path, size: int | None, bits: int | None = 16) -> np.ndarray:
     """Read one image file as uint8 ``[3, H, W]``.
 
-    The orientation in its EXIF data is applied; of several frames the first is
-    taken; transparent parts show white; grey, palette and CMYK become RGB. The shorter side is
-    resized to ``size``, and the centre cut out, unless it is None. Of grey levels of more than 8
-    bits the upper 8 of ``bits`` are kept, on one scale for a data set; None refuses such an image.
+    EXIF orientation is applied; of several frames the first is read; transparent areas become
+    white; grey, palette and CMYK become RGB. Unless ``size`` is None, the shorter side is resized
+    to it and the centre cropped. Grey levels of more than 8 bits keep the upper 8 of ``bits``, so
+    that a data set has one scale; with None such an image raises an error.
     """
     with _opened(path) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are too many")
         if size is not None:
-            # JPEG only: decode at a half, a quarter or an eighth where that is enough.
+            # JPEG only: decode at 1/2, 1/4 or 1/8 of the size if that is enough.
             image.draft(None, (2 * size, 2 * size))
-        # Of colours of 16 bits Pillow gives the upper 8.
+        # Pillow returns the upper 8 bits of 16-bit colours.
         deep = "RGB" in image.mode and any(";16" in str(t[3]) for t in getattr(image, "tile", ()))
         large = image.width * image.height > LARGE_PIXELS
         with _one_large if large else contextlib.nullcontext():
@@ -146,14 +146,13 @@ def read_images(
     keep: bool,
     progress: bool,
 ) -> Decoded:
-    """Decode some of the files of a data set, or take the pixels of the last time.
+    """Decode some of the files of a data set, or take their pixels from the cache.
 
-    What is decoded later is added to the cache, which lies under ``root`` and is written if it may
-    be kept. Size and scale are those of the whole data set, so that an image looks the same
-    whatever else is wanted. ``names`` are all its files, relative to the folder ``top``; ``wanted``
-    are positions in it, ascending; ``stamp`` changes whenever one of the files does. Without a
-    ``size`` images that all have the same, of at most 128 pixels a side, stay as they are; others
-    get 32.
+    The cache is under ``root``; newly decoded images are added to it if ``keep``. Size and scale
+    are those of the whole data set, so that an image looks the same whatever else is wanted.
+    ``names`` are all its files, relative to the folder ``top``; ``wanted`` are positions in it,
+    ascending; ``stamp`` changes whenever one of the files does. Without a ``size``, images that
+    all have one size of at most 128 pixels a side keep it; others are resized to 32.
     """
     key = hashlib.sha256(f"{size} {stamp}".encode()).hexdigest()
     # One cache for each folder and size: a changed folder replaces its own.
@@ -173,7 +172,7 @@ def read_images(
         with _quiet_pillow():
             new = _decode_to(top, names, missing, fit, shape, progress)
             if new.bits and len(known) + len(missing) < len(names):
-                # The scale is that of all deep images there are.
+                # The scale depends on all deep images of the data set.
                 missing = np.setdiff1d(np.arange(len(names)), known)
                 new = _decode_to(top, names, missing, fit, shape, progress)
         stored["bits"] = np.array(new.bits)
@@ -193,9 +192,9 @@ def read_images(
 @contextlib.contextmanager
 def _quiet_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
-        # An image so large that Pillow warns is refused.
+        # Images so large that Pillow warns are refused.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        # Odd but harmless metadata is no news to the user.
+        # Odd but harmless metadata does not concern the user.
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         yield
 
@@ -208,7 +207,7 @@ def _decode_to(
     shape: tuple[int, int],
     progress: bool,
 ) -> Decoded:
-    """Decode with one thread per processor: Pillow lets go of the lock while it decodes."""
+    """Decode files with one thread per core, as Pillow releases the GIL while it decodes."""
     total = len(positions) * 3 * shape[0] * shape[1]
     require_memory(
         f"a set of {counted(len(positions), 'image')}", total, "give a smaller size or fewer files"
@@ -226,7 +225,7 @@ def _decode_to(
         except _Deep as deep:
             return int(deep.args[0])
         except Exception as reason:
-            # Decoders raise a dozen types on damaged files; none may end the rest.
+            # Decoders raise a dozen types on damaged files; none may stop the others.
             return _reason(reason)
         x[row] = image
         return None
@@ -261,16 +260,16 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def _bits(highest: int) -> int:
-    """Bits of the grey levels of a data set, as cameras and scanners have them."""
+    """Return the depth in bits of grey levels, as common in cameras and scanners."""
     return next((bits for bits in (8, 10, 12, 14, 16) if highest < 2**bits), highest.bit_length())
 
 
 def _target(
     top: Path, names: Sequence[str], size: int | None
 ) -> tuple[int | None, tuple[int, int]]:
-    """Side of the square that all images are fitted into, None for none; height and width.
+    """Return the side of the square to fit images to, None for none, and height and width.
 
-    Without a size all stay as they are, if by their headers they have the same small size.
+    Without a size, images keep theirs if all headers show the same small one.
     """
     if size is not None:
         return size, (size, size)
@@ -290,7 +289,7 @@ def _target(
 
 
 def _size_of(top: Path, name: str) -> tuple[int, int] | None:
-    """Height and width of an upright image by its header; None where that cannot be read."""
+    """Read height and width of an upright image from its header; None if it cannot be read."""
     try:
         with _opened(top / name) as image:
             turned = image.getexif().get(ORIENTATION, 1) >= 5
@@ -306,7 +305,7 @@ def _opened(path: Path) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, bits: int | None) -> Image.Image:
-    """Any mode to RGB."""
+    """Convert an image of any mode to RGB."""
     if image.mode == "F":
         raise ValueError("pixels are floating point numbers")
     if image.mode.startswith("I"):
@@ -324,7 +323,7 @@ def _to_rgb(image: Image.Image, bits: int | None) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file could not be read, in a few words and without its path."""
+    """Describe briefly, without its path, why a file could not be read."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image that can be recognised"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):

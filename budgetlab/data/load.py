@@ -1,4 +1,4 @@
-"""From a name to splits: a source, what is done to its training set, and what was found."""
+"""Load a data set by name, change its training set as requested, and summarise it."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -30,29 +30,29 @@ FLIPPED = {
     True: "mirrored at random by augmentation; flip=no if that changes what an image shows",
     False: "never mirrored by augmentation; flip=yes if that changes nothing",
 }
-# The same data is loaded again for each run of a sweep.
+# Summaries already printed, as every run of a sweep loads the same data.
 _said: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Intake:
-    """Summary of loaded data: said once, kept in the record, shown in a notebook.
+    """Summary of loaded data: printed once, kept in the record, displayed in a notebook.
 
     Attributes
     ----------
     splits, where
         Number of samples by split and class, and where each split was found.
     shape, scale
-        Of one sample, and what was done to its pixels: empty for built-in data and vectors.
+        Shape of one sample, and how its pixels were scaled: empty for built-in data and vectors.
     mean, std
         Per channel, of the training samples.
     not_read, skipped
-        Files by ending that are none of the images; images that cannot be used, with the reason.
+        Counts of files that are not images, by ending; unusable images, with the reason.
     copies
         Number of samples that are copies of an earlier one, by kind: ``exact within train``,
         ``near of test in train`` and the like.
     odd
-        Sentences on what deserves a look.
+        Sentences on oddities that deserve a look.
     """
 
     name: str
@@ -69,11 +69,11 @@ class Intake:
     odd: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     def lines(self) -> list[tuple[str, str]]:
-        """What to say, as pairs of a heading and a text."""
+        """Return the summary as pairs of a heading and a text."""
         found = [("data", self.name)]
         for part, counts in self.splits.items():
             place = f" ({self.where[part]})" if part in self.where else ""
@@ -91,7 +91,7 @@ class Intake:
         if self.copies:
             found.append(("copies", _shown(self.copies, 6)))
         found += [("note", text) for text in self.odd]
-        # Names of classes and files are those of strangers.
+        # Names of classes and files may contain line breaks and terminal codes.
         return [(heading, one_line(text)) for heading, text in found]
 
     def __str__(self) -> str:
@@ -103,7 +103,7 @@ class Intake:
 
 
 def _shown(counts: dict[str, int], most: int) -> str:
-    """``a 10, b 12``; of many, how many and from what to what."""
+    """Format counts as ``a 10, b 12``, or if there are many, as their number and range."""
     if len(counts) > most:
         least, most_of_all = min(counts.values()), max(counts.values())
         ends = f"{least:,}" if least == most_of_all else f"{least:,} to {most_of_all:,}"
@@ -112,13 +112,13 @@ def _shown(counts: dict[str, int], most: int) -> str:
 
 
 def describe() -> dict[str, str]:
-    """One line on each data set, by the name to give."""
+    """Describe each data set in one line, by name."""
     own = {f"{kind}:PATH": text for kind, (text, _) in OWN.items()}
     return {name: text for name, (text, _) in BUILT_IN.items()} | own
 
 
 def canonical(name: str) -> str:
-    """Return a name as :func:`describe` writes it, whatever its case; a path stays as it is.
+    """Return a name as spelt by :func:`describe`, whatever its case; a path is kept as it is.
 
     Raises
     ------
@@ -161,14 +161,13 @@ def load(
     keep: bool = True,
     progress: bool = True,
 ) -> Splits:
-    """Load a data set, and change its training set as asked.
+    """Load a data set, and change its training set as requested.
 
-    The order is: source, held-out test images, edits, copies dropped, imbalance, limit,
-    validation split, planted copies, label noise. So ``limit`` counts what is left of an
-    imbalanced set, validation samples come out of the limit, copies may get other labels than
-    their originals, and noise touches the training labels only. The test set is never changed,
-    but by edits. What was found in data of one's own is said once on standard error, and kept
-    as :attr:`Splits.intake`.
+    The order is: source, held-out test images, edits, dropping copies, imbalance, limit,
+    validation split, planted copies, label noise. So ``limit`` counts samples of the imbalanced
+    set, validation samples count towards the limit, copies may get other labels than their
+    originals, and noise affects only training labels. Only edits change the test set. The summary
+    of your own data is printed once to standard error, and kept as :attr:`Splits.intake`.
 
     Parameters
     ----------
@@ -177,30 +176,30 @@ def load(
     root
         Folder for downloads and caches.
     seed
-        Seed of what is drawn: the images of ``shapes``, the points, splits, noise.
+        Seed of generated images and points, splits and noise.
     size
-        Side of the images of ``folder:``, in pixels; None keeps images of one size of at
-        most 128 pixels a side as they are, and makes others 32.
+        Side of the images of ``folder:``, in pixels; None keeps images that all have one size
+        of at most 128 pixels a side, and makes others 32.
     edits
         Samples to drop, relabel or mark, see :class:`budgetlab.data.Edits`; or their file.
     whole
-        Decode all images of ``folder:``, where a limit leaves few, and take mean and deviation
-        of all of them, as versions before 0.2 did.
+        Decode all images of ``folder:`` even if a limit leaves few, and compute mean and
+        deviation over all of them, as versions before 0.2 did.
     download, keep
-        Whether missing files may be downloaded, and whether what was drawn or decoded may be
-        written under ``root``, to be read the next time.
+        Whether missing files may be downloaded, and whether generated or decoded data may be
+        cached under ``root``.
     progress
         Whether to show progress on standard error.
     limit, val_fraction, label_noise, noise_kind, imbalance, redundancy, copies, \
     redundancy_kind, flip, drop_copies
-        As the fields of :class:`budgetlab.RunConfig`. Shares are met exactly, every class at
-        its own, and class sizes fall exponentially. Of copies that are planted the metadata
-        has ``copy_of``, the position of the original in the training set.
+        As the fields of :class:`budgetlab.RunConfig`. Shares are met exactly and stratified by
+        class; class sizes fall exponentially. With planted copies the metadata has ``copy_of``,
+        the position of the original in the training set.
 
     Returns
     -------
     Splits
-        On the CPU.
+        The splits, on the CPU.
 
     Raises
     ------
@@ -219,7 +218,7 @@ def load(
     )  # fmt: skip
     kind, _, path = asked.dataset.partition(":")
     own = kind in OWN
-    # Copies are looked for among all samples, so that it does not depend on the limit which go.
+    # Copies are found among all samples, so that the limit does not decide which are dropped.
     early = asked.limit > 0 and not whole and asked.drop_copies == "none"
     fewer = partial(_fewer, asked)
     choose = partial(_choose, table or None, fewer if early else None)
@@ -259,14 +258,14 @@ def load(
 
 
 def inspect(name: str, **options: Any) -> Intake:
-    """Load data and return the summary alone; the options are those of :func:`load`."""
+    """Load data and return only the summary; ``options`` are those of :func:`load`."""
     intake = load(name, **({"progress": False} | options)).intake
     assert intake is not None
     return intake
 
 
 def _with_origin(samples: Dataset, part: str) -> Dataset:
-    """Give held-out samples of built-in data an origin: their numbers may be those of others."""
+    """Give held-out samples of built-in data an origin, as training samples share their numbers."""
     known = samples.metadata
     if part == "train" or "origin" in known:
         return samples
@@ -281,7 +280,7 @@ def _choose(
     origins: np.ndarray,
     classes: Sequence[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pick samples before they are read: by edits, then the training samples by their labels."""
+    """Select samples before they are read: by edits, then training samples by ``fewer``."""
     kept = np.arange(len(y))
     if edits is not None:
         y, kept = edits.choose(y, origins, classes)
@@ -294,7 +293,7 @@ def _choose(
 
 
 def _chosen(samples: Dataset, choose: Choose, part: str) -> Dataset:
-    """Pick samples of data that is read already."""
+    """Select samples of data that was already read."""
     y, kept = choose(part, samples.y.numpy(), samples.origins, samples.classes)
     if len(kept) == len(samples) and np.array_equal(y, samples.y.numpy()):
         return samples
@@ -306,7 +305,7 @@ def _chosen(samples: Dataset, choose: Choose, part: str) -> Dataset:
 
 
 def _fewer(asked: RunConfig, y: np.ndarray) -> np.ndarray:
-    """Positions that imbalance and limit leave of labels ``[N]``, each with draws of its own."""
+    """Return the positions that imbalance and limit leave of labels ``[N]``."""
     kept, limit, seed = np.arange(len(y)), asked.limit, asked.data_seed
     if asked.imbalance != 1:
         kept = imbalanced(y, asked.imbalance, numpy_generator(seed, "imbalance"))
@@ -321,7 +320,7 @@ def _fewer(asked: RunConfig, y: np.ndarray) -> np.ndarray:
 def _without_copies(
     parts: dict[str, Dataset], kind: str, stretched: bool, odd: list[str]
 ) -> Dataset:
-    """Leave out training samples that are copies of others; says so in ``odd``."""
+    """Leave out training samples that are copies of others, and add a note to ``odd``."""
     train = parts["train"]
     splits = Splits("", train, parts.get("val"), parts["test"], "")
     copies = find_copies(splits, near=kind == "near", stretched=stretched)
@@ -333,7 +332,7 @@ def _without_copies(
 
 
 def _split(parts: dict[str, Dataset], asked: RunConfig) -> tuple[Dataset, Dataset]:
-    """Hold a share of the training set out."""
+    """Hold out a share of the training set for validation."""
     train, fraction = parts["train"], asked.val_fraction
     if "val" in parts:
         raise InputError(
@@ -351,7 +350,7 @@ def _split(parts: dict[str, Dataset], asked: RunConfig) -> tuple[Dataset, Datase
 
 
 def _take_in(splits: Splits, source: Source, copies: dict[str, int], odd: list[str]) -> Intake:
-    """Summarise loaded data: ``copies`` as counted, and ``odd`` things that deserve a look."""
+    """Summarise loaded data, with counts of ``copies``; adds oddities to ``odd``."""
     classes, train = splits.train.classes, splits.train
     numbers = {part: np.bincount(samples.y.numpy(), minlength=len(classes)).tolist()
                for part, samples in splits.parts.items()}  # fmt: skip

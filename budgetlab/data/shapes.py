@@ -1,30 +1,30 @@
-"""Images of ten shapes, drawn from a seed, whose difficulty is known.
+"""Generated images of ten shapes with known difficulty.
 
-Every image has a difficulty in [0, 1], most near 0 and few near 1, that sets how far the shape is
-moved, shrunk, turned and squashed, how faint it is, how much clutter lies around it and over it,
-and how much blur and noise is on top. Hard images are also rarer in style (striped, dark on light,
-far from upright): people still see what they are, and a network learns them, but late, which is
-what importance sampling hopes to find. A few are blends of two shapes, labelled as either, and
+Every image has a difficulty in [0, 1], mostly near 0 and rarely near 1. It sets how far the shape
+is moved, shrunk, turned and squashed, how faint it is, how much clutter surrounds and covers it,
+and how much blur and noise is added. Hard images are also rarer in style (striped, dark on light,
+far from upright): people still recognise them and a network learns them, but late, which is what
+importance sampling hopes to exploit. A few are blends of two shapes, labelled as either one and
 marked as ambiguous.
 
-The same seed gives the same bytes on every machine: drawing uses only operations that IEEE 754
-rounds in one way (+, -, *, /, square root, comparisons), one numpy operation at a time; no sine,
-exponential, matrix product or sum over an axis, whose last bit depends on the processor. Angles are
-given through the tangent of their half, which needs no sine either.
+The same seed gives the same bytes on every machine: only operations that IEEE 754 rounds in one
+way are used (+, -, *, /, square root, comparisons), one NumPy operation at a time; no sine,
+exponential, matrix product or sum over an axis, whose last bit depends on the processor. Angles
+are given by the tangent of their half, which needs no sine either.
 
-The amounts were set so that more training helps: in ``small``, from 12 to 30 epochs at full
-budget, accuracy goes from 99 to 99 percent at difficulty 0.05 to 0.2, from 82 to 91 at 0.2 to
-0.5, from 44 to 56 at 0.5 to 0.8, from 21 to 31 above.
+The amounts were chosen so that longer training helps: with ``small``, from 12 to 30 epochs at full
+budget, accuracy stays at 99 percent at difficulty 0.05 to 0.2, and rises from 82 to 91 at 0.2 to
+0.5, from 44 to 56 at 0.5 to 0.8, and from 21 to 31 above.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-# The outlines, as functions of a point: negative inside, zero on the edge or nearly so close to it.
-# Coordinates are right and up; each fits into the unit circle, roughly, and looks the same in a
-# mirror, or stays what it is. The maximum cuts half planes, the minimum joins parts, and the
-# absolute value takes a mirror axis.
+# Outlines as signed distances, exact or approximate: negative inside, zero on the edge.
+# Coordinates point right and up; each shape roughly fits the unit circle, and is of the same class
+# when mirrored. The maximum intersects half planes, the minimum joins parts, and the absolute
+# value mirrors at an axis.
 Array = np.ndarray
 HALF = np.float32(0.5)
 HALF_SQRT2 = np.float32(0.70710678)
@@ -35,7 +35,7 @@ COS36, SIN36 = np.float32(0.80901699), np.float32(0.58778525)
 
 
 def length(x: Array, y: Array) -> Array:
-    """Distance from the origin."""
+    """Return the distance from the origin."""
     return np.sqrt(x * x + y * y)
 
 
@@ -45,7 +45,7 @@ def box(x: Array, y: Array, width: float, height: float) -> Array:
 
 
 def star(x: Array, y: Array) -> Array:
-    """Inside at least four of the five half planes of a pentagram: the second largest decides."""
+    """Pentagram: inside at least four of its five half planes, so the second largest decides."""
     largest, second = y, np.full_like(y, -9)
     for plane in (
         COS18 * x + SIN18 * y,
@@ -66,7 +66,7 @@ def heart(x: Array, y: Array) -> Array:
 
 
 def arrow(x: Array, y: Array) -> Array:
-    """Points up: a head over a shaft."""
+    """Arrow that points up: a head over a shaft."""
     head = np.maximum((abs(x) + y - 0.95) * HALF_SQRT2, 0.1 - y)
     return np.minimum(head, box(x, y + 0.4, 0.22, 0.55))
 
@@ -81,9 +81,9 @@ def drop(x: Array, y: Array) -> Array:
 OUTLINES: dict[str, Callable[[Array, Array], Array]] = {
     "circle": lambda x, y: length(x, y) - 0.85,
     "ring": lambda x, y: abs(length(x, y) - 0.7) - 0.2,
-    # A disc less a smaller one, to its right.
+    # A disc minus a smaller one to its right.
     "crescent": lambda x, y: np.maximum(length(x, y) - 0.9, 0.72 - length(x - 0.42, y)),
-    # Of three equal sides, on its base.
+    # Equilateral, on its base.
     "triangle": lambda x, y: np.maximum(HALF_SQRT3 * abs(x) + HALF * y, -y) - HALF,
     "square": lambda x, y: box(x, y, 0.72, 0.72),
     "star": star,
@@ -96,13 +96,13 @@ CLASSES = tuple(OUTLINES)
 SIZE = 32
 AMBIGUOUS_SHARE = 0.03
 CLUTTER, OCCLUDERS = 6, 3
-# Pictures drawn at once: small enough for the work arrays to stay in cache.
-# Random numbers are drawn chunk by chunk, so another value is another data set.
+# Images drawn at once: few enough for the work arrays to stay in cache.
+# Random numbers are drawn chunk by chunk, so another value gives another data set.
 CHUNK = 250
 
 
 def draw(count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draw ``count`` images, classes in equal shares and random order.
+    """Draw ``count`` images of balanced classes in random order.
 
     ``x`` is uint8 ``[N, 3, 32, 32]``; ``y`` int64 ``[N]``; ``difficulty`` float64 ``[N]`` in
     [0, 1]; ``other_label`` int64 ``[N]``, the second class of a blend, else -1.
@@ -117,7 +117,7 @@ def draw(count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
     for start in range(0, count, CHUNK):
         part = slice(start, min(start + CHUNK, count))
         x[part] = _images(y[part], other[part], share[part], nuisance[part], generator)
-    # An even blend cannot be told, however clean the drawing.
+    # An even blend is ambiguous, however clean the image.
     blended = np.where(ambiguous, 1 - abs(1 - 2 * share), 0.0)
     difficulty, other = np.maximum(nuisance, blended), np.where(ambiguous, other, -1)
     return {"x": x, "y": y, "difficulty": difficulty, "other_label": other}
@@ -144,10 +144,10 @@ def _images(
 
 
 class _Brush:
-    """Draws each part of a chunk of images, at the nuisance each one has.
+    """Draws the parts of a chunk of images, given the nuisance of each image.
 
-    Arrays are float32 ``[n, 32, 32]`` with the channel in front where there is
-    one; a number per image is ``[n, 1, 1]``.
+    Arrays are float32 ``[n, 32, 32]``, with a leading axis for channels if there are any; one
+    number per image is ``[n, 1, 1]``.
     """
 
     def __init__(self, nuisance: np.ndarray, generator: np.random.Generator):
@@ -159,28 +159,28 @@ class _Brush:
         self.up = -middle.reshape(1, SIZE, 1)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-        """One number per image."""
+        """Draw one number per image."""
         drawn = self.generator.random((self.count, 1, 1), np.float32)
         return np.float32(low) + np.float32(high - low) * drawn
 
     def by_difficulty(self, easy: float, hard: float) -> np.ndarray:
-        """A setting that goes from one value to another with the nuisance."""
+        """Interpolate a setting between two values by the nuisance."""
         return np.float32(easy) + np.float32(hard - easy) * self.nuisance
 
     def colours(self) -> tuple[np.ndarray, np.ndarray]:
-        """Colours of shape and ground ``[3, n, 1, 1]``, that differ by the contrast."""
+        """Draw colours of shape and ground, ``[3, n, 1, 1]``, with a contrast by difficulty."""
         direction = np.stack([self.by_difficulty(0.3, -1.0) for _ in range(3)])
         direction += (1 - direction) * np.stack([self.uniform() for _ in range(3)])
         direction /= abs(direction).max(axis=0)
         darker = self.uniform() < self.by_difficulty(0.05, 0.5)
         step = np.where(darker, -direction, direction) * self.by_difficulty(0.8, 0.4)
-        # The ground is drawn where the shape's colour stays within [0, 1].
+        # Draw the ground so that the shape's colour stays within [0, 1].
         room = np.stack([self.uniform() for _ in range(3)]) * (1 - abs(step))
         ground = room + np.maximum(-step, 0)
         return ground + step, ground
 
     def ground(self, colour: np.ndarray) -> np.ndarray:
-        """Background that fades across the image."""
+        """Draw a background that fades across the image."""
         slope_x, slope_y = self.uniform(-1, 1), self.uniform(-1, 1)
         ramp = (slope_x * self.right + slope_y * self.up) * np.float32(1 / SIZE)
         strength = self.by_difficulty(0.15, 0.45)
@@ -188,13 +188,13 @@ class _Brush:
         return colour + tint * (ramp * strength)
 
     def turned(self, limit: np.ndarray | np.float32) -> tuple[np.ndarray, np.ndarray]:
-        """Cosine and sine of an angle whose half has a tangent up to the limit."""
+        """Draw angles by the tangent of their half, up to ``limit``; return cosine and sine."""
         tangent = limit * self.uniform(-1, 1)
         squared = tangent * tangent
         return (1 - squared) / (1 + squared), 2 * tangent / (1 + squared)
 
     def shape(self, y: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
-        """Coverage of each pixel by the shape, in [0, 1]."""
+        """Compute how far the shape covers each pixel, in [0, 1]."""
         radius = self.by_difficulty(11.5, 7.5) * self.uniform(0.88, 1.12)
         travel = self.by_difficulty(2.0, 5.0)
         right = self.right - travel * self.uniform(-1, 1)
@@ -216,7 +216,7 @@ class _Brush:
         return edge * self.stripes(right, up)
 
     def stripes(self, right: np.ndarray, up: np.ndarray) -> np.ndarray:
-        """How solid the fill is: 1, or bars four to six pixels apart in some images."""
+        """Draw the opacity of the fill: 1, or in some images bars four to six pixels apart."""
         striped = (self.uniform() < self.by_difficulty(0.0, 0.6)).ravel()
         cosine, sine = self.turned(np.float32(1))
         apart = self.uniform(4, 6)
@@ -230,7 +230,7 @@ class _Brush:
     def speck(self, image: np.ndarray, likely: np.ndarray, largest: float) -> None:
         """Paint a small disc or bar of a random colour over some of the images."""
         there = (self.uniform() < likely).ravel()
-        # Every image has its draws, and few have the speck: only these are painted.
+        # Numbers are drawn for every image, but only the few with the speck are painted.
         right = self.right - self.uniform(-SIZE / 2, SIZE / 2)[there]
         up = self.up - self.uniform(-SIZE / 2, SIZE / 2)[there]
         cosine, sine = (part[there] for part in self.turned(np.float32(1)))
@@ -245,7 +245,7 @@ class _Brush:
         image[:, there] = painted
 
     def blur(self, image: np.ndarray) -> np.ndarray:
-        """Smooth with (1, 2, 1)/4 both ways, up to three times, the last time in part."""
+        """Smooth with (1, 2, 1)/4 along both axes, up to three times, the last time in part."""
         amount = self.by_difficulty(0.0, 1.5) * self.uniform()
         for step in range(3):
             blurred = (amount > step).ravel()
@@ -265,12 +265,12 @@ class _Brush:
 
 
 def _paint(image: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
-    """Lay a colour over a image, in place."""
+    """Blend a colour into an image, in place."""
     image += (colour - image) * coverage
 
 
 def _smooth(image: np.ndarray, axis: int) -> np.ndarray:
-    """Weighted mean of each pixel with its two neighbours; edges repeat."""
+    """Average each pixel with its two neighbours along an axis, repeating edges."""
     width = [(1, 1) if k == axis else (0, 0) for k in range(image.ndim)]
     padded = np.pad(image, width, mode="edge")
     before = np.take(padded, np.arange(SIZE), axis)
@@ -279,6 +279,6 @@ def _smooth(image: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _to_bytes(image: np.ndarray) -> np.ndarray:
-    """From ``[3, n, 32, 32]`` on the 0..1 scale to uint8 ``[n, 3, 32, 32]``."""
+    """Convert ``[3, n, 32, 32]`` on the 0..1 scale to uint8 ``[n, 3, 32, 32]``."""
     levels = np.floor(np.clip(image, 0, 1) * 255 + np.float32(0.5))
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 0, 2, 3))
