@@ -1,8 +1,7 @@
 """The interface of augmentations and their registry; crop and flip, and Cutout.
 
-A row of a window is contiguous in memory, so a batch of windows is one ``index_select`` of such
-runs. On a CPU that copies whole rows, several times faster than gathering pixel by pixel; on a GPU
-it is one kernel.
+A row of a window is contiguous in memory, so a batch of windows is one ``index_select`` of runs. On
+a CPU that copies whole rows, several times faster than single pixels; on a GPU it is one kernel.
 """
 
 from collections.abc import Callable
@@ -200,8 +199,8 @@ class Standard:
     flip
         Whether to flip; False for digits and house numbers, whose meaning would change.
     padding
-        Black pixels on each side before cropping, at most an eighth of the shorter side
-        of the image: 4 of 32 pixels as in the paper, 1 of 8. With 0 nothing is cropped.
+        Black pixels on each side before cropping, at most an eighth of the shorter side of the
+        image: 4 of 32 pixels as in the paper, 1 of 8. With 0 nothing is cropped.
     """
 
     flip: bool = True

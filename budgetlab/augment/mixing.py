@@ -68,8 +68,8 @@ def cutmix(
     images
         ``[B, C, H, W]``, any dtype, which is kept.
     rows, columns
-        First row (or column) of the box, and the one after its last, within the image:
-        two int64 ``[]`` (one box for the batch) or ``[B]``.
+        First row (or column) of the box, and the one after its last, within the image: two int64
+        ``[]`` (one box for the batch) or ``[B]``.
     partner
         int64 ``[B]``: the batch row that each box is taken from.
     """
@@ -200,8 +200,7 @@ class Mixup(Mixing):
 class CutMix(Mixing):
     """CutMix: a box of share ``1 - lam`` around a uniform centre, clipped at the edges.
 
-    Both fidelities are the same. As in the authors' code, the sides are rounded down and halved in
-    whole pixels.
+    Both fidelities are the same; as in the authors' code, half sides are rounded down to pixels.
     """
 
     name = "cutmix"

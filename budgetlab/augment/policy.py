@@ -2,9 +2,8 @@
 
 Cubuk, Zoph, Shlens & Le, *RandAugment: Practical automated data augmentation with a reduced search
 space* (NeurIPS 2020). Sixteen operations; magnitude M in 0..30 sets the strength of each
-(:func:`level`). Operations are applied in sequence, each to the 8-bit result of the one before: two
-warps are not merged into one, because what the first moves out of the frame must not return with
-the second.
+(:func:`level`). Operations are applied in sequence, each to the 8-bit result of the one before:
+warps are not merged, because what the first moves out of the frame must not return with the second.
 
 Most operations map each value independently of its neighbours: a table of 256 entries, applied in
 one gather. Values match those of Pillow's ``ImageOps`` and ``ImageEnhance`` within one grey level:

@@ -299,7 +299,7 @@ def require_same_data(trials: Iterable[Trial]) -> None:
 
 
 def _last_change(run: RunConfig) -> float:
-    """When a file of the data, if one's own, or of its edits changed last; 0 for none here."""
+    """Return when a file of custom data, or of its edits, last changed; 0 if there is none."""
     kind, _, path = run.dataset.partition(":")
     tops = [os.path.expanduser(one) for one in (path * (kind in ("folder", "npz")), run.edits)]
     places = [*filter(None, tops)]

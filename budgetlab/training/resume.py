@@ -60,7 +60,7 @@ def load_again(
 
     ``moved`` is its new location. A record may come from a stranger, so nothing is written to a
     folder that only the record names. A record without ``intake`` is of an earlier version, which
-    averaged over all images and mirrored those of a folder or file whatever they showed.
+    normalised by all images and mirrored those of a folder or file whatever they showed.
     """
     if moved:
         config = config.replace(dataset=data.canonical(moved))
