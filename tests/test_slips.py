@@ -207,6 +207,10 @@ REFUSED = {
     "unknown class 'b': choose one of a, c": lambda r: analysis.group_accuracy(
         pd.DataFrame({"label": ["a"], "predicted": ["b"]}), classes=["a", "c"]
     ),
+    "is a Record: give a pandas DataFrame with epochs, augm": lambda r: bl.plots.crossing(r),
+    "is a list: give a pandas DataFrame with method,": lambda r: bl.plots.importance_map([r]),
+    "a frame of errors over steps is a Record": lambda r: bl.plots.gradient_quality(r),
+    "a frame of this chart is a Record: give": lambda r: bl.explore.importance_map(r),
 }
 
 
@@ -219,3 +223,9 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> bl.Record:
 @pytest.mark.parametrize("said", REFUSED)
 def test_what_has_no_meaning_is_refused_and_named(record: bl.Record, said: str) -> None:
     says(said, lambda: REFUSED[said](record))
+
+
+def test_a_record_without_an_epoch_is_shown_as_such(config: bl.RunConfig) -> None:
+    record = Run(config).record
+    says("holds no finished epoch", lambda: bl.plots.credit_calibration(record))
+    assert "No epoch was trained yet" in bl.plots.loss_distribution(record).texts[0].get_text()

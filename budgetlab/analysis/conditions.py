@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from budgetlab.config import ADDED, DATA_FIELDS, RunConfig
-from budgetlab.errors import InputError, counted, few
+from budgetlab.errors import InputError, a_kind, counted, few
 from budgetlab.methods import ordered as method_order  # noqa: F401 (figures sort by it too)
 from budgetlab.records import Record, Records, RecordWarning, open_records
 
@@ -118,6 +118,9 @@ def epochs(records: Records) -> pd.DataFrame:
 
 def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this frame") -> None:
     """Raise an error that names the columns a frame lacks."""
+    if not isinstance(frame, pd.DataFrame):
+        wanted = ", ".join(map(str, columns))
+        raise InputError(f"{what} is {a_kind(frame)}: give a pandas DataFrame with {wanted}")
     missing = [name for name in columns if name not in frame]
     if missing:
         raise InputError(

@@ -241,8 +241,9 @@ def calibration(record: OneRecord, bins: int = 10) -> pd.DataFrame:
     useful credit rule the two rise together. One row per bin with visits: ``p_y`` (mean),
     ``right`` and ``visits``.
     """
-    sums = np.zeros((3, whole("bins", bins)))
-    for _, arrays in read_epochs(open_record(record), ("p_y", "correct")):
+    sums, record = np.zeros((3, whole("bins", bins))), open_record(record)
+    require_epochs(record)
+    for _, arrays in read_epochs(record, ("p_y", "correct")):
         seen = arrays["correct"] >= 0
         p_y, right = arrays["p_y"][seen], arrays["correct"][seen]
         place = np.minimum((p_y * bins).astype(int), bins - 1)

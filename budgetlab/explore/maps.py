@@ -58,7 +58,7 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
     InputError
         If a column is missing, or there is no row.
     """
-    dial = "redundancy" if "redundancy" in frame else "imbalance"
+    dial = "redundancy" if "redundancy" in getattr(frame, "columns", ()) else "imbalance"
     table, controls, test, twin = choice_of(frame, [*MAP_COLUMNS, dial], "+.2f")
     reach = float(np.ceil(np.nanmax(np.abs(table["difference"])) * 2) / 2) or 1.0
     alt = in_words(twin(), "difference", [dial, "label_noise"], "percentage points")

@@ -33,6 +33,8 @@ def loss_distribution(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = Non
     """
     frame = style.frame_of(data, lambda run: quantiles(run, "loss", LEVELS), LEVELS)
     ax = style.axes(ax)
+    if frame.empty:
+        return style.empty(ax, "No epoch was trained yet.")
     _fan(ax, frame, style.COLOURS[0])
     first, last = frame.iloc[0], frame.iloc[-1]
     return style.finish(
