@@ -141,6 +141,8 @@ LOGITS, LABELS = torch.rand(4, 3), torch.tensor([0, 1, 2, 0])
     ("has the label 7, which is not among the 3 classes", reported(LOGITS, LABELS + 7)),
     ("call history.update(logits, labels), the logits first", reported(LABELS, LOGITS)),
     ("logits is None: give a tensor", reported(None, LABELS)),
+    ("limit 10 is not applied to data that is given loaded, such as 'mine'",
+     lambda: bl.BudgetSampler(IMAGES, dataset="mine", limit=10)),
     ("data is a Lines: give a map-style data set", lambda: bl.BudgetSampler(Lines())),
     ("data is a Tensor: give a map-style data set", lambda: bl.BudgetSampler(torch.rand(9, 3))),
     ("item 2 of 9 cannot be read (IndexError)", lambda: bl.Dataset.from_dataset(Lying())),

@@ -36,6 +36,7 @@ from budgetlab.errors import InputError, counted, one_line
 from budgetlab.records import Record, RecordWriter, open_record
 from budgetlab.samplers.base import ProxyRun
 from budgetlab.training.loop import BudgetedBatches
+from budgetlab.training.setup import require_no_changes
 
 
 class BudgetSampler(TorchSampler[list[int]]):
@@ -106,6 +107,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         base = config.to_dict() if config else {"dataset": "own"}
         config = RunConfig.from_dict(base | given)
         self.config = config.replace(method=samplers.canonical(config.method))
+        require_no_changes(self.config, config.dataset_name)
         self.data = None if hasattr(data, "__index__") else data
         size = size_of(data)
         self.model = model

@@ -134,18 +134,24 @@ def resolve(
             _require_equal(name, getattr(config, name), getattr(held, name))
         root = held.data_root if config.data_root == default.data_root else config.data_root
         return config.replace(**{**splits.settings, "data_root": root}), splits
-    for name in changed:
-        if name != "dataset":
-            raise InputError(
-                f"{name.replace('_', '-')} {getattr(config, name)} is not applied to data that is "
-                f"given loaded, such as '{splits.name}': change the data before, or leave it out"
-            )
+    require_no_changes(config, splits.name)
     if "dataset" not in said:
         return config.replace(dataset=splits.name), splits
     # Custom data may have any name except that of another data set.
     if has_name(config.dataset):
         _require_equal("dataset", config.dataset, splits.name)
     return config, splits
+
+
+def require_no_changes(config: RunConfig, data: str) -> None:
+    """Refuse settings that change data on loading, for data that somebody else has loaded."""
+    default = RunConfig()
+    for name in DATA_FIELDS:
+        if name != "dataset" and getattr(config, name) != getattr(default, name):
+            raise InputError(
+                f"{name.replace('_', '-')} {getattr(config, name)} is not applied to data that is "
+                f"given loaded, such as '{data}': change the data before, or leave it out"
+            )
 
 
 def require_unchanged(splits: Splits) -> None:
