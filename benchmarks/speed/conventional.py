@@ -165,7 +165,7 @@ class ApartLoop:
 
     def __enter__(self) -> "ApartLoop":
         self._process.start()
-        self._theirs.close()  # so that the end of the process is the end of the pipe
+        self._theirs.close()  # so that the pipe closes when the process ends
         self._pipe.send(torch.get_num_threads())
         return self
 

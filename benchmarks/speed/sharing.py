@@ -97,7 +97,7 @@ class Trainer:
 
     def __enter__(self) -> "Trainer":
         self._process.start()
-        self._theirs.close()  # so that the end of the process is the end of the pipe
+        self._theirs.close()  # so that the pipe closes when the process ends
         return self
 
     def __exit__(self, *error: object) -> None:

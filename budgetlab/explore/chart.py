@@ -318,13 +318,13 @@ def hover(fields: Mapping[str, str]) -> list[dict[str, Any]]:
 def slider(
     name: str, label: str, value: float, low: float, high: float, step: float
 ) -> dict[str, Any]:
-    """A number that a slider below the chart sets."""
+    """Build a parameter with a slider below the chart."""
     bind = {"input": "range", "min": low, "max": high, "step": step, "name": f"{label} "}
     return {"name": name, "value": value, "bind": bind}
 
 
 def select(name: str, label: str, options: Mapping[str, Any], value: Any = None) -> dict[str, Any]:
-    """A choice from a list below the chart, of values by the text that stands for each."""
+    """Build a parameter with a dropdown below the chart; ``options`` maps labels to values."""
     chosen = next(iter(options.values())) if value is None else value
     bind = {"input": "select", "options": list(options.values()), "labels": list(options),
             "name": f"{label} "}  # fmt: skip
@@ -332,7 +332,7 @@ def select(name: str, label: str, options: Mapping[str, Any], value: Any = None)
 
 
 def checkbox(name: str, label: str, value: bool) -> dict[str, Any]:
-    """Something to switch on and off below the chart."""
+    """Build a parameter with a checkbox below the chart."""
     return {"name": name, "value": value, "bind": {"input": "checkbox", "name": f"{label} "}}
 
 

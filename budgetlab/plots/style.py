@@ -80,7 +80,7 @@ class Curve(NamedTuple):
 
 
 def averaged(frame: pd.DataFrame, by: str, over: str, value: str) -> dict[str, Curve]:
-    """One curve per value of ``by``: mean of ``value`` at each ``over``, ± standard deviation.
+    """Return one curve per value of ``by``: mean of ``value`` at each ``over``, ± std.
 
     A curve ends where its shortest run ends: means of fewer seeds are not comparable.
     """

@@ -21,7 +21,7 @@ __all__ = ["Pace", "Player", "Session", "Trainer"]
 OnStep = Callable[[Run], None]
 WITHIN_EPOCH = 2.0  # seconds
 
-# Building a network borrows the global random state for a moment.
+# Building a network temporarily uses the global random state.
 _building = threading.Lock()
 _owners: dict[tuple[type, str], "Trainer"] = {}
 _owning = threading.Lock()
