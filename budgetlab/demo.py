@@ -33,8 +33,8 @@ def main(out: Path = Path("demo")) -> int:
     plan = configs(out)
     runs = sweep(plan, workers="auto", retry=True, progress=False)
     print(
-        f"Training {len(plan)} small networks, side by side: at 30% of the "
-        f"training, and in full, {plan[0].limit:,} drawn images, seeds {SEEDS}.\n"
+        f"Training {len(plan)} small networks on {plan[0].limit:,} rendered images each: three "
+        f"methods at 30% of the training, and one in full, with {len(SEEDS)} seeds.\n"
     )
     for done, row in enumerate(runs, 1):
         kept = " (kept from before)" if row["how"] == "kept" else ""
@@ -59,4 +59,4 @@ def main(out: Path = Path("demo")) -> int:
 def _line(row: dict[str, object]) -> str:
     accuracy = row.get("test_accuracy")
     reached = f"{100 * accuracy:.1f}%" if isinstance(accuracy, float) else row["status"]
-    return f"{row['method']:14} budget {row['budget']:<4g} seed {row['seed']}   {reached}"
+    return f"{row['method']:14} budget {row['budget']:<4.0%} seed {row['seed']}   {reached}"

@@ -384,7 +384,7 @@ def test_prints_each_run_then_a_table_and_writes_a_page(out, small, capsys):
     assert demo.main(out) == 0
     printed = capsys.readouterr().out
     for method, budget in demo.PLAN:
-        line = rf"^ *\d+ of 12  {method} +budget {budget:g} +seed 2 +\d+\.\d%$"
+        line = rf"^ *\d+ of 12  {method} +budget {budget:.0%} +seed 2 +\d+\.\d%$"
         assert re.search(line, printed, re.MULTILINE)
     heading = next(line for line in printed.splitlines() if line.startswith("dataset"))
     for column in ("n", "test accuracy %", "steps", "trained", "seconds", "cost of full"):

@@ -1,5 +1,7 @@
 """Explorables: what a chart computes is what Python computes, at any position of its controls."""
 
+import base64
+import io
 import json
 import re
 import sys
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 import vl_convert
 from fake_records import write_run
+from PIL import Image
 
 import budgetlab as bl
 from budgetlab import analysis
@@ -19,6 +22,7 @@ from budgetlab.explore.chart import SYMBOLS, VEGA_LITE, Explorable
 from budgetlab.explore.packing import _Images, compact, images_of
 from budgetlab.explore.samples import IS_SHOWN
 from budgetlab.forecast import Replay, forecast, scores_of
+from budgetlab.plots.images import surface_colours
 
 SPEC_LIMIT = 1_000_000
 
@@ -524,6 +528,17 @@ def test_the_playground_draws_what_was_picked(watched, epoch):
     assert heading(moved).startswith(f"Epoch {epoch}: ")
     assert ahead in heading(moved)
     assert "Dark edge: drawn in this epoch" in texts(moved, "title-subtitle")[0]
+
+
+def test_the_surface_of_the_playground_keeps_its_colours_up_to_the_edges(watched):
+    data = bl.explore.playground(*watched).spec["data"]
+    rows = [row for part in data for row in part.get("values", []) if "surface" in row]
+    assert len(rows) == 8
+    for row in rows:
+        frame = watched[row["side"]].frames[row["epoch"] - 1]
+        image = Image.open(io.BytesIO(base64.b64decode(row["surface"].split(",")[1])))
+        meant = surface_colours(frame.winner, frame.sure)[::-1]
+        assert np.abs(np.asarray(image.convert("RGB"), int) - meant).max() < 12
 
 
 def test_a_long_playground_of_many_points_stays_small():

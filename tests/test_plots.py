@@ -159,7 +159,7 @@ def test_budget_curves_are_means_over_seeds_with_their_deviation(tmp_path, ax):
 
 def test_the_crossing_names_what_leads_where(ax):
     plots.crossing(LENGTHS, ax=ax)
-    assert ax.get_title("left") == "No augmentation leads at 10 epochs, ricap at 100"
+    assert ax.get_title("left") == "'none' leads at 10 epochs, ricap at 100"
     line = lines(ax)["ricap (n = 5 to 10)"]
     np.testing.assert_allclose(line.get_xdata(), [10, 100])
     np.testing.assert_allclose(line.get_ydata(), [40, 60])

@@ -273,7 +273,7 @@ class List:
 
 @dataclass
 class Demo:
-    """Train a dozen small networks on generated images, print a table, write a page of figures."""
+    """Train a dozen small networks on rendered images, print a table, write a page of figures."""
 
     out: Path = Path("demo")
     """Folder for records and page."""

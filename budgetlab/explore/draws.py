@@ -257,8 +257,8 @@ def _headline(method: str) -> dict[str, Any]:
     """Build a title that summarises the draw and follows the controls."""
     said = (
         f"datum.highest - datum.lowest < 0.001 ? '{method} draws all alike' : '{method} draws some "
-        "samples ' + format(datum.highest / max(0.001, datum.lowest), '.2r') + ' times as surely "
-        "as others,\\nas even as a uniform draw among ' + format(1 / datum.squares / n, '.0%') + "
+        "samples ' + format(datum.highest / max(0.001, datum.lowest), '.2r') + ' times as often "
+        "as others,\\nas evenly as a uniform draw from ' + format(1 / datum.squares / n, '.0%') + "
         "' of them'"
     )
     return {"width": 400, "height": 26, "transform": SUMS,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from budgetlab.data import Splits
 
 __all__ = ["Lives", "apart", "compact", "ends_of", "images_of", "joined", "measured", "packed",
-           "parted", "records_of", "some_of", "webp"]  # fmt: skip
+           "parted", "png", "records_of", "some_of", "webp"]  # fmt: skip
 
 LONGEST_SIDE, MOST_BYTES = 40, 440_000  # of an image in pixels, and of all images of a chart
 MOST_VALUES = 12_000  # samples times epochs of their lives, so that a chart stays under 1 MB
@@ -158,15 +158,25 @@ def packed(samples: Iterable[int], images: Mapping[int, np.ndarray]) -> list[str
     return found
 
 
-def webp(pixels: np.ndarray, longest: int = LONGEST_SIDE, quality: int = 75) -> str:
+def webp(pixels: np.ndarray) -> str:
     """Encode an image, uint8 ``[H, W]`` or ``[H, W, 1 or 3]``, as a WebP ``data:`` URL."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     image = Image.fromarray(pixels).convert("RGB")
-    image.thumbnail((longest, longest))
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=quality, method=6)
+    image.save(file, "WEBP", quality=75, method=6)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def png(pixels: np.ndarray, colours: int = 48) -> str:
+    """Encode a smooth image, uint8 ``[H, W, 3]``, in a few colours as a PNG ``data:`` URL.
+
+    Magnified, and by decoders other than a browser's, WebP would show its blocks.
+    """
+    file = io.BytesIO()
+    Image.fromarray(pixels).quantize(colours).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 class Lives:

@@ -27,7 +27,7 @@ from budgetlab.explore.chart import (
     words,
     wrapped,
 )
-from budgetlab.explore.packing import compact, joined, parted, webp
+from budgetlab.explore.packing import compact, joined, parted, png
 from budgetlab.plots.images import CLASSES, LARGEST, SMALLEST, USUAL, extent_of, surface_colours
 from budgetlab.records import Record, open_record
 
@@ -84,7 +84,8 @@ class Frame:
     def headline(self, name: str) -> str:
         """Summarise the state in one line."""
         never = 100 * float((self.trained == 0).mean())
-        return f"{name}: {100 * self.accuracy:.1f}%, {self.steps} steps, {never:.0f}% never drawn"
+        said = f"{100 * self.accuracy:.1f}% right, {self.steps} steps, {never:.0f}% never drawn"
+        return f"{name}: {said}"
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,7 @@ def _row(place: int, run: PointRun, epoch: int) -> dict[str, Any]:
         "side": place,
         "epoch": epoch,
         "headline": frame.headline(run.name),
-        "surface": webp(np.ascontiguousarray(surface), GRID, quality=92),
+        "surface": png(np.ascontiguousarray(surface)),
         "chances": joined(np.nan_to_num(frame.chance, nan=1.0), 3),
         "picks": joined(frame.picked),
     }

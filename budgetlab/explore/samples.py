@@ -334,11 +334,11 @@ def _sheet(told: dict[str, dict[str, str]]) -> dict[str, Any]:
 def _life(epochs: np.ndarray, names: dict[str, str], chance: str) -> dict[str, Any]:
     """Build the views of one sample: image and facts, and loss and probability by epoch."""
     one = [*IN_ORDER, {"filter": IS_SHOWN}]
+    times = "slice(split(datum.drawn_by, ' '), -1)[0]"
     facts = [
         "'Sample ' + datum.sample + ': ' + datum.label"
         " + (datum.true_label ? ' (truly ' + datum.true_label + ')' : '')",
-        "'Drawn ' + slice(split(datum.drawn_by, ' '), -1)[0]"
-        f" + ' times in {epochs[-1]} epochs'",
+        f"'Drawn ' + {times} + ({times} == 1 ? ' time' : ' times') + ' in {epochs[-1]} epochs'",
         *(f"'{style.capital(name)}: ' + format(datum.{a}, '.4')" for a, name in names.items()),
         *(f"isValid(datum.{name}) ? '{style.capital(said)}: ' + datum.{name} : ''"
           for name, said in ORIGINS.items() if name != "true_label"),

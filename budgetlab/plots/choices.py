@@ -119,10 +119,10 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
     return _chart(
         curves, {name: f"{mean:.1f}% on average" for name, mean in means.items()}, ax=ax,
         level=base,
-        title=f"{most} picks {means[most]:.1f}%, where {base:.1f}% are",
+        title=f"{most} picks {means[most]:.1f}%, against {base:.1f}% in the data",
         x=x,
         y=f"{FLAGS[flag]} in the batches (%)",
-        text=f"{what}, as a share of the batches; {base:.1f}% of the data are.",
+        text=f"{what}, as a share of the batches; they are {base:.1f}% of the data.",
     )  # fmt: skip
 
 

@@ -185,12 +185,12 @@ def crossed(frame: pd.DataFrame, value: str = "test_accuracy") -> str:
     short, long = frame["epochs"].min(), frame["epochs"].max()
     best = [frame["augmentation"][(sign * frame["mean"]).where(frame["epochs"] == at).idxmax()]
             for at in (short, long)]  # fmt: skip
-    # "None leads" would say that there is no leader.
-    first, last = ("no augmentation" if name == "none" else name for name in best)
+    # Quoted: "none leads" would say that there is no leader.
+    first, last = ("'none'" if name == "none" else name for name in best)
     if short == long:
         return ""
-    then = f"and at {long:g}" if first == last else f"{last} at {long:g}"
-    return f"{style.capital(first)} leads at {short:g} epochs{'' if first == last else ','} {then}"
+    then = f"and at {long:,g}" if first == last else f"{last} at {long:,g}"
+    return f"{style.capital(first)} leads at {short:,g} epochs{'' if first == last else ','} {then}"
 
 
 def gradient_quality(
@@ -310,7 +310,7 @@ def _logarithmic(ax: "Axes", values: pd.Series) -> "Axes":
     """Make the x axis logarithmic, with a tick at each value."""
     ax.set_xscale("log")
     ticks = sorted(set(values))
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
     ax.minorticks_off()
     return ax
 

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import re
 import shlex
 import warnings
 from collections import Counter
@@ -12,11 +13,11 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from budgetlab import analysis
+from budgetlab import analysis, methods
 from budgetlab.analysis.conditions import method_order
-from budgetlab.analysis.tables import is_numeric
+from budgetlab.analysis.tables import SPENT, is_numeric
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError, counted
 from budgetlab.explore.chart import STYLE, script
@@ -107,6 +108,7 @@ def _content(records: Records) -> dict[str, Any]:
         "title": f"{_join(frame['dataset'].unique())} on a budget",
         "overview": _overview(frame),
         "facts": _facts(runs, frame),
+        "methods": _methods(frame),
         "table_cells": None if compared is None else _compared_table(compared),
         "verdict": _verdict(compared),
         "findings": findings[:SHOWN_FINDINGS],
@@ -158,6 +160,13 @@ def _facts(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
+def _methods(frame: pd.DataFrame) -> dict[str, Markup]:
+    """What each method trains on; symbols stand between asterisks in the table of methods."""
+    known = {name: methods.known(name) for name in method_order(frame["method"])}
+    return {name: Markup(re.sub(r"\*(.+?)\*", r"<em>\1</em>", str(escape(method.about))))
+            for name, method in known.items() if method}  # fmt: skip
+
+
 def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
     """Return sentences on differences, those with a verdict first."""
     rows = compared[compared["pairs"] > 0]
@@ -207,17 +216,23 @@ def _reference(runs: Sequence[Record], chosen: dict[str, Record]) -> Record | No
 
 
 def _compared_table(compared: pd.DataFrame) -> dict[str, Any]:
-    """Return the table of comparisons without its constant columns."""
-    same = [n for n in ("dataset", "augmentation") if compared[n].nunique() == 1]
-    return _cells(compared.drop(columns=same))
+    return _cells(compared.drop(columns=_said_above(compared)))
+
+
+def _said_above(frame: pd.DataFrame) -> list[str]:
+    """Columns that say in every row what the facts above the tables say."""
+    return [name for name in ("dataset", "augmentation") if frame[name].nunique() == 1]
 
 
 def _run_table(frame: pd.DataFrame) -> dict[str, Any]:
-    settings = [n for n in analysis.condition_columns(frame) if n != "budget_unit"]
+    left_out = ["budget_unit", *_said_above(frame)]
+    settings = [name for name in analysis.condition_columns(frame) if name not in left_out]
     table = frame[[*settings, "seed", "status", *FORMATS]].copy()
     for name, form in FORMATS.items():
         table[name] = [f"{v:{form}}" if v == v else "" for v in frame[name]]
-    return _cells(table.rename(columns=lambda name: name.replace("_", " ")))
+    table["budget"] = [f"{100 * budget:g}%" for budget in frame["budget"]]
+    headings = {name: heading for name, (heading, _) in SPENT.items()}
+    return _cells(table.rename(columns=lambda n: headings.get(n, n.replace("_", " "))))
 
 
 def _cells(frame: pd.DataFrame) -> dict[str, Any]:
