@@ -331,6 +331,10 @@ def test_records_can_be_opened_and_the_last_are_shown(make, train, tmp_path):
     bench = make(records=(record for record in records))
     assert [record.path for record in bench.records] == [record.path for record in records]
     assert [one.record.path for one in bench.shelf.shown()] == [r.path for r in records[1:]]
+    assert "The last 7 of the 8 ticked runs are drawn" in bench.shelf.too_many.value
+    bench.shelf.lines[5].box.value = False
+    assert bench.shelf.shown()[0].record.path == records[0].path
+    assert bench.shelf.too_many.value == ""
     assert not bench.status.is_problem
     bench = make()
     for folder, said in (("runs", "Opened 8 records."), ("runs", "Opened 8 records."),

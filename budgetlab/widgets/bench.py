@@ -103,7 +103,8 @@ class TrainingBench(Trainer):
         self.claim(*buttons, self.shelf.open_button)
         self._explain("budget")
         self.status.say(
-            "Ready. Train starts a run; its record is kept. If nothing reacts, run this cell again."
+            "Ready. Train starts a run; its record is kept. "
+            "If nothing reacts, run the cell again or reload the page."
         )
 
     def _build_parts(self) -> None:

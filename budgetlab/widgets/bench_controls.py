@@ -59,7 +59,7 @@ class RunControls(W.VBox):
             "augmentation": choice("Augmentation", augment.names(), base.augmentation),
             "model": choice("Model", models.names(), base.model, width="13em"),
             "budget": Number("Budget", base.budget, 0.01, 1.0, 0.01),
-            "budget_unit": choice("counted in", list(BUDGET_UNITS), base.budget_unit),
+            "budget_unit": choice("Counted in", list(BUDGET_UNITS), base.budget_unit),
             "epochs": Number("Epochs", base.epochs, 1, max(MOST_EPOCHS, base.epochs), 1),
             "label_noise": Number("Label noise", base.label_noise, 0.0, 0.99, 0.01),
             "seed": seed_box(base.seed),

@@ -154,13 +154,13 @@ class RunShelf(W.VBox):
         self.runs = W.HBox(layout=W.Layout(width="100%", max_height="4.6em", overflow="auto",
                                            flex_flow="row wrap"))  # fmt: skip
         self.runs.add_class("bl-runs")
-        self.table = markup()
+        self.table, self.too_many = markup(), markup()
         for one, name in zip(self.pictures, PICTURES, strict=True):
             one.layout.width = "50%"
             one.add_class(f"bl-{name}")
         shown = W.HBox(self.pictures, layout=W.Layout(flex_flow="row wrap", max_width="1180px"))
         opening = row(self.cost, self.path, self.open_button)
-        super().__init__([self.runs, shown, opening, self.table])
+        super().__init__([self.runs, self.too_many, shown, opening, self.table])
         self._list([RunLine(record, self) for record in records])
 
     @property
@@ -242,6 +242,10 @@ class RunShelf(W.VBox):
             return
         with self._lock, self.status.catching():
             shown = self.shown()
+            ticked = sum(line.box.value for line in self.lines)
+            self.too_many.value = "" if ticked == len(shown) else (
+                f"The last {len(shown)} of the {ticked} ticked runs are drawn: untick some to see "
+                "others.")  # fmt: skip
             looks = style.named_looks([line.name for line in shown], always=True)
             for line in self.lines:
                 line.chip.value = _chip(looks[line.name]) if line in shown else ""

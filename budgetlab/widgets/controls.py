@@ -34,7 +34,8 @@ NAMING = """(function name(pixel, tries) {
   if (handle) handle.setAttribute('aria-label', pixel.dataset.name);
   else if (tries) setTimeout(name, 100, pixel, tries - 1);
 })(this, 50)"""
-HEAD = "text-align:left;font-weight:normal;padding:0 1em 0 0"
+CELL = "text-align:left;padding:0 1em 0 0"
+HEAD = f"{CELL};font-weight:normal"
 TABLE = "line-height:1.4;font-size:12px;font-weight:normal;overflow-wrap:anywhere;max-width:100%"
 
 
@@ -297,5 +298,5 @@ def image_tag(address: str, alt: str, style: str) -> str:
 def table_markup(frame: pd.DataFrame) -> str:
     """Return a frame of text as an HTML table with row names from the index, all escaped."""
     made = frame.to_html(border=0, justify="left")
-    made = made.replace("<th>", f'<th style="{HEAD}">')
+    made = made.replace("<th>", f'<th style="{HEAD}">').replace("<td>", f'<td style="{CELL}">')
     return made.replace('class="dataframe"', f'style="{TABLE}"')

@@ -211,6 +211,7 @@ class SamplerPlayground(Trainer):
             if self._detached or self._training:
                 return
             self.epoch.limit(1, max(1, self._last))
+            self.epoch.value = max(1, self._last)
             self.train_button.disabled, self.stop_button.disabled = False, True
             self.update()
             errors = [s.error for s in self.sessions if s.error is not None]
