@@ -12,14 +12,14 @@ from experiments.tables import FEWEST, against, interval, number, provenance
 
 HOW = """Every run is the preset `scale-model`: 1,000 training images, a network of 97,000 weights
 that learns them by heart, 100 epochs at full budget where no other length is named, batches of 32,
-rate 0.05 falling linearly to zero, weight decay 5e-4; test accuracy on 10,000 images after the last
-epoch. Data sets: `shapes`, rendered by code, and `cifar10-jpeg`, CIFAR-10 stored as JPEG. A seed
-draws the training images, the first weights, the order and the augmentation, so intervals speak of other
-images too. Differences are in percentage points, paired by seed, with 95% intervals (Student's t);
-*better* and *worse* are claimed after Holm's correction over the comparisons of one data set and
-condition; *equivalent* means within one percentage point by two one-sided tests; everything else is
-*undecided*. A verdict takes ten seeds: with fewer, the difference and its interval are all that is
-said."""
+rate 0.05 falling linearly to zero, weight decay 5e-4; test accuracy on 10,000 images after the
+last epoch. Data sets: `shapes`, rendered by code, and `cifar10-jpeg`, CIFAR-10 stored as JPEG. A
+seed draws the training images, the first weights, the order and the augmentation, so intervals
+speak of other images too. Differences are in percentage points, paired by seed, with 95% intervals
+(Student's t); *better* and *worse* are claimed after Holm's correction over the comparisons of one
+data set and condition; *equivalent* means within one percentage point by two one-sided tests;
+everything else is *undecided*. A verdict takes ten seeds: with fewer, the difference and its
+interval are all that is said."""
 
 
 def listed(names: Iterable[object], word: str) -> str:
