@@ -50,10 +50,7 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*
 def collect(
     source: Path, notebooks: Sequence[str], parts: Sequence[str], students: bool = False
 ) -> None:
-    """Copy Sphinx's sources, with the repository's layout.
-
-    With ``students``, leave out solutions, hidden tests and the pages for lecturers.
-    """
+    """Copy Sphinx's sources; for students, without solutions, hidden tests and lecturers' pages."""
     shutil.copytree(OWN, source, ignore=shutil.ignore_patterns("__pycache__"))
     (source / "notebooks").mkdir()
     (source / "reference").mkdir()
@@ -97,10 +94,7 @@ def course() -> ModuleType:
 
 
 def as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Add alternative text to figures, collapse solutions, drop the installation cell.
-
-    Explorables are interactive on the page too; their script is loaded where needed.
-    """
+    """Add alternative text and charts, collapse solutions, drop the installation cell."""
     charts = False
     for number, cell in enumerate(notebook.cells):
         tags = cell.metadata.setdefault("tags", [])
@@ -128,11 +122,7 @@ def has_figure(cell: nbformat.NotebookNode) -> bool:
 
 
 def describe(cell: nbformat.NotebookNode, following: Sequence[nbformat.NotebookNode]) -> str:
-    """Return the notebook's own description of a cell's figures; empty if there is none.
-
-    It is an italic caption in one of the next cells, or printed by the cell itself, or stored
-    as the figure's text.
-    """
+    """Return the caption of a cell's figures (in italics below, printed, or stored), or ""."""
     for other in following:
         if other.cell_type == "code" and has_figure(other):
             break  # captions below describe that figure

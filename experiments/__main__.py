@@ -25,11 +25,7 @@ TABLES = {"scale-model": "scale_model.csv", "paper": "paper.csv", "networks": "n
 
 
 def ordered(parts: Sequence[str], datasets: Sequence[str], seeds: Sequence[int], **common: object):
-    """List the runs by priority: everything for a few seeds, then for more.
-
-    Within a round of seeds come the findings, the map, then the rest; within each, runs on the
-    same data are adjacent, so that it is loaded once.
-    """
+    """List runs by priority, for a few seeds and then more; runs on the same data are adjacent."""
     found: list[RunConfig] = []
     for start in range(0, len(seeds), ROUND):
         some = seeds[start : start + ROUND]

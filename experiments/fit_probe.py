@@ -42,10 +42,7 @@ OUT = Path(analysis.__file__).parent / "will_it_pay.json"
 
 
 def gains(rows: pd.DataFrame, cell: Sequence[str] = CELL) -> pd.DataFrame:
-    """Return the mean paired difference from uniform draws: cells in rows, entries in columns.
-
-    ``rows`` has one row per run, with ``cell``, ``seed``, ``entry`` and ``test_accuracy``.
-    """
+    """Return the mean paired difference of each entry (columns) from uniform draws by cell."""
     wide = rows.pivot_table(index=[*cell, "seed"], columns="entry", values="test_accuracy")
     paired = wide.drop(columns=BASELINE).sub(wide[BASELINE], axis=0)
     enough = paired.groupby(level=list(cell)).count() >= FEWEST_SEEDS

@@ -79,10 +79,7 @@ COMMANDS = {
 
 
 class Log:
-    """Status of each part and log lines, written to disk after every change.
-
-    ``progress.json`` is read by the next session; ``log.txt`` is the same for people.
-    """
+    """Status and log of all parts: ``progress.json`` for the next session, ``log.txt`` to read."""
 
     def __init__(self, out: Path, toy: bool):
         self.out = out

@@ -103,10 +103,7 @@ def _left(loop: Loop) -> dict[str, np.ndarray]:
 def determinism(
     out: Path, models: Sequence[str] = NETWORKS, steps: int = 30, batch: int = 128
 ) -> str:
-    """Train twice with the same seed and compare the resulting states, bit for bit.
-
-    Writes ``determinism.csv``: one row per network and method, with graphs and without.
-    """
+    """Train twice with the same seed, compare bit for bit, and write ``determinism.csv``."""
     rows: list[dict[str, object]] = []
     for model in models:
         for method, augmentation in TRIED.items():
@@ -134,10 +131,7 @@ def _compared(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> dict[st
 
 
 def profile(out: Path, models: Sequence[str] = NETWORKS, steps: int = 20, batch: int = 128) -> str:
-    """Profile a step of p-SGD, and report the share of time that the GPU is busy.
-
-    Writes ``profile.txt``: a table of operations per network, with graphs and without.
-    """
+    """Profile steps of p-SGD by operation, with the GPU's busy time, into ``profile.txt``."""
     texts, busy = [], []
     on_gpu = choose_device("auto").type == "cuda"
     order = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
@@ -184,10 +178,7 @@ def bounds(
     out: Path, models: Sequence[str] = NETWORKS[:1], batches: Sequence[int] = (128, 512),
     steps: int = 30, variants: Sequence[str] = tuple(VARIANTS),
 ) -> str:  # fmt: skip
-    """Time a bare step as it is, compiled, and without batch norm: lower bounds for any loop.
-
-    Writes ``bounds.csv``: a row per network, batch size and variant, medians of 5 rounds.
-    """
+    """Time bare steps as lower bounds for any loop (median of 5 rounds), into ``bounds.csv``."""
     rows: list[dict[str, object]] = []
     for model, batch, what in itertools.product(models, batches, variants):
         loop = make_loop(random_images(batch), model, batch_size=batch)

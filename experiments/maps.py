@@ -45,10 +45,7 @@ def map_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pooled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Compare every entry with unif-SGD at each label noise, averaged over the map's rows.
-
-    Only seeds with all cells are used.
-    """
+    """Compare entries with unif-SGD by label noise, over the map's rows; complete seeds only."""
     by = ["dataset", "label_noise", "entry", "seed"]
     cells = map_rows(rows).groupby(by)["test_accuracy"].agg(["mean", "size"]).reset_index()
     whole = cells[cells["size"] == len(CONDITIONS) // len(NOISES)]
@@ -68,10 +65,7 @@ def corners() -> dict[str, dict[str, float]]:
 
 
 def corner_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate newer methods in the map's corners: a row per data set and entry, corners across.
-
-    Cells without runs, or without paired runs of unif-SGD, are marked.
-    """
+    """Tabulate newer methods in the map's corners; cells without (paired) runs are marked."""
     own = select(rows, "entry", "method", "class_shares", "budget_unit", *DIALS)
     own = own[own["entry"].isin(["unif-SGD", *NEWER])]
     found = against(own, "entry", "unif-SGD", ["dataset", *DIALS])

@@ -149,11 +149,7 @@ def entry(config: RunConfig) -> str:
 def runs(
     part: str, dataset: str, seed: int, preset: str = "scale-model", **common: Any
 ) -> Iterator[RunConfig]:
-    """Return the configs of one of :data:`PARTS` for one seed.
-
-    The preset ``paper`` uses all images, and leaves out lengths and networks other than its own.
-    Other networks have :data:`NETWORK_SEEDS` seeds.
-    """
+    """Return the configs of a part for one seed; ``paper`` has all images and one network only."""
     if part == "networks" and (preset != "scale-model" or seed >= NETWORK_SEEDS):
         return
     base = {"method": "unif-SGD", "augmentation": "standard"} | preset_settings(preset)

@@ -102,10 +102,7 @@ def _train(config: RunConfig, kept: Path | None) -> dict[str, Any]:
 
 
 def read(table: Path) -> pd.DataFrame:
-    """Read a table; return an empty one if the file does not exist.
-
-    Settings added after a row was written are filled with their defaults.
-    """
+    """Read a table, if it exists; settings added after a row was written get their defaults."""
     if not table.is_file():
         return pd.DataFrame({"key": pd.Series(dtype=str)})
     frame = pd.read_csv(table, dtype={"key": str})

@@ -150,10 +150,7 @@ def _serve(
 
 
 class ApartLoop:
-    """A :class:`ConventionalLoop` on ``count`` random images in another process.
-
-    A context manager; on exit, the process ends.
-    """
+    """A context manager with a :class:`ConventionalLoop` on random images in another process."""
 
     def __init__(
         self, count: int, model: str, device: torch.device, batch_size: int, workers: int = WORKERS

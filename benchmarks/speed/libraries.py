@@ -85,10 +85,7 @@ def _frozen(network: nn.Module, images: Tensor, rounds: int) -> Row:
 
 
 def _batched(model: str, seeds: int, images: Tensor, labels: Tensor, rounds: int) -> Row:
-    """Time several seeds with ``vmap`` (grouped convolutions) against one after the other.
-
-    Batch norm uses batch statistics in both, without running means.
-    """
+    """Time seeds with ``vmap`` against one after the other; batch norm has no running means."""
     networks = [models.build(model, (3, 32, 32), 10, seed=seed).train() for seed in range(seeds)]
     for module in (m for network in networks for m in network.modules()):
         if isinstance(module, nn.BatchNorm2d):

@@ -32,10 +32,7 @@ CLASSES = tuple("abcdefghij")
 
 @dataclass(frozen=True)
 class Row:
-    """One measured quantity: the median of ``n`` repeats and their middle half.
-
-    ``target`` is a condition on the median, such as ``>= 5``, or empty.
-    """
+    """Median of ``n`` repeats, their middle half, and a ``target`` such as ``>= 5``, or empty."""
 
     part: str
     what: str
@@ -125,10 +122,7 @@ def make_loop(samples: Dataset, model: str, device: str = "auto", **settings: ob
 
 
 def bare_steps(loop: Loop) -> Callable[[torch.Tensor], object]:
-    """Return a bare step on a batch of indices: forward, backward, update, no bookkeeping.
-
-    It is replayed from a CUDA graph where the loop's own steps are.
-    """
+    """Return a step without bookkeeping, replayed from a CUDA graph where the loop's steps are."""
     engine = loop.engine
 
     def step(batch: Batch, lr: float | torch.Tensor) -> tuple[torch.Tensor]:

@@ -37,11 +37,7 @@ METHODS = ("unif-SGD", "p-SGD", "c-SGD")
 
 
 def importance(count: int = SAMPLES, rounds: int = 20) -> list[Row]:
-    """Time each part of an epoch of 50,000 samples at 30% budget.
-
-    On a GPU most of it happens inside a captured step: there, whole epochs are compared with as
-    many bare steps.
-    """
+    """Time each part of an epoch of 50,000 samples at 30% budget; on a GPU, whole epochs."""
     samples = random_images(count)
     if choose_device("auto").type == "cuda":
         return _on_gpu(samples) + _selective_backprop(samples, size=min(count, 8192))

@@ -85,10 +85,7 @@ def _serve(pipe: Connection, config: RunConfig, threads: int | None) -> None:
 
 
 class Trainer:
-    """A persistent process that trains a complete run on request.
-
-    A context manager; on exit, the process ends.
-    """
+    """A context manager with a persistent process that trains a complete run on request."""
 
     def __init__(self, config: RunConfig, threads: int | None):
         context = multiprocessing.get_context("spawn")

@@ -110,10 +110,7 @@ def start(repeats: int = 6, images: int = 60_000, limit: int = 2_000) -> Iterato
 
 
 def _part_of_a_folder(folder: Path, images: int, limit: int, rounds: int) -> list[Row]:
-    """Time loading a few images of a large folder against a folder of only those decoded.
-
-    A fifth of a folder without a ``test`` is used for testing, whatever the limit.
-    """
+    """Time loading a few images of a large folder against a folder of only those decoded."""
     rng = np.random.default_rng(0)
     distinct = [folder / f"{number}.jpg" for number in range(100)]
     for path in distinct:

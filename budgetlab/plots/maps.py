@@ -155,10 +155,7 @@ def _panel(
     first: bool,
     last: bool,
 ) -> "AxesImage":
-    """Draw the cells of one method, each with its number and its marks.
-
-    Only the ``first`` panel of a row labels the lines, only the ``last`` of a column the columns.
-    """
+    """Draw the cells of one method; a row's ``first`` panel and a column's ``last`` have labels."""
     cells, marks = np.full((len(lines), len(columns)), np.nan), {}
     order = [tuple(line) for line in lines.to_numpy()]
     for row in own.to_dict("records"):

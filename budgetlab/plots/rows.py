@@ -90,10 +90,7 @@ def _name_rows(ax: "Axes", names: Sequence[object]) -> None:
 
 
 def _zoom(ax: "Axes", rows: np.ndarray) -> None:
-    """Exclude outliers from the axis; each is printed at the edge as a number.
-
-    ``rows`` ``[n, 3]`` holds each difference and both ends of its interval.
-    """
+    """Exclude outliers from the axis and print them at its edge; ``rows`` is ``[n, 3]``."""
     size = np.nanmax(np.abs(rows), axis=1)
     far = size > FAR * np.median(size)
     if not far.any() or far.all():

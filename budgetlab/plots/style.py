@@ -109,10 +109,7 @@ def frame_of(
 
 
 def spans(epochs: pd.Series, most: int) -> pd.Series:
-    """Assign epochs to at most ``most`` stretches of equal length, numbered from 0.
-
-    On a small set, what a single epoch draws is mostly chance; means over stretches show more.
-    """
+    """Number each epoch's stretch, ``most`` at most; their means vary less than single epochs."""
     place = epochs.rank(method="dense").astype(int) - 1
     return place // -(-(place.max() + 1) // most)
 

@@ -140,10 +140,7 @@ def section_charts(
 
 
 def section_pay(runs: Sequence[Record]) -> dict[str, Any] | None:
-    """Return where importance sampling paid in the kit's map, and a prediction for these runs.
-
-    None if the kit ships no map.
-    """
+    """Return the kit's map and a prediction for these runs; None if the kit ships no map."""
     shipped = analysis.importance_map()
     if shipped.empty:
         return None
@@ -199,10 +196,7 @@ def section_samples(
 
 
 def _drawing(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], list[str]]:
-    """Group runs by kind of probability, as their units differ, for separate axes.
-
-    Runs that draw uniformly, or always from the same samples, get a sentence instead.
-    """
+    """Group runs by kind of probability, as units differ; constant ones get a sentence instead."""
     kinds: dict[str, dict[str, Record]] = {}
     said = []
     for name, run in runs.items():

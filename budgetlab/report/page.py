@@ -188,10 +188,7 @@ def _verdict(compared: pd.DataFrame | None) -> str:
 
 
 def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, Record]:
-    """Choose one run per method (or other setting) with equal data, augmentation, budget and seed.
-
-    A page with one per-sample history of each is clearer than one with all.
-    """
+    """Choose one run per method (or other setting), on equal data, augmentation, budget, seed."""
     cell = ["dataset", "augmentation", "budget", "seed"]
     finished = frame["status"] == "finished"
     usable = frame[finished] if finished.any() else frame

@@ -46,11 +46,7 @@ PICTURES = ("accuracy", "loss", "losses", "probabilities")
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """Snapshot of a run.
-
-    Per sample ``[N]``: the last known loss (NaN if unknown) and the probability, of kind
-    ``draw`` or ``keep`` (None if there is none); per finished epoch, a row as in ``epochs.csv``.
-    """
+    """Snapshot of a run: last known losses (NaN: unknown) and probabilities ``[N]``, and epochs."""
 
     epoch: int
     losses: np.ndarray
@@ -350,10 +346,7 @@ def _chip(look: style.LineStyle) -> str:
 
 
 def named_runs(frame: pd.DataFrame) -> list[str]:
-    """Return readable names of runs, such as ``p-SGD, b 0.2, seed 0``, and what else differs.
-
-    Repeats of the same settings are marked. ``frame`` is as returned by ``summaries``.
-    """
+    """Name rows of a frame of ``summaries``: ``p-SGD, b 0.2, seed 0``; repeats are marked."""
     if frame.empty:
         return []
     said = ("method", "budget", "seed")

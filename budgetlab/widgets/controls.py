@@ -40,10 +40,7 @@ TABLE = "line-height:1.4;font-size:12px;font-weight:normal;overflow-wrap:anywher
 
 
 class Panel(W.VBox):
-    """Base of the kit's widgets: named controls that call :meth:`update`, and a status line.
-
-    ``marker`` is its CSS class.
-    """
+    """Base class of widgets with named controls and a status line; ``marker`` is its CSS class."""
 
     def __init__(self, marker: str):
         super().__init__()
@@ -51,10 +48,7 @@ class Panel(W.VBox):
         self.add_class(marker)
 
     def control(self, **made: Any) -> None:
-        """Store controls as attributes, and call :meth:`changed` when one changes.
-
-        Each gets a CSS class from its name: ``auto_beta`` becomes ``bl-auto-beta``.
-        """
+        """Store controls that call :meth:`changed`; ``a_b`` gets the CSS class ``bl-a-b``."""
         for name, one in made.items():
             setattr(self, name, one)
             one.add_class(f"bl-{name.replace('_', '-')}")
@@ -69,11 +63,7 @@ class Panel(W.VBox):
 
 
 class Number(W.HBox):
-    """A labelled number field with a slider beside it.
-
-    Values are integers if ``value``, ``low``, ``high`` and ``step`` all are. A ``value`` out of
-    range is clipped.
-    """
+    """A labelled number field with a slider; values out of range are clipped."""
 
     value = traitlets.Any()
 
@@ -288,10 +278,7 @@ def data_uri(pixels: np.ndarray) -> str:
 
 
 def image_tag(address: str, alt: str, style: str) -> str:
-    """Return an ``img`` element with alternative text.
-
-    It is decoded synchronously; otherwise it might flicker when it changes.
-    """
+    """Return an ``img`` element, decoded synchronously, so that it does not flicker on changes."""
     return f'<img alt="{html.escape(alt)}" src="{address}" style="{style}" decoding="sync">'
 
 
