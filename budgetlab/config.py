@@ -333,10 +333,7 @@ Settings = TypedDict("Settings", {  # noqa: UP013
 
 
 def takes_settings(function: Function) -> Function:
-    """Show the fields of :class:`RunConfig` in the signature of a function of ``**settings``.
-
-    Notebooks then complete names and show defaults; the function itself is unchanged.
-    """
+    """Show the fields of :class:`RunConfig` in a function's signature, to complete in notebooks."""
     own, types = inspect.signature(function), get_type_hints(RunConfig)
     named = [part for part in own.parameters.values() if part.kind is not part.VAR_KEYWORD]
     fields = [

@@ -255,10 +255,7 @@ def numpy_generator(seed: int, stream: str) -> np.random.Generator:
 
 
 def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return the torch generator of one stream of a seed, on a device.
-
-    The numbers drawn on a GPU differ from those drawn on the CPU.
-    """
+    """Return the torch generator of one stream of a seed; a GPU draws other numbers than a CPU."""
     return torch.Generator(device=device).manual_seed(stream_seed(seed, stream))
 
 

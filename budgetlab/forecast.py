@@ -113,11 +113,7 @@ class ExpectedDraw:
 
 
 def supported() -> list[str]:
-    """List the methods whose next epoch can be forecast from a history.
-
-    The others decide by what they observe within the epoch; only their recorded probabilities can
-    be shown.
-    """
+    """List the methods whose next epoch can be forecast from a history, without observing it."""
     return [name for name in methods.names() if _can_be_foreseen(name)]
 
 
@@ -212,10 +208,7 @@ def recorded_forecast(
 
 
 def _drawn(q: Tensor, count: int, batch_size: int, seed: int) -> ExpectedDraw:
-    """Compute the inclusion probabilities of a draw without replacement, cut into batches.
-
-    The samples left after the last whole batch, a random part of the draw, are dropped.
-    """
+    """Compute the inclusion probabilities of a draw without replacement, cut into whole batches."""
     size, trained = len(q), count // batch_size * batch_size
     if float(q.max() - q.min()) <= 1e-12:
         how = f"uniform: k / N = {trained:,} / {size:,}; analytic"

@@ -1,7 +1,4 @@
-"""Per-sample training statistics, kept on the training device.
-
-One update per step serves every method and every measure.
-"""
+"""Per-sample training statistics, updated on the training device at every step."""
 
 from dataclasses import dataclass
 from typing import Any

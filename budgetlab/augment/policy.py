@@ -294,10 +294,7 @@ def apply_group(
 def step_sorted(
     images: Tensor, operation: Tensor, mirror: Tensor, centre: Tensor, made: Tables
 ) -> Tensor:
-    """Apply one operation per image, sorted by group, so that each image is processed once.
-
-    The group sizes are read on the host, which is free on a CPU.
-    """
+    """Apply one operation per image, sorted by group; the host reads group sizes: for a CPU."""
     order = operation.argsort()
     sizes = made.group.index_select(0, operation).bincount(minlength=len(GROUPS)).tolist()
     drawn = (images, operation, mirror, centre)
@@ -314,10 +311,7 @@ def step_sorted(
 def step_masked(
     images: Tensor, operation: Tensor, mirror: Tensor, centre: Tensor, made: Tables
 ) -> Tensor:
-    """Apply one operation per image without reading them on the host, for a GPU.
-
-    Every group processes the whole batch, and each image keeps the result of its own.
-    """
+    """Apply one operation per image by running every group on the whole batch; for a GPU."""
     group = made.group.index_select(0, operation).view(-1, 1, 1, 1)
     result = images
     for number in range(len(GROUPS)):

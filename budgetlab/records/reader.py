@@ -262,10 +262,7 @@ def open_records(records: Records) -> list[Record]:
 
 
 def find_records(paths: Path | str | Iterable[Path | str]) -> list[Path]:
-    """Find the folders of records, sorted, each once.
-
-    Each path must be a record, or a folder that holds records at any depth.
-    """
+    """Find the folders of records at or below some paths, sorted; InputError if one has none."""
     # Keyed by real path, so that a record given in two ways does not count twice.
     found: dict[str, Path] = {}
     for path in map(_place, _several(paths)):

@@ -198,10 +198,7 @@ def write_about(path: Path, about: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def new_folder(config: RunConfig) -> Iterator[Path]:
-    """Create the folder of a new record, and remove it if filling it fails.
-
-    Readers would otherwise find half a record there and report it as damaged.
-    """
+    """Create the folder of a new record, and leave nothing behind if filling it fails."""
     out, made = Path(config.out), None
     try:
         for number in range(1, 10_000):

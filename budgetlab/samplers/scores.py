@@ -192,10 +192,7 @@ def even_counts(sizes: Tensor, count: int) -> Tensor:
 
 
 def proportional_counts(sizes: Tensor, count: int) -> Tensor:
-    """Divide ``count`` among groups in proportion to their sizes; int64 ``[G]``.
-
-    What is left after rounding down goes to the largest remainders.
-    """
+    """Divide ``count`` in proportion to ``sizes [G]``, the rest to the largest remainders."""
     exact = sizes.double() * count / sizes.sum()
     counts = exact.floor().long()
     more = (exact - counts).argsort(descending=True, stable=True)[: count - int(counts.sum())]

@@ -240,10 +240,7 @@ class Sweep:
 
 
 class Dispatcher:
-    """Submits runs to an executor and collects their outcomes, for one iteration.
-
-    An executor with an attribute ``slots`` gets at most that many calls at a time.
-    """
+    """Submits runs to an executor, at most its ``slots`` at a time, and collects their outcomes."""
 
     def __init__(self, trials: list[Trial], executor: Executor, progress: bool):
         self._trials, self._executor = trials, executor

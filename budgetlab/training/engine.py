@@ -1,7 +1,4 @@
-"""One network on one device: augmentation, forward passes, steps and evaluation.
-
-Also the proxy network that some methods train first, within a share of the budget.
-"""
+"""One network on one device, and the proxy network that some methods train before it."""
 
 import contextlib
 import copy
@@ -70,10 +67,7 @@ def _require_single(model_name: str, network: nn.Module, shape: tuple[int, ...])
 
 
 def _plain(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """Return an optimiser class without torch's wrappers for ``torch.compile``.
-
-    Their first call imports the compiler, for longer than the small network's first steps take.
-    """
+    """Return an optimiser class without torch's wrappers, whose first call imports the compiler."""
     names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     plain = {name: inspect.unwrap(getattr(torch.optim.Optimizer, name)) for name in names}
     step = torch.no_grad()(inspect.unwrap(kind.step))

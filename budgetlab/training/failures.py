@@ -146,10 +146,7 @@ def in_a_sentence(
 
 
 def _largest_fitting(engine: Engine) -> int:
-    """Halve the batch size until it fits with room to spare; return 0 if none fits.
-
-    A quarter more is tried, because a run also evaluates and records, and memory fragments.
-    """
+    """Halve the batch size until it fits with a quarter to spare for the rest of a run; else 0."""
     size = min(engine.config.batch_size, len(engine.samples)) // 2
     while size > 1:
         gc.collect()

@@ -197,9 +197,8 @@ class BudgetedBatches:
 class Loop(BudgetedBatches):
     """The changing state of a run, and the epoch that changes it.
 
-    ``val`` are validation samples, for methods that train a proxy on them; ``threads`` is the
-    number of CPU threads, by default the number with which a step is fastest now. An InputError
-    means that model, data, method and budget do not fit together.
+    ``val`` are validation samples for a proxy; ``threads`` is the number of CPU threads, by default
+    the fastest for a step now. An InputError means that the parts do not fit together.
     """
 
     def __init__(

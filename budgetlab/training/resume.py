@@ -1,7 +1,4 @@
-"""Restore a run from its record: settings, data, network, arithmetic and state.
-
-Nothing is unpickled, because a record may come from a stranger.
-"""
+"""Restore a run from its record, without unpickling: settings, data, network, precision, state."""
 
 import os
 from collections.abc import Callable
@@ -88,10 +85,7 @@ def load_recorded(
     record: Record, config: RunConfig, splits: Splits | None, data_root: Path | str | None,
     moved: str | None,
 ) -> Splits:  # fmt: skip
-    """Return the data that a record was trained on: given, or loaded by :func:`load_again`.
-
-    A RunError means that the data has changed.
-    """
+    """Return a record's data, given or loaded by :func:`load_again`; RunError if it has changed."""
     about = record.about["data"]
     if splits is None:
         splits = load_again(record.path, config, data_root, "intake" in about, moved)
@@ -136,10 +130,7 @@ def require_model(path: Path | str, name: str, model: object, splits: Splits | N
 def trained_network(
     record: Record, splits: Splits, model: nn.Module | Callable[[], nn.Module] | None = None
 ) -> nn.Module:
-    """Build the network of a record, with its stored weights.
-
-    An InputError means that there are none, they are damaged, or the network is another one.
-    """
+    """Build a record's network with its stored weights; InputError if these do not load."""
     name = str(record.about.get("hardware", {}).get("model") or record.config["model"])
     require_model(record.path, name, model, splits)
     train, path = splits.train, record.path / "model.safetensors"
@@ -160,10 +151,7 @@ def trained_network(
 def recorded_arithmetic(
     record: Record, config: RunConfig, device: torch.device
 ) -> tuple[torch.dtype, int | None]:
-    """Return the precision of a record, and its number of threads if available here.
-
-    The hardware here might choose another precision, and the threads affect the last bits of sums.
-    """
+    """Return a record's precision, and its thread count if available here, for identical sums."""
     recorded = record.about.get("hardware", {})
     precision, threads = recorded.get("precision"), recorded.get("threads")
     possible = isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1)
@@ -202,10 +190,7 @@ def extend(path: Path, epochs: int) -> Path:
 
 
 def load_state(loop: "Loop", path: Path) -> int:
-    """Restore the saved state of a loop and return its epoch, 0 if none was saved.
-
-    An InputError means that the file is damaged or holds anything but tensors and plain values.
-    """
+    """Restore a loop's saved state and return its epoch, 0 without one; InputError if damaged."""
     if not os.path.lexists(path):
         return 0
     try:

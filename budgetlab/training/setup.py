@@ -196,10 +196,7 @@ class Needs:
 def predict(
     config: RunConfig, model_name: str, splits: Splits, device: torch.device, precision: torch.dtype
 ) -> Needs:
-    """Predict the memory that a run needs on its device.
-
-    On a CPU the data is already loaded and not counted.
-    """
+    """Predict a run's memory on its device; on a CPU the data is already loaded and not counted."""
     train = splits.train
     held = [s for s in (train, splits.test, splits.val) if s is not None and device.type != "cpu"]
     history = vars(History(len(train), META)).values()
