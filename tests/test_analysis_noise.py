@@ -182,7 +182,7 @@ def test_triage_by_hand(tmp_path):
                         "never": "not seen", "copy": "redundant"}  # fmt: skip
     # Nothing has judged these labels: by default they are kept.
     assert analysis.indices(ranked).tolist() == [10, 11, 13, 14, 15, 16]
-    assert "no verdict" in ranked.attrs["note"]
+    assert "not a verdict" in ranked.attrs["note"]
     assert analysis.indices(ranked, drop=["not seen"]).tolist() == [10, 11, 12, 13, 14, 15, 17]
     with pytest.raises(InputError, match="unknown verdict"):
         analysis.indices(ranked, drop=["wrong"])

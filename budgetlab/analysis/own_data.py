@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from budgetlab.data import Dataset, Splits
 
 VERDICTS = {
-    "check the label": "suspected beside a quality, or copies of it have another label",
+    "check the label": "a likely wrong label by quality=, or copies of it have another label",
     "low margin": "on average another class was more likely than the label, which may be right",
-    "decisive": "learned, but not surely: among the most wavering third of those not easy",
+    "decisive": "learned, but not surely: the third of the remaining samples that varies most",
     "ordinary": "none of the others",
     "redundant": "right at every visit, with little error; or a copy of an earlier sample",
     "not seen": "never trained on",
@@ -36,8 +36,8 @@ VERDICTS = {
 MEASURES = ("aum", "confidence", "variability", "correctness", "forgetting", "el2n", "mean_loss")
 LEADING = ("rank", "verdict", "index", "origin", "label", "suggested", "p_wrong", "name", "copy_of")
 AUM_NOTE = (
-    "a margin below zero is a place to look and no verdict, as many of these labels may be right: "
-    "give quality= for labels to be checked, and how many of them to expect to be wrong"
+    "a negative margin is a reason to look, not a verdict, as many of these labels may be right: "
+    "give quality= for labels to check, and an estimate of how many of them are wrong"
 )
 WAVERING = 1 / 3
 EASY = 0.5
@@ -55,7 +55,7 @@ def triage(
     The verdicts (:data:`VERDICTS`) follow from rules on recorded measures; they are not facts:
 
     - *check the label*: a suspect of ``quality`` that is more likely wrong than not, surest
-      first, unless the network is too weak to judge; or a copy whose label differs.
+      first, unless the network is too weak to judge; or copies that have different labels.
     - *low margin*: the other suspects; without ``quality``, samples with a negative area under
       the margin (Pleiss et al. 2020), lowest first. This ranks wrong labels well, but most of
       the list is right if the network is weak or was trained mainly on hard samples, so

@@ -136,7 +136,7 @@ def measures(
             Mean of ``||softmax - onehot||_2`` over all visits, as ``History.el2n``, and
             over early ones, which is the EL2N of Paul et al. (2021).
         ``first_learned``, ``learned_for_good``
-            Epoch of the first right visit, and of the first after which no visit was
+            Epoch of the first right visit, and of the first one after which no visit was
             wrong; infinite if there is none.
         ``aum_stratum``, ``dyn_unc``, ``dual``, ``tdds``
             Scores of the core sets of these names (the first of ``ccs``), see

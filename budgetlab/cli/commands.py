@@ -186,8 +186,8 @@ class Report:
 
 @dataclass
 class Inspect:
-    """Load data and report splits, classes, copies and oddities; with short training runs also
-    probably wrong labels and the augmentation that suits best."""
+    """Load data and report splits, classes, copies and oddities; optionally, by short training
+    runs, also probably wrong labels and the augmentation that suits best."""
 
     dataset: Positional[str]
     """folder:PATH, npz:PATH, or a built-in name."""

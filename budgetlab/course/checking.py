@@ -83,7 +83,7 @@ def passed(name: str) -> bool:
 def _pairs(cases: Sequence[tuple[Any, Any]]) -> list[tuple[tuple, Any]]:
     for case in cases:
         if not isinstance(case, tuple | list) or len(case) != 2:
-            raise InputError(f"case {_show(case)} is no pair: give (arguments, expected)")
+            raise InputError(f"case {_show(case)} is not a pair: give (arguments, expected)")
         if not callable(case[1]) and not _holds_numbers(_array(case[1])):
             raise InputError(
                 f"a case expects {_show(case[1])}, which holds no numbers: expect numbers, or give "

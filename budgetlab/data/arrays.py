@@ -119,7 +119,7 @@ def encode_labels(
     elif used.dtype.kind in "iu" and len(used) and used[-1] != len(used) - 1:
         odd.append(
             f"labels of {first} run from {used[0]} to {used[-1]} and {len(used)} of them "
-            "occur: these are the classes, named so"
+            "occur: these are the classes, named by their labels"
         )
     places = pd.Index(used)
     encoded = {what: places.get_indexer(array).astype(np.int64) for what, array in flat.items()}

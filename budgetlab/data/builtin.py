@@ -290,7 +290,7 @@ def _mixture(problem: str) -> tuple[list[np.ndarray], float, tuple[float, ...]]:
 
 # Description and loader by name.
 BUILT_IN: dict[str, tuple[str, Callable[..., Source]]] = {
-    "shapes": ("32x32 RGB, 10 drawn shapes of known difficulty (10,000 + 10,000)", shapes),
+    "shapes": ("32x32 RGB, 10 generated shapes of known difficulty (10,000 + 10,000)", shapes),
     "points": ("2-D: the same as points:moons", partial(points, "moons")),
     **{
         f"points:{problem}": (f"2-D: {text} (1,000 + 1,000)", partial(points, problem))

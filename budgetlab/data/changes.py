@@ -23,8 +23,8 @@ from budgetlab.records import write_atomically
 ACTIONS = {
     "drop": "left out, whatever its split",
     "relabel": "gets another label",
-    "mark": "stays as it is, and the metadata says that it is marked",
-    "true": "stays as it is, and its right label is known: wrong labels are judged by it",
+    "mark": "kept as it is, and marked in the metadata",
+    "true": "kept as it is, with its true label, by which measures of wrong labels are evaluated",
 }
 COLUMNS = ("origin", "action", "label", "note")
 # The annotator of instance-dependent noise sees images of at most this side length, and shrinks

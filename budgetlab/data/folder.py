@@ -140,7 +140,7 @@ def _found(listings: dict[str, Listing], decoded: Decoded, odd: list[str]) -> di
     if endings - IMAGE_FOLDER:
         odd.append(
             f"ImageFolder does not read {', '.join(sorted(endings - IMAGE_FOLDER))}: its positions "
-            "are others than index, so go by origin"
+            "differ from index, so go by origin"
         )
     alike: dict[str, list[str]] = {}
     for name in sorted(set(listings["train"].labels)):
