@@ -111,7 +111,7 @@ def grid_of(samples: "Dataset") -> "tuple[torch.Tensor, tuple[float, float, floa
     import torch
 
     if samples.x.ndim != 2 or samples.x.shape[1] != 2:
-        raise InputError("this data set holds no points: choose points:moons or another of points")
+        raise InputError("this data set holds no points: choose points:moons or a similar one")
     left, right, bottom, top = extent = extent_of(samples.x.cpu().numpy())
     steps = (torch.arange(GRID) + 0.5) / GRID
     across, up = left + steps * (right - left), bottom + steps * (top - bottom)

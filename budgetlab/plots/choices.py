@@ -154,7 +154,7 @@ def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
         title=f"{most} ends at {ends[most]:.2f} times their share",
         x=x,
         y="wrong labels in the batches, times their share",
-        text="How often samples with a wrong label stand in the batches, 1 is their share of the "
+        text="How often samples with a wrong label are in the batches; 1 is their share of the "
         "data.",
     )  # fmt: skip
 

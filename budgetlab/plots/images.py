@@ -154,7 +154,7 @@ def image_rows(
         if len(texts) != len(rows[name]):
             raise InputError(
                 f"row '{name}' has {len(rows[name])} images and {len(texts)} captions: give one "
-                "caption an image"
+                "caption per image"
             )
     said = {name: [""] * len(images) for name, images in rows.items()} | dict(captions or {})
     heights = {name: 1.0 + 0.17 * _lines(texts) for name, texts in said.items()}
@@ -285,7 +285,7 @@ def _each(values: np.ndarray, x: np.ndarray) -> np.ndarray:
     values = np.asarray(values, float)
     if values.shape != x.shape[:1]:
         raise InputError(
-            f"values of shape {values.shape} do not fit {len(x)} points: give one a point"
+            f"values of shape {values.shape} do not fit {len(x)} points: give one per point"
         )
     return values
 

@@ -102,8 +102,8 @@ def importance_map(
     if again.any():
         one = frame[again].iloc[0]
         raise InputError(
-            f"{one['method']} has several rows where {x} is {one[x]}: give one row a cell, or name "
-            "the columns that tell them apart with y="
+            f"{one['method']} has several rows where {x} is {one[x]}: give one row per cell, or "
+            "name the columns that tell them apart with y="
         )
     methods, columns = method_order(frame["method"]), sorted(frame[x].unique())
     lines = frame[rows_by].drop_duplicates().sort_values(rows_by, ascending=False)

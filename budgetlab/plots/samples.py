@@ -64,7 +64,7 @@ def sampling_probability(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = 
     frame = style.frame_of(data, lambda run: quantiles(run, "probability", LEVELS), LEVELS)
     ax = style.axes(ax)
     if frame.empty:
-        return style.empty(ax, "This method draws by no probabilities.")
+        return style.empty(ax, "This method does not draw by probabilities.")
     keeps, scaled = _keeps(frame), frame.copy()
     if not keeps:
         scaled[list(LEVELS)] = frame[list(LEVELS)].mul(frame["n"], axis=0)
@@ -139,7 +139,7 @@ def probability_vs_loss(
         y=KEPT if keeps else DRAWN,
         legend=True,
         text=f"Sampling probability in epoch {number} against the loss known before it, "
-        f"{len(known):,} samples seen so far. {relation or 'No correlation can be had'}.",
+        f"{len(known):,} samples seen so far. {relation or 'No correlation is defined'}.",
     )
 
 
@@ -183,8 +183,8 @@ def measure_vs_measure(
         x=style.axis_name(x) + (f"\n({hidden:,} samples have no finite value)" if hidden else ""),
         y=style.axis_name(y),
         legend=True,
-        text=f"{style.axis_name(y)} against {style.axis_name(x)}, one point a sample: "
-        f"{len(shown):,} samples{left_out}; {relation or 'no correlation can be had'}.",
+        text=f"{style.axis_name(y)} against {style.axis_name(x)}, one point per sample: "
+        f"{len(shown):,} samples{left_out}; {relation or 'no correlation is defined'}.",
     )
     style.set_title(ax, relation, y=1.17)  # above the histogram that lies above the axes
     return ax

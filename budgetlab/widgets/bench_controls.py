@@ -153,8 +153,8 @@ def explain(name: str, config: RunConfig, size: int | None = None) -> str:
         )
     if name == "seed":
         return (
-            f"Seed {value}: another seed gives other first weights and another order; the same one "
-            "gives the same run."
+            f"Seed {value}: another seed gives other initial weights and another order; the same "
+            "one gives the same run."
         )
     share, epochs = config.budget, config.epochs
     said = f"Budget {share:g} of {epochs} epochs: "
