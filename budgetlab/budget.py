@@ -23,7 +23,7 @@ FINAL_LR = 1e-6
 
 
 def samples_per_epoch(size: int, budget: float) -> int:
-    """Return ``floor(N b)`` samples per epoch, rounded first: ``int(50000 * 0.29)`` is 14499."""
+    """Return the draws per epoch, ``floor(N b)``; ``int(50000 * 0.29)`` would give 14499."""
     return math.floor(round(size * budget, 6))
 
 
