@@ -165,7 +165,6 @@ def detection(
 
 
 def _labelled(frame: pd.DataFrame, record: Record) -> pd.DataFrame:
-    """Put the settings of its run in front of a frame."""
     named = pd.DataFrame({name: [record.config.get(name)] for name in LABELS})
     return named.merge(frame, how="cross")
 

@@ -213,7 +213,7 @@ def one_epoch(record: OneRecord, epoch: int = -1) -> pd.DataFrame:
     kept = record.about.get("thinned", {}).get("epochs", range(1, count + 1))
     for earlier, arrays in read_epochs(record, ("loss", "times_trained"), number):
         if earlier < number:
-            # Of an epoch that was left out, only which samples were visited is known.
+            # Of an epoch removed by thinning, only which samples were visited is known.
             seen = ~np.isnan(arrays["loss"]) if earlier in kept else arrays["times_trained"] > 0
             np.copyto(last, arrays["loss"], where=seen)
     columns = {name: data[name].isel(epoch=number - 1).to_numpy() for name in SAMPLE_ARRAYS}

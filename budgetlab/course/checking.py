@@ -166,9 +166,6 @@ def _place(answer: Any, error: Exception) -> str:
     return f"\n  in the line: {lines[-1].strip()}" if lines and lines[-1] else "."
 
 
-# -- how a result differs from what is expected ------------------------------------------
-
-
 def _compare(result: Any, expected: Any, tolerance: float) -> str:
     """Return ``""`` if a result is as expected, else a sentence on how it differs."""
     if callable(expected):
@@ -269,11 +266,7 @@ def _holds_numbers(array: np.ndarray) -> bool:
     return array.dtype.kind in "biuf"
 
 
-# -- formatting --------------------------------------------------------------------------
-
-
 def _show(value: Any) -> str:
-    """Format a value in one line."""
     if _is_tensor(value) or isinstance(value, np.ndarray):
         array = _array(value)
         body = np.array2string(array, precision=4, threshold=SHOWN, edgeitems=3, separator=", ")

@@ -43,7 +43,7 @@ class Prediction:
 
         self.question, self.choices = question, list(choices)
         self._waiting: list[tuple[Any, str]] = []
-        # A missing or hand-edited file holds no predictions.
+        # A missing or malformed file counts as holding no predictions.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             _locked.update(json.loads(KEPT.read_text(encoding="utf-8")).items())
         self.radio = W.RadioButtons(options=self.choices, value=self.locked,

@@ -52,17 +52,7 @@ def results(name: str = "scale_model", folders: tuple[Path, ...] = PLACES) -> pd
 def record(name: str, folders: tuple[Path, ...] = PLACES) -> Record:
     """Open a record that comes with the course, such as ``cifar10-jpeg-p-SGD``.
 
-    Parameters
-    ----------
-    name
-        Name of its folder.
-    folders
-        Folders to search, as for :func:`results`.
-
-    Raises
-    ------
-    InputError
-        If it is in none of the folders.
+    ``name`` is that of its folder; ``folders`` and errors are as for :func:`results`.
     """
     return open_record(_find(name, "", folders))
 

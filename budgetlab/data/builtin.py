@@ -200,7 +200,6 @@ def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> So
 
 
 def _table(file: Path) -> pd.DataFrame:
-    """Read one table of file names and labels."""
     try:
         content = file.read_bytes()
         table = pd.read_csv(io.BytesIO(content), dtype=str)

@@ -132,7 +132,6 @@ def folder(
 
 
 def _found(listings: dict[str, Listing], decoded: Decoded, odd: list[str]) -> dict[str, Any]:
-    """Collect what the summary reports about the files."""
     parts = listings.values()
     if links := sum(one.links for one in parts):
         odd.append(f"links, which were followed: {counted(links, 'file')}")

@@ -305,7 +305,6 @@ def _opened(path: Path) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, bits: int | None) -> Image.Image:
-    """Convert an image of any mode to RGB."""
     if image.mode == "F":
         raise ValueError("pixels are floating point numbers")
     if image.mode.startswith("I"):
