@@ -64,7 +64,7 @@ def sampling_probability(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = 
     frame = style.frame_of(data, lambda run: quantiles(run, "probability", LEVELS), LEVELS)
     ax = style.axes(ax)
     if frame.empty:
-        return style.empty(ax, "This method does not draw by probabilities.")
+        return style.empty(ax, "This method uses no probabilities.")
     keeps, scaled = _keeps(frame), frame.copy()
     if not keeps:
         scaled[list(LEVELS)] = frame[list(LEVELS)].mul(frame["n"], axis=0)
