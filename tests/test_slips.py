@@ -105,6 +105,10 @@ def test_a_run_with_a_method_of_ones_own_is_resumed_with_it(train: Callable[...,
     ("out 'a\\x00b' is not allowed: give a text without null characters",
      lambda: bl.RunConfig(out="a\0b")),
     ("<function", lambda: bl.train(lambda history: history.error)),
+    ("image-size 16 is for the images of folder:, and not for 'digits'",
+     lambda: bl.train(dataset="digits", image_size=16)),
+    ("credit weighted is not what fidelity published does",
+     lambda: bl.train(credit="weighted", fidelity="published")),
 ])  # fmt: skip
 def test_settings(part: str, call: Callable[[], Any]) -> None:
     says(part, call)

@@ -218,6 +218,11 @@ def load(
     )  # fmt: skip
     kind, _, path = asked.dataset.partition(":")
     own = kind in OWN
+    if asked.image_size and kind != "folder":
+        raise InputError(
+            f"image-size {asked.image_size} is for the images of folder:, and not for "
+            f"'{asked.dataset}': leave it out"
+        )
     # Copies are found among all samples, so that the limit does not decide which are dropped.
     early = asked.limit > 0 and not whole and asked.drop_copies == "none"
     fewer = partial(_fewer, asked)

@@ -64,6 +64,8 @@ def load_again(
     on_disk = config.dataset.startswith(("folder:", "npz:"))
     if not intake and on_disk:
         config = config.replace(flip="yes")
+    if not config.dataset.startswith("folder:"):
+        config = config.replace(image_size=0)  # earlier versions passed it over
     if not has_name(config.dataset):
         raise InputError(
             f"record '{path}' was trained on data of your own, '{config.dataset}': give it again "

@@ -148,11 +148,7 @@ class Run:
         on_step: Callable[["Run"], None] | None = None,
         asked: Collection[str] = (),
     ):
-        if config.extended:
-            raise InputError(
-                f"extended {config.extended} is not a setting of a new run: train, and then go on "
-                "with resume --epochs"
-            )
+        setup.require_new(config)
         # Check what is possible before loading the data.
         named = config if model is None else config.replace(model="auto")
         config = setup.with_known_names(named, own_data=splits is not None)

@@ -102,6 +102,20 @@ def about_data(name: str, splits: Splits) -> dict[str, Any]:
     }
 
 
+def require_new(config: RunConfig) -> None:
+    """Refuse settings that a new run would record and not apply."""
+    if config.extended:
+        raise InputError(
+            f"extended {config.extended} is not a setting of a new run: train, and then go on "
+            "with resume --epochs"
+        )
+    if config.fidelity == "published" and config.credit == "weighted":
+        raise InputError(
+            "credit weighted is not what fidelity published does, whose code credits the row: "
+            "leave one of them out"
+        )
+
+
 def notes_on_test(splits: Splits) -> list[str]:
     """Return notes on custom test samples that miss some classes; loading reports it for others."""
     there = splits.test.y.unique().tolist()
