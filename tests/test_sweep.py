@@ -106,6 +106,7 @@ def test_looking_makes_a_run_dearer():
         ({"workers": 2, "scheduler": "tcp://a:1"}, "cannot be combined"),
         ({"grid": []}, "list of runs is empty"),
         ({"grid": ["SGD"]}, "'SGD' is no run"),
+        ({"grid": [RunConfig()], "preset": "scale-model"}, "a preset beside it would change none"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path, settings, words):

@@ -79,6 +79,11 @@ def product(
     parts = [grid] if grid is None or isinstance(grid, Mapping | RunConfig) else list(grid)
     if not parts:
         raise InputError("the list of runs is empty: give at least one")
+    if base and any(isinstance(part, RunConfig) for part in parts):
+        raise InputError(
+            "a RunConfig says every setting, so that a preset beside it would change none: give "
+            "settings by name, or no preset"
+        )
     base = dict(base or {})
     runs = [run for part in parts for run in _combinations(base | _settings(part) | settings)]
     # A run given twice is one run.
