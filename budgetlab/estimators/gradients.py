@@ -270,9 +270,11 @@ def influence(
 
     The margin is ``ln(p_y / (1 - p_y))``. With ``Phi [N, K]`` its projected gradients, ``phi_t``
     that of the target and ``p_i`` the label probability of a training sample,
-    ``phi_t' (Phi' Phi + c I)^-1 phi_i (1 - p_i)`` is what the margin of ``t`` would lose
-    without sample ``i`` (equation 13 of Park et al.; the ridge ``c`` is ours). Over several
-    networks, both factors are averaged separately.
+    ``phi_t' (Phi' Phi + c I)^-1 phi_i (1 - p_i)`` ranks training samples by what the margin of
+    ``t`` would lose without each (equation 13 of Park et al.; the ridge ``c`` is ours). Their
+    estimate leaves the weights ``p (1 - p)`` out of the Newton step, so that values are smaller
+    than the losses: only their order and their ratios mean something. Over several networks, both
+    factors are averaged separately.
 
     Parameters
     ----------
@@ -292,7 +294,7 @@ def influence(
     Returns
     -------
     numpy.ndarray
-        float64 ``[N, T]``, in units of the margin.
+        float64 ``[N, T]``, on a scale of its own.
     """
     networks = [models] if isinstance(models, nn.Module) else list(models)
     if not networks or not damping > 0:
