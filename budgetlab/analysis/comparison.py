@@ -138,11 +138,7 @@ def concluded(
     margin: float | None = MARGIN,
     question: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Add the columns that depend on all rows: corrected p-values, verdicts, sentences.
-
-    Sentences name the settings in ``shown`` that vary. p-values are corrected within each group
-    of rows with equal ``question`` columns, by default over all rows.
-    """
+    """Add p-values corrected over the rows of each ``question``, verdicts, and sentences."""
     alpha = 1 - confidence
     for name, source in (("p_corrected", "p"), ("p_equivalent", "p_equivalent")):
         p = table.groupby(list(question), sort=False)[source] if question else table[source]
@@ -251,10 +247,7 @@ def _opponents(method: str, baselines: list[str]) -> list[str]:
 def _groups(
     frame: pd.DataFrame, keys: list[str], cost: str, value: str, over: Sequence[str]
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Yield each condition with its rows that have both ``cost`` and ``value``.
-
-    Only finished runs count if there are any, and only the latest of repeated runs.
-    """
+    """Yield each condition and its rows: of finished runs if any, the latest of repeated ones."""
     for key, group in frame.groupby(keys, sort=False, dropna=False):
         if "status" in group and (group["status"] == "finished").any():
             group = group[group["status"] == "finished"]

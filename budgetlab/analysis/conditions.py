@@ -201,11 +201,7 @@ def label(row: pd.Series | Mapping[str, Any], columns: Sequence[str]) -> str:
 
 
 def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFrame:
-    """Leave out runs that cannot be compared, with one warning per reason.
-
-    These are unfinished runs, runs without the metric, and all but the latest of repeated
-    runs. Raises an error if no run is left.
-    """
+    """Leave out, with warnings, unfinished and repeated runs, and those without the metric."""
     if "status" in frame:
         frame = _without(frame, frame["status"] != "finished", "not finished")
     frame = _without(frame, frame[metric].isna(), f"without {metric}")
@@ -215,10 +211,7 @@ def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFram
 
 
 def latest(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
-    """Leave out, with a warning, all but the latest of runs with equal ``settings``.
-
-    Counting a seed twice would make intervals too narrow.
-    """
+    """Keep only the latest of runs with equal ``settings``: a repeated seed narrows intervals."""
     order = frame.sort_values("updated", kind="stable") if "updated" in frame else frame
     again = order.duplicated(list(settings), keep="last")
     why = "repeated later with the same settings and seed"

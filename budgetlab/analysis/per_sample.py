@@ -62,10 +62,7 @@ ARRAYS = ("loss", "p_y", "correct", "margin", "el2n", "times_trained")
 def read_epochs(
     record: Record, names: Sequence[str], epochs: int | None = None
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yield the number of each epoch, from 1, and its per-sample arrays ``[N]``.
-
-    Reads a few epochs at a time to bound memory.
-    """
+    """Yield the number of each epoch, from 1, and its arrays ``[N]``, with bounded memory."""
     data = record.samples
     total = _first(epochs, data.sizes["epoch"])
     step = max(1, BLOCK // max(data.sizes["sample"], 1))
@@ -214,10 +211,7 @@ def _before(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def _over_windows(values: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return count, mean and sample deviation of each window of ``length`` rows, ignoring NaN.
-
-    Fewer rows than ``length`` form one window; the deviation of fewer than two values is NaN.
-    """
+    """Return count, mean and sample deviation of each window of ``length`` rows, ignoring NaN."""
     length = min(length, len(values))
     known = ~np.isnan(values)
     filled = np.where(known, values, 0.0)

@@ -70,10 +70,7 @@ def agreement(
 
 
 def top_share(values: np.ndarray, size: int) -> np.ndarray:
-    """Return membership in the ``size`` highest of ``values [n]``: in [0, 1], summing to ``size``.
-
-    Samples tied at the threshold share the remaining places, so that storage order never matters.
-    """
+    """Return membership, 0 to 1, in the ``size`` highest of ``values [n]``; ties share places."""
     threshold = np.sort(values)[-size]
     above, tied = values > threshold, values == threshold
     return above + tied * ((size - above.sum()) / tied.sum())

@@ -257,11 +257,7 @@ def sentence(
     margin: float | None = MARGIN,
     shown: Sequence[str] = (),
 ) -> str:
-    """Describe one row of :func:`budgetlab.analysis.compare` in a sentence.
-
-    ``row`` also has ``above``, ``pair_spread`` and ``baseline_spread``; ``shown`` are the settings
-    that distinguish the condition; the rest is as for that function.
-    """
+    """Describe one row of a comparison; the settings in ``shown`` distinguish its condition."""
     baseline, pairs, said = row["baseline"], row["pairs"], row["verdict"]
     ours = row["method"] + (f" ({label(row, shown)})" if shown else "")
     if row["method"] == baseline:

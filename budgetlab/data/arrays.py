@@ -270,10 +270,7 @@ def labels_are_names(dataset: Any, classes: Sequence[str] | None) -> bool:
 def with_truth(
     samples: Dataset, true_label: Sequence[int | str | None], by_name: bool = False
 ) -> Dataset:
-    """Add the true class of each sample, by number or name; None or NaN if unknown.
-
-    With ``by_name``, numbers are class names too.
-    """
+    """Add true classes by number or name, None if unknown; ``by_name``: numbers are names too."""
     if len(true_label) != len(samples):
         raise InputError(
             f"true_label has {len(true_label)} entries for {len(samples)} samples: give one each"

@@ -252,10 +252,7 @@ def draw_points(problem: str, count: int, generator: np.random.Generator) -> dic
 
 
 def posterior(problem: str, x: np.ndarray) -> np.ndarray:
-    """Compute class probabilities ``[N, C]`` at points ``[N, 2]`` under the true densities.
-
-    The best possible classifier picks the largest.
-    """
+    """Compute class probabilities ``[N, C]`` at points ``[N, 2]`` under the true densities."""
     curves, spread, shares = _mixture(problem)
     logs = []
     for curve, share in zip(curves, shares, strict=True):

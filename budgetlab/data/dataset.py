@@ -309,10 +309,7 @@ def make_parts(
     index: Mapping[str, np.ndarray] | None = None,
     true: bool = False,
 ) -> dict[str, Dataset]:
-    """Create the Dataset of each split from its ``x`` and ``y``; see :func:`make_samples`.
-
-    All splits share their ``statistics``, by default those of the training samples.
-    """
+    """Create the Dataset of each split; ``statistics`` are by default those of the training set."""
     statistics = statistics or channel_statistics(arrays["train"][0])
     return {
         part: make_samples(*arrays[part], classes, flip=flip, statistics=statistics, true=true,
@@ -353,10 +350,7 @@ def split_off_test(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def keeps_label(classes: Sequence[str]) -> bool:
-    """Guess from the class names whether a mirrored image still belongs to its class.
-
-    False if most are letters or digits, or if one contains the word left or right.
-    """
+    """Guess from the names whether mirroring keeps the class: not for digits, letters or sides."""
     names = [str(name).strip().lower() for name in classes]
     signs = sum((len(name) == 1 and name.isalnum()) or name in DIGITS for name in names)
     sides = any({"left", "right"} & set(re.findall(r"[a-z]+", name)) for name in names)

@@ -306,10 +306,7 @@ def _list_classes(top: Path, part: str) -> Listing:
 
 
 def _walk(folder: Path, skipped: list[str], shown: str) -> Iterator[tuple[str, bool]]:
-    """Yield the files below a folder, each with whether it was reached through a linked folder.
-
-    In ``ImageFolder``'s order: folders by full path, the files of each by name.
-    """
+    """Yield files in ``ImageFolder``'s order, each with whether a linked folder led to it."""
     found: list[tuple[str, list[str], bool]] = []
     followed = {os.path.realpath(folder)}
     linked = {str(folder)} if folder.is_symlink() else set()

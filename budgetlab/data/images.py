@@ -63,11 +63,7 @@ class _Deep(Exception):
 def read_cache(
     path: Path, names: Sequence[str], *, key: str | None = None
 ) -> dict[str, np.ndarray] | None:
-    """Read arrays written by :func:`write_cache`; None if that is not possible.
-
-    A missing, damaged or foreign file is not an error: the data is made again. If a ``key`` is
-    given, the file must hold the same one.
-    """
+    """Read arrays of :func:`write_cache`; None if missing, damaged, or of another ``key``."""
     try:
         stored = read_npz(path, {"key", *names}, "")
         same = key is None or str(stored["key"]) == key
@@ -267,10 +263,7 @@ def _bits(highest: int) -> int:
 def _target(
     top: Path, names: Sequence[str], size: int | None
 ) -> tuple[int | None, tuple[int, int]]:
-    """Return the side of the square to fit images to, None for none, and height and width.
-
-    Without a size, images keep theirs if all headers show the same small one.
-    """
+    """Return the side to fit images to (None if all have the same small size) and their shape."""
     if size is not None:
         return size, (size, size)
     found: set[tuple[int, int]] = set()
