@@ -53,7 +53,7 @@ MINI_IMAGENET_SIZE = 84
 
 
 def shapes(root: Path, seed: int, keep: bool = True, **_: Any) -> Source:
-    """Load images of ten shapes, generated once per seed and then cached."""
+    """Load images of ten shapes, rendered once per seed and then cached."""
     cache = root / "shapes" / f"shapes-v{SHAPES_VERSION}-seed{seed}.npz"
     arrays = read_cache(cache, ("x", "y", "difficulty", "other_label"))
     if arrays is None:
@@ -286,7 +286,7 @@ def _mixture(problem: str) -> tuple[list[np.ndarray], float, tuple[float, ...]]:
 
 # Description and loader by name.
 BUILT_IN: dict[str, tuple[str, Callable[..., Source]]] = {
-    "shapes": ("32x32 RGB, 10 generated shapes of known difficulty (10,000 + 10,000)", shapes),
+    "shapes": ("32x32 RGB, 10 rendered shapes of known difficulty (10,000 + 10,000)", shapes),
     "points": ("2-D: the same as points:moons", partial(points, "moons")),
     **{
         f"points:{problem}": (f"2-D: {text} (1,000 + 1,000)", partial(points, problem))

@@ -1,4 +1,4 @@
-"""Generated images of ten shapes with known difficulty.
+"""Rendered images of ten shapes with known difficulty.
 
 Every image has a difficulty in [0, 1], mostly near 0 and rarely near 1. It sets how far the shape
 is moved, shrunk, turned and squashed, how faint it is, how much clutter surrounds and covers it,
@@ -96,13 +96,13 @@ CLASSES = tuple(OUTLINES)
 SIZE = 32
 AMBIGUOUS_SHARE = 0.03
 CLUTTER, OCCLUDERS = 6, 3
-# Images drawn at once: few enough for the work arrays to stay in cache.
+# Images rendered at once: few enough for the work arrays to stay in cache.
 # Random numbers are drawn chunk by chunk, so another value gives another data set.
 CHUNK = 250
 
 
 def draw(count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draw ``count`` images of balanced classes in random order.
+    """Render ``count`` images of balanced classes in random order.
 
     ``x`` is uint8 ``[N, 3, 32, 32]``; ``y`` int64 ``[N]``; ``difficulty`` float64 ``[N]`` in
     [0, 1]; ``other_label`` int64 ``[N]``, the second class of a blend, else -1.
@@ -130,7 +130,7 @@ def _images(
     nuisance: np.ndarray,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Draw one chunk, uint8 ``[n, 3, 32, 32]``."""
+    """Render one chunk, uint8 ``[n, 3, 32, 32]``."""
     brush = _Brush(nuisance, generator)
     shape_colour, ground_colour = brush.colours()
     image = brush.ground(ground_colour)
@@ -144,7 +144,7 @@ def _images(
 
 
 class _Brush:
-    """Draws the parts of a chunk of images, given the nuisance of each image.
+    """Renders the parts of a chunk of images, given the nuisance of each image.
 
     Arrays are float32 ``[n, 32, 32]``, with a leading axis for channels if there are any; one
     number per image is ``[n, 1, 1]``.

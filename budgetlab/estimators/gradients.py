@@ -273,7 +273,7 @@ def influence(
     ``phi_t' (Phi' Phi + c I)^-1 phi_i (1 - p_i)`` ranks training samples by what the margin of
     ``t`` would lose without each (equation 13 of Park et al.; the ridge ``c`` is ours). Their
     estimate leaves the weights ``p (1 - p)`` out of the Newton step, so that values are smaller
-    than the losses: only their order and their ratios mean something. Over several networks, both
+    than the losses, and only their order and ratios are meaningful. Over several networks, both
     factors are averaged separately.
 
     Parameters
@@ -294,7 +294,7 @@ def influence(
     Returns
     -------
     numpy.ndarray
-        float64 ``[N, T]``, on a scale of its own.
+        float64 ``[N, T]``, on an arbitrary scale.
     """
     networks = [models] if isinstance(models, nn.Module) else list(models)
     if not networks or not damping > 0:
