@@ -177,7 +177,7 @@ def foretold(probe: dict[str, Any]) -> str:
     fits = [(entry, outcome, fit["right"]) for entry, own in probe["entries"].items()
             for outcome, fit in own["outcomes"].items() if fit["predicts"]]  # fmt: skip
     if not fits:
-        return ("**A short uniform run foretells neither gains nor losses**: nothing that "
+        return ("**A short uniform run predicts neither gains nor losses**: nothing that "
                 "`bl.analysis.will_it_pay(record)` sees predicts them.")  # fmt: skip
     only_losses = all(outcome == "lose" for _, outcome, _ in fits)
     parts = []
@@ -186,7 +186,7 @@ def foretold(probe: dict[str, Any]) -> str:
         if names:
             parts.append(f"whether {maps.listed(names, 'or')} {verb}")
     said = [
-        f"**A short uniform run foretells {'losses rather than gains' if only_losses else 'a part'}"
+        f"**A short uniform run predicts {'losses rather than gains' if only_losses else 'a part'}"
         ".** From its losses and margins, `bl.analysis.will_it_pay(record)` tells "
         f"{' and '.join(parts)}: right on {_shares(fits, 'cells')} of the cells of the map left "
         f"out of the fit (always the more frequent answer: {_shares(fits, 'constant')}), but on "
@@ -243,8 +243,8 @@ def gaps(rows: pd.DataFrame) -> str:
         f"[docs/league.md](docs/league.md) were run with {_span(seeds)} seeds at 30% of the "
         f"training, and with {_span(lower)} at 20%, where {SEEDS} are planned. At the paper's own "
         f"scale {made} have been made, on a GPU that was lent for three quarters of an hour in "
-        "all; every other cell of the card says *not run yet* ([docs/gpu.md](docs/gpu.md) has what "
-        "was seen there, how fast it was, and the command that goes on)."
+        "all; every other cell of the card says *not run yet* ([docs/gpu.md](docs/gpu.md) has the "
+        "results, the speed, and the command that continues the runs)."
     )
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False) + "\n"
 

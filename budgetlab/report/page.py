@@ -161,7 +161,7 @@ def _facts(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, str]:
 
 
 def _methods(frame: pd.DataFrame) -> dict[str, Markup]:
-    """What each method trains on; symbols stand between asterisks in the table of methods."""
+    """Describe each method; symbols are between asterisks in the table of methods."""
     known = {name: methods.known(name) for name in method_order(frame["method"])}
     return {name: Markup(re.sub(r"\*(.+?)\*", r"<em>\1</em>", str(escape(method.about))))
             for name, method in known.items() if method}  # fmt: skip
@@ -217,7 +217,7 @@ def _compared_table(compared: pd.DataFrame) -> dict[str, Any]:
 
 
 def _said_above(frame: pd.DataFrame) -> list[str]:
-    """Columns that say in every row what the facts above the tables say."""
+    """Return constant columns, whose value is among the facts above the tables."""
     return [name for name in ("dataset", "augmentation") if frame[name].nunique() == 1]
 
 
