@@ -72,6 +72,7 @@ def collect(
         lines = index.read_text().splitlines(keepends=True)
         index.write_text("".join(line for line in lines if "TEACHING" not in line))
     (source / "_static").mkdir()
+    (source / "pages.css").rename(source / "_static" / "pages.css")
     (source / "_static" / "explorables.js").write_text(script())
     (source / "_static" / "explorables.css").write_text(STYLE)
     write_reference(source / "reference", parts)

@@ -35,7 +35,7 @@ NAMING = """(function name(pixel, tries) {
   else if (tries) setTimeout(name, 100, pixel, tries - 1);
 })(this, 50)"""
 CELL = "text-align:left;padding:0 1em 0 0"
-HEAD = f"{CELL};font-weight:normal"
+HEAD = f"{CELL};font-weight:normal;overflow-wrap:normal"  # "row" in one piece
 TABLE = "line-height:1.4;font-size:12px;font-weight:normal;overflow-wrap:anywhere;max-width:100%"
 
 

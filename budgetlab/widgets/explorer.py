@@ -67,7 +67,7 @@ class AugmentationExplorer(Panel):
         self.control(
             first=Number("First sample", 0, 0, len(self.samples) - COUNT, 1),
             seed=Number("Draw", 0, 0, 999, 1),
-            alpha=Number("alpha of mixing", 0.3, 0.05, 5.0, 0.05),
+            alpha=Number("Mixing alpha", 0.3, 0.05, 5.0, 0.05),
             operations=Number("RandAugment N", 2, 0, 8, 1),
             magnitude=Number("RandAugment M", 4, 0, 30, 1),
             detail=choice("Credit under", augment.names(), "ricap"),

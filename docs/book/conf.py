@@ -28,6 +28,7 @@ html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "budgetlab"
 html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_sphinx = False
