@@ -101,6 +101,15 @@ def test_the_page_holds_what_was_asked_for(text, folder):
             assert sentence[1:] in " ".join(page.text.split())
 
 
+def test_runs_on_other_data_of_the_same_name_are_listed_and_not_drawn_together(tmp_path):
+    for method, size in (("unif-SGD", 200), ("p-SGD", 200), ("mine", 300)):
+        write_run(tmp_path, method=method, budget=0.3, size=size, fingerprint=str(size))
+    with pytest.warns(RecordWarning, match="on other data"):
+        page = Page(report.write(tmp_path, tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "One run of each: unif-SGD; p-SGD." in page.text
+    assert "--method mine" in page.text
+
+
 def test_commands_quote_and_keep_every_setting_that_differs(tmp_path):
     record = write_run(
         tmp_path, dataset="folder:my pictures/$x", lr=0.05, milestones=(0.3, 0.6), budget=0.3

@@ -189,7 +189,9 @@ def _verdict(compared: pd.DataFrame | None) -> str:
 
 def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, Record]:
     """Choose one run per method (or other setting), on equal data, augmentation, budget, seed."""
-    cell = ["dataset", "augmentation", "budget", "seed"]
+    # The same name may stand for other data: fewer samples, or other labels.
+    cell = ["dataset", "fingerprint", "augmentation", "budget", "seed"]
+    frame = frame.fillna({"fingerprint": ""})
     finished = frame["status"] == "finished"
     usable = frame[finished] if finished.any() else frame
     settings = [name for name in analysis.condition_columns(frame) if name not in cell]
