@@ -275,6 +275,15 @@ def test_seeds_needed_gives_the_power_it_says():
     assert analysis.seeds_needed(1.0, 1.0, alpha=0.01).seeds > 10
 
 
+def test_summaries_in_a_file_are_compared_as_the_records_are(folder, tmp_path):
+    runs = analysis.summaries(folder)
+    runs.to_csv(tmp_path / "runs.csv", index=False)
+    again = pd.read_csv(tmp_path / "runs.csv")
+    for average in (analysis.compare, analysis.results, analysis.frontier):
+        found, wanted = (pd.DataFrame(average(frame)) for frame in (again, runs))
+        pd.testing.assert_frame_equal(found, wanted, check_dtype=False)
+
+
 def test_a_comparison_shows_itself_and_stays_a_frame():
     table = compared([(m, s, 0.5 + s / 100 * (m == "a<b"), {}) for m in ("unif-SGD", "a<b")
                       for s in range(3)])  # fmt: skip

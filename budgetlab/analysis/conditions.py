@@ -156,10 +156,15 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
     if by and "model_start" in frame:
         # Runs that each start from their own weights are replicates; if several share a start
         # and others have a different one, it is a setting.
-        starts = frame[frame["model_start"].ne("")].drop_duplicates(["model_start", *by])
+        starts = _told(frame, "model_start").drop_duplicates(["model_start", *by])
         if starts["model_start"].nunique() > 1 and starts["model_start"].duplicated().any():
             differ.append("model_start")
     return [*(name for name in SHOWN if name in frame), *differ]
+
+
+def _told(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Rows with a text in a column; a frame read from a file has NaN for an empty one."""
+    return frame[frame[column].notna() & frame[column].ne("")]
 
 
 def _data_columns(frame: pd.DataFrame) -> list[str]:
@@ -229,7 +234,7 @@ def warn_of_other_code(frame: pd.DataFrame) -> None:
     """Warn if the code of a custom method changed between runs under the same name."""
     if "method_code" not in frame:
         return
-    for method, group in frame[frame["method_code"].ne("")].groupby("method", sort=False):
+    for method, group in _told(frame, "method_code").groupby("method", sort=False):
         usual, *others = group["method_code"].value_counts().index
         if others:
             odd = group[group["method_code"] != usual]
