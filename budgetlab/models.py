@@ -198,6 +198,13 @@ def describe() -> dict[str, str]:
     return auto | {name: text for name, (text, _) in (IMAGE_MODELS | POINT_MODELS).items()}
 
 
+def packed(network: nn.Module) -> bytes:
+    """Return weights and buffers as a safetensors file, which holds no views and shares nothing."""
+    held = {name: value.cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in network.state_dict().items()}  # fmt: skip
+    return safetensors.torch.save(held)
+
+
 def is_own(name: str) -> bool:
     """Tell whether a name is that of a custom network."""
     return name.startswith("own:")
@@ -208,12 +215,8 @@ def about(name: str) -> dict[str, str | int]:
     if not is_own(name):
         return {"model": name}
     own = _own(name)
-    start = {"model_start": own.start} if own.start else {}
-    return {
-        "model": name,
-        "model_class": own.class_name,
-        "model_parameters": own.parameters,
-    } | start
+    size = {"model_class": own.class_name, "model_parameters": own.parameters}
+    return {"model": name} | size | ({"model_start": own.start} if own.start else {})
 
 
 def are_one(name: str, other: str) -> bool:
@@ -329,12 +332,10 @@ def register(
     weights = {name: value for name, value in network.named_parameters() if value.requires_grad}
     if not weights:
         raise InputError(f"{called} has no weights to train")
-    state = network.state_dict()
-    shapes = repr([(name, tuple(value.shape)) for name, value in state.items()])
+    shapes = repr([(name, tuple(value.shape)) for name, value in network.state_dict().items()])
     # A dropout rate, say, shows in the repr of the layers only. Older records hash the shapes.
     layers = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
     frozen = [name for name, _ in network.named_parameters() if name not in weights]
-    held = safetensors.torch.save({name: value.clone() for name, value in state.items()})
     name, earlier, first = (
         f"own:{kind.__name__}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
         for text in (shapes + layers + (repr(frozen) if frozen else ""), shapes + layers, shapes)
@@ -344,7 +345,7 @@ def register(
         class_name=f"{kind.__module__}.{kind.__qualname__}",
         parameters=sum(value.numel() for value in weights.values()),
         make=make,
-        start=hashlib.sha256(held).hexdigest()[:12] if isinstance(model, nn.Module) else "",
+        start=hashlib.sha256(packed(network)).hexdigest()[:12] * isinstance(model, nn.Module),
     )
     _GIVEN[first] = _GIVEN[name] = known
     _GIVEN.setdefault(earlier, known)  # may be the name of a network with nothing frozen

@@ -22,6 +22,7 @@ from budgetlab.forecast import Replay, forecast
 from budgetlab.records.thin import thin
 from budgetlab.samplers import SamplerContext, build
 from budgetlab.training import Run
+from budgetlab.training.resume import trained_network
 
 X, Y = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
 
@@ -534,3 +535,26 @@ def test_a_loop_whose_last_look_was_all_it_could_pay_is_finished(tmp_path: Path)
     assert record.summary["looked_samples"] == sampler.ledger.looked_samples
     with pytest.raises(InputError, match="is recorded already and the budget is spent"):
         sampler.record(0.5)
+
+
+class Tied(Dropping):
+    """Two layers of one weight, and a buffer that is a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = nn.Linear(2, 2)
+        self.again = nn.Linear(2, 2)
+        self.again.weight = self.more.weight
+        self.register_buffer("view", torch.ones(2, 3).T)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.again(self.more(x)))
+
+
+def test_a_network_whose_layers_share_weights_keeps_them(config: Any) -> None:
+    for model in (Tied(), Tied):
+        run = Run(config, model=model)
+        list(run)
+        again = trained_network(run.record, run.splits, model)
+        for name, value in run.loop.engine.network.state_dict().items():
+            assert torch.equal(value, again.state_dict()[name])

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import psutil
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -285,10 +284,7 @@ def packed(content: dict[str, Any]) -> bytes:
 
 def save_end(writer: RecordWriter, loop: "Loop", train: Dataset, predictions: pd.DataFrame) -> None:
     """Store the weights, some images and the predictions of a finished run."""
-    weights = loop.engine.network.state_dict()
-    writer.save_model(safetensors.torch.save(
-        {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    ))  # fmt: skip
+    writer.save_model(models.packed(loop.engine.network))
     if len(train.sample_shape) == 3:
         writer.save_thumbnails(*_thumbnails(train, loop.history))
     writer.save_predictions(predictions)
