@@ -250,7 +250,7 @@ def test_each_cell_of_a_map_stands_at_its_place_with_its_marks(ax):
     assert np.isnan(np.ma.filled(second.images[0].get_array(), np.nan)).sum() == 3
     assert ax.get_title("left") == "Of 5 comparisons: 2 better, 1 worse, 1 equivalent, 1 undecided"
     text = plots.alt_text(ax)
-    assert "3 intervals leave out zero and 2 lie within 1" in text
+    assert "Intervals without zero: 3; within 1 of zero: 2." in text
     assert "Highest: p-SGD at redundancy 0.9, label noise 0, +2.1 percentage points" in text
     wider = plots.importance_map(CELLS, margin=0.05)
     assert sum("≈" in text for panel in wider.child_axes for text in said(panel)) == 5

@@ -8,7 +8,7 @@ import pandas as pd
 
 from budgetlab.analysis import measures
 from budgetlab.analysis.per_sample import check_measure
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, counted, unknown
 from budgetlab.plots import style
 from budgetlab.records import OneRecord, Record, open_record
 
@@ -169,7 +169,7 @@ def image_rows(
         top += heights[name]
     _closed(ax, columns, total)
     texts = [f"{name} ({len(images)} images)" for name, images in rows.items()]
-    style.describe(ax, f"{len(rows)} rows of images, from the top: {', '.join(texts)}.")
+    style.describe(ax, f"{counted(len(rows), 'row')} of images, from the top: {', '.join(texts)}.")
     return ax
 
 

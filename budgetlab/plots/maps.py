@@ -12,7 +12,7 @@ from budgetlab.analysis import confusion as find_confusion
 from budgetlab.analysis import run_agreement
 from budgetlab.analysis.conditions import method_order, require
 from budgetlab.analysis.statistics import MARGIN
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, counted, unknown
 from budgetlab.plots import style
 from budgetlab.records import OneRecord, Records
 
@@ -131,7 +131,7 @@ def importance_map(
                 panel.set_ylabel(f"{dataset}\n{axis}".strip(), fontsize=10)
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02, fraction=0.03,
                              extend="both" if widest > most else "neither")  # fmt: skip
-    bar.set_label("difference (percentage points)", color=style.INK)
+    bar.set_label("percentage points", color=style.INK)
     ax.annotate("●  interval leaves out zero     ≈  interval within "
                 f"±{100 * margin:g} percentage point{'s' * (margin != 0.01)}",
                 (0, 0), (0, -34), "axes fraction", "offset points", va="top", fontsize=9,
@@ -196,8 +196,8 @@ def _map_in_words(frame: pd.DataFrame, x: str, rows_by: list[str], margin: float
     outside = ((known["ci_low"] > 0) | (known["ci_high"] < 0)).sum()
     return (
         f"Differences over {' and '.join(map(style.axis_name, (*rows_by, x)))}, "
-        f"{known['method'].nunique()} methods, {len(known)} cells; {outside} intervals leave out "
-        f"zero and {inside} lie within {100 * margin:g} of it. {'. '.join(said)}."
+        f"{counted(known['method'].nunique(), 'method')}, {counted(len(known), 'cell')}. Intervals "
+        f"without zero: {outside}; within {100 * margin:g} of zero: {inside}. {'. '.join(said)}."
     )
 
 
