@@ -558,3 +558,18 @@ def test_a_network_whose_layers_share_weights_keeps_them(config: Any) -> None:
         again = trained_network(run.record, run.splits, model)
         for name, value in run.loop.engine.network.state_dict().items():
             assert torch.equal(value, again.state_dict()[name])
+
+
+def test_a_method_without_probabilities_leaves_a_record_however_many_epochs_it_takes(
+    train: Any,
+) -> None:
+    @bl.sampler("one at a time")
+    class OneAtATime(bl.Sampler):
+        def batches(self, epoch: int, history: Any, look: Any) -> Any:
+            yield bl.samplers.Batch(self.shuffled()[: self.batch_size])
+
+    bl.sampler("learned")(lambda history: torch.ones(history.size, requires_grad=True))
+    record = train(method="one at a time", epochs=2).record
+    assert record.samples.sizes["epoch"] == len(record.epochs) > 2
+    assert record.samples["probability"].isnull().all()
+    assert train(method="learned").record.status == "finished"

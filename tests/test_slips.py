@@ -231,6 +231,18 @@ def test_what_has_no_meaning_is_refused_and_named(record: bl.Record, said: str) 
     says(said, lambda: REFUSED[said](record))
 
 
+def test_what_a_method_yields_is_a_batch_of_samples(config: bl.RunConfig) -> None:
+    @bl.sampler("yields")
+    class Yields(bl.Sampler):
+        def batches(self, *_: Any) -> Any:
+            yield [1, 2, 3]
+
+    says("method 'yields' yields a list: yield bl.samplers.Batch(indices)",
+         lambda: list(Run(config.replace(method="yields"))))  # fmt: skip
+    says("indices are int64 [B], B of 1 or more, not torch.int64 of shape (0,)",
+         lambda: bl.samplers.Batch(torch.zeros(0, dtype=torch.int64)))  # fmt: skip
+
+
 def test_a_record_without_an_epoch_is_shown_as_such(config: bl.RunConfig) -> None:
     record = Run(config).record
     says("holds no finished epoch", lambda: bl.plots.credit_calibration(record))

@@ -36,9 +36,9 @@ class Batch:
     """The images as scored, to train on exactly these; None to augment afresh."""
 
     def __post_init__(self) -> None:
-        if self.indices.dtype != torch.int64 or self.indices.ndim != 1:
+        if self.indices.dtype != torch.int64 or self.indices.ndim != 1 or not len(self.indices):
             raise InputError(
-                f"indices are int64 of one dimension, not {self.indices.dtype} of shape "
+                f"indices are int64 [B], B of 1 or more, not {self.indices.dtype} of shape "
                 f"{tuple(self.indices.shape)}: give the numbers of the samples of one batch"
             )
         # A column would broadcast against the losses to a square, unnoticed.

@@ -276,6 +276,7 @@ class ScoreSampler(Sampler):
         if not isinstance(scores, Tensor) or scores.shape != (self.size,):
             given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise InputError(f"{name} must give scores in a tensor of ({self.size},), not {given}")
+        scores = scores.detach()  # one may be what a network makes of it
         if self.unseen == "highest":
             scores = replace_unseen(scores, history.seen)
         if not bool(((scores >= 0) & torch.isfinite(scores)).all()):

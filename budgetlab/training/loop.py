@@ -15,7 +15,7 @@ from budgetlab import devices, models, samplers
 from budgetlab.budget import Budget, Costs, Ledger, schedule, steps_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
-from budgetlab.errors import InputError, RunError
+from budgetlab.errors import InputError, RunError, a_kind
 from budgetlab.history import History
 from budgetlab.training.engine import Engine, ProxyTrainer
 from budgetlab.training.graphs import StepGraphs
@@ -102,6 +102,9 @@ class BudgetedBatches:
         number, full = self.history.epoch, self.config.schedule_horizon == "full"
         try:
             for batch in self.sampler.batches(number, self.history, charged):
+                if not isinstance(batch, samplers.Batch):
+                    raise InputError(f"method '{self.config.method}' yields {a_kind(batch)}: yield "
+                                     "bl.samplers.Batch(indices)")  # fmt: skip
                 count = len(batch.indices)
                 if not self.budget.allows(self.ledger, trained=count):
                     raise _BudgetSpent
@@ -145,9 +148,11 @@ class BudgetedBatches:
 
     def epoch_arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays of the last epoch for ``samples.zarr``."""
-        arrays = self.history.epoch_arrays()
-        if self.sampler.probability is not None:
-            arrays["probability"] = self.sampler.probability
+        arrays, probability = self.history.epoch_arrays(), self.sampler.probability
+        # Without one too: all arrays of a record grow together.
+        arrays["probability"] = (
+            torch.full((self.history.size,), torch.nan) if probability is None else probability
+        )
         return {name: values.cpu().numpy() for name, values in arrays.items()}
 
     def summary(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
