@@ -439,7 +439,8 @@ def test_what_would_be_drawn_is_foreseen_class_by_class(train: Any, shares: str)
     sizes = np.bincount(replay.labels)
     wanted = 32 * sizes / 128 if shares == "kept" else np.full(2, 16)
     np.testing.assert_allclose(np.bincount(replay.labels, chances), wanted, rtol=1e-6)
-    explore.probabilities(record)
+    title = explore.probabilities(record).spec["title"]["text"]
+    assert "from all classes together, which" in title.replace("\n", " ")
 
 
 def test_a_run_on_parts_put_together_says_which_classes_are_never_tested(config: Any) -> None:

@@ -90,6 +90,8 @@ def probabilities(
     controls = [slider(name, name, start[name], *ends[name]) for name in start]
     size = len(known.chosen)
     some = "" if size == known.size else f"; {size:,} of {known.size:,} samples, at random"
+    if config.get("class_shares", "free") != "free":
+        some += "; from all classes together, which the run kept apart"
     said = f"What {known.method} would draw, with what {config['method']} knew{some}"
     title = {"text": lines_of(said, SUBTITLE_LETTERS), "fontSize": 11, "fontWeight": "normal"}
 
