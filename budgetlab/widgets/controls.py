@@ -34,7 +34,7 @@ NAMING = """(function name(pixel, tries) {
   if (handle) handle.setAttribute('aria-label', pixel.dataset.name);
   else if (tries) setTimeout(name, 100, pixel, tries - 1);
 })(this, 50)"""
-CELL = "text-align:left;padding:0 1em 0 0"
+CELL = "text-align:left;padding:0 0.6em 0 0"
 HEAD = f"{CELL};font-weight:normal;overflow-wrap:normal"  # "row" in one piece
 TABLE = "line-height:1.4;font-size:12px;font-weight:normal;overflow-wrap:anywhere;max-width:100%"
 
