@@ -574,3 +574,20 @@ def test_a_method_without_probabilities_leaves_a_record_however_many_epochs_it_t
     assert record.samples.sizes["epoch"] == len(record.epochs) > 2
     assert record.samples["probability"].isnull().all()
     assert train(method="learned").record.status == "finished"
+
+
+def test_a_pass_that_was_broken_off_is_recorded_with_what_it_trained_on(tmp_path: Path) -> None:
+    data, model = TensorDataset(X, Y), network()
+    sampler = bl.BudgetSampler(data, "p-SGD", batch_size=8, epochs=4, budget=0.6, out=str(tmp_path))
+    ahead = iter(sampler)
+    batches = [next(ahead) for _ in range(4)]  # as a loader with worker processes asks
+    for batch in batches[:2]:
+        sampler.history.update(model(X[batch]), Y[batch])
+    record = sampler.record(0.5)
+    while not sampler.finished:
+        for batch in sampler:
+            sampler.history.update(model(X[batch]), Y[batch])
+        record = sampler.record(0.5)
+    trained = record.samples["times_trained"].to_numpy().sum(axis=1).cumsum()
+    assert record.epochs["trained_samples"].tolist() == trained.tolist()
+    assert record.epochs["steps"].tolist() == (trained // 8).tolist() == [2, 6, 10, 14, 16]

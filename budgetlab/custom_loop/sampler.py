@@ -221,12 +221,16 @@ class BudgetSampler(TorchSampler[list[int]]):
             self.history._pending.append((batch, progress))
             yield batch.indices.tolist()
 
+    def _take_back(self, sign: int = 1) -> None:
+        """Take the charge for batches not trained on off the ledger; with -1, put it back."""
+        for batch, _ in self.history._pending:
+            self.ledger.steps -= sign
+            self.ledger.trained_samples -= sign * len(batch.indices)
+
     def _begin_epoch(self) -> None:
         """Close the previous epoch, without charging for batches never trained on."""
         stream, history, waiting = self.stream, self.history, self.history._pending
-        for batch, _ in waiting:
-            self.ledger.steps -= 1
-            self.ledger.trained_samples -= len(batch.indices)
+        self._take_back()
         if stream.complete and stream.handed_out and not history._reported:
             raise InputError(
                 f"none of the {stream.handed_out} batches of epoch {self.epoch} was reported: call "
@@ -236,9 +240,8 @@ class BudgetSampler(TorchSampler[list[int]]):
             warnings.warn(
                 f"{len(waiting)} of {stream.handed_out} batches of epoch {self.epoch} were not "
                 "reported: call history.update once for each batch, or others count for them",
-                UserWarning,
-                stacklevel=3,
-            )
+                UserWarning, stacklevel=3,
+            )  # fmt: skip
         # Iterating over the loader without training is not an epoch.
         if stream.complete or history._reported:
             stream.history.start_epoch(self.epoch + 1)
@@ -313,17 +316,15 @@ class BudgetSampler(TorchSampler[list[int]]):
             parts = [getattr(one, name) for one in self.history._reported]
             return [torch.cat(parts).mean()] if parts else []
 
+        self._take_back()  # of a pass that was broken off, what worker processes asked for ahead
         row = self.stream.row(self.lr, mean("loss"), mean("correct")) | found
         if self.ledger.costs == Costs(0, 0):
             row["flops"] = float("nan")  # not counted, which is not zero
         self._writer.append_epoch(row, self.stream.epoch_arrays())
         status = "finished" if self.finished else "running"
-        summary = {
-            "record": str(self._writer.path),
-            "model": self._model_name,
-            **self.stream.summary(self._writer.epochs),
-            "status": status,
-        }
+        summary = {"record": str(self._writer.path), "model": self._model_name,
+                   **self.stream.summary(self._writer.epochs), "status": status}  # fmt: skip
+        self._take_back(-1)
         self._writer.set_status(status, "", summary)
         return open_record(self._writer.path)
 
