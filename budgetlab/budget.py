@@ -90,7 +90,7 @@ def _trilinear(i1, i2, i3, expand1, expand2, expand3, *_, out_shape=None, **__) 
 
 
 @contextlib.contextmanager
-def _whole_layers_in_parts() -> Iterator[None]:
+def _unfused_layers() -> Iterator[None]:
     """Run attention and recurrent layers as separate products: fused kernels are not counted."""
     mha, mkldnn = torch.backends.mha, torch.backends.mkldnn
     before = mha.get_fastpath_enabled(), mkldnn.enabled
@@ -108,7 +108,7 @@ def _count(model: nn.Module, sample: torch.Tensor) -> Costs:
     aten = torch.ops.aten
     rules = {aten.convolution_backward: _convolution_backward, aten._trilinear: _trilinear}
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping=rules)
-    with _whole_layers_in_parts(), counter:
+    with _unfused_layers(), counter:
         logits = model(sample)
         forward = counter.get_total_flops()
         logits.sum().backward()

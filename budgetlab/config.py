@@ -23,10 +23,10 @@ FIDELITIES = ("default", "published")
 PRECISIONS = ("auto", "float32", "bfloat16")
 REDUNDANCY_KINDS = ("exact", "varied")
 FLIPS = ("auto", "yes", "no")
-DROPS = ("none", "exact", "near")
+DROP_COPIES_RULES = ("none", "exact", "near")
 # Generic folder names, which tables prefix with the parent folder's.
-ANY_DATA = {"all", "data", "dataset", "datasets", "images", "imgs", "own", "photos", "pictures",
-            "raw", "train", "training", "x"}  # fmt: skip
+GENERIC_FOLDER_NAMES = {"all", "data", "dataset", "datasets", "images", "imgs", "own", "photos",
+                        "pictures", "raw", "train", "training", "x"}  # fmt: skip
 
 # Names and paths, which cannot change the result.
 PLACES = ("data_name", "data_root", "out")
@@ -162,7 +162,7 @@ class RunConfig:
     """Side of the images of folder:, in pixels; 0 keeps small ones as they are, others get 32."""
     flip: Annotated[str, FLIPS] = "auto"
     """Whether images may be mirrored: yes, no, or auto, by the data set and its classes."""
-    drop_copies: Annotated[str, DROPS] = "none"
+    drop_copies: Annotated[str, DROP_COPIES_RULES] = "none"
     """Training images left out as copies of others: none, exact, or near (which look the same)."""
     edits: str = ""
     """Table of samples to drop, relabel or mark, a CSV file; see budgetlab.data.Edits."""
@@ -185,7 +185,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name, allowed in ALLOWED.items():
-            object.__setattr__(self, name, _checked(name, allowed, getattr(self, name)))
+            object.__setattr__(self, name, _validated(name, allowed, getattr(self, name)))
         for name in ("data_root", "out"):
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         if self.image_size and not 8 <= self.image_size <= 1024:
@@ -227,7 +227,7 @@ class RunConfig:
             return self.data_name or self.dataset
         place = PurePath(path)
         name = place.stem if kind == "npz" else place.name
-        around = place.parent.name if name.lower() in ANY_DATA else ""
+        around = place.parent.name if name.lower() in GENERIC_FOLDER_NAMES else ""
         return f"{around}/{name}" if around else name
 
     @property
@@ -268,7 +268,7 @@ ALLOWED = {
 }
 
 
-def _checked(name: str, allowed: tuple[str, ...] | str | None, value: Any) -> Any:
+def _validated(name: str, allowed: tuple[str, ...] | str | None, value: Any) -> Any:
     """Convert a value to the plain type of its field, or raise an InputError."""
     default = RunConfig.__dataclass_fields__[name].default
     automatic = default == "auto" and isinstance(allowed, str)
@@ -277,7 +277,7 @@ def _checked(name: str, allowed: tuple[str, ...] | str | None, value: Any) -> An
     if automatic and isinstance(value, str):
         shown = f"{name.replace('_', '-')} {value!r}"
         raise InputError(f"{shown} is not allowed: give a number in {allowed}, or auto")
-    value = _plain(name.replace("_", "-"), float if automatic else type(default), value)
+    value = _coerced(name.replace("_", "-"), float if automatic else type(default), value)
     if isinstance(allowed, tuple):
         return known(name.replace("_", " "), value, allowed)
     if allowed is not None and not _is_within(value, allowed):
@@ -294,7 +294,7 @@ def _is_within(value: float, allowed: str) -> bool:
     return math.isfinite(value) and above and below
 
 
-def _plain(flag: str, kind: type, value: Any) -> Any:
+def _coerced(flag: str, kind: type, value: Any) -> Any:
     try:
         if kind is tuple:
             return tuple(float(part) for part in value)

@@ -58,7 +58,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def chooses_on(device: torch.device) -> torch.device:
+def sampling_device(device: torch.device) -> torch.device:
     """Return the device for sampling and per-sample history, given the training device.
 
     It is the same device, except on Apple's GPUs: these lack float64, which the probabilities of
@@ -93,11 +93,11 @@ def _has_bfloat16(device: torch.device) -> bool:
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     if not any(word in allowed for word in ("ALL", "DEFAULT", "BF16", "FP16", "AMX")):
         return False
-    flags = _processor("flags", "Features").split()
+    flags = _cpuinfo("flags", "Features").split()
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
-def _processor(*fields: str) -> str:
+def _cpuinfo(*fields: str) -> str:
     """Read one of these fields from Linux's /proc/cpuinfo; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -111,7 +111,7 @@ def describe_hardware(
     device: torch.device, precision: torch.dtype, threads: int | None = None
 ) -> dict[str, str | int]:
     """Describe the machine, as stored in a record."""
-    name = _processor("model name") or platform.processor()
+    name = _cpuinfo("model name") or platform.processor()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     return {
@@ -123,7 +123,7 @@ def describe_hardware(
     }
 
 
-def threads_to_choose() -> int:
+def max_threads_to_try() -> int:
     """Return the most threads to try; 1 if the user has fixed the number.
 
     Users fix it with ``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``, or by calling
@@ -260,7 +260,7 @@ def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") 
 
 
 @contextlib.contextmanager
-def layers_draw_from(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+def seeded_layers(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
     """Make layers such as dropout draw the same numbers in an epoch, whatever was drawn before.
 
     Layers use torch's global generators, whose state is restored when the block ends.

@@ -94,7 +94,7 @@ def _visit(history: History, epoch: int, arrays: dict) -> None:
 
 # Number of simulated draws: at least RACES, and more for small data, where they are cheap and the
 # sum of the inclusion probabilities varies by 1 / sqrt(drawn) between races.
-RACES, ARRIVALS, WORK = 16, 25_000, 500_000
+RACES, MIN_ARRIVALS, WORK = 16, 25_000, 500_000
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ class ExpectedDraw:
 
 def supported() -> list[str]:
     """List the methods whose next epoch can be forecast from a history, without observing it."""
-    return [name for name in methods.names() if _can_be_foreseen(name)]
+    return [name for name in methods.names() if _has_forecast(name)]
 
 
-def _can_be_foreseen(name: str) -> bool:
+def _has_forecast(name: str) -> bool:
     return samplers.lookup(name).forecast is not samplers.Sampler.forecast
 
 
@@ -164,7 +164,7 @@ def forecast(
     ``batch_size`` and the method's options; ``labels``, int64 ``[N]``, are for methods that need
     them; ``seed`` is that of the simulated draws.
     """
-    if not _can_be_foreseen(config.method):
+    if not _has_forecast(config.method):
         raise InputError(
             f"method '{config.method}' decides by what it sees within the epoch, so that it cannot "
             f"be foreseen: choose one of {', '.join(supported())}, or what was recorded"
@@ -214,7 +214,7 @@ def _drawn(q: Tensor, count: int, batch_size: int, seed: int) -> ExpectedDraw:
         how = f"uniform: k / N = {trained:,} / {size:,}; analytic"
         return ExpectedDraw(q.numpy(), np.full(size, trained / size), how, True)
     generator = torch.Generator().manual_seed(seed)
-    races = max(RACES, min(ARRIVALS // max(count, 1), WORK // size))
+    races = max(RACES, min(MIN_ARRIVALS // max(count, 1), WORK // size))
     inclusion = simulated_inclusion(q, count, generator, races).numpy()
     whole = f", {trained:,} of them in whole batches" * (trained < count)
     how = f"{count:,} of {size:,} without replacement{whole}: no closed form"

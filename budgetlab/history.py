@@ -126,8 +126,8 @@ def _mean_of(name: str, doc: str) -> Any:
     return property(lambda self: self._sum(name) / self.visits, doc=doc)
 
 
-def _at_last(name: str, doc: str) -> Any:
-    return property(lambda self: self._newest(name), doc=doc)
+def _last_value(name: str, doc: str) -> Any:
+    return property(lambda self: self._last_column(name), doc=doc)
 
 
 class History:
@@ -206,7 +206,7 @@ class History:
     def _sum(self, name: str) -> Tensor:
         return self._sums[:, self.SUMS.index(name)]
 
-    def _newest(self, name: str) -> Tensor:
+    def _last_column(self, name: str) -> Tensor:
         return self._last[:, self.LAST.index(name)]
 
     visits = property(lambda self: self._sum("visits"), doc="Visits so far; fractions add up.")
@@ -227,11 +227,13 @@ class History:
         lambda self: self._sum("forgotten"),
         doc="Forgetting events: right at one visit, wrong at the next (Toneva et al. 2019).",
     )
-    last_loss = _at_last("loss", "Cross-entropy at the last visit, nats; NaN before the first.")
-    last_p_y = _at_last("p_y", "Probability of the label at the last visit; NaN before the first.")
-    last_correct = _at_last("correct", "1 or 0 at the last visit; NaN before the first.")
-    last_el2n = _at_last("el2n", "``||softmax - onehot||_2`` at the last visit; else NaN.")
-    last_epoch = _at_last("epoch", "Epoch of the last visit, from 1; 0 for never.")
+    last_loss = _last_value("loss", "Cross-entropy at the last visit, nats; NaN before the first.")
+    last_p_y = _last_value(
+        "p_y", "Probability of the label at the last visit; NaN before the first."
+    )
+    last_correct = _last_value("correct", "1 or 0 at the last visit; NaN before the first.")
+    last_el2n = _last_value("el2n", "``||softmax - onehot||_2`` at the last visit; else NaN.")
+    last_epoch = _last_value("epoch", "Epoch of the last visit, from 1; 0 for never.")
 
     @property
     def seen(self) -> Tensor:
@@ -254,7 +256,7 @@ class History:
         """Return this epoch's arrays for the record; NaN (``correct``: -1) where not visited."""
         visited = self.last_epoch == self.epoch
         arrays = {
-            name: torch.where(visited, self._newest(name), torch.nan)
+            name: torch.where(visited, self._last_column(name), torch.nan)
             for name in ("loss", "p_y", "margin", "el2n")
         }
         arrays["correct"] = torch.where(visited, self.last_correct, -1.0)

@@ -18,8 +18,8 @@ from budgetlab import errors
 from budgetlab.config import RunConfig
 
 __all__ = ["COLOURS", "LINES", "MARKERS", "OPTIONS", "LineStyle", "Method", "about", "add",
-           "canonical", "code_of", "describe", "find", "known", "markdown", "names", "ordered",
-           "require_same_code", "require_score", "style"]  # fmt: skip
+           "canonical", "describe", "find", "known", "markdown", "names", "ordered",
+           "require_same_code", "require_score", "source_digest", "style"]  # fmt: skip
 
 # Okabe & Ito (2008) without yellow, which is unreadable on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
@@ -232,7 +232,7 @@ def known(name: object) -> Method | None:
     return _table.get(name) if isinstance(name, str) else None
 
 
-def code_of(made: object) -> str:
+def source_digest(made: object) -> str:
     """Return a digest of a method's source, without its comments; empty if there is no source."""
     try:
         source = textwrap.dedent(inspect.getsource(made))  # type: ignore[arg-type]

@@ -6,8 +6,7 @@ Every network is a plain ``torch.nn.Module`` from normalised float images ``[B, 
 A custom network, any ``nn.Module`` or a function that makes one, is identified by the name
 ``own:CLASS-HEX``, a hash of its layers and of the shapes and frozen state of its weights: another
 width or dropout rate is another model in every table, another ``forward`` or initialisation is not.
-A record stores the name, and a digest of the initial weights of a given module; the network stays
-in the process that was given it.
+A record stores the name, and a digest of the initial weights of a given module; not the network.
 """
 
 import contextlib
@@ -26,10 +25,10 @@ from torch import Tensor, nn
 
 from budgetlab.errors import InputError, a_kind, known
 
-__all__ = ["about", "build", "choose", "describe", "is_own", "names", "register"]
+__all__ = ["about", "build", "choose", "describe", "is_custom", "names", "register"]
 
 # Layers initialise from torch's global generator: build one network at a time.
-_drawing = threading.Lock()
+_init_lock = threading.Lock()
 
 
 class ConvNet(nn.Module):
@@ -205,23 +204,24 @@ def packed(network: nn.Module) -> bytes:
     return safetensors.torch.save(held)
 
 
-def is_own(name: str) -> bool:
+def is_custom(name: str) -> bool:
     """Tell whether a name is that of a custom network."""
     return name.startswith("own:")
 
 
 def about(name: str) -> dict[str, str | int]:
     """Return what a record stores about a model: its name; for a custom one also class and size."""
-    if not is_own(name):
+    if not is_custom(name):
         return {"model": name}
-    own = _own(name)
-    size = {"model_class": own.class_name, "model_parameters": own.parameters}
-    return {"model": name} | size | ({"model_start": own.start} if own.start else {})
+    own = _custom(name)
+    kept: dict[str, str | int] = {"model": name, "model_class": own.class_name}
+    start = {"model_start": own.start} if own.start else {}
+    return {**kept, "model_parameters": own.parameters, **start}
 
 
-def are_one(name: str, other: str) -> bool:
+def is_same_network(name: str, other: str) -> bool:
     """Tell whether two names refer to the same custom network."""
-    return {name, other} <= _GIVEN.keys() and _GIVEN[name].name == _GIVEN[other].name
+    return {name, other} <= _registered.keys() and _registered[name].name == _registered[other].name
 
 
 def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str) -> str:
@@ -241,8 +241,8 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
     InputError
         If the name is unknown or the model cannot take the data.
     """
-    if is_own(name):
-        _own(name)
+    if is_custom(name):
+        _custom(name)
         return name
     name = known("model", name, names())
     is_image = len(sample_shape) == 3
@@ -261,13 +261,13 @@ def build(name: str, sample_shape: tuple[int, ...], classes: int, seed: int = 0)
     ``name`` comes from :func:`choose`; ``sample_shape`` is ``(C, H, W)`` or ``(features,)``. The
     global random state is left unchanged.
     """
-    if is_own(name):
-        return _own(name).make(seed)
+    if is_custom(name):
+        return _custom(name).make(seed)
     _, make = (IMAGE_MODELS | POINT_MODELS)[choose(name, sample_shape, "cpu")]
     if len(sample_shape) == 3 and min(sample_shape[1:]) < 8:
         height, width = sample_shape[1:]
         raise InputError(f"images of {height}x{width} are too small: at least 8x8 is needed")
-    with _drawing, torch.random.fork_rng(devices=[]):
+    with _init_lock, torch.random.fork_rng(devices=[]):
         # torch.manual_seed would also seed every GPU, and nothing would restore those.
         torch.default_generator.manual_seed(seed)
         return make(sample_shape[0], classes)
@@ -277,7 +277,7 @@ def build(name: str, sample_shape: tuple[int, ...], classes: int, seed: int = 0)
 
 
 @dataclass(frozen=True)
-class OwnModel:
+class CustomModel:
     """A registered custom network: its name, class and number of trainable weights."""
 
     name: str
@@ -290,16 +290,16 @@ class OwnModel:
     """Digest of a given module's initial weights; empty for a function, where the seed decides."""
 
 
-_GIVEN: dict[str, OwnModel] = {}
+_registered: dict[str, CustomModel] = {}
 
 
-def _own(name: str) -> OwnModel:
-    if name not in _GIVEN:
+def _custom(name: str) -> CustomModel:
+    if name not in _registered:
         raise InputError(
             f"model '{name}' is a network of your own: give it again with model=, it is not part "
             "of the record"
         )
-    return _GIVEN[name]
+    return _registered[name]
 
 
 def register(
@@ -340,15 +340,15 @@ def register(
         f"own:{kind.__name__}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
         for text in (shapes + layers + (repr(frozen) if frozen else ""), shapes + layers, shapes)
     )
-    known = OwnModel(
+    known = CustomModel(
         name=name,
         class_name=f"{kind.__module__}.{kind.__qualname__}",
         parameters=sum(value.numel() for value in weights.values()),
         make=make,
         start=hashlib.sha256(packed(network)).hexdigest()[:12] * isinstance(model, nn.Module),
     )
-    _GIVEN[first] = _GIVEN[name] = known
-    _GIVEN.setdefault(earlier, known)  # may be the name of a network with nothing frozen
+    _registered[first] = _registered[name] = known
+    _registered.setdefault(earlier, known)  # may be the name of a network with nothing frozen
     return known.name
 
 
@@ -368,7 +368,7 @@ def _maker(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Mod
         pass
 
     def make(seed: int) -> nn.Module:
-        with _drawing, torch.random.fork_rng(devices=[]):
+        with _init_lock, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             network = model()
         if not isinstance(network, nn.Module):

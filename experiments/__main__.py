@@ -17,7 +17,7 @@ from pathlib import Path
 
 from budgetlab.config import PRESETS, RunConfig
 from experiments import plans
-from experiments.tables import RESULTS, key, read, sit
+from experiments.tables import RESULTS, key, read, run_session
 
 # Seeds are run three at a time, the longest runs last within each three.
 ROUND = 3
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             data_root=given.data_root, out=given.out,
         )  # fmt: skip
         if not given.plan:
-            sit(plan, table, workers=given.workers, minutes=given.minutes, keep=keep)
+            run_session(plan, table, workers=given.workers, minutes=given.minutes, keep=keep)
         known = set(read(table)["key"])
         unique = {key(run) for run in plan}
         print(f"{len(unique & known)} of {len(unique)} runs are in {table.name}")

@@ -179,13 +179,13 @@ def run_plan(
         files.append(given.results / TABLES[name])
     table = gpu_runs.Table(*files)
     log.say(f"{name}: {len(plan)} runs, {workers} side by side")
-    gpu_runs.sit(plan, table, given.out, workers=workers, last=last, end=end, say=log.say)
+    gpu_runs.run_session(plan, table, given.out, workers=workers, last=last, end=end, say=log.say)
     there = sum(key in table.rows for key in map(tables.key, plan))
     status = "done" if there == len(plan) else "failed" if now() < last else "cut"
     log.mark(name, status, f"{there} of {len(plan)} runs are in {TABLES[name]}")
 
 
-def sit(given: argparse.Namespace) -> None:
+def run_session(given: argparse.Namespace) -> None:
     """Run the parts in turn until the time is up."""
     end = now() + 60 * given.minutes
     given.out.mkdir(parents=True, exist_ok=True)
@@ -277,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InputError(
             "no CUDA device is here: --toy rehearses on a CPU, --plan says what would be done"
         )
-    sit(given)
+    run_session(given)
     return 0
 
 

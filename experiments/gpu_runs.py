@@ -34,7 +34,7 @@ from budgetlab.training import Run
 from experiments import plans, tables
 from experiments.__main__ import ordered
 
-__all__ = ["ASSUMED", "Table", "expected_seconds", "paper", "processes", "scale", "sit"]
+__all__ = ["ASSUMED", "Table", "expected_seconds", "paper", "processes", "run_session", "scale"]
 
 # Not every epoch: ResNet-18's state is 90 MB, and an epoch takes a fraction of a second.
 STATE_SECONDS = 20.0
@@ -150,7 +150,7 @@ def processes(workers: int) -> Executor:
 
 
 class Sitting:
-    """Scheduler of the runs of a session; see :func:`sit`."""
+    """Scheduler of the runs of a session; see :func:`run_session`."""
 
     def __init__(
         self, plan: Iterable[RunConfig], table: Table, out: Path, workers: int, last: float,
@@ -231,7 +231,7 @@ class Sitting:
         self.queue.extendleft(config for training, config in reversed(lost) if training)
 
 
-def sit(
+def run_session(
     plan: Iterable[RunConfig],
     table: Table,
     out: Path,

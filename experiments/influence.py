@@ -133,9 +133,9 @@ def compare(name: str, seeds: int, count: int, root: str) -> list[dict[str, obje
                      "ci_high": found["spearman_ci_high"]})  # fmt: skip
     targets, x, y = real["targets"], splits.train.normalised(), splits.train.y
     effect = estimators.influence(real["networks"], x, y, targets.normalised(), targets.y)
-    foretold = np.array([effect[part].sum(0) for part in real["folds"]])
+    prediction_sentence = np.array([effect[part].sum(0) for part in real["folds"]])
     each = [stats.spearmanr(a, b).statistic for a, b in
-            zip(foretold.T, real["others"].T, strict=True)]  # fmt: skip
+            zip(prediction_sentence.T, real["others"].T, strict=True)]  # fmt: skip
     low, high = mean_interval(np.array(each))
     rows.append({"effect": "margins of held-out samples", "measure": "influence", "n": len(each),
                  "spearman": np.mean(each), "ci_low": low, "ci_high": high})  # fmt: skip

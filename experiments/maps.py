@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from budgetlab import analysis
-from budgetlab.course.results import DIALS, USUAL, select
+from budgetlab.course.results import DEFAULTS, MAP_AXES, select
 from experiments.plans import CONDITIONS, CORNERS, ENTRIES, NEWER, NOISES
 from experiments.tables import FEWEST, against, interval, number, provenance
 
@@ -59,18 +59,18 @@ def corners() -> dict[str, dict[str, float]]:
             "imbalance": "imbalance {:g}"}  # fmt: skip
     return {
         " and ".join(text.format(corner[name]) for name, text in said.items()
-                     if corner.get(name, USUAL[name]) != USUAL[name]) or "clean": corner
+                     if corner.get(name, DEFAULTS[name]) != DEFAULTS[name]) or "clean": corner
         for corner in CORNERS
     }  # fmt: skip
 
 
 def corner_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Tabulate newer methods in the map's corners; cells without (paired) runs are marked."""
-    own = select(rows, "entry", "method", "class_shares", "budget_unit", *DIALS)
+    own = select(rows, "entry", "method", "class_shares", "budget_unit", *MAP_AXES)
     own = own[own["entry"].isin(["unif-SGD", *NEWER])]
-    found = against(own, "entry", "unif-SGD", ["dataset", *DIALS])
+    found = against(own, "entry", "unif-SGD", ["dataset", *MAP_AXES])
     cells = {
-        (row["dataset"], row["entry"], *(row[name] for name in DIALS)):
+        (row["dataset"], row["entry"], *(row[name] for name in MAP_AXES)):
             f"{interval(row)} (n = {row['n']})"
         for row in found.to_dict("records")
     }  # fmt: skip
@@ -78,7 +78,7 @@ def corner_table(rows: pd.DataFrame) -> pd.DataFrame:
     for dataset, name in itertools.product(dict.fromkeys(rows["dataset"]), NEWER):
         line = {"dataset": dataset, "method": name}
         for title, corner in corners().items():
-            place = tuple((USUAL | corner)[dial] for dial in DIALS)
+            place = tuple((DEFAULTS | corner)[dial] for dial in MAP_AXES)
             line[title] = cells.get((dataset, name, *place), "not run yet")
         shown.append(line)
     return pd.DataFrame(shown, columns=["dataset", "method", *corners()])

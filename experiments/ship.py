@@ -132,7 +132,7 @@ def findings(rows: pd.DataFrame, probe: dict[str, Any]) -> str:
         "**Rare classes are where importance may pay.** With classes of 100 to 1 and clean labels, "
         f"against a uniform draw, a sharp p-SGD {_each(rare.loc['p-SGD, sharp'])}; c-SGD "
         f"{_each(rare.loc['c-SGD'])} ({rare['n'].min()} seeds or more).",
-        foretold(probe),
+        prediction_sentence(probe),
         "**Variety needs time**: without augmentation accuracy is highest in short trainings, and "
         "the order turns round as they get longer ([the crossing curve](docs/findings.md)).",
     ]  # fmt: skip
@@ -172,7 +172,7 @@ def _range(gaps: pd.DataFrame) -> str:
     )
 
 
-def foretold(probe: dict[str, Any]) -> str:
+def prediction_sentence(probe: dict[str, Any]) -> str:
     """Describe what ``will_it_pay`` predicts, and its accuracy on held-out data."""
     fits = [(entry, outcome, fit["right"]) for entry, own in probe["entries"].items()
             for outcome, fit in own["outcomes"].items() if fit["predicts"]]  # fmt: skip

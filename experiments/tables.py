@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from budgetlab import analysis
-from budgetlab.analysis.comparison import concluded
+from budgetlab.analysis.comparison import add_conclusions
 from budgetlab.analysis.statistics import MARGIN, paired_difference
 from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
@@ -119,7 +119,7 @@ def provenance(frame: pd.DataFrame) -> str:
     )
 
 
-def sit(
+def run_session(
     plan: Iterable[RunConfig],
     table: Path,
     *,
@@ -236,7 +236,7 @@ def against(
     table = pd.DataFrame(found)
     if table.empty:
         return table
-    table = concluded(table, by, metric, margin=margin, question=question or by)
+    table = add_conclusions(table, by, metric, margin=margin, question=question or by)
     few = table["n"] < SEEDS
     table["verdict"] = table["verdict"].mask(few, "")
     table.loc[few, "sentence"] = table[few].apply(open_sentence, axis=1)

@@ -9,7 +9,7 @@ import pytest
 from fake_records import write_arrays, write_run
 
 from budgetlab import analysis
-from budgetlab.analysis.ranks import _picked_and_learned
+from budgetlab.analysis.ranks import _noise_statistics
 from budgetlab.errors import InputError
 from budgetlab.records import open_record
 
@@ -125,10 +125,10 @@ def test_learned_by_heart_is_what_was_right_at_the_last_visit(tmp_path):
     arrays |= {"times_trained": np.ones((2, 4)), "correct": right}
     record = write_arrays(tmp_path, arrays, [0, 1, 0, 1])
     record.samples["is_noisy"] = ("sample", np.array([True, True, True, False]))
-    found = _picked_and_learned(record)
+    found = _noise_statistics(record)
     assert (found["learned"], found["picked"]) == pytest.approx((2 / 3, 1.0))
     record.samples["is_noisy"] = record.samples["is_noisy"] & False
-    assert np.isnan(list(_picked_and_learned(record).values())).all()
+    assert np.isnan(list(_noise_statistics(record).values())).all()
 
 
 def test_a_cost_is_of_runs_that_differ_in_nothing_but_the_noise(tmp_path):

@@ -162,8 +162,8 @@ def test_sorted_and_masked_steps_give_the_same(seed, shape, n, magnitude, fideli
     made = policy.tables(magnitude, fidelity, (channels, height, 11), images.device)
     by_sorting = by_masking = images
     for drawn in zip(operations, mirror, centres, strict=True):
-        by_sorting = policy.step_sorted(by_sorting, *drawn, made)
-        by_masking = policy.step_masked(by_masking, *drawn, made)
+        by_sorting = policy.apply_sorted(by_sorting, *drawn, made)
+        by_masking = policy.apply_masked(by_masking, *drawn, made)
     assert torch.equal(by_sorting, by_masking)
     whole = policy.randaugment(images, operations, mirror, centres, magnitude, fidelity)
     assert torch.equal(whole, by_sorting), "operations follow one another as drawn"

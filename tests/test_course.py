@@ -11,7 +11,7 @@ import torch
 import budgetlab as bl
 from budgetlab import course
 from budgetlab.course import predicting
-from budgetlab.course.results import USUAL
+from budgetlab.course.results import DEFAULTS
 from budgetlab.records import find_records
 from experiments import ship
 from experiments.tables import RESULTS, read
@@ -175,7 +175,7 @@ ASKED = ("Which loses <more>?", ["the subset", "the redrawn part"])
 @pytest.fixture
 def guess(monkeypatch, tmp_path):
     monkeypatch.setattr(predicting, "_locked", {})
-    monkeypatch.setattr(predicting, "KEPT", tmp_path / "predictions.json")
+    monkeypatch.setattr(predicting, "PREDICTIONS_FILE", tmp_path / "predictions.json")
     return course.predict(*ASKED)
 
 
@@ -213,7 +213,7 @@ def test_what_was_locked_stays_locked_over_cells_and_kernels(guess, monkeypatch)
 
 @pytest.mark.parametrize("damaged", ["", "[1]", "no json", '{"Which loses <more>?": 3}'])
 def test_a_damaged_file_of_predictions_holds_none(guess, damaged):
-    predicting.KEPT.write_text(damaged)
+    predicting.PREDICTIONS_FILE.write_text(damaged)
     again = course.predict(*ASKED)
     assert again.locked is None
     again.lock("the subset")
@@ -296,7 +296,7 @@ def test_the_record_that_ships_is_one_of_the_runs_in_the_table():
 
 
 def test_select_takes_what_varies_what_is_asked_for_and_the_rest_as_usual():
-    rows = pd.DataFrame({name: [value] * 5 for name, value in USUAL.items()}
+    rows = pd.DataFrame({name: [value] * 5 for name, value in DEFAULTS.items()}
                         | {"epochs": [100, 100, 100, 30, 100]})  # fmt: skip
     rows["method"] = ["unif-SGD", "p-SGD", "c-SGD", "unif-SGD", "unif-SGD"]
     rows["budget"] = [0.3, 0.3, 0.3, 0.3, 0.2]

@@ -77,7 +77,7 @@ def test_shapes_is_what_the_page_says_and_is_read_again_from_the_cache(shapes, r
 def test_a_damaged_cache_is_drawn_again_and_one_that_cannot_be_written_left_out(
     tmp_path, monkeypatch
 ):
-    for name, count in (("TRAIN", 30), ("TEST", 20), ("TEST_BEFORE", 10)):
+    for name, count in (("TRAIN", 30), ("TEST", 20), ("TEST_V1", 10)):
         monkeypatch.setattr(f"budgetlab.data.builtin.SHAPES_{name}", count)
     first = shapes_source(tmp_path, seed=3)
     (cache,) = tmp_path.rglob("*.npz")

@@ -17,7 +17,7 @@ from torchvision.datasets import ImageFolder
 import budgetlab as bl
 from budgetlab import analysis, cli
 from budgetlab.data import images, load
-from budgetlab.data.dataset import keeps_label
+from budgetlab.data.dataset import flip_keeps_class
 from budgetlab.data.folder import split_of
 from budgetlab.errors import InputError
 
@@ -240,7 +240,7 @@ def test_size_and_flip_are_settings_and_are_said(tmp_path):
     for names, keeps in (("cat dog", True), ("0 1 2", False), ("A B nothing", False),
                          ("zero one two", False), ("left_hand right_hand", False),
                          ("class1 class2", True), ("鳥 犬", False)):  # fmt: skip
-        assert keeps_label(names.split()) is keeps
+        assert flip_keeps_class(names.split()) is keeps
     top = write_classes(tmp_path / "photos", "cat", "dog", size=(20, 12))
     assert read(top, tmp_path).train.sample_shape == (3, 12, 20)
     write_images(top / "dog", 1, seed=7, size=(224, 160))
@@ -263,7 +263,7 @@ def test_an_unreadable_image_is_skipped_counted_and_reported(tmp_path, monkeypat
     torn.write_bytes(torn.read_bytes()[:40])
     (pets / "dog" / "fake.jpg").write_text("no image")
     Image.new("RGB", (400, 400)).save(pets / "cat" / "bomb.png")
-    monkeypatch.setattr(images, "MOST_PIXELS", 100_000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100_000)
     for _ in range(2):
         with pytest.warns(UserWarning, match=r"skipped in .*: cat/bomb\.png.* \(3 files\)"):
             data = read(pets, tmp_path)

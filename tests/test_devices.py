@@ -113,9 +113,9 @@ def test_threads_are_those_with_which_a_step_is_fastest(monkeypatch, seconds, mo
 CHOICE = """
 import json, os, torch
 import budgetlab.devices as devices
-asked = [devices.threads_to_choose()]
+asked = [devices.max_threads_to_try()]
 torch.set_num_threads(torch.get_num_threads() + 1)
-asked.append(devices.threads_to_choose())
+asked.append(devices.max_threads_to_try())
 print(json.dumps([asked, os.environ.get("OMP_WAIT_POLICY"), os.environ.get("KMP_BLOCKTIME")]))
 """
 
@@ -133,7 +133,7 @@ def test_a_number_of_threads_that_the_user_gave_is_left_alone():
 
 def test_the_choice_is_recorded_kept_on_resuming_and_left_to_the_run(config, monkeypatch):
     chosen = min(2, os.cpu_count())
-    monkeypatch.setattr(devices, "threads_to_choose", lambda: 2)
+    monkeypatch.setattr(devices, "max_threads_to_try", lambda: 2)
     monkeypatch.setattr(devices, "fastest_threads", lambda step, most: (step() and 0) or chosen)
     monkeypatch.setattr(loop, "_THREADS", {})
     seen = []
@@ -156,7 +156,7 @@ def test_the_choice_is_recorded_kept_on_resuming_and_left_to_the_run(config, mon
 def test_trying_threads_changes_no_result(config, monkeypatch):
     plain = bl.train(config, out=config.out + "-plain", progress=False)
     tried = []
-    monkeypatch.setattr(devices, "threads_to_choose", lambda: 2)
+    monkeypatch.setattr(devices, "max_threads_to_try", lambda: 2)
     monkeypatch.setattr(loop, "_THREADS", {})
     monkeypatch.setattr(
         devices, "fastest_threads", lambda step, most: tried.extend([step()] * 2) or 1
@@ -176,7 +176,7 @@ def test_trying_threads_changes_no_result(config, monkeypatch):
 def test_bfloat16_is_chosen_where_the_processor_has_it_and_may_use_it(
     monkeypatch, flags, isa, precision
 ):
-    monkeypatch.setattr(devices, "_processor", lambda *fields: flags)
+    monkeypatch.setattr(devices, "_cpuinfo", lambda *fields: flags)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     if isa:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from budgetlab import config
-from budgetlab.course.results import USUAL, select
+from budgetlab.course.results import DEFAULTS, select
 from experiments import card, fit_probe, influence, maps, pages, plans, ship, tables
 from experiments.__main__ import ROUND, main, ordered
 from experiments.tables import FEWEST, RESULTS, SEEDS, against, interval, read
@@ -246,9 +246,9 @@ def test_the_card_says_what_was_published_and_what_was_run():
 
 def test_lines_of_the_card_are_read_off_once():
     run = next(plans.runs("b", "shapes", 0)).replace(budget=0.3)
-    assert {name: getattr(run, name) for name in USUAL} == USUAL
+    assert {name: getattr(run, name) for name in DEFAULTS} == DEFAULTS
     for claim in card.CLAIMS:
-        settings = [tuple(sorted((USUAL | own).items())) for own in claim.lines.values()]
+        settings = [tuple(sorted((DEFAULTS | own).items())) for own in claim.lines.values()]
         assert len(set(settings)) == len(settings), claim.title
         assert set(claim.numbers) <= set(claim.lines)
         assert set(itertools.chain.from_iterable(claim.pairs)) <= set(claim.lines)

@@ -422,7 +422,7 @@ def test_a_method_looks_the_same_in_plots_explorables_and_the_bench():
     # Several runs of one method are told apart by their lines.
     runs = [f"{m}, b 0.2, seed {seed}" for m in ("p-SGD", "c-SGD") for seed in (0, 1)]
     for names in (runs, runs[:2], runs[:1]):
-        drawn = bl.plots.style.named_looks(names, always=True)
+        drawn = bl.plots.style.style_by_name(names, always=True)
         assert len({str(look.line) for look in drawn.values()}) == min(2, len(names))
         for name, look in drawn.items():
             assert (look.colour, look.marker) == looks[name.partition(",")[0]]

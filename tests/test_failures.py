@@ -256,13 +256,13 @@ def test_a_gpu_that_vanishes(failed, monkeypatch):
         "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
         "CUDA driver error: unknown error",
     ):
-        assert failures.device_lost(RuntimeError(said))
+        assert failures.is_device_lost(RuntimeError(said))
 
 
 def test_an_error_of_ours_is_not_dressed_up():
     for error in (ValueError("out of range"), RuntimeError("shape mismatch"), KeyError("CUDA")):
-        assert not failures.no_memory(error)
-        assert not failures.device_lost(error)
+        assert not failures.is_out_of_memory(error)
+        assert not failures.is_device_lost(error)
 
 
 @pytest.mark.gpu

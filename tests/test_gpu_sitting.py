@@ -49,7 +49,7 @@ def stopping_after(questions, monkeypatch):
     monkeypatch.setattr(gpu_runs, "now", lambda: 0.0 if next(left, None) is not None else 1.0)
 
 
-def require_whole(out):
+def require_readable(out):
     """Everything that can be seen in the folder of a sitting can be read to its end."""
     told = json.loads((out / "progress.json").read_text())
     said = (out / "log.txt").read_text()
@@ -79,19 +79,21 @@ def results(table):
 
 def test_sittings_add_up_to_what_one_would_have_brought(plan, tmp_path, monkeypatch):
     whole = gpu_runs.Table(tmp_path / "whole.csv")
-    gpu_runs.sit(plan, whole, tmp_path / "whole", workers=1, **FOREVER, say=print, executor=Here)
+    gpu_runs.run_session(plan, whole, tmp_path / "whole", workers=1, **FOREVER, say=print,
+                         executor=Here)  # fmt: skip
     out, said = tmp_path / "parts", []
     for _ in range(40):
         stopping_after(2, monkeypatch)
         table = gpu_runs.Table(out / "paper.csv")
-        gpu_runs.sit(plan, table, out, workers=2, last=0.5, end=9, say=said.append, executor=Here)
+        gpu_runs.run_session(plan, table, out, workers=2, last=0.5, end=9, say=said.append,
+                             executor=Here)  # fmt: skip
         require_records(out)
         if len(table.rows) == len(plan):
             break
 
     assert any("to be gone on with" in each for each in said)
     assert not any("FAILED" in each for each in said)
-    gpu_runs.sit(plan, gpu_runs.Table(out / "paper.csv"), out, workers=1, **FOREVER,
+    gpu_runs.run_session(plan, gpu_runs.Table(out / "paper.csv"), out, workers=1, **FOREVER,
                  say=print, executor=Here)  # fmt: skip
     assert list((out / "runs").iterdir()) == []
     assert len(list((out / "records").iterdir())) == len(plan)
@@ -104,7 +106,7 @@ def test_a_run_that_failed_or_cannot_be_gone_on_with_ends_nothing(plan, tmp_path
     half = out / "runs" / plan[1].folder_name
     half.mkdir(parents=True)  # killed before a word was written
     table = gpu_runs.Table(out / "paper.csv", tmp_path / "results" / "paper.csv")
-    gpu_runs.sit([broken, *plan[1:3]], table, out, workers=1, **FOREVER, say=said.append,
+    gpu_runs.run_session([broken, *plan[1:3]], table, out, workers=1, **FOREVER, say=said.append,
                  executor=Here)  # fmt: skip
     assert "FAILED, InputError" in said[0]
     for file in table.files:
@@ -126,7 +128,8 @@ def test_a_process_that_ends_is_replaced_and_its_runs_are_trained(plan, tmp_path
         return made.append(Dying(workers)) or made[-1]
 
     table = gpu_runs.Table(tmp_path / "paper.csv")
-    gpu_runs.sit(plan[:3], table, tmp_path, workers=2, **FOREVER, say=said.append, executor=make)
+    gpu_runs.run_session(plan[:3], table, tmp_path, workers=2, **FOREVER, say=said.append,
+                         executor=make)  # fmt: skip
     assert len(table.rows) == 3
     assert "all are started anew" in said[0]
     assert len(made) == 2
@@ -165,11 +168,11 @@ def test_whenever_it_is_killed_what_is_there_is_whole_and_goes_on(little, tmp_pa
     sitting.kill()
     sitting.communicate()
     if (out / "progress.json").exists():
-        require_whole(out)
+        require_readable(out)
     finished = quick_sitting(out, little, 10)
     _, errors = finished.communicate()
     assert finished.returncode == 0, errors.decode()
-    require_whole(out)
+    require_readable(out)
     assert not list(out.rglob(".*.csv.*")) + list(out.glob(".*.*"))
     parts = json.loads((out / "progress.json").read_text())["parts"]
     assert {part["status"] for part in parts.values()} == {"done"}
@@ -182,7 +185,7 @@ def test_a_real_sitting_ends_when_it_says_and_says_what_did_not_come(little, tmp
                "--out", str(tmp_path), "--images", str(little)]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    require_whole(tmp_path)
+    require_readable(tmp_path)
     said = re.findall(r"^[-\d]+ ([:\d]+)  ", done.stderr, flags=re.M)
     took = pd.Timedelta(said[-1]) - pd.Timedelta(said[0])
     assert took % pd.Timedelta("1D") < pd.Timedelta(seconds=15 + 10)

@@ -9,7 +9,7 @@ from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.devices import Clock
 from budgetlab.samplers import Batch
-from budgetlab.training.graphs import SWITCH, StepGraphs, _device_seconds, replay_if_it_pays
+from budgetlab.training.graphs import SWITCH, StepGraphs, _device_seconds, capture_if_faster
 from budgetlab.training.loop import Loop
 
 FLOAT = torch.float32
@@ -53,7 +53,7 @@ def counter():
 def test_a_replay_is_used_where_it_pays_and_the_trial_leaves_nothing_behind(factor, used):
     work, value, generator = counter()
     before, drawn = value.clone(), generator.get_state()
-    replay = replay_if_it_pays(
+    replay = capture_if_faster(
         work, [value], generator, record=over_buffers, seconds=quicker(factor)
     )
     assert (replay is not None) is used
@@ -81,7 +81,7 @@ def test_a_recording_that_is_wrong_or_impossible_is_not_used(record):
     value[2] = 0
     before = value.clone()
     given = {"record": record, "seconds": quicker(9)}
-    assert replay_if_it_pays(work, [value], generator, **given) is None
+    assert capture_if_faster(work, [value], generator, **given) is None
     assert torch.equal(value, before)
 
 

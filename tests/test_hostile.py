@@ -23,7 +23,7 @@ import budgetlab as bl
 from budgetlab import data, widgets
 from budgetlab.errors import InputError, one_line
 from budgetlab.records import open_record
-from budgetlab.records.format import MOST
+from budgetlab.records.format import MAX_BYTES
 from budgetlab.training import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:skipped in")
@@ -84,7 +84,7 @@ def test_a_file_that_leads_elsewhere_or_is_too_large_is_not_read(
         name, lambda path: getattr(open_record(path), part)
     )
     with monkeypatch.context() as patched:
-        patched.setitem(MOST, name, 10)
+        patched.setitem(MAX_BYTES, name, 10)
         message = said(lambda: read(record))
         assert name in message
         assert "are allowed" in message
@@ -129,7 +129,7 @@ def test_a_pipe_is_not_waited_for(record):
 def test_resuming_writes_nothing_where_only_the_record_says_so(record, tmp_path, monkeypatch):
     import socket
 
-    for name in ("TRAIN", "TEST", "TEST_BEFORE"):
+    for name in ("TRAIN", "TEST", "TEST_V1"):
         monkeypatch.setattr(f"budgetlab.data.builtin.SHAPES_{name}", 100)
     target = tmp_path / "target"
     target.mkdir()

@@ -20,7 +20,7 @@ SETTLED, EPOCHS = 6, 30
 # A row of the table of epochs is kept for each epoch: 14 numbers and a dictionary.
 ROW = 2_500
 # What libraries keep now and then.
-CACHES = 30_000
+CACHES = 50_000
 
 
 def tensors() -> Counter:

@@ -39,7 +39,7 @@ def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-def code_of(path: Path) -> list[nbformat.NotebookNode]:
+def source_digest(path: Path) -> list[nbformat.NotebookNode]:
     return [cell for cell in read(path).cells if cell.cell_type == "code"]
 
 
@@ -168,7 +168,7 @@ def test_replies_are_looked_at_in_this_way_wherever_a_notebook_is_run(tmp_path, 
 
 @every
 def test_is_committed_with_outputs_and_nothing_else(path):
-    notebook, code = read(path), code_of(path)
+    notebook, code = read(path), source_digest(path)
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     outputs = [output for cell in code for output in cell.outputs]
     kinds = {kind for output in outputs for kind in output.get("data", {})}
@@ -192,7 +192,7 @@ def test_a_stored_chart_holds_what_each_reader_takes_and_asks_for_nothing():
     # JupyterLab, Notebook 7 and the renderers of VS Code draw these two types, and no later
     # version; VS Code prefers them to an image, as its own list of types lacks them. Whatever
     # draws neither, such as GitHub, shows the image.
-    kept = [output for path in NOTEBOOKS for cell in code_of(path) for output in cell.outputs]
+    kept = [output for path in NOTEBOOKS for cell in source_digest(path) for output in cell.outputs]
     bundles = [output.data for output in kept if "data" in output]
     charts = [(kind, bundle) for bundle in bundles for kind in set(bundle) & DRAWN.keys()]
     assert {kind for kind, _ in charts} == set(DRAWN)
@@ -213,7 +213,7 @@ def test_a_stored_chart_holds_what_each_reader_takes_and_asks_for_nothing():
 
 @every
 def test_scaffolding_is_tagged_and_folded(path):
-    code = code_of(path)
+    code = source_digest(path)
     assert code[0].source == build.SETUP
     assert not code[0].outputs
     (scale,) = [cell for cell in code if course.has_tag(cell, "parameters")]
@@ -235,7 +235,7 @@ def text_of(path: Path) -> str:
 
 
 def source_of(path: Path) -> str:
-    return "\n".join(cell.source for cell in code_of(path))
+    return "\n".join(cell.source for cell in source_digest(path))
 
 
 def asked(path: Path) -> list[tuple[str, str]]:
@@ -325,7 +325,7 @@ def test_has_a_demo_with_a_question_before_and_a_finding_after(path):
 
 @every
 def test_is_short_and_says_how_hard_and_how_long_a_section_is(path):
-    text, code = text_of(path), code_of(path)[1:]
+    text, code = text_of(path), source_digest(path)[1:]
     assert len(text.split()) <= 1350
     sections = re.split(r"^## ", text, flags=re.M)[1:-3]
     marks = [re.search(r"^\*Level [123] of 3, \d+ minutes\*$", part, re.M) for part in sections]

@@ -263,7 +263,7 @@ def test_each_has_a_look_of_its_own_and_a_method_always_the_same():
     assert len({str(look.line) for look in seven}) == len({look.marker for look in seven}) == 7
     # Colour says the method, and the line says the rest.
     names = {"a1": ("p-SGD", "1"), "a2": ("p-SGD", "2"), "b1": ("SGD", "1"), "b2": ("SGD", "2")}
-    looks = style.condition_looks(names)
+    looks = style.style_conditions(names)
     assert looks["a1"].colour == looks["a2"].colour != looks["b1"].colour
     assert looks["a1"].line == looks["b1"].line != looks["a2"].line
 

@@ -22,9 +22,9 @@ from budgetlab.errors import InputError, RunError
 from budgetlab.records import EPOCH_COLUMNS, SAMPLE_ARRAYS, RecordWriter, open_record
 from budgetlab.records.format import (
     FORMAT,
+    drop_implied_p_y,
     round_loss,
     round_mantissa,
-    without_implied,
     write_atomically,
 )
 from budgetlab.training import Run
@@ -247,9 +247,9 @@ def test_the_probability_of_the_label_is_stored_only_where_the_loss_does_not_imp
     # Whether it is implied is said of the whole array.
     loss = np.array([0.5, np.nan, 200.0, np.inf], np.float32)
     odd = np.exp(-loss)
-    assert np.isnan(without_implied(odd, loss)).all()
+    assert np.isnan(drop_implied_p_y(odd, loss)).all()
     odd[0] = 0.5
-    assert np.array_equal(without_implied(odd, loss), odd, equal_nan=True)
+    assert np.array_equal(drop_implied_p_y(odd, loss), odd, equal_nan=True)
 
 
 @given(st.lists(st.floats(width=32, allow_subnormal=False)))

@@ -12,7 +12,7 @@ from fake_records import write_run
 from budgetlab import analysis, report
 from budgetlab.errors import InputError
 from budgetlab.records import SAMPLE_ARRAYS, Record, thin
-from budgetlab.records.thin import sampled_down, sampled_sentence
+from budgetlab.records.thin import subsample, subsample_note
 
 SIZE, EPOCHS = 200, 6
 
@@ -118,9 +118,9 @@ def test_a_target_that_is_there_stays_and_a_copy_that_fails_leaves_nothing(
 
 def test_a_large_record_is_looked_at_through_some_of_its_samples(tmp_path):
     whole = write_run(tmp_path / "a", size=120, epochs=5, method="p-SGD", budget=0.5)
-    assert sampled_down(whole, 120) is whole
-    assert sampled_sentence(whole) == ""
-    some = sampled_down(whole, 30, also=(7, 119))
+    assert subsample(whole, 120) is whole
+    assert subsample_note(whole) == ""
+    some = subsample(whole, 30, also=(7, 119))
     kept = some.samples["recorded_as"].to_numpy()
     assert {7, 119} <= set(kept)
     assert 30 <= len(kept) <= 32
@@ -131,15 +131,15 @@ def test_a_large_record_is_looked_at_through_some_of_its_samples(tmp_path):
     np.testing.assert_allclose(some.samples["probability"], before, rtol=1e-6)
     assert some.fingerprint != whole.fingerprint
     assert whole.samples.sizes["sample"] == 120
-    assert sampled_sentence(some) == f" Shown are {len(kept)} of 120 samples, drawn at random."
+    assert subsample_note(some) == f" Shown are {len(kept)} of 120 samples, drawn at random."
     # Records of the same data are seen through the same samples.
-    other = sampled_down(write_run(tmp_path / "b", size=120, seed=2), 30, also=(7, 119))
+    other = subsample(write_run(tmp_path / "b", size=120, seed=2), 30, also=(7, 119))
     np.testing.assert_array_equal(kept, other.samples["recorded_as"])
     assert some.fingerprint == other.fingerprint
 
 
 def test_a_page_says_that_it_shows_a_part(tmp_path, monkeypatch):
-    monkeypatch.setattr(sampled_down, "__defaults__", (40, (), 0))
+    monkeypatch.setattr(subsample, "__defaults__", (40, (), 0))
     record = write_run(tmp_path / "a", size=60, epochs=2)
     page = report.write(record, tmp_path / "report.html").read_text()
     assert "Shown are 40 of 60 samples, drawn at random." in page

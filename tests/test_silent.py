@@ -332,7 +332,7 @@ def test_no_augmentation_is_advised_with_the_same_caution(
 
         yield Made()
 
-    monkeypatch.setattr(own_data, "trained", trained)
+    monkeypatch.setattr(own_data, "temporary_run", trained)
     data = bl.Dataset.from_dataset(TensorDataset(X, Y))
     advice = analysis.compare_augmentations(data, seeds=3).attrs["advice"]
     assert ("holds zero" in advice) == caveat
@@ -401,7 +401,7 @@ def test_a_frozen_network_is_another_model_and_is_gone_on_with(config: Any) -> N
     assert names[0] != names[1]
     for run, model in zip(runs, (free, frozen), strict=True):
         list(Run.resume(run.writer.path, model=model))
-    assert bl.models._own(names[0]).parameters > bl.models._own(names[1]).parameters
+    assert bl.models._custom(names[0]).parameters > bl.models._custom(names[1]).parameters
 
 
 # Estimates from parts, and what is left out

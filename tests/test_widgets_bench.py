@@ -14,7 +14,7 @@ from budgetlab.analysis import AXES
 from budgetlab.errors import InputError, RunError
 from budgetlab.training import Run, load_data
 from budgetlab.widgets import TrainingBench
-from budgetlab.widgets.background import Pace, Session
+from budgetlab.widgets.background import RateLimiter, Session
 from budgetlab.widgets.bench import minutes
 from budgetlab.widgets.bench_controls import explain
 from budgetlab.widgets.bench_shelf import runs_table, standing_of_record, standing_of_run
@@ -381,7 +381,7 @@ def test_a_run_stands_in_its_record_as_it_stood(train):
 
 def test_watching_changes_neither_the_run_nor_the_random_state(make, config, monkeypatch):
     # Drawn at every step instead of now and then.
-    monkeypatch.setattr(Pace, "due", lambda self, within_epoch=False: True)
+    monkeypatch.setattr(RateLimiter, "due", lambda self, within_epoch=False: True)
     before = torch.random.get_rng_state()
     watched = make(method="c-SGD").fit()
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -503,7 +503,7 @@ def test_sentences_of_settings_and_times(config):
 def test_pace_by_hand(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    pace = Pace()
+    pace = RateLimiter()
     assert not pace.due()
     now[0] += 0.6
     assert pace.due()
@@ -526,5 +526,5 @@ def test_pace_by_hand(monkeypatch):
 
 def test_a_session_stopped_while_loading_writes_nothing(config):
     session = Session(config, splits=lambda c: session.stop() or load_data(c, progress=False))
-    session.train_here()
+    session.train_in_foreground()
     assert (session.stopped, session.run, session.running) == (True, None, False)

@@ -16,8 +16,8 @@ from budgetlab.plots import style
 from budgetlab.plots.samples import histogram
 from budgetlab.widgets import AugmentationExplorer
 from budgetlab.widgets.controls import (
+    FigurePanel,
     Number,
-    PicturePanel,
     StatusLine,
     choice,
     data_uri,
@@ -39,7 +39,7 @@ def test_an_image_survives_its_address(shape):
 
 
 def test_a_picture_has_the_size_of_its_figure_on_white_and_says_what_it_shows():
-    panel = PicturePanel(300, 120)
+    panel = FigurePanel(300, 120)
     panel.axes[0].axis("off")
     panel.show('a < b & "c"')
     first = decode(panel.value)
@@ -53,7 +53,7 @@ def test_a_picture_has_the_size_of_its_figure_on_white_and_says_what_it_shows():
 
 
 def test_axes_made_ready_hold_nothing_of_the_picture_before():
-    ax, fresh = (PicturePanel(300, 120).axes[0] for _ in range(2))
+    ax, fresh = (FigurePanel(300, 120).axes[0] for _ in range(2))
     style.empty(ax, "nothing yet")
     histogram(np.arange(9.0), x="loss", weights=np.ones(9), ax=ready(ax))  # with a legend
     ready(ax).imshow(np.zeros((4, 4), np.uint8))
@@ -98,7 +98,7 @@ def test_the_status_line_is_announced_and_says_in_words_what_went_wrong():
     assert "&lt;b&gt;" in status.value
     for error, said in ((InputError("budget 2 is not allowed"), "budget 2 is not allowed"),
                         (KeyError("row"), "KeyError: 'row'")):  # fmt: skip
-        with status.catching():
+        with status.showing_errors():
             raise error
         assert (status.text, status.is_problem) == (said, True)
     status.say("done")

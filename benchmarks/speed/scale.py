@@ -20,7 +20,7 @@ import numpy as np, pandas as pd, torch
 import budgetlab as bl
 from budgetlab import history, report, samplers
 from budgetlab.records import RecordWriter
-from budgetlab.records.thin import sampled_down
+from budgetlab.records.thin import subsample
 from budgetlab.samplers import SamplerContext
 
 count, classes, batch, budget, epochs, folder = json.loads(sys.argv[1])
@@ -72,7 +72,7 @@ writer.set_status("finished", "", {"record": "", "test_accuracy": 0.5, "flops": 
                                    "steps": 1, "trained_samples": 1, "looked_samples": 0})
 tell("written", size=size)
 record = bl.records.open_record(writer.path)
-bl.analysis.measures(sampled_down(record))
+bl.analysis.measures(subsample(record))
 tell("some")
 bl.analysis.measures(record)
 tell("all")

@@ -25,12 +25,12 @@ from budgetlab.analysis.conditions import (
 from budgetlab.analysis.statistics import (
     MARGIN,
     Paired,
-    check_open,
     holm,
     mean_interval,
     paired_difference,
+    pairs_to_settle,
+    require_in_open_unit_interval,
     sentence,
-    settled_by,
     verdict,
 )
 from budgetlab.analysis.tables import ConditionTable
@@ -103,7 +103,7 @@ def compare(
     """
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
     require(frame, ["dataset", "method", "augmentation", "budget", *over, metric, cost])
-    check_open(confidence=confidence)
+    require_in_open_unit_interval(confidence=confidence)
     if margin is None and metric.endswith("accuracy"):
         margin = MARGIN
     if margin is not None and not margin > 0:
@@ -117,9 +117,9 @@ def compare(
     for key in groups.runs:
         about = groups.averaged(key, metric, cost)
         rows += [about | groups.against(name, key, metric, confidence, margin)
-                 for name in _opponents(about["method"], wanted)]  # fmt: skip
+                 for name in _baselines_of(about["method"], wanted)]  # fmt: skip
     shown = [name for name in groups.keys if name not in ("method", *METHOD_FIELDS)]
-    table = concluded(pd.DataFrame(rows), shown, metric, confidence, margin)
+    table = add_conclusions(pd.DataFrame(rows), shown, metric, confidence, margin)
     table = ConditionTable(table[[*groups.keys, *COLUMNS]]).of(
         groups.keys, metric=metric, cost_name=cost, confidence=confidence
     )
@@ -130,7 +130,7 @@ def compare(
     )  # fmt: skip
 
 
-def concluded(
+def add_conclusions(
     table: pd.DataFrame,
     shown: Sequence[str],
     metric: str = "test_accuracy",
@@ -146,7 +146,7 @@ def concluded(
     named = varying(table, shown)
     for name, said in (
         ("verdict", lambda row: verdict(row, metric, alpha)),
-        ("seeds_to_settle", lambda row: settled_by(row, margin, alpha)),
+        ("seeds_to_settle", lambda row: pairs_to_settle(row, margin, alpha)),
         ("sentence", lambda row: sentence(row, metric, confidence, margin, named)),
     ):
         table[name] = [said(row) for row in table.to_dict("records")]
@@ -237,7 +237,7 @@ def _baselines(baseline: str | Sequence[str], frame: pd.DataFrame) -> list[str]:
     return [name for name in asked if name in methods] or asked[:1]
 
 
-def _opponents(method: str, baselines: list[str]) -> list[str]:
+def _baselines_of(method: str, baselines: list[str]) -> list[str]:
     """Return the baselines of a method; for a baseline those before it, so no test is repeated."""
     if method not in baselines:
         return baselines

@@ -28,7 +28,7 @@ SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
 FIRST = ("path", "status", *SHOWN, "seed", *RESULTS, "epochs_trained")
 SETTINGS = RunConfig.__dataclass_fields__
 # Paths and the device do not distinguish conditions; the model that "auto" resolved to does.
-NOT_CONDITIONS = ("data_root", "out", "device")
+IGNORED_SETTINGS = ("data_root", "out", "device")
 
 
 def summaries(records: Records) -> pd.DataFrame:
@@ -144,7 +144,7 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
     """
     # In frames with one row per epoch, lr changes within a run.
     settings = ["lr_start" if n == "lr" and "lr_start" in frame else n for n in SETTINGS]
-    others = [n for n in settings if n not in (*SHOWN, *NOT_CONDITIONS, *over) and n in frame]
+    others = [n for n in settings if n not in (*SHOWN, *IGNORED_SETTINGS, *over) and n in frame]
     differ = varying(frame, others)
     by = [name for name in over if name in frame]
     if "data_seed" in differ and by and frame.groupby(by)["data_seed"].nunique().max() == 1:

@@ -45,9 +45,9 @@ def grand(
     """
     import torch
 
-    from budgetlab.devices import chooses_on
+    from budgetlab.devices import sampling_device
 
-    here = chooses_on(x.device)
+    here = sampling_device(x.device)
     if len(x) != len(y):
         raise InputError(f"x holds {len(x)} samples and y {len(y)} labels: give one label a sample")
     parts = []

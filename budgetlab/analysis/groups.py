@@ -7,7 +7,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from budgetlab.analysis.per_sample import measures, metadata
-from budgetlab.analysis.statistics import check_open
+from budgetlab.analysis.statistics import require_in_open_unit_interval
 from budgetlab.errors import InputError, known, unknown
 from budgetlab.records import OneRecord, open_record
 
@@ -41,8 +41,8 @@ def group_accuracy(
         and ``mistaken_for``, the class most often predicted instead (empty without a mistake).
         ``attrs`` holds :func:`mean_accuracies`.
     """
-    check_open(confidence=confidence)
-    frame, names, given = _predicted(data, classes)
+    require_in_open_unit_interval(confidence=confidence)
+    frame, names, given = _labelled_predictions(data, classes)
     if by not in frame:
         raise unknown("group", by, [str(name) for name in frame if name != "predicted"])
     frame = frame.assign(right=frame["label"] == frame["predicted"])
@@ -51,7 +51,7 @@ def group_accuracy(
         right, n = int(part["right"].sum()), len(part)
         low, high = proportion_confint(right, n, 1 - confidence, method="wilson")
         wrong = part.loc[~part["right"], "predicted"].mode()
-        rows.append({"group": _shown(group, by, names), "n": n, "accuracy": right / n,
+        rows.append({"group": _group_name(group, by, names), "n": n, "accuracy": right / n,
                      "ci_low": float(low), "ci_high": float(high),
                      "mistaken_for": _name(wrong[0], names) if len(wrong) else ""})  # fmt: skip
     table = pd.DataFrame(rows).sort_values("accuracy", kind="stable", ignore_index=True)
@@ -65,7 +65,7 @@ def mean_accuracies(data: OneRecord | pd.DataFrame) -> dict[str, float]:
     The mean over classes weights rare and frequent classes equally. ``data`` is as for
     :func:`group_accuracy`.
     """
-    frame, *_ = _predicted(data, None)
+    frame, *_ = _labelled_predictions(data, None)
     right = frame["label"] == frame["predicted"]
     over_classes = right.groupby(frame["label"]).mean().mean()
     return {"over_samples": float(right.mean()), "over_classes": float(over_classes)}
@@ -79,7 +79,7 @@ def confusion(
     ``data``, ``classes`` and exclusions are as for :func:`group_accuracy`. The table is square,
     int ``[C, C]``, over every class that is a label, a prediction or has a name.
     """
-    frame, names, _ = _predicted(data, classes)
+    frame, names, _ = _labelled_predictions(data, classes)
     numbers = sorted({*frame["label"], *frame["predicted"], *range(len(names))})
     table = pd.crosstab(frame["label"], frame["predicted"])
     table = table.reindex(index=numbers, columns=numbers, fill_value=0)
@@ -105,11 +105,11 @@ def groups_of_record(record: OneRecord, by: str = "label") -> pd.DataFrame:
     groups = frame.groupby(by, dropna=False)[["seen", "right", "never_learned", "mean_loss"]]
     table = groups.mean().rename_axis("group").reset_index()
     table.insert(1, "n", groups.size().to_numpy())
-    table["group"] = [_shown(group, by, record.classes) for group in table["group"]]
+    table["group"] = [_group_name(group, by, record.classes) for group in table["group"]]
     return table.sort_values("right", kind="stable", ignore_index=True)
 
 
-def _predicted(
+def _labelled_predictions(
     data: OneRecord | pd.DataFrame, classes: Sequence[str] | None
 ) -> tuple[pd.DataFrame, Sequence[str], int]:
     """Return rows with both label and prediction, class names, and the number of rows before."""
@@ -125,29 +125,31 @@ def _predicted(
                 "of the kit, or, of a loop of your own, a frame with label and predicted"
             )
     pair = ["label", "predicted"]
-    told = frame.dropna(subset=pair) if {*pair} <= set(frame) else frame[:0]
-    if not len(told):
+    complete_rows = frame.dropna(subset=pair) if {*pair} <= set(frame) else frame[:0]
+    if not len(complete_rows):
         raise InputError("this frame has no predictions: give the columns label and predicted")
     names = recorded if classes is None else classes
-    told, names = _numbered(told, pair, names)
-    most = int(told[pair].max().max())
+    complete_rows, names = _as_class_numbers(complete_rows, pair, names)
+    most = int(complete_rows[pair].max().max())
     if names and most >= len(names):
         raise InputError(f"class {most} has no name: classes has {len(names)} entries")
-    return told, names, len(frame)
+    return complete_rows, names, len(frame)
 
 
-def _numbered(
-    told: pd.DataFrame, pair: list[str], names: Sequence[str]
+def _as_class_numbers(
+    complete_rows: pd.DataFrame, pair: list[str], names: Sequence[str]
 ) -> tuple[pd.DataFrame, Sequence[str]]:
     """Return the columns as class numbers, and the class names; by default the texts that occur."""
-    values = told[pair].to_numpy().ravel().tolist()
+    values = complete_rows[pair].to_numpy().ravel().tolist()
     if all(isinstance(value, str) for value in values):
         names = list(names) or sorted({*values})
         values = [names.index(known("class", value, names)) for value in values]
     try:
         numbers = np.array(values, float).reshape(-1, 2)  # with gaps, a column holds floats
         if (numbers == numbers.round()).all():
-            return told.assign(**dict(zip(pair, numbers.T.astype(int), strict=True))), names
+            return complete_rows.assign(
+                **dict(zip(pair, numbers.T.astype(int), strict=True))
+            ), names
     except (TypeError, ValueError):
         pass
     raise InputError(
@@ -160,6 +162,6 @@ def _name(number: int, names: Sequence[str]) -> str:
     return "unknown" if number < 0 else str(names[int(number)]) if names else str(number)
 
 
-def _shown(group: object, by: str, names: Sequence[str]) -> object:
+def _group_name(group: object, by: str, names: Sequence[str]) -> object:
     number = -1 if pd.isna(group) else group
     return _name(number, names) if number is not group or by in ("label", "true_label") else group  # type: ignore[arg-type]

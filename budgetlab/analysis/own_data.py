@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis.conditions import require_same_data
-from budgetlab.analysis.per_sample import HARD, aum_strata, copied_from, measures
+from budgetlab.analysis.per_sample import HARD, aum_strata, copy_sources, measures
 from budgetlab.analysis.statistics import paired_difference
 from budgetlab.analysis.wrong_labels import (
     held_out_probabilities,
     label_quality,
+    temporary_run,
     threshold_quality,
-    trained,
     training_samples,
 )
 from budgetlab.errors import InputError, counted, known, unknown
@@ -39,8 +39,8 @@ AUM_NOTE = (
     "a negative margin is a reason to look, not a verdict, as many of these labels may be right: "
     "give quality= for labels to check, and an estimate of how many of them are wrong"
 )
-WAVERING = 1 / 3
-EASY = 0.5
+DECISIVE_SHARE = 1 / 3
+EASY_QUANTILE = 0.5
 
 
 def triage(
@@ -89,7 +89,7 @@ def triage(
         labels to check are expected to be wrong, or that this cannot be estimated.
     """
     # In the order of sample numbers, like copies and names.
-    frame = data.sort_index() if isinstance(data, pd.DataFrame) else _averaged(data)
+    frame = data.sort_index() if isinstance(data, pd.DataFrame) else _mean_measures(data)
     for what, given in (("copies", copies), ("names", names), ("quality", quality)):
         if given is not None and len(given) != len(frame):
             raise InputError(
@@ -97,7 +97,7 @@ def triage(
             )
     if names is not None:
         frame["name"] = list(names)
-    own, first = copied_from(frame, copies)
+    own, first = copy_sources(frame, copies)
     if copies is not None or "copy_of" in frame:
         frame["copy_of"] = np.where(first == own, -1, first)
     wrong, low, note = pd.Series(False, frame.index), frame["aum"] < 0, AUM_NOTE
@@ -115,7 +115,7 @@ def triage(
         weak = bool(quality.attrs.get("weak"))
         sure = quality["suspect"] & (quality["p_wrong"] >= 0.5) & (not weak)
         low[:], wrong[:] = (quality["suspect"] & ~sure).to_numpy(), sure.to_numpy()
-        note = expectation(quality if weak else quality.assign(suspect=sure))
+        note = precision_note(quality if weak else quality.assign(suspect=sure))
     frame["verdict"] = _verdicts(frame, wrong, low, first)
     original = pd.Series(first == own, frame.index)
     by = {
@@ -135,7 +135,7 @@ def triage(
     return ranked
 
 
-def _averaged(records: Records) -> pd.DataFrame:
+def _mean_measures(records: Records) -> pd.DataFrame:
     """Average each measure over runs on the same data; drops ``learning``, which has no mean."""
     runs = open_records(records)
     require_same_data(runs)
@@ -155,23 +155,23 @@ def _verdicts(
     seen = frame["visits"] > 0
     easy = seen & (frame["correctness"] == 1) & (frame["forgetting"] == 0)
     if easy.any():
-        easy &= frame["el2n"] <= frame.loc[easy, "el2n"].quantile(EASY)
+        easy &= frame["el2n"] <= frame.loc[easy, "el2n"].quantile(EASY_QUANTILE)
     left = seen & ~wrong & ~low & ~easy
     places = frame["variability"][left].rank(ascending=False, method="first")
-    wavering = places.reindex(frame.index) <= max(1, round(WAVERING * len(places)))
+    most_variable = places.reindex(frame.index) <= max(1, round(DECISIVE_SHARE * len(places)))
     copy = pd.Series(False, frame.index)
     if "copy_of" in frame:
         # Copies with one label are redundant; if labels differ, the whole group is in doubt.
         labels = frame.groupby(first)["label"].transform("nunique")
         copy, wrong = (frame["copy_of"] >= 0) & (labels == 1), wrong | (labels > 1)
     return np.select(
-        [wrong, copy, low, ~seen, easy, wavering],
+        [wrong, copy, low, ~seen, easy, most_variable],
         ["check the label", "redundant", "low margin", "not seen", "redundant", "decisive"],
         "ordinary",
     )
 
 
-def expectation(quality: pd.DataFrame) -> str:
+def precision_note(quality: pd.DataFrame) -> str:
     """Describe in a sentence how many of the suspected labels are expected to be wrong."""
     listed, weak = quality.loc[quality["suspect"], "p_wrong"], quality.attrs.get("weak", "")
     if not len(listed):
@@ -212,7 +212,7 @@ def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> p
                   for name in ("origin", "index") if name in train.metadata}  # fmt: skip
         found = pd.DataFrame(known, rows).join(found)
     whole = float("nan") if weak or not len(found) else float(found["p_wrong"].mean())
-    found.attrs = quality.attrs | {"expected_precision": whole, "note": expectation(quality)}
+    found.attrs = quality.attrs | {"expected_precision": whole, "note": precision_note(quality)}
     return found
 
 
@@ -287,7 +287,7 @@ def compare_augmentations(
         for name, (augmentation, flip) in ARMS.items():
             splits = Splits.of(replace(train, flip=flip), name="held-out", seed=seed)
             given = {"seed": seed, "augmentation": augmentation, "evaluate_every": 0} | settings
-            with trained(splits, **given) as run:
+            with temporary_run(splits, **given) as run:
                 found.loc[seed, name] = run.summary()["test_accuracy"]
     rows = {}
     for name, (augmentation, flip) in ARMS.items():

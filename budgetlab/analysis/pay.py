@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.per_sample import copied_from, measures, require_every_epoch
+from budgetlab.analysis.per_sample import copy_sources, measures, require_every_epoch
 from budgetlab.analysis.samples import entropy
 from budgetlab.errors import InputError
 from budgetlab.records import OneRecord, open_record
@@ -35,7 +35,7 @@ FEATURES = {
 """Features computed by :func:`pay_features`, with their meaning."""
 
 # The other half of the answer, added to every forecast.
-VARIANCE = (
+VARIANCE_NOTE = (
     "How much noise each method's batches add to the gradient on your data is in the tables of "
     "bl.estimators.Moment.of_record(record): distributions() and methods(...)."
 )
@@ -139,7 +139,7 @@ def _share_of_copies(frame: pd.DataFrame, copies: np.ndarray | None) -> float:
         raise InputError(
             f"copies has {len(copies)} entries for {len(frame)} training samples: give one each"
         )
-    own, first = copied_from(frame, copies)
+    own, first = copy_sources(frame, copies)
     return float((first != own).mean())
 
 
@@ -189,22 +189,24 @@ def will_it_pay(
                 score = fit["intercept"] + float(scaled @ np.array(fit["coefficients"]))
                 chance = float(1 / (1 + np.exp(-np.clip(score, -50, 50))))
                 foreseen[outcome][entry] = chance
-                sentences.append(_said(entry, outcome, fits, chance, points))
+                sentences.append(_forecast_sentence(entry, outcome, fits, chance, points))
         if not any(entry in chances for chances in foreseen.values()):
             sentences.append(
                 f"{entry}: nothing seen in such a run predicts whether it will gain or lose more "
-                f"than {points} against unif-SGD. {_counted(fits)}"
+                f"than {points} against unif-SGD. {_outcome_counts(fits)}"
             )
     if not model["entries"]:
         sentences = ["No forecast: the model has not been fitted on a map yet."]
     elif outside and any(foreseen.values()):
         named = " or ".join(FEATURES.get(name, name) for name in outside)
         sentences.append(f"Trust it less here: the map has no data with a similar {named}.")
-    sentences.append(VARIANCE)
+    sentences.append(VARIANCE_NOTE)
     return Forecast(foreseen["gain"], foreseen["lose"], found, outside, sentences)
 
 
-def _said(entry: str, outcome: str, fits: Mapping[str, Any], chance: float, points: str) -> str:
+def _forecast_sentence(
+    entry: str, outcome: str, fits: Mapping[str, Any], chance: float, points: str
+) -> str:
     likely = "likely" if chance >= 0.5 else "unlikely"
     right = {name: f"{100 * share:.0f}%" for name, share in
              fits["outcomes"][outcome]["right"].items() if share is not None}  # fmt: skip
@@ -221,11 +223,11 @@ def _said(entry: str, outcome: str, fits: Mapping[str, Any], chance: float, poin
         f"{entry} is {likely} to {outcome} more than {points} against unif-SGD (chance "
         f"{100 * chance:.0f}%). Such a forecast was right on {right['cells']} of the cells left "
         f"out of the fit{there}; always giving the more frequent answer, on {right['constant']}. "
-        f"{_counted(fits)}"
+        f"{_outcome_counts(fits)}"
     )
 
 
-def _counted(fits: Mapping[str, Any]) -> str:
+def _outcome_counts(fits: Mapping[str, Any]) -> str:
     return (
         f"It gained that much in {fits['gain']} and lost it in {fits['lose']} of {fits['cells']} "
         "cells of the importance map."

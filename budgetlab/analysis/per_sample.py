@@ -156,7 +156,7 @@ def measures(
         read = {name: part[name].to_numpy() for name in ARRAYS}
         for at in range(0, max(part.sizes["sample"], 1), few):
             rows = {name: values[:, at : at + few] for name, values in read.items()}
-            parts.append(_measured(rows, el2n_epochs))
+            parts.append(_compute_measures(rows, el2n_epochs))
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     # The strata depend on the range over all samples.
     found["aum_stratum"] = aum_strata(found["aum"])
@@ -176,7 +176,7 @@ def metadata(record: OneRecord) -> list[str]:
     return [str(n) for n in data if data[n].dims == ("sample",) and n not in SAMPLE_ARRAYS]
 
 
-def copied_from(
+def copy_sources(
     frame: pd.DataFrame, copies: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return numbers ``[N]`` of the samples, and of the first sample each copies (itself if none).
@@ -203,7 +203,7 @@ def aum_strata(aum: np.ndarray, count: int = STRATA) -> np.ndarray:
     return np.minimum(np.floor((high - aum) / width * count), count - 1)
 
 
-def _before(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def _previous_visit(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Return for each entry of ``[T, N]`` the value at the previous visit; NaN if none."""
     last = np.maximum.accumulate(np.where(seen, np.arange(len(seen))[:, None], -1), axis=0)[:-1]
     found = np.take_along_axis(values, np.maximum(last, 0), axis=0)
@@ -241,7 +241,7 @@ def pruning_scores(p_y: np.ndarray) -> dict[str, np.ndarray]:
         _, mean, spread = _over_windows(p_y, WINDOW)
         early = slice(DUAL_EPOCHS - WINDOW + 1)
         # Terms of the KL divergence from the previous visit: the label, and all others as one.
-        before = _before(p_y, ~np.isnan(p_y))
+        before = _previous_visit(p_y, ~np.isnan(p_y))
         parts = ((p_y, before), (1 - p_y, 1 - before))
         shift = sum(np.abs(now * np.log((now + TINY) / (then + TINY))) for now, then in parts)
         # A window of WINDOW epochs has one step fewer, and the first row has no step.
@@ -255,7 +255,7 @@ def pruning_scores(p_y: np.ndarray) -> dict[str, np.ndarray]:
         return {"dyn_unc": average(spread), "dual": dual, "tdds": tdds}
 
 
-def _measured(rows: dict[str, np.ndarray], el2n_epochs: int) -> dict[str, np.ndarray]:
+def _compute_measures(rows: dict[str, np.ndarray], el2n_epochs: int) -> dict[str, np.ndarray]:
     """Compute every measure from arrays ``[T, N]``; NaN for samples never visited."""
     seen, right = rows["correct"] >= 0, rows["correct"] == 1
     wrong, visits = seen & ~right, seen.sum(0)
@@ -267,7 +267,7 @@ def _measured(rows: dict[str, np.ndarray], el2n_epochs: int) -> dict[str, np.nda
     def total(values: np.ndarray) -> np.ndarray:
         return values.sum(0, dtype=float, where=seen[: len(values)])
 
-    forgotten = (wrong & (_before(right, seen) == 1)).sum(0)
+    forgotten = (wrong & (_previous_visit(right, seen) == 1)).sum(0)
     since = first(right & (numbers > np.where(wrong, numbers, 0).max(0)))
     last = np.where(seen, numbers, 0).max(0) - 1
     at_last = {name: np.where(visits, values[last, np.arange(len(last))], np.nan)

@@ -22,7 +22,7 @@ from budgetlab.analysis.conditions import (
 )
 from budgetlab.analysis.per_sample import HARD, check_measure, hardness, measures
 from budgetlab.analysis.samples import selection
-from budgetlab.analysis.statistics import check_open, mean_interval
+from budgetlab.analysis.statistics import mean_interval, require_in_open_unit_interval
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import OneRecord, Record, Records, open_records
 
@@ -53,7 +53,7 @@ def agreement(
         evenly) with ``overlap_ci_low`` and ``overlap_ci_high`` (Wilson interval, treating the
         places as independent) and ``overlap_by_chance``.
     """
-    check_open(top=top, confidence=confidence)
+    require_in_open_unit_interval(top=top, confidence=confidence)
     pairs = pd.concat([a, b], axis=1, keys=["a", "b"], join="inner").dropna().to_numpy(float)
     n = len(pairs)
     if n < 4:
@@ -95,7 +95,7 @@ def measure_agreement(
     ``frame`` comes from :func:`budgetlab.analysis.measures`; ``names`` are by default all measures
     of hardness. Those where low values are hard are negated, so that agreement is positive.
     """
-    return _pairs(hardness(frame) if names is None else _turned(frame, names, 2), top)
+    return _pairs(hardness(frame) if names is None else _sign_aligned(frame, names, 2), top)
 
 
 def run_agreement(
@@ -107,7 +107,7 @@ def run_agreement(
     """
     runs = open_records(records)
     require_same_data(runs)
-    columns = {str(run.path): _turned(measures(run), [measure])[measure] for run in runs}
+    columns = {str(run.path): _sign_aligned(measures(run), [measure])[measure] for run in runs}
     return _pairs(pd.DataFrame(columns), top)
 
 
@@ -118,7 +118,7 @@ def _pairs(columns: pd.DataFrame, top: float) -> pd.DataFrame:
     )
 
 
-def _turned(frame: pd.DataFrame, names: Sequence[str] | str, least: int = 1) -> pd.DataFrame:
+def _sign_aligned(frame: pd.DataFrame, names: Sequence[str] | str, least: int = 1) -> pd.DataFrame:
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
         check_measure(frame, name)
@@ -156,12 +156,17 @@ def detection(
     if isinstance(data, pd.DataFrame):
         return _detect(data, names)
     return pd.concat(
-        [_labelled(_detect(measures(record, epochs=epochs), names, str(record.path)), record)
-         for record in open_records(data)], ignore_index=True,
-    )  # fmt: skip
+        [
+            _with_run_settings(
+                _detect(measures(record, epochs=epochs), names, str(record.path)), record
+            )
+            for record in open_records(data)
+        ],
+        ignore_index=True,
+    )
 
 
-def _labelled(frame: pd.DataFrame, record: Record) -> pd.DataFrame:
+def _with_run_settings(frame: pd.DataFrame, record: Record) -> pd.DataFrame:
     named = pd.DataFrame({name: [record.config.get(name)] for name in LABELS})
     return named.merge(frame, how="cross")
 
@@ -254,7 +259,7 @@ def noisy_picks(records: Records) -> pd.DataFrame:
             raise InputError(f"'{record.path}' has no wrong labels: give runs with label noise")
         part = frame[["epoch", "noisy_share"]].assign(base=frame.attrs["noisy_base"])
         part["times_base"] = part["noisy_share"] / part["base"]
-        parts.append(_labelled(part, record))
+        parts.append(_with_run_settings(part, record))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -280,10 +285,10 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
         the share of samples with a wrong label that were classified as that label at their
         last visit. Rows without noise have a cost of 0 and no ``picked``.
     """
-    check_open(confidence=confidence)
+    require_in_open_unit_interval(confidence=confidence)
     runs = open_records(records)
     frame = summaries(runs).assign(
-        **pd.DataFrame([_picked_and_learned(run) for run in runs]).to_dict("series")
+        **pd.DataFrame([_noise_statistics(run) for run in runs]).to_dict("series")
     )
     # Without noise, its kind makes no difference.
     frame["noise_kind"] = frame["noise_kind"].where(frame["label_noise"] > 0, "none")
@@ -309,7 +314,7 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _picked_and_learned(record: Record) -> dict[str, float]:
+def _noise_statistics(record: Record) -> dict[str, float]:
     data = record.samples
     wrong = data["is_noisy"].to_numpy() == 1 if "is_noisy" in data else np.zeros(0, bool)
     if not wrong.any():

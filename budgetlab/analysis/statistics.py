@@ -16,8 +16,8 @@ from budgetlab.errors import InputError, counted
 
 MARGIN = 0.01
 """One percentage point of accuracy: differences within it are called equivalent."""
-FEWEST = 3  # pairs for an interval: at n = 2 it is 12.7 standard errors wide and says nothing
-MOST = 10_000
+MIN_PAIRS = 3  # pairs for an interval: at n = 2 it is 12.7 standard errors wide and says nothing
+MAX_PAIRS = 10_000
 
 COMPARISON_VERDICTS = {
     "better": "the corrected p of a difference in the right direction is below alpha",
@@ -74,7 +74,7 @@ def paired_difference(
         p, and the larger p of two one-sided tests. Interval and p are NaN with fewer than
         three pairs, or if all differences are equal, which leaves no spread to estimate.
     """
-    check_open(confidence=confidence)
+    require_in_open_unit_interval(confidence=confidence)
     shapes = np.shape(ours), np.shape(baseline)
     if shapes[0] != shapes[1] or len(shapes[0]) != 1:
         raise InputError(f"values of shape {shapes[0]} and {shapes[1]} are no pairs: give as many "
@@ -89,7 +89,7 @@ def paired_difference(
     if n == 1 or np.ptp(d) <= 1e-12 * max(1.0, float(np.abs(d).max())):
         return seen
     seen = replace(seen, spread=float(d.std(ddof=1)))
-    if n < FEWEST:
+    if n < MIN_PAIRS:
         return seen
     low, high = mean_interval(d, confidence)
     error = seen.spread / sqrt(n)
@@ -103,18 +103,18 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[Any, An
 
     The mean is over the first axis of ``[n, ...]``; NaN with fewer than three values.
     """
-    check_open(confidence=confidence)
+    require_in_open_unit_interval(confidence=confidence)
     values = np.asarray(values, float)
     n = len(values)
     mean = values.mean(0) if n else np.nan
     half = np.full_like(mean, np.nan)
-    if n >= FEWEST:
+    if n >= MIN_PAIRS:
         half = stats.t.ppf((1 + confidence) / 2, n - 1) * (values.std(0, ddof=1) / sqrt(n))
     low, high = mean - half, mean + half
     return (float(low), float(high)) if values.ndim == 1 else (low, high)
 
 
-def check_open(**shares: float) -> None:
+def require_in_open_unit_interval(**shares: float) -> None:
     """Raise an error for a value outside (0, 1)."""
     for name, value in shares.items():
         if not isinstance(value, Real) or not 0 < value < 1:
@@ -177,7 +177,7 @@ def seeds_needed(
     >>> bl.analysis.seeds_needed(0.01, 0.008).seeds
     8
     """
-    check_open(power=power, alpha=alpha)
+    require_in_open_unit_interval(power=power, alpha=alpha)
     if not spread > 0 or not np.isfinite(spread):
         raise InputError(f"spread {spread} is not allowed: give a standard deviation above 0")
     if margin is None and (difference == 0 or not np.isfinite(difference)):
@@ -194,10 +194,10 @@ def seeds_needed(
     def reached(n: int) -> float:
         return _power(n, difference / spread, alpha, None if margin is None else margin / spread)
 
-    high = FEWEST
-    while high < MOST and reached(high) < power:
-        high = min(2 * high, MOST)
-    low = max(FEWEST, high // 2)
+    high = MIN_PAIRS
+    while high < MAX_PAIRS and reached(high) < power:
+        high = min(2 * high, MAX_PAIRS)
+    low = max(MIN_PAIRS, high // 2)
     seeds = low + bisect_left(range(low, high), power, key=reached)  # power rises with n
     return SeedsNeeded(seeds, reached(seeds))
 
@@ -229,7 +229,7 @@ def verdict(row: Mapping[str, Any], metric: str = "test_accuracy", alpha: float 
     return "equivalent" if row["p_equivalent"] < alpha else "undecided"
 
 
-def settled_by(
+def pairs_to_settle(
     row: Mapping[str, Any], margin: float | None, alpha: float = 0.05, power: float = 0.8
 ) -> float:
     """Return the pairs likely to settle an undecided row, if effect and spread hold; else NaN."""
@@ -296,12 +296,12 @@ def _undecided(
         return f"{size} in every pair, so that no spread can be estimated{more}"
     if pairs == 2:
         both = _between(row, "lowest", "and", "highest", metric)
-        return f"{both}{unit} in the two pairs, too few for an interval{_sides(row)}{more}"
+        return f"{both}{unit} in the two pairs, too few for an interval{_direction_note(row)}{more}"
     only = " only because several comparisons were made" if row["p"] < 1 - confidence else ""
     each = _between(row, "lowest", "to", "highest", metric)
     return (
         f"{size} ({interval}, corrected {_p(row['p_corrected'])}{only}), {each} pair by pair"
-        f"{_sides(row)}{_unequal(row)}{more}"
+        f"{_direction_note(row)}{_unequal_spread_note(row)}{more}"
     )
 
 
@@ -313,7 +313,7 @@ def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def _sides(row: Mapping[str, Any]) -> str:
+def _direction_note(row: Mapping[str, Any]) -> str:
     """Describe on which side of the baseline the pairs lie, which takes no test."""
     pairs, above = row["pairs"], row["above"]
     count = "both" if pairs == 2 else f"all {pairs}"
@@ -324,7 +324,7 @@ def _sides(row: Mapping[str, Any]) -> str:
     return f": above it in {above} of {pairs}" if pairs > 2 else ""
 
 
-def _unequal(row: Mapping[str, Any]) -> str:
+def _unequal_spread_note(row: Mapping[str, Any]) -> str:
     """Note if one of the two varies far more than the other, and so dominates the interval."""
     ours, theirs = row.get("spread", nan), row.get("baseline_spread", nan)
     if not (ours > 0 and theirs > 0) or 1 / 3 < ours / theirs < 3:
@@ -337,9 +337,9 @@ def _unequal(row: Mapping[str, Any]) -> str:
 def _more_seeds(row: Mapping[str, Any]) -> str:
     needed = row.get("seeds_to_settle", nan)
     if isnan(needed):
-        return "; train more seeds" if row["pairs"] < FEWEST else ""
-    if needed >= MOST:
-        return f"; more than {MOST:,} seeds would be needed to settle it"
+        return "; train more seeds" if row["pairs"] < MIN_PAIRS else ""
+    if needed >= MAX_PAIRS:
+        return f"; more than {MAX_PAIRS:,} seeds would be needed to settle it"
     if needed <= row["pairs"]:  # only the correction, or chance, prevented a verdict
         return "; a few more seeds might settle it"
     return f"; about {needed:,.0f} seeds might settle it"

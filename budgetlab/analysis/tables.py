@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".md", ".tex")
 # Heading and number format of each cost.
-SPENT = {"steps": ("steps", ",.0f"), "trained_samples": ("trained", ",.0f"),
+COST_FORMATS = {"steps": ("steps", ",.0f"), "trained_samples": ("trained", ",.0f"),
          "looked_samples": ("looked at", ",.0f"), "flops": ("flops", ".2e"),
          "seconds": ("seconds", ".1f")}  # fmt: skip
 
@@ -94,10 +94,10 @@ def readable(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.DataF
                    if name == "mean" or pd.notna(row[name])) for row in rows
     ]  # fmt: skip
     for cost in (name for name in COSTS if name in frame and frame[name].any()):
-        heading, form = SPENT[cost]
-        columns[heading] = _filled(frame[cost], f"{{:{form}}}")
+        heading, form = COST_FORMATS[cost]
+        columns[heading] = _format_column(frame[cost], f"{{:{form}}}")
     if frame["cost_vs_full"].notna().any():
-        columns["cost of full"] = _filled(frame["cost_vs_full"], "{:.0%}")
+        columns["cost of full"] = _format_column(frame["cost_vs_full"], "{:.0%}")
     if "pairs" in frame and frame["pairs"].any():
         width = f"{100 * getattr(frame, 'confidence', 0.95):g}% CI"
         columns |= {
@@ -106,12 +106,12 @@ def readable(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.DataF
             "pairs": [str(row["pairs"] or "") for row in rows],
             # The mean difference; for two pairs, both differences.
             "difference": [
-                _two(row, "lowest", ", ", "highest", metric)
+                _format_range(row, "lowest", ", ", "highest", metric)
                 if row["pairs"] == 2 and row["lowest"] != row["highest"]
                 else "" if pd.isna(row["difference"]) else amount(row["difference"], metric)
                 for row in rows
             ],
-            width: [_two(row, "ci_low", " to ", "ci_high", metric) for row in rows],
+            width: [_format_range(row, "ci_low", " to ", "ci_high", metric) for row in rows],
             "p (Holm)": ["< 0.001" if p < 0.001 else "" if pd.isna(p) else f"{p:.3f}"
                          for p in frame["p_corrected"]],
             "verdict": frame["verdict"].astype(str).tolist(),
@@ -127,11 +127,11 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _filled(values: pd.Series, form: str) -> list[str]:
+def _format_column(values: pd.Series, form: str) -> list[str]:
     return ["" if pd.isna(value) else form.format(value) for value in values]
 
 
-def _two(row: Mapping[str, Any], low: str, between: str, high: str, metric: str) -> str:
+def _format_range(row: Mapping[str, Any], low: str, between: str, high: str, metric: str) -> str:
     if pd.isna(row[low]):
         return ""
     return f"{amount(row[low], metric)}{between}{amount(row[high], metric)}"

@@ -17,7 +17,7 @@ from scipy.special import log_softmax, softmax
 from statsmodels.stats.proportion import proportion_confint
 
 from budgetlab.analysis.per_sample import measures
-from budgetlab.analysis.statistics import check_open
+from budgetlab.analysis.statistics import require_in_open_unit_interval
 from budgetlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 # A network is too weak to judge labels, taking hard samples for wrong ones, if its accuracy above
 # guessing is below this share of the accuracy above guessing that wrong labels allow.
-WEAK = 0.65
+MIN_RELATIVE_ACCURACY = 0.65
 # Share, and least number, of the surest samples of a class, which show how it is labelled.
-SUREST, LEAST = 0.05, 20
+ANCHOR_SHARE, MIN_ANCHORS = 0.05, 20
 STEPS = 50
 # Percentiles of fewer threshold samples would be too coarse.
 FEWEST = 20
@@ -66,7 +66,9 @@ def held_out_probabilities(
         held = np.flatnonzero(fold == number)
         test = train.select(held)
         own = Splits.of(train.select(np.flatnonzero(fold != number)), test, name="folds")
-        with trained(own, **{"budget": 1.0, "seed": seed, "evaluate_every": 0} | settings) as run:
+        with temporary_run(
+            own, **{"budget": 1.0, "seed": seed, "evaluate_every": 0} | settings
+        ) as run:
             found[held] = softmax(_logits(run, test), axis=1)
     return found
 
@@ -91,7 +93,7 @@ def _logits(run: "Run", samples: "Dataset") -> np.ndarray:
 
 
 @contextlib.contextmanager
-def trained(splits: "Splits", **settings: Any) -> "Iterator[Run]":
+def temporary_run(splits: "Splits", **settings: Any) -> "Iterator[Run]":
     """Train on the given data, and delete the record afterwards."""
     import tempfile
 
@@ -157,8 +159,10 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     logs = np.log(np.maximum(chance, 1e-12))
     temperature = _temperature(labels, logs)
     chance = softmax(logs / temperature, axis=1)
-    surest = np.argsort(-chance, axis=0, kind="stable")[: max(LEAST, round(SUREST * len(labels)))]
-    noise = _label_chances(labels, chance, surest)
+    anchors = np.argsort(-chance, axis=0, kind="stable")[
+        : max(MIN_ANCHORS, round(ANCHOR_SHARE * len(labels)))
+    ]
+    noise = _noise_matrix(labels, chance, anchors)
     true = _true_classes(labels, chance, noise)
     rows = np.arange(len(labels))
     best = true.argmax(axis=1)
@@ -170,9 +174,9 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     accuracy, weak = float((chance.argmax(axis=1) == labels).mean()), ""
     guess = np.bincount(labels).max() / len(labels)
     # Confidence in the surest samples: about the accuracy that wrong labels allow.
-    tops = surest[: len(surest) // 5 + 1].T
+    tops = anchors[: len(anchors) // 5 + 1].T
     peak = np.mean([chance[top, c].mean() for c, top in enumerate(tops)])
-    if accuracy - guess < WEAK * (peak - guess):
+    if accuracy - guess < MIN_RELATIVE_ACCURACY * (peak - guess):
         weak = (
             f"the network agrees with {100 * accuracy:.0f}% of held-out labels, too few to judge "
             "them: train for longer, or with a larger network"
@@ -181,20 +185,20 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     return frame
 
 
-def _label_chances(labels: np.ndarray, chance: np.ndarray, surest: np.ndarray) -> np.ndarray:
+def _noise_matrix(labels: np.ndarray, chance: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """Estimate ``P(label | true)``, float64 ``[C, C]``, from the surest samples of each class.
 
     Among the ``surest [K, C]`` only those predicted as the class count; a rare class, which has
     few, is filled up with the average noise of all classes.
     """
     size = chance.shape[1]
-    own = chance.argmax(axis=1)[surest] == np.arange(size)
+    own = chance.argmax(axis=1)[anchors] == np.arange(size)
     counts = np.stack([np.bincount(labels[rows[kept]], minlength=size)
-                       for rows, kept in zip(surest.T, own.T, strict=True)])  # fmt: skip
+                       for rows, kept in zip(anchors.T, own.T, strict=True)])  # fmt: skip
     right = counts.trace() / max(counts.sum(), 1)
     average = np.full((size, size), (1 - right) / max(size - 1, 1))
     np.fill_diagonal(average, right)
-    lacking = np.maximum(min(LEAST, len(surest)) - own.sum(axis=0), 0)[:, None]
+    lacking = np.maximum(min(MIN_ANCHORS, len(anchors)) - own.sum(axis=0), 0)[:, None]
     counts = counts + lacking * average + 0.5 / size
     return counts / counts.sum(axis=1, keepdims=True)
 
@@ -254,16 +258,16 @@ def threshold_quality(
         )
     order = np.random.default_rng(seed).permutation(len(train))
     drawn = [order[:count], order[count : 2 * count]]
-    runs = [_beside_threshold(train, fake, {"seed": seed + n} | settings)
-            for n, fake in enumerate(drawn)]  # fmt: skip
+    runs = [_train_with_threshold_samples(train, threshold_rows, {"seed": seed + n} | settings)
+            for n, threshold_rows in enumerate(drawn)]  # fmt: skip
     y = train.y.cpu().numpy()[np.concatenate(drawn)]
     about = label_quality(y, np.concatenate([chances for _, chances in runs]))
     share = float(about["p_wrong"].mean())
     parts = []
-    for (aum, _), fake in zip(runs, drawn, strict=True):
+    for (aum, _), threshold_rows in zip(runs, drawn, strict=True):
         judged = np.isfinite(aum)  # a sample never trained on has none
-        judged[fake] = False
-        known = aum[fake][np.isfinite(aum[fake])]
+        judged[threshold_rows] = False
+        known = aum[threshold_rows][np.isfinite(aum[threshold_rows])]
         p_wrong = share * _density_ratio(aum[judged], known)
         part = {"margin": aum[judged] - np.percentile(known, percentile),
                 "p_wrong": p_wrong.clip(max=1)}  # fmt: skip
@@ -274,19 +278,19 @@ def threshold_quality(
     return frame.rename_axis("sample")
 
 
-def _beside_threshold(
-    train: "Dataset", fake: np.ndarray, settings: dict[str, Any]
+def _train_with_threshold_samples(
+    train: "Dataset", threshold_rows: np.ndarray, settings: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Train with threshold samples; return AUM ``[N]`` and their probabilities ``[T, C]``."""
     from budgetlab.data import Splits
 
     y, classes = train.y.clone(), len(train.classes)
-    y[fake] = classes
+    y[threshold_rows] = classes
     made = replace(train, y=y, classes=(*train.classes, "threshold samples"))
-    own = Splits.of(made, made.select(fake), name="threshold")
-    with trained(own, **{"budget": 1.0, "evaluate_every": 0} | settings) as run:
+    own = Splits.of(made, made.select(threshold_rows), name="threshold")
+    with temporary_run(own, **{"budget": 1.0, "evaluate_every": 0} | settings) as run:
         aum = measures(run.record)["aum"].to_numpy()
-        return aum, softmax(_logits(run, made.select(fake))[:, :classes], axis=1)
+        return aum, softmax(_logits(run, made.select(threshold_rows))[:, :classes], axis=1)
 
 
 def _density_ratio(values: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -318,7 +322,7 @@ def precision_and_recall(
     ``wrong`` and ``found``, and ``precision`` and ``recall`` with Wilson intervals (``_low``,
     ``_high``); NaN if nothing is listed or wrong.
     """
-    check_open(confidence=confidence)
+    require_in_open_unit_interval(confidence=confidence)
     truth = pd.Series(wrong).reset_index(drop=True)
     known = truth.notna().to_numpy()
     listed, truth = np.asarray(listed, bool)[known], truth[known].to_numpy(bool)

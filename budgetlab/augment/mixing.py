@@ -295,15 +295,15 @@ def augmented(
     return [
         Mixture(
             images[row],
-            _added_up(sources[row], made.weights[row]),
-            {rule: _added_up(c.samples[c.rows == row], c.weights[c.rows == row])
+            _sum_shares(sources[row], made.weights[row]),
+            {rule: _sum_shares(c.samples[c.rows == row], c.weights[c.rows == row])
              for rule, c in credits.items()},
         )
         for row in range(len(drawn))
     ]  # fmt: skip
 
 
-def _added_up(samples: Tensor, shares: Tensor) -> dict[int, float]:
+def _sum_shares(samples: Tensor, shares: Tensor) -> dict[int, float]:
     total: dict[int, float] = {}
     for sample, share in zip(samples.tolist(), shares.tolist(), strict=True):
         total[sample] = total.get(sample, 0.0) + share

@@ -291,7 +291,7 @@ def apply_group(
     return (contrast if name == "Contrast" else sharpness)(images, made.factor)
 
 
-def step_sorted(
+def apply_sorted(
     images: Tensor, operation: Tensor, mirror: Tensor, centre: Tensor, made: Tables
 ) -> Tensor:
     """Apply one operation per image, sorted by group; the host reads group sizes: for a CPU."""
@@ -308,7 +308,7 @@ def step_sorted(
     return torch.cat(done).index_select(0, order.argsort())
 
 
-def step_masked(
+def apply_masked(
     images: Tensor, operation: Tensor, mirror: Tensor, centre: Tensor, made: Tables
 ) -> Tensor:
     """Apply one operation per image by running every group on the whole batch; for a GPU."""
@@ -344,7 +344,7 @@ def randaugment(
         As for :func:`level`.
     """
     made = tables(magnitude, fidelity, tuple(images.shape[1:]), images.device)
-    step = step_sorted if images.device.type == "cpu" else step_masked
+    step = apply_sorted if images.device.type == "cpu" else apply_masked
     result = images.contiguous()
     for drawn in zip(operations, mirror, centres, strict=True):
         result = step(result, *drawn, made)

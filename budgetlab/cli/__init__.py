@@ -58,21 +58,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-PLAIN = {"±": "+/-", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "≤": "<=", "≥": ">="}
+ASCII_EQUIVALENTS = {
+    "±": "+/-",
+    "×": "x",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "…": "...",
+    "≤": "<=",
+    "≥": ">=",
+}
 
 
-def _plain_letters(error: UnicodeError) -> tuple[str, int]:
+def _ascii_fallback(error: UnicodeError) -> tuple[str, int]:
     """Replace characters an encoding lacks by ASCII: ± by +/-, é by e, others by their escape."""
     assert isinstance(error, UnicodeEncodeError)
     shown = []
     for letter in error.object[error.start : error.end]:
         bare = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
         code = letter.encode("ascii", "backslashreplace").decode()
-        shown.append(PLAIN.get(letter) or bare or code)
+        shown.append(ASCII_EQUIVALENTS.get(letter) or bare or code)
     return "".join(shown), error.end
 
 
-codecs.register_error("plain", _plain_letters)
+codecs.register_error("plain", _ascii_fallback)
 
 
 def _with_preset(arguments: list[str]) -> list[str]:
@@ -122,7 +131,7 @@ def _one_line(box: str, arguments: list[str]) -> str:
     text = " ".join(itertools.takewhile(lambda line: not _is_rule(line), lines))
     text = text or "the command cannot be read"
     if flag := re.match("Error parsing --([a-z-]+):", text):
-        text = _no_number(flag[1], lines, arguments) or text
+        text = _not_a_number_message(flag[1], lines, arguments) or text
     elif flag := re.match("Missing value for argument '(--[a-z-]+)'", text):
         text = f"{flag[1]} has no value: give one after it"
     elif arguments[:1] == ["train"] and re.match("Unrecognized options: [^-]", text):
@@ -140,7 +149,7 @@ def _one_line(box: str, arguments: list[str]) -> str:
     return f"{text.split(' Perhaps')[0].rstrip('.')}{''.join(near)} (see budgetlab --help)"
 
 
-def _no_number(flag: str, lines: list[str], arguments: list[str]) -> str | None:
+def _not_a_number_message(flag: str, lines: list[str], arguments: list[str]) -> str | None:
     """Name the non-numeric value of a numeric option, worded as ``RunConfig`` words it."""
     about = " ".join(lines)
     kind = re.search(rf"--{flag} \[?(INT|FLOAT)", about)

@@ -15,7 +15,7 @@ from tyro.conf import Positional, arg
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError, counted, known, one_line
 from budgetlab.records import plain
-from budgetlab.sweeps.grid import Lists
+from budgetlab.sweeps.grid import GridSettings
 
 if TYPE_CHECKING:
     from budgetlab import sweeps
@@ -38,7 +38,9 @@ class Train:
         """Train and return the exit code."""
         from budgetlab.training import Run
 
-        return _train(Run(self.config.replace(method=_named(self.config.method))), self.json)
+        return _train(
+            Run(self.config.replace(method=_canonical_method(self.config.method))), self.json
+        )
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Resume:
         """Resume and return the exit code."""
         from budgetlab.training import Run
 
-        _named(self.method)
+        _canonical_method(self.method)
         run = Run.resume(
             self.record, data_root=self.data_root, dataset=self.dataset or None,
             epochs=self.epochs or None,
@@ -76,7 +78,9 @@ class Sweep:
     Finished runs are kept, interrupted ones are resumed, and failures are reported.
     """
 
-    grid: Annotated[Any, arg(name="", constructor=Lists)] = field(default_factory=Lists)
+    grid: Annotated[Any, arg(name="", constructor=GridSettings)] = field(
+        default_factory=GridSettings
+    )
     preset: str = ""
     """Named set of defaults, scale-model or paper; options that you give override it."""
     workers: int | Literal["auto"] = 1
@@ -93,7 +97,9 @@ class Sweep:
         """Train the remaining runs and return the exit code."""
         from budgetlab.sweeps import sweep
 
-        settings = vars(self.grid) | {"method": [_named(one) for one in self.grid.method]}
+        settings = vars(self.grid) | {
+            "method": [_canonical_method(one) for one in self.grid.method]
+        }
         runs = sweep(workers=self.workers, scheduler=self.scheduler, retry=self.retry, **settings)
         code = DONE if self.plan else _sweep(runs)
         if self.json:
@@ -101,7 +107,7 @@ class Sweep:
                        "seconds_left": runs.seconds_left, "summaries": runs.rows}  # fmt: skip
             _print_json(content)
         else:
-            print(_planned(runs) if self.plan else _swept(runs))
+            print(_plan_text(runs) if self.plan else _sweep_text(runs))
         return code
 
 
@@ -119,7 +125,7 @@ def _sweep(runs: "sweeps.Sweep") -> int:
     return FAILED if runs.failed else DONE
 
 
-def _swept(runs: "sweeps.Sweep") -> str:
+def _sweep_text(runs: "sweeps.Sweep") -> str:
     counts = ", ".join(f"{count} {status}" for status, count in runs.counts.items())
     kept = sum(row["how"] == "kept" and row["status"] == "finished" for row in runs.rows)
     lines = [f"{counted(len(runs), 'run')}: {counts}" + (f" ({kept} from before)" if kept else "")]
@@ -131,7 +137,7 @@ def _swept(runs: "sweeps.Sweep") -> str:
     return "\n".join(lines)
 
 
-def _planned(runs: "sweeps.Sweep") -> str:
+def _plan_text(runs: "sweeps.Sweep") -> str:
     lines = [
         f"{row['status']:9} {name}" + (f": {row['message']}" if row["status"] == "failed" else "")
         for name, row in zip(runs.names, runs.rows, strict=True)
@@ -261,7 +267,7 @@ class List:
     def run(self) -> int:
         """Print the list and return the exit code."""
         for method in self.method:
-            _named(method)
+            _canonical_method(method)
         described = _described(self.what)
         width = max(map(len, described))
         if self.json:
@@ -302,7 +308,7 @@ def _described(what: str) -> dict[str, str]:
     return lists[known("list", what, lists)]
 
 
-def _named(method: str) -> str:
+def _canonical_method(method: str) -> str:
     """Return the canonical name of a method, importing one written ``module:method`` first."""
     from budgetlab import methods, samplers
 
@@ -321,15 +327,15 @@ def _train(run: "Run", as_json: bool) -> int:
     from budgetlab.training import finish
 
     code = DONE
-    told_to_end = threading.Event()
+    stop_requested = threading.Event()
 
     def end_if_told(run: "Run") -> None:
-        if told_to_end.is_set():
+        if stop_requested.is_set():
             raise KeyboardInterrupt
 
     run.on_step = end_if_told
     try:
-        with _terminate_as_interrupt(told_to_end):
+        with _terminate_as_interrupt(stop_requested):
             finish(run)
     except KeyboardInterrupt:
         say(f"stopped; to go on: budgetlab resume {run.writer.path}")
@@ -341,11 +347,11 @@ def _train(run: "Run", as_json: bool) -> int:
     if as_json:
         _print_json(summary)
     elif code == DONE:
-        print(_in_words(summary))
+        print(_summary_text(summary))
     return code
 
 
-def _in_words(summary: dict[str, Any]) -> str:
+def _summary_text(summary: dict[str, Any]) -> str:
     looked = summary["looked_samples"]
     looking = f" and looked at {looked:,}" if looked else ""
     accuracy, by_class = summary["test_accuracy"], summary["test_class_accuracy"]

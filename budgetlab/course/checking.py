@@ -21,7 +21,7 @@ from budgetlab.errors import InputError, counted
 
 EMPTY = "nothing here yet"
 SHOWN = 8
-LONGEST = 200
+MAX_LENGTH = 200
 
 _verdicts: dict[str, bool] = {}
 
@@ -117,7 +117,7 @@ def _try(answer: Any, name: str, given: tuple, expected: Any, tolerance: float) 
         if len(lines) > 1:  # it returned something that cannot even be compared
             wrong = f"A {type(result).__name__} cannot be compared ({_error_text(error)})."
         else:
-            wrong = f"It stopped with {_error_text(error)}{_place(answer, error)}"
+            wrong = f"It stopped with {_error_text(error)}{_failing_line(answer, error)}"
     return "\n".join([*lines, f"  {wrong}"]) if wrong else ""
 
 
@@ -158,7 +158,7 @@ def _arguments(answer: Any, given: tuple) -> str:
     return ", ".join(shown) or "nothing"
 
 
-def _place(answer: Any, error: Exception) -> str:
+def _failing_line(answer: Any, error: Exception) -> str:
     """Quote the line of the answer that raised the error."""
     code = getattr(answer, "__code__", None)
     lines = [frame.line for frame in traceback.extract_tb(error.__traceback__)
@@ -169,7 +169,7 @@ def _place(answer: Any, error: Exception) -> str:
 def _compare(result: Any, expected: Any, tolerance: float) -> str:
     """Return ``""`` if a result is as expected, else a sentence on how it differs."""
     if callable(expected):
-        return _ask(expected, result)
+        return _apply_predicate(expected, result)
     have, want = _array(result), _array(expected)
     if (
         not _holds_numbers(have)
@@ -199,7 +199,7 @@ def _compare(result: Any, expected: Any, tolerance: float) -> str:
     return _differences(have, want, ~close)
 
 
-def _ask(predicate: Callable[[Any], Any], result: Any) -> str:
+def _apply_predicate(predicate: Callable[[Any], Any], result: Any) -> str:
     """Apply a predicate; a result on which it fails is wrong too."""
     try:
         said = predicate(result)
@@ -282,7 +282,7 @@ def _show(value: Any) -> str:
         text = getattr(value, "__name__", None) or " ".join(repr(value).split())
     except Exception:
         text = f"a {type(value).__name__}"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}..."
 
 
 def _number(value: Any) -> str:
@@ -302,5 +302,5 @@ def _shape(array: np.ndarray) -> str:
 
 
 def _error_text(error: Exception) -> str:
-    text = " ".join(str(error).split())[:LONGEST]
+    text = " ".join(str(error).split())[:MAX_LENGTH]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

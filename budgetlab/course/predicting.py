@@ -25,7 +25,7 @@ from typing import Any
 
 from budgetlab.errors import InputError, unknown
 
-KEPT = Path("predictions.json")
+PREDICTIONS_FILE = Path("predictions.json")
 
 _locked: dict[str, str] = {}
 
@@ -45,7 +45,7 @@ class Prediction:
         self._waiting: list[tuple[Any, str]] = []
         # A missing or malformed file counts as holding no predictions.
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            _locked.update(json.loads(KEPT.read_text(encoding="utf-8")).items())
+            _locked.update(json.loads(PREDICTIONS_FILE.read_text(encoding="utf-8")).items())
         self.radio = W.RadioButtons(options=self.choices, value=self.locked,
                                     layout={"width": "auto"})  # fmt: skip
         self.button = W.Button(description="Lock my prediction", button_style="primary",
@@ -78,14 +78,14 @@ class Prediction:
         if self.locked is None:
             _locked[self.question] = choice
             with contextlib.suppress(OSError):  # a folder that cannot be written to
-                KEPT.write_text(json.dumps(_locked, indent=1), encoding="utf-8")
+                PREDICTIONS_FILE.write_text(json.dumps(_locked, indent=1), encoding="utf-8")
         self.radio.value = self.locked
         self._update()
         for place, result in self._waiting:
             place.value = self._verdict() + result
         self._waiting.clear()
 
-    def reveal(self, result: Any, answer: str, alt: str = "") -> "Revealed":
+    def reveal(self, result: Any, answer: str, alt: str = "") -> "HiddenResult":
         """Show a result; with a running kernel, only once a choice is locked.
 
         Parameters
@@ -114,7 +114,7 @@ class Prediction:
             self._waiting.append((place, shown))
         else:
             place.value = self._verdict() + shown
-        return Revealed(place, static)
+        return HiddenResult(place, static)
 
     def _verdict(self) -> str:
         right = self.locked == self.answer
@@ -139,7 +139,7 @@ class Prediction:
 predict = Prediction
 
 
-class Revealed:
+class HiddenResult:
     """A result hidden until a prediction is locked; without a kernel, the result alone."""
 
     def __init__(self, widget: Any, static: dict[str, str]):

@@ -11,21 +11,21 @@ from budgetlab.analysis.tables import ConditionTable
 from budgetlab.errors import InputError, unknown
 from budgetlab.records import Record, open_record
 
-PLACES = (Path("records"), Path(__file__).parents[2] / "notebooks" / "records")
+RECORD_FOLDERS = (Path("records"), Path(__file__).parents[2] / "notebooks" / "records")
 
-USUAL = {"method": "unif-SGD", "augmentation": "standard", "budget": 0.3,
+DEFAULTS = {"method": "unif-SGD", "augmentation": "standard", "budget": 0.3,
          "budget_unit": "iterations", "credit": "dominant", "smoothing": 1.0,
          "averaging": "lifetime", "weights": "none", "class_shares": "free", "schedule": "linear",
          "schedule_horizon": "budget", "redundancy": 0.0, "imbalance": 1.0,
          "label_noise": 0.0, "optimiser": "sgd", "warmup": 0.0}  # fmt: skip
 """Default settings of the scale model's runs, which also have 100 epochs."""
 
-DIALS = ("redundancy", "imbalance", "label_noise")
+MAP_AXES = ("redundancy", "imbalance", "label_noise")
 ENTRIES = ("unif-SGD", "p-SGD", "p-SGD, sharp", "c-SGD", "loss", "loss, unbiased",
            "selective-backprop, equal flops")  # fmt: skip
 
 
-def results(name: str = "scale_model", folders: tuple[Path, ...] = PLACES) -> pd.DataFrame:
+def results(name: str = "scale_model", folders: tuple[Path, ...] = RECORD_FOLDERS) -> pd.DataFrame:
     """Read a table of results, such as ``scale_model`` or ``other_methods``.
 
     Parameters
@@ -49,7 +49,7 @@ def results(name: str = "scale_model", folders: tuple[Path, ...] = PLACES) -> pd
     return pd.read_csv(_find(name, ".csv", folders))
 
 
-def record(name: str, folders: tuple[Path, ...] = PLACES) -> Record:
+def record(name: str, folders: tuple[Path, ...] = RECORD_FOLDERS) -> Record:
     """Open a record that comes with the course, such as ``cifar10-jpeg-p-SGD``.
 
     ``name`` is that of its folder; ``folders`` and errors are as for :func:`results`.
@@ -84,10 +84,10 @@ def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
         Settings that may have any value.
     **values
         Settings with a value, or a list of values. Every other setting has its value in
-        :data:`USUAL`, and ``epochs`` is 100 if any run has that many.
+        :data:`DEFAULTS`, and ``epochs`` is 100 if any run has that many.
     """
     lengths = {"epochs": 100} if (rows.get("epochs", pd.Series()) == 100).any() else {}
-    for name, value in {**USUAL, **lengths, **values}.items():
+    for name, value in {**DEFAULTS, **lengths, **values}.items():
         # Older tables lack the columns of later settings, such as class_shares.
         if name not in free and (name in rows or name in values):
             rows = rows[rows[name].isin(value if isinstance(value, list) else [value])]
@@ -146,14 +146,14 @@ def importance(rows: pd.DataFrame) -> pd.DataFrame:
         (``redundancy``, ``imbalance``, ``label_noise``) and method, named as in ``entry``.
         Holm's correction is over all of them.
     """
-    free = ("entry", "method", "smoothing", "averaging", "weights", "budget_unit", *DIALS)
+    free = ("entry", "method", "smoothing", "averaging", "weights", "budget_unit", *MAP_AXES)
     own = select(rows, *free)
     # The entry p-SGD also has runs with other smoothing and averaging, not part of the map.
-    usual = own["smoothing"].eq(USUAL["smoothing"]) & own["averaging"].eq(USUAL["averaging"])
+    usual = own["smoothing"].eq(DEFAULTS["smoothing"]) & own["averaging"].eq(DEFAULTS["averaging"])
     own = own[own["entry"].isin(ENTRIES) & (usual | own["entry"].eq("p-SGD, sharp"))]
-    kept = ["dataset", "augmentation", "budget", *DIALS, "seed", "test_accuracy", "flops"]
+    kept = ["dataset", "augmentation", "budget", *MAP_AXES, "seed", "test_accuracy", "flops"]
     table = compare(own[kept].assign(method=own["entry"]), baseline=ENTRIES[0])
-    for dial in DIALS:  # a setting that never varies has no column in the comparison
+    for dial in MAP_AXES:  # a setting that never varies has no column in the comparison
         if dial not in table:
             table[dial] = own[dial].iloc[0]
     return pd.DataFrame(table[(table["method"] != ENTRIES[0]) & (table["pairs"] > 0)])

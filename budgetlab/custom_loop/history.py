@@ -21,7 +21,7 @@ from budgetlab.history import Credit, History, Measures, measure
 from budgetlab.records.format import SAMPLE_ARRAYS, UNKNOWN
 from budgetlab.samplers import Batch
 
-IGNORED = -100
+IGNORE_INDEX = -100
 
 
 class LoopHistory:
@@ -38,7 +38,7 @@ class LoopHistory:
 
     def __init__(self, samples: History, ledger: Ledger, labels: Tensor | None = None):
         self.samples, self._known = samples, labels
-        self._ledger, self._since = ledger, time.perf_counter()
+        self._ledger, self._last_report = ledger, time.perf_counter()
         # Batches handed out but not yet reported, each with its progress.
         self._pending: deque[tuple[Batch, float]] = deque()
         self._last_progress = 0.0
@@ -86,7 +86,7 @@ class LoopHistory:
                 f"logits are {logits.dtype} and labels {labels.dtype}: call "
                 "history.update(logits, labels), the logits first"
             )
-        batch, labels = self._take(indices), labels.detach().cpu()
+        batch, labels = self._match_batch(indices), labels.detach().cpu()
         count = len(batch.indices)
         if not count == len(logits) == len(labels):
             raise InputError(
@@ -103,8 +103,8 @@ class LoopHistory:
             self._compare_labels(batch.indices, given)
         self._reported.append(seen)
         now = time.perf_counter()
-        self._ledger.seconds += now - self._since
-        self._since = now
+        self._ledger.seconds += now - self._last_report
+        self._last_report = now
         weights = torch.ones(count) if batch.weights is None else batch.weights.float()
         return weights.to(logits.device)
 
@@ -120,7 +120,7 @@ class LoopHistory:
         )  # fmt: skip
         self._known = None
 
-    def _take(self, indices: Tensor | None) -> Batch:
+    def _match_batch(self, indices: Tensor | None) -> Batch:
         if indices is None:
             if not self._pending:
                 raise InputError(
@@ -205,7 +205,7 @@ def class_numbers(labels: Any) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def recordable(metadata: Any, labels: Tensor | None) -> pd.DataFrame:
+def validated_metadata(metadata: Any, labels: Tensor | None) -> pd.DataFrame:
     """Return the table, or raise an error if a record could not hold it beside its arrays."""
     if not isinstance(metadata, pd.DataFrame):
         raise InputError(
@@ -291,7 +291,7 @@ def measure_batch(
             f"logits of shape {tuple(logits.shape)} and labels of shape {tuple(labels.shape)} do "
             "not fit: give logits [B, C] with labels [B], or [B, C, ...] with [B, ...]"
         )
-    classes, counted = logits.shape[1], labels != IGNORED
+    classes, counted = logits.shape[1], labels != IGNORE_INDEX
     wrong = counted & ((labels < 0) | (labels >= classes) | (labels != labels.round()))
     nothing = ~counted.reshape(count, -1).any(1)
     for rows in (nothing, wrong.reshape(count, -1).any(1)):

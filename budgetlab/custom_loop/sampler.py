@@ -27,9 +27,9 @@ from budgetlab.custom_loop.history import (
     labels_of,
     logits_of,
     measure_batch,
-    recordable,
     require_one_process,
     size_of,
+    validated_metadata,
 )
 from budgetlab.devices import describe_hardware
 from budgetlab.errors import InputError, counted, one_line
@@ -42,9 +42,8 @@ from budgetlab.training.setup import require_no_changes
 class BudgetSampler(TorchSampler[list[int]]):
     """A batch sampler for ``torch.utils.data.DataLoader``, driven by any method of the kit.
 
-    Pass it as ``batch_sampler=``, and report each batch with ``history.update``. Every pass over
-    the loader is one epoch; batches end when the budget is spent. ``len()`` works if the method
-    knows beforehand how many batches an epoch has.
+    Pass it as ``batch_sampler=`` and report each batch with ``history.update``. A pass over the
+    loader is one epoch; batches end with the budget. ``len()`` works if the method knows it.
 
     With worker processes the loader prefetches, so that methods which look at samples see the
     network as it was a few steps earlier. Distributed training is not supported.
@@ -113,7 +112,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         self.model = model
         self._collate_fn = collate_fn
         self.labels = labels_of(data) if labels is None else class_numbers(labels)
-        self.metadata = None if metadata is None else recordable(metadata, self.labels)
+        self.metadata = None if metadata is None else validated_metadata(metadata, self.labels)
         for what, known in (("labels", self.labels), ("metadata", metadata)):
             if known is not None and len(known) != size:
                 raise InputError(
@@ -197,11 +196,11 @@ class BudgetSampler(TorchSampler[list[int]]):
             )
         left, ledger = 0, Ledger(self.ledger.costs)
         ledger.load_state_dict(self.ledger.state_dict())
-        handed_out = 0 if self.stream.complete else self.stream.handed_out
-        while left + handed_out < steps and self.budget.allows(ledger, trained=size):
+        batch_count = 0 if self.stream.complete else self.stream.batch_count
+        while left + batch_count < steps and self.budget.allows(ledger, trained=size):
             ledger.charge_step(size)
             left += 1
-        return handed_out + left
+        return batch_count + left
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches of one epoch, as lists of sample numbers."""
@@ -221,7 +220,7 @@ class BudgetSampler(TorchSampler[list[int]]):
             self.history._pending.append((batch, progress))
             yield batch.indices.tolist()
 
-    def _take_back(self, sign: int = 1) -> None:
+    def _refund(self, sign: int = 1) -> None:
         """Take the charge for batches not trained on off the ledger; with -1, put it back."""
         for batch, _ in self.history._pending:
             self.ledger.steps -= sign
@@ -230,15 +229,15 @@ class BudgetSampler(TorchSampler[list[int]]):
     def _begin_epoch(self) -> None:
         """Close the previous epoch, without charging for batches never trained on."""
         stream, history, waiting = self.stream, self.history, self.history._pending
-        self._take_back()
-        if stream.complete and stream.handed_out and not history._reported:
+        self._refund()
+        if stream.complete and stream.batch_count and not history._reported:
             raise InputError(
-                f"none of the {stream.handed_out} batches of epoch {self.epoch} was reported: call "
-                "history.update(logits, labels) for each"
+                f"none of the {stream.batch_count} batches of epoch {self.epoch} was reported: "
+                "call history.update(logits, labels) for each"
             )
         if stream.complete and waiting:
             warnings.warn(
-                f"{len(waiting)} of {stream.handed_out} batches of epoch {self.epoch} were not "
+                f"{len(waiting)} of {stream.batch_count} batches of epoch {self.epoch} were not "
                 "reported: call history.update once for each batch, or others count for them",
                 UserWarning, stacklevel=3,
             )  # fmt: skip
@@ -247,8 +246,8 @@ class BudgetSampler(TorchSampler[list[int]]):
             stream.history.start_epoch(self.epoch + 1)
         waiting.clear()
         history._reported.clear()
-        stream.handed_out, stream.complete = 0, False
-        history._since = time.perf_counter()
+        stream.batch_count, stream.complete = 0, False
+        history._last_report = time.perf_counter()
 
     def _look(self, indices: Tensor) -> samplers.ForwardResult:
         if self.model is None or self.data is None:
@@ -316,7 +315,7 @@ class BudgetSampler(TorchSampler[list[int]]):
             parts = [getattr(one, name) for one in self.history._reported]
             return [torch.cat(parts).mean()] if parts else []
 
-        self._take_back()  # of a pass that was broken off, what worker processes asked for ahead
+        self._refund()  # of a pass that was broken off, what worker processes asked for ahead
         row = self.stream.row(self.lr, mean("loss"), mean("correct")) | found
         if self.ledger.costs == Costs(0, 0):
             row["flops"] = float("nan")  # not counted, which is not zero
@@ -324,7 +323,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         status = "finished" if self.finished else "running"
         summary = {"record": str(self._writer.path), "model": self._model_name,
                    **self.stream.summary(self._writer.epochs), "status": status}  # fmt: skip
-        self._take_back(-1)
+        self._refund(-1)
         self._writer.set_status(status, "", summary)
         return open_record(self._writer.path)
 
@@ -336,7 +335,8 @@ class BudgetSampler(TorchSampler[list[int]]):
                 "start anew with a new sampler, and call sampler.record after every epoch"
             )
         # If the rest of the budget paid only for a look, that epoch still ends the record.
-        looked = self.finished and done > 0 and self._writer.about["status"] == "running"
+        running = self._writer is not None and self._writer.about["status"] == "running"
+        looked = self.finished and done > 0 and running
         if (self.history._reported or looked) and self.epoch == done + 1:
             return
         said = f"epoch {done} is recorded already" if done else "no epoch was trained yet"
@@ -382,11 +382,11 @@ class BudgetSampler(TorchSampler[list[int]]):
     def _fingerprint(self) -> str:
         """Hash the labels if known beforehand, else the name, type and size of the data."""
         if self.labels is not None:
-            told = self.labels.numpy().tobytes()
+            identity = self.labels.numpy().tobytes()
         else:
             kind = "" if self.data is None else type(self.data).__name__
-            told = f"{self.config.dataset_name}\n{kind}\n{self.history.samples.size}".encode()
-        return hashlib.sha256(told).hexdigest()[:16]
+            identity = f"{self.config.dataset_name}\n{kind}\n{self.history.samples.size}".encode()
+        return hashlib.sha256(identity).hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for :meth:`load_state_dict`; call it between two epochs."""
@@ -397,4 +397,4 @@ class BudgetSampler(TorchSampler[list[int]]):
         # The limit follows the current settings; states of earlier versions hold no other key.
         kept = {"exhausted": state.get("budget", state)["exhausted"]}
         self.stream.load_state_dict({**state, "budget": kept})
-        self.stream.handed_out, self.stream.complete = 0, state["complete"]
+        self.stream.batch_count, self.stream.complete = 0, state["complete"]

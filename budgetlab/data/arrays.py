@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from budgetlab.data.dataset import Dataset, Source, keeps_label, make_parts, split_off_test
+from budgetlab.data.dataset import Dataset, Source, flip_keeps_class, make_parts, split_off_test
 from budgetlab.errors import InputError, counted, few, one_line, unknown
 from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
 
@@ -22,7 +22,7 @@ from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
 SAMPLE_KEYS = ("image", "img", "pixel_values", "x", "features")
 LABEL_KEYS = ("label", "labels", "y", "target", "targets", "fine_label")
 # Accepted names of the arrays in a file: the kit's, and those of Keras and MedMNIST.
-CALLED = {
+ARRAY_NAMES = {
     "x": ("x", "X", "x_train", "X_train", "train_images", "images", "data"),
     "y": ("y", "Y", "y_train", "Y_train", "train_labels", "labels", "targets"),
     "x_test": ("x_test", "X_test", "test_images"),
@@ -86,8 +86,8 @@ def encode_labels(
     class numbers, int64 ``[N]`` by array name; the classes that occur in the training set, in the
     order of their labels; and sentences on oddities.
     """
-    odd: list[str] = []
-    flat = {what: _flat(values, what, odd) for what, values in parts.items()}
+    notes: list[str] = []
+    flat = {what: _as_label_vector(values, what, notes) for what, values in parts.items()}
     first, train = next(iter(flat.items()))
     texts = np.array([str(name) for name in (() if names is None else names)])
     are_texts = {array.dtype.kind == "U" for array in flat.values()}
@@ -97,7 +97,7 @@ def encode_labels(
         raise InputError(f"two classes are called '{twice[0]}': give each a name of its own")
     # The labels that are classes, and the names of these.
     used = np.unique(train)
-    called = used
+    name_in_file = used
     if names is not None and not are_texts.pop():
         for what, array in flat.items():
             if len(array) and int(array.max()) >= len(texts):
@@ -111,13 +111,13 @@ def encode_labels(
             used = np.arange(len(texts))
         elif len(used) != len(texts):
             unused = few(f"'{name}'" for name in np.delete(texts, used))
-            odd.append(f"no sample has class {unused}, which is left out")
+            notes.append(f"no sample has class {unused}, which is left out")
             texts = texts[used]
-        called = texts
+        name_in_file = texts
     elif keep_all and names is not None:
-        used = called = texts
+        used = name_in_file = texts
     elif used.dtype.kind in "iu" and len(used) and used[-1] != len(used) - 1:
-        odd.append(
+        notes.append(
             f"labels of {first} run from {used[0]} to {used[-1]} and {len(used)} of them "
             "occur: these are the classes, named by their labels"
         )
@@ -131,11 +131,11 @@ def encode_labels(
             )
     if names is None and len(used) > 20 and len(used) > len(train) / 2:
         shown = f"{counted(len(used), 'class')} for {counted(len(train), 'sample')}"
-        odd.append(f"{shown}: are {first} class labels?")
-    return encoded, [str(name) for name in called], odd
+        notes.append(f"{shown}: are {first} class labels?")
+    return encoded, [str(name) for name in name_in_file], notes
 
 
-def _flat(values: Any, what: str, odd: list[str]) -> np.ndarray:
+def _as_label_vector(values: Any, what: str, notes: list[str]) -> np.ndarray:
     """Return labels ``[N]`` as integers or strings."""
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -146,7 +146,7 @@ def _flat(values: Any, what: str, odd: list[str]) -> np.ndarray:
                 f"{what} has shape {array.shape} and is not one-hot: give one class a sample, as "
                 "whole numbers [N]"
             )
-        odd.append(f"{what} is one-hot, of {array.shape[1]} classes")
+        notes.append(f"{what} is one-hot, of {array.shape[1]} classes")
         array = array.argmax(axis=1)
     if array.ndim != 1 or array.dtype.kind not in "biufUS":
         raise InputError(
@@ -267,7 +267,7 @@ def labels_are_names(dataset: Any, classes: Sequence[str] | None) -> bool:
     return _names(dataset, classes) is None
 
 
-def with_truth(
+def with_true_labels(
     samples: Dataset, true_label: Sequence[int | str | None], by_name: bool = False
 ) -> Dataset:
     """Add true classes by number or name, None if unknown; ``by_name``: numbers are names too."""
@@ -308,7 +308,7 @@ def npz(path: str, seed: int, **_: Any) -> Source:
     file = Path(os.path.expanduser(path))
     if not file.is_file():
         raise InputError(f"there is no file '{path}': give the path of an npz file")
-    called, arrays = _read(file)
+    name_in_file, arrays = _read(file)
     parts = {part: names for part, names in NPZ_SPLITS.items()
              if part == "train" or {*names} & arrays.keys()}  # fmt: skip
     for name in (name for names in parts.values() for name in names):
@@ -317,18 +317,22 @@ def npz(path: str, seed: int, **_: Any) -> Source:
                 there = [one_line(one.removesuffix(".npy"), 40) for one in archive.namelist()[:20]]
             raise InputError(
                 f"'{path}' has no array {name}: it has {', '.join(there) or 'none'}, and "
-                f"{' or '.join(CALLED[name][:3])} is asked for"
+                f"{' or '.join(ARRAY_NAMES[name][:3])} is asked for"
             )
     given = arrays["classes"].reshape(-1).tolist() if "classes" in arrays else None
     try:
-        labels = {called[y]: arrays[y] for _, y in parts.values()}
-        encoded, classes, odd = encode_labels(labels, given)
+        labels = {name_in_file[y]: arrays[y] for _, y in parts.values()}
+        encoded, classes, notes = encode_labels(labels, given)
     except InputError as error:
         raise InputError(f"in '{path}' {error}") from None
     if len(classes) < 2 and len(arrays["y"]):
         raise InputError(f"'{path}' has one class only, '{classes[0]}': at least two are needed")
-    samples = {part: (_images(path, called[x], arrays[x], len(arrays[y])), encoded[called[y]])
-               for part, (x, y) in parts.items()}  # fmt: skip
+    samples = {
+        part: (
+            _images(path, name_in_file[x], arrays[x], len(arrays[y])), encoded[name_in_file[y]]
+        )
+        for part, (x, y) in parts.items()
+    }  # fmt: skip
     x, y = samples["train"]
     for part, other in ((part, one[0]) for part, one in samples.items()):
         if other.shape[1:] != x.shape[1:]:
@@ -336,27 +340,27 @@ def npz(path: str, seed: int, **_: Any) -> Source:
                 f"{parts[part][0]} of '{path}' has images of another shape than x: "
                 f"{other.shape[1:]} and {x.shape[1:]} must be the same"
             )
-    where = {part: called[names[0]] for part, names in parts.items()}
+    where = {part: name_in_file[names[0]] for part, names in parts.items()}
     rows = {part: np.arange(len(one)) for part, (_, one) in samples.items()}
     if "test" not in parts:
         rows["train"], rows["test"] = split_off_test(y, seed)
-        samples["test"], where["test"] = (x, y), f"a fifth of {called['x']}, held out"
-        called["x_test"] = called["x"]
+        samples["test"], where["test"] = (x, y), f"a fifth of {name_in_file['x']}, held out"
+        name_in_file["x_test"] = name_in_file["x"]
     if not all(len(chosen) for chosen in rows.values()):
         raise InputError(f"'{path}' has too few images for training and testing: add some")
     scale = "floats in [0, 1] as 0 to 255" if arrays["x"].dtype.kind == "f" else "as they are"
-    origins = {part: {"origin": [f"{called[NPZ_SPLITS[part][0]]}[{row}]" for row in chosen]}
+    origins = {part: {"origin": [f"{name_in_file[NPZ_SPLITS[part][0]]}[{row}]" for row in chosen]}
                for part, chosen in rows.items()}  # fmt: skip
     made = make_parts(
         {part: (one[rows[part]], y[rows[part]]) for part, (one, y) in samples.items()},
-        classes, flip=given is None or keeps_label(classes), index=rows, metadata=origins,
+        classes, flip=given is None or flip_keeps_class(classes), index=rows, metadata=origins,
     )  # fmt: skip
-    return Source(made, where=where, scale=scale if x.ndim == 4 else "", odd=odd)
+    return Source(made, where=where, scale=scale if x.ndim == 4 else "", odd=notes)
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Return the name in the file, and the array, of each role."""
-    every = [name for names in CALLED.values() for name in names]
+    every = [name for names in ARRAY_NAMES.values() for name in names]
     try:
         arrays = read_npz(file, every, "give fewer or smaller images")
     except InputError:
@@ -367,13 +371,15 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
             f"'{file}' cannot be read ({one_line(reason, 200)}): save it with "
             "numpy.savez(path, x=x, y=y)"
         ) from error
-    called = {}
-    for role, names in CALLED.items():
+    name_in_file = {}
+    for role, names in ARRAY_NAMES.items():
         there = [name for name in names if name in arrays]
         if len(there) > 1:
             raise InputError(f"'{file}' has both {' and '.join(there)}: leave one of them")
-        called[role] = there[0] if there else role
-    return called, {role: arrays[name] for role, name in called.items() if name in arrays}
+        name_in_file[role] = there[0] if there else role
+    return name_in_file, {
+        role: arrays[name] for role, name in name_in_file.items() if name in arrays
+    }
 
 
 def _images(path: str, name: str, x: np.ndarray, labels: int) -> np.ndarray:

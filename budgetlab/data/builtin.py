@@ -23,7 +23,7 @@ from budgetlab.errors import InputError, counted
 
 SHAPES_TRAIN, SHAPES_TEST = 10_000, 10_000
 # Test images of the first version, on which its records were evaluated.
-SHAPES_TEST_BEFORE = 2_500
+SHAPES_TEST_V1 = 2_500
 # Part of the cache's name: increase it whenever the images change.
 SHAPES_VERSION = 2
 POINTS_TRAIN, POINTS_TEST = 1_000, 1_000
@@ -40,7 +40,7 @@ BLOB_SHARES = (0.80, 0.16, 0.04)
 BLOB_SPREAD = 0.8
 # Points along a curve over which its density is summed: the curves are a few units long, so the
 # spacing is much smaller than the noise.
-NODES = 200
+CURVE_POINTS = 200
 
 # Means and standard deviations of Arazo et al. (BMVC 2021) and their published code.
 STATISTICS = {
@@ -60,7 +60,7 @@ def shapes(root: Path, seed: int, keep: bool = True, **_: Any) -> Source:
         # Test images added in a later version come first, from their own stream, so that the
         # others stay the same. One thread each: nearly all work is NumPy's, outside of the GIL.
         with ThreadPoolExecutor(2) as threads:
-            counts = SHAPES_TEST - SHAPES_TEST_BEFORE, SHAPES_TEST_BEFORE + SHAPES_TRAIN
+            counts = SHAPES_TEST - SHAPES_TEST_V1, SHAPES_TEST_V1 + SHAPES_TRAIN
             streams = [numpy_generator(seed, stream) for stream in ("test", "data")]
             parts = list(threads.map(shapes_drawing.draw, counts, streams))
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -270,7 +270,7 @@ def _mixture(problem: str) -> tuple[list[np.ndarray], float, tuple[float, ...]]:
     """Return the curve ``[nodes, 2]`` of each class, the noise around them, and class shares."""
     if problem == "blobs":
         return [np.array([centre]) for centre in BLOB_CENTRES], BLOB_SPREAD, BLOB_SHARES
-    along = (np.arange(NODES) + 0.5) / NODES
+    along = (np.arange(CURVE_POINTS) + 0.5) / CURVE_POINTS
     if problem == "moons":
         angle = np.pi * along
         upper = np.stack([np.cos(angle), np.sin(angle)], axis=1)

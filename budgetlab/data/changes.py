@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from budgetlab.data.arrays import with_truth
-from budgetlab.data.dataset import Dataset, of_each_class, stratified
+from budgetlab.data.arrays import with_true_labels
+from budgetlab.data.dataset import Dataset, draw_per_class, stratified
 from budgetlab.devices import numpy_generator
 from budgetlab.errors import InputError, counted, unknown
 from budgetlab.records import write_atomically
@@ -57,7 +57,7 @@ class Edits:
     def __init__(self, path: Path | str):
         self.path = Path(os.path.expanduser(path))
         self.table = _read(self.path) if self.path.exists() else pd.DataFrame(columns=[*COLUMNS])
-        self._met: set[str] = set()
+        self._found_origins: set[str] = set()
 
     @classmethod
     def beside(cls, dataset: str) -> "Edits":
@@ -78,7 +78,7 @@ class Edits:
     @property
     def counts(self) -> dict[str, int]:
         """Number of samples by action."""
-        return self._last()["action"].value_counts().to_dict()
+        return self._effective()["action"].value_counts().to_dict()
 
     def drop(self, samples: pd.DataFrame | Iterable[str], note: str = "") -> "Edits":
         """Leave samples out."""
@@ -117,13 +117,13 @@ class Edits:
             ) from None
         return self.path
 
-    def _last(self) -> pd.DataFrame:
+    def _effective(self) -> pd.DataFrame:
         """Return the rows in effect: the last of each kind per sample, drop and relabel as one."""
         kind = self.table["action"].replace({"relabel": "drop"})
         return self.table[~self.table.assign(kind=kind).duplicated(["origin", "kind"], keep="last")]
 
-    def _of(self, action: str) -> pd.Series:
-        rows = self._last()
+    def _labels_by_origin(self, action: str) -> pd.Series:
+        rows = self._effective()
         return rows[rows["action"] == action].set_index("origin")["label"]
 
     def choose(
@@ -131,14 +131,14 @@ class Edits:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Relabel and drop samples; return new labels and kept positions, ``[M]`` of ``[N]``."""
         shown = pd.Series(origins).astype(str)
-        self._met.update(shown)
-        new = shown.map(self._of("relabel")).set_axis(shown)
+        self._found_origins.update(shown)
+        new = shown.map(self._labels_by_origin("relabel")).set_axis(shown)
         given = new.notna().to_numpy()
         changed = y.copy()
         changed[given] = [
             self._number(origin, name, classes) for origin, name in new[given].items()
         ]
-        kept = np.flatnonzero(~shown.isin(self._of("drop").index).to_numpy())
+        kept = np.flatnonzero(~shown.isin(self._labels_by_origin("drop").index).to_numpy())
         return changed[kept], kept
 
     def noted(self, samples: Dataset) -> Dataset:
@@ -146,14 +146,14 @@ class Edits:
         shown = pd.Series(samples.origins).astype(str)
         added = {column: shown.isin(listed).to_numpy()
                  for action, column in (("mark", "marked"), ("relabel", "relabelled"))
-                 if len(listed := self._of(action).index)}  # fmt: skip
+                 if len(listed := self._labels_by_origin(action).index)}  # fmt: skip
         samples = replace(samples, metadata=samples.metadata.assign(**added))
-        true = shown.map(self._of("true"))
+        true = shown.map(self._labels_by_origin("true"))
         if not true.notna().any():
             return samples
         for origin, name in true.set_axis(shown).dropna().items():
             self._number(origin, name, samples.classes)
-        return with_truth(samples, [None if pd.isna(name) else name for name in true])
+        return with_true_labels(samples, [None if pd.isna(name) else name for name in true])
 
     def _number(self, origin: object, name: str, classes: Sequence[str]) -> int:
         if name not in classes:
@@ -161,9 +161,9 @@ class Edits:
             raise InputError(f"edits '{self.path}' of '{origin}': {said}")
         return [*classes].index(name)
 
-    def require_met(self) -> None:
+    def require_all_found(self) -> None:
         """Raise an error if there are edits of samples that the data does not have."""
-        lost = [origin for origin in self.table["origin"] if origin not in self._met]
+        lost = [origin for origin in self.table["origin"] if origin not in self._found_origins]
         if lost:
             raise InputError(
                 f"edits '{self.path}' name {counted(len(set(lost)), 'sample')} missing from the "
@@ -216,7 +216,7 @@ def imbalanced(y: np.ndarray, ratio: float, generator: np.random.Generator) -> n
     profile = ratio ** (-np.arange(len(labels)) / max(1, len(labels) - 1))
     largest = (sizes / profile).min()
     keep = np.maximum(1, np.rint(largest * profile)).astype(np.int64)
-    return of_each_class(y, keep, generator)
+    return draw_per_class(y, keep, generator)
 
 
 def redundant(
@@ -289,7 +289,7 @@ def noisy_labels(
     changed = y.copy()
     count = round(rate * len(y))
     if kind == "instance":
-        return _mixed_up(y, annotator(x, y, classes, generator), count, generator)
+        return _annotator_mistakes(y, annotator(x, y, classes, generator), count, generator)
     chosen = generator.permutation(len(y))[:count]
     step: int | np.ndarray = 1
     if kind == "symmetric" and classes > 1:
@@ -299,7 +299,7 @@ def noisy_labels(
     return changed
 
 
-def _mixed_up(
+def _annotator_mistakes(
     y: np.ndarray, chance: np.ndarray, count: int, generator: np.random.Generator
 ) -> np.ndarray:
     """Change ``count`` labels, as an annotator with the probabilities ``chance [N, C]`` would."""
@@ -352,10 +352,10 @@ def _small(x: np.ndarray) -> np.ndarray:
     return np.concatenate(parts).astype(np.float64)
 
 
-def _discriminant(x: np.ndarray, y: np.ndarray, asked: np.ndarray, classes: int) -> np.ndarray:
+def _discriminant(x: np.ndarray, y: np.ndarray, queries: np.ndarray, classes: int) -> np.ndarray:
     """Compute class probabilities ``[M, C]`` of ``asked [M, D]`` by discriminant analysis."""
     if not len(y):
-        return np.full((len(asked), classes), 1 / classes)
+        return np.full((len(queries), classes), 1 / classes)
     member = np.eye(classes)[y]
     counts = member.sum(axis=0)
     centre = x.mean(axis=0)
@@ -368,7 +368,7 @@ def _discriminant(x: np.ndarray, y: np.ndarray, asked: np.ndarray, classes: int)
     shrunk = shrunk + np.eye(len(covariance)) * (ANNOTATOR_SHRINKAGE * size)
     weights = np.linalg.solve(shrunk, (means - centre).T)
     prior = np.log((counts + 0.5) / (counts + 0.5).sum())
-    logits = (asked - centre) @ weights - ((means - centre).T * weights).sum(axis=0) / 2 + prior
+    logits = (queries - centre) @ weights - ((means - centre).T * weights).sum(axis=0) / 2 + prior
     chance = np.exp(logits - logits.max(axis=1, keepdims=True))
     return chance / chance.sum(axis=1, keepdims=True)
 

@@ -17,15 +17,19 @@ HASH_SIDE, HASH_KEPT = 32, 8
 BANDS = 4
 # Share of one side that remains if an image was stretched to another aspect ratio and then cropped
 # to a square: from 15:16 to 1:2, in steps of 8%. So many trials need a stricter threshold (LIKER).
-LEFT = np.geomspace(0.9375, 0.5, 9)
-CUTS = [(1.0, 1.0), *((share, 1.0) for share in LEFT), *((1.0, share) for share in LEFT)]
-LIKER = 0.5
+REMAINING_SHARES = np.geomspace(0.9375, 0.5, 9)
+CENTRE_CROPS = [
+    (1.0, 1.0),
+    *((share, 1.0) for share in REMAINING_SHARES),
+    *((1.0, share) for share in REMAINING_SHARES),
+]
+STRETCHED_STRICTNESS = 0.5
 # Near copies differ in at most this many of 64 bits, and their thumbnails correlate.
-MOST_BITS = 10
+MAX_HAMMING_DISTANCE = 10
 SMALL_SIDE = 16
 LIKENESS = 0.97
 # Largest bucket that is compared pair by pair; a hash shared by more images means little.
-MOST_IN_BUCKET = 500
+MAX_BUCKET = 500
 
 
 def duplicates(x: Tensor) -> np.ndarray:
@@ -45,7 +49,9 @@ def _first_of(parts: list[Tensor]) -> np.ndarray:
     return np.array([first.setdefault(one, n) for n, one in enumerate(digests)], np.int64)
 
 
-def perceptual_hash(x: Tensor, cuts: Sequence[tuple[float, float]] = CUTS[:1]) -> np.ndarray:
+def perceptual_hash(
+    x: Tensor, cuts: Sequence[tuple[float, float]] = CENTRE_CROPS[:1]
+) -> np.ndarray:
     """Hash images ``[N, C, H, W]`` so that those that look the same have nearly the same bits.
 
     The bits say which of the 8x8 lowest frequencies of the grey image exceed their median (pHash,
@@ -57,7 +63,7 @@ def perceptual_hash(x: Tensor, cuts: Sequence[tuple[float, float]] = CUTS[:1]) -
         part = x[start : start + 4096].float().mean(1, keepdim=True)
         grey = F.adaptive_avg_pool2d(part, HASH_SIDE)[:, 0].numpy()
         for row, (width, height) in zip(hashes, cuts, strict=True):
-            low = _waves(height) @ grey @ _waves(width).T
+            low = _dct_rows(height) @ grey @ _dct_rows(width).T
             low = low.reshape(len(part), HASH_KEPT**2)
             # The mean brightness says nothing about the content.
             bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
@@ -66,7 +72,7 @@ def perceptual_hash(x: Tensor, cuts: Sequence[tuple[float, float]] = CUTS[:1]) -
     return hashes
 
 
-def _waves(share: float) -> np.ndarray:
+def _dct_rows(share: float) -> np.ndarray:
     """Return the lowest cosines ``[HASH_KEPT, HASH_SIDE]`` over the central share of a side."""
     places = np.arange(HASH_SIDE) + 0.5
     # How much of each pixel lies within the share.
@@ -123,9 +129,11 @@ def find_copies(
             raise InputError("embedding does not have one vector for each sample of each split")
         pairs = _close_pairs(np.concatenate(vectors)[distinct], likeness)
     elif near and xs[0].ndim == 4:
-        pairs = _alike_pairs(xs, distinct, likeness, CUTS if stretched else CUTS[:1])
+        pairs = _similar_image_pairs(
+            xs, distinct, likeness, CENTRE_CROPS if stretched else CENTRE_CROPS[:1]
+        )
     if pairs is not None:
-        group = distinct[_first_linked(pairs, len(distinct))][np.searchsorted(distinct, first)]
+        group = distinct[_component_roots(pairs, len(distinct))][np.searchsorted(distinct, first)]
     known = pd.concat([
         pd.DataFrame({"split": name, "sample": np.arange(len(part)),
                       "origin": part.metadata.get("origin", part.metadata["index"]),
@@ -139,7 +147,7 @@ def find_copies(
     return found[["group", "split", "sample", "origin", "label", "kind"]]
 
 
-def _alike_pairs(
+def _similar_image_pairs(
     xs: list[Tensor], distinct: np.ndarray, likeness: float, cuts: Sequence[tuple[float, float]]
 ) -> np.ndarray:
     """Return pairs ``[M, 2]`` of positions in ``distinct`` whose images look the same."""
@@ -152,8 +160,8 @@ def _alike_pairs(
         pairs = _candidates(middles, hashes[0])
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         if len(pairs):
-            alike = _cut_likeness(xs, distinct[pairs[:, 0]], seen[pairs[:, 1]], *cut)
-            found.append(pairs[alike >= 1 - LIKER * (1 - likeness)])
+            alike = _centre_correlation(xs, distinct[pairs[:, 0]], seen[pairs[:, 1]], *cut)
+            found.append(pairs[alike >= 1 - STRETCHED_STRICTNESS * (1 - likeness)])
     return np.concatenate(found)
 
 
@@ -164,7 +172,7 @@ def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ij->i", a, b) / np.maximum(size, 1e-9)
 
 
-def _cut_likeness(
+def _centre_correlation(
     xs: list[Tensor], rows: np.ndarray, seen: np.ndarray, width: float, height: float
 ) -> np.ndarray:
     """Compute the correlation ``[M]`` of the centres of images with thumbnails of others.
@@ -196,7 +204,7 @@ def _close_pairs(vectors: np.ndarray, likeness: float) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _first_linked(pairs: np.ndarray, size: int) -> np.ndarray:
+def _component_roots(pairs: np.ndarray, size: int) -> np.ndarray:
     """Return for each of ``size`` nodes the first node of its connected component."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -212,20 +220,20 @@ def _small(x: Tensor) -> np.ndarray:
     return F.adaptive_avg_pool2d(x.float(), SMALL_SIDE).flatten(1).numpy()
 
 
-def _candidates(asked: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _candidates(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return unique pairs ``[M, 2]`` of positions in two lists of hashes that differ in few bits.
 
     Only hashes that agree in one of four bands of 16 bits are compared.
     """
     found = [np.empty((0, 2), np.int64)]
     for band in range(BANDS):
-        ours, theirs = ((h >> np.uint64(16 * band)) & np.uint64(0xFFFF) for h in (asked, known))
+        ours, theirs = ((h >> np.uint64(16 * band)) & np.uint64(0xFFFF) for h in (queries, known))
         order = np.argsort(theirs, kind="stable")
         first, last = (np.searchsorted(theirs[order], ours, side) for side in ("left", "right"))
-        count = np.where(last - first <= MOST_IN_BUCKET, last - first, 0)
+        count = np.where(last - first <= MAX_BUCKET, last - first, 0)
         a = np.repeat(np.arange(len(ours)), count)
         b = order[np.arange(len(a)) + np.repeat(first - (count.cumsum() - count), count)]
-        near = np.bitwise_count(asked[a] ^ known[b]) <= MOST_BITS
+        near = np.bitwise_count(queries[a] ^ known[b]) <= MAX_HAMMING_DISTANCE
         found.append(np.stack([a[near], b[near]], axis=1))
     return np.unique(np.concatenate(found), axis=0)
 

@@ -100,13 +100,13 @@ class Dataset:
             True label of each sample, as a label of the data set or a class name; None if
             unknown. It is never trained on, but measures of wrong labels are evaluated by it.
         """
-        from budgetlab.data.arrays import labels_are_names, read_dataset, with_truth
+        from budgetlab.data.arrays import labels_are_names, read_dataset, with_true_labels
 
         x, y, names = read_dataset(dataset, classes)
         samples = make_samples(x, y, names, flip=flip)
         samples.metadata["origin"] = [str(number) for number in range(len(y))]
         by_name = labels_are_names(dataset, classes)
-        return samples if true_label is None else with_truth(samples, true_label, by_name)
+        return samples if true_label is None else with_true_labels(samples, true_label, by_name)
 
     def normalised(self, indices: Tensor | slice = slice(None)) -> Tensor:
         """Return inputs of the network: float32, mean 0 and standard deviation 1 per channel."""
@@ -333,10 +333,10 @@ def stratified(y: np.ndarray, count: int, generator: np.random.Generator) -> np.
     order = generator.permutation(len(labels))
     first = order[np.argsort(-remainder[order], kind="stable")]
     quota[first[: count - quota.sum()]] += 1
-    return of_each_class(y, quota, generator)
+    return draw_per_class(y, quota, generator)
 
 
-def of_each_class(y: np.ndarray, sizes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def draw_per_class(y: np.ndarray, sizes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Draw positions, ascending, ``sizes`` of each class that occurs."""
     chosen = [generator.permutation(np.flatnonzero(y == label))[:size]
               for label, size in zip(np.unique(y), sizes, strict=True)]  # fmt: skip
@@ -349,7 +349,7 @@ def split_off_test(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.setdiff1d(np.arange(len(y)), held), held
 
 
-def keeps_label(classes: Sequence[str]) -> bool:
+def flip_keeps_class(classes: Sequence[str]) -> bool:
     """Guess from the names whether mirroring keeps the class: not for digits, letters or sides."""
     names = [str(name).strip().lower() for name in classes]
     signs = sum((len(name) == 1 and name.isalnum()) or name in DIGITS for name in names)

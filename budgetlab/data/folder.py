@@ -14,22 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from budgetlab.data.dataset import Choose, Source, keeps_label, make_parts, split_off_test
+from budgetlab.data.dataset import Choose, Source, flip_keeps_class, make_parts, split_off_test
 from budgetlab.data.images import Decoded, is_image_name, printable, read_images, warn_of
 from budgetlab.errors import NEAR, InputError, counted, few
 
 # Levels of nested folders that are read; Python itself gives up at 1,000.
-DEEPEST = 50
+MAX_DEPTH = 50
 # Larger files are skipped, as some decoders read a file whole.
-MOST_BYTES = 256 * 2**20
+MAX_BYTES = 256 * 2**20
 SPLITS = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "tst", "eval", "evaluation"),
 }
 # Words that may accompany the name of a split: "train_images", "TestSet", "seg_train".
-BESIDE = {"set", "sets", "data", "dataset", "split", "image", "images", "imgs", "img", "photos",
-          "pictures", "pics", "samples", "files", "folder", "cropped", "seg"}  # fmt: skip
+FILLER_WORDS = {"set", "sets", "data", "dataset", "split", "image", "images", "imgs", "img",
+                "photos", "pictures", "pics", "samples", "files", "folder", "cropped",
+                "seg"}  # fmt: skip
 # Files that accompany images: labels, lists, notes.
 SIDECARS = {".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml",
             ".ini", ".db", ".log", ".npy", ".npz", ".mat", ".pkl", ".pt", ".zip"}  # fmt: skip
@@ -79,7 +80,7 @@ def folder(
     the path of each file in the folder. ``choose`` selects samples of each split by labels and
     origins: only these are decoded, at a ``size`` as for :func:`read_images`.
     """
-    top = _existing(Path(os.path.expanduser(path)))
+    top = _require_folder(Path(os.path.expanduser(path)))
     listings, odd = _list_tree(top)
     classes = _class_names(top, listings)
     number = {name: k for k, name in enumerate(classes)}
@@ -89,7 +90,7 @@ def folder(
     part_of = np.repeat([*listings], sizes)
     origins = np.array([printable(name) for name in names], dtype=object)
     stamp = "".join(one.stamp for one in listings.values())
-    _require_most(top, listings, Counter())
+    _require_mostly_readable(top, listings, Counter())
 
     def rows_of(usable: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return positions and labels of each split, among the usable files."""
@@ -114,7 +115,7 @@ def folder(
         # decoded before.
         decoded = decode(np.arange(len(names)))
         bad = zip(part_of[decoded.bad], [classes[k] for k in y[decoded.bad]], strict=True)
-        _require_most(top, listings, Counter(bad))
+        _require_mostly_readable(top, listings, Counter(bad))
         rows = rows_of(decoded.kept)
     skipped = [text for one in listings.values() for text in one.skipped] + [*decoded.skipped]
     warn_of(path, skipped)
@@ -123,15 +124,15 @@ def folder(
     made = make_parts(
         {part: (decoded.x[np.searchsorted(decoded.kept, chosen)], labels)
          for part, (chosen, labels) in rows.items()},
-        classes, flip=keeps_label(classes),
+        classes, flip=flip_keeps_class(classes),
         index={part: chosen - starts.get(part, 0) for part, (chosen, _) in rows.items()},
         metadata={part: {"origin": origins[chosen]} for part, (chosen, _) in rows.items()},
     )  # fmt: skip
-    found = _found(listings, decoded, odd)
+    found = _file_summary(listings, decoded, odd)
     return Source(made, True, skipped=tuple(skipped), cut=decoded.fit is not None, **found)
 
 
-def _found(listings: dict[str, Listing], decoded: Decoded, odd: list[str]) -> dict[str, Any]:
+def _file_summary(listings: dict[str, Listing], decoded: Decoded, odd: list[str]) -> dict[str, Any]:
     parts = listings.values()
     if links := sum(one.links for one in parts):
         odd.append(f"links, which were followed: {counted(links, 'file')}")
@@ -170,7 +171,7 @@ def _class_names(top: Path, listings: dict[str, Listing]) -> list[str]:
     return classes
 
 
-def _require_most(
+def _require_mostly_readable(
     top: Path, listings: dict[str, Listing], damaged: Counter[tuple[str, str]]
 ) -> None:
     """Raise an error if most files of a class have other endings or are ``damaged``."""
@@ -191,7 +192,7 @@ def _require_most(
                 )
 
 
-def _existing(path: Path) -> Path:
+def _require_folder(path: Path) -> Path:
     """Return the folder, or raise an error that suggests an existing one."""
     if path.is_dir():
         return path
@@ -212,8 +213,8 @@ def split_of(name: str) -> str | None:
     found = set()
     for word in re.findall(r"[^\W\d_]+", name.lower()):
         kinds = {kind for kind, words in SPLITS.items() for one in words
-                 if word == one or word.removeprefix(one) in BESIDE - {word}}  # fmt: skip
-        if not kinds and word not in BESIDE:
+                 if word == one or word.removeprefix(one) in FILLER_WORDS - {word}}  # fmt: skip
+        if not kinds and word not in FILLER_WORDS:
             return None
         found |= kinds
     return found.pop() if len(found) == 1 else None
@@ -293,7 +294,7 @@ def _list_classes(top: Path, part: str) -> Listing:
                 reason = "a link to nothing" if os.path.islink(path) else "cannot be opened"
                 skipped.append(f"{name}: {reason}")
                 continue
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
                 # Reading from a pipe would never end.
                 skipped.append(f"{name}: no file, or too large a one")
                 continue
@@ -311,12 +312,12 @@ def _walk(folder: Path, skipped: list[str], shown: str) -> Iterator[tuple[str, b
     followed = {os.path.realpath(folder)}
     linked = {str(folder)} if folder.is_symlink() else set()
 
-    def complain(error: OSError) -> None:
+    def on_error(error: OSError) -> None:
         skipped.append(f"{shown}: {(error.strerror or 'cannot be opened').lower()}")
 
-    for root, inside, files in os.walk(folder, followlinks=True, onerror=complain):
+    for root, inside, files in os.walk(folder, followlinks=True, onerror=on_error):
         found.append((root, sorted(n for n in files if not n.startswith(".")), root in linked))
-        too_deep = root[len(str(folder)) :].count(os.sep) >= DEEPEST
+        too_deep = root[len(str(folder)) :].count(os.sep) >= MAX_DEPTH
         for name in [*inside]:
             path = os.path.join(root, name)
             place = os.path.realpath(path) if os.path.islink(path) else None

@@ -23,7 +23,7 @@ DEFAULT_SIZE = 32
 # Images that all have one size keep it, up to this side length.
 LARGEST_KEPT = 128
 # More than any camera's; Pillow warns from 89 million on.
-MOST_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000
 # Larger images are decoded one at a time: with one thread per core, a folder full of them could
 # exhaust memory.
 LARGE_PIXELS = 8_000_000
@@ -53,10 +53,10 @@ class Decoded:
     fit: int | None = None
 
 
-_one_large = threading.Lock()
+_large_image_lock = threading.Lock()
 
 
-class _Deep(Exception):
+class _DeepGreyLevels(Exception):
     """Raised for an image with grey levels of more than 8 bits; the argument is the highest."""
 
 
@@ -113,8 +113,8 @@ def decode(path: Path, size: int | None, bits: int | None = 16) -> np.ndarray:
     to it and the centre cropped. Grey levels of more than 8 bits keep the upper 8 of ``bits``, so
     that a data set has one scale; with None such an image raises an error.
     """
-    with _opened(path) as image:
-        if image.width * image.height > MOST_PIXELS:
+    with _open_image(path) as image:
+        if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are too many")
         if size is not None:
             # JPEG only: decode at 1/2, 1/4 or 1/8 of the size if that is enough.
@@ -122,7 +122,7 @@ def decode(path: Path, size: int | None, bits: int | None = 16) -> np.ndarray:
         # Pillow returns the upper 8 bits of 16-bit colours.
         deep = "RGB" in image.mode and any(";16" in str(t[3]) for t in getattr(image, "tile", ()))
         large = image.width * image.height > LARGE_PIXELS
-        with _one_large if large else contextlib.nullcontext():
+        with _large_image_lock if large else contextlib.nullcontext():
             upright = _to_rgb(ImageOps.exif_transpose(image), bits)
             if size is not None:
                 upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
@@ -218,7 +218,7 @@ def _decode_to(
                 raise ValueError("not of the size that its header says")
         except MemoryError:
             raise
-        except _Deep as deep:
+        except _DeepGreyLevels as deep:
             return int(deep.args[0])
         except Exception as reason:
             # Decoders raise a dozen types on damaged files; none may stop the others.
@@ -230,19 +230,19 @@ def _decode_to(
         _threads() as pool,
         tqdm(total=len(x), desc="reading images", disable=not progress, leave=False) as bar,
     ):
-        said: list[str | int | None] = []
+        outcomes: list[str | int | None] = []
         for one in pool.map(read, range(len(x))):
-            said.append(one)
+            outcomes.append(one)
             bar.update()
-        deep = [row for row, one in enumerate(said) if isinstance(one, int)]
+        deep = [row for row, one in enumerate(outcomes) if isinstance(one, int)]
         if deep:
-            bits = _bits(max(one for one in said if isinstance(one, int)))
+            bits = _bits(max(one for one in outcomes if isinstance(one, int)))
             for row, one in zip(deep, pool.map(read, deep), strict=True):
-                said[row] = one
-    read_well = np.array([one is None for one in said], bool)
-    skipped = [printable(f"{names[positions[n]]}: {one}") for n, one in enumerate(said) if one]
-    x = x if read_well.all() else x[read_well]
-    return Decoded(x, positions[read_well], positions[~read_well], tuple(skipped), bits or 0, fit)
+                outcomes[row] = one
+    succeeded = np.array([one is None for one in outcomes], bool)
+    skipped = [printable(f"{names[positions[n]]}: {one}") for n, one in enumerate(outcomes) if one]
+    x = x if succeeded.all() else x[succeeded]
+    return Decoded(x, positions[succeeded], positions[~succeeded], tuple(skipped), bits or 0, fit)
 
 
 @contextlib.contextmanager
@@ -284,14 +284,14 @@ def _target(
 def _size_of(top: Path, name: str) -> tuple[int, int] | None:
     """Read height and width of an upright image from its header; None if it cannot be read."""
     try:
-        with _opened(top / name) as image:
+        with _open_image(top / name) as image:
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception:
         return None
 
 
-def _opened(path: Path) -> Image.Image:
+def _open_image(path: Path) -> Image.Image:
     Image.init()
     formats = [name for name in Image.OPEN if name not in REFUSED_FORMATS]
     return Image.open(path, formats=formats)
@@ -305,7 +305,7 @@ def _to_rgb(image: Image.Image, bits: int | None) -> Image.Image:
         if levels.min(initial=0) < 0:
             raise ValueError("grey levels are negative")
         if bits is None:
-            raise _Deep(levels.max(initial=0))
+            raise _DeepGreyLevels(levels.max(initial=0))
         return Image.fromarray((levels >> max(0, bits - 8)).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")

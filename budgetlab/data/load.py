@@ -31,7 +31,7 @@ FLIPPED = {
     False: "never mirrored by augmentation; flip=yes if that changes nothing",
 }
 # Summaries already printed, as every run of a sweep loads the same data.
-_said: set[str] = set()
+_printed: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,18 @@ class Intake:
         for part, counts in self.splits.items():
             place = f" ({self.where[part]})" if part in self.where else ""
             total = counted(sum(counts.values()), "sample")
-            found.append((part, f"{total}{place}: {_shown(counts, MOST_CLASSES)}"))
+            found.append((part, f"{total}{place}: {_format_counts(counts, MOST_CLASSES)}"))
         scale = f", {self.scale}" if self.scale else ""
         found.append(("one sample", "x".join(map(str, self.shape)) + scale))
         if len(self.shape) == 3:
             found.append(("flip", FLIPPED[self.flip]))
         if self.not_read:
-            found.append(("not read", _shown(self.not_read, 6)))
+            found.append(("not read", _format_counts(self.not_read, 6)))
         if self.skipped:
             first = f"{counted(len(self.skipped), 'image')}, first {self.skipped[0]}"
             found.append(("skipped", first))
         if self.copies:
-            found.append(("copies", _shown(self.copies, 6)))
+            found.append(("copies", _format_counts(self.copies, 6)))
         found += [("note", text) for text in self.odd]
         # Names of classes and files may contain line breaks and terminal codes.
         return [(heading, one_line(text)) for heading, text in found]
@@ -102,7 +102,7 @@ class Intake:
             return pd.DataFrame(self.lines()).to_html(header=False, index=False)
 
 
-def _shown(counts: dict[str, int], most: int) -> str:
+def _format_counts(counts: dict[str, int], most: int) -> str:
     """Format counts as ``a 10, b 12``, or if there are many, as their number and range."""
     if len(counts) > most:
         least, most_of_all = min(counts.values()), max(counts.values())
@@ -225,7 +225,7 @@ def load(
         )
     # Copies are found among all samples, so that the limit does not decide which are dropped.
     early = asked.limit > 0 and not whole and asked.drop_copies == "none"
-    fewer = partial(_fewer, asked)
+    fewer = partial(_subsample, asked)
     choose = partial(_choose, table or None, fewer if early else None)
     read = partial(OWN[kind][1], path) if own else BUILT_IN[asked.dataset][1]
     source = read(root=Path(asked.data_root), seed=seed, size=size, download=download, keep=keep,
@@ -236,7 +236,7 @@ def load(
     if not source.chosen:
         parts = {part: _chosen(samples, choose, part) for part, samples in parts.items()}
     if table:
-        table.require_met()
+        table.require_all_found()
         parts = {part: table.noted(samples) for part, samples in parts.items()}
     if asked.drop_copies != "none":
         parts["train"] = _without_copies(parts, asked.drop_copies, source.cut, odd)
@@ -250,9 +250,9 @@ def load(
     splits = Splits(asked.dataset, parts["train"], parts.get("val"), parts["test"], "",
                     source.skipped, settings)  # fmt: skip
     found = count_copies(find_copies(splits, stretched=source.cut)) if own else {}
-    intake = _take_in(splits, source, found, odd)
-    if progress and own and str(intake) not in _said:
-        _said.add(str(intake))
+    intake = _summarise(splits, source, found, odd)
+    if progress and own and str(intake) not in _printed:
+        _printed.add(str(intake))
         print(intake, file=sys.stderr)
     train = splits.train
     if asked.redundancy:
@@ -309,7 +309,7 @@ def _chosen(samples: Dataset, choose: Choose, part: str) -> Dataset:
     return replace(samples, metadata=known)
 
 
-def _fewer(asked: RunConfig, y: np.ndarray) -> np.ndarray:
+def _subsample(asked: RunConfig, y: np.ndarray) -> np.ndarray:
     """Return the positions that imbalance and limit leave of labels ``[N]``."""
     kept, limit, seed = np.arange(len(y)), asked.limit, asked.data_seed
     if asked.imbalance != 1:
@@ -354,7 +354,7 @@ def _split(parts: dict[str, Dataset], asked: RunConfig) -> tuple[Dataset, Datase
     return train.select(np.setdiff1d(np.arange(len(train)), held)), train.select(held)
 
 
-def _take_in(splits: Splits, source: Source, copies: dict[str, int], odd: list[str]) -> Intake:
+def _summarise(splits: Splits, source: Source, copies: dict[str, int], odd: list[str]) -> Intake:
     """Summarise loaded data, with counts of ``copies``; adds oddities to ``odd``."""
     classes, train = splits.train.classes, splits.train
     numbers = {part: np.bincount(samples.y.numpy(), minlength=len(classes)).tolist()

@@ -187,7 +187,7 @@ class _Brush:
         tint = np.stack([self.uniform(-1, 1) for _ in range(3)])
         return colour + tint * (ramp * strength)
 
-    def turned(self, limit: np.ndarray | np.float32) -> tuple[np.ndarray, np.ndarray]:
+    def random_rotation(self, limit: np.ndarray | np.float32) -> tuple[np.ndarray, np.ndarray]:
         """Draw angles by the tangent of their half, up to ``limit``; return cosine and sine."""
         tangent = limit * self.uniform(-1, 1)
         squared = tangent * tangent
@@ -196,10 +196,10 @@ class _Brush:
     def shape(self, y: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
         """Compute how far the shape covers each pixel, in [0, 1]."""
         radius = self.by_difficulty(11.5, 7.5) * self.uniform(0.88, 1.12)
-        travel = self.by_difficulty(2.0, 5.0)
-        right = self.right - travel * self.uniform(-1, 1)
-        up = self.up - travel * self.uniform(-1, 1)
-        cosine, sine = self.turned(self.by_difficulty(0.1, 1.0))
+        max_shift = self.by_difficulty(2.0, 5.0)
+        right = self.right - max_shift * self.uniform(-1, 1)
+        up = self.up - max_shift * self.uniform(-1, 1)
+        cosine, sine = self.random_rotation(self.by_difficulty(0.1, 1.0))
         squash = 1 + self.by_difficulty(0.05, 0.3) * self.uniform(-1, 1)
         x = (cosine * right + sine * up) / (radius * squash)
         z = (cosine * up - sine * right) * squash / radius
@@ -218,7 +218,7 @@ class _Brush:
     def stripes(self, right: np.ndarray, up: np.ndarray) -> np.ndarray:
         """Draw the opacity of the fill: 1, or in some images bars four to six pixels apart."""
         striped = (self.uniform() < self.by_difficulty(0.0, 0.6)).ravel()
-        cosine, sine = self.turned(np.float32(1))
+        cosine, sine = self.random_rotation(np.float32(1))
         apart = self.uniform(4, 6)
         bars = np.ones((self.count, SIZE, SIZE), np.float32)
         along = cosine[striped] * right[striped] + sine[striped] * up[striped]
@@ -229,20 +229,20 @@ class _Brush:
 
     def speck(self, image: np.ndarray, likely: np.ndarray, largest: float) -> None:
         """Paint a small disc or bar of a random colour over some of the images."""
-        there = (self.uniform() < likely).ravel()
+        has_speck = (self.uniform() < likely).ravel()
         # Numbers are drawn for every image, but only the few with the speck are painted.
-        right = self.right - self.uniform(-SIZE / 2, SIZE / 2)[there]
-        up = self.up - self.uniform(-SIZE / 2, SIZE / 2)[there]
-        cosine, sine = (part[there] for part in self.turned(np.float32(1)))
-        size = self.uniform(1, largest)[there]
+        right = self.right - self.uniform(-SIZE / 2, SIZE / 2)[has_speck]
+        up = self.up - self.uniform(-SIZE / 2, SIZE / 2)[has_speck]
+        cosine, sine = (part[has_speck] for part in self.random_rotation(np.float32(1)))
+        size = self.uniform(1, largest)[has_speck]
         along, across = cosine * right + sine * up, cosine * up - sine * right
         bar = np.maximum(abs(along) - 2 * size, abs(across) - size * np.float32(0.4))
         disc = np.sqrt(along * along + across * across) - size
-        distance = np.where((self.uniform() < 0.5)[there], bar, disc)
-        colour = np.stack([self.uniform() for _ in range(3)])[:, there]
-        painted = image[:, there]
+        distance = np.where((self.uniform() < 0.5)[has_speck], bar, disc)
+        colour = np.stack([self.uniform() for _ in range(3)])[:, has_speck]
+        painted = image[:, has_speck]
         _paint(painted, colour, np.clip(np.float32(0.5) - distance, 0, 1))
-        image[:, there] = painted
+        image[:, has_speck] = painted
 
     def blur(self, image: np.ndarray) -> np.ndarray:
         """Smooth with (1, 2, 1)/4 along both axes, up to three times, the last time in part."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from budgetlab.analysis.gradients import gradient_blocks
-from budgetlab.devices import chooses_on
+from budgetlab.devices import sampling_device
 from budgetlab.errors import InputError, a_kind, known, whole
 
 # Gradients of up to this many bytes are kept exactly; more are sketched.
@@ -22,7 +22,7 @@ LAST_SEED = 2**63 - 1
 # Ridge, as a share of the mean of the diagonal of the Gram matrix.
 DAMPING = 0.1
 # Below this 1 - p_y, float32 cannot tell the gradient of a sample from rounding.
-SUREST = 1e-4
+MIN_RESIDUAL = 1e-4
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def sample_gradients(
     if sketch is not None:
         sketch = whole("sketch", sketch, also=", 'auto' or None")
     seed = whole("seed", seed, 0, LAST_SEED)
-    here = chooses_on(x.device)
+    here = sampling_device(x.device)
     project = _Sketch(size, sketch, seed, here) if sketch and sketch < size else None
     vectors, norms = [], []
     for found in gradient_blocks(model, x, y, chunk=chunk):
@@ -302,16 +302,16 @@ def influence(
             f"{len(networks)} networks and damping {damping:g}: give one network or more, and a "
             "damping above 0"
         )
-    scores, doubts = [], []
+    scores, residuals = [], []
     for network in networks:
-        phi, doubt = _features(network, x, y, sketch, seed, chunk)
+        phi, residual = _features(network, x, y, sketch, seed, chunk)
         targets = _features(network, target_x, target_y, sketch, seed, chunk)[0]
         gram = phi.T @ phi
         ridge = damping * gram.diagonal().mean().clamp(min=1e-30)
         gram.diagonal().add_(ridge)
         scores.append(phi @ torch.linalg.solve(gram, targets.T))
-        doubts.append(doubt)
-    found = torch.stack(scores).mean(0) * torch.stack(doubts).mean(0)[:, None]
+        residuals.append(residual)
+    found = torch.stack(scores).mean(0) * torch.stack(residuals).mean(0)[:, None]
     return found.cpu().numpy()
 
 
@@ -339,6 +339,6 @@ def _features(
         network.train(was_training)
     here = found.vectors.device
     p_y = logits.to(here).double().softmax(1).gather(1, y[:, None].to(here))[:, 0]
-    doubt = (1 - p_y).clamp(min=SUREST)
+    residual = (1 - p_y).clamp(min=MIN_RESIDUAL)
     # The gradient of the loss is that of the margin times p_y - 1.
-    return -found.vectors.double() / doubt[:, None], doubt
+    return -found.vectors.double() / residual[:, None], residual

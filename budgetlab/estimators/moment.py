@@ -86,7 +86,7 @@ class Moment:
 
         ``limit`` uses only this many samples, drawn with the seed of the run; 0 uses all.
         """
-        return cls._of_some(
+        return cls._of_subset(
             run.loop.engine.network, run.splits.train, run.history, run.config, limit,
             epoch=run.epoch, steps=run.ledger.steps, sketch=sketch,
             spent=run.budget.progress(run.ledger, 0),
@@ -126,14 +126,14 @@ class Moment:
             splits = load_again(record.path, config, data_root, "intake" in record.about["data"])
         require_data_of(record, splits)
         network, replay = trained_network(record, splits, model), Replay(record)
-        return cls._of_some(
+        return cls._of_subset(
             network, splits.train, replay.before(replay.epochs + 1), config, limit,
             epoch=replay.epochs, steps=int(record.summary.get("steps") or 0), sketch=sketch,
             spent=float(record.epochs["progress"].iloc[-1]),
         )  # fmt: skip
 
     @classmethod
-    def _of_some(
+    def _of_subset(
         cls, network: nn.Module, train: Dataset, history: History, config: RunConfig, limit: int,
         **more: Any,
     ) -> "Moment":  # fmt: skip

@@ -20,8 +20,9 @@ from budgetlab.plots import style
 from budgetlab.records import write_atomically
 
 __all__ = ["ROOM", "STYLE", "SUBTITLE_LETTERS", "TITLE_LETTERS", "Explorable", "axis", "checkbox",
-           "fragment", "hover", "lines_of", "looks_of", "mark", "options_of", "rows_of", "script",
-           "select", "slider", "specification", "words", "wrapped"]  # fmt: skip
+           "distinct_values", "fragment", "hover", "mark", "rows_of", "script", "select",
+           "slider", "specification", "style_encodings", "words", "wrap_title",
+           "wrapped"]  # fmt: skip
 
 # JupyterLab renders versions 3 to 5 and shows nothing for newer ones.
 VEGA_LITE = "5.20"
@@ -286,7 +287,7 @@ def wrapped(narrow: int, columns: Mapping[str, int]) -> dict[str, str]:
     return fits | {"/padding": f"room < {narrow} ? 7 : 8"}
 
 
-def lines_of(text: str, letters: int = TITLE_LETTERS) -> str:
+def wrap_title(text: str, letters: int = TITLE_LETTERS) -> str:
     """Wrap a title or subtitle to fit a narrow window, without breaking inside parentheses."""
     kept = re.sub(r"\([^()]*\)", lambda found: found[0].replace(" ", "\xa0"), text)
     return textwrap.fill(kept, letters, break_long_words=False).replace("\xa0", " ")
@@ -336,7 +337,7 @@ def checkbox(name: str, label: str, value: bool) -> dict[str, Any]:
     return {"name": name, "value": value, "bind": {"input": "checkbox", "name": f"{label} "}}
 
 
-def options_of(table: pd.DataFrame, columns: Iterable[str]) -> dict[str, list[Any]]:
+def distinct_values(table: pd.DataFrame, columns: Iterable[str]) -> dict[str, list[Any]]:
     """Return the distinct values of each column, in order of appearance."""
     return {key: list(dict.fromkeys(table[key].tolist())) for key in columns}
 
@@ -355,11 +356,11 @@ def rows_of(
     return table.reset_index(drop=True)
 
 
-def looks_of(
+def style_encodings(
     names: Sequence[Hashable], field: str, legend: dict[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Encode a field by colour, shape and dash, with the styles used in all figures."""
-    looks = style.named_looks(list(map(str, names)))
+    looks = style.style_by_name(list(map(str, names)))
     ranges = {"color": [look.colour for look in looks.values()],
               "shape": [SYMBOLS[look.marker] for look in looks.values()],
               "strokeDash": [DASHES[look.line] if isinstance(look.line, str) else

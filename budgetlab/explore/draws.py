@@ -12,11 +12,11 @@ from budgetlab.explore.chart import (
     SUBTITLE_LETTERS,
     Explorable,
     axis,
-    lines_of,
     mark,
     slider,
     specification,
     words,
+    wrap_title,
     wrapped,
 )
 from budgetlab.explore.packing import compact, joined, parted
@@ -93,7 +93,7 @@ def probabilities(
     if config.get("class_shares", "free") != "free":
         some += "; from all classes together, which the run kept apart"
     said = f"What {known.method} would draw, with what {config['method']} knew{some}"
-    title = {"text": lines_of(said, SUBTITLE_LETTERS), "fontSize": 11, "fontWeight": "normal"}
+    title = {"text": wrap_title(said, SUBTITLE_LETTERS), "fontSize": 11, "fontWeight": "normal"}
 
     def twin(**values: float) -> dict[str, Any]:
         unknown = set(values) - set(start)

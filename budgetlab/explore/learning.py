@@ -9,7 +9,7 @@ import pandas as pd
 
 from budgetlab.analysis import AXES, epochs
 from budgetlab.analysis.conditions import condition_columns, method_order, require
-from budgetlab.analysis.statistics import FEWEST, mean_interval, paired_difference
+from budgetlab.analysis.statistics import MIN_PAIRS, mean_interval, paired_difference
 from budgetlab.errors import InputError, unknown
 from budgetlab.explore.chart import (
     SUBTITLE_LETTERS,
@@ -17,20 +17,20 @@ from budgetlab.explore.chart import (
     axis,
     checkbox,
     hover,
-    lines_of,
-    looks_of,
     mark,
     select,
     slider,
     specification,
+    style_encodings,
     words,
+    wrap_title,
 )
 from budgetlab.explore.maps import (
-    choice_of,
-    found_by_data,
-    hover_over,
-    in_words,
-    switches_of,
+    data_selector,
+    finding_title,
+    rows_alt_text,
+    toggles,
+    tooltip_for,
 )
 from budgetlab.explore.packing import compact, records_of
 from budgetlab.plots import style
@@ -84,7 +84,7 @@ def learning(
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
     table, axes = _table(frame, value)
     conditions = list(dict.fromkeys(table["condition"]))
-    controls, test, rows = switches_of(table, {"condition": "", "seed": "seed "})
+    controls, test, rows = toggles(table, {"condition": "", "seed": "seed "})
 
     def twin(cost: str = cost, single: bool = False, **chosen: Any) -> pd.DataFrame:
         if cost not in axes:
@@ -96,15 +96,16 @@ def learning(
     lines = twin()
     names = {name: style.axis_name(name) for name in axes}
     what = style.axis_name(value)
-    generic = f"{style.capital(what).partition(' (')[0]} over what training costs"
+    generic = f"{style.capitalise(what).partition(' (')[0]} over what training costs"
     # Runs on several data sets do not compare methods.
     about = "" if "dataset" in frame and frame["dataset"].nunique() > 1 else _finding(table, value)
-    said = [f"{style.capital(what)} over {names[cost]} of {table['run'].nunique():,} runs", about]
+    runs_shown = f"{table['run'].nunique():,} runs"
+    said = [f"{style.capitalise(what)} over {names[cost]} of {runs_shown}", about]
     alt = f"{'. '.join(filter(None, said))}. {_ends_in_words(lines)}"
     switched = " && ".join(c["name"] for c in controls) or "true"
-    said = [json.dumps(lines_of(text)) for text in (about or generic, generic)]
+    said = [json.dumps(wrap_title(text)) for text in (about or generic, generic)]
     heading = {"text": {"expr": f"{switched} ? {said[0]} : {said[1]}"},
-               "subtitle": lines_of(_hint(lines), SUBTITLE_LETTERS)}  # fmt: skip
+               "subtitle": wrap_title(_hint(lines), SUBTITLE_LETTERS)}  # fmt: skip
     floor = _floor(table) if value.endswith("accuracy") else None
     scale: dict[str, Any] = {"zero": False, "nice": True}
     scale |= {} if floor is None else {"domainMin": {"expr": "floor"}}
@@ -173,9 +174,9 @@ def _in_the_page(most: int) -> list[dict[str, Any]]:
     """Compute the same as Vega transforms, from the runs that are switched on."""
     from scipy import stats
 
-    few = f"datum.n < {FEWEST}"
-    times = [0] * FEWEST + [round(float(stats.t.ppf(0.975, n - 1)), 6)
-                            for n in range(FEWEST, most + 1)]  # fmt: skip
+    few = f"datum.n < {MIN_PAIRS}"
+    times = [0] * MIN_PAIRS + [round(float(stats.t.ppf(0.975, n - 1)), 6)
+                            for n in range(MIN_PAIRS, most + 1)]  # fmt: skip
     half = f"{times}[datum.n] * datum.spread / sqrt(datum.n)"
     told = "format(datum.low, '.2f') + ' to ' + format(datum.high, '.2f')"
     return [
@@ -201,7 +202,7 @@ def _finding(table: pd.DataFrame, value: str) -> str:
     if not others:
         low, high = mean_interval(last["value"].to_numpy())
         sure = f"{low:.4g} to {high:.4g}, " if low == low else ""
-        return f"{style.capital(best)} ends at {ends[best]:.4g} ({sure}n = {len(last)})"
+        return f"{style.capitalise(best)} ends at {ends[best]:.4g} ({sure}n = {len(last)})"
     seeds = last.pivot_table(index="seed", columns="condition", values="value")
     pairs = seeds[[best, others[0]]].dropna()
     found = paired_difference(pairs[best], pairs[others[0]])
@@ -218,7 +219,7 @@ def _finding(table: pd.DataFrame, value: str) -> str:
                 f"{found.difference:+{digits}} {unit} {sure}")  # fmt: skip
     size = f"{abs(found.difference):{digits}}"
     next_one = f"{others[0]}, the next of {len(ends)}" if len(ends) > 2 else others[0]
-    return f"{style.capital(best)} ends {size} {unit} {up} {next_one} {sure}"
+    return f"{style.capitalise(best)} ends {size} {unit} {up} {next_one} {sure}"
 
 
 def _floor(table: pd.DataFrame) -> float:
@@ -236,7 +237,7 @@ def _hint(lines: pd.DataFrame) -> str:
     if most == 1:
         return how
     of = f"{most} seeds" if few == most else f"{few} to {most} seeds"
-    band = "and 95% interval " if most >= FEWEST else ""
+    band = "and 95% interval " if most >= MIN_PAIRS else ""
     return f"Mean {band}of {of}, or of those switched on; single runs behind. {how}"
 
 
@@ -253,7 +254,7 @@ def _single(
     shown: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Draw single runs, pale; the one under the pointer is highlighted, with a tooltip."""
-    look = looks_of(conditions, "condition")
+    look = style_encodings(conditions, "condition")
     near = {"name": "near", "select": {"type": "point", "on": "mouseover", "clear": "mouseout",
                                        "fields": ["run"]}}  # fmt: skip
     pale = {"condition": [{"param": "near", "empty": False, "value": 0.9},
@@ -279,7 +280,7 @@ def _curves(
     ``columns`` holds the middle and both ends of a band; ``place`` transforms give the order of
     the names, ``marked`` tests which rows have a marker. Names that are not chosen are faded.
     """
-    look = looks_of(names, field)
+    look = style_encodings(names, field)
     middle, low, high = columns
     at = {"x": x, "y": axis(middle, **y)}
     chosen = {"name": "chosen", "select": {"type": "point", "fields": [field], "toggle": "true"}}
@@ -357,7 +358,7 @@ def crossing(frame: pd.DataFrame) -> Explorable:
     InputError
         If a column is missing, or there is no row.
     """
-    table, controls, test, chosen_of = choice_of(frame, CROSSING_COLUMNS, ".2f")
+    table, controls, test, chosen_of = data_selector(frame, CROSSING_COLUMNS, ".2f")
 
     def twin(**chosen: Any) -> pd.DataFrame:
         rows = chosen_of(**chosen).sort_values("epochs", kind="stable")
@@ -366,7 +367,7 @@ def crossing(frame: pd.DataFrame) -> Explorable:
         place = rows["augmentation"].map(ranks).argsort(kind="stable")
         return rows.iloc[place].reset_index(drop=True)
 
-    alt = in_words(twin(), "mean", ["augmentation", "epochs"], "percent")
+    alt = rows_alt_text(twin(), "mean", ["augmentation", "epochs"], "percent")
     title = "Accuracy of each augmentation over the length of training"
     x = axis("epochs", "epochs of the full run (logarithmic)",
              scale={"type": "log", "nice": False, "padding": 20},
@@ -375,7 +376,7 @@ def crossing(frame: pd.DataFrame) -> Explorable:
     place = {"window": [{"op": "row_number", "as": "rank"}],
              "sort": [{"field": "mean", "order": "descending"}]}  # fmt: skip
     spec = specification(
-        {"text": found_by_data(table, crossed, title),
+        {"text": finding_title(table, crossed, title),
          "subtitle": "Click on a name to compare; hover for seeds and interval"}, alt, fits=FITS,
         params=controls, data={"values": records_of(table)}, width=520, height=320,
         transform=[{"filter": test}],
@@ -383,6 +384,6 @@ def crossing(frame: pd.DataFrame) -> Explorable:
             list(dict.fromkeys(table["augmentation"])), "augmentation", x,
             ("mean", "ci_low", "ci_high"),
             {"title": "test accuracy (%)", "zero": False}, "epochs",
-            hover_over(shown), place=[place, {"calculate": "datum.rank - 1", "as": "place"}]),
+            tooltip_for(shown), place=[place, {"calculate": "datum.rank - 1", "as": "place"}]),
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title)

@@ -14,18 +14,19 @@ from budgetlab.explore.chart import (
     Explorable,
     axis,
     checkbox,
+    distinct_values,
     hover,
-    lines_of,
     mark,
-    options_of,
     rows_of,
     select,
     specification,
+    wrap_title,
 )
 from budgetlab.explore.packing import records_of
 from budgetlab.plots import style
 
-__all__ = ["choice_of", "found_by_data", "hover_over", "importance_map", "in_words", "switches_of"]
+__all__ = ["data_selector", "finding_title", "importance_map", "rows_alt_text", "toggles",
+           "tooltip_for"]  # fmt: skip
 
 DATA = ("dataset", "method", "budget")
 MAP_COLUMNS = ("dataset", "method", "label_noise", "difference", "ci_low", "ci_high", "n",
@@ -59,14 +60,14 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
         If a column is missing, or there is no row.
     """
     dial = "redundancy" if "redundancy" in getattr(frame, "columns", ()) else "imbalance"
-    table, controls, test, twin = choice_of(frame, [*MAP_COLUMNS, dial], "+.2f")
+    table, controls, test, twin = data_selector(frame, [*MAP_COLUMNS, dial], "+.2f")
     reach = float(np.ceil(np.nanmax(np.abs(table["difference"])) * 2) / 2) or 1.0
-    alt = in_words(twin(), "difference", [dial, "label_noise"], "percentage points")
+    alt = rows_alt_text(twin(), "difference", [dial, "label_noise"], "percentage points")
     title = "Differences from uniform sampling"
     hint = ("Percentage points of accuracy; pale where the interval holds zero. Hover for seeds "
             "and verdict")  # fmt: skip
-    heading = {"text": found_by_data(table, _helps, title),
-               "subtitle": lines_of(hint, SUBTITLE_LETTERS)}  # fmt: skip
+    heading = {"text": finding_title(table, _helps, title),
+               "subtitle": wrap_title(hint, SUBTITLE_LETTERS)}  # fmt: skip
     at = {"x": {"field": dial, "type": "ordinal", "title": dial, "axis": {"labelAngle": 0}},
           "y": {"field": "label_noise", "type": "ordinal", "title": "label noise",
                 "sort": "descending"}}  # fmt: skip
@@ -76,7 +77,7 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
         scale={"domain": [-reach, 0, reach], "range": ["#e66101", "#f7f7f7", "#5e3c99"]},
     )
     shown = ["dataset", "method", dial, "label_noise", "n", "interval", "verdict"]
-    cells = at | {"color": colour, "tooltip": hover_over(shown)}
+    cells = at | {"color": colour, "tooltip": tooltip_for(shown)}
     numbers = at | {
         "text": axis("difference", format="+.1f"),
         "color": {"condition": {"test": f"datum.difference < {-0.7 * reach}", "value": "white"},
@@ -98,18 +99,19 @@ def _helps(rows: pd.DataFrame) -> str:
     return f"{rows['method'].iloc[0]} helps in {helps} of {len(rows)} cells and costs in {costs}"
 
 
-def found_by_data(
+def finding_title(
     table: pd.DataFrame, say: Callable[[pd.DataFrame], str], otherwise: str
 ) -> dict[str, str]:
     """Build a title that states the finding for each choice of data."""
     keys = [name for name in DATA if name in table and table[name].nunique() > 1]
     if not keys:
-        return {"expr": json.dumps(lines_of(say(table) or otherwise))}
-    said = {"".join(map(str, chosen)): lines_of(say(rows)) for chosen, rows in table.groupby(keys)}
+        return {"expr": json.dumps(wrap_title(say(table) or otherwise))}
+    groups = table.groupby(keys)
+    said = {"".join(map(str, chosen)): wrap_title(say(rows)) for chosen, rows in groups}
     return {"expr": f"({json.dumps(said)})['' + {' + '.join(keys)}] || {json.dumps(otherwise)}"}
 
 
-def choice_of(frame: pd.DataFrame, columns: Sequence[str], form: str) -> tuple[Any, ...]:
+def data_selector(frame: pd.DataFrame, columns: Sequence[str], form: str) -> tuple[Any, ...]:
     """Return rows with their interval as text, controls, Vega filter and twin to select data."""
     require(frame, columns, "a frame of this chart")
     if not len(frame):
@@ -120,7 +122,7 @@ def choice_of(frame: pd.DataFrame, columns: Sequence[str], form: str) -> tuple[A
     said = [f"{low:{form}} to {high:{form}}" if low == low and high == high
             else "none with so few seeds" for low, high in ends]  # fmt: skip
     table = table.assign(interval=said)
-    options = options_of(table, [key for key in DATA if key in table])
+    options = distinct_values(table, [key for key in DATA if key in table])
     many = {key: values for key, values in options.items() if len(values) > 1}
     controls = [select(key, key, {str(v): v for v in values}) for key, values in many.items()]
     test = " && ".join(f"datum.{key} == {key}" for key in many) or "true"
@@ -132,7 +134,7 @@ def choice_of(frame: pd.DataFrame, columns: Sequence[str], form: str) -> tuple[A
     return table, controls, test, twin
 
 
-def switches_of(
+def toggles(
     table: pd.DataFrame, columns: Mapping[str, str]
 ) -> tuple[list[dict[str, Any]], str, Any]:
     """Return checkboxes that toggle values, the Vega filter, and the same selection in Python.
@@ -140,7 +142,7 @@ def switches_of(
     ``columns`` maps each column to a prefix for its checkbox labels. Value ``i`` of a column is
     the control ``column_i``; in Python, ``column=`` lists the values to keep.
     """
-    options = options_of(table, columns)
+    options = distinct_values(table, columns)
     many = {key: values for key, values in options.items() if len(values) > 1}
     controls = [
         checkbox(f"{key}_{place}", f"{columns[key]}{value}", True)
@@ -155,12 +157,12 @@ def switches_of(
     return controls, test or "true", lambda **shown: rows_of(table, options, shown)
 
 
-def hover_over(columns: Sequence[str]) -> list[dict[str, Any]]:
+def tooltip_for(columns: Sequence[str]) -> list[dict[str, Any]]:
     """Build tooltip entries for columns, with their usual labels."""
     return hover({name: NAMES.get(name, name.replace("_", " ")) for name in columns})
 
 
-def in_words(rows: pd.DataFrame, value: str, keys: Sequence[str], unit: str) -> str:
+def rows_alt_text(rows: pd.DataFrame, value: str, keys: Sequence[str], unit: str) -> str:
     """Return alternative text with every number that is drawn."""
     said = [", ".join(f"{key.replace('_', ' ')} {row[key]}" for key in keys)
             + f": {row[value]:.1f} ({row['interval']}, n = {row['n']:g})"

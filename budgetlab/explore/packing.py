@@ -18,8 +18,8 @@ from budgetlab.records import OneRecord, Record, open_record
 if TYPE_CHECKING:
     from budgetlab.data import Splits
 
-__all__ = ["Lives", "apart", "compact", "ends_of", "images_of", "joined", "measured", "packed",
-           "parted", "png", "records_of", "some_of", "webp"]  # fmt: skip
+__all__ = ["SampleHistories", "apart", "compact", "images_of", "joined", "measured", "packed",
+           "parted", "png", "records_of", "slider_range", "some_of", "webp"]  # fmt: skip
 
 LONGEST_SIDE, MOST_BYTES = 40, 440_000  # of an image in pixels, and of all images of a chart
 MOST_VALUES = 12_000  # samples times epochs of their lives, so that a chart stays under 1 MB
@@ -38,7 +38,7 @@ def apart(values: pd.Series) -> list[float | None]:
     return compact(values, 4 + (int(np.ceil(np.log10(highest / span))) if span else 0))
 
 
-def ends_of(values: pd.Series) -> dict[str, float]:
+def slider_range(values: pd.Series) -> dict[str, float]:
     """Return slider ends that include all values, rounded outwards where possible."""
     low, high = float(values.min()), float(values.max())
     step = 10.0 ** np.floor(np.log10(max(high - low, 1e-6) / 20))
@@ -179,7 +179,7 @@ def png(pixels: np.ndarray, colours: int = 48) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-class Lives:
+class SampleHistories:
     """Last known loss, probability and number of draws of samples, at the end of some epochs."""
 
     def __init__(self, record: Record, samples: np.ndarray):

@@ -20,11 +20,11 @@ from budgetlab.explore.chart import (
     axis,
     checkbox,
     hover,
-    lines_of,
     mark,
     slider,
     specification,
     words,
+    wrap_title,
     wrapped,
 )
 from budgetlab.explore.packing import compact, joined, parted, png
@@ -240,26 +240,26 @@ def playground(
     where = [{"i": i + 1, "x": p[0], "y": p[1], "label": int(k)}
              for i, (p, k) in enumerate(zip(map(compact, x), y, strict=True))]  # fmt: skip
     title = "Two methods choose among the same points"
-    heading = [_lead(runs, int(kept[np.searchsorted(kept, epoch, side="right") - 1]), epoch)
+    heading = [_title(runs, int(kept[np.searchsorted(kept, epoch, side="right") - 1]), epoch)
                for epoch in range(1, last + 1)]  # fmt: skip
     spec = specification(
         {"text": {"expr": f"{json.dumps(heading)}[epoch - 1]"},
-         "subtitle": lines_of(LEGEND, SUBTITLE_LETTERS)}, alt,
+         "subtitle": wrap_title(LEGEND, SUBTITLE_LETTERS)}, alt,
         params=[checkbox("playing", "play", False), slider("epoch", "epoch", last, 1, last, 1)],
         data={"values": rows}, spacing=30,
         transform=[{"filter": "datum.epoch <= epoch && epoch < datum.until"}],
         hconcat=[_half(place, where, extent_of(x)) for place in (0, 1)],
     )  # fmt: skip
-    return Explorable(_playing(spec, last), alt, twin, title=title, kind="vega")
+    return Explorable(_animate(spec, last), alt, twin, title=title, kind="vega")
 
 
-def _lead(runs: list[PointRun], shown: int, epoch: int) -> str:
+def _title(runs: list[PointRun], shown: int, epoch: int) -> str:
     """Title naming the run that is ahead after an epoch."""
     a, b = (100 * _frame(run, shown).accuracy for run in runs)
     if round(a, 1) == round(b, 1):
         return f"Epoch {epoch}: both are right on {a:.1f}% (one run each)"
     ahead = runs[0 if a > b else 1].name
-    return lines_of(f"Epoch {epoch}: {ahead} is {abs(a - b):.1f} points ahead (one run each)")
+    return wrap_title(f"Epoch {epoch}: {ahead} is {abs(a - b):.1f} points ahead (one run each)")
 
 
 def _frame(run: PointRun, epoch: int) -> Frame:
@@ -323,7 +323,7 @@ def _half(
             "layer": [behind, points, said]}  # fmt: skip
 
 
-def _playing(spec: dict[str, Any], last: int) -> dict[str, Any]:
+def _animate(spec: dict[str, Any], last: int) -> dict[str, Any]:
     """Compile to Vega, whose timer events (absent from Vega-Lite) advance the epoch."""
     import vl_convert
 

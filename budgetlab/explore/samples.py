@@ -14,25 +14,25 @@ from budgetlab.explore.chart import (
     Explorable,
     axis,
     hover,
-    lines_of,
-    looks_of,
     mark,
     select,
     slider,
     specification,
+    style_encodings,
     words,
+    wrap_title,
     wrapped,
 )
 from budgetlab.explore.packing import (
-    Lives,
+    SampleHistories,
     apart,
     compact,
-    ends_of,
     images_of,
     measured,
     packed,
     parted,
     records_of,
+    slider_range,
     some_of,
 )
 from budgetlab.plots import style
@@ -120,7 +120,7 @@ def atlas(
     images = images_of(record, splits)
     shown = some_of(finite, images, samples, seed)
     table = _table(record, shown, x, y).assign(image=packed(shown.index, images))
-    lives = Lives(record, shown.index.to_numpy())
+    lives = SampleHistories(record, shown.index.to_numpy())
     table = table.assign(**lives.columns)
     if colour:
         table["colour"] = compact(shown[colour])
@@ -130,7 +130,7 @@ def atlas(
     names = {"x": style.axis_name(x), "y": style.axis_name(y)}
     short = {"x": _short(x), "y": _short(y)}
     ends = {f"{a}_{end}": value for a in ("x", "y")
-            for end, value in ends_of(table[a]).items()}  # fmt: skip
+            for end, value in slider_range(table[a]).items()}  # fmt: skip
 
     def twin(
         label: str = "all", group: str = "all", life: int | None = None, **limits: float
@@ -157,15 +157,16 @@ def atlas(
         f"{table['image'].notna().sum():,} of them with an image. A rectangle, a class, a group or "
         "four sliders select; the images of the selection stand beside, and the life of one below."
     )
-    title = {"text": lines_of(_found(shown, table["label"], x, y)),
-             "subtitle": lines_of(HINT, SUBTITLE_LETTERS)}  # fmt: skip
-    above = {"spacing": 24, "hconcat": [
-        _scatter(classes, names, colour, _told(short)), _sheet(_told(short))]}  # fmt: skip
+    title = {"text": wrap_title(_title(shown, table["label"], x, y)),
+             "subtitle": wrap_title(HINT, SUBTITLE_LETTERS)}  # fmt: skip
+    tooltip = _tooltip(short)
+    views = [_scatter(classes, names, colour, tooltip), _image_sheet(tooltip)]
+    above = {"spacing": 24, "hconcat": views}
     spec = specification(
         title, alt, fits=FITS, data={"values": records_of(table, decimals=15)},
         params=[*_controls(classes, groups, ends, short, len(table)), BRUSH, PICK],
-        transform=[*(_spread(a, a in counts) for a in names), {"filter": INSIDE}], spacing=18,
-        vconcat=[above, _life(lives.epochs, short, CHANCES[record.probability_kind])],
+        transform=[*(_jitter(a, a in counts) for a in names), {"filter": INSIDE}], spacing=18,
+        vconcat=[above, _history_view(lives.epochs, short, CHANCES[record.probability_kind])],
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=f"Samples by {short['x']} and {short['y']}")
 
@@ -175,7 +176,7 @@ def _short(measure: str) -> str:
     return measure.replace("_", " ")
 
 
-def _found(frame: pd.DataFrame, labels: pd.Series, x: str, y: str) -> str:
+def _title(frame: pd.DataFrame, labels: pd.Series, x: str, y: str) -> str:
     """Title: for an embedding, the share of same-class neighbours; else a rank correlation."""
     if x.startswith("embedding") and y.startswith("embedding") and len(frame) > 1:
         from scipy.spatial import cKDTree
@@ -188,7 +189,7 @@ def _found(frame: pd.DataFrame, labels: pd.Series, x: str, y: str) -> str:
         return f"The nearest neighbour of {alike:.0%} of the samples is of their own class"
     relation = style.correlation(frame[x], frame[y])
     if not relation:
-        return style.capital(f"{_short(y)} over {_short(x)}")
+        return style.capitalise(f"{_short(y)} over {_short(x)}")
     return f"{relation} of {_short(x)} and {_short(y)}"
 
 
@@ -257,13 +258,13 @@ def _controls(
     return [*made, slider("nth", "sample shown", 1, 1, count, 1)]
 
 
-def _spread(field: str, is_count: bool) -> dict[str, Any]:
+def _jitter(field: str, is_count: bool) -> dict[str, Any]:
     """Compute a point's coordinate; whole numbers are jittered, so that they do not overlap."""
     by = " + 0.7 * (datum.sample * 0.618034 % 1 - 0.5)" if is_count else ""
     return {"calculate": f"datum.{field}{by}", "as": f"{field}_at"}
 
 
-def _told(short: dict[str, str]) -> dict[str, dict[str, str]]:
+def _tooltip(short: dict[str, str]) -> dict[str, dict[str, str]]:
     """Build a sample's tooltip from what is known of it."""
     always = {"sample": "sample", "label": "class", **short}
     parts = [f"{json.dumps(said)}: datum.{name}" for name, said in always.items()]
@@ -278,7 +279,7 @@ def _scatter(
     widest = max(len(name) for name in classes)
     columns = max(2, min(5, 44 // (4 + widest)))
     legend = {"symbolOpacity": 1, "orient": "top", "columns": columns}
-    look = looks_of(classes, "label", legend)
+    look = style_encodings(classes, "label", legend)
     if colour:
         look["color"] = axis("colour", style.axis_name(colour), scale={"scheme": "viridis"})
     return {
@@ -297,7 +298,7 @@ def _scatter(
     }
 
 
-def _sheet(told: dict[str, dict[str, str]]) -> dict[str, Any]:
+def _image_sheet(told: dict[str, dict[str, str]]) -> dict[str, Any]:
     """Build the sheet of the first selected images, and the counts above it."""
     cell = [
         *IN_ORDER,
@@ -331,7 +332,7 @@ def _sheet(told: dict[str, dict[str, str]]) -> dict[str, Any]:
     return {"width": COLUMNS * SIDE, "height": ROWS * (SIDE + 30), "layer": [*sheet, count]}
 
 
-def _life(epochs: np.ndarray, names: dict[str, str], chance: str) -> dict[str, Any]:
+def _history_view(epochs: np.ndarray, names: dict[str, str], chance: str) -> dict[str, Any]:
     """Build the views of one sample: image and facts, and loss and probability by epoch."""
     one = [*IN_ORDER, {"filter": IS_SHOWN}]
     times = "slice(split(datum.drawn_by, ' '), -1)[0]"
@@ -339,8 +340,8 @@ def _life(epochs: np.ndarray, names: dict[str, str], chance: str) -> dict[str, A
         "'Sample ' + datum.sample + ': ' + datum.label"
         " + (datum.true_label ? ' (truly ' + datum.true_label + ')' : '')",
         f"'Drawn ' + {times} + ({times} == 1 ? ' time' : ' times') + ' in {epochs[-1]} epochs'",
-        *(f"'{style.capital(name)}: ' + format(datum.{a}, '.4')" for a, name in names.items()),
-        *(f"isValid(datum.{name}) ? '{style.capital(said)}: ' + datum.{name} : ''"
+        *(f"'{style.capitalise(name)}: ' + format(datum.{a}, '.4')" for a, name in names.items()),
+        *(f"isValid(datum.{name}) ? '{style.capitalise(said)}: ' + datum.{name} : ''"
           for name, said in ORIGINS.items() if name != "true_label"),
     ]  # fmt: skip
     portrait = {"transform": [{"filter": "isValid(datum.image)"}],

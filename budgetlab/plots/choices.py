@@ -78,7 +78,7 @@ def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "
         never[name] = 100 * (counts == 0).mean()
         said[name] = (f"most trained {counts.max()} times, median {counts.median():g}, never "
                       f"{never[name]:.1f}%")  # fmt: skip
-    most = style.furthest(never, 0.0)
+    most = style.most_extreme(never, 0.0)
     return _chart(
         curves, said, ax=ax,
         title=f"{most} never trains on {never[most]:.1f}%" if never[most] else
@@ -114,8 +114,8 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
     frame, x = _in_spans(pd.concat(f.assign(run=name) for name, f in found.items()), column)
     curves = {name: Curve(f["epoch"], 100 * f[column])
               for name, f in frame.groupby("run", sort=False)}  # fmt: skip
-    most = style.furthest(means, base)
-    what = style.capital(FLAGS[flag])
+    most = style.most_extreme(means, base)
+    what = style.capitalise(FLAGS[flag])
     return _chart(
         curves, {name: f"{mean:.1f}% on average" for name, mean in means.items()}, ax=ax,
         level=base,
@@ -148,7 +148,7 @@ def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     curves = style.averaged(frame.round({"epoch": 9}), "method", "epoch", "times_base")
     curves = {name: curves[name] for name in method_order(curves)}
     ends = {name: curve.y.iloc[-1] for name, curve in curves.items()}
-    most = style.furthest(ends)
+    most = style.most_extreme(ends)
     return _chart(
         curves, {name: f"ends at {end:.2f}" for name, end in ends.items()}, ax=ax, level=1,
         title=f"{most} ends at {ends[most]:.2f} times their share",
@@ -184,7 +184,7 @@ def picks_by(
         said[name] = f"{first:.2f} in the first group, {last:.2f} in the last"
         if first:
             ratios[name] = last / first
-    most, what = style.furthest(ratios), style.axis_name(column)
+    most, what = style.most_extreme(ratios), style.axis_name(column)
     return _chart(
         curves, said, ax=ax, level=1, bars=True,
         title=most and f"{most}: the last group {ratios[most]:.2g} times as often as the first",

@@ -78,7 +78,7 @@ def image_grid(
     ax = style.axes(ax, (columns * 0.95, rows * height * 0.95))
     for place, (sample, text) in enumerate(zip(ranked.index, texts, strict=True)):
         _image(ax, held[sample], place % columns, place // columns * height, text, 8)
-    _closed(ax, columns, rows * height)
+    _hide_axes(ax, columns, rows * height)
     what = f"{style.axis_name(by)}, {'highest' if highest else 'lowest'} first"
     ends = f": {ranked.iloc[0]:.3g} to {ranked.iloc[-1]:.3g}" if len(ranked) else ""
     numbers = ", ".join(map(str, ranked.index[:5]))
@@ -94,11 +94,11 @@ def _image(
     ax.imshow(np.squeeze(image), extent=(left + 0.03, left + 0.97, top + 0.97, top + 0.03),
               cmap="gray", interpolation="nearest", vmin=0, vmax=255)  # fmt: skip
     if text:
-        ax.text(left + 0.5, top + 1.0, style.literal(text), ha="center", va="top", fontsize=size,
-                color=style.INK, linespacing=1.1)  # fmt: skip
+        ax.text(left + 0.5, top + 1.0, style.escape_text(text), ha="center", va="top",
+                fontsize=size, color=style.INK, linespacing=1.1)  # fmt: skip
 
 
-def _closed(ax: "Axes", columns: int, height: float) -> None:
+def _hide_axes(ax: "Axes", columns: int, height: float) -> None:
     ax.set_xlim(0, columns)
     ax.set_ylim(height, 0)
     ax.set_aspect("equal")
@@ -164,10 +164,10 @@ def image_rows(
     for name, images in rows.items():
         for place, (image, text) in enumerate(zip(images, said[name], strict=True)):
             _image(ax, image, place, top, text)
-        ax.text(-0.1, top + 0.5, style.literal(name), ha="right", va="center", fontsize=10,
+        ax.text(-0.1, top + 0.5, style.escape_text(name), ha="right", va="center", fontsize=10,
                 color=style.INK)  # fmt: skip
         top += heights[name]
-    _closed(ax, columns, total)
+    _hide_axes(ax, columns, total)
     texts = [f"{name} ({len(images)} images)" for name, images in rows.items()]
     style.describe(ax, f"{counted(len(rows), 'row')} of images, from the top: {', '.join(texts)}.")
     return ax
@@ -239,7 +239,7 @@ def points_map(
         ax.scatter(x[rows, 0], x[rows, 1], s=area, marker=SHAPES[k % 3], facecolors=colours,
                    edgecolors=edges, linewidths=0.8, label=f"class {k}",
                    rasterized=True)  # fmt: skip
-    style.finish(ax, title=title, text=_in_words(title, factor, taken, surface, chance is None))
+    style.finish(ax, title=title, text=_alt_text(title, factor, taken, surface, chance is None))
     ax.grid(False)
     ax.set_xlim(left, right)
     ax.set_ylim(bottom, top)
@@ -290,7 +290,7 @@ def _each(values: np.ndarray, x: np.ndarray) -> np.ndarray:
     return values
 
 
-def _in_words(
+def _alt_text(
     title: str, factor: np.ndarray, taken: np.ndarray | None, surface: object, even: bool
 ) -> str:
     parts = [f"{title or 'Points'}: {len(factor):,} points"]

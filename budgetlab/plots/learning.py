@@ -189,8 +189,8 @@ def crossed(frame: pd.DataFrame, value: str = "test_accuracy") -> str:
     first, last = ("'none'" if name == "none" else name for name in best)
     if short == long:
         return ""
-    then = f"and at {long:,g}" if first == last else f"{last} at {long:,g}"
-    return f"{style.capital(first)} leads at {short:,g} epochs{'' if first == last else ','} {then}"
+    then = f" and at {long:,g}" if first == last else f", {last} at {long:,g}"
+    return f"{style.capitalise(first)} leads at {short:,g} epochs{then}"
 
 
 def gradient_quality(
@@ -256,7 +256,7 @@ def frontier(
     ax = style.axes(ax)
     aside = _sideways(frame)
     for name, group in groups.items():
-        _marks(ax, group, styles[name], style.literal(name), aside)
+        _marks(ax, group, styles[name], style.escape_text(name), aside)
     ax.autoscale_view()
     _keep_possible(ax, value)
     best = shown[shown["on_frontier"]].sort_values("cost")

@@ -53,7 +53,7 @@ def _cells(
         if said := text(row, column, value):
             ax.text(column, row, said, ha="center", va="center", fontsize=size, linespacing=0.95,
                     color="white" if abs(value) > pale else style.INK)  # fmt: skip
-    across, down = ([textwrap.fill(style.literal(name), NAME_LETTERS) for name in part]
+    across, down = ([textwrap.fill(style.escape_text(name), NAME_LETTERS) for name in part]
                     for part in names)  # fmt: skip
     slanted: dict[str, Any] = {"ha": "right", "rotation_mode": "anchor"} if turn else {}
     ax.set_xticks(range(table.shape[1]), across, rotation=turn, **slanted)
@@ -125,7 +125,7 @@ def importance_map(
             below = block + 1 < len(parts) or place + wide < block * deep * wide + len(methods)
             image = _panel(panel, part[part["method"] == method], x, columns, lines, most, margin,
                            first=column == 0, last=not below)  # fmt: skip
-            panel.set_title(style.literal(method), fontsize=10, color=style.INK)
+            panel.set_title(style.escape_text(method), fontsize=10, color=style.INK)
             if column == 0:
                 axis = style.axis_name(rows_by[0]) if len(rows_by) == 1 else ""
                 panel.set_ylabel(f"{dataset}\n{axis}".strip(), fontsize=10)
@@ -271,8 +271,8 @@ def class_share(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> 
     frame = frame.assign(ratio=ratio, span=span)
     table = frame.pivot_table("ratio", "class", "span", observed=True)
     ends = table.iloc[:, -max(1, table.shape[1] // 4) :].mean(axis=1)
-    furthest = (ends - 1).abs().nlargest(MOST_CLASSES, keep="first").index
-    ends = ends[furthest].sort_values(ascending=False, kind="stable")
+    most_extreme = (ends - 1).abs().nlargest(MOST_CLASSES, keep="first").index
+    ends = ends[most_extreme].sort_values(ascending=False, kind="stable")
     (most, highest), (least, lowest) = ends.iloc[[0, -1]].items()
     away = table.loc[ends.index].to_numpy() - 1
     width = float(np.nanmax(np.abs(away))) or 1.0

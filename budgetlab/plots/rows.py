@@ -62,7 +62,7 @@ def differences(
             ax.plot(ends, [place, place], color=look.colour, linewidth=2)
         ax.plot([middle], [place], marker=look.marker, color=look.colour,
                 fillstyle="full" if known else "none")  # fmt: skip
-    _zoom(ax, spans)
+    _clip_outliers(ax, spans)
     ax.axvline(0, color=style.INK, linewidth=1)
     shown = [name for name in varying(frame, keys) if name not in ("method", "baseline")]
     baselines = list(dict.fromkeys(frame["baseline"]))
@@ -74,7 +74,7 @@ def differences(
     accuracy = metric.endswith("accuracy")
     what = "(percentage points)" if accuracy else f"in {metric.replace('_', ' ')} (nats)"
     against = f" from {baselines[0]}" if len(baselines) == 1 else ""
-    text = " ".join(map(style.capital, frame["sentence"])) if "sentence" in frame else ""
+    text = " ".join(map(style.capitalise, frame["sentence"])) if "sentence" in frame else ""
     return style.finish(
         ax,
         title=style.verdicts(frame),
@@ -85,11 +85,11 @@ def differences(
 
 def _name_rows(ax: "Axes", names: Sequence[object]) -> None:
     """Label the rows of a chart from the top down."""
-    ax.set_yticks(range(len(names)), list(map(style.literal, names)))
+    ax.set_yticks(range(len(names)), list(map(style.escape_text, names)))
     ax.set_ylim(len(names) - 0.5, -0.5)
 
 
-def _zoom(ax: "Axes", rows: np.ndarray) -> None:
+def _clip_outliers(ax: "Axes", rows: np.ndarray) -> None:
     """Exclude outliers from the axis and print them at its edge; ``rows`` is ``[n, 3]``."""
     size = np.nanmax(np.abs(rows), axis=1)
     far = size > FAR * np.median(size)

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Curve", "LineStyle", "alt_text", "averaged", "axes", "axis_name", "by_condition",
-           "by_method", "capital", "condition_looks", "correlation", "describe", "draw", "empty",
-           "finish", "fraction", "frame_of", "furthest", "leader", "line_labels", "literal",
-           "looks", "named_groups", "named_looks", "new_figure", "rule", "run_names", "set_title",
-           "spans", "verdicts"]  # fmt: skip
+           "by_method", "capitalise", "correlation", "describe", "draw", "empty", "escape_text",
+           "finish", "fraction", "frame_of", "leader", "line_labels", "looks", "most_extreme",
+           "named_groups", "new_figure", "rule", "run_names", "set_title", "spans",
+           "style_by_name", "style_conditions", "verdicts"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
 LEGEND_LETTERS, LETTERS_AN_INCH = 48, 12
@@ -124,12 +124,12 @@ def draw(
 ) -> None:
     """Draw named curves, with about eight markers each, and their spread as bands or error bars.
 
-    ``styles`` defaults to :func:`named_looks`; ``changes`` are passed to ``Axes.plot``.
+    ``styles`` defaults to :func:`style_by_name`; ``changes`` are passed to ``Axes.plot``.
     """
-    styles = styles or named_looks(list(curves))
+    styles = styles or style_by_name(list(curves))
     for name, (x, y, note, low, high) in curves.items():
         look = styles[name]
-        said = textwrap.fill(literal(f"{name} ({note})" if note else name), LEGEND_LETTERS)
+        said = textwrap.fill(escape_text(f"{name} ({note})" if note else name), LEGEND_LETTERS)
         own = {"color": look.colour, "linestyle": look.line, "marker": look.marker,
                "markersize": 5, "label": said}  # fmt: skip
         if bars:
@@ -154,7 +154,7 @@ def correlation(x: pd.Series, y: pd.Series) -> str:
     return f"Spearman correlation {rho:.2f}" if pd.notna(rho) else ""
 
 
-def condition_looks(
+def style_conditions(
     names: dict[str, tuple[str, str]], *, always: bool = False
 ) -> dict[str, LineStyle]:
     """Style conditions: colour and marker encode the method, the line style everything else.
@@ -175,7 +175,7 @@ def condition_looks(
     }
 
 
-def named_looks(names: Sequence[str], *, always: bool = False) -> dict[str, LineStyle]:
+def style_by_name(names: Sequence[str], *, always: bool = False) -> dict[str, LineStyle]:
     """Style names that begin with a method, such as those of runs, like that method.
 
     ``p-SGD, seed 1`` and ``p-SGD (credit row)`` belong to p-SGD; other names as in :func:`looks`.
@@ -184,7 +184,7 @@ def named_looks(names: Sequence[str], *, always: bool = False) -> dict[str, Line
     if not all(methods.known(first) for first, *_ in parts.values()):
         found = looks(names)
         return {name: found[name] for name in names}
-    return condition_looks({n: (p[0], "".join(p[1:])) for n, p in parts.items()}, always=always)
+    return style_conditions({n: (p[0], "".join(p[1:])) for n, p in parts.items()}, always=always)
 
 
 def new_figure(size: tuple[float, float] = (6.4, 4.0)) -> "Figure":
@@ -242,8 +242,8 @@ def set_title(ax: "Axes", title: str, **place: Any) -> None:
     grid = ax.get_subplotspec()
     width = ax.figure.get_figure(root=True).get_figwidth()
     inches = width / (grid.get_gridspec().ncols if grid else 1)
-    title = textwrap.fill(capital(title), max(30, round(LETTERS_AN_INCH * inches)))
-    ax.set_title(literal(title), loc="left", fontsize=11, color=INK, **place)
+    title = textwrap.fill(capitalise(title), max(30, round(LETTERS_AN_INCH * inches)))
+    ax.set_title(escape_text(title), loc="left", fontsize=11, color=INK, **place)
 
 
 def empty(ax: "Axes", why: str, title: str = "") -> "Axes":
@@ -278,7 +278,7 @@ def _add_legend(ax: "Axes") -> None:
 
 def describe(ax: "Axes", text: str) -> None:
     """Store the alternative text of a plot, for :func:`alt_text`."""
-    _descriptions[ax] = capital(text)
+    _descriptions[ax] = capitalise(text)
 
 
 def alt_text(ax: "Axes") -> str:
@@ -289,13 +289,13 @@ def alt_text(ax: "Axes") -> str:
     return _descriptions.get(ax, "")
 
 
-def literal(name: object) -> str:
+def escape_text(name: object) -> str:
     """Escape a name for matplotlib: no mathtext, and no leading underscore to hide it."""
     text = str(name).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
-def capital(text: str) -> str:
+def capitalise(text: str) -> str:
     """Capitalise the first letter, except of a method's name."""
     return text if text.startswith(tuple(methods.names())) else text[:1].upper() + text[1:]
 
@@ -316,10 +316,10 @@ def leader(ends: Mapping[str, float], value: str) -> str:
     if sorted(ends.values()).count(ends[best]) > 1:
         return ""
     unit = "%" if value.endswith("accuracy") else ""
-    return f"{capital(best)} ends best, with {ends[best]:.4g}{unit}"
+    return f"{capitalise(best)} ends best, with {ends[best]:.4g}{unit}"
 
 
-def furthest(values: Mapping[str, float], base: float = 1.0) -> str:
+def most_extreme(values: Mapping[str, float], base: float = 1.0) -> str:
     """Return the name whose value lies furthest from ``base``."""
     return max(values, key=lambda name: abs(values[name] - base))
 
@@ -359,7 +359,7 @@ def named_groups(
         parts[name] = (about["method"], label(about, [n for n in shown if n != "method"]))
     order = method_order(method for method, _ in parts.values())
     parts = dict(sorted(parts.items(), key=lambda item: order.index(item[1][0])))
-    return {name: groups[name] for name in parts}, condition_looks(parts)
+    return {name: groups[name] for name in parts}, style_conditions(parts)
 
 
 def by_method(records: Records) -> list[Record]:

@@ -23,7 +23,7 @@ FORMAT = 1
 MIB = 2**20
 # Largest accepted file sizes in bytes. Our own largest files, of runs with 100,000 epochs or as
 # many classes, need a tenth of them.
-MOST = {"record.json": 64 * MIB, "epochs.csv": 256 * MIB, "thumbnails.npz": 256 * MIB,
+MAX_BYTES = {"record.json": 64 * MIB, "epochs.csv": 256 * MIB, "thumbnails.npz": 256 * MIB,
         "predictions.npz": 256 * MIB, "zarr.json": MIB, "state.pt": 64 * 1024 * MIB}  # fmt: skip
 
 EPOCH_COLUMNS = {
@@ -59,7 +59,7 @@ SAMPLE_ARRAYS: dict[str, tuple[str, Any, str]] = {
 UNKNOWN = -1
 
 
-def own_file(record: Path, name: str) -> Path:
+def checked_file(record: Path, name: str) -> Path:
     """Return the path of a record's file after checking that it is regular and not too large."""
     path = record / name
     inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(record))
@@ -68,7 +68,7 @@ def own_file(record: Path, name: str) -> Path:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is no file")
-    most = MOST[path.name]
+    most = MAX_BYTES[path.name]
     if status.st_size > most:
         raise ValueError(f"it has {status.st_size / MIB:,.0f} MiB, and {most // MIB:,} are allowed")
     return path
@@ -105,7 +105,7 @@ def compact(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Convert values ``[N]`` of one epoch to their stored form, which compresses well."""
     arrays, stored = dict(arrays), {}
     if {"p_y", "loss"} <= arrays.keys():
-        arrays["p_y"] = without_implied(arrays["p_y"], arrays["loss"])
+        arrays["p_y"] = drop_implied_p_y(arrays["p_y"], arrays["loss"])
     for name, values in arrays.items():
         dtype = SAMPLE_ARRAYS[name][0]
         if dtype == "float32":
@@ -142,7 +142,7 @@ def round_loss(loss: np.ndarray) -> np.ndarray:
     return rounded.astype(np.float32)
 
 
-def without_implied(p_y: np.ndarray, loss: np.ndarray) -> np.ndarray:
+def drop_implied_p_y(p_y: np.ndarray, loss: np.ndarray) -> np.ndarray:
     """Return ``p_y`` as stored: NaN, which takes no space, if all of it equals ``exp(-loss)``."""
     implied = np.exp(-np.asarray(loss, np.float64))
     if np.allclose(p_y, implied, rtol=1e-3, atol=1e-6, equal_nan=True):
@@ -251,13 +251,13 @@ def plain(value: Any) -> Any:
 # Validation of record.json: it may come from a stranger, and tables are built from it.
 
 
-def _is_whole(value: object) -> bool:
+def _is_integer(value: object) -> bool:
     # JSON integers can be too large for a float.
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**300
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, float) or _is_whole(value)
+    return isinstance(value, float) or _is_integer(value)
 
 
 def _is_list(value: object) -> bool:
@@ -270,7 +270,7 @@ Kind = tuple[str, Callable[[object], bool]]
 TABLE: Kind = ("a table", lambda value: isinstance(value, dict))
 TEXT: Kind = ("text", lambda value: isinstance(value, str))
 NUMBER: Kind = ("a number", _is_number)
-WHOLE: Kind = ("a whole number", _is_whole)
+WHOLE: Kind = ("a whole number", _is_integer)
 MEASURED: Kind = ("a number", lambda value: value is None or _is_number(value))
 LIST: Kind = ("a list of values", _is_list)
 PLAIN: Kind = ("a value or a list of values", lambda value: _is_list([value]) or _is_list(value))

@@ -19,8 +19,8 @@ from budgetlab.records.format import (
     EPOCH_COLUMNS,
     FORMAT,
     SAMPLE_ARRAYS,
+    checked_file,
     complaint,
-    own_file,
     read_texts,
     unpack_table,
 )
@@ -173,7 +173,7 @@ class Record:
             epoch=np.arange(1, data.sizes["epoch"] + 1), sample=np.arange(data.sizes["sample"])
         )
 
-    def require_whole(self) -> None:
+    def require_readable(self) -> None:
         """Refuse a record whose epochs or arrays cannot be read; the InputError names the part."""
         _ = self.epochs, self.samples
 
@@ -209,7 +209,7 @@ class Record:
         if not path.is_file():
             return missing
         try:
-            return read(own_file(self.path, name))
+            return read(checked_file(self.path, name))
         except InputError:
             raise
         except DAMAGED_ARCHIVE as error:
@@ -360,7 +360,7 @@ def _read_about(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"'{path}' is no record: give a folder with a record.json")
     try:
-        about = json.loads(own_file(path, file.name).read_text(encoding="utf-8"))
+        about = json.loads(checked_file(path, file.name).read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise _unreadable(file, error) from None
     wrong = complaint(about)

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 from budgetlab.errors import InputError
-from budgetlab.records.format import own_file
+from budgetlab.records.format import checked_file
 
 # Codecs of our own arrays; a chunk begins with its unpacked size.
 CODECS = {"bytes", "blosc", "zstd"}
@@ -44,7 +44,7 @@ def check_arrays(group: Path) -> None:
             if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
                 raise ValueError(f"'{os.path.relpath(path, group)}' is a link or no file")
         if "zarr.json" in files:
-            own_file(Path(folder), "zarr.json")
+            checked_file(Path(folder), "zarr.json")
 
 
 def check_chunks(group: Path, arrays: dict[str, Any]) -> None:

@@ -15,10 +15,10 @@ from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.records.format import (
     SAMPLE_ARRAYS,
+    checked_file,
     create_array,
-    own_file,
+    drop_implied_p_y,
     pack_thumbnails,
-    without_implied,
     write_atomically,
     write_column,
 )
@@ -105,7 +105,7 @@ def thin(
             write_atomically(folder / "thumbnails.npz", content)
         for name in ("epochs.csv", "predictions.npz"):
             if (record.path / name).is_file():
-                write_atomically(folder / name, own_file(record.path, name).read_bytes())
+                write_atomically(folder / name, checked_file(record.path, name).read_bytes())
         write_about(folder, _about(record, kept, chosen, data.sizes["sample"], seed))
         folder.chmod(0o755)
         os.rename(folder, target)
@@ -115,7 +115,7 @@ def thin(
     return open_record(target)
 
 
-def sampled_down(
+def subsample(
     record: Record, most: int = SHOWN, also: Collection[int] = (), seed: int = 0
 ) -> Record:
     """Restrict a large record to ``most`` of its samples, in memory only.
@@ -143,7 +143,7 @@ def sampled_down(
     return view
 
 
-def sampled_sentence(record: Record) -> str:
+def subsample_note(record: Record) -> str:
     """Say, after a space, that a record holds only some of the samples; empty if it holds all."""
     said = record.about.get("thinned", {})
     if said.get("samples", 0) >= said.get("of", 0):
@@ -185,7 +185,7 @@ def _write_arrays(
     for name, (dtype, missing, _) in SAMPLE_ARRAYS.items():
         values = some[name].to_numpy().astype(dtype)
         if name == "p_y":
-            values = without_implied(values, some["loss"].to_numpy())
+            values = drop_implied_p_y(values, some["loss"].to_numpy())
         if name == "probability" and record.probability_kind == "draw":
             values *= data.sizes["sample"] / len(kept)
         if name != ALWAYS:

@@ -50,7 +50,7 @@ UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno
 # Testing whether a lock is held takes it for a moment: wait that long, and no longer.
 MOMENT_SECONDS = 0.1
 # Windows makes the locked first byte unreadable to others: the holder's details follow it.
-SIGNED_FROM, MOST_SIGNED = 1, 4096
+HOLDER_OFFSET, MAX_HOLDER_BYTES = 1, 4096
 
 
 class RecordWriter:
@@ -284,7 +284,7 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[bool]:
         )
     try:
         if ours:
-            _sign(path)
+            _write_holder(path)
         yield ours
     finally:
         lock.release()
@@ -310,14 +310,14 @@ def holder(path: Path) -> dict[str, Any]:
         if not path.is_file():
             return {}
         with path.open("rb") as file:
-            file.seek(SIGNED_FROM)
-            signed = json.loads(file.read(MOST_SIGNED))
+            file.seek(HOLDER_OFFSET)
+            signed = json.loads(file.read(MAX_HOLDER_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return signed if isinstance(signed, dict) else {}
 
 
-def _sign(path: Path) -> None:
+def _write_holder(path: Path) -> None:
     """Write down who holds the lock, for messages only."""
     text = json.dumps({"process": os.getpid(), "host": platform.node(), "since": now()})
     with contextlib.suppress(OSError):
@@ -325,7 +325,7 @@ def _sign(path: Path) -> None:
         # In a stranger's record it may be a pipe, or a hard link to a file elsewhere.
         if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
             with path.open("r+b") as file:
-                file.seek(SIGNED_FROM)
+                file.seek(HOLDER_OFFSET)
                 file.write(text.encode())
                 file.truncate()
 

@@ -15,7 +15,7 @@ from budgetlab import analysis, explore, plots
 from budgetlab.errors import InputError
 from budgetlab.plots import style
 from budgetlab.records import Record
-from budgetlab.records.thin import sampled_down, sampled_sentence
+from budgetlab.records.thin import subsample, subsample_note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,7 +147,7 @@ def section_pay(runs: Sequence[Record]) -> dict[str, Any] | None:
     said: list[str] = []
     for run in runs:
         with contextlib.suppress(InputError):
-            said = analysis.will_it_pay(sampled_down(run)).sentences
+            said = analysis.will_it_pay(subsample(run)).sentences
             break
     return {"map": draw(plots.importance_map, shipped, size=(9.4, 7.5)), "said": said}
 
@@ -164,9 +164,9 @@ def section_samples(
     for name, record in chosen.items():
         try:
             if record.samples.sizes["epoch"]:
-                opened[name] = sampled_down(record)
+                opened[name] = subsample(record)
                 if opened[name] is not record:
-                    problems.append(f"'{record.path}' is large.{sampled_sentence(opened[name])}")
+                    problems.append(f"'{record.path}' is large.{subsample_note(opened[name])}")
             else:
                 problems.append(f"'{record.path}' holds no finished epoch")
         except InputError as error:
@@ -174,7 +174,7 @@ def section_samples(
     if not opened:
         return {}, problems
     runs = list(opened.values())
-    by_kind, said = _drawing(opened)
+    by_kind, said = _by_probability_kind(opened)
     found: dict[str, Any] = {
         "losses": panels(plots.loss_distribution, opened),
         "picked": draw(plots.ranked_picks, runs),
@@ -191,11 +191,11 @@ def section_samples(
     }  # fmt: skip
     if mixed := [run for run in runs if run.config.get("augmentation") in MIXING]:
         found["credit"] = draw(plots.credit_calibration, mixed,
-                               reference=reference and sampled_down(reference))  # fmt: skip
+                               reference=reference and subsample(reference))  # fmt: skip
     return found, problems
 
 
-def _drawing(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], list[str]]:
+def _by_probability_kind(runs: dict[str, Record]) -> tuple[dict[str, dict[str, Record]], list[str]]:
     """Group runs by kind of probability, as units differ; constant ones get a sentence instead."""
     kinds: dict[str, dict[str, Record]] = {}
     said = []
@@ -221,7 +221,7 @@ def _most_and_least(name: str, record: Record) -> dict[str, Any] | None:
     """Return rows of images of one run: most trained, least trained, and hardest."""
     if not record.thumbnails:
         return None
-    record = sampled_down(record, also=record.thumbnails)
+    record = subsample(record, also=record.thumbnails)
     frame = analysis.measures(record)
     frame = frame[frame.index.isin(list(record.thumbnails))]
     return {"name": name, "rows": [

@@ -17,11 +17,11 @@ from markupsafe import Markup, escape
 
 from budgetlab import analysis, methods
 from budgetlab.analysis.conditions import method_order
-from budgetlab.analysis.tables import SPENT, is_numeric
+from budgetlab.analysis.tables import COST_FORMATS, is_numeric
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError, counted
 from budgetlab.explore.chart import STYLE, script
-from budgetlab.plots.style import capital, run_names
+from budgetlab.plots.style import capitalise, run_names
 from budgetlab.records import Record, Records, open_records, write_atomically
 from budgetlab.report.figures import (
     MIXING,
@@ -170,7 +170,7 @@ def _methods(frame: pd.DataFrame) -> dict[str, Markup]:
 def _findings(compared: pd.DataFrame) -> list[dict[str, str]]:
     """Return sentences on differences, those with a verdict first."""
     rows = compared[compared["pairs"] > 0]
-    found = [{"kind": "open" if verdict == "undecided" else "claimed", "text": capital(text)}
+    found = [{"kind": "open" if verdict == "undecided" else "claimed", "text": capitalise(text)}
              for verdict, text in zip(rows["verdict"], rows["sentence"], strict=True)]  # fmt: skip
     return sorted(found, key=lambda finding: finding["kind"])
 
@@ -215,22 +215,22 @@ def _reference(runs: Sequence[Record], chosen: dict[str, Record]) -> Record | No
 
 
 def _compared_table(compared: pd.DataFrame) -> dict[str, Any]:
-    return _cells(compared.drop(columns=_said_above(compared)))
+    return _cells(compared.drop(columns=_constant_columns(compared)))
 
 
-def _said_above(frame: pd.DataFrame) -> list[str]:
+def _constant_columns(frame: pd.DataFrame) -> list[str]:
     """Return constant columns, whose value is among the facts above the tables."""
     return [name for name in ("dataset", "augmentation") if frame[name].nunique() == 1]
 
 
 def _run_table(frame: pd.DataFrame) -> dict[str, Any]:
-    left_out = ["budget_unit", *_said_above(frame)]
+    left_out = ["budget_unit", *_constant_columns(frame)]
     settings = [name for name in analysis.condition_columns(frame) if name not in left_out]
     table = frame[[*settings, "seed", "status", *FORMATS]].copy()
     for name, form in FORMATS.items():
         table[name] = [f"{v:{form}}" if v == v else "" for v in frame[name]]
     table["budget"] = [f"{100 * budget:g}%" for budget in frame["budget"]]
-    headings = {name: heading for name, (heading, _) in SPENT.items()}
+    headings = {name: heading for name, (heading, _) in COST_FORMATS.items()}
     return _cells(table.rename(columns=lambda n: headings.get(n, n.replace("_", " "))))
 
 

@@ -302,7 +302,7 @@ def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], A
                 "Sampler class"
             )
         # A class sent from another process has no source here, but carries its digest.
-        code = vars(made).get("code") or methods.code_of(made)
+        code = vars(made).get("code") or methods.source_digest(made)
         if not isinstance(made, type):
             from budgetlab.samplers.scores import ScoreSampler
 
@@ -310,13 +310,13 @@ def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], A
             made = ScoreSampler.from_function(made, unseen)
         made.code = code
         _registered[key] = made
-        methods.add(replace(entry or _entry_of(key, made), code=code))
+        methods.add(replace(entry or _entry_from_class(key, made), code=code))
         return made
 
     return register
 
 
-def _entry_of(name: str, made: type[Sampler]) -> Method:
+def _entry_from_class(name: str, made: type[Sampler]) -> Method:
     text = ((made.__doc__ or "").strip() or "Your own").splitlines()[0].rstrip(".")
     entry = Method(name, text, fields=made.OPTIONS)
     kind = made.probability_kind
@@ -341,7 +341,7 @@ def from_module(name: str) -> str:
     place, colon, method = name.rpartition(":")
     if not colon:
         return name
-    module = _imported(place)
+    module = _import_module(place)
     file = Path(getattr(module, "__file__", None) or os.__file__)
     if Path(os.__file__).parent in file.parents and "site-packages" not in file.parts:
         raise InputError(
@@ -358,7 +358,7 @@ def from_module(name: str) -> str:
     return methods.canonical(method)
 
 
-def _imported(place: str) -> ModuleType:
+def _import_module(place: str) -> ModuleType:
     """Import a module by name, from the working directory too, or by file."""
     file = Path(os.path.expanduser(place))
     try:

@@ -15,7 +15,7 @@ from budgetlab.history import History
 from budgetlab.samplers.base import Batch, Forecast, Looker, Sampler, SamplerContext
 from budgetlab.samplers.scores import draw_without_replacement, replace_unseen
 
-LAST_PART = 0.875
+FULL_FROM_PROGRESS = 0.875
 LARGEST_FRACTION = 0.75
 GROUPS, WINDOW = 10, 0.5
 SMALLEST_KEPT = 0.1
@@ -152,7 +152,7 @@ def solve_prune_fraction(budget: float, epochs: int, well_learned: float) -> flo
     between = epochs - 1 - passes / 8
     if between <= 0 or well_learned <= 0:
         return 0.0
-    kept = (LAST_PART * passes - 1) / between
+    kept = (FULL_FROM_PROGRESS * passes - 1) / between
     return min(max((1 - kept) / well_learned, 0.0), LARGEST_FRACTION)
 
 
@@ -194,7 +194,7 @@ class InfoBatch(Sampler):
 
     def _fraction(self, well_learned: float) -> float:
         config = self.context.config
-        if self.context.spent() >= LAST_PART:
+        if self.context.spent() >= FULL_FROM_PROGRESS:
             return 0.0
         if config.prune_fraction == "auto":
             return solve_prune_fraction(config.budget, config.epochs, well_learned)
@@ -246,7 +246,7 @@ class SeTa(Sampler):
         """Yield the kept samples of one pass, in random order."""
         part = self.shuffled()[: max(samples_per_epoch(self.size, self.kept), 1)]
         inside = torch.ones(self.size, dtype=torch.bool, device=self.device)
-        if epoch > 1 and self.context.spent() < LAST_PART and bool(history.seen.any()):
+        if epoch > 1 and self.context.spent() < FULL_FROM_PROGRESS and bool(history.seen.any()):
             losses = replace_unseen(history.last_loss, history.seen)
             group = nearest_centre(losses, group_centres(losses[part]))
             size = round(GROUPS * WINDOW)

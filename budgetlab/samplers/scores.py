@@ -352,7 +352,7 @@ class ProbabilitySGD(ScoreSampler):
 
     def score(self, history: History) -> Tensor:
         """Return ``m_i``, the lifetime mean of ``1 - p_y`` or its last value."""
-        return error_of(self.context.config.averaging, history)
+        return label_error(self.context.config.averaging, history)
 
 
 class ConfidenceSGD(ScoreSampler):
@@ -364,7 +364,7 @@ class ConfidenceSGD(ScoreSampler):
 
     def score(self, history: History) -> Tensor:
         """Return ``m_i (1 - m_i)``."""
-        error = error_of(self.context.config.averaging, history)
+        error = label_error(self.context.config.averaging, history)
         if self.context.config.fidelity == "published":
             error = replace_unseen(error, history.seen)
         return error * (1 - error)
@@ -389,6 +389,6 @@ class LossSGD(ScoreSampler):
         return history.last_loss
 
 
-def error_of(averaging: str, history: History) -> Tensor:
+def label_error(averaging: str, history: History) -> Tensor:
     """Return ``1 - p_y`` of each sample ``[N]``: its lifetime mean, or its last value."""
     return history.error if averaging == "lifetime" else 1 - history.last_p_y

@@ -229,10 +229,10 @@ def _prepare() -> None:
     torch.set_num_threads(1)
     # Ctrl-C reaches every process of a terminal; the sweep ends them itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     """Exit once the parent is gone, such as a killed kernel: the run can be resumed."""
     import psutil
 
@@ -339,7 +339,7 @@ def place(
             yield InProcess()
 
 
-def check_places(executor: Executor | None, workers: int | str, scheduler: str) -> None:
+def require_one_executor(executor: Executor | None, workers: int | str, scheduler: str) -> None:
     """Refuse invalid places to train, and more than one of them."""
     whole = isinstance(workers, int) and not isinstance(workers, bool) and 0 <= workers <= 1024
     if workers != "auto" and not whole:

@@ -40,7 +40,7 @@ LOOK = 1 / 3
 RESULTS = ("record", "test_accuracy", "test_loss", "epochs", "steps", "trained_samples",
            "looked_samples", "flops", "seconds")  # fmt: skip
 # Order of preference among several records of a run.
-PREFERENCE = ("finished", "running", "stopped", "failed")
+STATUS_ORDER = ("finished", "running", "stopped", "failed")
 NUMBERED = re.compile(r"(.+-s\d+-[0-9a-f]{10})(-\d+)?")
 
 
@@ -219,7 +219,7 @@ class Trial:
         if record is not None:
             methods.require_same_code(record.path, self.run.method, record.method_code)
             self.status, self.message = record.status, str(record.about.get("message", ""))
-        if not self.ended and self.is_under_way(folders):
+        if not self.ended and self.is_running(folders):
             self.status = "running"
         elif self.status == "running":
             self.status = "stopped"
@@ -228,10 +228,10 @@ class Trial:
         """Update summary and share from the best record in these folders, and return it."""
         record = best_record(self.run, folders)
         if record is not None:
-            self.summary, self.share = summary_of(record), _share_done(record)
+            self.summary, self.share = summary_of(record), _fraction_spent(record)
         return record
 
-    def is_under_way(self, folders: Iterable[Path] = ()) -> bool:
+    def is_running(self, folders: Iterable[Path] = ()) -> bool:
         """Whether it is being trained now, by a sweep or by ``train`` and ``resume``."""
         records = [*folders, *([self.record] if self.record else [])]
         return any(map(is_held, (lock_path(self.run), *map(lock_of, records))))
@@ -265,8 +265,8 @@ def best_record(run: RunConfig, folders: list[Path]) -> Record | None:
         with contextlib.suppress(InputError):
             records.append(Record(folder))
     known = [one for one in records
-             if one.about.get("id") == run.id and one.status in PREFERENCE]  # fmt: skip
-    return min(known, key=lambda one: PREFERENCE.index(one.status), default=None)
+             if one.about.get("id") == run.id and one.status in STATUS_ORDER]  # fmt: skip
+    return min(known, key=lambda one: STATUS_ORDER.index(one.status), default=None)
 
 
 def find_record(run: RunConfig) -> Record | None:
@@ -324,7 +324,7 @@ def summary_of(record: Record) -> dict[str, Any]:
     return record.summary | {"record": str(record.path), "status": record.status}
 
 
-def _share_done(record: Record) -> float:
+def _fraction_spent(record: Record) -> float:
     """Return the share of the budget spent by the whole epochs of a record, 0 to 1."""
     if record.status == "finished":
         return 1.0
@@ -336,7 +336,7 @@ def _share_done(record: Record) -> float:
     return 0.0 if pd.isna(last) else min(max(last, 0.0), 1.0)
 
 
-def _explained() -> dict[str, str]:
+def _field_docs() -> dict[str, str]:
     """Return the docstring of each field of the config."""
     tree = ast.parse(inspect.getsource(RunConfig)).body[0]
     assert isinstance(tree, ast.ClassDef)
@@ -349,19 +349,19 @@ def _explained() -> dict[str, str]:
     return explained
 
 
-def _lists() -> type:
+def _make_grid_class() -> type:
     """Make a dataclass of the config's fields, with their types and docstrings."""
-    types, explained = typing.get_type_hints(RunConfig), _explained()
+    types, explained = typing.get_type_hints(RunConfig), _field_docs()
     fields: list[tuple[str, Any, Any]] = []
     for field in dataclasses.fields(RunConfig):
         kind, default = types[field.name], field.default
         if field.name not in SINGLE:
             kind, default = tuple[kind, ...], (default,)  # type: ignore[valid-type]
         fields.append((field.name, kind, dataclasses.field(default=default)))
-    made = dataclasses.make_dataclass("Lists", fields, kw_only=True, frozen=True)
+    made = dataclasses.make_dataclass("GridSettings", fields, kw_only=True, frozen=True)
     words = "\n".join(f"    {name}: {text}" for name, text in explained.items())
     made.__doc__ = f"Settings of the runs, each one value or several.\n\nAttributes:\n{words}\n"
     return made
 
 
-Lists = _lists()
+GridSettings = _make_grid_class()

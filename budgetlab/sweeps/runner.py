@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 BAR = "{percentage:3.0f}% |{bar}| {elapsed} elapsed, about {remaining} left{postfix}"
 POLL_SECONDS = 1.0
 # Losses of a worker after which its run is given up.
-MOST_LOST = 2
+MAX_LOSSES = 2
 
 
 def sweep(
@@ -81,13 +81,13 @@ def sweep(
     >>> for row in plan:  # doctest: +SKIP
     ...     print(row["method"], row["seed"], row["test_accuracy"])
     """
-    from budgetlab.training.setup import with_known_names
+    from budgetlab.training.setup import canonical_names
 
-    dispatch.check_places(executor, workers, scheduler)
+    dispatch.require_one_executor(executor, workers, scheduler)
     runs = product(grid, preset_settings(preset) if preset else {}, **settings)
     # Refuse unknown names before anything is trained, and spell the others as registered: another
     # case must not give a run another id.
-    runs = list(dict.fromkeys(map(with_known_names, runs)))
+    runs = list(dict.fromkeys(map(canonical_names, runs)))
     return Sweep(runs, (executor, scheduler, workers), retry=retry, progress=progress)
 
 
@@ -267,13 +267,13 @@ class Dispatcher:
         self._waiting = list(due)
         try:
             while self._waiting or self._under_way:
-                self._hand_out(how)
+                self._submit_waiting(how)
                 if not self._under_way:
                     # All that is left is trained elsewhere.
                     time.sleep(POLL_SECONDS)
                 for future in wait(self._under_way, POLL_SECONDS, FIRST_COMPLETED).done:
                     one = self._under_way.pop(future)
-                    self._take_back(one, future)
+                    self._collect(one, future)
                     if one.ended:
                         yield one
                     else:
@@ -284,11 +284,11 @@ class Dispatcher:
             for future in self._under_way:
                 future.cancel()
 
-    def _hand_out(self, how: tuple) -> None:
+    def _submit_waiting(self, how: tuple) -> None:
         for one in [*self._waiting]:
             if len(self._under_way) >= self._slots:
                 return
-            if one.status == "running" and one.is_under_way():
+            if one.status == "running" and one.is_running():
                 continue
             self._waiting.remove(one)
             one.status = "running"
@@ -311,7 +311,7 @@ class Dispatcher:
                 "again to go on, what is finished is kept"
             ) from error
 
-    def _take_back(self, one: Trial, future: Future) -> None:
+    def _collect(self, one: Trial, future: Future) -> None:
         """Record how a run ended; one that did not is ``planned``, or ``running`` elsewhere."""
         try:
             outcome = future.result()
@@ -324,7 +324,7 @@ class Dispatcher:
         except Exception as error:
             # The worker itself was lost: dispatch.train_one returns all other failures as outcomes.
             one.lost += 1
-            if one.lost < MOST_LOST:
+            if one.lost < MAX_LOSSES:
                 one.status = "planned"
                 return
             times = f"its worker was lost {one.lost} times ({dispatch.reason(error)})"

@@ -17,7 +17,7 @@ from budgetlab.augment import Augmentation, AugmentedBatch
 from budgetlab.budget import Costs, model_costs
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
-from budgetlab.devices import chooses_on, keep_freed_memory, moved
+from budgetlab.devices import keep_freed_memory, moved, sampling_device
 from budgetlab.errors import InputError, RunError
 from budgetlab.history import Credit, History, Measures, Trajectory, assign_credit, measure
 from budgetlab.samplers.base import Batch, ForwardResult, ProxyPlan, ProxyRun
@@ -279,11 +279,11 @@ class ProxyTrainer:
         """Train until the share is spent, then score the samples if planned."""
         other = self._set_up(plan)
         kind = Trajectory if plan.trajectory else History
-        chooser = chooses_on(other.device)
+        chooser = sampling_device(other.device)
         history = kind(len(other.samples), chooser)
         start, self._slowest = self.ledger.spent(self.budget.unit), 0.0
         span = max(self._limit - start - self._reserve(plan, other.costs), 1e-12)
-        for indices in self._endless_batches(len(other.samples), history, generator):
+        for indices in self._infinite_batches(len(other.samples), history, generator):
             if not self._fits(other.costs, len(indices), self._reserve(plan, other.costs)):
                 break
             progress = min((self.ledger.spent(self.budget.unit) - start) / span, 1.0)
@@ -291,7 +291,7 @@ class ProxyTrainer:
             outcome = moved(other.step(Batch(indices.to(other.device)), lr), chooser)
             history.update(outcome.credit, outcome.seen)
             self.ledger.charge_proxy(other.costs, trained=len(indices))
-            self._slowest = max(self._slowest, self.loop.charge_time())
+            self._slowest = max(self._slowest, self.loop.update_seconds())
         losses = self._losses(other).to(chooser) if plan.losses else None
         return ProxyRun(history, losses)
 
@@ -346,7 +346,7 @@ class ProxyTrainer:
         step = self._slowest if self.budget.unit == "seconds" else self._cost(costs, trained, 0)
         return self.ledger.spent(self.budget.unit) + step + reserve <= self._limit
 
-    def _endless_batches(
+    def _infinite_batches(
         self, size: int, history: History, generator: torch.Generator
     ) -> Iterator[Tensor]:
         """Yield batches of one shuffled pass after another, without partial batches."""
@@ -367,7 +367,7 @@ class ProxyTrainer:
                 rows = slice(start, start + EVALUATION_BATCH)
                 parts.append(measure(other.logits(samples.x[rows]), samples.y[rows]).loss)
                 self.ledger.charge_proxy(other.costs, looked=len(parts[-1]))
-        self.loop.charge_time()
+        self.loop.update_seconds()
         losses = torch.cat(parts)
         if not bool(torch.isfinite(losses).all()):
             raise RunError(

@@ -20,15 +20,15 @@ from budgetlab.data import Dataset
 from budgetlab.samplers import Batch
 from budgetlab.training.engine import Engine
 
-__all__ = ["META", "PeakBytes", "at_the_start", "device_lost", "in_a_sentence", "no_memory",
-           "size_of", "step_bytes"]  # fmt: skip
+__all__ = ["META", "PeakBytes", "describe_failure", "describe_setup_failure", "is_device_lost",
+           "is_out_of_memory", "size_of", "step_bytes"]  # fmt: skip
 
 META = torch.device("meta")
 # Messages of plain RuntimeErrors, from torch on the CPU and from GPU libraries.
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 DEVICE = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS",
           "NCCL error", "HIP error", "NVML")  # fmt: skip
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class PeakBytes(TorchDispatchMode):
@@ -95,19 +95,19 @@ def size_of(count: int) -> str:
     return f"{count / 2**30:.3g} GiB" if count >= 2**27 else f"{count / 2**20:.3g} MiB"
 
 
-def no_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory ran out, on the CPU or on a GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in OUT_OF_MEMORY)
 
 
-def device_lost(error: BaseException) -> bool:
+def is_device_lost(error: BaseException) -> bool:
     """Tell whether an error means that a GPU no longer works."""
     return isinstance(error, RuntimeError) and any(said in str(error) for said in DEVICE)
 
 
-def in_a_sentence(
+def describe_failure(
     error: BaseException, engine: Engine, model_name: str, record: Path, epochs: int
 ) -> str | None:
     """Describe a failed run in one sentence, or return None if the error is a bug in the code.
@@ -115,7 +115,7 @@ def in_a_sentence(
     ``epochs`` counts the whole epochs of the record. If memory ran out, smaller batches are tried:
     do not use the engine's weights afterwards.
     """
-    if no_memory(error):
+    if is_out_of_memory(error):
         traceback.clear_frames(error.__traceback__)
         size, fitting = engine.config.batch_size, _largest_fitting(engine)
         remedy = (
@@ -125,7 +125,7 @@ def in_a_sentence(
             else "not even a batch of 2 fits, so choose a smaller model"
         )
         return f"out of memory with batch size {size} and model {model_name}: {remedy}"
-    if device_lost(error):
+    if is_device_lost(error):
         return (
             f"the GPU '{engine.config.device}' does not answer any more ({_first_line(error)}): "
             f"the record '{record}' holds {epochs} epochs, resume it where the GPU works"
@@ -138,7 +138,7 @@ def in_a_sentence(
             f"the record '{record}', or a part of it, was removed while it was being trained: "
             "start the run again, and leave its folder in place"
         )
-    when = "there is room" if error.errno in NO_ROOM else "it can be written again"
+    when = "there is room" if error.errno in DISK_FULL else "it can be written again"
     return (
         f"the record '{record}' cannot be written ({error.strerror or type(error).__name__}): it "
         f"holds {epochs} epochs; resume it when {when}"
@@ -165,18 +165,18 @@ def _largest_fitting(engine: Engine) -> int:
     return 0
 
 
-def at_the_start(
+def describe_setup_failure(
     error: BaseException, config: RunConfig, train: Dataset, device: torch.device
 ) -> str | None:
     """Describe a failure to put data and network on the device, or return None for other errors."""
-    if no_memory(error):
+    if is_out_of_memory(error):
         size = train.x.numel() * train.x.element_size() / 2**30
         return (
             f"out of memory while {len(train):,} samples of '{config.dataset_name}' "
             f"({size:.2g} GiB) and the model were put on {device}: lower the limit, or choose "
             "a smaller model or another device"
         )
-    if device_lost(error):
+    if is_device_lost(error):
         return (
             f"the GPU '{device}' does not answer ({_first_line(error)}): choose another device, "
             "or cpu"

@@ -19,7 +19,7 @@ from budgetlab.history import History
 from budgetlab.samplers.base import Batch
 from budgetlab.training.engine import Engine
 
-__all__ = ["StepGraphs", "replay_if_it_pays"]
+__all__ = ["StepGraphs", "capture_if_faster"]
 
 # Least speed-up that is worth the memory of a graph.
 WORTH = 1.05
@@ -94,7 +94,7 @@ class StepGraphs:
         if "capturable" in group:
             group["capturable"] = True
         try:
-            replay = replay_if_it_pays(
+            replay = capture_if_faster(
                 lambda: self.step(own, self.lr), self._state(), self.engine.generator,
                 record=self.record, seconds=self.seconds,
             )  # fmt: skip
@@ -135,7 +135,7 @@ def _fill(own: Batch, batch: Batch) -> None:
             value.copy_(getattr(batch.augmented, name))
 
 
-def replay_if_it_pays(
+def capture_if_faster(
     work: Work,
     state: list[Tensor],
     generator: torch.Generator,

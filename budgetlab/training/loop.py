@@ -34,7 +34,7 @@ class BudgetedBatches:
     """The batches that a method chooses, one by one, until the budget is spent.
 
     Costs are charged in advance: a step when its batch is yielded, a forward pass when the method
-    requests it. ``handed_out`` counts the batches of this epoch, and ``complete`` is True once it
+    requests it. ``batch_count`` counts the batches of this epoch, and ``complete`` is True once it
     has no more. An InputError means that method and budget do not fit the data.
 
     Parameters
@@ -61,7 +61,7 @@ class BudgetedBatches:
         self.config = config
         self.history = History(size, device)
         self.ledger = Ledger(costs)
-        self.handed_out, self.complete = 0, True
+        self.batch_count, self.complete = 0, True
         order = devices.torch_generator(config.seed, "order", device)
         context = samplers.SamplerContext(
             size, config, order, device, spent=lambda: self.budget.progress(self.ledger, 0), **known
@@ -98,7 +98,7 @@ class BudgetedBatches:
             self.ledger.charge_look(len(indices))
             return forward(indices)
 
-        self.handed_out, self.complete = 0, False
+        self.batch_count, self.complete = 0, False
         number, full = self.history.epoch, self.config.schedule_horizon == "full"
         try:
             for batch in self.sampler.batches(number, self.history, charged):
@@ -110,21 +110,21 @@ class BudgetedBatches:
                     raise _BudgetSpent
                 progress = self.sampler.progress(self.budget.progress(self.ledger, count))
                 self.ledger.charge_step(count)
-                self.handed_out += 1
+                self.batch_count += 1
                 yield batch, progress * self.sampler.budget if full else progress
         except _BudgetSpent:
             self.budget.exhausted = True
-        self._require_something()
+        self._require_progress()
         self.complete = True
 
-    def _require_something(self) -> None:
+    def _require_progress(self) -> None:
         method, budget = self.config.method, self.budget
         if not self.ledger.steps and budget.exhausted:
             raise RunError(
                 f"the budget of {budget.limit:.3g} {budget.unit} was spent before the first step "
                 f"of method '{method}': raise --budget or --epochs"
             )
-        if not self.handed_out and not budget.exhausted:
+        if not self.batch_count and not budget.exhausted:
             raise RunError(
                 f"method '{method}' chose nothing in epoch {self.history.epoch}, so the budget "
                 "would never be spent: change its options or choose another method"
@@ -220,7 +220,7 @@ class Loop(BudgetedBatches):
         self.device = device
         self.model_name = models.choose(config.model, train.sample_shape, device)
         self.engine = Engine(config, self.model_name, train, device, precision)
-        self.chooser = devices.chooses_on(device)
+        self.chooser = devices.sampling_device(device)
         self.threads = threads or self._choose_threads()
         self._seconds_before = 0.0
         super().__init__(
@@ -265,7 +265,7 @@ class Loop(BudgetedBatches):
 
     def _choose_threads(self) -> int:
         """Return the number of threads for this kind of step, measured once per process."""
-        most = devices.threads_to_choose()
+        most = devices.max_threads_to_try()
         if self.device.type != "cpu" or most == 1:
             return torch.get_num_threads()
         config, shape = self.config, self.engine.samples.sample_shape
@@ -303,8 +303,8 @@ class Loop(BudgetedBatches):
     ) -> dict[str, Any]:
         """Train epoch ``number``, from 1, and return its training columns of ``epochs.csv``."""
         # The built-in networks draw no random numbers.
-        own = devices.layers_draw_from(self.config.seed, number, self.device)
-        with own if models.is_own(self.config.model) else contextlib.nullcontext():
+        own = devices.seeded_layers(self.config.seed, number, self.device)
+        with own if models.is_custom(self.config.model) else contextlib.nullcontext():
             return self._train_epoch(number, on_step)
 
     def _train_epoch(self, number: int, on_step: Callable[[], object]) -> dict[str, Any]:
@@ -319,7 +319,7 @@ class Loop(BudgetedBatches):
             loss, correct = (self.graphs or self._step)(batch, lr)
             losses.append(loss)
             corrects.append(correct)
-            slowest = max(slowest, self.charge_time())
+            slowest = max(slowest, self.update_seconds())
             if self.device.type == "cpu":  # reading every step would stall a GPU
                 self._check_finite([loss], lr)
             began = time.perf_counter()
@@ -367,7 +367,7 @@ class Loop(BudgetedBatches):
         self.engine.generator.set_state(state["augmentation"])
         super().load_state_dict(state)
 
-    def charge_time(self) -> float:
+    def update_seconds(self) -> float:
         """Bring the ledger's seconds up to date, and return those since the last call."""
         elapsed = self.clock.read()
         if elapsed is None:

@@ -14,21 +14,21 @@ from budgetlab import data, models, samplers
 from budgetlab.budget import Budget
 from budgetlab.config import PRECISIONS, RunConfig
 from budgetlab.data import Splits
-from budgetlab.data.builtin import SHAPES_TEST_BEFORE
+from budgetlab.data.builtin import SHAPES_TEST_V1
 from budgetlab.data.dataset import fingerprint, require
 from budgetlab.devices import choose_precision
 from budgetlab.errors import InputError, RunError
 from budgetlab.records import Record, open_record
-from budgetlab.records.format import own_file
+from budgetlab.records.format import checked_file
 from budgetlab.records.safety import check_stored
 from budgetlab.records.thin import copy_unfinished
 from budgetlab.training.setup import (
-    has_name,
+    canonical_names,
+    is_named_dataset,
     load_data,
     named,
     packed,
     require_unchanged,
-    with_known_names,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def recorded_config(record: Record) -> RunConfig:
             f"record '{record.path}' was trained with a method of your own, '{config.method}': "
             f"register it again first; on the command line, add --method MODULE:{config.method}"
         )
-    return with_known_names(config, own_data=True)
+    return canonical_names(config, own_data=True)
 
 
 def load_again(
@@ -66,7 +66,7 @@ def load_again(
         config = config.replace(flip="yes")
     if not config.dataset.startswith("folder:"):
         config = config.replace(image_size=0)  # earlier versions passed it over
-    if not has_name(config.dataset):
+    if not is_named_dataset(config.dataset):
         raise InputError(
             f"record '{path}' was trained on data of your own, '{config.dataset}': give it again "
             "with splits="
@@ -94,9 +94,9 @@ def load_recorded(
     else:
         require_unchanged(require(splits, Splits, what="splits"))
     val = splits.val_fingerprint
-    if config.dataset == "shapes" and about.get("test", 0) == SHAPES_TEST_BEFORE:
+    if config.dataset == "shapes" and about.get("test", 0) == SHAPES_TEST_V1:
         # Earlier versions had 2,500 test images, the last ones of the present test set.
-        test = splits.test.select(range(len(splits.test) - SHAPES_TEST_BEFORE, len(splits.test)))
+        test = splits.test.select(range(len(splits.test) - SHAPES_TEST_V1, len(splits.test)))
         splits = replace(splits, test=test, fingerprint=fingerprint(splits.train, test))
     # Older records do not store the validation fingerprint.
     recorded = about.get("fingerprint"), about.get("val_fingerprint", val)
@@ -110,19 +110,19 @@ def load_recorded(
 
 def require_model(path: Path | str, name: str, model: object, splits: Splits | None = None) -> None:
     """Refuse to resume without the network of a record or, once its data is there, with another."""
-    if models.is_own(name) and model is None:
+    if models.is_custom(name) and model is None:
         raise InputError(
             f"record '{path}' was trained with a network of your own, '{name}', which is not part "
             "of it: give it again with Run.resume(path, model=...)"
         )
-    if model is not None and not models.is_own(name):
+    if model is not None and not models.is_custom(name):
         raise InputError(
             f"record '{path}' was trained with model '{name}': leave model= out to go on with it"
         )
     if splits is None or model is None:
         return
     given = named(model, splits)  # type: ignore[arg-type]
-    if not models.are_one(given, name):
+    if not models.is_same_network(given, name):
         raise InputError(
             f"record '{path}' was trained with '{name}', and '{given}' is another network: give "
             "the one it was trained with"
@@ -150,7 +150,7 @@ def trained_network(
     return network
 
 
-def recorded_arithmetic(
+def recorded_precision(
     record: Record, config: RunConfig, device: torch.device
 ) -> tuple[torch.dtype, int | None]:
     """Return a record's precision, and its thread count if available here, for identical sums."""
@@ -178,7 +178,7 @@ def extend(path: Path, epochs: int) -> Path:
         )
     if epochs <= config.epochs:
         raise InputError(f"epochs {epochs} is not more than the {config.epochs} that '{path}' had")
-    record.require_whole()
+    record.require_readable()
     try:
         content = _read_state(record.path / "state.pt")
         limit = content["budget"]["limit"] * epochs / config.epochs
@@ -205,7 +205,7 @@ def load_state(loop: "Loop", path: Path) -> int:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    check_stored(own_file(path.parent, path.name))
+    check_stored(checked_file(path.parent, path.name))
     content = torch.load(path, map_location="cpu", weights_only=True)
     _require_real(content)
     return content

@@ -151,7 +151,7 @@ class Run:
         setup.require_new(config)
         # Check what is possible before loading the data.
         named = config if model is None else config.replace(model="auto")
-        config = setup.with_known_names(named, own_data=splits is not None)
+        config = setup.canonical_names(named, own_data=splits is not None)
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         config, self.splits = setup.resolve(config, splits, asked)
@@ -178,7 +178,7 @@ class Run:
                 name: part.to(self.device) for name, part in held_out.items() if part is not None
             }
         except (MemoryError, RuntimeError) as error:
-            said = failures.at_the_start(error, config, train, self.device)
+            said = failures.describe_setup_failure(error, config, train, self.device)
             if said is None:
                 raise
             raise RunError(said) from error
@@ -261,13 +261,13 @@ class Run:
         record = open_record(path)
         if record.status != "finished":
             # It will be written to: no part may be damaged or lie outside the record.
-            record.require_whole()
+            record.require_readable()
         run.on_step = on_step
         run.config = resume.recorded_config(record)
         resume.require_model(path, run.config.model, model)
         methods.require_same_code(path, run.config.method, record.method_code)
         run.device = choose_device(run.config.device)
-        run.precision, threads = resume.recorded_arithmetic(record, run.config, run.device)
+        run.precision, threads = resume.recorded_precision(record, run.config, run.device)
         run.splits = resume.load_recorded(record, run.config, splits, data_root, dataset)
         resume.require_model(path, run.config.model, model, run.splits)
         run._build(threads)
@@ -301,18 +301,18 @@ class Run:
             return
         try:
             with self._exclusive.taken():
-                yield from self._held_epochs()
+                yield from self._locked_epochs()
         except OSError as error:
-            raise RunError(self._in_a_sentence(error)) from error
+            raise RunError(self._describe_failure(error)) from error
 
-    def _held_epochs(self) -> Iterator[dict[str, Any]]:
+    def _locked_epochs(self) -> Iterator[dict[str, Any]]:
         try:
             self.writer.set_status("running", summary=self.summary("running"))
             while not self.loop.finished:
                 with using_threads(self.loop.threads):
                     row = self._train_epoch()
                 yield row
-            setup.save_end(self.writer, self.loop, self.splits.train, self._predictions())
+            setup.save_outputs(self.writer, self.loop, self.splits.train, self._predictions())
             self.writer.set_status("finished", "", self.summary("finished"))
         except (KeyboardInterrupt, GeneratorExit):
             self._end("stopped", "interrupted; resume to go on")
@@ -321,14 +321,14 @@ class Run:
             self._end("failed", str(error))
             raise
         except BaseException as error:
-            said = self._in_a_sentence(error)
+            said = self._describe_failure(error)
             self._end("failed", said or f"{type(error).__name__}: {error}")
             if said is None:
                 raise
             raise RunError(said) from error
 
-    def _in_a_sentence(self, error: BaseException) -> str | None:
-        return failures.in_a_sentence(
+    def _describe_failure(self, error: BaseException) -> str | None:
+        return failures.describe_failure(
             error, self.loop.engine, self.loop.model_name, self.writer.path, len(self.writer.epochs)
         )
 

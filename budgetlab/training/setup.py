@@ -37,7 +37,7 @@ RECORDED, FEWEST_RECORDED = 5.9, 3.5
 PER_END, LARGEST_SIDE = 32, 64
 
 
-def with_known_names(config: RunConfig, own_data: bool = False) -> RunConfig:
+def canonical_names(config: RunConfig, own_data: bool = False) -> RunConfig:
     """Return a config with its names spelled as registered, regardless of case.
 
     ``own_data`` allows an unknown name of the data set. For other unknown names an InputError
@@ -48,15 +48,15 @@ def with_known_names(config: RunConfig, own_data: bool = False) -> RunConfig:
         "augmentation": known("augmentation", config.augmentation, augment.names()),
         "schedule": known("schedule", config.schedule, SCHEDULES),
     }
-    if not models.is_own(config.model):
+    if not models.is_custom(config.model):
         names["model"] = known("model", config.model, models.names())
-    if has_name(config.dataset) or not own_data:
+    if is_named_dataset(config.dataset) or not own_data:
         names["dataset"] = data.canonical(config.dataset)
     changed = {name: value for name, value in names.items() if value != getattr(config, name)}
     return config.replace(**changed) if changed else config
 
 
-def has_name(dataset: str) -> bool:
+def is_named_dataset(dataset: str) -> bool:
     """Tell whether a data set can be loaded by its name."""
     try:
         return bool(data.canonical(dataset))
@@ -151,7 +151,7 @@ def resolve(
     if "dataset" not in said:
         return config.replace(dataset=splits.name), splits
     # Custom data may have any name except that of another data set.
-    if has_name(config.dataset):
+    if is_named_dataset(config.dataset):
         _require_equal("dataset", config.dataset, splits.name)
     return config, splits
 
@@ -193,7 +193,7 @@ def named(model: nn.Module | Callable[[], nn.Module], splits: Splits) -> str:
 
 
 @dataclass(frozen=True)
-class Needs:
+class MemoryNeeds:
     """Bytes on the training device: the data, the per-sample statistics, and a step."""
 
     data: int
@@ -208,7 +208,7 @@ class Needs:
 
 def predict(
     config: RunConfig, model_name: str, splits: Splits, device: torch.device, precision: torch.dtype
-) -> Needs:
+) -> MemoryNeeds:
     """Predict a run's memory on its device; on a CPU the data is already loaded and not counted."""
     train = splits.train
     held = [s for s in (train, splits.test, splits.val) if s is not None and device.type != "cpu"]
@@ -221,7 +221,7 @@ def predict(
     values = config.batch_size * train.x[:1].numel()
     asked = device.type != "cpu" or values > SMALL_BATCH
     step = step_bytes(config, model_name, train, precision) if asked else 0
-    return Needs(_bytes(t for s in held for t in (s.x, s.y)), kept, step or 0)
+    return MemoryNeeds(_bytes(t for s in held for t in (s.x, s.y)), kept, step or 0)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
@@ -282,7 +282,9 @@ def packed(content: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def save_end(writer: RecordWriter, loop: "Loop", train: Dataset, predictions: pd.DataFrame) -> None:
+def save_outputs(
+    writer: RecordWriter, loop: "Loop", train: Dataset, predictions: pd.DataFrame
+) -> None:
     """Store the weights, some images and the predictions of a finished run."""
     writer.save_model(models.packed(loop.engine.network))
     if len(train.sample_shape) == 3:

@@ -16,7 +16,7 @@ from budgetlab.records import open_record
 from budgetlab.training import Run, load_data
 from budgetlab.widgets.controls import Panel, button
 
-__all__ = ["Pace", "Player", "Session", "Trainer"]
+__all__ = ["Player", "RateLimiter", "Session", "Trainer"]
 
 OnStep = Callable[[Run], None]
 WITHIN_EPOCH = 2.0  # seconds
@@ -68,7 +68,7 @@ class Session:
         """Train in the background; an error is kept in :attr:`error`."""
         threading.Thread(target=self._go, name="budgetlab-training", daemon=True).start()
 
-    def train_here(self) -> None:
+    def train_in_foreground(self) -> None:
         """Train in the foreground; raise errors and interrupts."""
         self._go()
         if self.error is not None:
@@ -169,13 +169,13 @@ class Trainer(Panel):
             part.disabled = True
         self.status.say(f"A newer {self.what} named '{self.name}' has taken over: go on there.")
 
-    def train_beside(self, begin: Callable[[], Sequence[Session]]) -> None:
+    def train_in_background(self, begin: Callable[[], Sequence[Session]]) -> None:
         """Train the sessions made by ``begin`` in the background."""
-        with self.status.catching():
+        with self.status.showing_errors():
             for session in begin():
                 session.start()
 
-    def train_here(self, begin: Callable[[], Sequence[Session]]) -> Sequence[Session]:
+    def train_in_foreground(self, begin: Callable[[], Sequence[Session]]) -> Sequence[Session]:
         """Train the sessions made by ``begin`` in turn; report errors and raise them."""
         try:
             sessions = begin()
@@ -184,7 +184,7 @@ class Trainer(Panel):
             raise
         try:
             for session in sessions:
-                session.train_here()
+                session.train_in_foreground()
         except BaseException:
             for session in sessions:
                 session.abandon()
@@ -208,7 +208,7 @@ class Trainer(Panel):
             raise RunError(f"a run is training in this {self.what}: stop it first, or wait")
 
 
-class Pace:
+class RateLimiter:
     """Rate limiter for drawing, so that watching costs little.
 
     Drawing may take 1/25 of the time between drawings. Within an epoch, where it counts towards

@@ -14,9 +14,9 @@ from budgetlab.data import Splits
 from budgetlab.errors import InputError
 from budgetlab.records import Record, open_record
 from budgetlab.training import Run, load_data
-from budgetlab.widgets.background import Pace, Session, Trainer
+from budgetlab.widgets.background import RateLimiter, Session, Trainer
 from budgetlab.widgets.bench_controls import RunControls, explain, first_settings
-from budgetlab.widgets.bench_shelf import RunShelf, standing_of_run
+from budgetlab.widgets.bench_shelf import RunList, standing_of_run
 from budgetlab.widgets.controls import LABEL, StatusLine, button, row
 
 __all__ = ["TrainingBench"]
@@ -54,7 +54,7 @@ class TrainingBench(Trainer):
     controls
         Settings by name, such as ``bench.controls.by_name["budget"].value = 0.1``.
     shelf
-        The runs, their figures and the table: :class:`~budgetlab.widgets.bench_shelf.RunShelf`.
+        The runs, their figures and the table: :class:`~budgetlab.widgets.bench_shelf.RunList`.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class TrainingBench(Trainer):
         self.session: Session | None = None
         self._run: Run | None = None
         self._splits: tuple[RunConfig, Splits] | None = None
-        self._pace, self._tick = Pace(), Pace(shortest=0.15)
+        self._pace, self._tick = RateLimiter(), RateLimiter(shortest=0.15)
         self._queue: list[RunConfig] = []
         self.controls = RunControls(base, self._explain)
         if splits is not None:
@@ -96,7 +96,7 @@ class TrainingBench(Trainer):
         if model is not None:
             self.controls.by_name["model"].disabled = True
         self._build_parts()
-        self.shelf = RunShelf(load(known) if known else [], self.status)
+        self.shelf = RunList(load(known) if known else [], self.status)
         buttons = self.train_button, self.stop_button, self.resume_button
         line = row(*buttons, self.bar, self.progress)
         self.children = self.controls, self.explanation, line, self.status, self.shelf
@@ -130,7 +130,7 @@ class TrainingBench(Trainer):
 
     def train(self) -> None:
         """Start a run with the current settings, in the background."""
-        self.train_beside(self._begin_queue)
+        self.train_in_background(self._begin_queue)
 
     def _begin_queue(self) -> list[Session]:
         first, *queue = [self.controls.config.replace(seed=s) for s in self.controls.seeds]
@@ -138,7 +138,7 @@ class TrainingBench(Trainer):
 
     def resume(self) -> None:
         """Resume the last stopped run that is shown, in the background."""
-        self.train_beside(lambda: self._begin(record=self._stopped_record()))
+        self.train_in_background(lambda: self._begin(record=self._stopped_record()))
 
     def stop(self) -> None:
         """Stop after the current step; the record can be resumed."""
@@ -165,10 +165,10 @@ class TrainingBench(Trainer):
             leaves a resumable record.
         """
         if resume is None:
-            (session,) = self.train_here(lambda: self._begin(config=self.controls.config))
+            (session,) = self.train_in_foreground(lambda: self._begin(config=self.controls.config))
         else:
             path = getattr(resume, "path", resume)
-            (session,) = self.train_here(lambda: self._begin(record=path))
+            (session,) = self.train_in_foreground(lambda: self._begin(record=path))
         assert session.run is not None, "a session without a run ends in an error"
         return session.run.record
 
@@ -253,7 +253,9 @@ class TrainingBench(Trainer):
             self._set_training(False)
         if session.error is None and not session.stopped and self._queue:
             following, *queue = self._queue
-            self.train_beside(lambda: self._begin(config=following, after=session, queue=queue))
+            self.train_in_background(
+                lambda: self._begin(config=following, after=session, queue=queue)
+            )
 
     def _show_end(self, session: Session) -> None:
         run = session.run
@@ -299,7 +301,7 @@ class TrainingBench(Trainer):
     # ---- display ----
 
     def _explain(self, name: str) -> None:
-        with self.explanation.catching():
+        with self.explanation.showing_errors():
             config, size = self.controls.config, None
             if self.own_splits is not None:
                 size = len(self.own_splits.train)

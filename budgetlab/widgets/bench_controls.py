@@ -10,7 +10,7 @@ from budgetlab import augment, data, models, samplers
 from budgetlab.budget import samples_per_epoch, steps_per_epoch
 from budgetlab.config import BUDGET_UNITS, PRESETS, RunConfig, preset_settings
 from budgetlab.errors import unknown
-from budgetlab.training.setup import with_known_names
+from budgetlab.training.setup import canonical_names
 from budgetlab.widgets.controls import LABEL, Number, choice, group, seed_box
 
 __all__ = ["RunControls", "explain", "first_settings"]
@@ -34,7 +34,7 @@ def first_settings(settings: dict[str, Any], preset: str | None, own_data: bool)
         chosen = preset_settings(preset)
     elif not SIZES & set(settings) and not own_data:
         chosen = QUICK
-    return with_known_names(RunConfig(**chosen | settings), own_data)
+    return canonical_names(RunConfig(**chosen | settings), own_data)
 
 
 class RunControls(W.VBox):

@@ -22,7 +22,7 @@ from budgetlab.records import EPOCH_COLUMNS, Record
 from budgetlab.training import Run
 from budgetlab.widgets.controls import (
     LABEL,
-    PicturePanel,
+    FigurePanel,
     StatusLine,
     button,
     choice,
@@ -35,7 +35,7 @@ from budgetlab.widgets.controls import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["MOST_CURVES", "RunLine", "RunShelf", "Standing", "named_runs", "runs_table",
+__all__ = ["MOST_CURVES", "RunList", "RunRow", "Snapshot", "named_runs", "runs_table",
            "standing_of_record", "standing_of_run"]  # fmt: skip
 
 MOST_CURVES = 7
@@ -45,7 +45,7 @@ PICTURES = ("accuracy", "loss", "losses", "probabilities")
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class Snapshot:
     """Snapshot of a run: last known losses (NaN: unknown) and probabilities ``[N]``, and epochs."""
 
     epoch: int
@@ -55,10 +55,10 @@ class Standing:
     rows: pd.DataFrame = field(repr=False)
 
 
-def standing_of_run(run: Run) -> Standing:
+def standing_of_run(run: Run) -> Snapshot:
     """Take a snapshot of a run between two of its steps."""
     probability = run.loop.sampler.probability
-    return Standing(
+    return Snapshot(
         epoch=max(run.history.epoch, 1),
         losses=run.history.last_loss.cpu().numpy().copy(),
         probability=None if probability is None else probability.cpu().numpy().copy(),
@@ -67,13 +67,13 @@ def standing_of_run(run: Run) -> Standing:
     )
 
 
-def standing_of_record(record: Record) -> Standing | None:
+def standing_of_record(record: Record) -> Snapshot | None:
     """Read a snapshot of the last complete epoch; None without one."""
     if not len(record.epochs):
         return None
     last = one_epoch(record)
     probability = last["probability"].to_numpy()
-    return Standing(
+    return Snapshot(
         epoch=int(last["epoch"].iloc[0]),
         losses=last["loss"].fillna(last["last_loss"]).to_numpy(),
         probability=None if np.isnan(probability).all() else probability,
@@ -82,10 +82,10 @@ def standing_of_record(record: Record) -> Standing | None:
     )
 
 
-class RunLine(W.HBox):
+class RunRow(W.HBox):
     """One run of the list: line style, checkbox to show or hide it, button to remove it."""
 
-    def __init__(self, record: Record, shelf: "RunShelf"):
+    def __init__(self, record: Record, shelf: "RunList"):
         self.chip = W.HTML(layout=W.Layout(width="46px", margin="0 4px 0 0"))
         self.box = W.Checkbox(value=True, indent=False, layout=W.Layout(width="auto", margin="0"))
         self.box.observe(lambda _: shelf.redraw(), "value")
@@ -99,7 +99,7 @@ class RunLine(W.HBox):
         """Replace the record by a newer one; its snapshot is read on demand."""
         self.record = record
         (self.summary,) = summaries([record]).to_dict("records")
-        self._standing: Standing | None = None
+        self._standing: Snapshot | None = None
 
     @property
     def name(self) -> str:
@@ -112,18 +112,18 @@ class RunLine(W.HBox):
         self.away.tooltip = f"Take {name} off the list; its record stays"
 
     @property
-    def standing(self) -> Standing | None:
+    def standing(self) -> Snapshot | None:
         """Snapshot of the run; None before its first epoch."""
         if self._standing is None:
             self._standing = standing_of_record(self.record)
         return self._standing
 
     @standing.setter
-    def standing(self, now: Standing) -> None:
+    def standing(self, now: Snapshot) -> None:
         self._standing = now
 
 
-class RunShelf(W.VBox):
+class RunList(W.VBox):
     """Figures of the selected runs, the list to select from, and a table.
 
     Methods may be called from the training thread. ``lines`` holds one line per run, in order of
@@ -135,8 +135,8 @@ class RunShelf(W.VBox):
         self.status = status
         self._lock = threading.RLock()
         self._quiet = False
-        self._live: RunLine | None = None
-        self.pictures = [PicturePanel(590, 210, left=0.12, right=0.975, top=0.88, bottom=0.22)
+        self._live: RunRow | None = None
+        self.pictures = [FigurePanel(590, 210, left=0.12, right=0.975, top=0.88, bottom=0.22)
                          for _ in PICTURES]  # fmt: skip
         self._drawn: list[Any] = [None for _ in PICTURES]
         self.cost = choice("Cost axis", [(text, name) for name, text in AXES.items()], "steps",
@@ -157,34 +157,34 @@ class RunShelf(W.VBox):
         shown = W.HBox(self.pictures, layout=W.Layout(flex_flow="row wrap", max_width="1180px"))
         opening = row(self.cost, self.path, self.open_button)
         super().__init__([self.runs, self.too_many, shown, opening, self.table])
-        self._list([RunLine(record, self) for record in records])
+        self._list([RunRow(record, self) for record in records])
 
     @property
-    def lines(self) -> tuple[RunLine, ...]:
+    def lines(self) -> tuple[RunRow, ...]:
         """The runs, in order of arrival."""
         return self.runs.children
 
     def open_folder(self) -> None:
         """Add the runs of the folder in the path field."""
-        with self.status.catching():
+        with self.status.showing_errors():
             if not self.path.value.strip():
                 raise InputError("no folder is given: type the folder of a record, or of several")
             found = load(self.path.value.strip())
             self._keep(found)
             self.status.say(f"Opened {len(found)} record{'s' * (len(found) != 1)}.")
 
-    def add(self, record: Record, now: Standing | None = None) -> None:
+    def add(self, record: Record, now: Snapshot | None = None) -> None:
         """Add a new run, which is drawn once it is followed, or update a known one."""
         self._keep([record], now)
 
-    def _keep(self, records: Sequence[Record], now: Standing | None = None) -> None:
+    def _keep(self, records: Sequence[Record], now: Snapshot | None = None) -> None:
         with self._lock:
             known = {line.record.path.resolve(): line for line in self.lines}
             self._quiet = True
             for record in records:
                 line = known.get(record.path.resolve())
                 if line is None:
-                    line = known[record.path.resolve()] = RunLine(record, self)
+                    line = known[record.path.resolve()] = RunRow(record, self)
                 else:
                     line.take(record)
                     line.box.value = True
@@ -193,7 +193,7 @@ class RunShelf(W.VBox):
             self._quiet = False
             self._list(list(known.values()))
 
-    def follow(self, path: Path | None, now: Standing | None = None) -> None:
+    def follow(self, path: Path | None, now: Snapshot | None = None) -> None:
         """Show the state of the run being trained; pass None when it has ended."""
         with self._lock:
             self._live = next((line for line in self.lines if line.record.path == path), None)
@@ -201,7 +201,7 @@ class RunShelf(W.VBox):
                 self._live.standing = now
                 self.redraw()
 
-    def _list(self, lines: Sequence[RunLine]) -> None:
+    def _list(self, lines: Sequence[RunRow]) -> None:
         """Show these lines, and rebuild the table."""
         with self._lock:
             table = pd.DataFrame([line.summary for line in lines])
@@ -211,15 +211,15 @@ class RunShelf(W.VBox):
             self.table.value = runs_table(table, [line.name for line in lines])
             self.redraw()
 
-    def remove(self, line: RunLine) -> None:
+    def remove(self, line: RunRow) -> None:
         """Remove a run from the list; its record is kept."""
-        with self._lock, self.status.catching():
+        with self._lock, self.status.showing_errors():
             if line is self._live:
                 raise RunError("this run is training: stop it first, or wait")
             self._list([one for one in self.lines if one is not line])
             self.status.say(f"Taken off the list; the record stays in {line.record.path}.")
 
-    def select(self, lines: Sequence[RunLine]) -> None:
+    def select(self, lines: Sequence[RunRow]) -> None:
         """Select exactly these runs."""
         with self._lock:
             self._quiet = True
@@ -228,7 +228,7 @@ class RunShelf(W.VBox):
             self._quiet = False
             self.redraw()
 
-    def shown(self) -> list[RunLine]:
+    def shown(self) -> list[RunRow]:
         """Return the selected runs, at most the last ``MOST_CURVES``."""
         return [line for line in self.lines if line.box.value][-MOST_CURVES:]
 
@@ -236,15 +236,15 @@ class RunShelf(W.VBox):
         """Redraw the figures that changed; per-sample figures show the last selected run."""
         if self._quiet:
             return
-        with self._lock, self.status.catching():
+        with self._lock, self.status.showing_errors():
             shown = self.shown()
             ticked = sum(line.box.value for line in self.lines)
             self.too_many.value = "" if ticked == len(shown) else (
                 f"The last {len(shown)} of the {ticked} ticked runs are drawn: untick some to see "
                 "others.")  # fmt: skip
-            looks = style.named_looks([line.name for line in shown], always=True)
+            looks = style.style_by_name([line.name for line in shown], always=True)
             for line in self.lines:
-                line.chip.value = _chip(looks[line.name]) if line in shown else ""
+                line.chip.value = _legend_key(looks[line.name]) if line in shown else ""
             begun = {line: line.standing for line in shown if line.standing is not None}
             last = self._live if self._live in begun else next(reversed(begun), None)
             now = None if last is None else begun.get(last)
@@ -295,7 +295,7 @@ def _curves(
     return f"{begin} {'; '.join(ends)}."
 
 
-def _losses(ax: "Axes", now: Standing | None, shown: str) -> str:
+def _losses(ax: "Axes", now: Snapshot | None, shown: str) -> str:
     """Draw a run's last known per-sample losses; return the alternative text."""
     title = "Losses of the samples"
     if now is None:
@@ -313,7 +313,7 @@ def _losses(ax: "Axes", now: Standing | None, shown: str) -> str:
     return f"{begin}, median loss {np.median(known):.3g}."
 
 
-def _probabilities(ax: "Axes", now: Standing | None) -> str:
+def _probabilities(ax: "Axes", now: Snapshot | None) -> str:
     """Draw a run's sampling probabilities; return the alternative text."""
     title = "Sampling probability"
     q = np.empty(0) if now is None or now.probability is None else now.probability
@@ -333,7 +333,7 @@ def _probabilities(ax: "Axes", now: Standing | None) -> str:
 SIGNS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"}
 
 
-def _chip(look: style.LineStyle) -> str:
+def _legend_key(look: style.LineStyle) -> str:
     """Return a legend key: a curve's line and marker on white, as SVG."""
     dashes = DASHES[look.line] if isinstance(look.line, str) else look.line[1]
     return (

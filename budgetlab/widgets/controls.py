@@ -19,7 +19,7 @@ from budgetlab.errors import InputError, RunError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["LABEL", "Number", "Panel", "PicturePanel", "StatusLine", "button", "choice",
+__all__ = ["LABEL", "FigurePanel", "Number", "Panel", "StatusLine", "button", "choice",
            "data_uri", "group", "image_tag", "markup", "ready", "row", "seed_box",
            "table_markup"]  # fmt: skip
 
@@ -197,7 +197,7 @@ class StatusLine(W.HTML):
         self.say(f"{'' if known else f'{type(error).__name__}: '}{error}", problem=True)
 
     @contextlib.contextmanager
-    def catching(self) -> Iterator[None]:
+    def showing_errors(self) -> Iterator[None]:
         """Show exceptions raised inside, so that the widget stays usable."""
         try:
             yield
@@ -206,7 +206,7 @@ class StatusLine(W.HTML):
             self.complain(error)
 
 
-class PicturePanel(W.HTML):
+class FigurePanel(W.HTML):
     """Displays a figure that is redrawn often, without flicker.
 
     Its size, ``width`` by ``height`` pixels, is fixed, except that it shrinks with a narrow
@@ -234,12 +234,12 @@ class PicturePanel(W.HTML):
         self._style = (
             f"width:100%;height:auto;aspect-ratio:{width}/{height};display:block;background:white"
         )
-        self._drawing = threading.Lock()
+        self._draw_lock = threading.Lock()
         self.add_class("bl-fig")
 
     def show(self, alt: str) -> None:
         """Draw the figure in its current state, with alternative text."""
-        with self._drawing:
+        with self._draw_lock:
             self._canvas.draw()
             # Without the alpha channel: a quarter less to compress and send.
             pixels = np.asarray(self._canvas.buffer_rgba())[:, :, :3]

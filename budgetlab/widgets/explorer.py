@@ -95,7 +95,7 @@ class AugmentationExplorer(Panel):
 
     def update(self) -> None:
         """Augment and show the images; report problems in the status line."""
-        with self.status.catching():
+        with self.status.showing_errors():
             indices = list(range(self.first.value, self.first.value + COUNT))
             options = {"seed": self.seed.value, "alpha": self.alpha.value,
                        "randaugment_n": self.operations.value,
@@ -126,7 +126,7 @@ class AugmentationExplorer(Panel):
         return f"{TABLE}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def _show_credit(self) -> None:
-        with self.status.catching():
+        with self.status.showing_errors():
             rows = {}
             for number, one in enumerate(self.mixtures[self.detail.value], self.first.value):
                 said = {"made of": self._parts(one.parts)}

@@ -18,8 +18,8 @@ from budgetlab.forecast import (
 from budgetlab.plots import style
 from budgetlab.plots.samples import histogram, ranked
 from budgetlab.records import Record, open_record
-from budgetlab.widgets.background import Pace, Player
-from budgetlab.widgets.controls import Number, Panel, PicturePanel, choice, ready, row
+from budgetlab.widgets.background import Player, RateLimiter
+from budgetlab.widgets.controls import FigurePanel, Number, Panel, choice, ready, row
 
 __all__ = ["ProbabilityMicroscope"]
 
@@ -72,7 +72,7 @@ class ProbabilityMicroscope(Panel):
         self.replay = Replay(self.record)
         self.chances: ExpectedDraw | None = None
         self.numbers: dict[str, float] = {}
-        self._pace = Pace(shortest=FOLLOW_SECONDS)
+        self._pace = RateLimiter(shortest=FOLLOW_SECONDS)
         # The follower reads and draws in its own thread.
         self._turn = threading.RLock()
         self._reader: int | None = None
@@ -89,7 +89,7 @@ class ProbabilityMicroscope(Panel):
             marker="bl-follow", hint="Go to the newest epoch, and to each new one of a run that "
             "still trains",
         )  # fmt: skip
-        self.picture = PicturePanel(960, 320, columns=3, left=0.075, right=0.99, top=0.9,
+        self.picture = FigurePanel(960, 320, columns=3, left=0.075, right=0.99, top=0.9,
                                     bottom=0.17, wspace=0.33)  # fmt: skip
         self.children = (
             row(self.method, self.epoch, self.budget),
@@ -108,7 +108,7 @@ class ProbabilityMicroscope(Panel):
 
     def _follow(self) -> bool:
         """Show the newest epoch, if there is a new one; return False once the run has ended."""
-        with self._turn, self.status.catching():
+        with self._turn, self.status.showing_errors():
             record = open_record(self.record.path)
             # Checked before the epochs are read, so that the last ones are not missed.
             training = record.is_training
@@ -130,7 +130,7 @@ class ProbabilityMicroscope(Panel):
 
     def update(self) -> None:
         """Update the display to the controls; report problems in the status line."""
-        with self._turn, self.status.catching():
+        with self._turn, self.status.showing_errors():
             method = self.method.value
             reads = () if method == RECORDED else methods.find(method).fields
             self.smoothing.disabled = "smoothing" not in reads

@@ -10,8 +10,8 @@ from budgetlab.config import RunConfig
 from budgetlab.data.builtin import PROBLEMS
 from budgetlab.explore import Frame, PointRun, frame_of, grid_of
 from budgetlab.training import Run, load_data
-from budgetlab.widgets.background import Pace, Player, Session, Trainer
-from budgetlab.widgets.controls import Number, PicturePanel, button, choice, ready, row, seed_box
+from budgetlab.widgets.background import Player, RateLimiter, Session, Trainer
+from budgetlab.widgets.controls import FigurePanel, Number, button, choice, ready, row, seed_box
 
 __all__ = ["SamplerPlayground"]
 
@@ -71,9 +71,9 @@ class SamplerPlayground(Trainer):
             weakref.finalize(self, shutil.rmtree, settings["out"], ignore_errors=True)
         self.base = RunConfig(**(DEFAULTS | settings | {"dataset": f"points:{problem}"}))
         self._methods = methods
-        self._pace, self._training = Pace(), 0
+        self._pace, self._training = RateLimiter(), 0
         self._build_controls(problem)
-        self.picture = PicturePanel(900, 470, columns=2, left=0.05, right=0.985, top=0.9,
+        self.picture = FigurePanel(900, 470, columns=2, left=0.05, right=0.985, top=0.9,
                                     bottom=0.06, wspace=0.12)  # fmt: skip
         self._load(self.base)
         self.children = (
@@ -142,7 +142,7 @@ class SamplerPlayground(Trainer):
 
     def train(self) -> None:
         """Train both runs in the background."""
-        self.train_beside(self._begin)
+        self.train_in_background(self._begin)
 
     def fit(self) -> tuple[list[Frame], list[Frame]]:
         """Train both runs in the foreground and return their frames.
@@ -152,7 +152,7 @@ class SamplerPlayground(Trainer):
         InputError, RunError
             Also shown in the status line; errors of a sampler are raised too.
         """
-        self.train_here(self._begin)
+        self.train_in_foreground(self._begin)
         return self.frames
 
     def stop(self) -> None:
@@ -206,7 +206,7 @@ class SamplerPlayground(Trainer):
         self.status.say(f"Training: {self._last} epochs so far.")
 
     def _on_end(self, session: Session) -> None:
-        with self._lock, self.status.catching():
+        with self._lock, self.status.showing_errors():
             self._training -= 1
             if self._detached or self._training:
                 return
@@ -234,7 +234,7 @@ class SamplerPlayground(Trainer):
 
     def update(self) -> None:
         """Show the chosen epoch; a shorter run stays at its last one."""
-        with self._lock, self.status.catching():
+        with self._lock, self.status.showing_errors():
             place, said = self.epoch.value - 1, []
             for ax, run in zip(self.picture.axes, self.runs, strict=True):
                 shown: dict[str, Any] = {"title": f"{run.name}: not trained so far"}
