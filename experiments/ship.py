@@ -241,10 +241,10 @@ def gaps(rows: pd.DataFrame) -> str:
         f"{', but trainings of ' + maps.listed(few, 'and') if few else ''}. {on_map} comparisons "
         f"of the map have the ten seeds that a verdict takes{rest}. The other methods of "
         f"[docs/league.md](docs/league.md) were run with {_span(seeds)} seeds at 30% of the "
-        f"training, and with {_span(lower)} at 20%, where {SEEDS} are planned. At the paper's own "
-        f"scale {made} have been made, on a GPU that was lent for three quarters of an hour in "
-        "all; every other cell of the card says *not run yet* ([docs/gpu.md](docs/gpu.md) has the "
-        "results, the speed, and the command that continues the runs)."
+        f"training and {_span(lower)} at 20%. At the paper's own scale {made} have been made, on a "
+        "GPU that was lent for three quarters of an hour in all; every other cell of the card "
+        "says *not run yet* ([docs/gpu.md](docs/gpu.md) has the results, the speed, "
+        "and the command that continues the runs)."
     )
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False) + "\n"
 
