@@ -112,7 +112,10 @@ def test_augmentations_are_compared_on_samples_held_out_of_training():
     assert flipped["accuracy"] < 0.8 < found["accuracy"].iloc[0]
     assert flipped["difference"] < -0.1
     assert set(found["n"]) == {3}
-    assert f"with flip {found['flip'].iloc[0]} is best here" in found.attrs["advice"]
+    assert (
+        f"'{found.index[0]}' (augmentation {found['augmentation'].iloc[0]}, flip no) is best"
+        in found.attrs["advice"]
+    )
     with pytest.raises(InputError, match="augmentation and flip are what is compared"):
         analysis.compare_augmentations(splits, augmentation="none")
     with pytest.raises(InputError, match="these samples are vectors"):

@@ -304,10 +304,11 @@ def compare_augmentations(
     without = (
         "the interval of a difference holds zero" if seeds > 2 else "so few seeds allow no interval"
     )
+    rival = frame.iloc[1] if best.name == "none" else frame.loc["none"]
     frame.attrs["advice"] = (
-        f"augmentation {best['augmentation']} with flip {best['flip']} is best here: "
+        f"'{best.name}' (augmentation {best['augmentation']}, flip {best['flip']}) is best here: "
         f"{100 * best['accuracy']:.1f}% of held-out samples, against "
-        f"{100 * frame.loc['none', 'accuracy']:.1f}% without"
+        f"{100 * rival['accuracy']:.1f}% with '{rival.name}'"
         + ("" if claimed else f"; {without}, so that more seeds or a longer training may say "
            "otherwise")
     )  # fmt: skip
