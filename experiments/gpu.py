@@ -90,7 +90,7 @@ class Log:
             told = json.loads(self.file.read_text())
             if told["toy"] != toy:
                 raise InputError(
-                    f"out '{out}' holds a {'rehearsal' if told['toy'] else 'sitting'}, which "
+                    f"out '{out}' holds a {'rehearsal' if told['toy'] else 'session'}, which "
                     "cannot be mixed with the other: give another folder"
                 )
             self.parts, self.lines = told["parts"], told["lines"]
@@ -193,7 +193,7 @@ def run_session(given: argparse.Namespace) -> None:
         leftover.unlink()
     log = Log(given.out, given.toy)
     where = "a CPU, a rehearsal" if given.toy else torch.cuda.get_device_name()
-    log.say(f"a sitting of {given.minutes:g} minutes on {where}, torch {torch.__version__}")
+    log.say(f"a session of {given.minutes:g} minutes on {where}, torch {torch.__version__}")
     for name in COMMANDS:
         if log.parts.get(name, {}).get("status") == "done" or now() >= end:
             continue
@@ -233,7 +233,7 @@ def plans(given: argparse.Namespace) -> dict[str, tuple[Callable[[], list[RunCon
 def show_plan(given: argparse.Namespace) -> None:
     """Print the plan with its expected duration."""
     dataset = dataset_of(given.images, given.out) if given.images else "folder:images"
-    print(f"A sitting of {given.minutes:g} minutes. Seconds are estimates for an H100:")
+    print(f"A session of {given.minutes:g} minutes. Seconds are estimates for an H100:")
     print(f"{gpu_runs.ASSUMED}\n")
     total = 0.0
     for name, command in COMMANDS.items():
