@@ -147,9 +147,8 @@ def _as_class_numbers(
     try:
         numbers = np.array(values, float).reshape(-1, 2)  # with gaps, a column holds floats
         if (numbers == numbers.round()).all():
-            return complete_rows.assign(
-                **dict(zip(pair, numbers.T.astype(int), strict=True))
-            ), names
+            columns = dict(zip(pair, numbers.T.astype(int), strict=True))
+            return complete_rows.assign(**columns), names
     except (TypeError, ValueError):
         pass
     raise InputError(
