@@ -397,6 +397,21 @@ def test_published_selective_backprop_ignores_the_budget_and_counts_candidates()
     assert sampler.progress(0.0) == 1
 
 
+def test_a_first_epoch_that_trains_on_everything_is_recorded_so_whatever_it_scored():
+    options = {"fidelity": "published", "epochs": 4, "sb_staleness": 2}
+    sampler, eye = make("selective-backprop", **options), Eye(RISING)
+    epoch(sampler, None, 1, eye)
+    assert sampler.probability.tolist() == [1.0] * 200
+    state, scored = sampler.state_dict(), sampler.keep.clone()
+    assert 0 < scored.mean() < 0.5
+    # The second epoch chooses by what the first one scored, also from a state of earlier versions.
+    for stored in (state, {"past": state["past"], "probability": scored}):
+        other = make("selective-backprop", **options)
+        other.load_state_dict(stored)
+        assert drawn(epoch(other)).float().mean() > 200 * 0.55
+        assert other.probability.tolist() == scored.tolist()
+
+
 # Candidates: the bound of the gradient norm
 
 

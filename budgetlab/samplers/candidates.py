@@ -9,6 +9,7 @@ Importance Sampling*, ICML 2018, algorithm 1.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,10 +57,11 @@ class SelectiveBackprop(Sampler):
     scores only every n-th epoch and reuses the old probabilities in between.
 
     With ``fidelity="published"`` the budget is ignored (full run, beta 3), the first epoch is
-    scored too, and the learning rate advances with the candidates.
+    scored too (for later ones: it trains on everything, with a recorded probability of 1), and the
+    learning rate advances with the candidates.
     """
 
-    STATE = ("past", "probability")
+    STATE = ("past", "keep")
     probability: Tensor
 
     def __init__(self, context: SamplerContext):
@@ -74,7 +76,8 @@ class SelectiveBackprop(Sampler):
             self.last_epoch = config.epochs
         self.steps_of_pass = steps_per_epoch(self.size, 1.0, self.batch_size)
         self.past = torch.full((HISTORY,), torch.nan, device=self.device)
-        self.probability = torch.full((self.size,), torch.nan, device=self.device)
+        self.keep = torch.full((self.size,), torch.nan, device=self.device)
+        self.probability = self.keep
         self._candidate_batches = 0
 
     def progress(self, spent: float) -> float:
@@ -93,13 +96,13 @@ class SelectiveBackprop(Sampler):
         self._candidate_batches = (epoch - 1) * self.steps_of_pass
         first_scored = 1 if self.published else 2
         looking = (epoch - first_scored) % self.context.config.sb_staleness == 0
+        # The first epoch trains on everything, whatever its scores say for later ones.
+        self.probability = torch.ones_like(self.keep) if epoch == 1 else self.keep
         queue = _Queue(self.batch_size)
         for candidates in self.shuffled().split(self.batch_size):
             self._candidate_batches += 1
             augmented = self._score(candidates, look) if looking else None
             keep = self.probability[candidates].nan_to_num(nan=1.0)
-            if epoch == 1:
-                keep = torch.ones_like(keep)
             chance = torch.rand(len(keep), generator=self.generator, device=self.device)
             # The only wait for the device, once per batch of candidates.
             kept = (chance < keep).nonzero()[:, 0]
@@ -123,8 +126,12 @@ class SelectiveBackprop(Sampler):
     def _score(self, candidates: Tensor, look: Looker) -> AugmentedBatch:
         seen = look(candidates)
         self.past = torch.cat([self.past, seen.losses])[-HISTORY:]
-        self.probability[candidates] = keep_probability(seen.losses, self.past, self.beta)
+        self.keep[candidates] = keep_probability(seen.losses, self.past, self.beta)
         return seen.augmented
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a saved state; earlier versions called ``keep`` ``probability``."""
+        super().load_state_dict({"keep": state.get("probability"), **state})
 
 
 class _Queue:
