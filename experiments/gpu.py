@@ -168,16 +168,18 @@ def run_command(name: str, given: argparse.Namespace, log: Log, end: float) -> N
     log.mark(name, status, f"{last.strip(' =')} ({now() - began:.0f} s)")
 
 
+def table_files(name: str, given: argparse.Namespace) -> list[Path]:
+    """Return the files that hold the table of a plan."""
+    return [folder / TABLES[name] for folder in (given.out, given.results) if folder is not None]
+
+
 def run_plan(
     name: str, plan: list[RunConfig], given: argparse.Namespace, log: Log, workers: int,
     last: float, end: float,
 ) -> None:  # fmt: skip
     """Train the runs of a plan until the time is up."""
     log.parts.setdefault(name, {"attempts": 0})
-    files = [given.out / TABLES[name]]
-    if given.results is not None:
-        files.append(given.results / TABLES[name])
-    table = gpu_runs.Table(*files)
+    table = gpu_runs.Table(*table_files(name, given))
     log.say(f"{name}: {len(plan)} runs, {workers} side by side")
     gpu_runs.run_session(plan, table, given.out, workers=workers, last=last, end=end, say=log.say)
     there = sum(key in table.rows for key in map(tables.key, plan))
@@ -194,7 +196,7 @@ def run_session(given: argparse.Namespace) -> None:
     log = Log(given.out, given.toy)
     where = "a CPU, a rehearsal" if given.toy else torch.cuda.get_device_name()
     log.say(f"a session of {given.minutes:g} minutes on {where}, torch {torch.__version__}")
-    for name in COMMANDS:
+    for name in filter(given.parts.__contains__, COMMANDS):
         if log.parts.get(name, {}).get("status") == "done" or now() >= end:
             continue
         if name == "images" and given.images is None:
@@ -202,8 +204,10 @@ def run_session(given: argparse.Namespace) -> None:
             continue
         run_command(name, given, log, end)
     # Leaves time to finish epochs and save states, so that the session ends on time.
-    last = end - min(30.0, 6 * given.minutes)
+    last = end - min(15.0, 6 * given.minutes)
     for name, (make, workers) in plans(given).items():
+        if name not in given.parts:
+            continue
         if now() >= last:
             break
         if log.parts.get("images", {}).get("status") != "done" and name == "paper":
@@ -236,21 +240,31 @@ def show_plan(given: argparse.Namespace) -> None:
     print(f"A session of {given.minutes:g} minutes. Seconds are estimates for an H100:")
     print(f"{gpu_runs.ASSUMED}\n")
     total = 0.0
-    for name, command in COMMANDS.items():
+    for name in filter(given.parts.__contains__, COMMANDS):
+        command = COMMANDS[name]
         limit = min(given.minutes * command.share, command.minutes)
         total += min(command.expected, 60 * limit)
         print(f"{name:12} about {command.expected:4.0f} s, at most {60 * limit:4.0f} s: "
               f"{command.about}")  # fmt: skip
-    print(f"\npaper: {given.workers} runs side by side" + ("" if given.images else
-          "; LEFT OUT without --images"))  # fmt: skip
-    for stage, runs in gpu_runs.paper(dataset, toy=given.toy, data_root="data"):
-        seconds = sum(map(gpu_runs.expected_seconds, runs))
-        total += seconds
-        print(f"  {stage:45} {len(runs):3} runs, about {seconds:6,.0f} s, "
-              f"{total / 60:6.1f} minutes so far")  # fmt: skip
-    runs = gpu_runs.scale(dataset, toy=given.toy, data_root="data")
-    hours = sum(map(gpu_runs.expected_seconds, runs)) / 3600
-    print(f"\nscale: {len(runs):,} runs of the scale model and the map, about {hours:,.1f} hours")
+    known = {name: {key for file in table_files(name, given) for key in tables.read(file)["key"]}
+             for name in TABLES}  # fmt: skip
+    if "paper" in given.parts:
+        there = "" if given.images else "; LEFT OUT without --images"
+        print(f"\npaper: {given.workers} runs side by side, "
+              f"without the {len(known['paper'])} that are in the table{there}")  # fmt: skip
+        for stage, runs in gpu_runs.paper(dataset, toy=given.toy, data_root="data"):
+            runs = [run for run in runs if tables.key(run) not in known["paper"]]
+            seconds = sum(map(gpu_runs.expected_seconds, runs))
+            total += seconds
+            print(f"  {stage:45} {len(runs):3} runs, about {seconds:6,.0f} s, "
+                  f"{total / 60:6.1f} minutes so far")  # fmt: skip
+    if "scale" in given.parts:
+        runs = [run for run in gpu_runs.scale(dataset, toy=given.toy, data_root="data")
+                if tables.key(run) not in known["scale"]]  # fmt: skip
+        hours = sum(map(gpu_runs.expected_seconds, runs)) / 3600
+        print(
+            f"\nscale: {len(runs):,} runs of the scale model and the map, about {hours:,.1f} hours"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -260,6 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder that holds all of it")
     parser.add_argument("--images", type=Path, help="folder of class folders, or a tar of one")
     parser.add_argument("--workers", type=int, default=2, help="runs side by side")
+    parts = [*COMMANDS, *TABLES]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts,
+                        help="only these; paper and scale include images")  # fmt: skip
     parser.add_argument(
         "--results", type=Path, default=tables.RESULTS, help="where tables are kept too"
     )
@@ -267,6 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--toy", action="store_true", help="a rehearsal on a CPU, at toy size")
     given = parser.parse_args(arguments)
     given.out = given.out.resolve()
+    if given.images is not None and set(given.parts) & set(TABLES):
+        given.parts = ["images", *given.parts]
     if given.toy:
         given.results = None
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -161,6 +161,7 @@ class Sitting:
         self.plan = {tables.key(config): config for config in plan}
         self.queue = deque(c for key, c in self.plan.items() if key not in table.rows)
         self.under_way: dict[Future[Outcome], tuple[bool, RunConfig]] = {}
+        self.free_at = now()  # expected end of all runs in progress
         self.restarts = 0
 
     def go(self) -> None:
@@ -187,6 +188,11 @@ class Sitting:
     def _fill(self) -> bool:
         """Start runs while there is time; return whether any is in progress."""
         while self.queue and len(self.under_way) < self.workers and now() < self.last:
+            free_at = max(self.free_at, now()) + expected_seconds(self.queue[0])
+            # Runs share the GPU: one that cannot finish would keep others from finishing too.
+            if self.under_way and free_at > self.last:
+                break
+            self.free_at = free_at
             self._submit(self.queue.popleft(), training=True)
         return bool(self.under_way)
 

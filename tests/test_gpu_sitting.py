@@ -259,6 +259,55 @@ def test_the_plan_is_in_the_order_that_was_asked_for_with_what_it_will_take(tmp_
     assert selective == pytest.approx(2.1 * third, rel=0.1)
 
 
+def test_parts_can_be_chosen_and_what_has_a_row_is_not_planned(little, tmp_path, capsys):
+    given = ["--minutes", "9", "--toy", "--images", str(little), "--out", str(tmp_path / "out")]
+    gpu.main([*given, "--plan", "--parts", "profile", "paper"])
+    said = capsys.readouterr().out
+    assert re.findall(r"^(\w+)\b.*(?:about|side by side)", said, flags=re.M) == [
+        "images", "profile", "paper"]  # fmt: skip
+    planned = sum(map(int, re.findall(r"(\d+) runs, about", said)))
+    assert not (tmp_path / "out").exists()
+    runs = [run for _, some in gpu_runs.paper(gpu_checks.dataset_of(little, tmp_path / "out"),
+                                             toy=True) for run in some]  # fmt: skip
+    assert planned == len(runs)
+    done = pd.DataFrame({"key": [tables.key(run) for run in runs[:4]]})
+    (tmp_path / "out").mkdir()
+    done.to_csv(tmp_path / "out" / "paper.csv", index=False)
+    gpu.main([*given, "--plan", "--parts", "paper"])
+    said = capsys.readouterr().out
+    assert "without the 4 that are in the table" in said
+    assert sum(map(int, re.findall(r"(\d+) runs, about", said))) == planned - 4
+
+
+def test_a_run_that_could_not_finish_does_not_keep_others_from_it(plan, tmp_path, monkeypatch):
+    """Two runs of 10 s each on a GPU that they share, and 25 s left: no third is begun."""
+    clock, begun, most = [0.0], [], []
+
+    class Later(Executor):
+        def submit(self, function, /, config, *_):
+            future = Future()
+            if function is gpu_runs.train:
+                begun.append((clock[0], future, config))
+                most.append(sum(not each.done() for _, each, _ in begun))
+            else:
+                future.set_result(gpu_runs.Outcome())
+            return future
+
+    def pass_time(under_way, **_):
+        oldest = next(future for _, future, _ in begun if not future.done())
+        clock[0] += 10
+        oldest.set_result(gpu_runs.Outcome(stopped="at its end"))
+        return {oldest}, set()
+
+    monkeypatch.setattr(gpu_runs, "now", lambda: clock[0])
+    monkeypatch.setattr(gpu_runs, "wait", pass_time)
+    monkeypatch.setattr(gpu_runs, "expected_seconds", lambda run: 10.0)
+    gpu_runs.run_session(plan, gpu_runs.Table(tmp_path / "paper.csv"), tmp_path, workers=2,
+                         last=25.0, end=40.0, say=print, executor=lambda _: Later())  # fmt: skip
+    assert [time for time, *_ in begun] == [0, 0, 20]
+    assert max(most) == 2
+
+
 def test_without_a_gpu_it_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="--toy rehearses"):
