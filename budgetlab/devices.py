@@ -238,6 +238,49 @@ class Clock:
         return time.perf_counter() - self._begun
 
 
+class Branch:
+    """Kernels that run in parallel with those after them, in a step captured as a CUDA graph.
+
+    Outside a capture, and on other devices, everything runs in order. Tensors used in the branch
+    must be referenced until :meth:`join`.
+
+    Attributes
+    ----------
+    parallel
+        False to capture everything in order too.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device, self.parallel = device, True
+
+    @property
+    def _stream(self) -> torch.cuda.Stream | None:
+        captured = self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        return _branch_stream(self.device) if captured and self.parallel else None
+
+    @contextlib.contextmanager
+    def forked(self) -> Iterator[None]:
+        """Put what is launched inside into the branch."""
+        stream = self._stream
+        if stream is None:
+            yield
+            return
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            yield
+
+    def join(self) -> None:
+        """Let what is launched from now on wait for the branch."""
+        stream = self._stream
+        if stream is not None:
+            torch.cuda.current_stream().wait_stream(stream)
+
+
+@functools.cache
+def _branch_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
 def stream_seed(seed: int, stream: str) -> int:
     """Derive the seed of one of :data:`STREAMS` from the run's seed, an integer >= 0.
 

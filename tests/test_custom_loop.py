@@ -87,7 +87,9 @@ def test_it_draws_the_batches_that_a_run_draws(config):
     settings = {"method": "p-SGD", "budget": 0.5, "epochs": 3, "batch_size": 16, "seed": 5}
     run = Run(config.replace(**settings, lr=0.1, momentum=0.0, weight_decay=0.0))
     model, seen, step = copy.deepcopy(run.loop.engine.network), [], run.loop.engine.step
-    run.loop.engine.step = lambda batch, lr: seen.append(batch.indices.clone()) or step(batch, lr)
+    run.loop.engine.step = lambda batch, *rest: (
+        seen.append(batch.indices.clone()) or step(batch, *rest)
+    )
     list(run)
     data = TensorDataset(run.splits.train.normalised(), run.splits.train.y)
     sampler = bl.BudgetSampler(data, **settings)

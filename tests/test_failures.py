@@ -67,12 +67,12 @@ def in_epoch(number: int, what: Callable[[], object]) -> Callable[..., object]:
     """A method of the engine that does something in one epoch (4 steps each) only."""
     real, steps = Engine.step, 0
 
-    def step(self, batch, lr):
+    def step(self, batch, lr, *learn):
         nonlocal steps
         steps += 1
         if (steps - 1) // 4 + 1 == number:
             what()
-        return real(self, batch, lr)
+        return real(self, batch, lr, *learn)
 
     return step
 
@@ -128,11 +128,11 @@ def test_out_of_memory_says_what_would_fit(failed, monkeypatch, kind, fitting):
     real = Engine.step
     sizes = []
 
-    def step(self, batch, lr):
+    def step(self, batch, lr, *learn):
         sizes.append(len(batch.indices))
         if len(batch.indices) > fitting and len(sizes) > 5:
             raise SAID[kind]
-        return real(self, batch, lr)
+        return real(self, batch, lr, *learn)
 
     monkeypatch.setattr(Engine, "step", step)
     message, path = failed()

@@ -1,10 +1,12 @@
 """Recorded steps: used only where they are right and pay; here without a GPU, by fake replays."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from budgetlab import devices
 from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
 from budgetlab.devices import Clock
@@ -123,6 +125,77 @@ def test_a_run_over_replayed_steps_leaves_what_plain_steps_leave(
     assert graphs.in_use
     assert left(plain) == left(replayed)
     assert replayed.engine.optimiser.param_groups[0].get("capturable", False) is False
+
+
+class Streams:
+    """The streams of a GPU, as lists of what was put into them."""
+
+    def __init__(self, monkeypatch, capturing=True):
+        self.current, self.log = "main", []
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: self.named(self.current))
+        monkeypatch.setattr(torch.cuda, "stream", self.using)
+        monkeypatch.setattr(devices, "_branch_stream", lambda device: self.named("branch"))
+
+    def named(self, name):
+        return SimpleNamespace(
+            name=name, wait_stream=lambda other: self.log.append(f"{name} waits for {other.name}")
+        )
+
+    @contextlib.contextmanager
+    def using(self, stream):
+        before, self.current = self.current, stream.name
+        yield
+        self.current = before
+
+    def watch(self, owner, *names):
+        for name in names:
+            done = getattr(owner, name)
+
+            def logged(*given, name=name, done=done, **more):
+                self.log.append(f"{name} in {self.current}")
+                return done(*given, **more)
+
+            setattr(owner, name, logged)
+
+
+@pytest.mark.parametrize("method", ["p-SGD", "selective-backprop"])
+def test_in_a_captured_step_the_history_learns_beside_the_backward_pass(
+    method, load_once, monkeypatch
+):
+    """Forked after the forward pass, joined behind the optimiser; elsewhere all is in order."""
+    samples = load_once("digits", limit=64).train
+    config = RunConfig(dataset="digits", model="small", batch_size=8, method=method)
+    loop = Loop(config, samples, CPU, FLOAT)
+    streams = Streams(monkeypatch)
+    loop.engine.branch.device = CUDA
+    streams.watch(loop.history, "count", "update")
+    streams.watch(loop.engine.optimiser, "step")
+    batch = Batch(torch.arange(8))
+    beside = ["branch waits for main", "count in branch", "update in branch", "step in main",
+              "main waits for branch"]  # fmt: skip
+    for parallel, capturing in ((True, True), (False, True), (True, False)):
+        loop.engine.branch.parallel = parallel
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda now=capturing: now)
+        streams.log.clear()
+        loop._step(batch, 0.1)
+        expected = beside if parallel and capturing else [
+            "count in main", "update in main", "step in main"]  # fmt: skip
+        assert streams.log == expected
+
+
+def test_a_graph_that_cannot_be_captured_in_branches_is_captured_in_order(config, load_once):
+    loop = Loop(config, load_once("points", limit=128).train, CPU, FLOAT)
+    tried = []
+
+    def record(work, generator):
+        tried.append(loop.engine.branch.parallel)
+        return (refuses if tried[-1] else over_buffers)(work, generator)
+
+    graphs = recorded(loop, record)
+    loop.train_epoch(1)
+    assert tried == [True, False]
+    assert graphs.in_use
 
 
 def test_graphs_can_be_turned_off(config, load_once, monkeypatch):

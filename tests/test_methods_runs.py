@@ -74,7 +74,7 @@ def test_the_proxy_spends_its_share_and_the_schedule_starts_after_it(method, uni
     # counted from the start of the run, it would be at 0.07 or less.
     first, rates = build(method=method, budget_unit=unit, proxy_share=0.4), []
     step = first.loop.engine.step
-    first.loop.engine.step = lambda batch, lr: rates.append(lr) or step(batch, lr)
+    first.loop.engine.step = lambda batch, lr, learn: rates.append(lr) or step(batch, lr, learn)
     next(iter(first))
     assert rates[0] > 0.085
 

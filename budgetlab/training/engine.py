@@ -131,6 +131,7 @@ class Engine:
         # The published code credits the row, whatever the image shows.
         published = config.fidelity == "published"
         self.credit_rule = "row" if published else config.credit
+        self.branch = devices.Branch(device)
         self._augment = self._build_augmentation(samples.flip)
         # Steps on meta, to predict memory or to test, need no random numbers.
         self.generator: Any = (
@@ -202,7 +203,12 @@ class Engine:
         parts = -logits.log_softmax(1).gather(1, self.samples.y[augmented.sources])
         return (augmented.weights * parts).sum(1)
 
-    def step(self, batch: Batch, lr: float | Tensor) -> Outcome:
+    def step(
+        self,
+        batch: Batch,
+        lr: float | Tensor,
+        learn: Callable[[Outcome], Any] = lambda outcome: outcome,
+    ) -> Any:
         """Train on a batch; nothing is copied to the host.
 
         Parameters
@@ -211,6 +217,9 @@ class Engine:
             Batch from the sampler.
         lr
             Learning rate; a scalar tensor on the device for a step captured in a graph.
+        learn
+            Called with the outcome between the passes; what it returns is returned. In a captured
+            step its kernels run in parallel with the backward pass: it may not touch the network.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = lr
@@ -219,12 +228,17 @@ class Engine:
         logits = self.logits(shown.images)
         losses = self._cross_entropy(logits, shown)
         objective = losses if batch.weights is None else losses * batch.weights
+        # What it reads (logits, losses, shown) is referenced until the branches have joined, so
+        # that the backward pass is not given its memory.
+        with self.branch.forked():
+            credit = assign_credit(self.credit_rule, batch.indices, shown.sources, shown.weights)
+            seen = measure(logits.detach()[credit.rows], self.samples.y[credit.samples])
+            made = learn(Outcome(losses.detach().mean(), credit, seen))
         objective.mean().backward()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        credit = assign_credit(self.credit_rule, batch.indices, shown.sources, shown.weights)
-        seen = measure(logits.detach()[credit.rows], self.samples.y[credit.samples])
-        return Outcome(losses.detach().mean(), credit, seen)
+        self.branch.join()
+        return made
 
     def evaluate(self, samples: Dataset) -> Evaluation:
         """Evaluate samples that are on the device, without augmentation."""

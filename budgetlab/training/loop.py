@@ -17,7 +17,7 @@ from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
 from budgetlab.errors import InputError, RunError, a_kind
 from budgetlab.history import History
-from budgetlab.training.engine import Engine, ProxyTrainer
+from budgetlab.training.engine import Engine, Outcome, ProxyTrainer
 from budgetlab.training.graphs import StepGraphs
 
 Forward = Callable[[Tensor], samplers.ForwardResult]
@@ -332,12 +332,15 @@ class Loop(BudgetedBatches):
 
     def _step(self, batch: samplers.Batch, lr: float | Tensor) -> tuple[Tensor, Tensor]:
         """Take a step and update the history; return its loss and accuracy."""
-        outcome = self.engine.step(devices.moved(batch, self.engine.device), lr)
-        outcome = devices.moved(outcome, self.chooser)
-        self.history.count(batch.indices)
-        self.history.update(outcome.credit, outcome.seen)
-        share = outcome.credit.weights
-        return outcome.loss, (outcome.seen.correct * share).sum() / share.sum()
+
+        def learn(outcome: Outcome) -> tuple[Tensor, Tensor]:
+            outcome = devices.moved(outcome, self.chooser)
+            self.history.count(batch.indices)
+            self.history.update(outcome.credit, outcome.seen)
+            share = outcome.credit.weights
+            return outcome.loss, (outcome.seen.correct * share).sum() / share.sum()
+
+        return self.engine.step(devices.moved(batch, self.engine.device), lr, learn)
 
     def _look(self, indices: Tensor) -> samplers.ForwardResult:
         """Run a forward pass for the method, with results on the method's device."""
