@@ -122,9 +122,12 @@ def cut_windows(images: Tensor, sources: Tensor, top: Tensor, left: Tensor, widt
     else:
         planes, step, values = channels, 1, images.reshape(-1)
     margin = image_width * step
+    size = height * margin
     plane = torch.arange(planes, device=images.device).unsqueeze(1)
-    row = (sources.unsqueeze(-2) * planes + plane) * height + top.unsqueeze(-2)
-    first = row * margin + left.unsqueeze(-2) * step + margin
+    # Few operations, as each is a kernel on a GPU: this is (planes * source + plane) * size
+    # + margin * top + step * left + margin.
+    first = torch.add(plane * size + margin, sources.unsqueeze(-2), alpha=planes * size)
+    first = first.add(top.unsqueeze(-2), alpha=margin).add(left.unsqueeze(-2), alpha=step)
     # The margin lets a run start before the first image or end after the last one.
     runs = F.pad(values, (margin, margin)).unfold(0, width * step, 1)
     cut = runs.index_select(0, first.flatten())

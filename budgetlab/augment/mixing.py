@@ -108,18 +108,21 @@ def ricap(
     count, _, height, width = images.shape
     h = boundary_row.reshape(-1, 1).expand(count, 1)
     w = boundary_column.reshape(-1, 1).expand(count, 1)
-    rows = torch.arange(height, device=images.device).expand(count, -1)
-    upper = rows < h
+    rows = torch.arange(height, device=images.device)
+    upper = (rows < h).unsqueeze(1)
+    zero = torch.zeros_like(h)
+    # From a pixel of the result to that of the source, by patch.
+    down = top - torch.cat((zero, zero, h, h), 1)
+    right = left - torch.cat((zero, w, zero, w), 1)
 
-    def half(first: int, second: int, shift: Tensor) -> Tensor:
-        """Stack patch ``first`` on patch ``second``, moved right by ``shift`` columns."""
-        source = torch.where(upper, sources[:, first, None], sources[:, second, None])
-        row = torch.where(upper, top[:, first, None] + rows, top[:, second, None] + rows - h)
-        column = torch.where(upper, left[:, first, None], left[:, second, None]) - shift
-        return cut_windows(images, source, row, column, width)
+    def by_row(values: Tensor) -> Tensor:
+        """Repeat values of patches ``[B, 4]`` for the rows of both sides, ``[2B, H]``."""
+        return torch.where(upper, values[:, :2, None], values[:, 2:, None]).flatten(0, 1)
 
-    on_left = torch.arange(width, device=images.device).view(1, 1, 1, -1) < w.view(-1, 1, 1, 1)
-    patched = torch.where(on_left, half(0, 2, torch.zeros_like(w)), half(1, 3, w))
+    sides = cut_windows(images, by_row(sources), by_row(down) + rows, by_row(right), width)
+    on_left = torch.arange(width, device=images.device) < w.view(-1, 1, 1, 1)
+    left_side, right_side = sides.unflatten(0, (count, 2)).unbind(1)
+    patched = torch.where(on_left, left_side, right_side)
     areas = torch.cat((h * w, h * (width - w), (height - h) * w, (height - h) * (width - w)), 1)
     return AugmentedBatch(patched, sources, areas / (height * width))
 
