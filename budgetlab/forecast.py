@@ -24,9 +24,9 @@ from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
 from budgetlab.history import Credit, History, Measures
 from budgetlab.records import OneRecord, open_record
-from budgetlab.samplers import ScoreSampler, simulated_inclusion
+from budgetlab.samplers import Forecast, ScoreSampler, simulated_inclusion
 from budgetlab.samplers.candidates import KEPT
-from budgetlab.samplers.scores import replace_unseen
+from budgetlab.samplers.scores import class_pools, forecast_draw, replace_unseen
 
 
 class Replay:
@@ -174,19 +174,30 @@ def forecast(
         history.size, config, generator, torch.device("cpu"), labels=labels
     )
     found = samplers.build(config.method, context).forecast(history)
+    return _expected(found, config.batch_size, seed)
+
+
+def _expected(found: Forecast, batch_size: int, seed: int) -> ExpectedDraw:
     if found.inclusion is None:
-        return _drawn(found.q, found.draws, config.batch_size, seed)
+        return _drawn(found.q, found.draws, batch_size, seed)
     return ExpectedDraw(found.q.numpy(), found.inclusion.numpy(), found.how, True)
 
 
 def recorded_forecast(
-    probability: np.ndarray, kind: str, config: RunConfig, *, seed: int = 0
+    probability: np.ndarray,
+    kind: str,
+    config: RunConfig,
+    *,
+    labels: Tensor | None = None,
+    seed: int = 0,
 ) -> ExpectedDraw:
     """Derive the expected draw from the probabilities that a run recorded.
 
     ``probability`` is ``[N]``, NaN where none was recorded; ``kind`` is the record's
     :attr:`budgetlab.records.Record.probability_kind`; the config of the run gives the number of
-    draws and the batch size, as only whole batches are trained on.
+    draws and the batch size, as only whole batches are trained on. ``labels``, int64 ``[N]``, of
+    the whole training set, are for runs that draw each class by itself; without them, and for
+    methods that are not known here, ``how`` says what is supposed instead.
     """
     known = ~np.isnan(probability)
     if not known.any():
@@ -199,11 +210,25 @@ def recorded_forecast(
     method = methods.known(config.method)
     if method is not None and method.family == "passes":
         return forecast(History(len(values)), config)
+    if method is not None and method.family == "core set":
+        kept = int((values > 0).sum())
+        inclusion = (values > 0) * (kept // config.batch_size * config.batch_size / kept)
+        how = f"passes over the same {kept:,} samples; analytic"
+        return ExpectedDraw(values / values.sum(), inclusion, how, True)
     count = samples_per_epoch(len(values), config.budget)
-    read = _drawn(torch.from_numpy(values / values.sum()), count, config.batch_size, seed)
-    if config.method in supported():
+    q = torch.from_numpy(values / values.sum())
+    apart = config.class_shares != "free" and (method is None or "class_shares" in method.fields)
+    if apart and method is not None and labels is not None:
+        context = samplers.SamplerContext(
+            len(q), config, torch.Generator(), torch.device("cpu"), labels=labels
+        )
+        found = forecast_draw(q, class_pools(context, count), config.batch_size)
+        return _expected(found, config.batch_size, seed)
+    read = _drawn(q, count, config.batch_size, seed)
+    if config.method in supported() and not apart:
         return read
-    how = f"as if {count:,} were drawn ahead, which this method may not do; {read.how}"
+    together = ", from all classes together" * apart
+    how = f"as if {count:,} were drawn ahead{together}, which this run may not do; {read.how}"
     return replace(read, how=how, analytic=False)
 
 

@@ -11,6 +11,7 @@ import budgetlab as bl
 from budgetlab.errors import InputError, RunError
 from budgetlab.forecast import Replay, forecast, in_numbers, recorded_forecast, supported
 from budgetlab.history import History
+from budgetlab.records import thin
 from budgetlab.samplers import keep_probability
 from budgetlab.widgets import ProbabilityMicroscope
 from budgetlab.widgets import microscope as microscope_module
@@ -115,6 +116,34 @@ def test_what_was_recorded_is_read_as_what_it_does(train):
         recorded_forecast(np.full(8, np.nan), "keep", run.config)
 
 
+@pytest.mark.parametrize("shares", ["kept", "balanced"])
+@pytest.mark.parametrize("method", ["p-SGD", "unif-SGD", "random-subset"])
+def test_a_run_with_class_shares_is_read_class_by_class(train, tmp_path, method, shares):
+    run = train(method=method, class_shares=shares, budget=0.25, epochs=4, imbalance=3)
+    microscope = ProbabilityMicroscope(run.record)
+    sizes = np.bincount(microscope.replay.labels)
+    of_class = np.bincount(microscope.replay.labels, microscope.chances.inclusion)
+    wanted = 32 * sizes / sizes.sum() if shares == "kept" else [16, 16]
+    assert of_class == pytest.approx(wanted, abs=0.5 if shares == "kept" else 1e-6)
+    recorded = microscope.chances
+    if method in supported():
+        microscope.method.value = method
+        assert recorded.inclusion == pytest.approx(microscope.chances.inclusion, rel=0.01)
+        assert "each class by itself" in recorded.how
+        # How many were drawn of each class, a part of the samples does not say.
+        part = ProbabilityMicroscope(thin(run.record, tmp_path / "part", samples=60))
+        assert "as if 15 were drawn ahead, from all classes together, which this run may not" in (
+            part.status.text)  # fmt: skip
+
+
+def test_a_core_set_is_read_as_passes_over_it(train):
+    run = train(method="random-subset", subset_fraction=0.5, budget=0.25, epochs=8, batch_size=24)
+    found = ProbabilityMicroscope(run.record).chances
+    assert found.how == "passes over the same 64 samples; analytic"
+    # Two batches of 24 an epoch.
+    assert sorted(set(found.inclusion)) == pytest.approx([0, 48 / 64])
+
+
 @pytest.mark.parametrize("method", ["p-SGD", "unif-SGD", "rs2", "curriculum", "SGD"])
 def test_the_chances_sum_to_what_an_epoch_trains_on(train, method):
     # 64 of 128 are drawn, in whole batches of 50.
@@ -171,7 +200,8 @@ def test_every_control_at_its_ends_leaves_a_picture_and_what_changes_nothing_is_
     before = microscope.picture.value
     microscope.budget.value = 0.01
     assert microscope.status.is_problem
-    assert "raise the budget" in microscope.status.text
+    assert "raise the budget to 0.13 or more" in microscope.status.text
+    assert "such as batch_size, is that of the run." in microscope.status.text
     assert microscope.picture.value == before
 
 

@@ -74,10 +74,8 @@ def inclusion_probability(q: Tensor, count: int) -> Tensor:
         Number drawn, 0 to N, which the probabilities, float64 ``[N]``, sum to.
     """
     _check(len(q), count)
-    size = len(q)
-    q = q.double()
-    positive = q > 0
-    others = int(positive.sum())
+    size, q = len(q), q.double()
+    others = int((positive := q > 0).sum())
     if count >= others:
         rest = (count - others) / max(size - others, 1)
         return torch.where(positive, 1.0, rest).double()
@@ -227,6 +225,24 @@ def class_pools(context: SamplerContext, count: int) -> list[tuple[Tensor, int]]
     return list(zip(pools, counts, strict=True))
 
 
+def inclusion_by_pool(q: Tensor, pools: list[tuple[Tensor, int]]) -> Tensor:
+    """Return :func:`inclusion_probability`, float64 ``[N]``, of draws from several pools."""
+    inclusion = torch.empty_like(q)
+    for pool, count in pools:
+        inclusion[pool] = inclusion_probability(q[pool], count)
+    return inclusion
+
+
+def forecast_draw(q: Tensor, pools: list[tuple[Tensor, int]], batch_size: int) -> Forecast:
+    """Forecast a draw by ``q``, float64 ``[N]``, from the pools of :func:`class_pools`."""
+    draws = sum(count for _, count in pools)
+    if len(pools) == 1:
+        return Forecast(q, draws=draws)
+    trained = draws - draws % batch_size
+    how = f"{trained:,} of {len(q):,}, each class by itself; solved"
+    return Forecast(q, how, inclusion_by_pool(q, pools) * (trained / draws))
+
+
 class ScoreSampler(Sampler):
     """Draws samples with higher scores more often; subclasses implement :meth:`score`.
 
@@ -273,8 +289,8 @@ class ScoreSampler(Sampler):
     def probabilities(self, history: History) -> Tensor:
         """Return ``q``, float64 ``[N]``, for the next draw, from finite scores ``[N]`` >= 0."""
         scores, name = self.score(history), f"method '{self.context.config.method}'"
-        if not isinstance(scores, Tensor) or scores.shape != (self.size,):
-            given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        if given != (self.size,):
             raise InputError(f"{name} must give scores in a tensor of ({self.size},), not {given}")
         scores = scores.detach()  # one may be what a network makes of it
         if self.unseen == "highest":
@@ -321,22 +337,12 @@ class ScoreSampler(Sampler):
         ``w_i = count / (N pi_i)`` (Horvitz & Thompson 1952). A batch is a random part of the draw,
         so the same holds for each batch.
         """
-        return (self.draws / (self.size * self._inclusion(q))).float()
-
-    def _inclusion(self, q: Tensor) -> Tensor:
-        inclusion = torch.empty_like(q)
-        for pool, count in self.pools:
-            inclusion[pool] = inclusion_probability(q[pool], count)
-        return inclusion
+        return (self.draws / (self.size * inclusion_by_pool(q, self.pools))).float()
 
     def forecast(self, history: History) -> Forecast:
         """Forecast the draw: its probabilities and its size."""
         q = self._by_class(self.probabilities(history))
-        if len(self.pools) == 1:
-            return Forecast(q, draws=self.draws)
-        trained = self.draws - self.draws % self.batch_size
-        how = f"{trained:,} of {self.size:,}, each class by itself; solved"
-        return Forecast(q, how, self._inclusion(q) * (trained / self.draws))
+        return forecast_draw(q, self.pools, self.batch_size)
 
 
 class UniformSGD(ScoreSampler):

@@ -18,6 +18,7 @@ from budgetlab.forecast import (
 from budgetlab.plots import style
 from budgetlab.plots.samples import histogram, ranked
 from budgetlab.records import Record, open_record
+from budgetlab.records.thin import subsample_note
 from budgetlab.widgets.background import Player, RateLimiter
 from budgetlab.widgets.controls import FigurePanel, Number, Panel, choice, ready, row
 
@@ -63,6 +64,8 @@ class ProbabilityMicroscope(Panel):
     >>> microscope.method.value = "c-SGD"  # doctest: +SKIP
     >>> microscope.numbers["effective_samples"]  # doctest: +SKIP
     """
+
+    elsewhere = "that of the run"
 
     def __init__(self, record: Record | Path | str):
         super().__init__("bl-microscope")
@@ -139,7 +142,12 @@ class ProbabilityMicroscope(Panel):
             history = self.replay.before(self.epoch.value)
             if method == RECORDED:
                 data = self.record.samples["probability"][self.epoch.value - 1].to_numpy()
-                self.chances = recorded_forecast(data, self.record.probability_kind, self.config)
+                # A class of which only some samples are kept does not say how many were drawn.
+                whole = not subsample_note(self.record)
+                self.chances = recorded_forecast(
+                    data, self.record.probability_kind, self.config,
+                    labels=self.replay.labels if whole else None,
+                )  # fmt: skip
             else:
                 # Loss weights do not change the draw, and not every method allows them.
                 changed = {n: getattr(self, n).value for n in ("budget", "smoothing", "power")}
