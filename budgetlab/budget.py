@@ -37,13 +37,16 @@ def steps_per_epoch(size: int, budget: float, batch_size: int) -> int:
     """
     drawn = samples_per_epoch(size, budget)
     if drawn < batch_size:
+        least = f"raise the budget to {math.ceil(100 * batch_size / size) / 100:g} or more"
         # Suggest a power of two, about a quarter of an epoch.
         fitting = 2 ** max(1, int(math.log2(max(drawn, 8) / 4)))
         option = f" to {fitting} (batch_size={fitting}, --batch-size {fitting})"
-        smaller = f"lower the batch size{option * (fitting <= drawn)}, or " * (drawn > 0)
+        smaller = f"lower the batch size{option * (fitting <= drawn)}"
+        whole = batch_size <= size
+        remedies = [least] * whole + [smaller] * (drawn > 0 or not whole)
         raise InputError(
             f"budget {budget:g} of {size:,} samples is {drawn:,}, less than one batch "
-            f"of {batch_size}: {smaller}raise the budget"
+            f"of {batch_size}: {', or '.join(remedies)}"
         )
     return drawn // batch_size
 

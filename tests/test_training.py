@@ -491,9 +491,13 @@ def test_what_cannot_be_run_leaves_no_record(config, settings, says):
 
 
 @pytest.mark.parametrize(("budget", "size", "fits"), [(0.2, 500, 16), (0.1, 40, 2), (0.02, 50, 0)])
-def test_a_budget_below_one_batch_names_a_batch_size_that_works(config, budget, size, fits):
-    with pytest.raises(InputError, match="or raise the budget") as error:
+def test_a_budget_below_one_batch_names_what_works(config, budget, size, fits):
+    with pytest.raises(InputError, match="less than one batch of 128: ") as error:
         Run(config.replace(budget=budget, limit=size, batch_size=128))
+    enough = [float(number) for number in re.findall(r"the budget to (\S+) or", str(error.value))]
+    assert enough == ([0.26] if size > 128 else [])
+    for number in enough:
+        Run(config.replace(budget=number, limit=size, batch_size=128))
     named = [int(number) for number in re.findall(r"--batch-size (\d+)", str(error.value))]
     assert named == ([fits] if fits else [])
     for number in named:

@@ -161,7 +161,8 @@ def test_a_wrong_value_is_said_and_raised(make):
         ("dataset", "poinds", "unknown dataset 'poinds': did you mean 'points'"),
         ("dataset", "  ", "unknown dataset"),
         ("dataset", "folder:/nowhere", "/nowhere"),
-        ("budget", 0.01, "raise the budget"),
+        ("budget", 0.01, "raise the budget to 0.13 or more"),
+        ("budget", 0.01, "such as batch_size, is an argument of TrainingBench."),
         ("augmentation", "mixup", "needs images"),
         ("model", "small", "cannot take points"),
     ):
@@ -415,13 +416,18 @@ def test_several_seeds_are_trained_in_a_row_and_stop_ends_them_all(make, slow):
     # A record of the list holds what is written by now.
     until(lambda: len(bench.records[-1].epochs) > done + 1)
     assert bench.records[-1].status == "running"
+    assert bench.status.text.startswith("Training run 1 of 3. ")
     bench.stop()
     assert bench.wait(WAIT)
     assert [record.status for record in bench.records] == ["stopped"]
     slow.set()
     bench.controls.by_name["epochs"].value = 2
+    said = []
+    bench.status.observe(lambda change: said.append(bench.status.text), "value")
     bench.train()
     until(lambda: len(bench.records) == 4 and bench.wait(0))
+    assert [text[:20] for text in said if text.startswith("Training")] == [
+        f"Training run {number} of 3." for number in (1, 2, 3)]  # fmt: skip
     assert [record.config["seed"] for record in bench.records[1:]] == [0, 1, 2]
     assert {record.status for record in bench.records[1:]} == {"finished"}
     shutil.rmtree(early.path)

@@ -177,7 +177,7 @@ def test_an_error_shows_is_raised_and_leaves_a_usable_playground(make):
     playground = make(("broken", "unif-SGD"))
     for left, budget, error, said in (
         ("broken", 0.5, ZeroDivisionError, "my score"),
-        ("p-SGD", 0.01, InputError, "raise the budget"),
+        ("p-SGD", 0.01, InputError, "such as batch_size, is an argument of SamplerPlayground."),
     ):
         playground.left.value, playground.budget.value = left, budget
         for train in (playground.fit, playground.train_button.click):

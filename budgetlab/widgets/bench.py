@@ -67,7 +67,7 @@ class TrainingBench(Trainer):
     >>> record = bench.fit()  # the Train button, in this cell  # doctest: +SKIP
     """
 
-    what = "bench"
+    what, elsewhere = "bench", "an argument of TrainingBench"
 
     def __init__(
         self,
@@ -90,7 +90,9 @@ class TrainingBench(Trainer):
         self._splits: tuple[RunConfig, Splits] | None = None
         self._pace, self._tick = RateLimiter(), RateLimiter(shortest=0.15)
         self._queue: list[RunConfig] = []
+        self._total = 1
         self.controls = RunControls(base, self._explain)
+        self.offered = self.controls.by_name
         if splits is not None:
             self.controls.fix_data()
         if model is not None:
@@ -108,7 +110,7 @@ class TrainingBench(Trainer):
         )
 
     def _build_parts(self) -> None:
-        self.explanation = StatusLine()
+        self.explanation = StatusLine(advice=self._advice)
         self.explanation.add_class("bl-explanation")
         self.train_button = button("Train", self.train, "bl-train", "Start a run as it is set",
                                    primary=True)  # fmt: skip
@@ -191,6 +193,8 @@ class TrainingBench(Trainer):
             )  # fmt: skip
             self.sessions = [one for one in self.sessions if one.running] + [self.session]
         self._run, self._queue = None, list(queue)
+        if after is None:
+            self._total = 1 + len(queue)
         self._set_training(True)
         self.bar.value, self.progress.value = 0.0, ""
         again = config is not None and self._has_run(config)
@@ -277,7 +281,8 @@ class TrainingBench(Trainer):
         self._tick.begin()
         self._share, self._begun = run.budget.share_spent(run.ledger), time.monotonic()
         self.shelf.add(run.record)
-        self.status.say(f"Training. {run.notes[0]}.")
+        place = f" run {self._total - len(self._queue)} of {self._total}" * (self._total > 1)
+        self.status.say(f"Training{place}. {run.notes[0]}.")
 
     def _show_run(self, run: Run) -> None:
         with self._pace.working():

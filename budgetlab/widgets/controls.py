@@ -2,10 +2,12 @@
 
 import base64
 import contextlib
+import dataclasses
 import html
 import io
+import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
@@ -14,6 +16,7 @@ import pandas as pd
 import traitlets
 from PIL import Image
 
+from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -40,15 +43,22 @@ TABLE = "line-height:1.4;font-size:12px;font-weight:normal;overflow-wrap:anywher
 
 
 class Panel(W.VBox):
-    """Base class of widgets with named controls and a status line; ``marker`` is its CSS class."""
+    """Base class of widgets with named controls and a status line; ``marker`` is its CSS class.
+
+    ``offered`` names the settings with a control; ``elsewhere`` says what the others are.
+    """
+
+    elsewhere = ""
 
     def __init__(self, marker: str):
         super().__init__()
-        self.status = StatusLine()
+        self.offered: Collection[str] = ()
+        self.status = StatusLine(advice=self._advice)
         self.add_class(marker)
 
     def control(self, **made: Any) -> None:
         """Store controls that call :meth:`changed`; ``a_b`` gets the CSS class ``bl-a-b``."""
+        self.offered = made
         for name, one in made.items():
             setattr(self, name, one)
             one.add_class(f"bl-{name.replace('_', '-')}")
@@ -60,6 +70,14 @@ class Panel(W.VBox):
 
     def update(self) -> None:
         """Update the display to the values of the controls."""
+
+    def _advice(self, message: str) -> str:
+        """Say where to find a setting that an error names and that has no control."""
+        for name in (field.name for field in dataclasses.fields(RunConfig)):
+            spelled = name.replace("_", "[ _-]") if "_" in name else f"(--{name}|{name}=)"
+            if name not in self.offered and re.search(rf"(?<!\w){spelled}", message):
+                return f". A setting without a control, such as {name}, is {self.elsewhere}."
+        return ""
 
 
 class Number(W.HBox):
@@ -177,11 +195,14 @@ def markup() -> W.HTML:
 
 
 class StatusLine(W.HTML):
-    """A sentence, ``text``, with ``role="status"``; problems are prefixed with "Problem:"."""
+    """A sentence, ``text``, with ``role="status"``; problems are prefixed with "Problem:".
 
-    def __init__(self, text: str = ""):
+    ``advice`` is a function from the message of an error to what is said after it.
+    """
+
+    def __init__(self, text: str = "", advice: Callable[[str], str] = lambda message: ""):
         super().__init__(layout=W.Layout(width="100%", min_height="2.2em", margin="0"))
-        self.text, self.is_problem = "", False
+        self.advice = advice
         self.add_class("bl-status")
         self.say(text)
 
@@ -194,7 +215,8 @@ class StatusLine(W.HTML):
     def complain(self, error: BaseException) -> None:
         """Show an error; other errors than InputError and RunError are prefixed by their type."""
         known = isinstance(error, InputError | RunError)
-        self.say(f"{'' if known else f'{type(error).__name__}: '}{error}", problem=True)
+        kind = "" if known else f"{type(error).__name__}: "
+        self.say(f"{kind}{error}{self.advice(str(error))}", problem=True)
 
     @contextlib.contextmanager
     def showing_errors(self) -> Iterator[None]:

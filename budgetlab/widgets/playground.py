@@ -54,7 +54,7 @@ class SamplerPlayground(Trainer):
     >>> left, right = playground.fit()  # Train, in this cell  # doctest: +SKIP
     """
 
-    what = "playground"
+    what, elsewhere = "playground", "an argument of SamplerPlayground"
 
     def __init__(
         self,
