@@ -1,5 +1,6 @@
 """Frames and comparisons: against values worked out by hand and a known truth."""
 
+import itertools
 import json
 import math
 import shutil
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from budgetlab import analysis
-from budgetlab.analysis import RecordWarning
+from budgetlab.analysis import RecordWarning, conditions
 from budgetlab.analysis.statistics import sentence, verdict
 from budgetlab.errors import InputError
 from budgetlab.records import open_records
@@ -334,6 +335,67 @@ def test_sentences_tell_conditions_apart_by_what_differs():
     for row in table[table["method"] == "a"].to_dict("records"):
         assert f"a (budget {100 * row['budget']:g}%) against unif-SGD" in row["sentence"]
     assert "a against unif-SGD" in compared(rows[::2])["sentence"].iloc[-1]
+
+
+def test_labels_hold_what_tells_conditions_apart_and_no_more():
+    small = {"model": "compact", "epochs": 100, "batch_size": 32, "lr": 0.05, "limit": 1000}
+    large = {"model": "resnet18", "epochs": 200, "batch_size": 128, "lr": 0.1, "limit": 0}
+    rows = [(m, s, 0.5, setup | {"class_shares": "free", "power": 4.0 if m == "p-SGD" else 1.0})
+            for m in ("unif-SGD", "p-SGD") for s in (0, 1) for setup in (small, large)]  # fmt: skip
+
+    def named(more=(), changed=0):
+        frame = summary_frame([*rows, *more])
+        keys = analysis.condition_columns(frame)
+        return list(dict.fromkeys(conditions.labels(frame, keys)))[-changed:]
+
+    # Two presets are named by the network, and what one method alone reads by none.
+    assert named() == ["unif-SGD, compact", "unif-SGD, resnet18", "p-SGD, compact",
+                       "p-SGD, resnet18"]  # fmt: skip
+    # Another length with the same network has to be said, another power too, where it is read.
+    large |= {"class_shares": "free", "power": 4.0}
+    longer = ("p-SGD", 0, 0.5, large | {"epochs": 400})
+    assert named([longer], 1) == ["p-SGD, resnet18, epochs 400"]
+    milder = ("p-SGD", 0, 0.5, small | {"class_shares": "free", "power": 2.0})
+    assert named([milder])[::2] == ["unif-SGD, compact", "p-SGD, compact, power 4",
+                                    "p-SGD, compact, power 2"]  # fmt: skip
+    # A setting that differs between the methods is not the method.
+    frame = summary_frame([("unif-SGD", 0, 0.5, {"lr": 0.1}), ("p-SGD", 0, 0.5, {"lr": 0.05})])
+    assert list(conditions.labels(frame, ["method", "lr"])) == ["unif-SGD, lr 0.1",
+                                                                "p-SGD, lr 0.05"]  # fmt: skip
+    # Numbers that look the same are two conditions all the same.
+    close = frame.assign(method="p-SGD", lr=[0.1, 0.1 + 1e-9])
+    assert list(conditions.labels(close, ["method", "lr"])) == ["lr 0.1", "lr 0.1 (no. 2)"]
+
+
+def test_seeds_are_pooled_however_often_they_were_tested(tmp_path):
+    for seed in range(4):
+        write_run(tmp_path, method="p-SGD", seed=seed, evaluate_every=seed)
+    table = analysis.results(tmp_path)
+    assert (table["n"].tolist(), "evaluate_every" in table) == ([4], False)
+
+
+def test_a_grid_over_a_setting_of_one_method_pairs_each_run_with_the_baseline_once(tmp_path):
+    for seed, power in itertools.product(range(3), (1.0, 4.0)):
+        for shares in ("free", "kept"):
+            write_run(tmp_path, method="unif-SGD", seed=seed, power=power, class_shares=shares,
+                      gain=0.1 * (shares == "kept"))  # fmt: skip
+        write_run(tmp_path, method="p-SGD", seed=seed, power=power, gain=0.01 * power)
+    with pytest.warns(RecordWarning, match="as repeated later .* .6 of 18 runs"):
+        table = analysis.compare(tmp_path)
+    assert sorted(table[["class_shares", "power", "n"]].to_numpy().tolist()) == [
+        ["free", 1, 3], ["free", 1, 3], ["free", 4, 3], ["kept", 1, 3]]  # fmt: skip
+    drawn = table[table["method"] == "p-SGD"].sort_values("power")
+    assert drawn["difference"].tolist() == pytest.approx([0.01, 0.04])
+    for power, text in zip((1, 4), drawn["sentence"], strict=True):
+        assert f"p-SGD (power {power}, " in text
+
+
+def test_data_seeds_that_go_with_the_seeds_stay_replicates_beside_runs_of_another_preset():
+    rows = [("p-SGD", s, 0.5, {"lr": lr, "data_seed": s * (lr == 0.1)})
+            for s in range(3) for lr in (0.1, 0.2)]  # fmt: skip
+    assert analysis.condition_columns(summary_frame(rows))[5:] == ["lr"]
+    crossed = [*rows, ("p-SGD", 1, 0.5, {"lr": 0.1, "data_seed": 0})]
+    assert analysis.condition_columns(summary_frame(crossed))[5:] == ["lr", "data_seed"]
 
 
 def test_results_by_hand():

@@ -10,6 +10,7 @@ from fake_records import write_run
 from test_analysis import compared, summary_frame
 
 from budgetlab import analysis
+from budgetlab.analysis import RecordWarning
 from budgetlab.errors import InputError
 
 # Curves
@@ -59,6 +60,21 @@ def test_curves_at_the_same_costs_of_single_and_of_unfinished_runs():
     apart = curve_frame([([1, 2], [0.1, 0.2]), ([5, 6], [0.1, 0.2])])
     with pytest.warns(UserWarning, match="share no part of the steps axis"):
         assert analysis.curves(apart).empty
+
+
+def test_a_run_tested_once_does_not_cut_the_curve_of_the_others():
+    often = [([0, 10, 20, 30], [0.1, 0.2, 0.3, 0.4 + seed]) for seed in range(2)]
+    frame = curve_frame([*often, ([0, 15, 30], [0.1, math.nan, 0.5]), ([0, 30], [math.nan, 0.9])])
+    with pytest.warns(RecordWarning, match=r"tested only once, .* \(1 of 4 runs\)"):
+        curve = analysis.curves(frame, points=4)
+    assert curve["cost"].tolist() == [0, 10, 20, 30]
+    assert set(curve["n"]) == {3}
+    # A seed that was trained again with fewer tests keeps its curve.
+    again = frame[frame["run"].isin([0, 3])].assign(seed=0)
+    with pytest.warns(RecordWarning, match=r"\(1 of 2 runs\)"):
+        assert analysis.curves(again, points=4)["mean"].tolist() == pytest.approx(often[0][1])
+    alone = analysis.curves(frame[frame["run"] == 3])
+    assert set(alone["mean"]) == {0.9}
 
 
 def test_frontier_by_hand():

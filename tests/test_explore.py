@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import re
 import sys
@@ -17,6 +18,7 @@ from PIL import Image
 
 import budgetlab as bl
 from budgetlab import analysis
+from budgetlab.analysis import RecordWarning
 from budgetlab.errors import InputError
 from budgetlab.explore.chart import SYMBOLS, VEGA_LITE, Explorable
 from budgetlab.explore.packing import _Images, compact, images_of
@@ -333,6 +335,33 @@ def test_learning_shows_mean_interval_and_runs_over_any_cost():
         kind for kind, _ in drawn(chart.with_values(runs=False))].count("symbol")  # fmt: skip
     assert "floating point operations" in texts(chart.with_values(cost="flops"))
     assert f"unif-SGD\u2002{last['value']:.1f}" in texts(chart)
+
+
+def test_names_beside_the_lines_are_wrapped_and_each_starts_below_the_one_before():
+    frame = three_seeds()
+    both = [
+        frame.assign(run=frame["run"] + name, augmentation=name, lr_start=lr)
+        for name, lr in (("standard", 0.1), ("randaugment", 0.0123), ("cutmix", 0.1))
+    ]
+    chart = bl.explore.learning(pd.concat(both))
+    names = sorted((item["y"], str(item["text"])) for kind, item in drawn(chart)
+                   if kind == "text" and "\u2002" in str(item["text"]))  # fmt: skip
+    assert len(names) == 6
+    assert max(len(line) for _, name in names for line in name.split("\n")) <= 25
+    assert max(name.count("\n") for _, name in names) == 1
+    for (y, name), (after, _) in itertools.pairwise(names):
+        assert after - y >= 13 * (name.count("\n") + 1)
+
+
+def test_a_repeated_seed_and_a_run_tested_once_are_not_in_the_mean():
+    frame = three_seeds().query("seed < 3").assign(updated="1")
+    again = frame[frame["run"] == "p-SGD-0"].assign(run="again", updated="2")
+    once = frame[frame["run"] == "p-SGD-0"].assign(run="once", seed=7)
+    once["test_accuracy"] = once["test_accuracy"].where(once["epoch"] == 5)
+    with pytest.warns(RecordWarning):
+        lines = bl.explore.learning(pd.concat([frame, again, once])).twin()
+    assert set(lines["n"]) == {3}
+    assert set(lines["epoch"]) == {1, 2, 3, 4, 5}
 
 
 def test_intervals_of_runs_that_were_tested_once_stand_side_by_side():

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from budgetlab import analysis
+from budgetlab import analysis, methods
+from budgetlab.analysis.conditions import as_read, unread
 from budgetlab.errors import InputError, RunError
 from budgetlab.training import Run, engine
 
@@ -37,6 +38,46 @@ def go(build):
         return run
 
     return train
+
+
+# Other values of all settings that some runs do not read, and of how often a run is tested.
+OTHERS = {
+    "smoothing": 3.0, "power": 2.0, "class_shares": "kept", "averaging": "last", "credit": "row",
+    "fidelity": "published", "sb_beta": 2.0, "sb_staleness": 2, "keep_fraction": 0.5,
+    "presample": 2, "grad_norm_threshold": 2.0, "prune_fraction": 0.2, "subset_fraction": 0.4,
+    "hard_cutoff": 0.2, "proxy_share": 0.3, "proxy_model": "mlp", "holdout_fraction": 0.2,
+    "alpha": 1.0, "randaugment_n": 1, "randaugment_m": 9, "milestones": (0.3, 0.6),
+    "noise_kind": "pair", "copies": 3, "redundancy_kind": "varied", "evaluate_every": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_what_a_run_does_not_read_changes_no_weight_and_makes_no_condition(method, go):
+    # Long enough for scoring runs of a core set.
+    usual = {"method": method, "epochs": 24 if methods.find(method).family == "core set" else 8}
+    run = go(**usual)
+    missed = unread(run.config.to_dict())
+    assert missed - {"weights"} <= {*OTHERS}
+    changed = {name: value for name, value in OTHERS.items() if name in missed}
+    other = go(**usual | changed, evaluate_every=0)
+    one, two = (r.loop.engine.network.state_dict() for r in (run, other))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert run.config.id != other.config.id
+    assert as_read(other.config.to_dict()) == as_read(run.config.to_dict()) | {
+        "evaluate_every": 0, "out": other.config.out}  # fmt: skip
+    with pytest.warns(analysis.RecordWarning, match="repeated later with the same settings"):
+        assert analysis.results([run.record, other.record])["n"].tolist() == [1]
+
+
+def test_what_is_read_only_under_other_settings():
+    settings = {"method": "unif-SGD", "augmentation": "mixup", "schedule": "step",
+                "label_noise": 0.1, "redundancy": 0.5}  # fmt: skip
+    read = {"alpha", "fidelity", "milestones", "noise_kind", "copies", "redundancy_kind"}
+    assert not read & unread(settings)
+    plain = {"augmentation": "standard", "schedule": "linear", "label_noise": 0, "redundancy": 0}
+    assert read < unread(settings | plain)
+    # What a custom method reads is not known.
+    assert unread(settings | {"method": "mine"}) == {"randaugment_n", "randaugment_m"}
 
 
 def test_at_equal_iterations_looking_comes_on_top_and_at_equal_flops_it_costs_steps(go):

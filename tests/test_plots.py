@@ -12,6 +12,7 @@ from fake_records import write_run
 from matplotlib.figure import Figure
 
 from budgetlab import analysis, plots
+from budgetlab.analysis import RecordWarning
 from budgetlab.errors import InputError
 from budgetlab.plots import style
 from budgetlab.records import open_records
@@ -266,6 +267,79 @@ def test_each_has_a_look_of_its_own_and_a_method_always_the_same():
     looks = style.style_conditions(names)
     assert looks["a1"].colour == looks["a2"].colour != looks["b1"].colour
     assert looks["a1"].line == looks["b1"].line != looks["a2"].line
+
+
+def test_a_method_keeps_its_look_in_class_accuracy_and_behind_the_name_of_a_data_set(tmp_path):
+    for method in ("unif-SGD", "p-SGD"):
+        look = style.looks([method])[method]
+        bars = plots.class_accuracy(write_run(tmp_path, method=method)).containers[0]
+        points = bars.lines[0]
+        assert (points.get_color(), points.get_marker()) == (look.colour, look.marker)
+    names = [f"{data}, {m}, seed 1" for data in ("digits", "shapes") for m in ("SGD", "p-SGD")]
+    found = style.style_by_name(names)
+    for name in names:
+        assert found[name].colour == style.looks([name.split(", ")[1]])[name.split(", ")[1]].colour
+    assert len({(look.colour, str(look.line)) for look in found.values()}) == 4
+
+
+def test_long_labels_are_wrapped_between_settings_and_never_cut(tmp_path):
+    many = {"weight_decay": 0.000123, "momentum": 0.123, "warmup": 0.123, "lr": 0.0123}
+    for place in range(4):
+        changed = [{}, *({n: many[n]} for n in ("lr", "warmup")), many][place]
+        write_run(tmp_path, method="selective-backprop", augmentation="randaugment", **changed)
+        write_run(tmp_path, method="unif-SGD", augmentation="randaugment", **changed)
+    for draw in (plots.frontier, plots.learning_curves, plots.cost_ledger, plots.differences):
+        ax = draw(tmp_path)
+        ax.figure.draw_without_rendering()
+        whole = ax.figure.bbox
+        assert ax.get_window_extent().width > 100
+        boxes = [ax.title, ax._left_title, *ax.get_yticklabels()]
+        for shown in filter(None, [ax.get_legend(), *boxes]):
+            box = shown.get_window_extent()
+            assert whole.x0 - 1 <= box.x0
+            assert box.x1 <= whole.x1 + 1
+        texts = ax.get_legend().get_texts() if ax.get_legend() else ax.get_yticklabels()
+        lines = [line for text in texts for line in text.get_text().split("\n")]
+        assert max(map(len, lines)) <= style.LEGEND_LETTERS
+    assert style.wrap("a long name, seed 12, lr 0.1 (n = 2)", 21) == (
+        "a long name, seed 12,\nlr 0.1 (n = 2)"
+    )
+
+
+def test_unfinished_and_repeated_runs_are_not_averaged_into_costs_and_picks(tmp_path):
+    write_run(tmp_path, method="p-SGD", seed=0)
+    write_run(tmp_path, method="p-SGD", seed=1, status="stopped")
+    write_run(tmp_path / "again", method="p-SGD", seed=0)
+    with pytest.warns(RecordWarning, match=r"repeated later .* \(1 of 2 runs\)"):
+        assert plots.coverage(tmp_path).lines[0].get_label().endswith("(n = 1)")
+    frame = analysis.summaries(tmp_path)
+    frame.loc[frame["status"] != "finished", "trained_samples"] = 0
+    with pytest.warns(RecordWarning, match="repeated later"):
+        assert "p-SGD: 360 trained on" in plots.alt_text(plots.cost_ledger(frame))
+
+
+def test_runs_on_two_data_sets_or_at_two_budgets_are_not_mixed(tmp_path):
+    for data in ("digits", "shapes"):
+        for budget, seed in ((0.2, 0), (0.2, 1), (0.4, 0)):
+            write_run(tmp_path, method="p-SGD", dataset=data, budget=budget, seed=seed,
+                      fingerprint=data)  # fmt: skip
+    names = plots.noisy_picks(tmp_path).get_legend_handles_labels()[1]
+    assert names == [f"{data}, budget {b}% (n = {n})" for data in ("digits", "shapes")
+                     for b, n in ((20, 2), (40, 1))]  # fmt: skip
+    for draw in (plots.learning_curves, plots.budget_curves):
+        assert draw(tmp_path).get_title("left") == ""
+    # Of one colour and marker, told apart by how they are filled.
+    for data in ("digits", "shapes"):
+        write_run(tmp_path, method="unif-SGD", dataset=data, fingerprint=data)
+    marks = {line.get_label(): line for line in plots.frontier(tmp_path).lines
+             if not line.get_label().startswith("_")}  # fmt: skip
+    look = {(m.get_color(), m.get_marker(), m.get_fillstyle()) for m in marks.values()}
+    assert len(look) == len(marks) == 4
+
+
+def test_differences_without_a_pair_say_so(tmp_path):
+    write_run(tmp_path, method="p-SGD")
+    assert "No run of another method" in plots.alt_text(plots.differences(tmp_path))
 
 
 def test_a_title_names_the_leader_where_there_is_one():

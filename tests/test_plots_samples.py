@@ -287,6 +287,8 @@ def test_agreement_is_a_symmetric_table_without_a_diagonal(runs, ax):
     assert shown(of_runs)[2][3] == f"{counts[0].corr(counts[1], method='spearman'):.2f}"
     with pytest.raises(InputError, match=r"'pearson': .*choose one of spearman, overlap"):
         plots.agreement_matrix(runs, value="pearson")
+    with pytest.raises(InputError, match="is a single run: give two or more"):
+        plots.agreement_matrix(runs[:1])
     unknown = plots.agreement_matrix(frame[2:], ax=Figure().subplots())
     assert "none of the 1 pairs can be compared" in plots.alt_text(unknown)
 

@@ -10,14 +10,15 @@ import pandas as pd
 
 from budgetlab.analysis.conditions import (
     COSTS,
+    as_read,
     condition_columns,
     epochs,
-    latest,
     method_order,
+    replicates,
     require,
     summaries,
+    telling,
     usable,
-    varying,
     warn_of_gaps,
     warn_of_other_code,
     warn_of_other_data,
@@ -118,7 +119,7 @@ def compare(
         about = groups.averaged(key, metric, cost)
         rows += [about | groups.against(name, key, metric, confidence, margin)
                  for name in _baselines_of(about["method"], wanted)]  # fmt: skip
-    shown = [name for name in groups.keys if name not in ("method", *METHOD_FIELDS)]
+    shown = [name for name in groups.keys if name != "method"]
     table = add_conclusions(pd.DataFrame(rows), shown, metric, confidence, margin)
     table = ConditionTable(table[[*groups.keys, *COLUMNS]]).of(
         groups.keys, metric=metric, cost_name=cost, confidence=confidence
@@ -143,7 +144,7 @@ def add_conclusions(
     for name, source in (("p_corrected", "p"), ("p_equivalent", "p_equivalent")):
         p = table.groupby(list(question), sort=False)[source] if question else table[source]
         table[name] = p.transform(holm) if question else holm(p)
-    named = varying(table, shown)
+    named = telling(table, shown)
     for name, said in (
         ("verdict", lambda row: verdict(row, metric, alpha)),
         ("seeds_to_settle", lambda row: pairs_to_settle(row, margin, alpha)),
@@ -195,9 +196,10 @@ class _Conditions:
     ) -> pd.DataFrame | None:
         """Find a method's runs in the same condition; method-specific settings may differ."""
         wanted = self.about(key) | {"method": method} | changes
-        exact = self.runs.get(tuple(wanted.values()))
-        if exact is not None:
-            return exact
+        for settings in (wanted, as_read(wanted)):
+            exact = self.runs.get(tuple(settings.values()))
+            if exact is not None:
+                return exact
         loose = {n: wanted[n] for n in self.keys if n not in (*METHOD_FIELDS, *ignore)}
         near = (g for other, g in self.runs.items() if loose.items() <= self.about(other).items())
         return max(near, key=len, default=None)
@@ -247,14 +249,9 @@ def _baselines_of(method: str, baselines: list[str]) -> list[str]:
 def _groups(
     frame: pd.DataFrame, keys: list[str], cost: str, value: str, over: Sequence[str]
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Yield each condition and its rows: of finished runs if any, the latest of repeated ones."""
-    for key, group in frame.groupby(keys, sort=False, dropna=False):
-        if "status" in group and (group["status"] == "finished").any():
-            group = group[group["status"] == "finished"]
-        if {*over} <= {*group}:
-            runs = group.drop_duplicates("run") if "run" in group else group
-            kept = latest(runs, over)
-            group = group[group["run"].isin(kept["run"])] if "run" in group else kept
+    """Yield each condition and the rows of its :func:`replicates`."""
+    kept = replicates(frame, keys, over, value)
+    for key, group in kept.groupby(keys, sort=False, dropna=False):
         yield dict(zip(keys, key, strict=True)), group.dropna(subset=[cost, value])
 
 
@@ -277,7 +274,8 @@ def curves(
 
     Runs are interpolated linearly between epochs, over the part of the axis that all runs of the
     condition cover, so that every point averages the same runs. If a condition has finished runs,
-    unfinished ones are left out.
+    unfinished ones are left out; so are, with a warning, runs tested only once beside others that
+    were tested more often (``evaluate_every``).
 
     Parameters
     ----------

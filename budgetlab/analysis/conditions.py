@@ -4,10 +4,13 @@ import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from budgetlab.config import ADDED, DATA_FIELDS, RunConfig
 from budgetlab.errors import InputError, a_kind, counted, few
+from budgetlab.methods import OPTIONS as METHOD_FIELDS
+from budgetlab.methods import known as known_method
 from budgetlab.methods import ordered as method_order  # noqa: F401 (figures sort by it too)
 from budgetlab.records import Record, Records, RecordWarning, open_records
 
@@ -27,8 +30,18 @@ RESULTS = ("test_accuracy", "test_loss", *COSTS)
 SHOWN = ("dataset", "method", "augmentation", "budget", "budget_unit")
 FIRST = ("path", "status", *SHOWN, "seed", *RESULTS, "epochs_trained")
 SETTINGS = RunConfig.__dataclass_fields__
-# Paths and the device do not distinguish conditions; the model that "auto" resolved to does.
-IGNORED_SETTINGS = ("data_root", "out", "device")
+# Paths, the device, how often a run is tested, and a name that ``dataset`` holds do not distinguish
+# conditions; the model that "auto" resolved to does.
+IGNORED_SETTINGS = ("data_root", "out", "device", "evaluate_every", "data_name")
+# Settings that are read only where another one has one of these values; None is any but 0.
+MIXING = ("mixup", "ricap", "cutmix")
+READ_WHERE: dict[str, tuple[str, tuple[str, ...] | None]] = {
+    "alpha": ("augmentation", MIXING), "credit": ("augmentation", MIXING),
+    "randaugment_n": ("augmentation", ("randaugment",)),
+    "randaugment_m": ("augmentation", ("randaugment",)), "milestones": ("schedule", ("step",)),
+    "noise_kind": ("label_noise", None), "copies": ("redundancy", None),
+    "redundancy_kind": ("redundancy", None),
+}  # fmt: skip
 
 
 def summaries(records: Records) -> pd.DataFrame:
@@ -37,7 +50,8 @@ def summaries(records: Records) -> pd.DataFrame:
     Columns are ``path``, ``status``, ``dataset``, ``method``, ``augmentation``, ``budget``,
     ``budget_unit``, ``seed``, ``test_accuracy`` (0 to 1), ``test_loss``, the costs of
     :data:`COSTS`, ``epochs_trained``, then the other settings (``model`` and ``precision`` as used,
-    with ``auto`` resolved), ``proxy_samples`` (samples run through proxy networks; NaN if not
+    with ``auto`` resolved; settings that a run does not read, such as ``power`` under plain SGD,
+    at their defaults), ``proxy_samples`` (samples run through proxy networks; NaN if not
     recorded), the size and ``fingerprint`` of the data, ``model_start`` (digest of the initial
     weights of a custom network), and the device. Results of an interrupted run are those of its
     last complete epoch.
@@ -57,7 +71,8 @@ def _summary(record: Record) -> dict[str, Any]:
     # Records of earlier versions lack newer fields, whose defaults reproduce what they did.
     config: dict[str, Any] = {name: SETTINGS[name].default for name in ADDED} | record.config
     named = {name: str(config[name]) for name in ("dataset", "data_name") if config.get(name)}
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in config.items()} | {
+    read = as_read(config)
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in read.items()} | {
         "path": str(record.path),
         "status": record.status,
         "dataset": RunConfig.from_dict(named).dataset_name,
@@ -73,6 +88,28 @@ def _summary(record: Record) -> dict[str, Any]:
         "model_start": str(hardware.get("model_start", "")),
         "updated": record.about.get("updated", ""),
     }
+
+
+def unread(settings: Mapping[str, Any]) -> set[str]:
+    """Return the settings that a run with these does not read, by its method and the others.
+
+    Of a custom method, whose entry may not list all, every setting counts as read.
+    """
+    entry = known_method(settings.get("method"))
+    found = {*METHOD_FIELDS} - {*entry.fields} if entry and entry.where else set()
+    if settings.get("augmentation") in (*MIXING, "randaugment"):
+        found.discard("fidelity")  # these follow it too
+    for name, (other, values) in READ_WHERE.items():
+        value = settings.get(other)
+        if value is not None and (value not in values if values else not value):
+            found.add(name)
+    return found
+
+
+def as_read(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Set what a run does not read to its default, as in :func:`summaries`."""
+    defaults = {name: SETTINGS[name].default for name in unread(settings) & {*settings}}
+    return {**settings, **defaults}
 
 
 def _number(value: float | None) -> float:
@@ -140,17 +177,20 @@ def condition_columns(frame: pd.DataFrame, over: Sequence[str] = ("seed",)) -> l
     The five that every table shows come first, then the others that differ between runs.
     ``fingerprint`` is included if runs with the same settings were trained on different data, and
     ``model_start`` if custom networks started from different weights; ``data_seed`` is excluded
-    if each replicate uses one data seed in all conditions.
+    if each replicate uses one data seed in all conditions that differ only in what tables show.
     """
     # In frames with one row per epoch, lr changes within a run.
     settings = ["lr_start" if n == "lr" and "lr_start" in frame else n for n in SETTINGS]
     others = [n for n in settings if n not in (*SHOWN, *IGNORED_SETTINGS, *over) and n in frame]
     differ = varying(frame, others)
     by = [name for name in over if name in frame]
-    if "data_seed" in differ and by and frame.groupby(by)["data_seed"].nunique().max() == 1:
-        differ.remove("data_seed")
+    if "data_seed" in differ and by:
+        apart = [n for n in ("dataset", *differ) if n not in ("data_seed", *METHOD_FIELDS)]
+        data = frame.groupby([*by, *(n for n in apart if n in frame)], dropna=False)["data_seed"]
+        if data.nunique().max() == 1:
+            differ.remove("data_seed")
     if "fingerprint" in frame and "data_seed" not in over:
-        same_settings = frame.groupby(_data_columns(frame), sort=False)
+        same_settings = frame.groupby(_data_columns(frame), sort=False, dropna=False)
         if (same_settings["fingerprint"].nunique() > 1).any():
             differ.append("fingerprint")
     if by and "model_start" in frame:
@@ -193,16 +233,52 @@ def require_data_of(record: Record, splits: "Splits") -> None:
         )
 
 
+def telling(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return those of the columns that tell conditions apart, for short labels.
+
+    Of settings that differ only together, such as those of two presets, the first stays: the model,
+    else the first column. The five that every table shows stay if they vary.
+    """
+    rows = frame[list(columns)].astype(str)
+    first = ~rows.duplicated().to_numpy()
+    rows, without = rows[first], [unread(row) for row in frame[first].to_dict("records")]
+    told = varying(rows, [name for name in columns if name in SHOWN])
+    by = ["dataset"] if "dataset" in told else []
+    for name in sorted((n for n in columns if n not in SHOWN), key=lambda n: n != "model"):
+        read = rows[[name not in some for some in without]]
+        values = read.groupby(by, dropna=False)[name] if by else read[name]
+        if len(read) and np.max(values.nunique(dropna=False)) > 1:
+            told.append(name)
+            by.append(name)
+    return told
+
+
 def label(row: pd.Series | Mapping[str, Any], columns: Sequence[str]) -> str:
-    """Name a condition by some of its settings, such as ``p-SGD, mixup, budget 30%``."""
-    parts = []
+    """Name a condition by those of some settings that it reads: ``p-SGD, mixup, budget 30%``."""
+    parts, without = [], unread(row)
     for name in columns:
         value = row[name]
         if isinstance(value, float):
             value = f"{100 * value:g}%" if name == "budget" else f"{value:g}"
         plain = name in ("dataset", "method", "augmentation", "model")
-        parts.append(str(value) if plain else f"{name.replace('_', ' ')} {value}")
+        if name not in without:
+            parts.append(str(value) if plain else f"{name.replace('_', ' ')} {value}")
     return ", ".join(parts)
+
+
+def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """Label the rows of a frame by what tells them apart in these columns, briefly.
+
+    Rows have equal labels only if they are equal in all columns.
+    """
+    shown, place = telling(frame, columns) or ["method"], frame[list(columns)].astype(str)
+    number = place.groupby(list(columns), sort=False, dropna=False).ngroup().to_numpy()
+    names: dict[int, str] = {}
+    for group, at in zip(*np.unique(number, return_index=True), strict=True):
+        name = label(frame.iloc[at], shown) or str(frame.iloc[at]["method"])
+        same = sum(other.partition(" (no. ")[0] == name for other in names.values())
+        names[group] = f"{name} (no. {same + 1})" if same else name
+    return pd.Series([names[group] for group in number], index=frame.index)
 
 
 def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFrame:
@@ -213,6 +289,29 @@ def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFram
     if frame.empty:
         raise InputError("no finished run to compare: train until the end, or resume the runs")
     return latest(frame, [*condition_columns(frame, over), *over])
+
+
+def replicates(
+    frame: pd.DataFrame, keys: Sequence[str], over: Sequence[str], value: str = ""
+) -> pd.DataFrame:
+    """Keep the runs of each condition that count: finished ones if any, the latest of repeated.
+
+    In a frame of epochs, runs with a single ``value`` are left out, with a warning, if others of
+    the condition have a curve: with them, the mean would have a single point too.
+    """
+    runs = frame.drop_duplicates("run") if "run" in frame else frame
+    if "status" in runs:
+        done = runs["status"].eq("finished")
+        any_done = done.groupby([runs[name] for name in keys], dropna=False).transform("any")
+        runs = runs[done | ~any_done]
+    if value and "run" in frame:
+        points = runs["run"].map(frame.groupby("run")[value].count())
+        most = points.groupby([runs[name] for name in keys], dropna=False).transform("max")
+        why = "tested only once, and others of the condition more often"
+        runs = _without(runs, (points < 2) & (most > 1), why)
+    if {*over} <= {*runs}:
+        runs = latest(runs, [*keys, *over])
+    return frame[frame["run"].isin(runs["run"])] if "run" in frame else runs
 
 
 def latest(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
@@ -249,7 +348,7 @@ def warn_of_other_data(frame: pd.DataFrame, keys: Sequence[str]) -> None:
     """Warn if runs with the same settings were trained on different data."""
     if "fingerprint" not in keys:
         return
-    for _, group in frame.groupby(_data_columns(frame), sort=False):
+    for _, group in frame.groupby(_data_columns(frame), sort=False, dropna=False):
         usual, *others = group["fingerprint"].value_counts().index
         for other in others:
             warnings.warn(

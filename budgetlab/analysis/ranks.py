@@ -107,6 +107,8 @@ def run_agreement(
     """
     runs = open_records(records)
     require_same_data(runs)
+    if len(runs) < 2:
+        raise InputError(f"'{runs[0].path}' is a single run: give two or more to compare")
     columns = {str(run.path): _sign_aligned(measures(run), [measure])[measure] for run in runs}
     return _pairs(pd.DataFrame(columns), top)
 

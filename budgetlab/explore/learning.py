@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import AXES, epochs
-from budgetlab.analysis.conditions import condition_columns, method_order, require
+from budgetlab.analysis import AXES, condition_columns, epochs
+from budgetlab.analysis.conditions import labels, method_order, replicates, require
 from budgetlab.analysis.statistics import MIN_PAIRS, mean_interval, paired_difference
 from budgetlab.errors import InputError, unknown
 from budgetlab.explore.chart import (
@@ -25,13 +25,7 @@ from budgetlab.explore.chart import (
     words,
     wrap_title,
 )
-from budgetlab.explore.maps import (
-    data_selector,
-    finding_title,
-    rows_alt_text,
-    toggles,
-    tooltip_for,
-)
+from budgetlab.explore.maps import data_selector, finding_title, rows_alt_text, toggles, tooltip_for
 from budgetlab.explore.packing import compact, records_of
 from budgetlab.plots import style
 from budgetlab.plots.learning import crossed
@@ -43,7 +37,8 @@ CROSSING_COLUMNS = ("dataset", "augmentation", "epochs", "mean", "ci_low", "ci_h
 MARKS = 12  # per line, so that markers do not cover a line of a hundred epochs
 # Names stand to the right of the lines, or below them on a narrow page.
 NARROW = 400
-NAMES_WIDE = 210
+NAMES_WIDE, NAME_LETTERS = 245, 25
+NAME_STEP, LINE_STEP = 22, 13  # pixels from name to name, and from line to line
 FITS = {"/width": f"room < {NARROW + NAMES_WIDE + 20} ? clamp(room - 90, 180, {NARROW - 1})"
                   f" : min(520, room - {NAMES_WIDE + 20})"}  # fmt: skip
 
@@ -111,7 +106,10 @@ def learning(
     scale |= {} if floor is None else {"domainMin": {"expr": "floor"}}
     several = int(lines["n"].max()) > 1
     x = axis("cost", axis={"tickCount": 8})
-    place = {"calculate": f"indexof({json.dumps(conditions)}, datum.condition)", "as": "place"}
+    heights = [NAME_STEP + LINE_STEP * _in_lines(name).count("\n") for name in conditions]
+    down = [sum(heights[:n]) for n in range(len(heights))]
+    place = {"calculate": f"{down}[indexof({json.dumps(conditions)}, datum.condition)]",
+             "as": "down"}  # fmt: skip
     told = hover({"condition": "", "epoch": "epoch", "cost": "cost", "mean": what,
                   "interval": "95% interval", "n": "seeds"})  # fmt: skip
     means = {"transform": _in_the_page(int(lines["n"].max())), "layer": _curves(
@@ -141,14 +139,15 @@ def _table(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, list[str]]:
     """Return the chart's rows, one per run and epoch in order of method, and the known costs."""
     require(frame, ["run", "epoch", "seed", "method", value], "a frame of learning curves")
     axes = [name for name in AXES if name in frame and frame[name].notna().any()]
-    frame = frame.dropna(subset=[value])
+    keys = condition_columns(frame)
+    frame = replicates(frame, keys, ("seed",), value).dropna(subset=[value])
     if not len(frame):
         raise InputError(f"none of these runs holds a {value.replace('_', ' ')}: train for longer")
     order = method_order(frame["method"])
     frame = frame.sort_values(["method", "seed"], kind="stable", key=lambda column: (
         column.map(order.index) if column.name == "method" else column))  # fmt: skip
     table = pd.DataFrame({
-        "condition": style.line_labels(frame, condition_columns(frame)),
+        "condition": labels(frame, keys),
         "seed": frame["seed"], "run": frame["run"], "epoch": frame["epoch"],
         "value": compact(style.fraction(value) * frame[value], 5),
         **{name: compact(frame[name], 6) for name in axes if name != "epoch"},
@@ -270,6 +269,12 @@ def _single(
     ]}  # fmt: skip
 
 
+def _in_lines(name: str) -> str:
+    """Wrap a name to the room beside a chart, with its final value after the last word."""
+    value = "\u2002" + 5 * "0"
+    return style.wrap(f"{name}{value}", NAME_LETTERS).removesuffix(value)
+
+
 def _curves(
     names: Sequence[str], field: str, x: dict[str, Any], columns: tuple[str, str, str],
     y: dict[str, Any], order: str, tooltip: list[dict[str, Any]], *,
@@ -277,8 +282,8 @@ def _curves(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Draw lines with bands and markers, and beside them their names and final values.
 
-    ``columns`` holds the middle and both ends of a band; ``place`` transforms give the order of
-    the names, ``marked`` tests which rows have a marker. Names that are not chosen are faded.
+    ``columns`` holds the middle and both ends of a band; ``place`` transforms give the distance
+    ``down`` of the names, ``marked`` tests which rows have a marker. Names not chosen are faded.
     """
     look = style_encodings(names, field)
     middle, low, high = columns
@@ -291,12 +296,13 @@ def _curves(
     line = {channel: look[channel] for channel in ("color", "strokeDash")}
     point = {channel: look[channel] for channel in ("color", "shape")}
     right = f"width > {NARROW - 1}"
-    down = f"({right} ? 6 : height + 54) + 22 * datum.place"
+    down = f"({right} ? 6 : height + 54) + datum.down"
     beside = {"y": {"expr": down}, "clip": False}
     across = [{"expr": f"{right} ? width + {wide} : {wide - 18}"} for wide in (32, 52)]
     end = [{"joinaggregate": [{"op": "max", "field": order, "as": "end"}], "groupby": [field]},
            {"filter": f"datum.{order} == datum.end"}, *place]  # fmt: skip
-    said = f"datum.{field} + '\u2002' + format(datum.{middle}, '{form}')"
+    lines = json.dumps({name: _in_lines(name) for name in map(str, names)})
+    said = f"({lines})[datum.{field}] + '\u2002' + format(datum.{middle}, '{form}')"
     # Lines of a single point often have it at one cost: side by side, each is seen.
     step, centre = min(9, 150 / len(names)), (len(names) - 1) / 2
     apart = f"{step} * (indexof({json.dumps([*names])}, datum.{field}) - {centre})"
@@ -384,6 +390,7 @@ def crossing(frame: pd.DataFrame) -> Explorable:
             list(dict.fromkeys(table["augmentation"])), "augmentation", x,
             ("mean", "ci_low", "ci_high"),
             {"title": "test accuracy (%)", "zero": False}, "epochs",
-            tooltip_for(shown), place=[place, {"calculate": "datum.rank - 1", "as": "place"}]),
+            tooltip_for(shown),
+            place=[place, {"calculate": f"{NAME_STEP} * (datum.rank - 1)", "as": "down"}]),
     )  # fmt: skip
     return Explorable(spec, alt, twin, title=title)

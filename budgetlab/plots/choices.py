@@ -10,7 +10,7 @@ from budgetlab.analysis import calibration, credit_by_reference, ranked_counts, 
 from budgetlab.analysis import detection_curve as find_curve
 from budgetlab.analysis import noisy_picks as find_noisy_picks
 from budgetlab.analysis import picks_by as find_picks
-from budgetlab.analysis.conditions import method_order, require
+from budgetlab.analysis.conditions import labels, method_order, require
 from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
 from budgetlab.plots.style import Curve
@@ -129,24 +129,29 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
 def _in_spans(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, str]:
     """Average a column over at most ``POINTS`` stretches of epochs; also return the axis title."""
     span = style.spans(frame["epoch"], POINTS).rename("span")
-    keys = [name for name in ("run", "method", "seed") if name in frame]
+    keys = [name for name in ("run", "condition", "method", "seed") if name in frame]
     means = frame.groupby([*keys, span], sort=False)[["epoch", value]].mean().reset_index()
     most = int(frame["epoch"].groupby(span).nunique().max())
     return means, "epoch" if most == 1 else f"epoch (means of {most})"
 
 
 def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
-    """Which method trains on wrong labels, and when? Mean over seeds, ± standard deviation.
+    """Which condition trains on wrong labels, and when? Mean over seeds, ± standard deviation.
 
     Parameters
     ----------
     data
         Records of runs with label noise, or a frame from :func:`budgetlab.analysis.noisy_picks`.
     """
-    frame = style.frame_of(data, find_noisy_picks, ["method", "seed", "epoch", "times_base"])
+    frame = style.frame_of(data, lambda runs: style.by_condition(runs, find_noisy_picks),
+                           ["method", "seed", "epoch", "times_base"])  # fmt: skip
+    if "condition" not in frame:
+        keys = [n for n in ("method", "noise_kind", "label_noise", "budget") if n in frame]
+        frame = frame.assign(condition=labels(frame, keys))
+    of = frame.groupby("condition", sort=False)["method"].first()
     frame, x = _in_spans(frame, "times_base")
-    curves = style.averaged(frame.round({"epoch": 9}), "method", "epoch", "times_base")
-    curves = {name: curves[name] for name in method_order(curves)}
+    curves = style.averaged(frame.round({"epoch": 9}), "condition", "epoch", "times_base")
+    curves = {n: curves[n] for method in method_order(of) for n in of.index[of == method]}
     ends = {name: curve.y.iloc[-1] for name, curve in curves.items()}
     most = style.most_extreme(ends)
     return _chart(

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import curves, results, varying
+from budgetlab.analysis import curves, results
 from budgetlab.analysis import frontier as find_frontier
-from budgetlab.analysis.conditions import label, require
+from budgetlab.analysis.conditions import labels, require
 from budgetlab.analysis.tables import keys_of
 from budgetlab.plots import style
 from budgetlab.plots.style import Curve
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["budget_curves", "crossed", "crossing", "frontier", "gradient_quality",
            "learning_curves"]  # fmt: skip
 
-SHOWN = ("dataset", "method", "augmentation", "budget")
+FILLS = ("full", "none", "left", "bottom", "right", "top")
 GRADIENTS = {
     "possible_gain": "share of the possible reduction of variance",
     "variance_ratio": "variance, times that of uniform draws",
@@ -75,13 +75,19 @@ def learning_curves(
     bands = " with bands of one standard deviation" if frame["spread"].notna().any() else ""
     return style.finish(
         ax,
-        title=style.leader({name: line.y.iloc[-1] for name, line in lines.items()}, value),
+        title=_leader(frame, {name: line.y.iloc[-1] for name, line in lines.items()}, value),
         x=style.axis_name(cost),
         y=style.axis_name(value),
         legend=legend,
         text=f"Learning curves{bands}: {style.axis_name(value)} over {style.axis_name(cost)}. "
         + "; ".join(said) + ".",
     )  # fmt: skip
+
+
+def _leader(frame: pd.DataFrame, ends: Mapping[str, float], value: str) -> str:
+    """Title naming the best condition; empty for several data sets, which compare no methods."""
+    several = "dataset" in frame and frame["dataset"].nunique() > 1
+    return "" if several else style.leader(ends, value)
 
 
 def _keep_possible(ax: "Axes", column: str) -> None:
@@ -130,7 +136,7 @@ def budget_curves(
             for name, group in groups.items() if shared}  # fmt: skip
     style.finish(
         ax,
-        title=style.leader(ends, value).replace("ends best", f"is best at {100 * least:g}%"),
+        title=_leader(frame, ends, value).replace("ends best", f"is best at {100 * least:g}%"),
         x="budget (% of the full run, logarithmic)",
         y=style.axis_name(value),
         legend=True,
@@ -251,21 +257,24 @@ def frontier(
         return style.empty(style.axes(ax), f"No run has both {style.axis_name(cost)} and a result.")
     scale = style.fraction(value)
     shown = frame.assign(**{c: scale * frame[c] for c in ("mean", "ci_low", "ci_high")})
-    keys = [name for name in keys_of(frame, keys) if name != "budget"]
-    groups, styles = style.named_groups(shown, keys)
+    every = keys_of(frame, keys)
+    groups, styles = style.named_groups(shown, [name for name in every if name != "budget"])
     ax = style.axes(ax)
-    aside = _sideways(frame)
+    aside, drawn = _sideways(frame), []
     for name, group in groups.items():
-        _marks(ax, group, styles[name], style.escape_text(name), aside)
+        # No line tells two conditions of one method apart here: filled differently.
+        fill = FILLS[drawn.count(key := (styles[name].colour, styles[name].marker)) % len(FILLS)]
+        drawn.append(key)
+        _marks(ax, group, styles[name], style.escape_text(name), aside, fill)
     ax.autoscale_view()
     _keep_possible(ax, value)
     best = shown[shown["on_frontier"]].sort_values("cost")
     for _, line in best.groupby("dataset"):
         ax.plot(line["cost"], line["mean"], color=style.INK, linewidth=1, zorder=1)
     many = f"{len(best)} of {len(frame)} conditions {'are' if len(best) > 1 else 'is'}"
-    named = varying(frame, [n for n in SHOWN if n in frame]) or ["method"]
-    said = "; ".join(f"{label(row, named)} reaches {row['mean']:.4g} for {_count(row['cost'])}"
-                     for row in best.to_dict("records"))  # fmt: skip
+    named = labels(shown, every)
+    said = "; ".join(f"{named[place]} reaches {row['mean']:.4g} for {_count(row['cost'])}"
+                     for place, row in best.iterrows())  # fmt: skip
     return style.finish(
         ax,
         title=f"{many} beaten by no cheaper one" if len(frame) > 1 else "",
@@ -278,7 +287,7 @@ def frontier(
 
 
 def _marks(
-    ax: "Axes", group: pd.DataFrame, look: style.LineStyle, name: str, aside: pd.Series
+    ax: "Axes", group: pd.DataFrame, look: style.LineStyle, name: str, aside: pd.Series, fill: Any
 ) -> None:
     """Draw a marker and its interval for each row, with one legend entry for all."""
     for number, (place, row) in enumerate(group.iterrows()):
@@ -286,7 +295,7 @@ def _marks(
         ends = bounds if np.isfinite(bounds).all() else [middle, middle]
         shift, x = _shifted(ax, aside[place]), row["cost"]
         ax.plot([x, x], ends, color=look.colour, linewidth=1.5, transform=shift)
-        ax.plot([x], [middle], color=look.colour, marker=look.marker, markersize=7,
+        ax.plot([x], [middle], color=look.colour, marker=look.marker, markersize=7, fillstyle=fill,
                 linestyle="none", transform=shift, label=None if number else name)  # fmt: skip
         ax.update_datalim([(x, end) for end in ends])
 

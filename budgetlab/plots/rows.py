@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import BASELINE, compare, group_accuracy, summaries, varying
-from budgetlab.analysis.conditions import condition_columns, label, method_order, require
+from budgetlab.analysis import BASELINE, compare, condition_columns, group_accuracy, summaries
+from budgetlab.analysis.conditions import label, labels, method_order, replicates, require, telling
 from budgetlab.analysis.tables import keys_of
 from budgetlab.plots import style
-from budgetlab.records import OneRecord, Records
+from budgetlab.records import OneRecord, Records, open_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,10 +49,13 @@ def differences(
                            made="difference")  # fmt: skip
     metric = getattr(frame, "metric", "test_accuracy")
     confidence = getattr(frame, "confidence", 0.95)
-    keys = [*keys_of(frame, keys), "baseline"]
+    keys = keys_of(frame, keys)
     frame = frame[frame["pairs"] > 0].reset_index(drop=True)
     # Wide enough that long names leave room for the axis.
     ax = style.axes(ax, (8.4, 1.2 + 0.32 * max(len(frame), 2)))
+    if frame.empty:
+        why = "No run of another method has the settings and the seed of a baseline run."
+        return style.empty(ax, why)
     scale = style.fraction(metric)
     spans = scale * frame[["difference", "ci_low", "ci_high"]].to_numpy(float)
     looks = style.looks(list(dict.fromkeys(frame["method"])))
@@ -64,7 +67,7 @@ def differences(
                 fillstyle="full" if known else "none")  # fmt: skip
     _clip_outliers(ax, spans)
     ax.axvline(0, color=style.INK, linewidth=1)
-    shown = [name for name in varying(frame, keys) if name not in ("method", "baseline")]
+    shown = [name for name in telling(frame, keys) if name != "method"]
     baselines = list(dict.fromkeys(frame["baseline"]))
     _name_rows(ax, [
         row["method"] + (f" against {row['baseline']}" if len(baselines) > 1 else "")
@@ -84,8 +87,12 @@ def differences(
 
 
 def _name_rows(ax: "Axes", names: Sequence[object]) -> None:
-    """Label the rows of a chart from the top down."""
-    ax.set_yticks(range(len(names)), list(map(style.escape_text, names)))
+    """Label the rows of a chart from the top down, in lines, for which the figure gets room."""
+    said = [style.wrap(style.escape_text(name)) for name in names]
+    most, figure = max(name.count("\n") for name in said), ax.figure.get_figure(root=True)
+    if figure.axes == [ax]:
+        figure.set_figheight(figure.get_figheight() + 0.17 * most * len(said))
+    ax.set_yticks(range(len(said)), said)
     ax.set_ylim(len(names) - 0.5, -0.5)
 
 
@@ -123,6 +130,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     """
     frame = style.frame_of(data, summaries, ["method", "trained_samples", "looked_samples"])
     keys = condition_columns(frame)
+    frame = replicates(frame, keys, ("seed",))
     if "proxy_samples" not in frame:
         frame = frame.assign(proxy_samples=0)
     columns = [column for column, *_ in PARTS]
@@ -130,9 +138,9 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     order = method_order(frame["method"])
     means = means.sort_values("method", key=lambda c: c.map(order.index), kind="stable",
                               ignore_index=True)  # fmt: skip
-    names = style.line_labels(means, keys)
+    names = labels(means, keys)
     # Wide enough that long names and the legend leave room for the bars.
-    width = 8.4 + 0.08 * max(0, names.str.len().max() - 24)
+    width = 8.4 + 0.08 * max(0, min(names.str.len().max(), style.LEGEND_LETTERS) - 24)
     ax = style.axes(ax, (width, 1.2 + 0.32 * max(len(means), 2)))
     below, said = 0.0 * means["trained_samples"], [f"{name}:" for name in names]
     for column, colour, hatch, meaning in PARTS:
@@ -202,7 +210,11 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
 
 
 def class_accuracy(
-    data: OneRecord | pd.DataFrame, by: str = "label", *, ax: "Axes | None" = None
+    data: OneRecord | pd.DataFrame,
+    by: str = "label",
+    *,
+    look: style.LineStyle | None = None,
+    ax: "Axes | None" = None,
 ) -> "Axes":
     """Where does it go wrong? Test accuracy of each class, or group, with its interval.
 
@@ -211,7 +223,13 @@ def class_accuracy(
     data, by
         As for :func:`budgetlab.analysis.group_accuracy`, or a frame returned by it. The
         twenty groups with the lowest accuracy are drawn.
+    look
+        Colour and marker; by default those of the method of a record.
     """
+    if not isinstance(data, pd.DataFrame):
+        data = open_record(data)
+        look = look or style.looks([data.config["method"]])[data.config["method"]]
+    look = look or style.LineStyle(style.COLOURS[0], "-", "o")
     frame = style.frame_of(data, lambda run: group_accuracy(run, by),
                            ["group", "n", "accuracy", "ci_low", "ci_high"],
                            made="mistaken_for")  # fmt: skip
@@ -219,7 +237,7 @@ def class_accuracy(
     ax = style.axes(ax, (6.4, 1.2 + 0.26 * len(shown)))
     value = 100 * shown["accuracy"]
     reach = np.abs(100 * shown[["ci_low", "ci_high"]].to_numpy().T - value.to_numpy())
-    ax.errorbar(value, shown.index, xerr=reach, fmt="o", color=style.COLOURS[0], markersize=5)
+    ax.errorbar(value, shown.index, xerr=reach, fmt=look.marker, color=look.colour, markersize=5)
     _name_rows(
         ax, [f"{group} ({n:,})" for group, n in zip(shown["group"], shown["n"], strict=True)]
     )

@@ -14,11 +14,11 @@ from budgetlab.analysis import (
     COMPARISON_VERDICTS,
     COSTS,
     MEANINGS,
+    condition_columns,
     label,
     summaries,
-    varying,
 )
-from budgetlab.analysis.conditions import condition_columns, method_order, require
+from budgetlab.analysis.conditions import labels, method_order, replicates, require, telling
 from budgetlab.methods import COLOURS, LINES, LineStyle
 from budgetlab.records import Record, Records, open_records
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Curve", "LineStyle", "alt_text", "averaged", "axes", "axis_name", "by_condition",
            "by_method", "capitalise", "correlation", "describe", "draw", "empty", "escape_text",
-           "finish", "fraction", "frame_of", "leader", "line_labels", "looks", "most_extreme",
+           "finish", "fraction", "frame_of", "leader", "looks", "most_extreme",
            "named_groups", "new_figure", "rule", "run_names", "set_title", "spans",
-           "style_by_name", "style_conditions", "verdicts"]  # fmt: skip
+           "style_by_name", "style_conditions", "verdicts", "wrap"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
-LEGEND_LETTERS, LETTERS_AN_INCH = 48, 12
+LEGEND_LETTERS, LETTERS_AN_INCH = 40, 12
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
 
 NAMES = {
@@ -129,7 +129,7 @@ def draw(
     styles = styles or style_by_name(list(curves))
     for name, (x, y, note, low, high) in curves.items():
         look = styles[name]
-        said = textwrap.fill(escape_text(f"{name} ({note})" if note else name), LEGEND_LETTERS)
+        said = escape_text(f"{name} ({note})" if note else name)
         own = {"color": look.colour, "linestyle": look.line, "marker": look.marker,
                "markersize": 5, "label": said}  # fmt: skip
         if bars:
@@ -178,13 +178,19 @@ def style_conditions(
 def style_by_name(names: Sequence[str], *, always: bool = False) -> dict[str, LineStyle]:
     """Style names that begin with a method, such as those of runs, like that method.
 
-    ``p-SGD, seed 1`` and ``p-SGD (credit row)`` belong to p-SGD; other names as in :func:`looks`.
+    ``p-SGD, seed 1``, ``p-SGD (credit row)`` and ``digits, p-SGD`` belong to p-SGD; other names as
+    in :func:`looks`.
     """
-    parts = {name: re.split(r"(?=, | \()", name, maxsplit=1) for name in names}
-    if not all(methods.known(first) for first, *_ in parts.values()):
-        found = looks(names)
-        return {name: found[name] for name in names}
-    return style_conditions({n: (p[0], "".join(p[1:])) for n, p in parts.items()}, always=always)
+    found = {}
+    for name in names:
+        parts = re.split(r"(?=, | \()", name)
+        # A data set may stand before the method.
+        at = next((n for n, p in enumerate(parts[:2]) if methods.known(p.removeprefix(", "))), None)
+        if at is None:
+            plain = looks(names)
+            return {name: plain[name] for name in names}
+        found[name] = (parts.pop(at).removeprefix(", "), "".join(parts))
+    return style_conditions(found, always=always)
 
 
 def new_figure(size: tuple[float, float] = (6.4, 4.0)) -> "Figure":
@@ -241,7 +247,10 @@ def set_title(ax: "Axes", title: str, **place: Any) -> None:
     place = {"y": 1.0} | place
     grid = ax.get_subplotspec()
     width = ax.figure.get_figure(root=True).get_figwidth()
-    inches = width / (grid.get_gridspec().ncols if grid else 1)
+    # The axis to the left of the title takes room too, more if it has names.
+    names = "\n".join(label.get_text() for label in ax.get_yticklabels()).split("\n")
+    room = max(0.7, 0.2 + max(map(len, names)) / LETTERS_AN_INCH)
+    inches = width / (grid.get_gridspec().ncols if grid else 1) - room
     title = textwrap.fill(capitalise(title), max(30, round(LETTERS_AN_INCH * inches)))
     ax.set_title(escape_text(title), loc="left", fontsize=11, color=INK, **place)
 
@@ -263,7 +272,8 @@ def _add_legend(ax: "Axes") -> None:
     figure = ax.figure.get_figure(root=True)
     # Only a constrained layout with a single Axes makes room beside it.
     alone = figure.axes == [ax] and isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
-    names = ax.get_legend_handles_labels()[1]
+    handles, names = ax.get_legend_handles_labels()
+    names = [wrap(name) for name in names]
     if alone:  # tall enough for all lines of the legend
         lines = sum(name.count("\n") + 1 for name in names)
         figure.set_figheight(max(figure.get_figheight(), 0.7 + 0.2 * lines))
@@ -272,8 +282,15 @@ def _add_legend(ax: "Axes") -> None:
         {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if alone or many else {}
     )
     # Nearly opaque: entries stay readable on top of data.
-    ax.legend(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=9, labelcolor=INK,
-              handlelength=3, **place)  # fmt: skip
+    ax.legend(handles, names, facecolor="white", edgecolor="none", framealpha=0.8, fontsize=9,
+              labelcolor=INK, handlelength=3, **place)  # fmt: skip
+
+
+def wrap(text: str, letters: int = LEGEND_LETTERS) -> str:
+    """Wrap a label, between two settings if each of them fits on a line."""
+    kept = re.sub(r"(?<!,) (?!\()", "\xa0", text)
+    kept = kept if all(len(part) <= letters for part in kept.split(" ")) else text
+    return textwrap.fill(kept, letters, break_on_hyphens=False).replace("\xa0", " ")
 
 
 def describe(ax: "Axes", text: str) -> None:
@@ -340,23 +357,14 @@ def verdicts(frame: pd.DataFrame) -> str:
     return f"{many}: {', '.join(said)}" if reached else ""
 
 
-def line_labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """Label the rows of a frame by those columns that vary."""
-    shown = varying(frame, columns) or ["method"]
-    return pd.Series([label(row, shown) for row in frame.to_dict("records")], index=frame.index)
-
-
 def named_groups(
     frame: pd.DataFrame, keys: Sequence[str]
 ) -> tuple[dict[str, pd.DataFrame], dict[str, LineStyle]]:
-    """Split a frame into conditions named by the keys that vary; also return their styles."""
-    shown = varying(frame, keys) or ["method"]
-    groups, parts = {}, {}
-    for key, group in frame.groupby(list(keys), sort=False, dropna=False):
-        about = dict(zip(keys, key, strict=True))
-        name = label(about, shown)
-        groups[name] = group
-        parts[name] = (about["method"], label(about, [n for n in shown if n != "method"]))
+    """Split a frame into conditions named by what tells them apart; also return their styles."""
+    groups, parts = dict(list(frame.groupby(labels(frame, keys), sort=False))), {}
+    for name, group in groups.items():
+        method = group["method"].iloc[0]
+        parts[name] = (method, ", ".join(part for part in name.split(", ") if part != method))
     order = method_order(method for method, _ in parts.values())
     parts = dict(sorted(parts.items(), key=lambda item: order.index(item[1][0])))
     return {name: groups[name] for name in parts}, style_conditions(parts)
@@ -370,18 +378,20 @@ def by_method(records: Records) -> list[Record]:
 
 
 def by_condition(records: Records, make: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
-    """Concatenate the frames of all runs, with a ``condition`` column that labels each run."""
+    """Concatenate the frames of the runs that count, with a ``condition`` column of labels."""
     runs = by_method(records)
     about = summaries(runs)
-    names = line_labels(about, condition_columns(about))
-    return pd.concat([make(r).assign(condition=n) for r, n in zip(runs, names, strict=True)])
+    keys = condition_columns(about)
+    about = replicates(about, keys, ("seed",))
+    names = labels(about, keys)
+    return pd.concat([make(runs[place]).assign(condition=name) for place, name in names.items()])
 
 
 def run_names(records: Sequence[Record]) -> list[str]:
-    """Return short names of runs: the method, and other settings that vary."""
+    """Return short names of runs: the method, and what else tells them apart."""
     frame = summaries(records)
-    keys = varying(frame, [*condition_columns(frame), "seed"])
-    shown = ["method", *(name for name in keys if name != "method")]
+    shown = telling(frame, [*condition_columns(frame), "seed"])
+    shown = ["method", *(name for name in shown if name != "method")]
     names = [label(row, shown) for row in frame.to_dict("records")]
     again = pd.Series(names).duplicated(keep=False)
     return [

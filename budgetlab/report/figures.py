@@ -92,7 +92,7 @@ def section_over_runs(
         size = (9.4, 1.2 + 0.32 * max(rows, 2))
         found["differences"] = draw(plots.differences, compared, size=size)
     if len(compared.drop_duplicates(["method", "augmentation", "budget"])) > 1:
-        conditions = len(frame.groupby(analysis.condition_columns(frame)))
+        conditions = len(frame.groupby(analysis.condition_columns(frame), dropna=False))
         cost = "flops" if "flops" in costs else "steps"  # custom loops may not count FLOPs
         found["frontier"] = draw(plots.frontier, frame, cost=cost, size=WIDE)
         found["ledger"] = draw(plots.cost_ledger, frame, size=(9.4, 1.4 + 0.32 * conditions))
@@ -106,13 +106,13 @@ def _are_lines(curves: pd.DataFrame) -> bool:
 
 def section_classes(chosen: dict[str, Record]) -> list[dict[str, Any]]:
     """Return class accuracy and confusion matrix of each run that stored its predictions."""
-    found = []
+    found, looks = [], style.style_by_name([*chosen])
     for name, record in chosen.items():
         with contextlib.suppress(InputError):
             table = analysis.group_accuracy(record)
             rows = min(20, len(table))
             high = 1.6 + 0.3 * rows
-            classes = draw(plots.class_accuracy, table, size=(HALF, high))
+            classes = draw(plots.class_accuracy, table, look=looks[name], size=(HALF, high))
             mixed = draw(plots.confusion, record, size=(HALF, high))
             found.append({"name": name, "figures": [classes, mixed]} | table.attrs)
     return found

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from budgetlab import plots
-from budgetlab.analysis import AXES, condition_columns, label, load, one_epoch, summaries, varying
+from budgetlab.analysis import AXES, condition_columns, label, load, one_epoch, summaries
+from budgetlab.analysis.conditions import telling
 from budgetlab.errors import InputError, RunError
 from budgetlab.explore.chart import DASHES
 from budgetlab.plots import style
@@ -350,8 +351,7 @@ def named_runs(frame: pd.DataFrame) -> list[str]:
     if frame.empty:
         return []
     said = ("method", "budget", "seed")
-    keys = varying(frame, condition_columns(frame))
-    others = [key for key in keys if key not in said]
+    others = [key for key in telling(frame, condition_columns(frame)) if key not in said]
     names: list[str] = []
     for known in frame.to_dict("records"):
         name = f"{known['method']}, b {known['budget']:g}, seed {known['seed']:g}"
