@@ -260,11 +260,10 @@ def frontier(
     every = keys_of(frame, keys)
     groups, styles = style.named_groups(shown, [name for name in every if name != "budget"])
     ax = style.axes(ax)
-    aside, drawn = _sideways(frame), []
-    for name, group in groups.items():
+    aside, drawn = _sideways(frame), [(look.colour, look.marker) for look in styles.values()]
+    for place, (name, group) in enumerate(groups.items()):
         # No line tells two conditions of one method apart here: filled differently.
-        fill = FILLS[drawn.count(key := (styles[name].colour, styles[name].marker)) % len(FILLS)]
-        drawn.append(key)
+        fill = FILLS[drawn[:place].count(drawn[place]) % len(FILLS)]
         _marks(ax, group, styles[name], style.escape_text(name), aside, fill)
     ax.autoscale_view()
     _keep_possible(ax, value)
