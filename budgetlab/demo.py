@@ -47,7 +47,7 @@ def main(out: Path = Path("demo")) -> int:
     comparison = analysis.compare(runs.records)
     compared = comparison[comparison["method"] != comparison["baseline"]]
     print(
-        f"\n{analysis.table(analysis.results(runs.records))}\n\nAgainst unif-SGD, pair by pair:\n"
+        f"\n{analysis.table(analysis.results(runs.records))}\n\nAgainst unif-SGD, seed by seed:\n"
     )
     print("\n".join(f"- {sentence}" for sentence in compared["sentence"]))
     page = report.write(runs.records, out / "index.html")

@@ -24,7 +24,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 NOT_RUN = "not run yet"
 SCALES = {"paper": ("paper.csv", "ours, paper's scale"),
           "small": ("scale_model.csv", "ours, scale model")}  # fmt: skip
-FIGURE = "figure in the README of the official code (IS4BT), read off to about 0.2 (CIFAR-10)"
+FIGURE = "Read off a figure in the README of the official code (IS4BT, CIFAR-10) to about 0.2"
 Rows = Callable[[pd.DataFrame], pd.DataFrame]
 
 
@@ -62,8 +62,8 @@ def _uniform(budget: float) -> str:
 CLAIMS = [
     Claim(
         "(a) Redrawing the samples costs little, a fixed subset costs much",
-        f"accuracy falls slowly with the budget when samples are redrawn, faster on a fixed "
-        f"random subset ({FIGURE}).",
+        "as the budget shrinks, accuracy falls slowly when samples are redrawn and faster on a "
+        f"fixed random subset. {FIGURE}.",
         {_uniform(b): {"budget": b} for b in UNIFORM}
         | {f"fixed subset, budget {b:g}": {"method": "random-subset", "budget": b} for b in SUBSET},
         {_uniform(b): text for b, text in UNIFORM.items()}
@@ -99,11 +99,11 @@ CLAIMS = [
     ),
     Claim(
         "(e) How unevenly p-SGD spreads its visits: entropy of the counts",
-        "bars of a figure in the README of the official code, CIFAR-10, of at most "
-        "ln 50000 = 10.820, read off to about 0.01. Its bars are: step schedule without smoothing "
-        "or averaging 10.37, no smoothing and no averaging 10.39, no smoothing 10.69, p-SGD 10.77, "
-        "p-SGD with RICAP 10.81; there is none for uniform draws. exp(10.39) / 50000 is 65%: at 200 "
-        "epochs the unsmoothed draw is worth two thirds of the samples.",
+        "a bar chart in the README of the official code (CIFAR-10), read off to about 0.01; the "
+        "entropy is at most ln 50,000 = 10.820. The bars are 10.37 for a step schedule with "
+        "neither smoothing nor averaging, 10.39 with neither, 10.69 without smoothing, 10.77 for "
+        "p-SGD, and 10.81 for p-SGD with RICAP; uniform draws have none. As exp(10.39) / 50,000 is "
+        "65%, the draw with neither is worth about two thirds of the samples over 200 epochs.",
         VARIANTS
         | {"p-SGD with RICAP": {"method": "p-SGD", "augmentation": "ricap"}, "unif-SGD": {}},
         {"p-SGD, no smoothing, last value": "10.39", "p-SGD, no smoothing, lifetime mean": "10.69",
@@ -127,20 +127,20 @@ OTHERS = """## The same baselines elsewhere
 
 INTRODUCTION = """# Reproduction card
 
-Claim by claim: what Arazo, Ortego, Albert, O'Connor and McGuinness published (*How Important is
-Importance Sampling for Deep Budgeted Training?*, BMVC 2021), and what this kit finds. Accuracies
-are percent on the test set, published ones the best of all epochs, ours of the last epoch, mean ±
-standard deviation over n seeds; differences are paired by seed, in percentage points, with 95%
-intervals.
+What Arazo, Ortego, Albert, O'Connor and McGuinness published (*How Important is Importance Sampling
+for Deep Budgeted Training?*, BMVC 2021), and what this kit finds, claim by claim. Accuracies are in
+percent on the test set: the published ones are the best of all epochs, ours are those of the last
+epoch, as mean ± standard deviation over n seeds. Differences are paired by seed, in percentage
+points, with 95% intervals.
 
 | | published | ours, paper's scale | ours, scale model |
 |---|---|---|---|
-| data | CIFAR-10 | CIFAR-10, or it as JPEG | 1,000 images of CIFAR-10 as JPEG, drawn anew for each seed |
-| network | ResNet-18 | ResNet-18 | 97,000 weights, which learn them by heart |
+| data | CIFAR-10 | CIFAR-10, or CIFAR-10 stored as JPEG | 1,000 images of CIFAR-10 stored as JPEG, drawn anew for each seed |
+| network | ResNet-18 | ResNet-18 | 97,000 weights, which memorise them |
 | epochs at full budget | 200 | 200 | 100 |
 | made by | | `python -m experiments --preset paper --datasets cifar10` | `python -m experiments` |
 
-Levels of the two scales cannot be compared; differences and their direction can."""
+Accuracies at the two scales cannot be compared, but the differences and their direction can."""
 
 
 def _rows(claim: Claim, rows: pd.DataFrame) -> pd.DataFrame:
@@ -187,7 +187,7 @@ def verdicts(claim: Claim, rows: pd.DataFrame) -> list[str]:
     if table.empty:
         return [NOT_RUN]
     for row in table.to_dict("records"):
-        ours, theirs = row["pair"].split("|")
+        ours, theirs = map(_named, row["pair"].split("|"))
         if claim.metric == "test_accuracy":
             named = row | {"method": ours, "baseline": theirs}
             sentences.append(sentence(named, claim.metric, margin=margin) if row["verdict"]
@@ -200,6 +200,11 @@ def verdicts(claim: Claim, rows: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def _named(line: str) -> str:
+    method, *settings = line.split(", ")
+    return f"{method} ({', '.join(settings)})" if settings else method
+
+
 def page(tables: dict[str, pd.DataFrame]) -> str:
     """Write the card as Markdown."""
     parts = [INTRODUCTION]
@@ -208,6 +213,7 @@ def page(tables: dict[str, pd.DataFrame]) -> str:
                   analysis.markdown(card(claim, tables)).rstrip()]  # fmt: skip
         for scale, (_, heading) in SCALES.items():
             said = "\n".join(f"- {text}" for text in verdicts(claim, tables[scale]))
+            said = "Not run yet." if said == f"- {NOT_RUN}" else said
             parts.append(f"**{heading.capitalize()}:**\n\n{said}")
     parts.append(OTHERS)
     for scale, (file, heading) in SCALES.items():

@@ -1,7 +1,6 @@
 """The importance map as tables and as docs/map.md, and number formats shared by all pages."""
 
 import itertools
-from collections.abc import Iterable
 
 import pandas as pd
 
@@ -10,28 +9,39 @@ from budgetlab.course.results import DEFAULTS, MAP_AXES, select
 from experiments.plans import CONDITIONS, CORNERS, ENTRIES, NEWER, NOISES
 from experiments.tables import FEWEST, against, interval, number, provenance
 
-HOW = """Every run is the preset `scale-model`: 1,000 training images, a network of 97,000 weights
-that learns them by heart, 100 epochs at full budget where no other length is named, batches of 32,
-rate 0.05 falling linearly to zero, weight decay 5e-4; test accuracy on 10,000 images after the
-last epoch. Data sets: `shapes`, rendered by code, and `cifar10-jpeg`, CIFAR-10 stored as JPEG. A
-seed draws the training images, the first weights, the order and the augmentation, so intervals
-speak of other images too. Differences are in percentage points, paired by seed, with 95% intervals
-(Student's t); *better* and *worse* are claimed after Holm's correction over the comparisons of one
-data set and condition; *equivalent* means within one percentage point by two one-sided tests;
-everything else is *undecided*. A verdict takes ten seeds: with fewer, the difference and its
-interval are all that is said."""
+HOW = """Every run uses the preset `scale-model`: 1,000 training images; a network of 97,000
+weights, which memorises them; 100 epochs at full budget unless another length is given; batches of
+32; a learning rate that falls linearly from 0.05 to zero; and a weight decay of 5e-4. Accuracy is
+measured on 10,000 test images after the last epoch. There are two data sets: `shapes`, rendered by
+code, and `cifar10-jpeg`, which is CIFAR-10 stored as JPEG. The seed sets the training images, the
+initial weights, the order and the augmentation, so the intervals also cover the choice of images.
+
+Differences are in percentage points, paired by seed, with 95% intervals (Student's t). *Better* and
+*worse* are claimed only if they survive Holm's correction over the comparisons within one data set
+and condition. *Equivalent* means within one percentage point by two one-sided tests, corrected in
+the same way. Everything else is *undecided*. A verdict requires ten seeds; with fewer, only the
+difference and its interval are reported."""
 
 
-def listed(names: Iterable[object], word: str) -> str:
-    """Join names into a list: ``a, b or c``."""
-    *first, last = map(str, names)
-    return f"{', '.join(first)} {word} {last}" if first else last
+def made(rows: pd.DataFrame, parts: str = "") -> str:
+    """Say how many runs a page rests on, where they were made, and by which command."""
+    if rows.empty:
+        return ""
+    return (
+        f"{provenance(rows)}. Made by `python -m experiments{parts}`; every run is a row of "
+        "`experiments/results/scale_model.csv`."
+    )
 
 
 def level(row: pd.Series) -> str:
     """Format mean, spread and n."""
     spread = f" ± {number(row['spread'])}" if row["n"] > 1 else ""
     return f"{number(row['mean'])}{spread} (n = {row['n']})"
+
+
+def rank(values: pd.Series) -> dict[object, int]:
+    """Return the place of each value in the order of first appearance."""
+    return {value: place for place, value in enumerate(values.unique())}
 
 
 def map_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -103,23 +113,24 @@ def importance_map(rows: pd.DataFrame) -> str:
     if table.empty:
         return "\n\n".join([*parts, "Not run yet.", *_corners(rows)]) + "\n"
     shown = table.assign(
-        **{"difference (95%), verdict": table.apply(interval, axis=1),
-           "accuracy of unif-SGD": [number(v) for v in table["baseline_mean"]]}
+        **{"difference (95% CI), verdict": table.apply(interval, axis=1),
+           "accuracy of unif-SGD, %": [number(v) for v in table["baseline_mean"]],
+           "label noise": table["label_noise"]}
     )  # fmt: skip
-    columns = ["redundancy", "imbalance", "label_noise", "entry", "n", "accuracy of unif-SGD",
-               "difference (95%), verdict"]  # fmt: skip
+    columns = ["redundancy", "imbalance", "label noise", "method", "n", "accuracy of unif-SGD, %",
+               "difference (95% CI), verdict"]  # fmt: skip
     verdicts = table["verdict"].replace("", "fewer than ten seeds")
     counts = verdicts.groupby(table["entry"]).value_counts().unstack(fill_value=0)
     parts += [
         "![Differences from unif-SGD over redundancy, imbalance and label noise](images/map.png)",
-        "How often each verdict was reached, over all cells and both data sets:",
-        analysis.markdown(counts.reset_index()).rstrip(),
+        "The number of cells with each verdict, over both data sets:",
+        analysis.markdown(counts.rename_axis("method").reset_index()).rstrip(),
         *_by_noise(rows),
     ]
     for dataset, own in shown.groupby("dataset", sort=False):
         parts += [f"## {dataset}", analysis.markdown(own[columns]).rstrip()]
     parts += _corners(rows)
-    parts.append(f"{provenance(rows)}. Made by `python -m experiments --parts map newer`.")
+    parts.append(made(rows, " --parts map newer"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -128,9 +139,9 @@ def _corners(rows: pd.DataFrame) -> list[str]:
     table = corner_table(rows)
     return [
         "## Newer methods, in the corners of the map",
-        "Difference from `unif-SGD` at budget 0.3 in percentage points (95%), verdict. *Equal "
-        "flops*: what the scoring run or the forward passes take comes out of the budget. Claims "
-        "are corrected within a cell.",
+        "Each entry is the difference from `unif-SGD` at a budget of 30%, in percentage points, "
+        "with its 95% interval, verdict and n. At *equal flops*, the scoring run or the extra "
+        "forward passes come out of the budget. Claims are corrected within a cell.",
         analysis.markdown(table).rstrip(),
     ]
 
@@ -145,17 +156,19 @@ def _by_noise(rows: pd.DataFrame) -> list[str]:
     )
     wide.columns = [f"label noise {noise:g}" for noise in wide.columns]
     wide.insert(0, "n", table.groupby(["dataset", "entry"])["n"].min())
-    return ["## What label noise does", BY_NOISE, analysis.markdown(wide.reset_index()).rstrip()]
+    wide = wide.rename_axis(["dataset", "method"]).reset_index()
+    wide = wide.sort_values("dataset", key=lambda c: c.map(rank(rows["dataset"])), kind="stable")
+    return ["## What label noise does", BY_NOISE, analysis.markdown(wide).rstrip()]
 
 
-BY_NOISE = """Averaged over the six rows of a data set (redundancy 0,
-0.5, 0.75 and 0.9, imbalance 10 and 100), seed by seed, a method has one difference from `unif-SGD`
-a seed and level of noise. This average was decided on after the first cells had been seen."""
+BY_NOISE = """Averaged over the six rows of a data set (redundancy 0, 0.5, 0.75 and 0.9, imbalance
+10 and 100), a method has one difference from `unif-SGD` for each seed and noise level. This average
+was chosen after the first cells had been seen."""
 
-PLAN = """Stated before it was run: each method at budget 0.3 against `unif-SGD`, over redundancy
-(the share of the training set that are copies, fifteen of each copied image) and over class
-imbalance (the largest class over the smallest; the test set stays balanced), each crossed with
-label noise. *sharp* is p-SGD with smoothing 0.1 and the last value in place of the mean; *unbiased*
-divides each loss by its chance of being drawn; selective backprop has equal flops. Claims are
-corrected within a cell, so that of the 24 cells of a data set about one may hold a claim by
-chance."""
+PLAN = """Planned before it was run: each method at a budget of 30% against `unif-SGD`, over
+redundancy (the share of the training set that consists of copies, fifteen for each copied image)
+and over class imbalance (the size of the largest class over that of the smallest; the test set
+stays balanced), each crossed with label noise. *Sharp* is p-SGD with smoothing 0.1 and the last
+value instead of the mean; *unbiased* divides each loss by the sample's chance of being drawn;
+selective backprop runs at equal flops. Claims are corrected within a cell, so about one of the 24
+cells of a data set may contain a claim by chance."""

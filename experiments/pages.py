@@ -8,15 +8,18 @@ Missing runs are listed as missing; nothing is estimated.
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from budgetlab import analysis, plots
+from budgetlab.analysis.conditions import label
 from budgetlab.course.results import averages, select
+from budgetlab.errors import counted
 from budgetlab.records import write_atomically
-from experiments.maps import HOW, importance_map, level, map_table
+from experiments.maps import HOW, importance_map, level, made, map_table, rank
 from experiments.plans import (
     BUDGETS,
     FINDINGS,
@@ -30,8 +33,7 @@ from experiments.tables import (
     SEEDS,
     against,
     interval,
-    number,
-    provenance,
+    listed,
     read,
 )
 
@@ -58,18 +60,36 @@ def levels(rows: pd.DataFrame, name: str, by: str, metric: str = "test_accuracy"
             f"{row.mean_:.3f} ± {row.spread:.3f} (n = {row.n})"
             for row in table.rename(columns={"mean": "mean_"}).itertuples()
         ]
-    column = table["dataset"] + f", {by.replace('_', ' ')} " + table[by].astype(str)
-    wide = table.assign(column=column).pivot(index=name, columns="column", values="cell")
-    order = [value for value in dict.fromkeys(table[name]) if value in wide.index]
-    wide = wide.loc[order, list(dict.fromkeys(column))].fillna("")
+    table["column"] = [label(row, ["dataset", by]) for row in table.to_dict("records")]
+    wide = table.pivot(index=name, columns="column", values="cell")
+    columns = in_order(table, ["dataset", by], rows)["column"].unique()
+    wide = wide.loc[table[name].unique(), columns].fillna("")
     return analysis.markdown(wide.reset_index()).rstrip()
 
 
-def said(table: pd.DataFrame) -> str:
-    """Format the sentences of a comparison as a list."""
+def in_order(table: pd.DataFrame, by: Sequence[str], rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort a table by columns: numbers by value, names as they first appear in ``rows``."""
+
+    def place(column: pd.Series) -> pd.Series:
+        named = not is_numeric_dtype(column)
+        return column.map(rank(rows[column.name])) if named else column
+
+    return table.sort_values(list(by), key=place, kind="stable")
+
+
+def said(
+    rows: pd.DataFrame,
+    name: str,
+    baseline: str,
+    by: Sequence[str] = ("dataset",),
+    only: Sequence[str] = (),
+) -> str:
+    """Compare values of a column with a baseline, in a list of sentences, or ``only`` some."""
+    table = against(rows, name, baseline, by)
     if table.empty:
         return "Not run yet."
-    return "\n".join(f"- {text}" for text in table["sentence"])
+    shown = table[table[name].isin(only)] if only else table
+    return "\n".join(f"- {text}" for text in in_order(shown, [*by, name], rows)["sentence"])
 
 
 def subset(rows: pd.DataFrame) -> list[str]:
@@ -78,7 +98,7 @@ def subset(rows: pd.DataFrame) -> list[str]:
     own = own[own["method"].isin(["unif-SGD", "random-subset"]) & own["budget"].isin([*BUDGETS, 1])]
     at = own[own["budget"] < 1]
     return [levels(own, "method", "budget"),
-            said(against(at, "method", "unif-SGD", ["dataset", "budget"]))]  # fmt: skip
+            said(at, "method", "unif-SGD", ["dataset", "budget"])]  # fmt: skip
 
 
 def methods(rows: pd.DataFrame) -> list[str]:
@@ -90,10 +110,9 @@ def methods(rows: pd.DataFrame) -> list[str]:
         # Methods without extra forward passes take the same steps at equal flops.
         same = own["budget_unit"].eq(unit) | ~own["method"].eq("selective-backprop")
         here = own[same & (own["budget_unit"].eq(unit) | own["budget_unit"].eq("iterations"))]
-        table = against(here, "method", "unif-SGD", ["dataset", "budget"])
-        if unit == "flops" and not table.empty:
-            table = table[table["method"] == "selective-backprop"]
-        parts += [f"At equal {unit}:", levels(here, "method", "budget"), said(table)]
+        only = METHODS if unit == "iterations" else ("selective-backprop",)
+        parts += [f"At equal {unit}:", levels(here, "method", "budget"),
+                  said(here, "method", "unif-SGD", ["dataset", "budget"], only)]  # fmt: skip
     return parts
 
 
@@ -111,16 +130,17 @@ def variety(rows: pd.DataFrame) -> list[str]:
     full = select(rows, "augmentation", "budget", method="unif-SGD")
     full = full[full["budget"].eq(1) & full["augmentation"].isin(("none", "standard", "ricap"))]
     kept = pd.concat([
-        full[full["augmentation"].eq("standard")].assign(run="full run, standard"),
-        select(rows, augmentation="ricap").assign(run="RICAP at budget 0.3"),
+        full[full["augmentation"].eq("standard")].assign(run="the full run with `standard`"),
+        select(rows, augmentation="ricap").assign(run="RICAP at a budget of 30%"),
     ])  # fmt: skip
     return [
-        "![Accuracy over the length of training, a line an augmentation](images/crossing.png)",
+        "![Accuracy over the length of training, one line per augmentation](images/crossing.png)",
         levels(own, "augmentation", "epochs"),
-        "Against `standard`, length by length:",
-        said(against(own, "augmentation", "standard", ["dataset", "epochs"])),
-        "Does RICAP at budget 0.3 keep the accuracy of the full run with `standard` (100 epochs)?",
-        said(against(kept, "run", "full run, standard")),
+        "Compared with `standard` at each length:",
+        said(own, "augmentation", "standard", ["dataset", "epochs"]),
+        "Does RICAP at a budget of 30% keep the accuracy of the full run with `standard`? At 100 "
+        "epochs:",
+        said(kept, "run", "the full run with `standard`"),
     ]
 
 
@@ -129,8 +149,8 @@ def credit(rows: pd.DataFrame) -> list[str]:
     own = select(rows, "credit", method="p-SGD", augmentation="ricap")
     return [
         levels(own, "credit", "budget"),
-        said(against(own, "credit", "row")),
-        "Entropy of the counts (at most ln 1000 = 6.908):",
+        said(own, "credit", "row"),
+        ENTROPY,
         levels(own, "credit", "budget", "entropy"),
     ]
 
@@ -139,13 +159,14 @@ def evenness(rows: pd.DataFrame) -> list[str]:
     """(e) Smoothing and averaging of p-SGD."""
     own = select(rows, "smoothing", "averaging", "method")
     own = own[own["smoothing"].isin([0.0, 1.0]) & own["method"].isin(["p-SGD", "unif-SGD"])]
-    name = "smoothing " + own["smoothing"].map("{:g}".format) + ", " + own["averaging"]
+    kept = own["averaging"].map({"lifetime": "lifetime mean", "last": "last value"})
+    name = "smoothing " + own["smoothing"].map("{:g}".format) + ", " + kept
     own = own.assign(variant=name.where(own["method"].eq("p-SGD"), "unif-SGD"))
     own = own.drop_duplicates(["dataset", "variant", "seed"])
     return [
         levels(own, "variant", "budget"),
-        said(against(own, "variant", "unif-SGD")),
-        "Entropy of the counts (at most ln 1000 = 6.908):",
+        said(own, "variant", "unif-SGD"),
+        ENTROPY,
         levels(own, "variant", "budget", "entropy"),
     ]
 
@@ -153,11 +174,11 @@ def evenness(rows: pd.DataFrame) -> list[str]:
 def schedules(rows: pd.DataFrame) -> list[str]:
     """(f) Schedules that know the budget against those that do not."""
     own = select(rows, "schedule", "schedule_horizon", "warmup")
-    own = own.assign(rate=own["schedule"] + " over the " + own["schedule_horizon"].map(
-        {"budget": "budget", "full": "full run"}))  # fmt: skip
+    over = " over the " + own["schedule_horizon"].map({"budget": "budget", "full": "full run"})
+    own = own.assign(rate=own["schedule"] + over.where(own["schedule"].ne("constant"), ""))
     if "warmup" in own:
-        own["rate"] += own["warmup"].map(lambda share: f", {share:.0%} warm-up" if share else "")
-    return [levels(own, "rate", "budget"), said(against(own, "rate", "linear over the budget"))]
+        own["rate"] += own["warmup"].map(lambda s: f" after a warm-up of {s:.0%}" if s else "")
+    return [levels(own, "rate", "budget"), said(own, "rate", "linear over the budget")]
 
 
 def optimiser(rows: pd.DataFrame) -> list[str]:
@@ -165,38 +186,44 @@ def optimiser(rows: pd.DataFrame) -> list[str]:
     if "optimiser" not in rows:
         return ["Not run yet."]
     own = select(rows, "method", optimiser="adamw")
-    return [levels(own, "method", "budget"), said(against(own, "method", "unif-SGD"))]
+    return [levels(own, "method", "budget"), said(own, "method", "unif-SGD")]
 
 
 SECTIONS: dict[str, tuple[str, str, Callable[[pd.DataFrame], list[str]]]] = {
     "a": ("A fixed subset against redrawing",
-          "`random-subset` trains on one random part of the images, `unif-SGD` redraws a part of "
-          "the same size every epoch.", subset),
+          "`random-subset` trains on the same random part of the images throughout; `unif-SGD` "
+          "draws a new part of the same size every epoch.", subset),
     "b": ("The paper's methods against uniform draws",
-          "Equal iterations is the paper's budget; at equal flops selective backprop pays for the "
-          "forward passes with which it chooses.", methods),
+          "Equal iterations is how the paper counts the budget. At equal flops, selective backprop "
+          "also pays for the forward passes with which it chooses.", methods),
     "c": ("Variety against the length of training",
-          "`unif-SGD` at budget 0.3 under each augmentation, for full lengths of 10 to 1,000 "
-          "epochs: 3 to 300 visits an image.", variety),
-    "d": ("Whose credit under RICAP",
-          "p-SGD with RICAP at budget 0.3: the statistic of a patched image goes to the row's own "
-          "sample (`row`, as published), to the largest patch, or to all by their area.", credit),
-    "e": ("Smoothing and averaging of p-SGD", "p-SGD at budget 0.3.", evenness),
+          "`unif-SGD` at a budget of 30% with each augmentation, for full runs of 10 to 1,000 "
+          "epochs, which is 3 to 300 visits per image.", variety),
+    "d": ("Which sample gets the credit under RICAP",
+          "p-SGD with RICAP at a budget of 30%. The result on a patched image is credited to the "
+          "sample drawn for that row of the batch (`row`, as published), to the sample with the "
+          "largest patch (`dominant`), or to all four in proportion to area (`weighted`).", credit),
+    "e": ("Smoothing and averaging of p-SGD",
+          "p-SGD at a budget of 30%, drawing by the lifetime mean of each sample's 1 − p or by its "
+          "last value, with and without smoothing. The published version smooths the lifetime "
+          "mean.", evenness),
     "f": ("Schedules that know the budget, and those that do not",
-          "`unif-SGD` at budget 0.3: the rate falls over the budget, or over the full run, of "
-          "which the budget is only the first part. REX stays high for longer and then falls "
-          "faster (Chen et al., MLSys 2022); a warm-up takes the first tenth.", schedules),
-    "g": ("AdamW in place of SGD with momentum",
-          "The draws that only train, at budget 0.3, with a rate of 0.001 and a decay of 0.05, "
-          "which were not tuned.", optimiser),
+          "`unif-SGD` at a budget of 30%. The learning rate falls over the budget, or over the "
+          "full run, of which the budget is only the first part. REX stays high for longer and "
+          "then falls faster (Chen et al., MLSys 2022); the warm-up takes the first tenth of the "
+          "budget. Over the full run, the step schedule would take its first step only after the "
+          "budget is spent, so it equals the constant rate.", schedules),
+    "g": ("AdamW instead of SGD with momentum",
+          "Methods without extra forward passes, at a budget of 30%, with a learning rate of 0.001 "
+          "and a weight decay of 0.05, neither of which was tuned.", optimiser),
 }  # fmt: skip
+ENTROPY = "Entropy of how often each image was trained on (at most ln 1,000 = 6.908):"
 
 
 def findings(rows: pd.DataFrame) -> str:
     """Write docs/findings.md."""
-    source = "Made by `python -m experiments`; every run is a row of `experiments/results`."
-    parts = ["# What was found in the scale model", HOW, f"{provenance(rows)}. {source}",
-             _calibration(rows), _missing(rows)]  # fmt: skip
+    parts = ["# What was found in the scale model", HOW, made(rows), _calibration(rows),
+             _missing(rows)]  # fmt: skip
     for letter, (title, compared, write) in SECTIONS.items():
         parts += [f"## ({letter}) {title}", compared, *write(rows)]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -209,10 +236,10 @@ def _calibration(rows: pd.DataFrame) -> str:
     if full.empty:
         return ""
     reached = full.groupby("dataset", sort=False)["train_accuracy"].min()
-    each = ", ".join(f"{100 * least:.1f}% on `{name}`" for name, least in reached.items())
+    each = listed((f"{100 * least:.1f}% on `{name}`" for name, least in reached.items()), "and")
     return (
-        "Learned by heart: without augmentation the full run ends with at least "
-        f"{each} of its training images right (smallest of {full['seed'].nunique()} seeds)."
+        "The network does memorise its training set: after the full run without augmentation, its "
+        f"training accuracy is {each} (the lowest of {counted(full['seed'].nunique(), 'seed')})."
     )
 
 
@@ -220,13 +247,14 @@ def _missing(rows: pd.DataFrame) -> str:
     """List lengths with fewer than ten seeds so far."""
     own = select(rows, "augmentation", "epochs", method="unif-SGD")
     counts = own.groupby(["dataset", "epochs"])["seed"].nunique()
-    few = [f"{name} at {epochs} epochs: {n}" for (name, epochs), n in counts.items() if n < SEEDS]
-    return f"Seeds that are in where ten are planned: {'; '.join(few)}." if few else ""
+    few = [f"{name} at {epochs:,} epochs ({n})"
+           for (name, epochs), n in counts.items() if n < SEEDS]  # fmt: skip
+    return f"Fewer than the ten planned seeds so far: {', '.join(few)}." if few else ""
 
 
 def league(rows: pd.DataFrame) -> str:
     """Write docs/league.md: every method, and the paper's under every augmentation."""
-    parts = ["# Every method at equal cost", HOW]
+    parts = ["# Every method at equal cost", HOW, made(rows, " --parts b a c league grid")]
     own = select(rows, "method", "budget", "budget_unit")
     own = own[own["budget"].isin(BUDGETS)]
     for unit in ("iterations", "flops"):
@@ -234,14 +262,14 @@ def league(rows: pd.DataFrame) -> str:
         same = own["method"].isin(CHARGED) if unit == "flops" else True
         here = own[own["budget_unit"].eq(unit) & same | own["method"].eq("unif-SGD")]
         table = against(here, "method", "unif-SGD", ["dataset", "budget"])
-        parts += [f"## At equal {unit}", CHARGE] if unit == "flops" else [f"## At equal {unit}"]
-        parts += ["Not run yet."] if table.empty else [_ranked(table), *_not_run(table, unit)]
+        parts += [f"## At equal {unit}", COUNTED[unit]]
+        parts += ["Not run yet."] if table.empty else [_ranked(table, rows), *_not_run(table, unit)]
     grid = select(rows, "method", "augmentation")
     grid = grid[grid["method"].isin(METHODS)]
     table = against(grid, "method", "unif-SGD", ["dataset", "augmentation"])
-    parts.append("## The paper's methods under each augmentation, budget 0.3")
-    parts += ["Not run yet."] if table.empty else [_ranked(table)]
-    return "\n\n".join(parts) + "\n"
+    parts.append("## The paper's methods with each augmentation, at a budget of 30%")
+    parts += ["Not run yet."] if table.empty else [_ranked(table, rows)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _not_run(table: pd.DataFrame, unit: str) -> list[str]:
@@ -254,24 +282,28 @@ def _not_run(table: pd.DataFrame, unit: str) -> list[str]:
         here = table[table["dataset"].eq(dataset) & table["budget"].eq(budget)]
         missing = [f"`{name}`" for name in planned if name not in set(here["method"])]
         if missing:
-            found.append(f"Not run yet on {dataset} at budget {budget:g}: {', '.join(missing)}.")
+            found.append(f"Not run yet on {dataset} at budget {budget:.0%}: {', '.join(missing)}.")
     return found
 
 
-CHARGE = """Methods that look at samples or score them first, with that taken out of the budget.
-Those that only train spend the same in both units and stand above."""
+COUNTED = {
+    "iterations": "Every method takes the same number of optimiser steps, those of auxiliary "
+                  "networks included; extra forward passes are free.",
+    "flops": "These methods look at samples or score them first, and here that comes out of the "
+             "budget. Methods that only train spend the same in both units and are listed above.",
+}  # fmt: skip
 
 
-def _ranked(table: pd.DataFrame) -> str:
+def _ranked(table: pd.DataFrame, rows: pd.DataFrame) -> str:
     columns = [c for c in ("dataset", "augmentation", "budget") if c in table]
-    shown = table.sort_values([*columns, "difference"], ascending=[True] * len(columns) + [False])
+    shown = table.sort_values("difference", ascending=False).pipe(in_order, columns, rows)
     shown = shown.assign(
-        **{"accuracy %": [number(v) for v in shown["mean"]],
-           "difference from unif-SGD (95%), verdict": shown.apply(interval, axis=1)}
+        **{"accuracy %": shown.apply(level, axis=1),
+           "difference from unif-SGD (95% CI), verdict": shown.apply(interval, axis=1)}
     )  # fmt: skip
-    return analysis.markdown(
-        shown[[*columns, "method", "n", "accuracy %", "difference from unif-SGD (95%), verdict"]]
-    ).rstrip()
+    if "budget" in shown:
+        shown["budget"] = shown["budget"].map("{:.0%}".format)
+    return analysis.markdown(shown[[*columns, "method", *shown.columns[-2:]]]).rstrip()
 
 
 def figures(rows: pd.DataFrame, folder: Path) -> None:

@@ -24,10 +24,21 @@ import pandas as pd
 from budgetlab import analysis
 from budgetlab.course import select
 from budgetlab.course.results import averages
+from budgetlab.errors import counted
 from budgetlab.records import open_records, thin, write_atomically
 from experiments import card, fit_probe, maps, pages
 from experiments.plans import BUDGETS, LEAGUE, LENGTHS, NOISES
-from experiments.tables import RESULTS, SEEDS, SETTINGS, against, interval, number, provenance, read
+from experiments.tables import (
+    RESULTS,
+    SEEDS,
+    SETTINGS,
+    against,
+    interval,
+    listed,
+    number,
+    provenance,
+    read,
+)
 
 RECORDS = Path(__file__).parents[1] / "notebooks" / "records"
 
@@ -111,30 +122,32 @@ def findings(rows: pd.DataFrame, probe: dict[str, Any]) -> str:
     gaps = differences(rows).swaplevel()
     pooled = maps.pooled(rows)
     noisy = pooled[pooled["label_noise"].gt(0)].groupby("entry")
-    lost = ", ".join(f"{name} {_range(noisy.get_group(entry))}" for entry, name in SEEKING.items())
+    lost = "; ".join(f"{name}, {_range(noisy.get_group(entry))}" for entry, name in SEEKING.items())
     noisiest = pooled[pooled["label_noise"].eq(max(NOISES)) & pooled["entry"].eq("c-SGD")]
     cells = maps.map_table(rows)
     cells = cells[cells["imbalance"].eq(100) & cells["label_noise"].eq(0)]
     rare = cells.set_index(["entry", "dataset"])
     points = [
-        "**Redrawing costs little, a fixed subset costs much**: a third of the training keeps most "
-        "of the accuracy if the third is drawn anew every epoch. Against that, a subset that stays "
-        f"the same {_each(gaps.loc['random-subset'])}.",
-        "**Which samples are drawn hardly matters on clean, balanced data.** Against a uniform "
-        f"draw p-SGD {_each(gaps.loc['p-SGD'])}; c-SGD {_each(gaps.loc['c-SGD'])}.",
-        "**Choosing is not free.** Selective backprop runs three samples forward for each one it "
-        "trains on; where that is charged, it "
+        "**Redrawing costs little, a fixed subset costs a lot.** A third of the training keeps "
+        "most of the accuracy if the third is drawn anew every epoch. Compared with that, a subset "
+        f"that stays the same {_each(gaps.loc['random-subset'])}.",
+        "**Which samples are drawn hardly matters on clean, balanced data.** Compared with uniform "
+        f"draws, p-SGD {_each(gaps.loc['p-SGD'])}, and c-SGD {_each(gaps.loc['c-SGD'])}.",
+        "**Choosing is not free.** Selective backprop makes more than three forward passes for "
+        "each sample that it trains on. When they are charged, it "
         f"{_each(gaps.loc['selective-backprop, equal flops'])}.",
-        "**Wrong labels turn the choice against you.** Averaged over the rows of the map "
-        f"({pooled['n'].min()} seeds or more), the changes in points at 10% to 40% wrong labels: "
-        f"{lost}. At 40% c-SGD, which avoids what stays wrong, "
+        "**Wrong labels turn the choice against you.** With 10% to 40% of the labels wrong, these "
+        "are the changes in points, averaged over the rows of the map (at least "
+        f"{pooled['n'].min()} seeds; *sharp* means little smoothing): {lost}. At 40%, c-SGD, which "
+        f"avoids samples that the network keeps getting wrong, "
         f"{_each(noisiest.set_index('dataset'))}.",
-        "**Rare classes are where importance may pay.** With classes of 100 to 1 and clean labels, "
-        f"against a uniform draw, a sharp p-SGD {_each(rare.loc['p-SGD, sharp'])}; c-SGD "
-        f"{_each(rare.loc['c-SGD'])} ({rare['n'].min()} seeds or more).",
+        "**Rare classes are where importance may pay.** Compared with uniform draws, when labels "
+        "are clean and the largest class is 100 times the size of the smallest, a sharp p-SGD "
+        f"{_each(rare.loc['p-SGD, sharp'])}, and c-SGD {_each(rare.loc['c-SGD'])} (at least "
+        f"{rare['n'].min()} seeds).",
         prediction_sentence(probe),
-        "**Variety needs time**: without augmentation accuracy is highest in short trainings, and "
-        "the order turns round as they get longer ([the crossing curve](docs/findings.md)).",
+        "**Variety needs time.** In short trainings accuracy is highest without augmentation; as "
+        "training gets longer, the order reverses ([the crossing curve](docs/findings.md)).",
     ]  # fmt: skip
     return "\n".join(textwrap.fill(f"- {text}", 100, subsequent_indent="  ", break_long_words=False,
                                    break_on_hyphens=False) for text in points) + "\n"  # fmt: skip
@@ -177,31 +190,34 @@ def prediction_sentence(probe: dict[str, Any]) -> str:
     fits = [(entry, outcome, fit["right"]) for entry, own in probe["entries"].items()
             for outcome, fit in own["outcomes"].items() if fit["predicts"]]  # fmt: skip
     if not fits:
-        return ("**A short uniform run predicts neither gains nor losses**: nothing that "
-                "`bl.analysis.will_it_pay(record)` sees predicts them.")  # fmt: skip
+        return ("**A short uniform run predicts neither gains nor losses.** Nothing that "
+                "`bl.analysis.will_it_pay(record)` sees in it does.")  # fmt: skip
     only_losses = all(outcome == "lose" for _, outcome, _ in fits)
     parts = []
     for outcome, verb in (("lose", "will lose"), ("gain", "will gain")):
         names = [SEEKING.get(entry, entry) for entry, what, _ in fits if what == outcome]
         if names:
-            parts.append(f"whether {maps.listed(names, 'or')} {verb}")
+            parts.append(f"whether {listed(names, 'or')} {verb}")
     said = [
         f"**A short uniform run predicts {'losses rather than gains' if only_losses else 'a part'}"
         ".** From its losses and margins, `bl.analysis.will_it_pay(record)` tells "
-        f"{' and '.join(parts)}: right on {_shares(fits, 'cells')} of the cells of the map left "
-        f"out of the fit (always the more frequent answer: {_shares(fits, 'constant')}), but on "
-        f"{_shares(fits, 'data sets')} of those of a data set left out."
+        f"{' and '.join(parts)}. It is right on {_shares(fits, 'cells')} of the map's cells that "
+        "were left out of the fit (always giving the more frequent answer: "
+        f"{_shares(fits, 'constant')}), but on {_shares(fits, 'data sets')} when a whole data "
+        "set is left out."
     ]
     tried = [one for one in fits if "networks" in one[2]]
     if tried:
         said.append(
-            f"With networks that it had not seen ({', '.join(probe['networks'])}) it was right on "
-            f"{_shares(tried, 'networks')} of {max(one[2]['networks cells'] for one in tried)} "
-            f"cells (the more frequent answer: {_shares(tried, 'networks constant')})."
+            f"With {listed((f'`{name}`' for name in probe['networks']), 'and')}, "
+            f"{'a network' if len(probe['networks']) == 1 else 'networks'} that the fit had not "
+            f"seen, it was right on {_shares(tried, 'networks')} of "
+            f"{max(one[2]['networks cells'] for one in tried)} cells (the more frequent answer: "
+            f"{_shares(tried, 'networks constant')})."
         )
     if only_losses:
-        said.append("No gain was predictable.")
-    return " ".join([*said, "The sentences it prints give these figures."])
+        said.append("Gains could not be predicted.")
+    return " ".join([*said, "The forecast is printed with these figures."])
 
 
 def _shares(fits: Sequence[tuple[str, str, dict[str, float]]], name: str) -> str:
@@ -232,19 +248,19 @@ def gaps(rows: pd.DataFrame) -> str:
     cells = maps.map_table(rows)["n"]
     whole = f"{cells.ge(SEEDS).sum()} of the {len(cells)}"
     on_map = "All" if cells.ge(SEEDS).all() else whole
-    rest = "" if cells.ge(SEEDS).all() else f", the others at least {cells.min()}"
+    rest = "" if cells.ge(SEEDS).all() else f"; the others have at least {cells.min()}"
     lower = newer[less].groupby(["dataset", "method", "budget_unit"])["seed"].nunique()
     at_scale = read(RESULTS / "paper.csv")
-    made = f"{len(at_scale)} runs" if len(at_scale) else "no run"
+    made = counted(len(at_scale), "run") if len(at_scale) else "no runs"
     text = (
-        "The findings have ten seeds"
-        f"{', but trainings of ' + maps.listed(few, 'and') if few else ''}. {on_map} comparisons "
-        f"of the map have the ten seeds that a verdict takes{rest}. The other methods of "
-        f"[docs/league.md](docs/league.md) were run with {_span(seeds)} seeds at 30% of the "
-        f"training and {_span(lower)} at 20%. At the paper's own scale {made} have been made, on a "
-        "GPU that was lent for three quarters of an hour in all; every other cell of the card "
-        "says *not run yet* ([docs/gpu.md](docs/gpu.md) has the results, the speed, "
-        "and the command that continues the runs)."
+        "The findings have ten seeds each"
+        f"{', except that trainings of ' + listed(few, 'and') if few else ''}. {on_map} "
+        f"comparisons of the map have the ten seeds that a verdict requires{rest}. The other "
+        f"methods of [docs/league.md](docs/league.md) were run with {_span(seeds)} seeds at 30% of "
+        f"the training and {_span(lower)} at 20%. At the paper's own scale, {made} have been "
+        "made, on a GPU that was on loan for three quarters of an hour in all; every other cell of "
+        "the reproduction card says *not run yet* ([docs/gpu.md](docs/gpu.md) has the results, the "
+        "speed, and the command that continues the runs)."
     )
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False) + "\n"
 
@@ -274,7 +290,7 @@ def ship_record(kept: Sequence[Path]) -> None:
         and len(select(pd.DataFrame([dict(record.config)]), method=RECORDED))
     ]
     if len(wanted) != 1:
-        where = maps.listed(kept, "and")
+        where = listed(kept, "and")
         raise SystemExit(f"{where}: {len(wanted)} records of {RECORDED} where 1 is wanted")
     target = RECORDS / f"cifar10-jpeg-{RECORDED}"
     shutil.rmtree(target, ignore_errors=True)

@@ -22,6 +22,7 @@ from budgetlab.analysis.comparison import add_conclusions
 from budgetlab.analysis.statistics import MARGIN, paired_difference
 from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
+from budgetlab.errors import counted
 from budgetlab.records import Record, write_atomically
 from budgetlab.training import Run, load_data
 from experiments.plans import entry
@@ -111,12 +112,19 @@ def read(table: Path) -> pd.DataFrame:
 
 def provenance(frame: pd.DataFrame) -> str:
     """Describe the number of runs in a table, and the hardware and software used."""
-    named = {name: ", ".join(sorted(frame[name].astype(str).unique()))
-             for name in ("hardware", "precision", "threads", "torch")}  # fmt: skip
-    return (
-        f"{len(frame):,} runs; {named['hardware']}, {named['threads']} thread per run, "
-        f"{named['precision']}, torch {named['torch']}"
+    on, precision, threads, torch = (
+        listed(sorted(frame[name].astype(str).unique()), "and")
+        for name in ("hardware", "precision", "threads", "torch")
     )
+    on = on.replace("(R)", "").replace(" Processor", "")
+    return (f"{counted(len(frame), 'run')} on {on}, in {precision}, with {threads} thread per run "
+            f"and torch {torch}")  # fmt: skip
+
+
+def listed(names: Iterable[object], word: str) -> str:
+    """Join names into a list: ``a, b or c``."""
+    *first, last = map(str, names)
+    return f"{', '.join(first)} {word} {last}" if first else last
 
 
 def run_session(
@@ -186,7 +194,7 @@ def interval(row: Mapping[str, Any]) -> str:
 
 def open_sentence(row: Mapping[str, Any]) -> str:
     """Format a comparison with too few seeds for a verdict."""
-    return (f"{row['method']} against {row['baseline']}: {interval(row)}, n = {row['n']}, too few "
+    return (f"{row['method']} against {row['baseline']}: {interval(row)}, n = {row['n']}: too few "
             "seeds for a verdict.")  # fmt: skip
 
 

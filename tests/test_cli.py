@@ -405,7 +405,7 @@ def test_prints_each_run_then_a_table_and_writes_a_page(out, small, capsys):
     for sentence in re.findall(r"^- (.*)$", printed, re.MULTILINE):
         assert "n = 3" in sentence
         assert sentence[1:] in page
-    assert "Of 2 comparisons with unif-SGD" in page
+    assert "2 comparisons with unif-SGD: " in page
     assert "data seed" not in page
     assert "so there are no learning curves" in page
     assert "random-subset draws the same 30% of the samples" in page

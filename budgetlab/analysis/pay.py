@@ -36,8 +36,8 @@ FEATURES = {
 
 # The other half of the answer, added to every forecast.
 VARIANCE_NOTE = (
-    "How much noise each method's batches add to the gradient on your data is in the tables of "
-    "bl.estimators.Moment.of_record(record): distributions() and methods(...)."
+    "For the noise that each method's batches add to the gradient on your data, see "
+    "bl.estimators.Moment.of_record(record) and its tables distributions() and methods(...)."
 )
 
 
@@ -212,17 +212,17 @@ def _forecast_sentence(
              fits["outcomes"][outcome]["right"].items() if share is not None}  # fmt: skip
     there = ""
     if "data sets" in right:
-        there += f", and on {right['data sets']} of those of a data set left out"
+        there += f", and on {right['data sets']} when a whole data set was left out"
     if "networks" in right:
         cells = fits["outcomes"][outcome]["right"]["networks cells"]
         there += (
-            f"; with networks that were not fitted, on {right['networks']} of {cells} cells (the "
-            f"more frequent answer: {right['networks constant']})"
+            f". For networks outside the fit, it was right on {right['networks']} of {cells} cells "
+            f"(the more frequent answer: {right['networks constant']})"
         )
     return (
         f"{entry} is {likely} to {outcome} more than {points} against unif-SGD (chance "
         f"{100 * chance:.0f}%). Such a forecast was right on {right['cells']} of the cells left "
-        f"out of the fit{there}; always giving the more frequent answer, on {right['constant']}. "
+        f"out of the fit (always giving the more frequent answer: {right['constant']}){there}. "
         f"{_outcome_counts(fits)}"
     )
 

@@ -271,7 +271,7 @@ def sentence(
     size = f"{amount(row['difference'], metric)}{unit}"
     if said == "undecided":
         seen = _undecided(row, metric, size, unit, interval, confidence)
-        return f"undecided at n = {pairs}: {ours} against {baseline} is {seen}{left}."
+        return f"Whether {ours} differs from {baseline} is undecided: {seen}{left}."
     within = "" if margin is None else f"{amount(margin, metric, False)}{unit}"
     if margin is not None and accuracy:
         within = f"{100 * margin:g} percentage point{'s' * (100 * margin != 1)}"
@@ -291,17 +291,19 @@ def _undecided(
     """Describe the pairs of an undecided row, and how many more seeds might settle it."""
     pairs, more = row["pairs"], _more_seeds(row)
     if pairs == 1:
-        return f"{size} in a single pair, and one pair has no interval{more}"
+        return f"{size} in a single pair, which gives no interval{more}"
     if isnan(row["p"]) and (pairs > 2 or row["lowest"] == row["highest"]):
-        return f"{size} in every pair, so that no spread can be estimated{more}"
+        return f"{size} in each of the {pairs} pairs, which leaves no spread to estimate{more}"
     if pairs == 2:
         both = _between(row, "lowest", "and", "highest", metric)
-        return f"{both}{unit} in the two pairs, too few for an interval{_direction_note(row)}{more}"
-    only = " only because several comparisons were made" if row["p"] < 1 - confidence else ""
+        return f"{both}{unit} in the two pairs, too few for an interval{more}"
+    once = f" but {_p(row['p'])} before the correction" if row["p"] < 1 - confidence else ""
     each = _between(row, "lowest", "to", "highest", metric)
+    above = row["above"]
     return (
-        f"{size} ({interval}, corrected {_p(row['p_corrected'])}{only}), {each} pair by pair"
-        f"{_direction_note(row)}{_unequal_spread_note(row)}{more}"
+        f"{size} ({interval}, corrected {_p(row['p_corrected'])}{once}, n = {pairs} pairs); the "
+        f"pairs range from {each}, {'all' if above == pairs else above or 'none'} of them above "
+        f"zero{_unequal_spread_note(row)}{more}"
     )
 
 
@@ -310,18 +312,9 @@ def _between(row: Mapping[str, Any], low: str, word: str, high: str, metric: str
 
 
 def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _direction_note(row: Mapping[str, Any]) -> str:
-    """Describe on which side of the baseline the pairs lie, which takes no test."""
-    pairs, above = row["pairs"], row["above"]
-    count = "both" if pairs == 2 else f"all {pairs}"
-    if row["lowest"] > 0:
-        return f": above it in {count}"
-    if row["highest"] < 0:
-        return f": below it in {count}"
-    return f": above it in {above} of {pairs}" if pairs > 2 else ""
+    # A p just below the usual level must not be printed as if it had reached it.
+    digits = 4 if 0.0495 <= p < 0.05 else 3
+    return "p < 0.001" if p < 0.001 else f"p = {p:.{digits}f}"
 
 
 def _unequal_spread_note(row: Mapping[str, Any]) -> str:
@@ -329,9 +322,10 @@ def _unequal_spread_note(row: Mapping[str, Any]) -> str:
     ours, theirs = row.get("spread", nan), row.get("baseline_spread", nan)
     if not (ours > 0 and theirs > 0) or 1 / 3 < ours / theirs < 3:
         return ""
-    name, ratio = max((row["method"], ours / theirs), (row["baseline"], theirs / ours),
-                      key=lambda one: one[1])  # fmt: skip
-    return f"; runs of {name} vary {ratio:.0f} times as much as those of the other"
+    names = (row["method"], row["baseline"])
+    more, less = names if ours > theirs else names[::-1]
+    ratio = max(ours / theirs, theirs / ours)
+    return f"; the runs of {more} vary {ratio:.0f} times as much as those of {less}"
 
 
 def _more_seeds(row: Mapping[str, Any]) -> str:

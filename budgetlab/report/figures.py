@@ -207,7 +207,7 @@ def _by_probability_kind(runs: dict[str, Record]) -> tuple[dict[str, dict[str, R
             continue
         if run.probability_kind == "draw" and (np.ptp(q[:, ever], axis=1) == 0).all():
             part = "every sample" if ever.all() else f"the same {ever.mean():.0%} of the samples"
-            said.append(f"{name} draws {part} with the same probability, in every epoch.")
+            said.append(f"{name} draws {part} with the same probability in every epoch.")
         else:
             kinds.setdefault(run.probability_kind, {})[name] = run
     return kinds, said

@@ -152,9 +152,9 @@ def _facts(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, str]:
         "Classes": str(len(classes)) if len(sizes) == 1 else "",
         "Network": _join(frame["model"].dropna().unique()),
         "Augmentation": _join(frame["augmentation"].unique()),
-        "Labels made wrong": _join(f"{100 * share:g}%" for share in noise) if any(noise) else "",
+        "Wrong labels added": _join(f"{100 * share:g}%" for share in noise) if any(noise) else "",
         "Full run": _join(counted(epochs, "epoch") for epochs in frame["epochs"].unique()),
-        "Budget counts": units_said.get(units, units),
+        "Budget counted in": units_said.get(units, units),
         "Trained on": _join(frame["hardware"].dropna().unique()),
     }  # fmt: skip
     return {name: text for name, text in facts.items() if text}
@@ -180,11 +180,11 @@ def _verdict(compared: pd.DataFrame | None) -> str:
     counts = Counter([] if compared is None else filter(None, compared["verdict"]))
     if not counts:
         return (
-            "Nothing can be compared yet: there is no run of another method with the same "
-            f"settings and seed. Train {analysis.BASELINE} as a baseline."
+            "Nothing can be compared yet: no other method was run with the same settings and "
+            f"seed. Train {analysis.BASELINE} as a baseline."
         )
     found = _join(f"{counts[n]} {n}" for n in analysis.COMPARISON_VERDICTS if counts[n])
-    return f"Of {counted(counts.total(), 'comparison')} with {analysis.BASELINE}: {found}."
+    return f"{counted(counts.total(), 'comparison')} with {analysis.BASELINE}: {found}."
 
 
 def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, Record]:
