@@ -65,12 +65,14 @@ def collect(
         if students:
             notebook = course().for_students(notebook, name)
         nbformat.write(as_page(notebook), source / "notebooks" / path.name)
+    index = source / "index.md"
+    contents = index.read_text().replace("NOTEBOOKS\n", "".join(map(listing, notebooks)))
     if students:
         shutil.copy(ROOT / "notebooks" / "STUDENTS.md", source / "notebooks" / "README.md")
         (source / "notebooks" / "TEACHING.md").unlink()
-        index = source / "index.md"
-        lines = index.read_text().splitlines(keepends=True)
-        index.write_text("".join(line for line in lines if "TEACHING" not in line))
+        lines = contents.splitlines(keepends=True)
+        contents = "".join(line for line in lines if "TEACHING" not in line)
+    index.write_text(contents)
     (source / "_static").mkdir()
     (source / "pages.css").rename(source / "_static" / "pages.css")
     (source / "_static" / "explorables.js").write_text(script())
@@ -84,6 +86,13 @@ def collect(
             if cell.cell_type == "markdown":
                 cell.source = without_dead_links(cell.source, path.parent)
         nbformat.write(notebook, path)
+
+
+def listing(name: str) -> str:
+    """Return the line of a notebook in the contents: its number, by which others refer to it."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    title = re.search(r"^# (.+)$", notebook.cells[0].source, re.M)[1]
+    return f"{name[:2]}. {title} <notebooks/{name}>\n"
 
 
 def course() -> ModuleType:

@@ -135,7 +135,7 @@ def variety(rows: pd.DataFrame) -> list[str]:
     ])  # fmt: skip
     return [
         "![Accuracy over the length of training, one line per augmentation](images/crossing.png)",
-        levels(own, "augmentation", "epochs"),
+        *(levels(part, "augmentation", "epochs") for _, part in own.groupby("dataset", sort=False)),
         "Compared with `standard` at each length:",
         said(own, "augmentation", "standard", ["dataset", "epochs"]),
         "Does RICAP at a budget of 30% keep the accuracy of the full run with `standard`? At 100 "

@@ -337,8 +337,10 @@ def test_sentences_tell_conditions_apart_by_what_differs():
             for s in range(3) for b in (0.2, 0.4)]  # fmt: skip
     table = compared(rows)
     for row in table[table["method"] == "a"].to_dict("records"):
-        assert f"a (budget {100 * row['budget']:g}%) against unif-SGD" in row["sentence"]
-    assert "a against unif-SGD" in compared(rows[::2])["sentence"].iloc[-1]
+        assert (
+            f"Whether a (budget {100 * row['budget']:g}%) differs from unif-SGD" in row["sentence"]
+        )
+    assert "Whether a differs from unif-SGD" in compared(rows[::2])["sentence"].iloc[-1]
 
 
 def test_labels_hold_what_tells_conditions_apart_and_no_more():

@@ -52,6 +52,11 @@ def test_every_page_is_there(site):
     assert {f"notebooks/{name}.html" for name in NOTEBOOKS} <= pages
     assert {f"reference/{part}.html" for part in book.PARTS} <= pages
     assert {f"docs/{path.stem}.html" for path in (ROOT / "docs").glob("*.md")} <= pages
+    # Notebooks are listed by the numbers with which they refer to each other.
+    for name in NOTEBOOKS:
+        assert f'notebooks/{name}.html">{name[:2]}. ' in (site / "index.html").read_text()
+    shared = (site / "reference" / "analysis.html").read_text()
+    assert "<strong>chances</strong> – Probability of a gain" in shared
     for page, said in (("course", "Largest difference allowed"),
                        ("samplers", "budgetlab.samplers.draw_without_replacement")):  # fmt: skip
         assert said in (site / "reference" / f"{page}.html").read_text()

@@ -1,5 +1,6 @@
 """Sphinx configuration of the book; ``docs/book.py`` collects its sources."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -42,3 +43,17 @@ autodoc_preserve_defaults = False
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+
+SHARED = re.compile(r"^:ivar (\w+(?:, \w+)+):(.*\n(?: .*\n)*)", re.M)
+
+
+def setup(app) -> None:
+    """Describe attributes that share a description one by one: Sphinx takes a list for a type."""
+
+    def separate(app, what, name, made, options, lines: list[str]) -> None:
+        def each(shared: re.Match) -> str:
+            return "".join(f":ivar {one}:{shared[2]}" for one in shared[1].split(", "))
+
+        lines[:] = SHARED.sub(each, "\n".join([*lines, ""])).split("\n")
+
+    app.connect("autodoc-process-docstring", separate, priority=900)  # after napoleon
