@@ -173,7 +173,7 @@ def test_the_command_writes_what_will_it_pay_reads_and_tries_it_on_other_network
     # Of the thirty, 10 to 16 lose by the rule, and the last ten, which gain by it, lose too.
     assert gain["right"]["networks constant"] == pytest.approx((turned > 0.005).mean())
     said = str(analysis.will_it_pay(record, model=written))
-    assert "with networks that were not fitted, on " in said
+    assert "For networks outside the fit, it was right on " in said
     assert "of 30 cells (the more frequent answer: 43%)" in said
 
 

@@ -229,6 +229,6 @@ def _forecast_sentence(
 
 def _outcome_counts(fits: Mapping[str, Any]) -> str:
     return (
-        f"It gained that much in {fits['gain']} and lost it in {fits['lose']} of {fits['cells']} "
-        "cells of the importance map."
+        f"On the importance map, the method gained that much in {fits['gain']} and lost it in "
+        f"{fits['lose']} of {fits['cells']} cells."
     )

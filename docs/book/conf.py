@@ -33,6 +33,7 @@ html_css_files = ["pages.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 
 # Several classes have a "budget": such a name in a list of attributes needs no link.
 suppress_warnings = ["ref.python"]
