@@ -200,9 +200,9 @@ def prediction_sentence(probe: dict[str, Any]) -> str:
             parts.append(f"whether {listed(names, 'or')} {verb}")
     said = [
         f"**A short uniform run predicts {'losses rather than gains' if only_losses else 'a part'}"
-        ".** From its losses and margins, `bl.analysis.will_it_pay(record)` tells "
-        f"{' and '.join(parts)}. It is right on {_shares(fits, 'cells')} of the map's cells that "
-        "were left out of the fit (always giving the more frequent answer: "
+        ".** From its losses, margins, copies and class sizes, `bl.analysis.will_it_pay(record)` "
+        f"forecasts {' and '.join(parts)}. It is right on {_shares(fits, 'cells')} of the map's "
+        "cells that were left out of the fit (always giving the more frequent answer: "
         f"{_shares(fits, 'constant')}), but on {_shares(fits, 'data sets')} when a whole data "
         "set is left out."
     ]
