@@ -18,7 +18,7 @@ from budgetlab import analysis
 from budgetlab.analysis.statistics import MARGIN, sentence
 from budgetlab.course.results import averages, select
 from budgetlab.records import write_atomically
-from experiments.tables import RESULTS, against, open_sentence, provenance, read
+from experiments.tables import RESULTS, against, listed, open_sentence, provenance, read
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOT_RUN = "not run yet"
@@ -218,7 +218,8 @@ def page(tables: dict[str, pd.DataFrame]) -> str:
     parts.append(OTHERS)
     for scale, (file, heading) in SCALES.items():
         if len(tables[scale]):
-            parts.append(f"{heading.capitalize()} (`experiments/results/{file}`): "
+            data = listed(tables[scale]["dataset"].unique(), "and")
+            parts.append(f"{heading.capitalize()} (`experiments/results/{file}`, {data}): "
                          f"{provenance(tables[scale])}.")  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
