@@ -76,7 +76,7 @@ def test_the_forecast_is_the_logistic_function_of_the_features(record):
     assert said.outside == []
     for part in ("unlikely to gain more than 0.5 percentage points against unif-SGD (chance 38%)",
                  "right on 80% of the cells left out of the fit (always giving the more frequent "
-                 "answer: 60%), and on 75% when a whole data set was left out. It gained",
+                 "answer: 60%), and on 75% when a whole data set was left out. On the",
                  "gained that much in 9 and lost it in 4 of 24 cells"):  # fmt: skip
         assert part in said.sentences[0]
     likely = analysis.will_it_pay(record, model=model(intercept=3.0))
