@@ -232,6 +232,16 @@ def test_every_finding_has_its_section_and_what_was_not_run_says_so():
     assert pages.league(EMPTY).count("Not run yet") == 3
 
 
+def test_columns_and_sentences_stand_in_one_order_whatever_that_of_the_runs():
+    both = ("shapes", "cifar10-jpeg")
+    rows = pd.concat([rows_of(part, {}, dataset=name) for part in "ab" for name in both])
+    part = pages.findings(rows.drop_duplicates("key")).split("## (b)")[0].split("## (a)")[1]
+    columns = [f" {name}, budget {b}% " for name in both for b in (20, 30, 100)]
+    assert columns == next(line for line in part.splitlines() if "|" in line).split("|")[2:-1]
+    said = re.findall(r"random-subset \((.*?)\)", part)
+    assert said == [f"{name}, budget {b}%" for name in both for b in (20, 30)]
+
+
 def test_the_card_says_what_was_published_and_what_was_run():
     rows = pd.concat([rows_of(p, {"random-subset": -0.1}, dataset="cifar10-jpeg") for p in "abcde"])
     rows = rows.drop_duplicates("key")
