@@ -453,6 +453,7 @@ def test_a_method_looks_the_same_in_plots_explorables_and_the_bench():
     for names in (runs, runs[:2], runs[:1]):
         drawn = bl.plots.style.style_by_name(names, always=True)
         assert len({str(look.line) for look in drawn.values()}) == min(2, len(names))
+        assert drawn[runs[0]].line == "-"  # and the first keeps its line when others join it
         for name, look in drawn.items():
             assert (look.colour, look.marker) == looks[name.partition(",")[0]]
         parts = [name.partition(", b 0.2, seed ") for name in names]

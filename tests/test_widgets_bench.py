@@ -360,6 +360,9 @@ def test_a_run_within_its_first_epoch_can_be_drawn_and_not_removed(make, slow):
 
     run.on_step = look
     bench.shelf.add(run.record)
+    cells = bench.shelf.table.value
+    assert "running</td>" in cells
+    assert not any(f">{none}<" in cells for none in ("0", "0.0", "0.00e+00"))
     next(iter(run))
     assert len(said) == run.ledger.steps > 1
     assert "None yet" in said[0][0]

@@ -169,6 +169,22 @@ def test_every_problem_method_and_way_makes_a_picture(make, problem):
             assert "never drawn" in playground.picture.alt
 
 
+def test_other_points_are_shown_when_they_are_chosen(make):
+    playground = make()
+    playground.fit()
+    before = playground.picture.value
+    playground.problem.value = "spirals"
+    assert playground.picture.value != before
+    assert playground.picture.alt.count("not trained so far") == 2
+    assert (playground.epoch.box.max, playground.frames) == (1, ([], []))
+    assert playground.status.text == "Ready. Train runs both methods on these points."
+    playground.train()
+    assert playground.problem.disabled
+    assert playground.wait(WAIT)
+    assert not playground.problem.disabled
+    assert playground.runs[0].x == pytest.approx(playground.splits.train.x.numpy())
+
+
 def test_an_error_shows_is_raised_and_leaves_a_usable_playground(make):
     @bl.sampler("broken")
     def score(history):

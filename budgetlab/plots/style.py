@@ -160,11 +160,12 @@ def style_conditions(
     """Style conditions: colour and marker encode the method, the line style everything else.
 
     ``names`` maps each legend entry to its method and its other distinguishing settings.
-    With a single method, colours encode these settings instead, unless ``always``.
+    With a single method, colours encode these settings instead, and with a single setting the
+    method has its own line style, unless ``always``.
     """
     styles = looks([method for method, _ in names.values()])
     rests = looks([rest for _, rest in names.values()])
-    if len(rests) == 1:
+    if len(rests) == 1 and not always:
         return {name: styles[method] for name, (method, _) in names.items()}
     if len(styles) == 1 and not always:
         return {name: rests[rest] for name, (_, rest) in names.items()}

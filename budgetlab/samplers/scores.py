@@ -239,7 +239,7 @@ def forecast_draw(q: Tensor, pools: list[tuple[Tensor, int]], batch_size: int) -
     if len(pools) == 1:
         return Forecast(q, draws=draws)
     trained = draws - draws % batch_size
-    how = f"{trained:,} of {len(q):,}, each class by itself; solved"
+    how = f"{trained:,} of {len(q):,}, each class by itself; solved numerically"
     return Forecast(q, how, inclusion_by_pool(q, pools) * (trained / draws))
 
 

@@ -147,8 +147,9 @@ class RunList(W.VBox):
         self.path.add_class("bl-folder")
         self.open_button = button("Open", self.open_folder, "bl-open",
                                   "Show the runs of this folder too")  # fmt: skip
-        # At most two rows, so that the figures below fit the window.
-        self.runs = W.HBox(layout=W.Layout(width="100%", max_height="4.6em", overflow="auto",
+        # At most two rows of 32 pixels, so that the figures below fit the window, and half of a
+        # third one, which shows that there is more.
+        self.runs = W.HBox(layout=W.Layout(width="100%", max_height="80px", overflow="auto",
                                            flex_flow="row wrap"))  # fmt: skip
         self.runs.add_class("bl-runs")
         self.table, self.too_many = markup(), markup()
@@ -373,7 +374,9 @@ def runs_table(frame: pd.DataFrame, names: list[str]) -> str:
     """Return the runs as an HTML table, costs included; ``frame`` as for :func:`named_runs`."""
     if not len(frame):
         return "<p>No run yet.</p>"
-    table = frame[list(COLUMNS)].set_axis(names)
+    # A run that has just begun has no costs yet, rather than none.
+    table = frame[list(COLUMNS)].where(frame["epochs_trained"] > 0).assign(status=frame["status"])
+    table = table.set_axis(names)
     for name in COLUMNS:
         form = FORMATS.get(name, "{:,.0f}")
         table[name] = ["" if pd.isna(v) else form.format(v) for v in table[name]]

@@ -95,7 +95,7 @@ class Number(W.HBox):
         self.box = box(**limits, description=name, style=LABEL, layout=W.Layout(width=width))
         self.slider = slider(**limits, readout=False, layout=W.Layout(width="8em"))
         parts = [self.box, self.slider, _name_of_slider(name)]
-        super().__init__(parts, value=self.box.value, layout=W.Layout(margin="0 1em 0 0"))
+        super().__init__(parts, value=self.box.value)
         self.add_class("bl-number")
         for part in parts[:2]:
             part.observe(lambda change: setattr(self, "value", change["new"]), "value")
@@ -179,14 +179,15 @@ def group(title: str, *parts: Any) -> W.VBox:
         box.style.description_width = "7.5em"
         box.layout.width = "14.5em" if isinstance(part, Number) else "22em"
         if isinstance(part, Number):
-            part.slider.layout.width, part.layout.margin = "7em", "0"
+            part.slider.layout.width = "7em"
     heading = W.HTML(f'<div style="font-weight:bold;line-height:1.6">{html.escape(title)}</div>')
     return W.VBox([heading, *parts], layout=W.Layout(width="23em", margin="0 1em 0.3em 0"))
 
 
 def row(*parts: W.Widget) -> W.HBox:
     """Put controls side by side, wrapping in a narrow window."""
-    return W.HBox(parts, layout=W.Layout(flex_flow="row wrap", align_items="center"))
+    layout = W.Layout(flex_flow="row wrap", align_items="center", grid_gap="0 0.8em")
+    return W.HBox(parts, layout=layout)
 
 
 def markup() -> W.HTML:

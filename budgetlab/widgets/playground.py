@@ -109,9 +109,14 @@ class SamplerPlayground(Trainer):
         self.forth = button("Step", lambda: self._go(1), "bl-forth", "One epoch on")
 
     def changed(self, name: str) -> None:
-        """Redraw only for ``epoch`` and ``way``; other controls apply to the next training."""
+        """Redraw for ``epoch`` and ``way``, and show other points; the rest is for training."""
         self.player.seconds = self.speed.value
-        if name in ("epoch", "way"):
+        if name == "problem":
+            self.player.pause()
+            with self.status.showing_errors():
+                self._load(self.base.replace(dataset=f"points:{self.problem.value}"))
+                self.status.say("Ready. Train runs both methods on these points.")
+        if name in ("epoch", "way", "problem"):
             self.update()
 
     @property
@@ -175,19 +180,23 @@ class SamplerPlayground(Trainer):
             for config, frames in zip(configs, self.frames, strict=True)
         ]  # fmt: skip
         self._training = len(self.sessions)
-        self.train_button.disabled, self.stop_button.disabled = True, False
+        self._set_training(True)
         self._pace.begin()
         self.player.pause()
-        self.epoch.value = 1
         self.status.say("Training.")
         self.update()
         return self.sessions
+
+    def _set_training(self, training: bool) -> None:
+        self.train_button.disabled = self.problem.disabled = training
+        self.stop_button.disabled = not training
 
     def _load(self, config: RunConfig) -> None:
         self.splits = load_data(config, progress=False)
         self.grid, _ = grid_of(self.splits.train)
         points = self.splits.train.x.cpu().numpy(), self.splits.train.y.cpu().numpy()
         self.runs = PointRun(self.left.value, *points), PointRun(self.right.value, *points)
+        self.epoch.limit(1, 1)
 
     def _keeper(self, frames: list[Frame]) -> Any:
         def keep(run: Run) -> None:
@@ -212,7 +221,7 @@ class SamplerPlayground(Trainer):
                 return
             self.epoch.limit(1, max(1, self._last))
             self.epoch.value = max(1, self._last)
-            self.train_button.disabled, self.stop_button.disabled = False, True
+            self._set_training(False)
             self.update()
             errors = [s.error for s in self.sessions if s.error is not None]
             wrong = [error for error in errors if not isinstance(error, KeyboardInterrupt)]

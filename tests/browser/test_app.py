@@ -92,6 +92,11 @@ def test_the_bench_fits_a_projector(app, browser):
     left, right = min(b["x"] for b in boxes), max(b["x"] + b["width"] for b in boxes)
     assert right - left > 0.85 * 1280
     assert max(b["y"] + b["height"] for b in boxes) <= 800
+    # Where the list does not fit, its third row is half hidden: there is more to scroll to.
+    tab.page.set_viewport_size({"width": 500, "height": 800})
+    shown, third = (tab.page.locator(one).last.bounding_box() for one in (".bl-runs", ".bl-remove"))
+    end = shown["y"] + shown["height"]
+    assert third["y"] + 8 < end < third["y"] + third["height"] - 8
     assert tab.faults == []
     tab.close()
 
