@@ -108,7 +108,10 @@ class Number(W.HBox):
 
     @traitlets.observe("value")
     def _valued(self, change: dict) -> None:
-        self.box.value = self.slider.value = change["new"]
+        for part in (self.box, self.slider):
+            # To correct the last digits of a slider would undo the keys pressed in the meantime.
+            if round(part.value - change["new"], 9):
+                part.value = change["new"]
 
     @property
     def disabled(self) -> bool:

@@ -152,6 +152,15 @@ def test_sliders_take_keys_mouse_and_typed_values(everything):
     everything.type_into(".bl-microscope .bl-epoch", "3")
     everything.wait_for_alt(picture, "Epoch 3:")
     assert handle.get_attribute("aria-valuetext") == "3"
+    # Of keys pressed in quick succession, none is lost.
+    everything.find(".bl-bench .bl-budget .noUi-handle").focus()
+    for arrow, budget in (("ArrowRight", "0.59"), ("ArrowLeft", "0.5")):
+        for _ in range(9):
+            everything.page.keyboard.press(arrow)
+        everything.page.wait_for_function(
+            "budget => document.querySelector('.bl-bench .bl-budget input').value === budget",
+            arg=budget,
+        )
     # Out of its range: the nearest end.
     everything.type_into(".bl-microscope .bl-epoch", "99")
     everything.page.wait_for_function(
