@@ -111,6 +111,7 @@ def _count(model: nn.Module, sample: torch.Tensor) -> Costs:
     aten = torch.ops.aten
     rules = {aten.convolution_backward: _convolution_backward, aten._trilinear: _trilinear}
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping=rules)
+    model = getattr(model, "_orig_mod", model)  # not compiled, which would warn of the counter
     with _unfused_layers(), counter:
         logits = model(sample)
         forward = counter.get_total_flops()

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from budgetlab.config import CREDITS
-from budgetlab.errors import unknown
+from budgetlab.errors import InputError, unknown
 
-__all__ = ["Credit", "History", "Measures", "Trajectory", "assign_credit", "measure"]
+__all__ = ["Credit", "History", "Measures", "Trajectory", "assign_credit", "measure",
+           "require_logits"]  # fmt: skip
 
 # Added inside logarithms, as in Zhang et al. (CVPR 2024).
 TINY = 1e-8
@@ -41,6 +42,17 @@ class Measures:
     margin: Tensor
     el2n: Tensor
     probabilities: Tensor | None = None
+
+
+def require_logits(logits: Tensor, called: str) -> None:
+    """Raise an error if rows ``[B, C]`` are probabilities, as after a softmax, and not logits."""
+    if logits.ndim != 2 or min(logits.shape) < 2 or not bool((logits > 0).all()):
+        return
+    if bool(((logits.sum(1) - 1).abs() < 1e-5).all()):
+        raise InputError(
+            f"{called} are probabilities, which sum to one in each row: give the logits, from "
+            "before the softmax"
+        )
 
 
 def measure(logits: Tensor, labels: Tensor) -> Measures:

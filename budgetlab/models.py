@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from budgetlab.errors import InputError, a_kind, known
+from budgetlab.history import require_logits
 
 __all__ = ["about", "build", "choose", "describe", "is_custom", "names", "register"]
 
@@ -329,6 +330,7 @@ def register(
             f"{called} returns {logits.dtype} of shape {tuple(logits.shape)} for 2 samples of "
             f"{sample_shape}: give logits of shape (2, {classes}), one column per class"
         )
+    require_logits(logits, f"the outputs of {called}")
     weights = {name: value for name, value in network.named_parameters() if value.requires_grad}
     if not weights:
         raise InputError(f"{called} has no weights to train")
@@ -372,9 +374,7 @@ def _maker(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Mod
             torch.default_generator.manual_seed(seed)
             network = model()
         if not isinstance(network, nn.Module):
-            raise InputError(
-                f"model {model!r} made {a_kind(network)}: it must make a torch.nn.Module"
-            )
+            raise InputError(f"model {model!r} made {a_kind(network)}: it must make an nn.Module")
         return network.cpu().train()
 
     return make

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import budgetlab as bl
 from budgetlab import analysis, explore
 from budgetlab.analysis import RecordWarning
+from budgetlab.custom_loop import measure_batch
 from budgetlab.data.changes import Edits
 from budgetlab.errors import InputError
 from budgetlab.forecast import Replay, forecast
@@ -591,3 +592,57 @@ def test_a_pass_that_was_broken_off_is_recorded_with_what_it_trained_on(tmp_path
     trained = record.samples["times_trained"].to_numpy().sum(axis=1).cumsum()
     assert record.epochs["trained_samples"].tolist() == trained.tolist()
     assert record.epochs["steps"].tolist() == (trained // 8).tolist() == [2, 6, 10, 14, 16]
+
+
+class Backwards(nn.Module):
+    """A network that names its head first, and a layer that it never runs last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.first, self.spare = nn.Linear(4, 2), nn.Linear(2, 4), nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.first(x).relu())
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_features_are_the_inputs_of_the_layer_that_runs_last(config: Any, compiled: bool) -> None:
+    given = torch.compile(Backwards(), backend="eager") if compiled else Backwards()
+    run = Run(config, model=given)
+    list(run)
+    x = run.splits.train.normalised()
+    first = getattr(run.loop.engine.network, "_orig_mod", run.loop.engine.network).first
+    found = analysis.gradients._features(run.record, run.splits, given)
+    np.testing.assert_allclose(found, first(x).relu().detach(), atol=1e-6)
+
+
+def test_a_look_leaves_each_layer_in_its_mode() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(), nn.Linear(64, 3))
+    model[1].eval()  # frozen, as when a network is fine-tuned
+    sampler = bl.BudgetSampler(TensorDataset(X, Y), "top-k", model=model, batch_size=4)
+    next(iter(sampler))
+    assert sampler.ledger.looked_samples
+    assert [layer.training for layer in model] == [True, False, True, True]
+
+
+def test_a_batch_that_is_reported_in_parts_is_charged_once() -> None:
+    sampler = bl.BudgetSampler(60, "p-SGD", batch_size=8, epochs=4, budget=0.5)
+    for epoch in range(1, 5):
+        for batch in sampler:
+            for numbers in (torch.tensor(batch[5:]), torch.tensor(batch[:5])):
+                sampler.history.update(torch.zeros(len(numbers), 3), Y[numbers], numbers)
+        assert (sampler.ledger.steps, sampler.ledger.trained_samples) == (3 * epoch, 24 * epoch)
+    assert sampler.finished
+    assert sampler.history.visits.sum() == 96
+
+
+def test_probabilities_are_not_taken_for_logits() -> None:
+    """Their cross-entropy is that of a network that is never sure."""
+    data = bl.Dataset.from_dataset(TensorDataset(X, Y))
+    unsure = nn.Sequential(network(), nn.Softmax(1))
+    with pytest.raises(InputError, match="outputs of model 'Sequential' are probabilities"):
+        bl.train(splits=bl.Splits.of(data), model=unsure, progress=False)
+    with pytest.raises(InputError, match="logits that were reported are probabilities"):
+        measure_batch(unsure(X), Y)
+    measure_batch(unsure(X).log(), Y)
+    measure_batch(unsure(X)[:1], Y[:1])  # which one row may be by chance

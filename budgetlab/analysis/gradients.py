@@ -154,13 +154,14 @@ def _features(
     from budgetlab.training.resume import trained_network
 
     network, train = trained_network(record, splits, model), splits.train
-    linear = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
     seen: list[torch.Tensor] = []
-    if linear:
-        linear[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1)))
+    # By the order in which layers run: a network may define others after its head.
+    last: dict[str, torch.Tensor] = {}
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_pre_hook(lambda _, given: last.update(inputs=given[0]))
     with torch.no_grad():
         for rows in torch.arange(len(train)).split(500):
             logits = network.eval()(train.normalised(rows))
-            if not linear:
-                seen.append(logits)
+            seen.append(last.get("inputs", logits).flatten(1))
     return torch.cat(seen).double().numpy()

@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 from budgetlab.budget import Ledger
 from budgetlab.data.arrays import LABEL_KEYS
 from budgetlab.errors import InputError, a_kind, one_line
-from budgetlab.history import Credit, History, Measures, measure
+from budgetlab.history import Credit, History, Measures, measure, require_logits
 from budgetlab.records.format import SAMPLE_ARRAYS, UNKNOWN
 from budgetlab.samplers import Batch
 
@@ -63,8 +63,8 @@ class LoopHistory:
         labels
             The labels that were trained on.
         indices
-            Sample numbers, int64 ``[B]``; by default those of the oldest batch that was
-            handed out and not yet reported.
+            Sample numbers, int64 ``[B]``; by default those of the oldest batch that was handed
+            out and not yet reported. With them a batch may also be reported in parts.
 
         Returns
         -------
@@ -127,21 +127,23 @@ class LoopHistory:
                     "no batch is waiting to be reported: call history.update once for each batch "
                     "of the loader, or give indices="
                 )
-            taken = self._pending.popleft()
-        else:
-            asked = self._numbers(_tensor("indices", indices).cpu())
-            same = [one for one in self._pending
-                    if torch.equal(one[0].indices.sort().values, asked.sort().values)]  # fmt: skip
-            if not same and any(one.weights is not None for one, _ in self._pending):
-                raise InputError(
-                    "indices are those of no batch that was handed out, whose losses the method "
-                    "weights: report each batch whole, in any order of its rows"
-                )
-            taken = same[0] if same else (Batch(asked), self._last_progress)
-            self._pending = deque(one for one in self._pending if one is not taken)
-            taken = _in_order(taken[0], asked), taken[1]
-        batch, self._last_progress = taken
-        return batch
+            batch, self._last_progress = self._pending.popleft()
+            return batch
+        asked = self._numbers(_tensor("indices", indices).cpu())
+        same = [one for one in self._pending
+                if torch.equal(one[0].indices.sort().values, asked.sort().values)]  # fmt: skip
+        if not same and any(one.weights is not None for one, _ in self._pending):
+            raise InputError(
+                "indices are those of no batch that was handed out, whose losses the method "
+                "weights: report each batch whole, in any order of its rows"
+            )
+        # A part of a batch stands for the whole, which is charged once and not refunded.
+        same = same or [one for one in self._pending if torch.isin(asked, one[0].indices).all()]
+        if not same:
+            return Batch(asked)
+        batch, self._last_progress = same[0]
+        self._pending = deque(one for one in self._pending if one is not same[0])
+        return _in_order(batch, asked)
 
     def _numbers(self, asked: Tensor) -> Tensor:
         """Check sample numbers and return them as int64 ``[B]``."""
@@ -279,6 +281,7 @@ def measure_batch(
             f"the logits of sample {number} are not finite: lower the learning rate, or look at "
             "that sample"
         )
+    require_logits(logits, "the logits that were reported")
     if logits.ndim == 1 or logits.shape[1:] == (1,):
         logits = torch.stack([torch.zeros(count), logits.reshape(-1)], 1)
         labels = labels.reshape(-1) if labels.numel() == count else labels
@@ -308,11 +311,8 @@ def measure_batch(
     if labels.ndim == 1:
         return seen
     each = torch.bincount(of_row, minlength=count)
-    means = {
-        name: torch.zeros(count).index_add_(0, of_row, values) / each
-        for name, values in vars(seen).items()
-        if name != "probabilities"
-    }
+    means = {name: torch.zeros(count).index_add_(0, of_row, values) / each
+             for name, values in vars(seen).items() if name != "probabilities"}  # fmt: skip
     return Measures(**means | {"correct": (means["correct"] > 0.5).float()})
 
 

@@ -256,14 +256,14 @@ class BudgetSampler(TorchSampler[list[int]]):
                 "set and model="
             )
         inputs, labels = collate(self.data, indices.tolist(), self._collate_fn)
-        was_training = self.model.training
-        device = next(self.model.parameters()).device
+        modes = [(part, part.training) for part in self.model.modules()]  # some may be frozen
         self.model.eval()
         try:
             with torch.no_grad():
-                logits = logits_of(self.model, inputs, device)
+                logits = logits_of(self.model, inputs, next(self.model.parameters()).device)
         finally:
-            self.model.train(was_training)
+            for part, mode in modes:
+                part.training = mode
         seen = measure_batch(logits, labels, indices)
         own = indices[:, None]
         # The loop loads the samples itself: their numbers stand in for the images.

@@ -147,7 +147,7 @@ def trained_network(
         # A damaged file raises many kinds of error.
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(f"'{path}' cannot be read into the network: {reason}") from None
-    return network
+    return getattr(network, "_orig_mod", network)  # not compiled, so that its layers can be hooked
 
 
 def recorded_precision(
