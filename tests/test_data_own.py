@@ -300,3 +300,6 @@ def test_suspects_from_the_command_line(by, tmp_path, capsys):
     assert really.mean() > (0.8 if by == "folds" else 0.2)  # a tenth would be chance
     assert set(table.label) <= {"c0", "c1"}
     assert cli.main([*given[:4], "--out", str(out)]) == 2
+    for lost in ("list.xlsx", "no/list.csv"):
+        assert cli.main([*given, "--out", str(tmp_path / lost)]) == 2
+    assert capsys.readouterr().out == ""  # refused before any work

@@ -394,6 +394,16 @@ def test_the_surest_of_a_rare_class_are_not_taken_for_wrong_labels_of_it() -> No
     assert (labels != true)[listed].mean() == pytest.approx(expected, abs=0.1)
 
 
+def test_the_only_sample_of_a_class_is_not_judged_by_a_network_that_never_saw_one() -> None:
+    labels = np.array([*np.repeat([0, 1], 40), 2])
+    chance = np.full((81, 3), 0.01)
+    chance[np.arange(81), np.minimum(labels, 1)] = 0.98
+    quality = analysis.label_quality(labels, chance)
+    assert not quality["suspect"].any()
+    assert quality.index[quality["p_wrong"].isna()].tolist() == [80]
+    assert analysis.suspects(quality).attrs["note"] == "no label is a suspect"
+
+
 def test_a_frozen_network_is_another_model_and_is_gone_on_with(config: Any) -> None:
     free, frozen = Dropping(), Dropping()
     frozen.layers[0].requires_grad_(False)

@@ -182,6 +182,7 @@ def test_a_network_that_returns_too_few_rows_is_named(config: bl.RunConfig) -> N
 CONFIDENCE = "is not allowed: give a number in (0, 1)"
 FRAME = pd.DataFrame({"label": [0, 1], "predicted": [0, 0]})
 MEASURED = pd.DataFrame({"el2n": [0.1, 0.2, 0.3, 0.5]})
+LOSSES = pd.DataFrame({"loss": [0.5, 1.0]})  # recorded elsewhere
 REFUSED = {
     f"confidence 95 {CONFIDENCE}": lambda r: analysis.group_accuracy(FRAME, confidence=95),
     f"confidence 1.5 {CONFIDENCE}": lambda r: paired_difference([1, 2, 4], [0, 0, 0], 1.5),
@@ -217,6 +218,16 @@ REFUSED = {
     "is a list: give a pandas DataFrame with method,": lambda r: bl.plots.importance_map([r]),
     "a frame of errors over steps is a Record": lambda r: bl.plots.gradient_quality(r),
     "a frame of this chart is a Record: give": lambda r: bl.explore.importance_map(r),
+    "this frame lacks the columns label, visits, aum,": lambda r: analysis.triage(LOSSES),
+    "quality lacks the columns suspect, p_wrong": lambda r: analysis.triage(r, quality=LOSSES),
+    "quality lacks the columns suspect,": lambda r: analysis.suspects(LOSSES),
+    "this frame lacks the column verdict": lambda r: analysis.indices(LOSSES),
+    "labels are float64: give class numbers": lambda r: analysis.label_quality(
+        np.array([0, np.nan]), np.full((2, 2), 0.5)
+    ),
+    "listed (2,) and wrong (3,) do not fit": lambda r: analysis.precision_and_recall(
+        [0, 1], [True, False, True]
+    ),
 }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis.conditions import require_same_data
+from budgetlab.analysis.conditions import require, require_same_data
 from budgetlab.analysis.per_sample import HARD, aum_strata, copy_sources, measures
 from budgetlab.analysis.statistics import paired_difference
 from budgetlab.analysis.wrong_labels import (
@@ -90,6 +90,9 @@ def triage(
     """
     # In the order of sample numbers, like copies and names.
     frame = data.sort_index() if isinstance(data, pd.DataFrame) else _mean_measures(data)
+    require(frame, ("label", "visits", *MEASURES))
+    if quality is not None:
+        require(quality, ("suspect", "p_wrong"), "quality")
     for what, given in (("copies", copies), ("names", names), ("quality", quality)):
         if given is not None and len(given) != len(frame):
             raise InputError(
@@ -192,6 +195,7 @@ def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> p
     ``expected_precision`` of the whole list and ``note``, a sentence on it. Both precisions are NaN
     if the network is too weak to judge.
     """
+    require(quality, ("suspect", "p_wrong"), "quality")
     found = quality[quality["suspect"]].drop(columns="suspect")
     by = ["p_wrong", "margin"] if "margin" in found else ["p_wrong"]
     found = found.sort_values(by, ascending=[False, True][: len(by)], kind="stable")
@@ -241,6 +245,7 @@ def indices(
     refer to the data set or folder that was read (``index``), not to the training samples.
     ``numpy.savetxt(path, kept, fmt="%d")`` writes them, one per line.
     """
+    require(ranked, ["verdict"])
     for name in drop:
         if name not in VERDICTS:
             raise unknown("verdict", name, VERDICTS)

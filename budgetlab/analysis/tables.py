@@ -1,5 +1,6 @@
 """DataFrames as tables for the terminal, notebooks, CSV, Markdown and LaTeX."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,11 +204,19 @@ def latex(frame: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
     return styler.to_latex(hrules=True, column_format=alignment)
 
 
-def export(frame: pd.DataFrame, path: Path | str) -> Path:
-    """Write a frame to a file: ``.csv`` with raw values, ``.md`` and ``.tex`` formatted."""
-    path = Path(path)
+def table_file(path: Path | str) -> Path:
+    """Return a path that :func:`export` can write to, or raise an error before any work is done."""
+    path = Path(os.path.expanduser(path))
     if path.suffix not in SUFFIXES:
         raise unknown("ending of a table file", path.suffix, SUFFIXES)
+    if not path.parent.is_dir():
+        raise InputError(f"'{path}' cannot be written (no such folder): give another file")
+    return path
+
+
+def export(frame: pd.DataFrame, path: Path | str) -> Path:
+    """Write a frame to a file: ``.csv`` with raw values, ``.md`` and ``.tex`` formatted."""
+    path = table_file(path)
     write = {".csv": lambda f: f.to_csv(index=False), ".md": markdown, ".tex": latex}[path.suffix]
     try:
         write_atomically(path, write(frame).encode())

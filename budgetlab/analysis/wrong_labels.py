@@ -123,17 +123,19 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     The probabilities are first calibrated by maximum-likelihood temperature scaling (Guo et al.
     2017). The label noise ``P(label | true)`` is counted among the samples most surely of each
     class (after Patrini et al. 2017). Bayes' rule then gives ``P(true | x, label)``; a label is
-    a suspect if another class is more likely. ``labels`` are ``[N]``, in [0, C), and
+    a suspect if another class is more likely. The only sample of a class is none, as a network that
+    was not trained on it knows nothing of the class. ``labels`` are ``[N]``, in [0, C), and
     ``pred_probs`` ``[N, C]``.
 
     Returns
     -------
     DataFrame
         One row per sample: ``suspect``; ``p_wrong``, the estimated probability that the label is
-        wrong; ``p_label`` (calibrated); ``suggested`` (number of the likeliest true class) and
-        ``p_suggested``. ``attrs`` has ``accuracy`` (held-out, against the given labels),
-        ``temperature``, and ``weak``: empty, or a sentence if the network is too weak to tell
-        hard samples from wrong labels, so that ``p_wrong`` may be far off.
+        wrong, NaN for the only sample of a class; ``p_label`` (calibrated); ``suggested`` (number
+        of the likeliest true class) and ``p_suggested``. ``attrs`` has ``accuracy`` (held-out,
+        against the given labels), ``temperature``, and ``weak``: empty, or a sentence if the
+        network is too weak to tell hard samples from wrong labels, so that ``p_wrong`` may be far
+        off.
     """
     labels, chance = np.asarray(labels), np.asarray(pred_probs, float)
     if chance.ndim != 2 or labels.shape != chance.shape[:1] or not len(labels):
@@ -144,6 +146,11 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
         row, column = bad[0]
         raise InputError(
             f"pred_probs[{row}, {column}] is {chance[row, column]}: give probabilities in [0, 1]"
+        )
+    if labels.dtype.kind not in "iu":
+        raise InputError(
+            f"labels are {labels.dtype}: give class numbers, whole numbers from 0 to "
+            f"{chance.shape[1] - 1}"
         )
     if labels.min() < 0 or labels.max() >= chance.shape[1]:
         raise InputError(
@@ -166,9 +173,11 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     true = _true_classes(labels, chance, noise)
     rows = np.arange(len(labels))
     best = true.argmax(axis=1)
+    judged = np.bincount(labels)[labels] > 1
+    p_wrong = np.where(judged, 1 - true[rows, labels], np.nan)
     frame = pd.DataFrame(
-        {"suspect": best != labels, "p_wrong": 1 - true[rows, labels],
-         "p_label": chance[rows, labels], "suggested": best, "p_suggested": true[rows, best]},
+        {"suspect": judged & (best != labels), "p_wrong": p_wrong, "p_label": chance[rows, labels],
+         "suggested": best, "p_suggested": true[rows, best]},
         index=pd.RangeIndex(len(labels), name="sample"),
     )  # fmt: skip
     accuracy, weak = float((chance.argmax(axis=1) == labels).mean()), ""
@@ -325,6 +334,11 @@ def precision_and_recall(
     require_in_open_unit_interval(confidence=confidence)
     truth = pd.Series(wrong).reset_index(drop=True)
     known = truth.notna().to_numpy()
+    if np.shape(listed) != known.shape:
+        raise InputError(
+            f"listed {np.shape(listed)} and wrong {known.shape} do not fit: give [N] each, whether "
+            "a sample is"
+        )
     listed, truth = np.asarray(listed, bool)[known], truth[known].to_numpy(bool)
     counts: dict[str, float] = {"listed": int(listed.sum()), "wrong": int(truth.sum())}
     found = int((listed & truth).sum())

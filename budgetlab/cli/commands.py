@@ -225,8 +225,10 @@ class Inspect:
     def run(self) -> int:
         """Inspect and return the exit code."""
         from budgetlab import analysis, data
+        from budgetlab.analysis.tables import table_file
 
-        if self.out is not None and self.suspects == "none":
+        # Before the training, whose result would be lost.
+        if self.out is not None and table_file(self.out) and self.suspects == "none":
             raise InputError(f"'{self.out}' is for suspects: give --suspects folds or threshold")
         splits = data.load(
             self.dataset, limit=self.limit, size=self.image_size or None, flip=self.flip,
@@ -235,10 +237,8 @@ class Inspect:
         assert splits.intake is not None
         said, show = splits.intake.to_dict(), (lambda *_: None) if self.json else print
         show(splits.intake)
-        settings: dict[str, Any] = {
-            "epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr,
-            "model": self.model, "budget": 1.0,
-        }  # fmt: skip
+        settings: dict[str, Any] = {"epochs": self.epochs, "batch_size": self.batch_size,
+                                    "lr": self.lr, "model": self.model, "budget": 1.0}  # fmt: skip
         if self.augmentations:
             arms = analysis.compare_augmentations(splits, **settings).reset_index()
             said |= {"augmentations": arms.to_dict("records"), "advice": arms.attrs["advice"]}
