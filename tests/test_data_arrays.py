@@ -65,6 +65,7 @@ X = noise(20, 8, 8)
     [({"y": Y}, "no array x"),
      ({"pictures": X, "y": Y}, "no array x: it has pictures, y, and x or X or x_train"),
      ({"x": X}, "no array y"), ({"x": X / 1.0, "y": Y}, "give uint8"),
+     ({"x": X / 255 * 1.0000001, "y": Y}, "from 0.0 to 1.0000001: give uint8, or floats in [0, 1]"),
      ({"x": X.astype(np.uint16), "y": Y}, "x[0]"), ({"x": X, "y": Y[:9]}, "20 images and 9 labels"),
      ({"x": noise(20, 8), "y": Y}, "features [D] as floats"),
      ({"x": X, "y": Y * 0.5}, "whole numbers"),

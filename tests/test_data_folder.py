@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import sys
 import zlib
@@ -113,6 +114,36 @@ def test_what_cannot_be_a_data_set_is_refused(tmp_path):
     data = read(write_classes(tmp_path / "d", "bus", "car", "train"), tmp_path)
     assert data.train.classes == ("bus", "car", "train")
     assert any("taken for a class" in one for one in data.intake.odd)
+
+
+def test_positions_that_image_folder_counts_otherwise_are_said(tmp_path):
+    """Archives made on a Mac hold a hidden file beside each image."""
+    pets = write_classes(tmp_path / "pets", "cat", "dog", count=10)
+    assert read(pets, tmp_path).intake.odd == ()
+    (pets / "cat" / "._img00.png").write_text("no image")
+    (pets / "cat" / ".DS_Store").write_text("no image")
+    data = read(pets, tmp_path)
+    differ = [ImageFolder(pets).samples[index][0] != str(pets / origin)
+              for index, origin in data.train.metadata[["index", "origin"]].to_numpy()]  # fmt: skip
+    assert any(differ)
+    (said,) = data.intake.odd
+    assert said.startswith("left out: 1 hidden or unusable file, which ImageFolder may count")
+
+
+def test_a_folder_that_may_not_be_opened_is_not_said_to_be_empty(tmp_path, monkeypatch):
+    pets = write_classes(tmp_path / "pets", "cat", "dog")
+    for place, said in ((pets / "dog", "one class only, 'cat' (skipped: dog: permission denied)"),
+                        (pets, "cannot be opened (permission denied)")):  # fmt: skip
+
+        def denied(folder, walk=os.walk, place=place, **options):
+            if folder == place:
+                options["onerror"](PermissionError(13, "Permission denied"))
+                return iter(())
+            return walk(folder, **options)
+
+        monkeypatch.setattr(os, "walk", denied)
+        monkeypatch.setattr(os, "access", lambda path, mode, place=place: path != place)
+        assert said in refused(pets, tmp_path)
 
 
 def test_links_are_followed_and_said_and_no_circle_is(tmp_path):

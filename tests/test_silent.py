@@ -656,3 +656,13 @@ def test_probabilities_are_not_taken_for_logits() -> None:
         measure_batch(unsure(X), Y)
     measure_batch(unsure(X).log(), Y)
     measure_batch(unsure(X)[:1], Y[:1])  # which one row may be by chance
+
+
+def test_all_parts_are_seen_on_the_scale_of_the_training_set() -> None:
+    dark, bright = (bl.Dataset.from_dataset(TensorDataset(x, Y)) for x in (X / 2, X))
+    splits = bl.Splits.of(dark, bright, val=bright)
+    assert splits.val is not None
+    shown = bright.x[:5] / 255
+    right = (shown - torch.tensor(dark.mean)) / torch.tensor(dark.std)
+    for part in (splits.test, splits.val):
+        torch.testing.assert_close(part.normalised(slice(5)), right)

@@ -58,7 +58,7 @@ def as_samples(x: np.ndarray, where: Callable[[int], str], channels_first: bool)
         return x
     if x.dtype.kind == "f" and len(_finite(x, where)) and x.min() >= 0 and x.max() <= 1:
         return np.rint(x * 255).astype(np.uint8)
-    span = f" from {x.min():.3g} to {x.max():.3g}" if x.size and x.dtype.kind in "iuf" else ""
+    span = f" from {x.min()} to {x.max()}" if x.size and x.dtype.kind in "iuf" else ""
     raise InputError(
         f"{where(0)} is {x.dtype}{span}: give uint8, or floats in [0, 1] "
         "(leave normalisation and augmentation out of the data)"

@@ -233,8 +233,8 @@ class Splits:
         if test is None:
             rest, held = split_off_test(train.y.cpu().numpy(), seed)
             train, test = train.select(rest), train.select(held)
-        test = _with_classes(test, train.classes)
-        val = None if val is None else _with_classes(val, train.classes)
+        test = _beside(train, test)
+        val = None if val is None else _beside(train, val)
         if len(train.classes) < 2:
             raise InputError(f"'{name}' has one class only, '{train.classes[0]}': give more")
         splits = cls(name, train, val, test, "")
@@ -264,8 +264,9 @@ def require(given: Any, *kinds: type, what: str = "data") -> Any:
     raise InputError(f"{what} is {a_kind(given)}: wrap it with bl.Dataset.from_dataset{then}")
 
 
-def _with_classes(samples: Dataset, classes: tuple[str, ...]) -> Dataset:
-    """Renumber labels by other class names, if these include all of the samples'."""
+def _beside(train: Dataset, samples: Dataset) -> Dataset:
+    """Take over mean and deviation, and the numbers of the classes if all are in ``train``."""
+    samples, classes = replace(samples, mean=train.mean, std=train.std), train.classes
     if samples.classes == classes or not set(samples.classes) <= set(classes):
         return samples
     place = torch.tensor([classes.index(name) for name in samples.classes])

@@ -45,7 +45,8 @@ class Listing:
     ``folder`` is the split's folder, empty if it is the data set's own; ``names`` are relative to
     the latter, with ``/``; ``labels`` are the class folders; ``skipped`` has names and reasons;
     ``not_read`` counts files with other endings by class; ``links`` counts files reached through a
-    link; ``stamp`` changes with any name, size or modification time.
+    link; ``hidden`` counts hidden images, which are left out; ``stamp`` changes with any name, size
+    or modification time.
     """
 
     folder: str
@@ -54,6 +55,7 @@ class Listing:
     skipped: list[str]
     not_read: dict[str, Counter[str]]
     links: int
+    hidden: int
     stamp: str
 
     @property
@@ -142,6 +144,11 @@ def _file_summary(listings: dict[str, Listing], decoded: Decoded, odd: list[str]
             f"ImageFolder does not read {', '.join(sorted(endings - IMAGE_FOLDER))}: its positions "
             "differ from index, so go by origin"
         )
+    if more := sum(one.hidden + len(one.skipped) for one in parts):
+        odd.append(
+            f"left out: {counted(more, 'hidden or unusable file')}, which ImageFolder may count: "
+            "its positions then differ from index, so go by origin"
+        )
     alike: dict[str, list[str]] = {}
     for name in sorted(set(listings["train"].labels)):
         alike.setdefault("".join(name.casefold().split()), []).append(name)
@@ -195,6 +202,8 @@ def _require_mostly_readable(
 def _require_folder(path: Path) -> Path:
     """Return the folder, or raise an error that suggests an existing one."""
     if path.is_dir():
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise InputError(f"'{path}' cannot be opened (permission denied): ask for the right to")
         return path
     if path.exists():
         raise InputError(f"'{path}' is a file: give a folder that holds one folder for each class")
@@ -228,7 +237,8 @@ def _list_tree(top: Path) -> tuple[dict[str, Listing], list[str]]:
     """
     folders = _folders(top)
     kinds = {name: kind for name in folders if (kind := split_of(name)) is not None}
-    kinds = {name: kind for name, kind in kinds.items() if any(_walk(top / name, [], ""))}
+    kinds = {name: kind for name, kind in kinds.items()
+             if not all(_is_hidden(file) for file, _ in _walk(top / name, [], ""))}  # fmt: skip
     flat = [name for name in kinds if not _have_images(top / name, _folders(top / name))]
     others = [n for n in folders if kinds and n not in kinds and _have_images(top, [n])]
     if len(kinds) == 1 and [*kinds.values()] == flat == ["train"] and len(others) > 1:
@@ -278,13 +288,16 @@ def _list_classes(top: Path, part: str) -> Listing:
     labels: list[str] = []
     skipped: list[str] = []
     not_read: dict[str, Counter[str]] = {}
-    links, digest = 0, hashlib.sha256()
+    links, hidden, digest = 0, 0, hashlib.sha256()
     for inside in _folders(top / part):
         label, shown = printable(inside), f"{part}/{inside}".lstrip("/")
         cut = len(str(top / part / inside))
         for path, by_link in _walk(top / part / inside, skipped, shown):
+            ending = os.path.splitext(path)[1].lower() or "no ending"
+            if _is_hidden(path):
+                hidden += ending in IMAGE_FOLDER
+                continue
             if not is_image_name(os.path.basename(path)):
-                ending = os.path.splitext(path)[1].lower() or "no ending"
                 not_read.setdefault(label, Counter())[printable(ending)] += 1
                 continue
             name = f"{shown}{path[cut:]}".replace(os.sep, "/")
@@ -303,7 +316,7 @@ def _list_classes(top: Path, part: str) -> Listing:
             labels.append(label)
             digest.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"))
     skipped = [printable(one) for one in skipped]
-    return Listing(part, names, labels, skipped, not_read, links, digest.hexdigest())
+    return Listing(part, names, labels, skipped, not_read, links, hidden, digest.hexdigest())
 
 
 def _walk(folder: Path, skipped: list[str], shown: str) -> Iterator[tuple[str, bool]]:
@@ -316,7 +329,7 @@ def _walk(folder: Path, skipped: list[str], shown: str) -> Iterator[tuple[str, b
         skipped.append(f"{shown}: {(error.strerror or 'cannot be opened').lower()}")
 
     for root, inside, files in os.walk(folder, followlinks=True, onerror=on_error):
-        found.append((root, sorted(n for n in files if not n.startswith(".")), root in linked))
+        found.append((root, sorted(files), root in linked))
         too_deep = root[len(str(folder)) :].count(os.sep) >= MAX_DEPTH
         for name in [*inside]:
             path = os.path.join(root, name)
@@ -331,6 +344,10 @@ def _walk(folder: Path, skipped: list[str], shown: str) -> Iterator[tuple[str, b
                 linked.add(path)
     for root, files, behind in sorted(found):
         yield from ((os.path.join(root, name), behind) for name in files)
+
+
+def _is_hidden(path: str) -> bool:
+    return os.path.basename(path).startswith(".")
 
 
 def _folders(path: Path) -> list[str]:
@@ -363,9 +380,10 @@ def _require_classes(top: Path, listing: Listing) -> None:
             + (f"give folder:{inner}" if part == top else f"move them up into '{part}'")
         )
     if classes:
+        lost = f" (skipped: {few(listing.skipped)})" if listing.skipped else ""
         raise InputError(
-            f"'{part}' has one class only, '{classes[0]}': at least two folders of images are "
-            "needed"
+            f"'{part}' has one class only, '{classes[0]}'{lost}: at least two folders of images "
+            "are needed"
         )
     seen = "".join(f"; it has {counted(count, 'file')} with {end}"
                    for end, count in listing.all_not_read.most_common(1))  # fmt: skip
