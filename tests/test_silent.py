@@ -666,3 +666,22 @@ def test_all_parts_are_seen_on_the_scale_of_the_training_set() -> None:
     right = (shown - torch.tensor(dark.mean)) / torch.tensor(dark.std)
     for part in (splits.test, splits.val):
         torch.testing.assert_close(part.normalised(slice(5)), right)
+
+
+def test_a_tilde_is_the_home_folder_to_those_who_write_and_to_those_who_read(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    record = train(out="~/own").record
+    given = f"~/own/{record.path.name}"
+    assert bl.compare("~/own")["n"].tolist() == [1]
+    analysis.export(analysis.measures(given), "~/table.csv")
+    explore.learning(given).save("~/chart.html")
+    thin(given, "~/part", samples=20)
+    longer = Run.resume(given, epochs=9).record
+    assert longer.path.parent == tmp_path / "own"
+    assert {"table.csv", "chart.html", "part"} <= {path.name for path in tmp_path.iterdir()}
+    assert not list((tmp_path / "here").iterdir())

@@ -5,6 +5,7 @@ import copy
 import html
 import io
 import json
+import os
 import re
 import sys
 import textwrap
@@ -219,7 +220,7 @@ class Explorable:
         InputError
             If the name does not end in ``.html``, or the file cannot be written.
         """
-        path = Path(path)
+        path = Path(os.path.expanduser(path))
         if path.suffix.lower() != ".html":
             raise InputError(f"file '{path}' does not end in .html: give such a name")
         page = PAGE.format(

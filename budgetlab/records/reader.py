@@ -352,7 +352,7 @@ def _place(path: Any) -> Path:
     if not isinstance(path, str | os.PathLike):
         one = ", one of them" if isinstance(path, list | tuple) else ""
         raise InputError(f"{a_kind(path)} is no record: give a Record or its folder{one}")
-    return Path(path)
+    return Path(os.path.expanduser(path))
 
 
 def _read_about(path: Path) -> dict[str, Any]:

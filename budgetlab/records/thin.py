@@ -87,7 +87,7 @@ def thin(
     >>> bl.records.thin("runs/long", "small", samples=2000, epochs=10)  # doctest: +SKIP
     """
     record = open_record(source)
-    target = Path(target)
+    target = Path(os.path.expanduser(target))
     if target.exists() or target.is_symlink():
         raise InputError(f"target '{target}' is there already: give a folder that does not exist")
     data = record.samples

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import shutil
 import sys
 import time
@@ -248,8 +249,9 @@ class Run:
         RunError
             If the data has changed.
         """
+        path = Path(os.path.expanduser(path))
         if epochs is not None:
-            path = resume.extend(Path(path), epochs)
+            path = resume.extend(path, epochs)
             try:
                 return cls.resume(path, splits=splits, model=model, data_root=data_root,
                                   dataset=dataset, on_step=on_step)  # fmt: skip
@@ -257,7 +259,7 @@ class Run:
                 shutil.rmtree(path)
                 raise
         run = cls.__new__(cls)
-        run._exclusive = ExclusiveUse(Path(path))
+        run._exclusive = ExclusiveUse(path)
         record = open_record(path)
         if record.status != "finished":
             # It will be written to: no part may be damaged or lie outside the record.
