@@ -101,7 +101,8 @@ def temporary_run(splits: "Splits", **settings: Any) -> "Iterator[Run]":
     from budgetlab.training import Run
 
     with tempfile.TemporaryDirectory() as out:
-        run = Run(RunConfig(**{"dataset": splits.name, "out": out} | settings), splits=splits)
+        config = RunConfig.from_dict({"dataset": splits.name, "out": out} | settings)
+        run = Run(config, splits=splits)
         for _ in run:
             pass
         yield run

@@ -169,7 +169,7 @@ def _in_order(batch: Batch, asked: Tensor) -> Batch:
 
 def _tensor(what: str, given: Any) -> Tensor:
     try:
-        return torch.as_tensor(given)
+        return torch.atleast_1d(torch.as_tensor(given))
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{what} is {a_kind(given)}: give a tensor") from None
 

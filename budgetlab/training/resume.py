@@ -113,7 +113,7 @@ def require_model(path: Path | str, name: str, model: object, splits: Splits | N
     if models.is_custom(name) and model is None:
         raise InputError(
             f"record '{path}' was trained with a network of your own, '{name}', which is not part "
-            "of it: give it again with Run.resume(path, model=...)"
+            "of it: give it again with model=, as in Run.resume(path, model=...)"
         )
     if model is not None and not models.is_custom(name):
         raise InputError(
