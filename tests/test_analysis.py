@@ -368,6 +368,13 @@ def test_labels_hold_what_tells_conditions_apart_and_no_more():
     frame = summary_frame([("unif-SGD", 0, 0.5, {"lr": 0.1}), ("p-SGD", 0, 0.5, {"lr": 0.05})])
     assert list(conditions.labels(frame, ["method", "lr"])) == ["unif-SGD, lr 0.1",
                                                                 "p-SGD, lr 0.05"]  # fmt: skip
+    # What follows from the settings around it is left out.
+    four = [
+        {"lr": lr, "momentum": m, "warmup": w}
+        for lr, m, w in ((0.1, 0.9, 0.0), (0.2, 0.9, 0.0), (0.1, 0.9, 0.5), (0.2, 0.8, 0.5))
+    ]
+    several = summary_frame([("p-SGD", 0, 0.5, one) for one in four])
+    assert conditions.telling(several, ["lr", "momentum", "warmup"]) == ["lr", "warmup"]
     # Numbers that look the same are two conditions all the same.
     close = frame.assign(method="p-SGD", lr=[0.1, 0.1 + 1e-9])
     assert list(conditions.labels(close, ["method", "lr"])) == ["lr 0.1", "lr 0.1 (no. 2)"]

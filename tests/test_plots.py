@@ -11,7 +11,7 @@ import pytest
 from fake_records import write_run
 from matplotlib.figure import Figure
 
-from budgetlab import analysis, plots
+from budgetlab import analysis, explore, plots
 from budgetlab.analysis import RecordWarning
 from budgetlab.errors import InputError
 from budgetlab.plots import style
@@ -335,6 +335,11 @@ def test_runs_on_two_data_sets_or_at_two_budgets_are_not_mixed(tmp_path):
              if not line.get_label().startswith("_")}  # fmt: skip
     look = {(m.get_color(), m.get_marker(), m.get_fillstyle()) for m in marks.values()}
     assert len(look) == len(marks) == 4
+    other = tmp_path / "other"
+    for method in ("p-SGD", "unif-SGD"):  # and of one name
+        write_run(other, method=method, fingerprint=method, gain=0.1 * (method == "p-SGD"))
+    assert plots.learning_curves(other).get_title("left") == ""
+    assert "ends" not in str(explore.learning(other).spec["title"])
 
 
 def test_differences_without_a_pair_say_so(tmp_path):

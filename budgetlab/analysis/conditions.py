@@ -243,14 +243,21 @@ def telling(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     first = ~rows.duplicated().to_numpy()
     rows, without = rows[first], [unread(row) for row in frame[first].to_dict("records")]
     told = varying(rows, [name for name in columns if name in SHOWN])
-    by = ["dataset"] if "dataset" in told else []
+    data = [name for name in told if name == "dataset"]
+    others: list[str] = []
+
+    def varies(name: str) -> bool:
+        """Whether it does where it is read and the others are equal."""
+        read, by = rows[[name not in some for some in without]], {*data, *others} - {name}
+        values = read.groupby(sorted(by), dropna=False)[name] if by else read[name]
+        return len(read) > 0 and bool(np.max(values.nunique(dropna=False)) > 1)
+
     for name in sorted((n for n in columns if n not in SHOWN), key=lambda n: n != "model"):
-        read = rows[[name not in some for some in without]]
-        values = read.groupby(by, dropna=False)[name] if by else read[name]
-        if len(read) and np.max(values.nunique(dropna=False)) > 1:
-            told.append(name)
-            by.append(name)
-    return told
+        others += [name] * varies(name)
+    # One in the middle may follow from those around it; the first says most.
+    for name in reversed(others[1:]):
+        others = others if varies(name) else [n for n in others if n != name]
+    return told + others
 
 
 def label(row: pd.Series | Mapping[str, Any], columns: Sequence[str]) -> str:

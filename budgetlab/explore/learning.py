@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import AXES, condition_columns, epochs
+from budgetlab.analysis import AXES, condition_columns, epochs, varying
 from budgetlab.analysis.conditions import labels, method_order, replicates, require
 from budgetlab.analysis.statistics import MIN_PAIRS, mean_interval, paired_difference
 from budgetlab.errors import InputError, unknown
@@ -78,6 +78,7 @@ def learning(
     """
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
     table, axes = _table(frame, value)
+    keys = condition_columns(frame)
     conditions = list(dict.fromkeys(table["condition"]))
     controls, test, rows = toggles(table, {"condition": "", "seed": "seed "})
 
@@ -93,7 +94,8 @@ def learning(
     what = style.axis_name(value)
     generic = f"{style.capitalise(what).partition(' (')[0]} over what training costs"
     # Runs on several data sets do not compare methods.
-    about = "" if "dataset" in frame and frame["dataset"].nunique() > 1 else _finding(table, value)
+    apart = varying(frame, [name for name in ("dataset", "fingerprint") if name in keys])
+    about = "" if apart else _finding(table, value)
     runs_shown = f"{table['run'].nunique():,} runs"
     said = [f"{style.capitalise(what)} over {names[cost]} of {runs_shown}", about]
     alt = f"{'. '.join(filter(None, said))}. {_ends_in_words(lines)}"

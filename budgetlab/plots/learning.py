@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import curves, results
+from budgetlab.analysis import curves, results, varying
 from budgetlab.analysis import frontier as find_frontier
 from budgetlab.analysis.conditions import labels, require
 from budgetlab.analysis.tables import keys_of
@@ -86,7 +86,7 @@ def learning_curves(
 
 def _leader(frame: pd.DataFrame, ends: Mapping[str, float], value: str) -> str:
     """Title naming the best condition; empty for several data sets, which compare no methods."""
-    several = "dataset" in frame and frame["dataset"].nunique() > 1
+    several = varying(frame, [name for name in ("dataset", "fingerprint") if name in frame])
     return "" if several else style.leader(ends, value)
 
 

@@ -144,12 +144,12 @@ def _facts(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, str]:
              for name, group in frame.groupby("dataset", sort=False)}  # fmt: skip
     units = _join(frame["budget_unit"].unique())
     noise = sorted(frame["label_noise"].unique())
-    classes = runs[0].about["data"].get("classes", [])
+    classes = dict.fromkeys(len(run.about["data"].get("classes", [])) for run in runs)
     units_said = {"iterations": "optimiser steps", "samples": "samples", "flops": "operations"}
     facts = {
         "Data": _join(f"{name} ({f'{n} training samples' if n else 'size unknown'})"
                       for name, n in sizes.items()),
-        "Classes": str(len(classes)) if len(sizes) == 1 else "",
+        "Classes": _join(classes) if len(sizes) == 1 else "",
         "Network": _join(frame["model"].dropna().unique()),
         "Augmentation": _join(frame["augmentation"].unique()),
         "Wrong labels added": _join(f"{100 * share:g}%" for share in noise) if any(noise) else "",
