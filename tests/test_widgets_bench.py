@@ -372,6 +372,18 @@ def test_a_run_within_its_first_epoch_can_be_drawn_and_not_removed(make, slow):
     assert "this run is training" in bench.status.text
 
 
+def test_epochs_that_were_not_evaluated_are_not_called_none(make):
+    bench = make(evaluate_every=2)
+    run = Run(bench.controls.config)
+    epochs = iter(run)
+    next(epochs)
+    bench.shelf.add(run.record, standing_of_run(run))
+    accuracy, loss, *_ = axes_of(bench)
+    assert [text.get_text() for text in accuracy.texts] == ["not evaluated yet"]
+    assert len(loss.lines) == 1
+    epochs.close()
+
+
 def test_a_run_stands_in_its_record_as_it_stood(train):
     run = train(method="p-SGD", epochs=5)
     live, read = standing_of_run(run), standing_of_record(run.record)

@@ -278,7 +278,8 @@ def _curves(
              if len(known := rows.dropna(subset=[value]))}  # fmt: skip
     begin = f"{TITLES[value].partition(' (')[0]} over {style.axis_name(cost)}."
     if not parts:
-        style.empty(ax, NO_EPOCH, TITLES[value])
+        begun = any(len(rows) for rows, _ in curves.values())
+        style.empty(ax, "not evaluated yet" if begun else NO_EPOCH, TITLES[value])
         return f"{begin} None yet."
     frames = [
         pd.DataFrame({"method": name.partition(", ")[0], "run": name, "cost": rows[cost],
