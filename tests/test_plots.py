@@ -335,6 +335,8 @@ def test_runs_on_two_data_sets_or_at_two_budgets_are_not_mixed(tmp_path):
              if not line.get_label().startswith("_")}  # fmt: skip
     look = {(m.get_color(), m.get_marker(), m.get_fillstyle()) for m in marks.values()}
     assert len(look) == len(marks) == 4
+    bars = [bar.lines[0] for bar in plots.picks_by(tmp_path).containers]
+    assert len({(b.get_color(), b.get_marker(), b.get_fillstyle()) for b in bars}) == len(bars) == 6
     other = tmp_path / "other"
     for method in ("p-SGD", "unif-SGD"):  # and of one name
         write_run(other, method=method, fingerprint=method, gain=0.1 * (method == "p-SGD"))

@@ -13,6 +13,7 @@ from budgetlab.analysis import picks_by as find_picks
 from budgetlab.analysis.conditions import labels, method_order, require
 from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
+from budgetlab.plots.learning import fills
 from budgetlab.plots.style import Curve
 from budgetlab.records import OneRecord, Record, Records
 
@@ -43,6 +44,10 @@ def _chart(
     ax = style.axes(ax)
     unjoined: dict[str, Any] = {"linestyle": "none"} if bars else {}
     style.draw(ax, curves, bars=bars, **unjoined)
+    points = [bar[0] for bar in ax.containers]
+    for one, fill in zip(points, fills([(p.get_color(), p.get_marker()) for p in points]),
+                         strict=True):  # fmt: skip
+        one.set_fillstyle(fill)
     if level is not None:
         style.rule(ax, level)
     words = "; ".join(f"{name}: {part}" for name, part in said.items())

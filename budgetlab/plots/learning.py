@@ -260,10 +260,9 @@ def frontier(
     every = keys_of(frame, keys)
     groups, styles = style.named_groups(shown, [name for name in every if name != "budget"])
     ax = style.axes(ax)
-    aside, drawn = _sideways(frame), [(look.colour, look.marker) for look in styles.values()]
-    for place, (name, group) in enumerate(groups.items()):
-        # No line tells two conditions of one method apart here: filled differently.
-        fill = FILLS[drawn[:place].count(drawn[place]) % len(FILLS)]
+    aside = _sideways(frame)
+    filled = fills([(look.colour, look.marker) for look in styles.values()])
+    for (name, group), fill in zip(groups.items(), filled, strict=True):
         _marks(ax, group, styles[name], style.escape_text(name), aside, fill)
     ax.autoscale_view()
     _keep_possible(ax, value)
@@ -283,6 +282,11 @@ def frontier(
         text=f"{style.axis_name(value)} against {style.axis_name(cost)}, {len(frame)} conditions. "
         f"On the frontier: {said}.",
     )
+
+
+def fills(markers: list[Any]) -> list[Any]:
+    """Fill equal markers differently, where no line tells conditions of one method apart."""
+    return [FILLS[markers[:n].count(one) % len(FILLS)] for n, one in enumerate(markers)]
 
 
 def _marks(
