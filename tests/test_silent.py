@@ -168,14 +168,34 @@ def test_a_true_label_is_written_as_the_labels_are() -> None:
         bl.Dataset.from_dataset(one_on, true_label=[9, *[None] * 59])
 
 
-@pytest.mark.parametrize("mode", ["P", "HSV", "YCbCr"])
+def as_read(image: Image.Image) -> np.ndarray:
+    items = [(image, 0), (image, 1)]
+    return bl.Dataset.from_dataset(items).x[0].numpy()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["P", "PA", "HSV", "YCbCr", "LAB", "CMYK", "RGBA", "RGBX"])
 def test_images_of_other_modes_are_read_in_colour(mode: str) -> None:
     colours = np.zeros((8, 8, 3), np.uint8)
     colours[:4] = 255, 0, 0
     image = Image.fromarray(colours).convert(mode)
-    items = [(image, 0), (image, 1)]
-    x = bl.Dataset.from_dataset(items).x[0]  # type: ignore[arg-type]
-    np.testing.assert_allclose(x.numpy(), colours.transpose(2, 0, 1), atol=3)
+    off = 5 if mode == "LAB" else 3  # in 8 bits, it is the coarsest
+    np.testing.assert_allclose(as_read(image), colours.transpose(2, 0, 1), atol=off)
+
+
+def test_images_of_other_modes_are_read_as_those_of_a_folder_or_refused_by_name() -> None:
+    """Transparent is white, a bitmap is grey, and no 16 bits are taken for 8."""
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    assert as_read(palette)[:, 0, 0].tolist() == [255, 0, 0]
+    palette.info["transparency"] = 1
+    assert as_read(palette)[:, 0, 0].tolist() == [255, 255, 255]
+    for mode in ("LA", "La"):
+        half = Image.new("LA", (4, 4), (0, 51)).convert(mode)
+        assert as_read(half)[:, 0, 0].tolist() == [204] * 3
+    assert as_read(Image.new("1", (4, 4), 1))[:, 0, 0].tolist() == [255]
+    for mode in ("I;16", "I", "F"):
+        with pytest.raises(InputError, match=f"item 0, of Pillow's mode {mode}, is .*: give uint8"):
+            as_read(Image.new(mode, (4, 4), 300))
 
 
 def test_an_edit_of_built_in_data_is_of_one_sample(tmp_path: Path) -> None:

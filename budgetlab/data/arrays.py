@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from budgetlab.data.dataset import Dataset, Source, flip_keeps_class, make_parts, split_off_test
+from budgetlab.data.images import eight_bit
 from budgetlab.errors import InputError, counted, few, one_line, unknown
 from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
 
@@ -228,14 +230,15 @@ def _item(dataset: Any, number: int) -> tuple[np.ndarray, int | str]:
     if not isinstance(item, tuple | list) or len(item) < 2:
         raise InputError(f"item {number} is {type(item).__name__}: give pairs (sample, label)")
     value, label = item[:2]
-    if getattr(value, "mode", None) in ("P", "PA", "HSV", "YCbCr"):
-        # In these modes of Pillow, pixels are palette indices or in a colour space other than RGB.
-        value = value.convert("RGB")
+    where = f"item {number}"
+    if isinstance(value, Image):
+        where += f", of Pillow's mode {value.mode},"
+        value = eight_bit(value)
     is_tensor = isinstance(value, Tensor)
     if is_tensor and value.dtype == torch.bfloat16:
         value = value.float()  # NumPy has no bfloat16
     array = value.detach().cpu().numpy() if is_tensor else np.asarray(value)
-    sample = as_samples(array[None], lambda _: f"item {number}", is_tensor)[0]
+    sample = as_samples(array[None], lambda _: where, is_tensor)[0]
     if isinstance(label, str):
         return sample, label
     try:

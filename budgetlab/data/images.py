@@ -32,7 +32,7 @@ REFUSED_FORMATS = {"EPS", "WMF", "MPEG"}
 # EXIF tag of the orientation; from 5 on, width and height are swapped.
 ORIENTATION = 0x0112
 # Increase whenever the same files would be decoded to other pixels.
-DECODER_VERSION = 2
+DECODER_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ def decode(path: Path, size: int | None, bits: int | None = 16) -> np.ndarray:
     """Read one image file as uint8 ``[3, H, W]``.
 
     EXIF orientation is applied; of several frames the first is read; transparent areas become
-    white; grey, palette and CMYK become RGB. Unless ``size`` is None, the shorter side is resized
-    to it and the centre cropped. Grey levels of more than 8 bits keep the upper 8 of ``bits``, so
-    that a data set has one scale; with None such an image raises an error.
+    white; grey, palette, CMYK and LAB become RGB. Unless ``size`` is None, the shorter side is
+    resized to it and the centre cropped. Grey levels of more than 8 bits keep the upper 8 of
+    ``bits``, so that a data set has one scale; with None such an image raises an error.
     """
     with _open_image(path) as image:
         if image.width * image.height > MAX_PIXELS:
@@ -121,9 +121,13 @@ def decode(path: Path, size: int | None, bits: int | None = 16) -> np.ndarray:
             image.draft(None, (2 * size, 2 * size))
         # Pillow returns the upper 8 bits of 16-bit colours.
         deep = "RGB" in image.mode and any(";16" in str(t[3]) for t in getattr(image, "tile", ()))
+        # Pillow turns those of 8 bits round, and no others.
+        from_white = image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(262) == 0
         large = image.width * image.height > LARGE_PIXELS
         with _large_image_lock if large else contextlib.nullcontext():
             upright = _to_rgb(ImageOps.exif_transpose(image), bits)
+            if from_white:
+                upright = ImageOps.invert(upright)
             if size is not None:
                 upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
         if deep and np.asarray(upright).max() < 16:
@@ -297,9 +301,19 @@ def _open_image(path: Path) -> Image.Image:
     return Image.open(path, formats=formats)
 
 
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Return an image that a data set gives as :func:`decode` reads it; grey stays grey.
+
+    Grey levels of more than 8 bits and floating point numbers stay as they are.
+    """
+    if image.mode in ("L", "RGB", "F") or image.mode.startswith("I"):
+        return image
+    return image.convert("L") if image.mode == "1" else _to_rgb(image, None)
+
+
 def _to_rgb(image: Image.Image, bits: int | None) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("pixels are floating point numbers")
+        raise ValueError("its pixels are floating point numbers (mode F): save them with 8 bits")
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64)
         if levels.min(initial=0) < 0:
@@ -307,6 +321,8 @@ def _to_rgb(image: Image.Image, bits: int | None) -> Image.Image:
         if bits is None:
             raise _DeepGreyLevels(levels.max(initial=0))
         return Image.fromarray((levels >> max(0, bits - 8)).astype(np.uint8)).convert("RGB")
+    if image.mode == "La":  # of which Pillow makes nothing else
+        image = image.convert("LA")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
