@@ -210,8 +210,9 @@ class Budget:
     unit
         ``iterations``, ``samples``, ``flops`` or ``seconds``.
     limit
-        Amount that may be spent, never exceeded. The seconds of a step are predicted from earlier
-        steps: the run ends when the slowest step of the previous epoch would no longer fit.
+        Amount that may be spent, never exceeded. Seconds are predicted from earlier ones: the run
+        ends when the slowest step of the previous epoch, or the slowest forward pass for the method
+        of the last two, would no longer fit.
     """
 
     unit: str
@@ -219,6 +220,7 @@ class Budget:
     head_start: float = 0.0
     """Amount spent on auxiliary networks before the first step; progress counts from there."""
     slowest_step: float = 0.0
+    slowest_look: float = 0.0
     exhausted: bool = False
     """True once something did not fit: the run is over, even if a smaller batch would fit."""
 
@@ -242,12 +244,13 @@ class Budget:
         return cls(unit, limits[unit])
 
     def _cost(self, ledger: Ledger, trained: int, looked: int) -> float:
+        if self.unit == "seconds":
+            return self.slowest_step * (trained > 0) + self.slowest_look * (looked > 0)
         after = dataclasses.replace(ledger)
         if trained:
             after.charge_step(trained)
         after.charge_look(looked)
-        cost = after.spent(self.unit) - ledger.spent(self.unit)
-        return self.slowest_step if self.unit == "seconds" and trained else cost
+        return after.spent(self.unit) - ledger.spent(self.unit)
 
     def allows(self, ledger: Ledger, *, trained: int = 0, looked: int = 0) -> bool:
         """Tell whether a step on ``trained`` samples, or scoring ``looked``, still fits."""

@@ -108,7 +108,7 @@ def test_the_limit_is_never_overstepped(unit, steps, plan):
     budget = Budget.of_steps(unit, steps, 8, COSTS, step_seconds=0.25)
     price = {"iterations": 1, "samples": 8, "flops": 240, "seconds": 0.25}[unit]
     assert budget.limit == steps * price
-    budget.slowest_step = 0.25
+    budget.slowest_step, budget.slowest_look = 0.25, 0.125
     ledger = Ledger(COSTS)
     for trained, looked in plan:
         before = dataclasses.replace(ledger)
@@ -117,6 +117,7 @@ def test_the_limit_is_never_overstepped(unit, steps, plan):
         assert ledger == before  # what is only asked for is not charged
         if looked and budget.allows(ledger, looked=looked):
             ledger.charge_look(looked)
+            ledger.seconds += 0.125
         if budget.allows(ledger, trained=trained):
             assert 0 <= budget.progress(ledger, trained) <= 1
             ledger.charge_step(trained)

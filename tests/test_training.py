@@ -5,6 +5,7 @@ import shutil
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from budgetlab.records import Record, open_record
 from budgetlab.report.page import command
 from budgetlab.samplers import Batch
 from budgetlab.training import Run, finish, load_data
+from budgetlab.training.loop import Loop
 
 METHODS = samplers.names()
 # 128 * 0.3 = 38 samples are 2 steps of 16 an epoch, 14 in all: SGD's second pass of 8 is cut.
@@ -269,6 +271,34 @@ def test_a_budget_in_seconds_ends_near_its_limit_and_drawing_a_page_is_not_charg
     shown = Run(config, on_step=lambda run: time.sleep(0.05))
     go(shown)
     assert shown.ledger.steps * 0.05 > 2 * shown.ledger.seconds
+
+
+def test_a_budget_in_seconds_foresees_looks_as_it_does_steps(config, load_once, monkeypatch):
+    """Of 12 seconds, six looks of 0.9 and steps of 1 take 11.4: a seventh look does not fit."""
+    monkeypatch.setattr(Loop, "_time_plain_step", lambda loop: 1.0)
+    config = config.replace(method="top-k", keep_fraction=0.5, budget_unit="seconds")
+    loop = Loop(config, load_once("points", limit=128).train, torch.device("cpu"), torch.float32)
+    now, before = [0.0], []
+
+    def taking(seconds, work):
+        def timed(*given):
+            now[0] += seconds
+            return work(*given)
+
+        return timed
+
+    loop.engine.step = taking(1.0, loop.engine.step)
+    loop.engine.look = taking(0.9, loop.engine.look)
+    loop.clock = SimpleNamespace(
+        start=lambda: before.append(now[0]), skip=lambda seconds: None,
+        read=lambda: now[0] - before[-1], stop=lambda: now[0] - before[-1],
+    )  # fmt: skip
+    # Before the first one, a look at two batches is taken to last as long as two steps.
+    assert (loop.budget.limit, loop.budget.slowest_look) == (12, 2)
+    while not loop.finished:
+        loop.train_epoch(loop.history.epoch + 1)
+    assert (loop.ledger.seconds, loop.ledger.steps) == (pytest.approx(11.4), 6)
+    assert (loop.budget.slowest_look, loop.budget.slowest_step) == pytest.approx((0.9, 1))
 
 
 def test_a_method_that_looks_is_charged(train):

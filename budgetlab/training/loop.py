@@ -71,6 +71,9 @@ class BudgetedBatches:
         seconds = step_seconds() if config.budget_unit == "seconds" else 0.0
         self.budget = Budget.of_steps(config.budget_unit, steps, config.batch_size, costs, seconds)
         self.budget.slowest_step = seconds
+        # An upper bound until one is timed: a forward pass takes less time than a step.
+        looked = max(self.sampler.looks_before_step, config.batch_size)
+        self.budget.slowest_look = seconds * looked / config.batch_size
 
     @property
     def finished(self) -> bool:
@@ -216,13 +219,12 @@ class Loop(BudgetedBatches):
         val: Dataset | None = None,
         threads: int | None = None,
     ):
-        self.config = config
-        self.device = device
+        self.config, self.device = config, device
         self.model_name = models.choose(config.model, train.sample_shape, device)
         self.engine = Engine(config, self.model_name, train, device, precision)
         self.chooser = devices.sampling_device(device)
         self.threads = threads or self._choose_threads()
-        self._seconds_before = 0.0
+        self._seconds_before, self._slowest_looks = 0.0, (0.0, 0.0)
         super().__init__(
             config,
             len(train),
@@ -311,6 +313,7 @@ class Loop(BudgetedBatches):
         losses: list[Tensor] = []
         corrects: list[Tensor] = []
         lr, slowest = 0.0, 0.0
+        self._slowest_looks = self._slowest_looks[1] or self._slowest_looks[0], 0.0
         self._seconds_before = self.ledger.seconds
         self.history.start_epoch(number)
         self.clock.start()
@@ -344,7 +347,11 @@ class Loop(BudgetedBatches):
 
     def _look(self, indices: Tensor) -> samplers.ForwardResult:
         """Run a forward pass for the method, with results on the method's device."""
-        return devices.moved(self.engine.look(indices.to(self.engine.device)), self.chooser)
+        seen = devices.moved(self.engine.look(indices.to(self.engine.device)), self.chooser)
+        before, now = self._slowest_looks  # in the previous epoch, and so far in this one
+        self._slowest_looks = before, max(now, self.update_seconds())
+        self.budget.slowest_look = max(self._slowest_looks)
+        return seen
 
     def _train_proxy(
         self, plan: samplers.ProxyPlan, generator: torch.Generator
