@@ -19,8 +19,10 @@ import budgetlab as bl
 from budgetlab import augment, samplers
 from budgetlab.augment import AugmentedBatch
 from budgetlab.config import CREDITS, FIDELITIES, RunConfig
+from budgetlab.errors import InputError
 from budgetlab.history import History
 from budgetlab.samplers import Batch
+from budgetlab.samplers.checking import CheckedBatches
 from budgetlab.training.engine import Engine
 from budgetlab.training.loop import Loop
 
@@ -169,3 +171,25 @@ def test_only_what_is_listed_is_read_back(method, augmentation, load_once):
         an_epoch, a_batch = ALLOWED[name]
         assert count <= an_epoch + a_batch * candidates, name
     assert seen.counts["_mean"] == 2
+
+
+def test_numbers_of_no_sample_are_read_back_once_an_epoch():
+    """On a GPU the steps go on, with samples that there are, until the end of the epoch."""
+
+    @bl.sampler("astray")
+    class Astray(bl.Sampler):
+        def batches(self, epoch, history, look):
+            for start in (0, 8, 195):
+                look(torch.arange(start, start + 8))
+                yield Batch(torch.arange(start, start + 8))
+
+    config, looked = RunConfig(method="astray", batch_size=8), []
+    known = samplers.SamplerContext(200, config, torch.Generator(), LikeAGpu())
+    batches = CheckedBatches(samplers.build("astray", known))
+    with ReadBacks() as seen:
+        yielded = [batch.indices for batch in batches.batches(1, None, looked.append)]
+    assert not seen.counts
+    for last in (yielded[2], looked[2]):
+        assert last.tolist() == [195, 196, 197, 198, 199, 199, 199, 199]
+    with pytest.raises(InputError, match=r"'astray' asks for sample 200: give .* from 0 to 199"):
+        batches.finish()

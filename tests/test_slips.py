@@ -257,6 +257,35 @@ def test_what_a_method_yields_is_a_batch_of_samples(config: bl.RunConfig) -> Non
          lambda: bl.samplers.Batch(torch.zeros(0, dtype=torch.int64)))  # fmt: skip
 
 
+NO_SAMPLES = {
+    "asks for sample 128: give the numbers of samples, from 0 to 127": torch.arange(113, 129),
+    "asks for sample -1: give": torch.arange(-1, 15),
+    "B of 1 or more, not torch.float32 of shape (16,): give": torch.arange(16.0),
+    "B of 1 or more, not torch.int64 of shape (0,): give": torch.arange(0),
+    "B of 1 or more, not a list: give": [1, 2, 3],
+}
+
+
+@pytest.mark.parametrize("said", NO_SAMPLES)
+def test_numbers_that_are_none_of_a_sample_are_named_with_their_method(
+    config: bl.RunConfig, said: str
+) -> None:
+    @bl.sampler("astray")
+    class Astray(bl.Sampler):
+        def batches(self, *_: Any) -> Any:
+            yield bl.samplers.Batch(NO_SAMPLES[said])  # type: ignore[arg-type]
+
+    @bl.sampler("looks astray")
+    class LooksAstray(bl.Sampler):
+        def batches(self, epoch: int, history: Any, look: Any) -> Any:
+            yield bl.samplers.Batch(look(NO_SAMPLES[said]).labels)
+
+    for method in ("astray", "looks astray")[: 2 if "asks" in said else 1]:
+        with pytest.raises(bl.InputError, match=f"method '{method}' ") as error:
+            list(Run(config.replace(method=method)))
+        assert said in str(error.value)
+
+
 def test_a_record_without_an_epoch_is_shown_as_such(config: bl.RunConfig) -> None:
     record = Run(config).record
     says("holds no finished epoch", lambda: bl.plots.credit_calibration(record))

@@ -32,6 +32,7 @@ from budgetlab.estimators.gradients import (
 from budgetlab.forecast import Replay
 from budgetlab.history import History, Measures, measure
 from budgetlab.records import Record, open_record
+from budgetlab.samplers.checking import CheckedBatches
 from budgetlab.training import Run
 from budgetlab.training.resume import load_again, require_model, trained_network
 
@@ -298,13 +299,13 @@ class Moment:
         vectors = self.gradients.vectors
         found: list[Tensor] = []
         # Methods treat the first epoch differently, as they have not seen the samples yet.
-        epoch = max(self.epoch, 1) + 1
-        for batch in sampler.batches(epoch, self.history, self._look):
+        epoch, checked = max(self.epoch, 1) + 1, CheckedBatches(sampler)
+        for batch in checked.batches(epoch, self.history, self._look):
             del batch
         while len(found) < draws:
             before = len(found)
             epoch += 1
-            for batch in sampler.batches(epoch, self.history, self._look):
+            for batch in checked.batches(epoch, self.history, self._look):
                 rows = vectors[batch.indices]
                 if batch.weights is not None:
                     weighted = True

@@ -16,12 +16,16 @@ from torch import Tensor
 from budgetlab import methods
 from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, a_kind, unknown
 from budgetlab.history import History
 from budgetlab.methods import Method
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class BatchError(InputError):
+    """A batch that no step can take."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,16 @@ class Batch:
     """The images as scored, to train on exactly these; None to augment afresh."""
 
     def __post_init__(self) -> None:
-        if self.indices.dtype != torch.int64 or self.indices.ndim != 1 or not len(self.indices):
-            raise InputError(
-                f"indices are int64 [B], B of 1 or more, not {self.indices.dtype} of shape "
-                f"{tuple(self.indices.shape)}: give the numbers of the samples of one batch"
+        given = self.indices
+        if getattr(given, "dtype", None) != torch.int64 or given.ndim != 1 or not len(given):
+            of = f" of shape {tuple(given.shape)}" if isinstance(given, Tensor) else ""
+            raise BatchError(
+                f"indices are int64 [B], B of 1 or more, not {given.dtype if of else a_kind(given)}"
+                f"{of}: give the numbers of the samples of one batch"
             )
         # A column would broadcast against the losses to a square, unnoticed.
         if self.weights is not None and self.weights.shape != self.indices.shape:
-            raise InputError(
+            raise BatchError(
                 f"weights of shape {tuple(self.weights.shape)} do not fit {len(self.indices)} "
                 "indices: give one weight a row"
             )

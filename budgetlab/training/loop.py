@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from budgetlab import devices, models, samplers
+from budgetlab import devices, methods, models, samplers
 from budgetlab.budget import Budget, Costs, Ledger, schedule, steps_per_epoch
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
-from budgetlab.errors import InputError, RunError, a_kind
+from budgetlab.errors import InputError, RunError
 from budgetlab.history import History
+from budgetlab.samplers.checking import CheckedBatches
 from budgetlab.training.engine import Engine, Outcome, ProxyTrainer
 from budgetlab.training.graphs import StepGraphs
 
@@ -70,10 +71,9 @@ class BudgetedBatches:
         steps = config.epochs * steps_per_epoch(size, self.sampler.budget, config.batch_size)
         seconds = step_seconds() if config.budget_unit == "seconds" else 0.0
         self.budget = Budget.of_steps(config.budget_unit, steps, config.batch_size, costs, seconds)
-        self.budget.slowest_step = seconds
         # An upper bound until one is timed: a forward pass takes less time than a step.
-        looked = max(self.sampler.looks_before_step, config.batch_size)
-        self.budget.slowest_look = seconds * looked / config.batch_size
+        looked = max(self.sampler.looks_before_step / config.batch_size, 1)
+        self.budget.slowest_step, self.budget.slowest_look = seconds, seconds * looked
 
     @property
     def finished(self) -> bool:
@@ -102,12 +102,10 @@ class BudgetedBatches:
             return forward(indices)
 
         self.batch_count, self.complete = 0, False
-        number, full = self.history.epoch, self.config.schedule_horizon == "full"
+        full = self.config.schedule_horizon == "full"
+        own = None if methods.find(self.config.method).where else CheckedBatches(self.sampler)
         try:
-            for batch in self.sampler.batches(number, self.history, charged):
-                if not isinstance(batch, samplers.Batch):
-                    raise InputError(f"method '{self.config.method}' yields {a_kind(batch)}: yield "
-                                     "bl.samplers.Batch(indices)")  # fmt: skip
+            for batch in (own or self.sampler).batches(self.history.epoch, self.history, charged):
                 count = len(batch.indices)
                 if not self.budget.allows(self.ledger, trained=count):
                     raise _BudgetSpent
@@ -117,6 +115,8 @@ class BudgetedBatches:
                 yield batch, progress * self.sampler.budget if full else progress
         except _BudgetSpent:
             self.budget.exhausted = True
+        if own:
+            own.finish()
         self._require_progress()
         self.complete = True
 
@@ -224,7 +224,7 @@ class Loop(BudgetedBatches):
         self.engine = Engine(config, self.model_name, train, device, precision)
         self.chooser = devices.sampling_device(device)
         self.threads = threads or self._choose_threads()
-        self._seconds_before, self._slowest_looks = 0.0, (0.0, 0.0)
+        self._seconds_before, self._slowest_looks = 0.0, [0.0, 0.0]
         super().__init__(
             config,
             len(train),
@@ -310,10 +310,10 @@ class Loop(BudgetedBatches):
             return self._train_epoch(number, on_step)
 
     def _train_epoch(self, number: int, on_step: Callable[[], object]) -> dict[str, Any]:
-        losses: list[Tensor] = []
-        corrects: list[Tensor] = []
+        losses, corrects = list[Tensor](), list[Tensor]()
         lr, slowest = 0.0, 0.0
-        self._slowest_looks = self._slowest_looks[1] or self._slowest_looks[0], 0.0
+        # In the previous epoch, and so far in this one.
+        self._slowest_looks = [self._slowest_looks[1] or self._slowest_looks[0], 0.0]
         self._seconds_before = self.ledger.seconds
         self.history.start_epoch(number)
         self.clock.start()
@@ -348,8 +348,7 @@ class Loop(BudgetedBatches):
     def _look(self, indices: Tensor) -> samplers.ForwardResult:
         """Run a forward pass for the method, with results on the method's device."""
         seen = devices.moved(self.engine.look(indices.to(self.engine.device)), self.chooser)
-        before, now = self._slowest_looks  # in the previous epoch, and so far in this one
-        self._slowest_looks = before, max(now, self.update_seconds())
+        self._slowest_looks[1] = max(self._slowest_looks[1], self.update_seconds())
         self.budget.slowest_look = max(self._slowest_looks)
         return seen
 
@@ -362,11 +361,10 @@ class Loop(BudgetedBatches):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for :meth:`load_state_dict`, between two epochs."""
-        engine = self.engine
         return {
-            "network": engine.network.state_dict(),
-            "optimiser": engine.optimiser.state_dict(),
-            "augmentation": engine.generator.get_state(),
+            "network": self.engine.network.state_dict(),
+            "optimiser": self.engine.optimiser.state_dict(),
+            "augmentation": self.engine.generator.get_state(),
             **super().state_dict(),
         }
 
