@@ -400,3 +400,61 @@ def test_the_examples_with_other_libraries_run(name, method, needs):
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split("accuracy ")[1].split()[0]) > 0.7
     assert "48 steps" in done.stdout
+
+
+# On a GPU
+
+
+@pytest.mark.parametrize("method", ["p-SGD", "SGD", "infobatch"])
+def test_what_is_reported_on_a_gpu_is_read_once_an_epoch(method):
+    """There, meta has no values: whoever reads any raises an error."""
+    sampler = made(method, SIZE)
+    for batch in sampler:
+        logits = torch.zeros(len(batch), 2, device="meta", requires_grad=True)
+        weights = sampler.history.update(logits, torch.zeros(len(batch), dtype=torch.int64))
+        assert (weights.shape, weights.device) == ((len(batch),), logits.device)
+        assert sampler.history.times_trained[batch].min() == 1
+    for read in (lambda: sampler.history.mean_loss, lambda: sampler.history.last_loss,
+                 sampler.state_dict, sampler.record, lambda: next(iter(sampler))):  # fmt: skip
+        sampler.history.update(logits, torch.zeros_like(weights).long(), torch.tensor(batch))
+        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+            read()
+
+
+@pytest.mark.parametrize("most", [2**26, 200])
+@pytest.mark.parametrize("method", ["p-SGD", "SGD", "grad-norm", "infobatch"])
+def test_what_is_read_later_is_the_same(method, most, monkeypatch, tmp_path):
+    def trained() -> tuple:
+        torch.manual_seed(0)
+        data, model = some_data(), nn.Linear(2, 2)
+        sampler = made(method, data, model=model, epochs=4, out=str(tmp_path))
+        while not sampler.finished:
+            for batch in sampler:
+                x, y = data[batch]
+                logits, y = model(x), y.clone()
+                weights = sampler.history.update(logits, y)
+                F.cross_entropy(logits, y, reduction="none").mul(weights).mean().backward()
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        parameter -= 0.5 * parameter.grad
+                        parameter.grad = None
+                    logits.zero_()  # the loop may do with them as it likes
+                    y.zero_()
+            record = sampler.record()
+        return sampler.state_dict()["history"], model.state_dict(), record.samples
+
+    at_once = trained()
+    monkeypatch.setattr("budgetlab.custom_loop.history._must_wait", lambda logits: True)
+    monkeypatch.setattr("budgetlab.custom_loop.history.MOST_WAITING", most)
+    later = trained()
+    torch.testing.assert_close(later[:2], at_once[:2], rtol=0, atol=0, equal_nan=True)
+    assert at_once[2].equals(later[2])
+
+
+def test_a_mistake_on_a_gpu_is_said_when_it_is_read(monkeypatch):
+    monkeypatch.setattr("budgetlab.custom_loop.history._must_wait", lambda logits: True)
+    sampler = made("p-SGD")
+    batch = next(iter(sampler))
+    sampler.history.update(torch.full((8, 2), float("nan")), torch.zeros(8).long())
+    with pytest.raises(InputError, match=f"the logits of sample {batch[0]} are not finite"):
+        next(iter(sampler))

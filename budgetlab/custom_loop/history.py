@@ -1,31 +1,62 @@
-"""Adapters for custom loops: the usual forms of batches, data sets, labels and networks."""
+"""What a custom loop reports of its batches, and the history made of it."""
 
-import math
-import operator
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.utils.data import default_collate
+from torch import Tensor
 
 from budgetlab.budget import Ledger
-from budgetlab.data.arrays import LABEL_KEYS
-from budgetlab.errors import InputError, a_kind, one_line
+from budgetlab.errors import InputError, a_kind
 from budgetlab.history import Credit, History, Measures, measure, require_logits
-from budgetlab.records.format import SAMPLE_ARRAYS, UNKNOWN
+from budgetlab.records.format import UNKNOWN
 from budgetlab.samplers import Batch
 
 IGNORE_INDEX = -100
+# Bytes of logits that may wait on a GPU to be read; those of an epoch of CIFAR-10 are 2 MB.
+MOST_WAITING = 2**26
+
+
+class LateHistory(History):
+    """A history that, before its measures are read, takes in what waits on a GPU."""
+
+    def __init__(self, size: int):
+        super().__init__(size)
+        self.take_in: Callable[[], None] = lambda: None
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin epoch number ``epoch``, counted from 1."""
+        self.take_in()
+        super().start_epoch(epoch)
+
+    def _sum(self, name: str) -> Tensor:
+        self.take_in()
+        return super()._sum(name)
+
+    def _last_column(self, name: str) -> Tensor:
+        self.take_in()
+        return super()._last_column(name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for :meth:`load_state_dict`."""
+        self.take_in()
+        return super().state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a saved state."""
+        self.take_in()
+        super().load_state_dict(state)
 
 
 class LoopHistory:
     """Collects what a loop reports, batch by batch; created by :class:`BudgetSampler`.
+
+    What is reported on a GPU stays there, so that no step waits for it, and is read when a measure
+    is needed: once per epoch, unless the method looks at the history within the epoch, or the
+    logits take much memory. Then mistakes in it are found.
 
     It also has every measure of :class:`~budgetlab.history.History`: ``history.mean_loss``,
     ``history.forgotten`` and so on.
@@ -36,13 +67,17 @@ class LoopHistory:
         The resulting :class:`~budgetlab.history.History` of every sample.
     """
 
-    def __init__(self, samples: History, ledger: Ledger, labels: Tensor | None = None):
+    def __init__(self, samples: LateHistory, ledger: Ledger, labels: Tensor | None = None):
         self.samples, self._known = samples, labels
+        samples.take_in = self._take_in
         self._ledger, self._last_report = ledger, time.perf_counter()
         # Batches handed out but not yet reported, each with its progress.
         self._pending: deque[tuple[Batch, float]] = deque()
         self._last_progress = 0.0
-        self._reported: list[Measures] = []
+        # Samples, logits and labels of batches on a GPU that were reported and not yet read.
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._bytes = 0
+        self._seen: list[Measures] = []
         self._labels = torch.full((samples.size,), UNKNOWN)
 
     def __getattr__(self, name: str) -> Any:
@@ -86,7 +121,7 @@ class LoopHistory:
                 f"logits are {logits.dtype} and labels {labels.dtype}: call "
                 "history.update(logits, labels), the logits first"
             )
-        batch, labels = self._match_batch(indices), labels.detach().cpu()
+        batch, logits, labels = self._match_batch(indices), logits.detach(), labels.detach()
         count = len(batch.indices)
         if not count == len(logits) == len(labels):
             raise InputError(
@@ -94,19 +129,50 @@ class LoopHistory:
                 f"and {len(logits)} rows of logits and {len(labels)} labels were reported: call "
                 "history.update once for each batch, with all its rows"
             )
-        seen = measure_batch(logits, labels, batch.indices)
-        self.samples.count(batch.indices)
-        self.samples.update(Credit(torch.arange(count), batch.indices, torch.ones(count)), seen)
-        if labels.numel() == count:  # one class each, no shares and no positions
-            given = labels.reshape(-1).long()
-            self._labels[batch.indices] = given
-            self._compare_labels(batch.indices, given)
-        self._reported.append(seen)
+        if _must_wait(logits):
+            # Copies, as the loop may go on to change what it gave.
+            self._waiting.append((batch.indices, logits.clone(), labels.clone()))
+            self.samples.count(batch.indices)
+            self._bytes += logits.nbytes
+            if self._bytes > MOST_WAITING:
+                self._take_in()
+        else:
+            self._take_in()
+            self._take(batch.indices, logits, labels)
+            self.samples.count(batch.indices)
         now = time.perf_counter()
         self._ledger.seconds += now - self._last_report
         self._last_report = now
-        weights = torch.ones(count) if batch.weights is None else batch.weights.float()
-        return weights.to(logits.device)
+        if batch.weights is None:
+            return torch.ones(count, device=logits.device)
+        return batch.weights.float().to(logits.device, non_blocking=logits.is_cuda)
+
+    @property
+    def _reported(self) -> list[Measures]:
+        """Measures of the batches of this epoch that were reported."""
+        self._take_in()
+        return self._seen
+
+    def _take_in(self) -> None:
+        """Read all that waits, which a GPU is waited for once."""
+        began = time.perf_counter()
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        for given in waiting:
+            self._take(*given)
+        took = time.perf_counter() - began if waiting else 0.0
+        self._ledger.seconds += took
+        self._last_report += took
+
+    def _take(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Update the history with a batch."""
+        count, labels = len(indices), labels.cpu()
+        seen = measure_batch(logits, labels, indices)
+        self.samples.update(Credit(torch.arange(count), indices, torch.ones(count)), seen)
+        if labels.numel() == count:  # one class each, no shares and no positions
+            given = labels.reshape(-1).long()
+            self._labels[indices] = given
+            self._compare_labels(indices, given)
+        self._seen.append(seen)
 
     def _compare_labels(self, indices: Tensor, given: Tensor) -> None:
         """Warn once if the labels trained on differ from those known beforehand."""
@@ -116,7 +182,7 @@ class LoopHistory:
         warnings.warn(
             f"sample {number} is trained on with label {int(given[other][0])}, and its label was "
             f"known as {int(self._known[number])}, which methods and the record go by: give the "
-            "labels that are trained on as labels=", UserWarning, stacklevel=3,
+            "labels that are trained on as labels=", UserWarning, stacklevel=4,
         )  # fmt: skip
         self._known = None
 
@@ -158,6 +224,11 @@ class LoopHistory:
         return asked.long()
 
 
+def _must_wait(logits: Tensor) -> bool:
+    """Whether reading would stall the device."""
+    return logits.device.type != "cpu"
+
+
 def _in_order(batch: Batch, asked: Tensor) -> Batch:
     """Return the batch with its rows in the order of ``asked``, their sample numbers."""
     if batch.weights is None:
@@ -172,76 +243,6 @@ def _tensor(what: str, given: Any) -> Tensor:
         return torch.atleast_1d(torch.as_tensor(given))
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{what} is {a_kind(given)}: give a tensor") from None
-
-
-def size_of(data: Any) -> int:
-    """Return the number of samples, 1 or more, of a data set or given as a number."""
-    number = hasattr(data, "__index__") and not isinstance(data, bool)
-    try:
-        size = operator.index(data) if number else len(data)
-    except TypeError:
-        raise InputError(
-            f"data is {a_kind(data)}: give a map-style data set, which has a len(), or the "
-            "number of samples"
-        ) from None
-    if size < 1:
-        raise InputError(f"data has {size} samples: give a data set, or a number, of 1 or more")
-    return size
-
-
-def class_numbers(labels: Any) -> Tensor:
-    """Check labels given beforehand and return class numbers, int64 ``[N]``."""
-    wanted = "give class numbers, whole numbers [N] from 0 on"
-    try:
-        array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"labels is {a_kind(labels)} that is no array: {wanted}") from None
-    if array.ndim != 1 or array.dtype.kind not in "biuf":
-        raise InputError(f"labels is {array.dtype} of shape {array.shape}: {wanted}")
-    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0) & (array == np.rint(array))))
-    if len(bad):
-        raise InputError(
-            f"labels[{bad[0]}] is {array[bad[0]]:g}: {wanted}, and leave out samples without a "
-            "label"
-        )
-    return torch.from_numpy(array.astype(np.int64))
-
-
-def validated_metadata(metadata: Any, labels: Tensor | None) -> pd.DataFrame:
-    """Return the table, or raise an error if a record could not hold it beside its arrays."""
-    if not isinstance(metadata, pd.DataFrame):
-        raise InputError(
-            f"metadata is {a_kind(metadata)}: give a pandas DataFrame with a row for each sample"
-        )
-    names = list(map(str, metadata))
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"metadata has two columns '{name}': rename one of them")
-        # Array names become folder names; zarr reserves those that start with two underscores.
-        is_folder = name.strip(".") and "/" not in name and not name.startswith("__")
-        if name in (*SAMPLE_ARRAYS, "epoch", "sample") or not is_folder:
-            raise InputError(f"metadata has a column '{name}', which no record can hold: rename it")
-    if "label" in names and (labels is None or list(metadata["label"]) != labels.tolist()):
-        raise InputError(
-            "metadata has a column 'label', and the record's is that of the labels: give these as "
-            "labels=, or rename the column"
-        )
-    return metadata
-
-
-def evaluated(what: str, value: Any) -> float:
-    """Check a loss, or an accuracy from 0 to 1, and return it; NaN means not evaluated."""
-    try:
-        number = math.inf if isinstance(value, str) else float(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        number = math.inf
-    share = what.endswith("accuracy")
-    if math.isinf(number) or (share and (number < 0 or number > 1)):
-        raise InputError(
-            f"{what} is {one_line(repr(value), 40)}: give a number{' from 0 to 1' * share}, or "
-            "leave it out where it was not evaluated"
-        )
-    return number
 
 
 def measure_batch(
@@ -328,73 +329,3 @@ def _measure_shares(logits: Tensor, shares: Tensor) -> Measures:
     p = log_p.exp()
     loss, p_y = -(shares * log_p).sum(1), (shares * p).sum(1)
     return Measures(loss, p_y, hard.correct, hard.margin, (p - shares).norm(dim=1), p)
-
-
-def collate(
-    data: Any, indices: list[int], collate_fn: Callable[[list], Any] | None = None
-) -> tuple[Any, Tensor]:
-    """Collate items into inputs, a dict if items have several, and labels int64 ``[B]``."""
-    items: list = [data[number] for number in indices]
-    if collate_fn is None and not isinstance(items[0], Mapping):
-        items = [tuple(item)[:2] for item in items]
-    try:
-        batch = (collate_fn or default_collate)(items)
-    except TypeError as error:
-        raise InputError(
-            f"the items of the data set cannot be put into a batch ({error}): give "
-            "collate_fn=, as to the loader"
-        ) from error
-    if not isinstance(batch, Mapping):
-        return batch[0], batch[1].long()
-    key = next((key for key in LABEL_KEYS if key in batch), None)
-    if key is None:
-        raise InputError(
-            f"the items of the data set hold {', '.join(map(str, batch))} and no label: call "
-            f"it one of {', '.join(LABEL_KEYS)}, or give collate_fn="
-        )
-    inputs = {name: value for name, value in batch.items() if name != key}
-    return next(iter(inputs.values())) if len(inputs) == 1 else inputs, batch[key].long()
-
-
-def labels_of(data: Any) -> Tensor | None:
-    """Return the labels that a data set holds as a whole; None if only its items have them."""
-    if getattr(data, "target_transform", None) is not None:
-        return None  # its items have other labels
-    found = getattr(data, "targets", None)
-    if found is None and hasattr(data, "tensors") and len(data.tensors) > 1:
-        found = data.tensors[1]
-    columns = getattr(data, "column_names", None)
-    if found is None and isinstance(columns, list):
-        found = next((data[key] for key in LABEL_KEYS if key in columns), None)
-    if found is None:
-        return None
-    labels = torch.as_tensor(np.asarray(found))
-    fits = labels.ndim == 1 and len(labels) == len(data) and not labels.is_floating_point()
-    return labels.long() if fits else None
-
-
-def logits_of(model: nn.Module, inputs: Any, device: torch.device) -> Tensor:
-    """Run a network on a batch of inputs and return float32 logits on the CPU."""
-    if isinstance(inputs, Mapping):
-        given = model(**{name: part.to(device) for name, part in inputs.items()})
-    else:
-        given = model(inputs.to(device))
-    if isinstance(given, Mapping):
-        given = given.get("logits")
-    logits = given if isinstance(given, Tensor) else getattr(given, "logits", None)
-    if not isinstance(logits, Tensor):
-        raise InputError(
-            f"model '{type(model).__name__}' returns {a_kind(given)} without logits: give "
-            "a network that returns logits"
-        )
-    return logits.float().cpu()
-
-
-def require_one_process() -> None:
-    """Raise an error in distributed training, where each process would draw the same batches."""
-    parallel = torch.distributed
-    if parallel.is_available() and parallel.is_initialized() and parallel.get_world_size() > 1:
-        raise InputError(
-            f"{parallel.get_world_size()} processes train together, and each would be given the "
-            "same batches: train in one process"
-        )

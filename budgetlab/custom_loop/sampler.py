@@ -19,18 +19,17 @@ from budgetlab import samplers
 from budgetlab.augment import AugmentedBatch
 from budgetlab.budget import Costs, Ledger, model_costs
 from budgetlab.config import RunConfig, Settings, takes_settings
-from budgetlab.custom_loop.history import (
-    LoopHistory,
+from budgetlab.custom_loop.adapters import (
     class_numbers,
     collate,
     evaluated,
     labels_of,
     logits_of,
-    measure_batch,
     require_one_process,
     size_of,
     validated_metadata,
 )
+from budgetlab.custom_loop.history import LateHistory, LoopHistory, measure_batch
 from budgetlab.devices import describe_hardware
 from budgetlab.errors import InputError, counted, one_line
 from budgetlab.records import Record, RecordWriter, open_record
@@ -131,7 +130,8 @@ class BudgetSampler(TorchSampler[list[int]]):
         )
         self.sampler, self.ledger, self.budget = (
             self.stream.sampler, self.stream.ledger, self.stream.budget)  # fmt: skip
-        self.history = LoopHistory(self.stream.history, self.ledger, self.labels)
+        self.stream.history = late = LateHistory(size)
+        self.history = LoopHistory(late, self.ledger, self.labels)
         if self.sampler.proxy is not None and proxy is None:
             raise InputError(
                 f"method '{self.config.method}' needs what another network has found: give "
