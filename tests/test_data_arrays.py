@@ -220,6 +220,17 @@ def test_what_cannot_be_used_is_named(items, message):
         bl.Dataset.from_dataset(Items(items, **about))
 
 
+def test_data_with_augmentation_would_keep_one_variant_of_each_and_are_refused():
+    class Flipped(Items):
+        def __getitem__(self, number):
+            sample, label = super().__getitem__(number)
+            return sample[..., :: 1 - 2 * int(rng.integers(2))], label
+
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match="items differ when they are read again"):
+        bl.Dataset.from_dataset(Flipped([(X[number], number % 2) for number in range(20)]))
+
+
 def test_own_splits_train_and_hold_out_a_fifth(config):
     samples = load("digits", progress=False).train
     splits = bl.Splits.of(samples, name="mine")

@@ -204,6 +204,11 @@ def read_dataset(
             )
         x[number] = sample
         labels.append(label)
+    if not all(np.array_equal(_item(dataset, number)[0], x[number]) for number in range(size)[:8]):
+        raise InputError(
+            "items differ when they are read again: leave augmentation out of the data, which is "
+            "read once"
+        )
     if len({isinstance(label, str) for label in labels}) > 1:
         raise InputError("some labels are texts and some numbers: give all as one or the other")
     encoded, names, _ = encode_labels({"label": labels}, _names(dataset, classes), keep_all=True)
