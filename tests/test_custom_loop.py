@@ -433,6 +433,7 @@ def test_what_is_read_later_is_the_same(method, most, monkeypatch, tmp_path):
                 x, y = data[batch]
                 logits, y = model(x), y.clone()
                 weights = sampler.history.update(logits, y)
+                assert len(sampler.history._waiting) * logits.nbytes <= most
                 F.cross_entropy(logits, y, reduction="none").mul(weights).mean().backward()
                 with torch.no_grad():
                     for parameter in model.parameters():
@@ -458,3 +459,12 @@ def test_a_mistake_on_a_gpu_is_said_when_it_is_read(monkeypatch):
     sampler.history.update(torch.full((8, 2), float("nan")), torch.zeros(8).long())
     with pytest.raises(InputError, match=f"the logits of sample {batch[0]} are not finite"):
         next(iter(sampler))
+
+
+def test_a_state_that_is_restored_takes_nothing_in_from_before(monkeypatch):
+    monkeypatch.setattr("budgetlab.custom_loop.history._must_wait", lambda logits: True)
+    sampler, state = made("p-SGD"), made("p-SGD").state_dict()
+    next(iter(sampler))
+    report(sampler)
+    sampler.load_state_dict(state)
+    assert sampler.history.visits.sum() == 0

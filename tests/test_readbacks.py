@@ -193,3 +193,19 @@ def test_numbers_of_no_sample_are_read_back_once_an_epoch():
         assert last.tolist() == [195, 196, 197, 198, 199, 199, 199, 199]
     with pytest.raises(InputError, match=r"'astray' asks for sample 200: give .* from 0 to 199"):
         batches.finish()
+
+
+def test_the_loop_asks_for_it_at_the_end_of_an_epoch_that_the_budget_ends_too(load_once):
+    @bl.sampler("astray")
+    class Astray(bl.Sampler):
+        def batches(self, epoch, history, look):
+            for _ in range(30):
+                yield Batch(torch.arange(195, 203))
+
+    config = RunConfig(method="astray", batch_size=8, epochs=1, model="compact")
+    samples = load_once("digits", limit=200, val_fraction=0.2).train
+    loop = Loop(config, samples, torch.device("cpu"), torch.float32)
+    loop.sampler.device = LikeAGpu()
+    with pytest.raises(InputError, match="'astray' asks for sample"):
+        loop.train_epoch(1)
+    assert loop.budget.exhausted
