@@ -227,7 +227,7 @@ def test_data_with_augmentation_would_keep_one_variant_of_each_and_are_refused()
             return sample[..., :: 1 - 2 * int(rng.integers(2))], label
 
     rng = np.random.default_rng(0)
-    with pytest.raises(InputError, match="items differ when they are read again"):
+    with pytest.raises(InputError, match="items change when read again"):
         bl.Dataset.from_dataset(Flipped([(X[number], number % 2) for number in range(20)]))
 
 

@@ -203,13 +203,15 @@ def test_a_run_that_takes_its_worker_with_it_is_given_up(config):
 
 
 def test_a_killed_worker_costs_no_run_and_ctrl_c_stops_the_others(config, start, whole):
-    short, long = (config.replace(epochs=epochs) for epochs in (LONG, ENDLESS))
-    sweep = start("--epochs", str(LONG), str(ENDLESS), "--workers", "2")
+    # Long enough to be under way still when the other worker has begun.
+    epochs = 4 * LONG
+    short, long = (config.replace(epochs=number) for number in (epochs, ENDLESS))
+    sweep = start("--epochs", str(epochs), str(ENDLESS), "--workers", "2")
     until(lambda: epochs_of(short) > 2 and epochs_of(long) > 2)
     victim, other = (holder(lock_path(run))["process"] for run in (short, long))
     assert len({victim, other, sweep.pid}) == 3
     os.kill(victim, signal.SIGKILL)
-    until(lambda: epochs_of(short) == LONG and not is_held(lock_path(short)))
+    until(lambda: epochs_of(short) == epochs and not is_held(lock_path(short)))
     assert holder(lock_path(short))["process"] != victim
     assert holder(lock_path(long))["process"] == other
 
@@ -221,7 +223,7 @@ def test_a_killed_worker_costs_no_run_and_ctrl_c_stops_the_others(config, start,
     assert "Traceback" not in err
     result = json.loads(out)
     assert result["counts"] == {"stopped": 1, "finished": 1}
-    same_results(Path(result["summaries"][0]["record"]), whole(epochs=LONG))
+    same_results(Path(result["summaries"][0]["record"]), whole(epochs=epochs))
     statuses = {record.status for record in bl.open_records(config.out)}
     assert statuses == {"running", "finished"}  # as a kill leaves it
 
