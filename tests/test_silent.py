@@ -636,6 +636,8 @@ class Backwards(nn.Module):
 
 
 @pytest.mark.parametrize("compiled", [False, True])
+# Of torch's compiler under Python 3.13.0 alone.
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")
 def test_features_are_the_inputs_of_the_layer_that_runs_last(config: Any, compiled: bool) -> None:
     given = torch.compile(Backwards(), backend="eager") if compiled else Backwards()
     run = Run(config, model=given)
