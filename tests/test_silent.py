@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import budgetlab as bl
 from budgetlab import analysis, explore
 from budgetlab.analysis import RecordWarning
+from budgetlab.analysis.gradients import _features
 from budgetlab.custom_loop import measure_batch
 from budgetlab.data.changes import Edits
 from budgetlab.errors import InputError
@@ -635,8 +636,8 @@ class Backwards(nn.Module):
         return self.head(self.first(x).relu())
 
 
+# A warning of torch's compiler under Python 3.13.0 alone.
 @pytest.mark.parametrize("compiled", [False, True])
-# Of torch's compiler under Python 3.13.0 alone.
 @pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")
 def test_features_are_the_inputs_of_the_layer_that_runs_last(config: Any, compiled: bool) -> None:
     given = torch.compile(Backwards(), backend="eager") if compiled else Backwards()
@@ -644,7 +645,7 @@ def test_features_are_the_inputs_of_the_layer_that_runs_last(config: Any, compil
     list(run)
     x = run.splits.train.normalised()
     first = getattr(run.loop.engine.network, "_orig_mod", run.loop.engine.network).first
-    found = analysis.gradients._features(run.record, run.splits, given)
+    found = _features(run.record, run.splits, given)
     np.testing.assert_allclose(found, first(x).relu().detach(), atol=1e-6)
 
 
