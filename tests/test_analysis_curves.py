@@ -41,7 +41,7 @@ def test_curves_meet_on_one_axis_without_extrapolation():
     assert set(curve["n"]) == {3}
     nothing = analysis.curves(frame.assign(test_accuracy=math.nan))
     assert list(nothing) == [*analysis.condition_columns(frame), "cost", "mean", "spread", "ci_low",
-                             "ci_high", "n"]  # fmt: skip
+                             "ci_high", "n", "finished"]  # fmt: skip
 
 
 def test_curves_at_the_same_costs_of_single_and_of_unfinished_runs():
@@ -54,6 +54,7 @@ def test_curves_at_the_same_costs_of_single_and_of_unfinished_runs():
     for status, n in ((["finished", "running"], 1), (["running", "running"], 2)):
         curve = analysis.curves(frame.assign(status=frame["run"].map(dict(enumerate(status)))))
         assert curve["n"].unique().item() == n
+        assert curve["finished"].unique().item() == ("finished" in status)
     # A setting that was not recorded keeps its curve.
     lacking = frame.assign(smoothing=frame["run"].map({0: 1.0, 1: math.nan}))
     assert sorted(analysis.curves(lacking, points=2)["mean"]) == [0.1, 0.2, 0.8, 0.9]

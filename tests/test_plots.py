@@ -118,6 +118,25 @@ def test_learning_curves_draw_the_means_and_the_bands(folder, ax):
     assert ax.lines[0].get_xdata()[-1] == 60 * 3000 * 6
 
 
+def test_a_condition_without_a_finished_run_is_marked_and_not_ranked(tmp_path, folder, ax):
+    stopped = [write_run(tmp_path, method="c-SGD", budget=0.3, seed=seed, gain=0.3,
+                         status="stopped") for seed in range(2)]  # fmt: skip
+    runs = [*open_records(folder), *stopped]
+    plots.learning_curves(runs, ax=ax)
+    assert set(lines(ax)) == {"unif-SGD (n = 3)", "p-SGD (n = 3)", "selective-backprop (n = 1)",
+                              "c-SGD (n = 2, unfinished)"}  # fmt: skip
+    assert "c-SGD" not in ax.get_title("left")
+    assert "ends best" in ax.get_title("left")
+    chart = explore.learning(runs)
+    assert [*chart.twin()["condition"].unique()][2:] == ["c-SGD (unfinished)", "selective-backprop"]
+    assert "c-SGD" not in str(chart.spec["title"]["text"])
+    colours = chart.spec["layer"][0]["layer"][0]["encoding"]["color"]["scale"]
+    looks = dict(zip(colours["domain"], colours["range"], strict=True))
+    assert looks["c-SGD (unfinished)"] == lines(ax)["c-SGD (n = 2, unfinished)"].get_color()
+    alone = explore.learning(write_run(tmp_path / "alone", status="running"))
+    assert alone.spec["title"]["text"]["expr"].count("over what training costs") == 2
+
+
 def test_neither_columns_in_another_order_nor_odd_names_change_a_plot(folder, ax):
     makers = {"differences": analysis.compare, "budget_curves": analysis.results,
               "frontier": analysis.frontier, "learning_curves": analysis.curves}  # fmt: skip

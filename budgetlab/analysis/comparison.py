@@ -13,6 +13,7 @@ from budgetlab.analysis.conditions import (
     as_read,
     condition_columns,
     epochs,
+    finished,
     method_order,
     replicates,
     require,
@@ -51,7 +52,7 @@ AXES = {**COSTS, "epoch": "epochs", "progress": "share of the budget"}
 COLUMNS = ("n", "mean", "spread", "cost_vs_full", "baseline", "pairs", "dropped", "difference",
            "lowest", "highest", "ci_low", "ci_high", "p", "p_corrected", "p_equivalent", "verdict",
            "seeds_to_settle", "sentence")  # fmt: skip
-POINT = ("cost", "mean", "spread", "ci_low", "ci_high", "n")
+POINT = ("cost", "mean", "spread", "ci_low", "ci_high", "n", "finished")
 
 
 def compare(
@@ -294,8 +295,8 @@ def curves(
     -------
     ConditionTable
         The condition, ``cost``, ``mean``, ``spread`` (standard deviation, ddof 1),
-        ``ci_low``, ``ci_high`` (interval of the mean), ``n``. ``spread`` is NaN for a single
-        run, the interval for fewer than three.
+        ``ci_low``, ``ci_high`` (interval of the mean), ``n`` and whether its runs are
+        ``finished``. ``spread`` is NaN for a single run, the interval for fewer than three.
     """
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
     _check_cost(cost, AXES)
@@ -318,7 +319,7 @@ def curves(
         heights = np.stack([np.interp(at, run[cost], run[value]) for run in runs])
         low, high = mean_interval(heights, confidence)
         spread = heights.std(0, ddof=1) if len(runs) > 1 else np.full(len(at), np.nan)
-        point = (at, heights.mean(0), spread, low, high, len(runs))
+        point = (at, heights.mean(0), spread, low, high, len(runs), finished(group).all())
         about = {name: [value] * len(at) for name, value in about.items()}  # one may be a tuple
         parts.append(pd.DataFrame(about | dict(zip(POINT, point, strict=True))))
     result = ConditionTable(pd.concat(parts[1:] or parts, ignore_index=True))
@@ -343,8 +344,7 @@ def frontier(
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
     _check_cost(cost, COSTS)
     require(frame, ["dataset", "method", cost, value], "a frame of summaries")
-    if "status" in frame:
-        frame = frame[frame["status"] == "finished"]
+    frame = frame[finished(frame)]
     keys = condition_columns(frame, over)
     rows = []
     for about, group in _groups(frame, keys, cost, value, over):

@@ -288,10 +288,15 @@ def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     return pd.Series([names[group] for group in number], index=frame.index)
 
 
+def finished(frame: pd.DataFrame) -> pd.Series:
+    """Whether each row belongs to a finished run; all do in a frame without a status."""
+    status = frame.get("status", pd.Series("finished", frame.index))
+    return status.eq("finished")
+
+
 def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFrame:
     """Leave out, with warnings, unfinished and repeated runs, and those without the metric."""
-    if "status" in frame:
-        frame = _without(frame, frame["status"] != "finished", "not finished")
+    frame = _without(frame, ~finished(frame), "not finished")
     frame = _without(frame, frame[metric].isna(), f"without {metric}")
     if frame.empty:
         raise InputError("no finished run to compare: train until the end, or resume the runs")
@@ -307,10 +312,9 @@ def replicates(
     the condition have a curve: with them, the mean would have a single point too.
     """
     runs = frame.drop_duplicates("run") if "run" in frame else frame
-    if "status" in runs:
-        done = runs["status"].eq("finished")
-        any_done = done.groupby([runs[name] for name in keys], dropna=False).transform("any")
-        runs = runs[done | ~any_done]
+    done = finished(runs)
+    any_done = done.groupby([runs[name] for name in keys], dropna=False).transform("any")
+    runs = runs[done | ~any_done]
     if value and "run" in frame:
         points = runs["run"].map(frame.groupby("run")[value].count())
         most = points.groupby([runs[name] for name in keys], dropna=False).transform("max")
@@ -375,8 +379,7 @@ def warn_of_gaps(frame: pd.DataFrame, value: str) -> None:
             f"{counted(len(gaps), 'run')}: their cost is that of the next epoch in which it was, "
             "and too high; train with evaluate_every=1", RecordWarning, stacklevel=3,
         )  # fmt: skip
-    going = frame.loc[frame["status"] != "finished", "run"].nunique() if "status" in frame else 0
-    if going:
+    if going := frame.loc[~finished(frame), "run"].nunique():
         warnings.warn(
             f"{going} of {counted(len(gaps), 'run')} not finished: what was not reached may be "
             "reached yet", RecordWarning, stacklevel=3,
@@ -386,6 +389,6 @@ def warn_of_gaps(frame: pd.DataFrame, value: str) -> None:
 def _names(some: pd.DataFrame, among: pd.DataFrame) -> str:
     """List a few run names, followed by their count and the total."""
     names = [str(name) for name in some.get("path", some["method"])]
-    if "status" in some and (some["status"] != "finished").any():
+    if not finished(some).all():
         names = [f"{n} ({s})" for n, s in zip(names, some["status"], strict=True)]
     return f"{few(names)} ({len(some)} of {counted(len(among), 'run')})"

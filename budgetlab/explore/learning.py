@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis import AXES, condition_columns, epochs, varying
-from budgetlab.analysis.conditions import labels, method_order, replicates, require
+from budgetlab.analysis.conditions import finished, labels, method_order, replicates, require
 from budgetlab.analysis.statistics import MIN_PAIRS, mean_interval, paired_difference
 from budgetlab.errors import InputError, unknown
 from budgetlab.explore.chart import (
@@ -50,7 +50,7 @@ def learning(
 
     One line per condition: the mean over seeds with its 95% interval (Student's t, from three
     seeds on), in front of the single runs, which have tooltips. Clicking a name fades the others.
-    The title names the condition that ends best and its paired difference to the runner-up. A
+    The title names the finished condition that ends best and its paired difference to the next. A
     slider sets the lower end of an accuracy axis, initially so that the ends of runs are distinct.
 
     Parameters
@@ -95,7 +95,8 @@ def learning(
     generic = f"{style.capitalise(what).partition(' (')[0]} over what training costs"
     # Runs on several data sets do not compare methods.
     apart = varying(frame, [name for name in ("dataset", "fingerprint") if name in keys])
-    about = "" if apart else _finding(table, value)
+    ended = table[~table["condition"].str.endswith(style.UNFINISHED)]
+    about = "" if apart or ended.empty else _finding(ended, value)
     runs_shown = f"{table['run'].nunique():,} runs"
     said = [f"{style.capitalise(what)} over {names[cost]} of {runs_shown}", about]
     alt = f"{'. '.join(filter(None, said))}. {_ends_in_words(lines)}"
@@ -149,7 +150,7 @@ def _table(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, list[str]]:
     frame = frame.sort_values(["method", "seed"], kind="stable", key=lambda column: (
         column.map(order.index) if column.name == "method" else column))  # fmt: skip
     table = pd.DataFrame({
-        "condition": labels(frame, keys),
+        "condition": labels(frame, keys).where(finished(frame), lambda s: s + style.UNFINISHED),
         "seed": frame["seed"], "run": frame["run"], "epoch": frame["epoch"],
         "value": compact(style.fraction(value) * frame[value], 5),
         **{name: compact(frame[name], 6) for name in axes if name != "epoch"},

@@ -43,6 +43,8 @@ def learning_curves(
 ) -> "Axes":
     """Which learns fastest for what it costs? Mean of each condition, ± standard deviation.
 
+    A condition without a finished run is marked as unfinished, and the title does not rank it.
+
     Parameters
     ----------
     data
@@ -62,9 +64,13 @@ def learning_curves(
     groups, styles = style.named_groups(frame, keys)
     if looks:
         styles = {name: looks[group[keys[-1]].iloc[0]] for name, group in groups.items()}
-    scale, lines, said = style.fraction(value), {}, []
+    scale, lines, said, ends = style.fraction(value), {}, [], {}
     for name, group in groups.items():
         n, middle, spread = f"n = {group['n'].iloc[0]}", scale * group["mean"], group["spread"]
+        if "finished" in group and not group["finished"].all():
+            n += ", unfinished"
+        else:
+            ends[name] = middle.iloc[-1]
         band = () if spread.isna().all() else (middle - scale * spread, middle + scale * spread)
         lines[name] = Curve(group["cost"], middle, n, *band)
         cost_at_end = _count(group["cost"].iloc[-1])
@@ -75,7 +81,7 @@ def learning_curves(
     bands = " with bands of one standard deviation" if frame["spread"].notna().any() else ""
     return style.finish(
         ax,
-        title=_leader(frame, {name: line.y.iloc[-1] for name, line in lines.items()}, value),
+        title=_leader(frame, ends, value),
         x=style.axis_name(cost),
         y=style.axis_name(value),
         legend=legend,

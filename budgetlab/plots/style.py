@@ -33,6 +33,7 @@ __all__ = ["Curve", "LineStyle", "alt_text", "averaged", "axes", "axis_name", "b
            "style_by_name", "style_conditions", "verdicts", "wrap"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
+UNFINISHED = " (unfinished)"  # after the name of a condition without a finished run
 LEGEND_LETTERS, LETTERS_AN_INCH = 40, 12
 AUGMENTATIONS = ("none", "standard", "mixup", "cutmix", "ricap", "randaugment")
 
@@ -184,12 +185,11 @@ def style_by_name(names: Sequence[str], *, always: bool = False) -> dict[str, Li
     """
     found = {}
     for name in names:
-        parts = re.split(r"(?=, | \()", name)
+        parts = re.split(r"(?=, | \()", name.removesuffix(UNFINISHED))
         # A data set may stand before the method.
         at = next((n for n, p in enumerate(parts[:2]) if methods.known(p.removeprefix(", "))), None)
         if at is None:
-            plain = looks(names)
-            return {name: plain[name] for name in names}
+            return {str(name): look for name, look in looks(names).items()}
         found[name] = (parts.pop(at).removeprefix(", "), "".join(parts))
     return style_conditions(found, always=always)
 
