@@ -1,7 +1,7 @@
 """The two exceptions that users see, and argument checks that raise them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from difflib import get_close_matches
 from numbers import Integral, Real
 
@@ -38,6 +38,11 @@ def few(names: Iterable[str], most: int = 3) -> str:
     shown = list(names)
     more = f" and {len(shown) - most:,} more" if len(shown) > most else ""
     return f"{', '.join(shown[:most])}{more}"
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 class InputError(ValueError):
@@ -79,6 +84,12 @@ def whole(
             f"{low}{to}{also}"
         )
     return int(value)  # type: ignore[call-overload]
+
+
+def one_each(what: str, given: Sized, samples: int) -> None:
+    """Raise an InputError unless ``given`` has one entry for each sample."""
+    if len(given) != samples:
+        raise InputError(f"{what} has {len(given)} entries for {samples} samples: give one each")
 
 
 def known(what: str, value: object, allowed: Iterable[str]) -> str:

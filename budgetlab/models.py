@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from budgetlab.errors import InputError, a_kind, known
+from budgetlab.errors import InputError, a_kind, known, reason
 from budgetlab.history import require_logits
 
 __all__ = ["about", "build", "choose", "describe", "is_custom", "names", "register"]
@@ -387,11 +387,10 @@ def _try(network: nn.Module, called: str, sample_shape: tuple[int, ...]) -> torc
             logits = network.eval()(torch.zeros(2, *sample_shape))
     except Exception as error:
         # A custom forward may raise anything; here it all means the same.
-        reason = (str(error).splitlines() or [""])[0]
         shape = ", ".join(map(str, sample_shape))
         raise InputError(
             f"{called} cannot take samples of shape {sample_shape} ({type(error).__name__}: "
-            f"{reason}): give a network for [B, {shape}] in float32"
+            f"{reason(error)}): give a network for [B, {shape}] in float32"
         ) from error
     finally:
         network.train()

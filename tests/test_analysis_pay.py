@@ -57,7 +57,7 @@ def test_only_a_uniform_run_with_visits_is_taken(tmp_path, record):
         analysis.pay_features(write_run(tmp_path, method="p-SGD", budget=0.5))
     with pytest.raises(InputError, match=r"visited too little: .* train for longer"):
         analysis.pay_features(write_run(tmp_path, method="unif-SGD", budget=0.1, epochs=2))
-    with pytest.raises(InputError, match="copies has 3 entries for 20 training samples"):
+    with pytest.raises(InputError, match="copies has 3 entries for 20 samples"):
         analysis.pay_features(record, copies=np.arange(3))
 
 

@@ -90,7 +90,7 @@ def test_what_is_given_beside_measures_belongs_to_samples_and_not_to_places(trai
     with pytest.raises(InputError, match="quality is of other samples"):
         analysis.triage(frame, quality=quality.set_axis(quality.index + 1))
     points = bl.data.load("points", limit=100, progress=False)
-    with pytest.raises(InputError, match="128 rows for 100 training samples"):
+    with pytest.raises(InputError, match="128 entries for 100 samples"):
         analysis.suspects(quality, points)
 
 

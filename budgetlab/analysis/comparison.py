@@ -14,9 +14,9 @@ from budgetlab.analysis.conditions import (
     condition_columns,
     epochs,
     finished,
-    method_order,
     replicates,
     require,
+    sorted_by_method,
     summaries,
     telling,
     usable,
@@ -125,11 +125,7 @@ def compare(
     table = ConditionTable(table[[*groups.keys, *COLUMNS]]).of(
         groups.keys, metric=metric, cost_name=cost, confidence=confidence
     )
-    place = method_order(table["method"]).index
-    return table.sort_values(
-        ["dataset", "augmentation", "budget", "method"], kind="stable", ignore_index=True,
-        key=lambda column: column.map(place) if column.name == "method" else column,
-    )  # fmt: skip
+    return sorted_by_method(table, "dataset", "augmentation", "budget", ignore_index=True)
 
 
 def add_conclusions(

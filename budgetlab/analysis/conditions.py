@@ -11,7 +11,7 @@ from budgetlab.config import ADDED, DATA_FIELDS, RunConfig
 from budgetlab.errors import InputError, a_kind, counted, few
 from budgetlab.methods import OPTIONS as METHOD_FIELDS
 from budgetlab.methods import known as known_method
-from budgetlab.methods import ordered as method_order  # noqa: F401 (figures sort by it too)
+from budgetlab.methods import ordered as method_order
 from budgetlab.records import Record, Records, RecordWarning, open_records
 
 if TYPE_CHECKING:
@@ -301,6 +301,17 @@ def usable(frame: pd.DataFrame, metric: str, over: Sequence[str]) -> pd.DataFram
     if frame.empty:
         raise InputError("no finished run to compare: train until the end, or resume the runs")
     return latest(frame, [*condition_columns(frame, over), *over])
+
+
+def sorted_by_method(
+    frame: pd.DataFrame, *before: str, after: Sequence[str] = (), **options: Any
+) -> pd.DataFrame:
+    """Sort by columns, of which ``method`` is in the common order of methods."""
+    place = method_order(frame["method"]).index
+    return frame.sort_values(
+        [*before, "method", *after], kind="stable", **options,
+        key=lambda column: column.map(place) if column.name == "method" else column,
+    )  # fmt: skip
 
 
 def replicates(

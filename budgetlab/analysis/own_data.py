@@ -17,7 +17,7 @@ from budgetlab.analysis.wrong_labels import (
     threshold_quality,
     training_samples,
 )
-from budgetlab.errors import InputError, counted, known, unknown
+from budgetlab.errors import InputError, counted, known, one_each, unknown
 from budgetlab.records import Records, open_records
 
 if TYPE_CHECKING:
@@ -94,10 +94,8 @@ def triage(
     if quality is not None:
         require(quality, ("suspect", "p_wrong"), "quality")
     for what, given in (("copies", copies), ("names", names), ("quality", quality)):
-        if given is not None and len(given) != len(frame):
-            raise InputError(
-                f"{what} has {len(given)} entries for {len(frame)} training samples: give one each"
-            )
+        if given is not None:
+            one_each(what, given, len(frame))
     if names is not None:
         frame["name"] = list(names)
     own, first = copy_sources(frame, copies)
@@ -203,11 +201,7 @@ def suspects(quality: pd.DataFrame, data: "Splits | Dataset | None" = None) -> p
     found["expected_precision"] = np.nan if weak else found["p_wrong"].expanding().mean()
     if data is not None:
         train = training_samples(data)
-        if len(quality) != len(train):
-            raise InputError(
-                f"quality has {len(quality)} rows for {len(train)} training samples: give that of "
-                "all of them, and the data that was judged"
-            )
+        one_each("quality", quality, len(train))
         names, rows = np.array(train.classes), found.index
         known = {"label": names[train.y.cpu().numpy()[rows]]}
         if "suggested" in found:

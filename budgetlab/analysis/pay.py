@@ -16,7 +16,7 @@ import pandas as pd
 
 from budgetlab.analysis.per_sample import copy_sources, measures, require_every_epoch
 from budgetlab.analysis.samples import entropy
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, one_each
 from budgetlab.records import OneRecord, open_record
 
 OUTCOMES = ("gain", "lose")
@@ -135,10 +135,8 @@ def pay_features(record: OneRecord, *, copies: np.ndarray | None = None) -> dict
 
 
 def _share_of_copies(frame: pd.DataFrame, copies: np.ndarray | None) -> float:
-    if copies is not None and len(copies) != len(frame):
-        raise InputError(
-            f"copies has {len(copies)} entries for {len(frame)} training samples: give one each"
-        )
+    if copies is not None:
+        one_each("copies", copies, len(frame))
     own, first = copy_sources(frame, copies)
     return float((first != own).mean())
 

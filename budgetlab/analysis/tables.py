@@ -10,7 +10,7 @@ import pandas as pd
 from budgetlab.analysis.conditions import COSTS, condition_columns, require
 from budgetlab.analysis.statistics import amount
 from budgetlab.errors import InputError, unknown
-from budgetlab.records import write_atomically
+from budgetlab.records import write_file
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -218,10 +218,4 @@ def export(frame: pd.DataFrame, path: Path | str) -> Path:
     """Write a frame to a file: ``.csv`` with raw values, ``.md`` and ``.tex`` formatted."""
     path = table_file(path)
     write = {".csv": lambda f: f.to_csv(index=False), ".md": markdown, ".tex": latex}[path.suffix]
-    try:
-        write_atomically(path, write(frame).encode())
-    except OSError as error:
-        raise InputError(
-            f"'{path}' cannot be written ({error.strerror}): give another file"
-        ) from None
-    return path
+    return write_file(path, write(frame).encode())

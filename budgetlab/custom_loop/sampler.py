@@ -31,7 +31,7 @@ from budgetlab.custom_loop.adapters import (
 )
 from budgetlab.custom_loop.history import LateHistory, LoopHistory, measure_batch
 from budgetlab.devices import describe_hardware
-from budgetlab.errors import InputError, counted, one_line
+from budgetlab.errors import InputError, counted, one_each, one_line
 from budgetlab.records import Record, RecordWriter, open_record
 from budgetlab.samplers.base import ProxyRun
 from budgetlab.training.loop import BudgetedBatches
@@ -113,10 +113,8 @@ class BudgetSampler(TorchSampler[list[int]]):
         self.labels = labels_of(data) if labels is None else class_numbers(labels)
         self.metadata = None if metadata is None else validated_metadata(metadata, self.labels)
         for what, known in (("labels", self.labels), ("metadata", metadata)):
-            if known is not None and len(known) != size:
-                raise InputError(
-                    f"{what} has {len(known)} entries for {size} samples: give one for each"
-                )
+            if known is not None:
+                one_each(what, known, size)
         self.stream = BudgetedBatches(
             self.config,
             size,

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from budgetlab.data.dataset import Dataset, Source, flip_keeps_class, make_parts, split_off_test
 from budgetlab.data.images import eight_bit
-from budgetlab.errors import InputError, counted, few, one_line, unknown
+from budgetlab.errors import InputError, counted, few, one_each, one_line, reason, unknown
 from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
 
 # Keys of samples and labels in the items of Hugging Face data sets.
@@ -276,10 +276,7 @@ def with_true_labels(
     samples: Dataset, true_label: Sequence[int | str | None], by_name: bool = False
 ) -> Dataset:
     """Add true classes by number or name, None if unknown; ``by_name``: numbers are names too."""
-    if len(true_label) != len(samples):
-        raise InputError(
-            f"true_label has {len(true_label)} entries for {len(samples)} samples: give one each"
-        )
+    one_each("true_label", true_label, len(samples))
     given = pd.Series(list(true_label), dtype=object)
     known = given.notna().to_numpy()
     values: Any = given[known].tolist()
@@ -371,11 +368,8 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     except InputError:
         raise
     except DAMAGED_ARCHIVE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"'{file}' cannot be read ({one_line(reason, 200)}): save it with "
-            "numpy.savez(path, x=x, y=y)"
-        ) from error
+        said = f"'{file}' cannot be read ({one_line(reason(error), 200)})"
+        raise InputError(f"{said}: save it with numpy.savez(path, x=x, y=y)") from error
     name_in_file = {}
     for role, names in ARRAY_NAMES.items():
         there = [name for name in names if name in arrays]

@@ -19,7 +19,7 @@ from budgetlab.data import shapes as shapes_drawing
 from budgetlab.data.dataset import Source, make_parts, split_off_test
 from budgetlab.data.images import read_cache, read_images, warn_of, write_cache
 from budgetlab.devices import numpy_generator
-from budgetlab.errors import InputError, counted
+from budgetlab.errors import InputError, counted, reason
 
 SHAPES_TRAIN, SHAPES_TEST = 10_000, 10_000
 # Test images of the first version, on which its records were evaluated.
@@ -139,7 +139,7 @@ def _open(name: str, read: Callable[..., Any], root: Path, download: bool, progr
                 return read(download=True)
             except (URLError, OSError, RuntimeError) as failed:
                 raise InputError(
-                    f"{name} could not be downloaded into '{root}' ({_one_line(failed)}): check "
+                    f"{name} could not be downloaded into '{root}' ({reason(failed)}): check "
                     "the connection and the free space, or put the files of the official archive "
                     "there"
                 ) from failed
@@ -147,13 +147,9 @@ def _open(name: str, read: Callable[..., Any], root: Path, download: bool, progr
             raise
         except Exception as damaged:
             raise InputError(
-                f"the files of {name} in '{root}' cannot be read ({_one_line(damaged)}): "
+                f"the files of {name} in '{root}' cannot be read ({reason(damaged)}): "
                 "delete them, so that they are downloaded again"
             ) from damaged
-
-
-def _one_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> Source:
@@ -204,9 +200,8 @@ def _table(file: Path) -> pd.DataFrame:
         content = file.read_bytes()
         table = pd.read_csv(io.BytesIO(content), dtype=str)
     except (ValueError, OSError) as error:
-        # Messages of pandas may span several lines.
-        reason = " ".join(str(error).split())
-        raise InputError(f"'{file}' is not a table of filename and label: {reason}") from error
+        said = f"'{file}' is not a table of filename and label: {reason(error)}"
+        raise InputError(said) from error
     if not {"filename", "label"} <= set(table.columns):
         raise InputError(f"'{file}' needs the columns filename and label: it has {[*table]}")
     # pandas before 3 truncates names at a null character.

@@ -17,8 +17,8 @@ import torch
 from budgetlab.data.arrays import with_true_labels
 from budgetlab.data.dataset import Dataset, draw_per_class, stratified
 from budgetlab.devices import numpy_generator
-from budgetlab.errors import InputError, counted, unknown
-from budgetlab.records import write_atomically
+from budgetlab.errors import InputError, counted, reason, unknown
+from budgetlab.records import write_file
 
 ACTIONS = {
     "drop": "left out, whatever its split",
@@ -109,13 +109,7 @@ class Edits:
 
     def save(self) -> Path:
         """Write the table to its file."""
-        try:
-            write_atomically(self.path, self.table.to_csv(index=False).encode())
-        except OSError as error:
-            raise InputError(
-                f"edits '{self.path}' cannot be written ({error.strerror}): give another file"
-            ) from None
-        return self.path
+        return write_file(self.path, self.table.to_csv(index=False).encode())
 
     def _effective(self) -> pd.DataFrame:
         """Return the rows in effect: the last of each kind per sample, drop and relabel as one."""
@@ -187,8 +181,7 @@ def _read(path: Path) -> pd.DataFrame:
             columns=lambda name: name.strip().lower()
         )
     except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"edits '{path}' cannot be read as a table: {reason}") from None
+        raise InputError(f"edits '{path}' cannot be read as a table: {reason(error)}") from None
     if not {"origin", "action"} <= set(table.columns):
         raise InputError(
             f"edits '{path}' need the columns origin and action: they have {[*table.columns]}"

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from budgetlab.errors import InputError, counted, few
+from budgetlab.errors import InputError, counted, few, reason
 from budgetlab.records import write_atomically
 from budgetlab.records.safety import DAMAGED_ARCHIVE, read_npz, require_memory
 
@@ -224,9 +224,9 @@ def _decode_to(
             raise
         except _DeepGreyLevels as deep:
             return int(deep.args[0])
-        except Exception as reason:
+        except Exception as error:
             # Decoders raise a dozen types on damaged files; none may stop the others.
-            return _reason(reason)
+            return _reason(error)
         x[row] = image
         return None
 
@@ -338,4 +338,4 @@ def _reason(error: Exception) -> str:
         return "too many pixels"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return reason(error)[:120]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
-from budgetlab.records import write_atomically
+from budgetlab.records import write_file
 
 __all__ = ["ROOM", "STYLE", "SUBTITLE_LETTERS", "TITLE_LETTERS", "Explorable", "axis", "checkbox",
            "distinct_values", "fragment", "hover", "mark", "rows_of", "script", "select",
@@ -226,14 +226,7 @@ class Explorable:
         page = PAGE.format(
             title=html.escape(self.title), style=STYLE, fragment=self.to_html(), script=script()
         )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, page.encode())
-        except OSError as error:
-            raise InputError(
-                f"file '{path}' cannot be written ({error.strerror}): give another name"
-            ) from None
-        return path
+        return write_file(path, page.encode(), folders=True)
 
 
 def fragment(spec: Mapping[str, Any], alt: str, image: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis import AXES, condition_columns, epochs, varying
-from budgetlab.analysis.conditions import finished, labels, method_order, replicates, require
+from budgetlab.analysis.conditions import finished, labels, replicates, require, sorted_by_method
 from budgetlab.analysis.statistics import MIN_PAIRS, mean_interval, paired_difference
 from budgetlab.errors import InputError, unknown
 from budgetlab.explore.chart import (
@@ -146,9 +146,7 @@ def _table(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, list[str]]:
     frame = replicates(frame, keys, ("seed",), value).dropna(subset=[value])
     if not len(frame):
         raise InputError(f"none of these runs holds a {value.replace('_', ' ')}: train for longer")
-    order = method_order(frame["method"])
-    frame = frame.sort_values(["method", "seed"], kind="stable", key=lambda column: (
-        column.map(order.index) if column.name == "method" else column))  # fmt: skip
+    frame = sorted_by_method(frame, after=["seed"])
     table = pd.DataFrame({
         "condition": labels(frame, keys).where(finished(frame), lambda s: s + style.UNFINISHED),
         "seed": frame["seed"], "run": frame["run"], "epoch": frame["epoch"],

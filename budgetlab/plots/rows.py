@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis import BASELINE, compare, condition_columns, group_accuracy, summaries
-from budgetlab.analysis.conditions import label, labels, method_order, replicates, require, telling
+from budgetlab.analysis.conditions import (
+    label,
+    labels,
+    replicates,
+    require,
+    sorted_by_method,
+    telling,
+)
 from budgetlab.analysis.tables import keys_of
 from budgetlab.plots import style
 from budgetlab.records import OneRecord, Records, open_record
@@ -135,9 +142,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
         frame = frame.assign(proxy_samples=0)
     columns = [column for column, *_ in PARTS]
     means = frame.groupby(keys, sort=False, dropna=False)[columns].mean().fillna(0).reset_index()
-    order = method_order(frame["method"])
-    means = means.sort_values("method", key=lambda c: c.map(order.index), kind="stable",
-                              ignore_index=True)  # fmt: skip
+    means = sorted_by_method(means, ignore_index=True)
     names = labels(means, keys)
     # Wide enough that long names and the legend leave room for the bars.
     width = 8.4 + 0.08 * max(0, min(names.str.len().max(), style.LEGEND_LETTERS) - 24)

@@ -23,6 +23,7 @@ from budgetlab.records.format import (
     SAMPLE_ARRAYS,
     plain,
     write_atomically,
+    write_file,
 )
 from budgetlab.records.reader import (
     OneRecord,
@@ -38,4 +39,4 @@ from budgetlab.records.writer import RecordWriter
 
 __all__ = ["EPOCH_COLUMNS", "FORMAT", "SAMPLE_ARRAYS", "OneRecord", "Record",
            "RecordWarning", "RecordWriter", "Records", "find_records", "open_record",
-           "open_records", "plain", "thin", "write_atomically"]  # fmt: skip
+           "open_records", "plain", "thin", "write_atomically", "write_file"]  # fmt: skip

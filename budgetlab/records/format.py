@@ -1,5 +1,6 @@
 """Contents and limits of a record's files, shared by the writer and the reader."""
 
+import errno
 import io
 import math
 import os
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from budgetlab.errors import one_line
+from budgetlab.errors import InputError, RunError, one_line
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -233,6 +234,20 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_file(path: Path, content: bytes, *, folders: bool = False) -> Path:
+    """Write a file that a user asked for, with missing ``folders`` if wanted, and return it."""
+    try:
+        if folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        said = f"'{path}' cannot be written ({error.strerror})"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise RunError(said) from None
+        raise InputError(f"{said}: give another file") from None
+    return path
 
 
 def plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.config import RENAMED
-from budgetlab.errors import InputError, a_kind
+from budgetlab.errors import InputError, a_kind, reason
 from budgetlab.records.format import (
     EPOCH_COLUMNS,
     FORMAT,
@@ -338,8 +338,7 @@ def _open_arrays(path: Path, epochs: int) -> "xr.Dataset":
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return InputError(f"'{path}' cannot be read: {reason}")
+    return InputError(f"'{path}' cannot be read: {reason(error)}")
 
 
 def _several(given: Any) -> list[Any]:

@@ -173,21 +173,17 @@ class RecordWriter:
             self.about["summary"] = summary
         write_about(self.path, self.about)
 
-    def save_state(self, content: bytes) -> None:
-        """Store the state for resuming (bytes of ``torch.save``)."""
-        write_atomically(self.path / "state.pt", content)
-
-    def save_model(self, content: bytes) -> None:
-        """Store the trained weights (bytes of ``safetensors.torch.save``)."""
-        write_atomically(self.path / "model.safetensors", content)
+    def save(self, name: str, content: bytes) -> None:
+        """Store a whole file of the record, such as the weights."""
+        write_atomically(self.path / name, content)
 
     def save_thumbnails(self, indices: np.ndarray, images: np.ndarray) -> None:
         """Store images ``uint8 [K, H, W, C]`` of the training samples ``indices [K]``."""
-        write_atomically(self.path / "thumbnails.npz", pack_thumbnails(indices, images))
+        self.save("thumbnails.npz", pack_thumbnails(indices, images))
 
     def save_predictions(self, table: pd.DataFrame) -> None:
         """Store the predictions for the test samples: ``label``, ``predicted``, metadata."""
-        write_atomically(self.path / "predictions.npz", pack_table(table))
+        self.save("predictions.npz", pack_table(table))
 
 
 def write_about(path: Path, about: dict[str, Any]) -> None:

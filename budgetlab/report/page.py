@@ -1,7 +1,6 @@
 """Read records, draw the report's figures, and write the page."""
 
 import dataclasses
-import errno
 import os
 import re
 import shlex
@@ -16,13 +15,13 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from budgetlab import analysis, methods
-from budgetlab.analysis.conditions import method_order
+from budgetlab.analysis.conditions import method_order, sorted_by_method
 from budgetlab.analysis.tables import COST_FORMATS, is_numeric
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, RunError, counted
+from budgetlab.errors import InputError, counted
 from budgetlab.explore.chart import STYLE, script
 from budgetlab.plots.style import capitalise, run_names
-from budgetlab.records import Record, Records, open_records, write_atomically
+from budgetlab.records import Record, Records, open_records, write_file
 from budgetlab.report.figures import (
     MIXING,
     section_charts,
@@ -78,17 +77,7 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
         lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     ).get_template("page.html")  # fmt: skip
-    text = template.render(content, css=style)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, text.encode())
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise RunError(f"'{out}' cannot be written: {error.strerror}") from None
-        raise InputError(
-            f"out '{out}' cannot be written ({error.strerror}): give another file with --out"
-        ) from None
-    return out
+    return write_file(out, template.render(content, css=style).encode(), folders=True)
 
 
 def _content(records: Records) -> dict[str, Any]:
@@ -198,9 +187,7 @@ def _representatives(runs: Sequence[Record], frame: pd.DataFrame) -> dict[str, R
     differing = usable.drop_duplicates([*cell, *settings])
     best = differing.groupby(cell, sort=True).size().idxmax()
     same = differing[(differing[cell] == pd.Series(dict(zip(cell, best, strict=True)))).all(axis=1)]
-    order = method_order(same["method"])
-    same = same.sort_values("method", key=lambda c: c.map(order.index), kind="stable")
-    records = [runs[place] for place in same.index[:SHOWN_RUNS]]
+    records = [runs[place] for place in sorted_by_method(same).index[:SHOWN_RUNS]]
     return dict(zip(run_names(records), records, strict=True))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, RunError
+from budgetlab.errors import InputError, RunError, reason
 from budgetlab.records.writer import InUse, hold, is_held, lock_of
 from budgetlab.sweeps.grid import data_key, find_record, lock_path, summary_of
 
@@ -314,11 +314,6 @@ def connect(address: str) -> Iterator[Executor]:
         yield client.get_executor()
     finally:
         client.close()
-
-
-def reason(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from budgetlab.config import RunConfig, preset_settings
-from budgetlab.errors import InputError, RunError, counted
+from budgetlab.errors import InputError, RunError, counted, reason
 from budgetlab.records.writer import holder, lock_of
 from budgetlab.sweeps import dispatch
 from budgetlab.sweeps.grid import (
@@ -307,7 +307,7 @@ class Dispatcher:
             return self._executor.submit(dispatch.train_one, one.run, *how)
         except Exception as error:
             raise RunError(
-                f"the executor takes no more runs ({dispatch.reason(error)}): start the sweep "
+                f"the executor takes no more runs ({reason(error)}): start the sweep "
                 "again to go on, what is finished is kept"
             ) from error
 
@@ -327,7 +327,7 @@ class Dispatcher:
             if one.lost < MAX_LOSSES:
                 one.status = "planned"
                 return
-            times = f"its worker was lost {one.lost} times ({dispatch.reason(error)})"
+            times = f"its worker was lost {one.lost} times ({reason(error)})"
             outcome = dispatch.Outcome("failed", message=f"{times}: it may need more memory")
         one.status, one.how, one.message = outcome.status, outcome.how, outcome.message
         one.summary = outcome.summary or one.summary

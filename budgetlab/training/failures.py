@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from budgetlab.config import RunConfig
 from budgetlab.data import Dataset
+from budgetlab.errors import reason
 from budgetlab.samplers import Batch
 from budgetlab.training.engine import Engine
 
@@ -127,7 +128,7 @@ def describe_failure(
         return f"out of memory with batch size {size} and model {model_name}: {remedy}"
     if is_device_lost(error):
         return (
-            f"the GPU '{engine.config.device}' does not answer any more ({_first_line(error)}): "
+            f"the GPU '{engine.config.device}' does not answer any more ({reason(error)}): "
             f"the record '{record}' holds {epochs} epochs, resume it where the GPU works"
         )
     if not isinstance(error, OSError):
@@ -178,11 +179,6 @@ def describe_setup_failure(
         )
     if is_device_lost(error):
         return (
-            f"the GPU '{device}' does not answer ({_first_line(error)}): choose another device, "
-            "or cpu"
+            f"the GPU '{device}' does not answer ({reason(error)}): choose another device, or cpu"
         )
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

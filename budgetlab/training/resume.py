@@ -17,7 +17,7 @@ from budgetlab.data import Splits
 from budgetlab.data.builtin import SHAPES_TEST_V1
 from budgetlab.data.dataset import fingerprint, require
 from budgetlab.devices import choose_precision
-from budgetlab.errors import InputError, RunError
+from budgetlab.errors import InputError, RunError, reason
 from budgetlab.records import Record, open_record
 from budgetlab.records.format import checked_file
 from budgetlab.records.safety import check_stored
@@ -145,8 +145,8 @@ def trained_network(
         network.load_state_dict(safetensors.torch.load_file(path))
     except Exception as error:
         # A damaged file raises many kinds of error.
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"'{path}' cannot be read into the network: {reason}") from None
+        said = f"'{path}' cannot be read into the network: {reason(error)}"
+        raise InputError(said) from None
     return getattr(network, "_orig_mod", network)  # not compiled, so that its layers can be hooked
 
 
@@ -224,5 +224,4 @@ def _require_real(content: Any) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return InputError(f"'{path}' cannot be resumed from: {reason}")
+    return InputError(f"'{path}' cannot be resumed from: {reason(error)}")

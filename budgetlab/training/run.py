@@ -362,7 +362,8 @@ class Run:
         return row
 
     def _save_state(self, epoch: int) -> None:
-        self.writer.save_state(setup.packed({"epoch": epoch, **self.loop.state_dict()}))
+        state = {"epoch": epoch, **self.loop.state_dict()}
+        self.writer.save("state.pt", setup.packed(state))
         self._state_saved, self._state_epoch = time.monotonic(), epoch
 
     def _predictions(self) -> pd.DataFrame:

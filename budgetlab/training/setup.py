@@ -286,7 +286,7 @@ def save_outputs(
     writer: RecordWriter, loop: "Loop", train: Dataset, predictions: pd.DataFrame
 ) -> None:
     """Store the weights, some images and the predictions of a finished run."""
-    writer.save_model(models.packed(loop.engine.network))
+    writer.save("model.safetensors", models.packed(loop.engine.network))
     if len(train.sample_shape) == 3:
         writer.save_thumbnails(*_thumbnails(train, loop.history))
     writer.save_predictions(predictions)
