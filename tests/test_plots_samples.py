@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_records import write_run
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from budgetlab import analysis, plots
+from budgetlab import analysis, methods, plots
 from budgetlab.errors import InputError
 from budgetlab.plots import style
 from budgetlab.plots.images import CLASSES, extent_of, sizes, surface_colours
@@ -91,6 +91,18 @@ def test_what_is_drawn_is_what_the_analysis_says(record, name):
     drawn, expected = DRAWN[name]
     expected = expected(record) if callable(expected) else expected
     np.testing.assert_allclose(drawn(record), expected, rtol=1e-6)
+
+
+def test_a_fan_has_the_colour_of_its_method(record, tmp_path):
+    other = write_run(tmp_path, method="selective-backprop")
+    for fan in (plots.loss_distribution, plots.sampling_probability):
+        for run in (record, other):
+            ax, look = fan(run), methods.find(run.config["method"]).style
+            bands = [band.get_facecolor()[0][:3] for band in ax.collections]
+            colours = {to_hex(colour).upper() for colour in (*bands, ax.lines[-1].get_color())}
+            assert colours == {look.colour.upper()}
+        given = fan(record, look=style.LineStyle("#CC79A7", "-", "o"))
+        assert given.lines[-1].get_color() == "#CC79A7"
 
 
 # ---- what was chosen ----

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from fake_records import write_run
 
-from budgetlab import analysis, report
+from budgetlab import analysis, plots, report
 from budgetlab.analysis import RecordWarning
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError
@@ -158,3 +158,20 @@ def test_a_page_that_cannot_be_written_is_an_error(folder, tmp_path, monkeypatch
     for name, says in (("", "is a folder"), ("x/r.html", "be written")):
         with pytest.raises(InputError, match=says):
             report.write(open_records(folder)[:1], tmp_path / name)
+
+
+def test_fans_have_the_colours_of_the_learning_curves(tmp_path, monkeypatch):
+    for schedule in ("linear", "constant"):
+        write_run(tmp_path, method="p-SGD", schedule=schedule)
+    drawn, fan = {}, plots.loss_distribution
+
+    def seen(data, *, look, ax):
+        drawn[data.config["schedule"]] = look.colour
+        return fan(data, look=look, ax=ax)
+
+    monkeypatch.setattr(plots, "loss_distribution", seen)
+    report.write(tmp_path, tmp_path / "report.html")
+    lines = plots.learning_curves(tmp_path).lines
+    assert {f"schedule {name} (n = 1)": colour for name, colour in drawn.items()} == {
+        line.get_label(): line.get_color() for line in lines
+    }

@@ -23,19 +23,26 @@ LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 KEPT, DRAWN = "chance of being kept", "probability, times that of a uniform draw"
 
 
-def loss_distribution(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+def loss_distribution(
+    data: OneRecord | pd.DataFrame,
+    *,
+    look: style.LineStyle | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """How does the loss distribution change over training? Quantile fan over the epochs.
 
     Parameters
     ----------
     data
         A record, or a frame as returned by :func:`budgetlab.analysis.quantiles` of ``loss``.
+    look
+        Gives the colour; by default the method of a record does.
     """
-    frame = style.frame_of(data, lambda run: quantiles(run, "loss", LEVELS), LEVELS)
+    frame, colour = _quantiles(data, "loss", look)
     ax = style.axes(ax)
     if frame.empty:
         return style.empty(ax, "No epoch was trained yet.")
-    _fan(ax, frame, style.COLOURS[0])
+    _fan(ax, frame, colour)
     first, last = frame.iloc[0], frame.iloc[-1]
     return style.finish(
         ax,
@@ -49,7 +56,12 @@ def loss_distribution(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = Non
     )
 
 
-def sampling_probability(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
+def sampling_probability(
+    data: OneRecord | pd.DataFrame,
+    *,
+    look: style.LineStyle | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """How far from uniform does a method draw? Quantile fan over the epochs.
 
     Sampling probabilities are multiplied by the number of samples, so that 1 is uniform;
@@ -60,8 +72,10 @@ def sampling_probability(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = 
     data
         A record, or a frame as returned by :func:`budgetlab.analysis.quantiles` of
         ``probability``; its column ``kind`` tells the two apart.
+    look
+        Gives the colour; by default the method of a record does.
     """
-    frame = style.frame_of(data, lambda run: quantiles(run, "probability", LEVELS), LEVELS)
+    frame, colour = _quantiles(data, "probability", look)
     ax = style.axes(ax)
     if frame.empty:
         return style.empty(ax, "This method uses no probabilities.")
@@ -69,7 +83,7 @@ def sampling_probability(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = 
     if not keeps:
         scaled[list(LEVELS)] = frame[list(LEVELS)].mul(frame["n"], axis=0)
         style.rule(ax, 1, "uniform")
-    _fan(ax, scaled, style.COLOURS[2])
+    _fan(ax, scaled, colour)
     last, unit = scaled.iloc[-1], "" if keeps else " times the uniform one"
     return style.finish(
         ax,
@@ -80,6 +94,17 @@ def sampling_probability(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = 
         text=f"Sampling probabilities over {len(frame)} epochs as quantiles. In the last epoch "
         f"nine in ten samples lie between {last[0.05]:.3g} and {last[0.95]:.3g}{unit}.",
     )
+
+
+def _quantiles(
+    data: OneRecord | pd.DataFrame, array: str, look: style.LineStyle | None
+) -> tuple[pd.DataFrame, str]:
+    """Return the quantiles of a fan, and its colour."""
+    if not isinstance(data, pd.DataFrame):
+        data = open_record(data)
+        look = look or style.looks([data.config["method"]])[data.config["method"]]
+    frame = style.frame_of(data, lambda run: quantiles(run, array, LEVELS), LEVELS)
+    return frame, look.colour if look else style.COLOURS[0]
 
 
 def _keeps(frame: pd.DataFrame) -> bool:

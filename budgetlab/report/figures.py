@@ -42,15 +42,19 @@ def draw(
     return _as_markup(figure, plots.alt_text(ax))
 
 
-def panels(plot: Callable[..., "Axes"], items: dict[str, Any], columns: int = 3) -> Markup:
-    """Draw one panel per item, with shared axes, in one HTML figure."""
-    columns = min(columns, len(items))
+def panels(
+    plot: Callable[..., "Axes"],
+    items: dict[str, Any],
+    looks: dict[str, style.LineStyle] | None = None,
+) -> Markup:
+    """Draw one panel per item, three in a row, with shared axes, in one HTML figure."""
+    columns = min(3, len(items))
     rows = -(-len(items) // columns)
     figure = style.new_figure((max(4.2 * columns, 5.6), 3.3 * rows))
     grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     said = []
     for number, (ax, (name, item)) in enumerate(zip(grid, items.items(), strict=False)):
-        plot(item, ax=ax)
+        plot(item, ax=ax, **({"look": looks[name]} if looks else {}))
         said.append(f"{name}: {plots.alt_text(ax)}")
         style.set_title(ax, name)
         if number and (legend := ax.get_legend()):
@@ -173,14 +177,14 @@ def section_samples(
             problems.append(str(error))
     if not opened:
         return {}, problems
-    runs = list(opened.values())
+    runs, looks = list(opened.values()), style.style_by_name([*chosen])
     by_kind, said = _by_probability_kind(opened)
     found: dict[str, Any] = {
-        "losses": panels(plots.loss_distribution, opened),
+        "losses": panels(plots.loss_distribution, opened, looks),
         "picked": draw(plots.ranked_picks, runs),
         "images": [row for name in opened if (row := _most_and_least(name, chosen[name]))],
         "drawn": said,
-        "probabilities": {kind: panels(plots.sampling_probability, same)
+        "probabilities": {kind: panels(plots.sampling_probability, same, looks)
                           for kind, same in by_kind.items()},
         "against_loss": [panels(plots.probability_vs_loss, same) for same in by_kind.values()],
         "flagged": {
