@@ -18,6 +18,7 @@ from budgetlab import analysis, explore
 from budgetlab.analysis import RecordWarning
 from budgetlab.analysis.gradients import _features
 from budgetlab.custom_loop import measure_batch
+from budgetlab.data import images
 from budgetlab.data.changes import Edits
 from budgetlab.errors import InputError
 from budgetlab.forecast import Replay, forecast
@@ -183,7 +184,9 @@ def test_images_of_other_modes_are_read_in_colour(mode: str) -> None:
     np.testing.assert_allclose(as_read(image), colours.transpose(2, 0, 1), atol=off)
 
 
-def test_images_of_other_modes_are_read_as_those_of_a_folder_or_refused_by_name() -> None:
+def test_images_of_other_modes_are_read_as_those_of_a_folder_or_refused_by_name(
+    tmp_path: Path,
+) -> None:
     """Transparent is white, a bitmap is grey, and no 16 bits are taken for 8."""
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([0, 0, 0, 255, 0, 0])
@@ -194,6 +197,17 @@ def test_images_of_other_modes_are_read_as_those_of_a_folder_or_refused_by_name(
         half = Image.new("LA", (4, 4), (0, 51)).convert(mode)
         assert as_read(half)[:, 0, 0].tolist() == [204] * 3
     assert as_read(Image.new("1", (4, 4), 1))[:, 0, 0].tolist() == [255]
+    for mode, key in (("L", 5), ("RGB", (1, 2, 3)), ("1", 0)):
+        image = Image.new(mode, (2, 1))
+        image.putpixel((0, 0), key)
+        image.save(tmp_path / "key.png", transparency=key)
+        with Image.open(tmp_path / "key.png") as opened:
+            assert opened.mode == mode
+            read = as_read(opened)
+        assert read.shape[0] == (3 if mode == "RGB" else 1)
+        shared = np.broadcast_to(read, (3, 1, 2))
+        np.testing.assert_array_equal(shared, images.decode(tmp_path / "key.png", None))
+        assert shared[0, 0, 0] == 255
     for mode in ("I;16", "I", "F"):
         with pytest.raises(InputError, match=f"item 0, of Pillow's mode {mode}, is .*: give uint8"):
             as_read(Image.new(mode, (4, 4), 300))

@@ -306,9 +306,11 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
     Grey levels of more than 8 bits and floating point numbers stay as they are.
     """
-    if image.mode in ("L", "RGB", "F") or image.mode.startswith("I"):
+    plain = image.mode in ("L", "RGB") and not image.has_transparency_data
+    if plain or image.mode == "F" or image.mode.startswith("I"):
         return image
-    return image.convert("L") if image.mode == "1" else _to_rgb(image, None)
+    colour = _to_rgb(image, None)
+    return colour.convert("L") if image.mode in ("1", "L") else colour
 
 
 def _to_rgb(image: Image.Image, bits: int | None) -> Image.Image:
