@@ -98,6 +98,20 @@ def test_the_ledger_adds_up_every_unit_and_comes_back():
 # The limit
 
 
+@pytest.mark.parametrize(
+    ("unit", "step", "look"),
+    [("iterations", 1, 0), ("samples", 1, 1), ("flops", 30, 10), ("seconds", 0.25, 0.125)],
+)
+def test_one_sample_costs_what_its_step_or_its_look_does(unit, step, look):
+    ledger = Ledger(COSTS)
+    for limit, asked in ((step, {"trained": 1}), (look, {"looked": 1}),
+                         (step + look, {"trained": 1, "looked": 1})):  # fmt: skip
+        for short in (0, 0.01):
+            budget = Budget(unit, limit - short, slowest_step=0.25, slowest_look=0.125)
+            assert budget.allows(ledger, **asked) is (short == 0)
+    assert Budget(unit, 0.0, slowest_step=1, slowest_look=1).allows(ledger)
+
+
 @given(
     unit=st.sampled_from(BUDGET_UNITS),
     steps=st.integers(1, 30),

@@ -468,3 +468,47 @@ def test_a_state_that_is_restored_takes_nothing_in_from_before(monkeypatch):
     report(sampler)
     sampler.load_state_dict(state)
     assert sampler.history.visits.sum() == 0
+
+
+def test_what_was_reported_before_the_first_epoch_belongs_to_none(monkeypatch):
+    epochs = []
+    for late in (False, True):
+        monkeypatch.setattr("budgetlab.custom_loop.history._must_wait", lambda _, late=late: late)
+        sampler = made("p-SGD")
+        report(sampler, 2, [3, 5])
+        next(iter(sampler))
+        epochs.append(sampler.history.last_epoch.tolist())
+        assert sampler.history.visits.sum() == 2
+    assert epochs == [[0.0] * SIZE] * 2
+
+
+def test_the_seconds_of_a_loop_are_those_that_have_passed(monkeypatch):
+    """Reading what waits on a GPU takes time too, and is not counted twice."""
+    now, modules = [0.0], ("history", "sampler")
+    for module in modules:
+        clock = types.SimpleNamespace(perf_counter=lambda: now[0])
+        monkeypatch.setattr(f"budgetlab.custom_loop.{module}.time", clock)
+    monkeypatch.setattr("budgetlab.custom_loop.history._must_wait", lambda logits: True)
+    sampler = made("p-SGD")
+    history, take = sampler.history, sampler.history._take
+
+    def slowly(*given):
+        now[0] += 2
+        take(*given)
+
+    history._take = slowly
+    now[0] = 7.0  # before the first batch, nothing is charged
+    batches = iter(sampler)
+    next(batches)
+    for after, seconds in ((1.0, 1.0), (0.5, 3.5)):
+        now[0] += after
+        if seconds > 1:
+            assert history.visits.sum() == 8  # which is read now
+        report(sampler)
+        assert sampler.ledger.seconds == seconds
+        next(batches)
+    now[0] += 4.0
+    report(sampler)  # the second one still waits, and this one joins it
+    assert sampler.ledger.seconds == 7.5
+    sampler.state_dict()
+    assert sampler.ledger.seconds == 11.5

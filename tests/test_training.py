@@ -273,32 +273,54 @@ def test_a_budget_in_seconds_ends_near_its_limit_and_drawing_a_page_is_not_charg
     assert shown.ledger.steps * 0.05 > 2 * shown.ledger.seconds
 
 
-def test_a_budget_in_seconds_foresees_looks_as_it_does_steps(config, load_once, monkeypatch):
-    """Of 12 seconds, six looks of 0.9 and steps of 1 take 11.4: a seventh look does not fit."""
+@pytest.fixture
+def clocked(config, load_once, monkeypatch):
+    """A loop with a budget of 12 seconds, and the seconds that its steps and looks take."""
     monkeypatch.setattr(Loop, "_time_plain_step", lambda loop: 1.0)
     config = config.replace(method="top-k", keep_fraction=0.5, budget_unit="seconds")
     loop = Loop(config, load_once("points", limit=128).train, torch.device("cpu"), torch.float32)
-    now, before = [0.0], []
+    now, before, takes = [0.0], [], {"step": 1.0, "look": 0.9}
 
-    def taking(seconds, work):
-        def timed(*given):
-            now[0] += seconds
+    def timed(kind, work):
+        def working(*given):
+            now[0] += takes[kind]
             return work(*given)
 
-        return timed
+        return working
 
-    loop.engine.step = taking(1.0, loop.engine.step)
-    loop.engine.look = taking(0.9, loop.engine.look)
+    for kind in takes:
+        setattr(loop.engine, kind, timed(kind, getattr(loop.engine, kind)))
     loop.clock = SimpleNamespace(
         start=lambda: before.append(now[0]), skip=lambda seconds: None,
         read=lambda: now[0] - before[-1], stop=lambda: now[0] - before[-1],
     )  # fmt: skip
+    return loop, takes
+
+
+def test_a_budget_in_seconds_foresees_looks_as_it_does_steps(clocked):
+    """Of 12 seconds, six looks of 0.9 and steps of 1 take 11.4: a seventh look does not fit."""
+    loop, _ = clocked
     # Before the first one, a look at two batches is taken to last as long as two steps.
     assert (loop.budget.limit, loop.budget.slowest_look) == (12, 2)
     while not loop.finished:
         loop.train_epoch(loop.history.epoch + 1)
     assert (loop.ledger.seconds, loop.ledger.steps) == (pytest.approx(11.4), 6)
     assert (loop.budget.slowest_look, loop.budget.slowest_step) == pytest.approx((0.9, 1))
+
+
+def test_the_slowest_look_is_that_of_the_last_two_epochs_with_looks(clocked):
+    loop, takes = clocked
+
+    def batches(epoch, history, look):
+        if epoch != 2:
+            look(torch.arange(32))
+        yield Batch(torch.arange(16))
+
+    loop.sampler.batches = batches
+    for epoch, seconds, slowest in ((1, 0.9, 0.9), (2, 0.0, 0.9), (3, 0.1, 0.9), (4, 0.2, 0.2)):
+        takes["look"] = seconds
+        loop.train_epoch(epoch)
+        assert loop.budget.slowest_look == pytest.approx(slowest)
 
 
 def test_a_method_that_looks_is_charged(train):

@@ -27,11 +27,6 @@ class LateHistory(History):
         super().__init__(size)
         self.take_in: Callable[[], None] = lambda: None
 
-    def start_epoch(self, epoch: int) -> None:
-        """Begin epoch number ``epoch``, counted from 1."""
-        self.take_in()
-        super().start_epoch(epoch)
-
     def _sum(self, name: str) -> Tensor:
         self.take_in()
         return super()._sum(name)

@@ -227,8 +227,9 @@ class BudgetSampler(TorchSampler[list[int]]):
     def _begin_epoch(self) -> None:
         """Close the previous epoch, without charging for batches never trained on."""
         stream, history, waiting = self.stream, self.history, self.history._pending
+        reported = history._reported  # read before the next epoch begins
         self._refund()
-        if stream.complete and stream.batch_count and not history._reported:
+        if stream.complete and stream.batch_count and not reported:
             raise InputError(
                 f"none of the {stream.batch_count} batches of epoch {self.epoch} was reported: "
                 "call history.update(logits, labels) for each"
@@ -240,10 +241,10 @@ class BudgetSampler(TorchSampler[list[int]]):
                 UserWarning, stacklevel=3,
             )  # fmt: skip
         # Iterating over the loader without training is not an epoch.
-        if stream.complete or history._reported:
+        if stream.complete or reported:
             stream.history.start_epoch(self.epoch + 1)
         waiting.clear()
-        history._reported.clear()
+        reported.clear()
         stream.batch_count, stream.complete = 0, False
         history._last_report = time.perf_counter()
 
