@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from fake_images import write_classes, write_images
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.datasets import ImageFolder
 
 import budgetlab as bl
@@ -242,6 +242,14 @@ def test_every_mode_is_read_right_or_refused(tmp_path):
             assert off <= (16 if mode == "PA" else 8), names[row]
 
 
+def _opens(path) -> bool:
+    try:
+        Image.open(path).close()
+    except UnidentifiedImageError:
+        return False
+    return True
+
+
 def test_tiffs_that_count_from_white_or_hold_colours_times_their_opacity(tmp_path):
     """Pillow writes neither: one tag is changed, the photometric and that of the extra sample."""
     for name, image, tag, value, expected in (
@@ -253,6 +261,8 @@ def test_tiffs_that_count_from_white_or_hold_colours_times_their_opacity(tmp_pat
         content = (tmp_path / "a.tif").read_bytes()
         assert content.count(before) == 1
         (tmp_path / "a.tif").write_bytes(content.replace(before, after))
+        if name == "times" and not _opens(tmp_path / "a.tif"):  # before Pillow 13
+            continue
         assert set(images.decode(tmp_path / "a.tif", None).flat) == {expected}, name
 
 

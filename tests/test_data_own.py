@@ -72,7 +72,7 @@ def test_the_map_keeps_classes_apart_and_the_atlas_takes_it(
     with pytest.raises(InputError, match="pip install umap-learn"):
         analysis.embedding(record, splits, method="umap", model=given)
     chart = bl.explore.atlas(record, *where, more=where, colour="aum", splits=splits)
-    right = chart.twin(x_low=float(high.min()) - 1e-6)
+    right = chart.twin(x_low=float(low.max() + high.min()) / 2)
     assert sorted(right.index) == np.flatnonzero(first >= high.min()).tolist()
     assert right.index[0] == first.argmax()
 
