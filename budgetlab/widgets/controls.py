@@ -37,9 +37,9 @@ NAMING = """(function name(pixel, tries) {
   if (handle) handle.setAttribute('aria-label', pixel.dataset.name);
   else if (tries) setTimeout(name, 100, pixel, tries - 1);
 })(this, 50)"""
-CELL = "text-align:left;padding:0 0.6em 0 0"
-HEAD = f"{CELL};font-weight:normal;overflow-wrap:normal"  # "row" in one piece
-TABLE = "line-height:1.4;font-size:12px;font-weight:normal;overflow-wrap:anywhere;max-width:100%"
+CELL = "text-align:left;padding:0 0.4em 0 0"
+HEAD = f"{CELL};font-weight:normal"
+TABLE = "line-height:1.4;font-size:12px;font-weight:normal;width:100%;max-width:800px"
 
 
 class Panel(W.VBox):

@@ -112,6 +112,7 @@ def test_narrow_window_in_both_themes(everything, theme, shot):
             everything.find(widget).scroll_into_view_if_needed()
             everything.screenshot(f"{shot}{widget}")
         assert everything.page.evaluate(WIDER_THAN_ITS_PLACE) == []
+        assert everything.page.evaluate(BROKEN_WORDS) == []
         everything.page.evaluate(AXE_SCRIPT)
         # Only what cells show: JupyterLab around it is not ours to mend.
         found = everything.page.evaluate("axe.run('.jp-OutputArea-output')")
@@ -128,6 +129,15 @@ WIDER_THAN_ITS_PLACE = """() => [
   && ['auto', 'scroll'].includes(getComputedStyle(one).overflowX)
   && !one.closest('.jp-InputArea')
 ).map(one => `${one.className}: ${one.scrollWidth} in ${one.clientWidth}`)"""
+
+BROKEN_WORDS = """() => [...document.querySelectorAll('.bl-bench :is(td, th)')].filter(cell => {
+  const range = document.createRange();
+  return [...cell.textContent.matchAll(/[^\\s-]+/g)].some(({0: word, index}) => {
+    range.setStart(cell.firstChild, index);
+    range.setEnd(cell.firstChild, index + word.length);
+    return range.getClientRects().length > 1;
+  });
+}).map(cell => cell.textContent)"""
 
 
 def show_violation(one: dict) -> str:
