@@ -181,6 +181,23 @@ def test_a_wrong_value_is_said_and_raised(make):
     assert bench.records == []
 
 
+def test_a_problem_is_said_in_one_line_and_goes_with_its_cause(make):
+    bench = make()
+    bench.fit()  # from now on, the number of samples is known
+    budget = bench.controls.by_name["budget"]
+    for again in (0.01, 0.02):
+        budget.value = again
+        assert bench.explanation.is_problem
+        assert not bench.status.is_problem
+        bench.train_button.click()
+        bench.wait(WAIT)
+        assert bench.status.is_problem
+        assert bench.explanation.text == ""
+    budget.value = 0.5
+    assert bench.explanation.text.startswith("Budget 0.5 of 3 epochs")
+    assert not bench.status.is_problem
+
+
 def test_a_second_run_has_to_wait(make, slow):
     bench = make(method="slow", epochs=30, budget=1.0)
     bench.train()

@@ -103,6 +103,7 @@ class TrainingBench(Trainer):
         line = row(*buttons, self.bar, self.progress)
         self.children = self.controls, self.explanation, line, self.status, self.shelf
         self.claim(*buttons, self.shelf.open_button)
+        self.status.observe(lambda _: self._say_once(), "value")
         self._explain("budget")
         self.status.say(
             "Ready. Train starts a run; its record is kept. "
@@ -306,6 +307,8 @@ class TrainingBench(Trainer):
     # ---- display ----
 
     def _explain(self, name: str) -> None:
+        if self.status.is_problem:  # of the settings before
+            self.status.say("")
         with self.explanation.showing_errors():
             config, size = self.controls.config, None
             if self.own_splits is not None:
@@ -317,6 +320,11 @@ class TrainingBench(Trainer):
                 cost += f" {len(seeds)} runs in a row, seeds {seeds[0]} to {seeds[-1]}."
             said = "" if name in ("budget", "epochs", "repeats") else explain(name, config, size)
             self.explanation.say(f"{said} {cost}".strip())
+
+    def _say_once(self) -> None:
+        """Clear the explanation if the status line says the same problem."""
+        if self.status.is_problem and self.status.text == self.explanation.text:
+            self.explanation.say("")
 
     def _set_training(self, training: bool) -> None:
         self.train_button.disabled = self.resume_button.disabled = training
