@@ -202,6 +202,12 @@ def test_every_control_at_its_ends_leaves_a_picture_and_what_changes_nothing_is_
     assert microscope.status.is_problem
     assert "raise the budget to 0.13 or more" in microscope.status.text
     assert "such as batch_size, is that of the run." in microscope.status.text
+    # The figure of the settings before would be taken for that of these.
+    assert not any(axes.lines or axes.patches for axes in microscope.picture.axes)
+    assert microscope.picture.value != before
+    assert microscope.picture.alt.startswith("No draw to show: budget 0.01")
+    assert (microscope.chances, microscope.numbers) == (None, {})
+    microscope.budget.value = microscope.config.budget
     assert microscope.picture.value == before
 
 

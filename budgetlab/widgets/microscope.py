@@ -132,8 +132,17 @@ class ProbabilityMicroscope(Panel):
         return False
 
     def update(self) -> None:
-        """Update the display to the controls; report problems in the status line."""
-        with self._turn, self.status.showing_errors():
+        """Update the display to the controls; on a problem, say it and clear the figure."""
+        with self._turn:
+            self._update()
+            if self.status.is_problem:
+                self.chances, self.numbers = None, {}
+                for ax in map(ready, self.picture.axes):
+                    style.empty(ax, "no draw to show")
+                self.picture.show(f"No draw to show: {self.status.text}")
+
+    def _update(self) -> None:
+        with self.status.showing_errors():
             method = self.method.value
             reads = () if method == RECORDED else methods.find(method).fields
             self.smoothing.disabled = "smoothing" not in reads
