@@ -83,7 +83,7 @@ STYLE = f""".bl-explorable {{ overflow-x: auto; background: white; color: #222; 
 WIDTH = "containerSize()[0] || windowSize()[0] - 190 || 1000"
 ROOM = {"name": "room", "init": WIDTH,
         "on": [{"events": {"type": "timer", "throttle": 400}, "update": WIDTH}]}  # fmt: skip
-TITLE_LETTERS, SUBTITLE_LETTERS = 56, 66  # per line, so that it fits a window at 200% zoom
+TITLE_LETTERS, SUBTITLE_LETTERS = 44, 62  # per line, so that it fits a window of 420 pixels
 # The image stays where scripts are off, or fail; scripts can reach the view through its element.
 SCRIPT = """
 (async () => {

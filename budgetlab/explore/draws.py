@@ -259,11 +259,11 @@ def _headline(method: str) -> dict[str, Any]:
     """Build a title that summarises the draw and follows the controls."""
     said = (
         f"datum.highest - datum.lowest < 0.001 ? '{method} draws all alike' : '{method} draws some "
-        "samples ' + format(datum.highest / max(0.001, datum.lowest), '.2r') + ' times as often "
-        "as others,\\nas evenly as a uniform draw from ' + format(1 / datum.squares / n, '.0%') + "
+        "samples ' + format(datum.highest / max(0.001, datum.lowest), '.2r') + ' times\\nas often "
+        "as others, as evenly as a uniform\\ndraw from ' + format(1 / datum.squares / n, '.0%') + "
         "' of them'"
     )
-    return {"width": 400, "height": 26, "transform": SUMS,
+    return {"width": 290, "height": 40, "transform": SUMS,
             "layer": [words(said, x=-44, fontSize=13, fontWeight=600)]}  # fmt: skip
 
 

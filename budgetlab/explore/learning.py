@@ -233,7 +233,7 @@ def _hint(lines: pd.DataFrame) -> str:
     """Subtitle: what is drawn, and how to use it."""
     seeds = lines.groupby("condition")["n"].first()
     few, most = int(seeds.min()), int(seeds.max())
-    how = "Click on a name to compare; hover for numbers"
+    how = "Click a name to compare; hover for numbers"
     if most == 1:
         return how
     of = f"{most} seeds" if few == most else f"{few} to {most} seeds"
@@ -384,7 +384,7 @@ def crossing(frame: pd.DataFrame) -> Explorable:
              "sort": [{"field": "mean", "order": "descending"}]}  # fmt: skip
     spec = specification(
         {"text": finding_title(table, crossed, title),
-         "subtitle": "Click on a name to compare; hover for seeds and interval"}, alt, fits=FITS,
+         "subtitle": "Click a name to compare; hover for seeds and interval"}, alt, fits=FITS,
         params=controls, data={"values": records_of(table)}, width=520, height=320,
         transform=[{"filter": test}],
         layer=_curves(

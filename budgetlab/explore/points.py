@@ -44,7 +44,7 @@ SIDE = 330  # pixels of one half, where both fit
 # Stacked in a narrow window.
 FITS = {"side": f"clamp(room < 560 ? room - 70 : room / 2 - 80, 160, {SIDE})",
         **wrapped(560, {"": 2})}  # fmt: skip
-LEGEND = ("Larger: more likely to be drawn. Dark edge: drawn in this epoch. Behind: the class "
+LEGEND = ("Larger: likelier to be drawn. Dark edge: drawn in this epoch. Behind: the class "
           "predicted, paler where less sure")  # fmt: skip
 SYMBOLS = ("circle", "square", "triangle-up")
 STEP = 450  # milliseconds per epoch when playing

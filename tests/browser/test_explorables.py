@@ -257,6 +257,20 @@ def test_the_other_pages_of_the_site_are_for_everybody(site, browser, scheme):
     tab.close()
 
 
+def test_no_title_is_cut_in_a_window_of_420_pixels(browser, tmp_path, shot):
+    from fake_records import write_run
+
+    import budgetlab as bl
+
+    record = write_run(tmp_path, method="p-SGD", budget=0.3, size=300)
+    for chart in (bl.explore.probabilities(record), bl.explore.atlas(record)):
+        tab = Tab(browser, tmp_path.as_uri(), viewport={"width": 420, "height": 900})
+        tab.page.goto(chart.save(tmp_path / "page.html").as_uri())
+        fits(tab, tab.page.locator(".bl-explorable[data-drawn=yes]"))
+        tab.screenshot(f"{shot}_{chart.title}")
+        tab.close()
+
+
 # ---- the life of a sample ----
 
 # The samples of a kind of mark and where they lie on the canvas, and the heading of the life.
