@@ -20,7 +20,7 @@ from budgetlab.analysis.gradients import _features
 from budgetlab.custom_loop import measure_batch
 from budgetlab.data import images
 from budgetlab.data.changes import Edits
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, RunError
 from budgetlab.forecast import Replay, forecast
 from budgetlab.records.thin import thin
 from budgetlab.samplers import SamplerContext, build
@@ -379,6 +379,26 @@ def test_shares_of_wrong_labels_have_one_level_to_compare_with(train: Any) -> No
     bl.plots.flagged_share(runs[:1])
     with pytest.raises(InputError, match=r"10\.2% of the data of one run and 39\.8% of that"):
         bl.plots.flagged_share(runs)
+
+
+def test_a_share_of_wrong_labels_is_of_all_that_was_trained_on(train: Any) -> None:
+    record = train(method="selective-backprop", label_noise=0.2, epochs=6).record
+    trained, wrong = record.samples["times_trained"].sum("epoch"), record.samples["is_noisy"] == 1
+    share = 100 * float(trained[wrong].sum() / trained.sum())
+    assert f"picks {share:.1f}%" in bl.plots.flagged_share(record).get_title(loc="left")
+
+
+def test_a_run_that_failed_before_its_first_epoch_is_left_out(train: Any) -> None:
+    out = train(label_noise=0.2).record.path.parent
+    with pytest.raises(RunError, match="too rarely"):
+        train(label_noise=0.2, method="dyn-unc")
+    with pytest.warns(RecordWarning, match="not finished"):
+        assert analysis.noise_cost(out)["n"].tolist() == [1]
+    for plot in (bl.plots.noisy_picks, bl.plots.coverage, bl.plots.picks_by):
+        with pytest.warns(RecordWarning, match="no epoch is finished"):
+            assert "dyn-unc" not in bl.plots.alt_text(plot(out))
+    with pytest.raises(InputError, match="holds no finished epoch: train for longer"):
+        analysis.noisy_picks(out)
 
 
 def test_operations_that_a_loop_does_not_count_are_missing_and_not_zero(tmp_path: Path) -> None:

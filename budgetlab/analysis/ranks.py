@@ -289,12 +289,12 @@ def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
     """
     require_in_open_unit_interval(confidence=confidence)
     runs = open_records(records)
-    frame = summaries(runs).assign(
-        **pd.DataFrame([_noise_statistics(run) for run in runs]).to_dict("series")
-    )
+    frame = summaries(runs)
     # Without noise, its kind makes no difference.
     frame["noise_kind"] = frame["noise_kind"].where(frame["label_noise"] > 0, "none")
     frame = usable(frame, "test_accuracy", ("seed",))
+    noted = {place: _noise_statistics(runs[place]) for place in frame.index}
+    frame = frame.join(pd.DataFrame.from_dict(noted, orient="index"))
     noise = ["noise_kind", "label_noise"]
     # What a run shares with its partner without noise: all but the noise and the labels it changes.
     same = [name for name in condition_columns(frame) if name not in (*noise, "fingerprint")]

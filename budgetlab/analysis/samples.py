@@ -68,6 +68,7 @@ def selection(record: OneRecord) -> pd.DataFrame:
     ``trained`` and ``distinct`` count only these, and the rest are estimates for all samples.
     """
     record = open_record(record)
+    require_epochs(record)
     data = record.samples
     # Samples whose flag is unknown do not count.
     flags = {n: data[f].to_numpy() == 1 for f, n in FLAGS.items() if f in data}

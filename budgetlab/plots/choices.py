@@ -1,21 +1,29 @@
 """Plots of which samples a method selects: repeats, hard ones, wrong labels, coverage."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from budgetlab.analysis import calibration, credit_by_reference, ranked_counts, selection
+from budgetlab.analysis import (
+    calibration,
+    condition_columns,
+    credit_by_reference,
+    ranked_counts,
+    selection,
+    summaries,
+)
 from budgetlab.analysis import detection_curve as find_curve
 from budgetlab.analysis import noisy_picks as find_noisy_picks
 from budgetlab.analysis import picks_by as find_picks
-from budgetlab.analysis.conditions import labels, method_order, require
-from budgetlab.errors import InputError, unknown
+from budgetlab.analysis.conditions import labels, method_order, replicates, require
+from budgetlab.errors import InputError, few, unknown
 from budgetlab.plots import style
 from budgetlab.plots.learning import fills
 from budgetlab.plots.style import Curve
-from budgetlab.records import OneRecord, Record, Records
+from budgetlab.records import OneRecord, Record, Records, RecordWarning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,6 +76,21 @@ def _runs(
     return found
 
 
+def _by_condition(records: Records, make: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
+    """Concatenate the frames of the runs that count, with a ``condition`` column of labels."""
+    runs = style.by_method(records)
+    about = summaries(runs)
+    begun = about["epochs_trained"] > 0
+    if begun.any() and not begun.all():
+        said = few(about.loc[~begun, "path"])
+        warnings.warn(f"left out, as no epoch is finished: {said}", RecordWarning, stacklevel=4)
+        about = about[begun]
+    keys = condition_columns(about)
+    about = replicates(about, keys, ("seed",))
+    names = labels(about, keys)
+    return pd.concat([make(runs[place]).assign(condition=name) for place, name in names.items()])
+
+
 def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Does a method concentrate on a few samples? Times trained, most trained first.
 
@@ -107,7 +130,7 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
     if flag not in FLAGS:
         raise unknown("flag", flag, FLAGS)
     column = f"{flag}_share"
-    found = _runs(data, selection, [column])
+    found = _runs(data, selection, [column, "trained"])
     bases = {100 * frame.attrs[f"{flag}_base"] for frame in found.values()}
     if len(bases) > 1:
         raise InputError(
@@ -115,7 +138,9 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
             "that of another: give runs on data of one kind, or noisy_picks"
         )
     base = bases.pop()
-    means = {name: 100 * frame[column].mean() for name, frame in found.items()}
+    # Of all places in batches: epochs may differ in size.
+    means = {name: 100 * (frame[column] * frame["trained"]).sum() / max(frame["trained"].sum(), 1)
+             for name, frame in found.items()}  # fmt: skip
     frame, x = _in_spans(pd.concat(f.assign(run=name) for name, f in found.items()), column)
     curves = {name: Curve(f["epoch"], 100 * f[column])
               for name, f in frame.groupby("run", sort=False)}  # fmt: skip
@@ -148,7 +173,7 @@ def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     data
         Records of runs with label noise, or a frame from :func:`budgetlab.analysis.noisy_picks`.
     """
-    frame = style.frame_of(data, lambda runs: style.by_condition(runs, find_noisy_picks),
+    frame = style.frame_of(data, lambda runs: _by_condition(runs, find_noisy_picks),
                            ["method", "seed", "epoch", "times_base"])  # fmt: skip
     if "condition" not in frame:
         keys = [n for n in ("method", "noise_kind", "label_noise", "budget") if n in frame]
@@ -185,7 +210,7 @@ def picks_by(
     groups
         Number of groups of equal size, from the lowest values to the highest.
     """
-    frame = style.by_condition(data, lambda run: find_picks(run, column, groups=groups))
+    frame = _by_condition(data, lambda run: find_picks(run, column, groups=groups))
     curves, said, ratios = style.averaged(frame, "condition", "group", "picked"), {}, {"": 1.0}
     for place, (name, (x, y, *rest)) in enumerate(curves.items()):
         # Side by side and not joined: there is nothing between two groups to interpolate.
@@ -220,7 +245,7 @@ def coverage(
         If given, add the coverage expected of a fresh uniform draw of this share in every
         epoch: ``1 - (1 - budget)^epoch``.
     """
-    frame = style.frame_of(data, lambda runs: style.by_condition(runs, selection),
+    frame = style.frame_of(data, lambda runs: _by_condition(runs, selection),
                            ["epoch", "coverage"])  # fmt: skip
     frame = frame.assign(percent=100 * frame["coverage"],
                          condition=frame.get("condition", "this run"))  # fmt: skip

@@ -18,7 +18,7 @@ from budgetlab.analysis import (
     label,
     summaries,
 )
-from budgetlab.analysis.conditions import labels, method_order, replicates, require, telling
+from budgetlab.analysis.conditions import labels, method_order, require, telling
 from budgetlab.methods import COLOURS, LINES, LineStyle
 from budgetlab.records import Record, Records, open_records
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "LineStyle", "alt_text", "averaged", "axes", "axis_name", "by_condition",
-           "by_method", "capitalise", "correlation", "describe", "draw", "empty", "escape_text",
-           "finish", "fraction", "frame_of", "leader", "looks", "most_extreme",
-           "named_groups", "new_figure", "rule", "run_names", "set_title", "spans",
-           "style_by_name", "style_conditions", "verdicts", "wrap"]  # fmt: skip
+__all__ = ["Curve", "LineStyle", "alt_text", "averaged", "axes", "axis_name", "by_method",
+           "capitalise", "correlation", "describe", "draw", "empty", "escape_text", "finish",
+           "fraction", "frame_of", "leader", "looks", "most_extreme", "named_groups", "new_figure",
+           "rule", "run_names", "set_title", "spans", "style_by_name", "style_conditions",
+           "verdicts", "wrap"]  # fmt: skip
 
 INK, FAINT = "#222222", "#d9d9d9"
 UNFINISHED = " (unfinished)"  # after the name of a condition without a finished run
@@ -376,16 +376,6 @@ def by_method(records: Records) -> list[Record]:
     runs = open_records(records)
     order = method_order(run.config["method"] for run in runs)
     return sorted(runs, key=lambda run: order.index(run.config["method"]))
-
-
-def by_condition(records: Records, make: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
-    """Concatenate the frames of the runs that count, with a ``condition`` column of labels."""
-    runs = by_method(records)
-    about = summaries(runs)
-    keys = condition_columns(about)
-    about = replicates(about, keys, ("seed",))
-    names = labels(about, keys)
-    return pd.concat([make(runs[place]).assign(condition=name) for place, name in names.items()])
 
 
 def run_names(records: Sequence[Record]) -> list[str]:
