@@ -153,6 +153,19 @@ def test_runs_on_data_that_was_changed_since_are_not_kept_for_it(quick, tmp_path
     assert [row["how"] for row in quiet(own)] == ["kept"]
 
 
+def test_data_put_in_the_place_of_other_data_is_noticed_however_old_it_is(quick, tmp_path):
+    y, place = np.arange(200) % 2, tmp_path / "own.npz"
+    for seed, name in enumerate(("own", "older")):
+        x = np.random.default_rng(seed).random((200, 3))
+        np.savez(tmp_path / f"{name}.npz", x=x, y=y)
+        os.utime(tmp_path / f"{name}.npz", (0, 0))
+    list(quiet(quick.replace(dataset=f"npz:{place}")))
+    time.sleep(1.1)  # records count seconds
+    (tmp_path / "older.npz").replace(place)
+    with pytest.raises(InputError, match="other samples than"):
+        list(quiet(quick.replace(dataset=f"npz:{place}")))
+
+
 def test_a_run_that_was_killed_goes_on_and_of_several_records_the_finished_one_counts(quick):
     run = Run(quick)
     next(epochs := iter(run))

@@ -311,7 +311,9 @@ def _last_change(run: RunConfig) -> float:
     for top in filter(None, tops):
         places += [os.path.join(at, name) for at, *inside in os.walk(top)
                    for names in inside for name in names]  # fmt: skip
-    return max((os.lstat(one).st_mtime for one in places if os.path.lexists(one)), default=0.0)
+    # A file that was moved here keeps its mtime, and one behind a link has its own.
+    about = [look(one) for one in places if os.path.exists(one) for look in (os.lstat, os.stat)]
+    return max((max(one.st_mtime, one.st_ctime) for one in about), default=0.0)
 
 
 def lock_path(run: RunConfig) -> Path:
