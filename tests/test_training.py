@@ -323,6 +323,14 @@ def test_the_slowest_look_is_that_of_the_last_two_epochs_with_looks(clocked):
         assert loop.budget.slowest_look == pytest.approx(slowest)
 
 
+def test_an_epoch_without_a_step_has_no_learning_rate(train):
+    run = train(method="top-k", keep_fraction=0.25, budget_unit="samples")
+    before, last = run.record.epochs[["steps", "lr", "train_loss"]].to_numpy()[-2:]
+    assert before[0] == last[0]
+    assert np.isfinite(before).all()
+    assert np.isnan(last[1:]).all()
+
+
 def test_a_method_that_looks_is_charged(train):
     @bl.sampler("look first")
     class LookFirst(bl.Sampler):

@@ -311,7 +311,7 @@ class Loop(BudgetedBatches):
 
     def _train_epoch(self, number: int, on_step: Callable[[], object]) -> dict[str, Any]:
         losses, corrects = list[Tensor](), list[Tensor]()
-        lr, slowest = 0.0, 0.0
+        lr, slowest = math.nan, 0.0
         # In the previous epoch, and so far in this one.
         self._slowest_looks = [self._slowest_looks[1] or self._slowest_looks[0], 0.0]
         self._seconds_before = self.ledger.seconds
