@@ -138,6 +138,9 @@ def test_agreement_and_its_interval():
     # Two swapped ranks three apart: rho = 1 - 6 (4 + 4) / (9 * 80).
     assert found["n"] == 9
     assert found["spearman"] == pytest.approx(1 - 48 / 720)
+    # Its standard error on Fisher's scale is sqrt((1 + rho^2 / 2) / 6) = 0.489.
+    assert found["spearman_ci_low"] == pytest.approx(0.6200, abs=1e-4)
+    assert found["spearman_ci_high"] == pytest.approx(0.9899, abs=1e-4)
     # The top two are {8, 9} and {7, 8} by number: one in common.
     assert (found["top"], found["overlap"]) == (2, 0.5)
     assert found["overlap_ci_low"] == pytest.approx(0.0945, abs=1e-4)  # Wilson, 1 of 2

@@ -36,8 +36,11 @@ def test_samples_and_steps_of_an_epoch(size, budget, drawn):
     if drawn >= 128:
         assert steps_per_epoch(size, budget, 128) == drawn // 128
     else:
-        with pytest.raises(InputError, match="less than one batch of 128: "):
+        with pytest.raises(InputError, match="less than one batch of 128: ") as refused:
             steps_per_epoch(size, budget, 128)
+        # Only what can help is suggested.
+        assert ("raise the budget" in str(refused.value)) == (size >= 128)
+        assert ("lower the batch size" in str(refused.value)) == (drawn > 0)
 
 
 # Floating point operations

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -199,6 +200,15 @@ def test_a_loss_that_is_not_finite(failed):
     assert re.fullmatch("the loss became .* at step .* with learning rate .*: lower --lr, or try "
                         "--precision float32", message)  # fmt: skip
     assert np.isfinite(open_record(path).epochs["train_loss"]).all()
+
+
+def test_the_step_of_a_loss_that_is_not_finite(config):
+    run = Run(config)
+    run.ledger.steps = 10  # of which the losses of the last three are read together
+    for place in range(3):
+        losses = [torch.tensor(math.nan if n >= place else 1.0) for n in range(3)]
+        with pytest.raises(RunError, match=f"the loss became nan at step {8 + place} with"):
+            run.loop._check_finite(losses, 0.1)
 
 
 # The data
