@@ -28,13 +28,7 @@ def samples_per_epoch(size: int, budget: float) -> int:
 
 
 def steps_per_epoch(size: int, budget: float, batch_size: int) -> int:
-    """Return the number of steps per epoch, without the last partial batch.
-
-    Raises
-    ------
-    InputError
-        If the budget does not cover one batch.
-    """
+    """Return the full batches per epoch; InputError if the budget does not cover one."""
     drawn = samples_per_epoch(size, budget)
     if drawn < batch_size:
         least = f"raise the budget to {math.ceil(100 * batch_size / size) / 100:g} or more"
@@ -293,12 +287,8 @@ def schedule(
 
     With ``warmup``, the rate first rises linearly to ``lr`` and the schedule covers the rest.
     ``linear``, ``cosine`` and ``rex`` end at 1e-6: with ``i / (I - 1)`` as progress, linear is
-    ``lr + (1e-6 - lr) i / (I - 1)`` (Li et al., *Budgeted Training*, ICLR 2020).
-
-    Raises
-    ------
-    InputError
-        If the name is unknown.
+    ``lr + (1e-6 - lr) i / (I - 1)`` (Li et al., *Budgeted Training*, ICLR 2020). Raises InputError
+    if the name is unknown.
     """
     name = known("schedule", name, SCHEDULES)
     if progress < warmup:

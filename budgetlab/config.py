@@ -58,12 +58,8 @@ class RunConfig:
     The defaults follow the recipe of Arazo et al. (BMVC 2021) with fewer epochs. Names of methods,
     models, augmentations, schedules and data sets are validated when the run is built, all other
     values here: the annotation of a field lists its names or its interval, where a round bracket
-    excludes the end.
-
-    Raises
-    ------
-    InputError
-        If a value is out of range; the message names the value and the range.
+    excludes the end. Raises InputError if a value is out of range; the message names the value and
+    the range.
     """
 
     dataset: str = "shapes"
@@ -365,10 +361,7 @@ PRESETS: dict[str, tuple[str, Mapping[str, Any]]] = {
 def preset_settings(name: str) -> dict[str, Any]:
     """Return the :class:`RunConfig` fields that a preset sets; explicit settings override them.
 
-    Raises
-    ------
-    InputError
-        If the preset does not exist.
+    Raises InputError if the preset does not exist.
     """
     return dict(PRESETS[known("preset", name, PRESETS)][1])
 

@@ -69,12 +69,8 @@ def whole(
 ) -> int:
     """Return a whole number from ``low`` to ``high``; ``what`` names the argument.
 
-    ``also`` adds to the message what else would be allowed.
-
-    Raises
-    ------
-    InputError
-        If the value is out of range or not an integer: a fraction, text, True or None.
+    ``also`` adds to the message what else would be allowed. Raises InputError if the value is out
+    of range or not an integer: a fraction, text, True or None.
     """
     inside = isinstance(value, Integral) and not isinstance(value, bool)
     if not inside or value < low or (high is not None and value > high):  # type: ignore[operator]
@@ -95,12 +91,8 @@ def one_each(what: str, given: Sized, samples: int) -> None:
 def known(what: str, value: object, allowed: Iterable[str]) -> str:
     """Match a name regardless of case, and return it as written in ``allowed``.
 
-    ``what`` says in the message what it names, such as ``"method"``.
-
-    Raises
-    ------
-    InputError
-        If no name matches; the message suggests the nearest one and lists all in order.
+    ``what`` says in the message what it names, such as ``"method"``. Raises InputError if no name
+    matches; the message suggests the nearest one and lists all in order.
     """
     names = list(allowed)
     if value in names:

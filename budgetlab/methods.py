@@ -261,13 +261,7 @@ def require_same_code(path: Path | str, name: str, code: str) -> None:
 
 
 def canonical(name: str) -> str:
-    """Return the name of a method as listed, regardless of case.
-
-    Raises
-    ------
-    InputError
-        If there is no such method.
-    """
+    """Return the name of a method as listed, regardless of case; InputError if there is none."""
     return errors.known("method", name, _table)
 
 

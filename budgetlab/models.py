@@ -228,6 +228,8 @@ def is_same_network(name: str, other: str) -> bool:
 def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str) -> str:
     """Resolve ``auto``, and check that a model fits the data.
 
+    Raises InputError if the name is unknown or the model cannot take the data.
+
     Parameters
     ----------
     name
@@ -236,11 +238,6 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
         Shape of one sample: ``(C, H, W)`` for an image, ``(2,)`` for a point.
     device
         Training device; ``auto`` picks a larger network on a GPU.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown or the model cannot take the data.
     """
     if is_custom(name):
         _custom(name)

@@ -35,8 +35,9 @@ def check(
 ) -> None:
     """Call an answer on each case and print that it is right, or what is wrong.
 
-    Missing code, exceptions, wrong types, shapes or values, and arguments changed in place are
-    all reported in a sentence, never raised.
+    Missing code, exceptions, wrong types, shapes or values, and arguments changed in place are all
+    reported in a sentence, never raised. Raises InputError if there are no cases or they are not
+    such pairs: a mistake in the exercise, which must not look like a pass.
 
     Parameters
     ----------
@@ -52,12 +53,6 @@ def check(
         Shown when an answer is wrong, but not before the student has started.
     tolerance
         Largest difference allowed, absolute and relative to the expected value.
-
-    Raises
-    ------
-    InputError
-        If there are no cases or they are not such pairs: a mistake in the exercise, which
-        must not look like a pass.
     """
     pairs = _pairs(cases)
     name = getattr(answer, "__name__", "your answer")

@@ -65,13 +65,7 @@ class Prediction:
         return kept if kept in self.choices else None
 
     def lock(self, choice: str | None = None) -> None:
-        """Lock a choice, by default the selected one; only the first call has an effect.
-
-        Raises
-        ------
-        InputError
-            If it is not one of the choices.
-        """
+        """Lock one of the choices, by default the selected one; only the first call counts."""
         choice = self.radio.value if choice is None else choice
         if choice not in self.choices:
             raise unknown("choice", str(choice), self.choices)
@@ -88,6 +82,8 @@ class Prediction:
     def reveal(self, result: Any, answer: str, alt: str = "") -> "HiddenResult":
         """Show a result; with a running kernel, only once a choice is locked.
 
+        Raises InputError if the answer is not one of the choices.
+
         Parameters
         ----------
         result
@@ -96,11 +92,6 @@ class Prediction:
             The choice that turned out to be right.
         alt
             Alternative text of a figure; by default that of :func:`budgetlab.plots.alt_text`.
-
-        Raises
-        ------
-        InputError
-            If the answer is not one of the choices.
         """
         if answer not in self.choices:
             raise unknown("answer", answer, self.choices)

@@ -28,6 +28,8 @@ ENTRIES = ("unif-SGD", "p-SGD", "p-SGD, sharp", "c-SGD", "loss", "loss, unbiased
 def results(name: str = "scale_model", folders: tuple[Path, ...] = RECORD_FOLDERS) -> pd.DataFrame:
     """Read a table of results, such as ``scale_model`` or ``other_methods``.
 
+    Raises InputError if it is in none of the folders.
+
     Parameters
     ----------
     name
@@ -40,11 +42,6 @@ def results(name: str = "scale_model", folders: tuple[Path, ...] = RECORD_FOLDER
     -------
     DataFrame
         One row per run, as stored; empty cells are NaN.
-
-    Raises
-    ------
-    InputError
-        If it is in none of the folders.
     """
     return pd.read_csv(_find(name, ".csv", folders))
 

@@ -86,6 +86,9 @@ class LoopHistory:
     def update(self, logits: Tensor, labels: Tensor, indices: Tensor | None = None) -> Tensor:
         """Report one batch, before the optimiser's step; call it once per batch, in order.
 
+        Raises InputError if no batch is waiting, its size differs, a sample number does not exist,
+        or logits and labels do not fit.
+
         Parameters
         ----------
         logits
@@ -103,12 +106,6 @@ class LoopHistory:
             unless the method weights losses (``grad-norm``, ``infobatch``, or
             ``weights="unbiased"``); for those, train on
             ``(weights * F.cross_entropy(logits, labels, reduction="none")).mean()``.
-
-        Raises
-        ------
-        InputError
-            If no batch is waiting, its size differs, a sample number does not exist, or
-            logits and labels do not fit.
         """
         logits, labels = _tensor("logits", logits), _tensor("labels", labels)
         if labels.is_floating_point() and not logits.is_floating_point():
@@ -245,6 +242,8 @@ def measure_batch(
 ) -> Measures:
     """Compute the measures of a batch from logits and labels in any of the usual forms.
 
+    Raises InputError if logits and labels do not fit each other, or a value is invalid.
+
     Parameters
     ----------
     logits
@@ -261,11 +260,6 @@ def measure_batch(
     -------
     Measures
         One value per sample, ``[B]``, on the CPU.
-
-    Raises
-    ------
-    InputError
-        If logits and labels do not fit each other, or a value is invalid.
     """
     logits, labels = logits.detach().cpu().float(), labels.detach().cpu()
     count = len(logits)

@@ -45,7 +45,9 @@ class BudgetSampler(TorchSampler[list[int]]):
     loader is one epoch; batches end with the budget. ``len()`` works if the method knows it.
 
     With worker processes the loader prefetches, so that methods which look at samples see the
-    network as it was a few steps earlier. Distributed training is not supported.
+    network as it was a few steps earlier. Distributed training is not supported. Raises InputError
+    if method and budget do not fit the data, or something the method needs is missing, and RunError
+    if, while iterating, a method chooses nothing in a whole epoch.
 
     Parameters
     ----------
@@ -78,13 +80,6 @@ class BudgetSampler(TorchSampler[list[int]]):
     history, ledger, budget
         The :class:`LoopHistory`, what has been spent, and the limit. Seconds count from the
         start of an epoch to its last reported batch.
-
-    Raises
-    ------
-    InputError
-        If method and budget do not fit the data, or something the method needs is missing.
-    RunError
-        While iterating, if a method chooses nothing in a whole epoch.
     """
 
     @takes_settings
@@ -181,10 +176,7 @@ class BudgetSampler(TorchSampler[list[int]]):
     def __len__(self) -> int:
         """Return the number of batches in an epoch.
 
-        Raises
-        ------
-        TypeError
-            If the method decides only during the epoch how many there are.
+        Raises TypeError if the method decides only during the epoch how many there are.
         """
         steps, size = self.sampler.epoch_steps, self.config.batch_size
         if steps is None:
@@ -280,6 +272,9 @@ class BudgetSampler(TorchSampler[list[int]]):
     ) -> Record:
         """Record the epoch that was just trained; call it after every epoch.
 
+        Raises InputError if no epoch was trained since the last call, or one was skipped; if a
+        result is invalid, or a reported label has no name in ``classes``.
+
         Parameters
         ----------
         test_accuracy, test_loss, val_accuracy, val_loss
@@ -292,12 +287,6 @@ class BudgetSampler(TorchSampler[list[int]]):
         Record
             Like that of a run of the kit, in a folder under ``out``, for ``compare``, plots,
             triage and atlas. Its status is ``finished`` once the budget is spent.
-
-        Raises
-        ------
-        InputError
-            If no epoch was trained since the last call, or one was skipped; if a result is
-            invalid, or a reported label has no name in ``classes``.
         """
         found = {"test_accuracy": test_accuracy, "test_loss": test_loss,
                  "val_accuracy": val_accuracy, "val_loss": val_loss}  # fmt: skip

@@ -212,6 +212,9 @@ class Splits:
     ) -> "Splits":
         """Combine your own samples into splits for a run.
 
+        Raises InputError if a part is not a Dataset or empty, or the parts differ in shape or
+        classes.
+
         Parameters
         ----------
         train, test, val
@@ -221,11 +224,6 @@ class Splits:
             Name of the data in records.
         seed
             Seed for drawing the fifth.
-
-        Raises
-        ------
-        InputError
-            If a part is not a Dataset or empty, or the parts differ in shape or classes.
         """
         for what, given in (("train", train), ("test", test), ("val", val)):
             if given is not None or what == "train":

@@ -120,10 +120,7 @@ def describe() -> dict[str, str]:
 def canonical(name: str) -> str:
     """Return a name as spelt by :func:`describe`, whatever its case; a path is kept as it is.
 
-    Raises
-    ------
-    InputError
-        If there is no such data set.
+    Raises InputError if there is no such data set.
     """
     kind, colon, path = name.partition(":")
     if not (colon and kind.lower() in OWN):
@@ -167,7 +164,8 @@ def load(
     validation split, planted copies, label noise. So ``limit`` counts samples of the imbalanced
     set, validation samples count towards the limit, copies may get other labels than their
     originals, and noise affects only training labels. Only edits change the test set. The summary
-    of your own data is printed once to standard error, and kept as :attr:`Splits.intake`.
+    of your own data is printed once to standard error, and kept as :attr:`Splits.intake`. Raises
+    InputError if a name or value is not allowed, or data is missing or cannot be read.
 
     Parameters
     ----------
@@ -200,11 +198,6 @@ def load(
     -------
     Splits
         The splits, on the CPU.
-
-    Raises
-    ------
-    InputError
-        If a name or value is not allowed, or data is missing or cannot be read.
     """
     table = edits if isinstance(edits, Edits) else Edits(edits) if edits else None
     if table is not None and table is not edits and not table.path.exists():

@@ -172,10 +172,7 @@ class Explorable:
     def with_values(self, **values: Any) -> "Explorable":
         """Return a copy of the chart with other initial values for its controls.
 
-        Raises
-        ------
-        InputError
-            If the chart has no such control.
+        Raises InputError if the chart has no such control.
         """
         spec = copy.deepcopy(self.spec)
         params = spec.get("params", spec.get("signals", []))
@@ -215,10 +212,7 @@ class Explorable:
     def save(self, path: Path | str) -> Path:
         """Save the chart as a self-contained HTML page.
 
-        Raises
-        ------
-        InputError
-            If the name does not end in ``.html``, or the file cannot be written.
+        Raises InputError if the name does not end in ``.html``, or the file cannot be written.
         """
         path = Path(os.path.expanduser(path))
         if path.suffix.lower() != ".html":

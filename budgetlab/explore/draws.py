@@ -46,7 +46,9 @@ def probabilities(
     computes ``q`` (:func:`budgetlab.samplers.smooth`), inclusion probabilities, entropy and
     effective sample size. Inclusion probabilities have no closed form for draws without
     replacement; they use the approximation of Rosén (1972),
-    :func:`~budgetlab.samplers.scores.inclusion_probability`, within 0.3% for 300 of 1,000.
+    :func:`~budgetlab.samplers.scores.inclusion_probability`, within 0.3% for 300 of 1,000. Raises
+    InputError if the method has no scores, or the record no epoch; from the twin, if a value is not
+    allowed, such as a budget of less than one batch.
 
     Parameters
     ----------
@@ -67,12 +69,6 @@ def probabilities(
         ``q``, ``inclusion`` and ``losses`` ``[N]`` and ``entropy`` (nats),
         ``effective_samples``, ``draws``, ``lowest`` and ``highest``. Inclusion probabilities and
         draws refer to the samples an epoch trains on: whole batches of the run's size.
-
-    Raises
-    ------
-    InputError
-        If the method has no scores, or the record no epoch; from the twin, if a value is not
-        allowed, such as a budget of less than one batch.
     """
     record = open_record(record)
     known = _Scores(record, method, samples, seed)

@@ -48,10 +48,11 @@ def learning(
 ) -> Explorable:
     """Explore accuracy over any cost: choose the axis, toggle methods and seeds.
 
-    One line per condition: the mean over seeds with its 95% interval (Student's t, from three
-    seeds on), in front of the single runs, which have tooltips. Clicking a name fades the others.
-    The title names the finished condition that ends best and its paired difference to the next. A
+    One line per condition: the mean over seeds with its 95% interval (Student's t, from three seeds
+    on), in front of the single runs, which have tooltips. Clicking a name fades the others. The
+    title names the finished condition that ends best and its paired difference to the next. A
     slider sets the lower end of an accuracy axis, initially so that the ends of runs are distinct.
+    Raises InputError if the cost is unknown, or no run holds a value.
 
     Parameters
     ----------
@@ -70,11 +71,6 @@ def learning(
         as lists (default: all), and returns the lines: ``condition``, ``epoch``, ``cost``,
         ``value`` (accuracies in percent), ``low``, ``high`` and ``n``; with ``single=True`` the
         runs: ``condition``, ``seed``, ``run``, ``epoch``, ``cost`` and ``value``.
-
-    Raises
-    ------
-    InputError
-        If the cost is unknown, or no run holds a value.
     """
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
     table, axes = _table(frame, value)
@@ -346,7 +342,8 @@ def _marked(epochs: pd.Series, floor: float | None) -> str:
 def crossing(frame: pd.DataFrame) -> Explorable:
     """Which augmentation is best at which length of training? Accuracy by epochs of the full run.
 
-    Names are in the order of the lines' right ends, as in :func:`budgetlab.plots.crossing`.
+    Names are in the order of the lines' right ends, as in :func:`budgetlab.plots.crossing`. Raises
+    InputError if a column is missing, or there is no row.
 
     Parameters
     ----------
@@ -359,11 +356,6 @@ def crossing(frame: pd.DataFrame) -> Explorable:
     -------
     Explorable
         Its twin takes ``dataset``, ``method`` and ``budget`` and returns the rows drawn.
-
-    Raises
-    ------
-    InputError
-        If a column is missing, or there is no row.
     """
     table, controls, test, chosen_of = data_selector(frame, CROSSING_COLUMNS, ".2f")
 

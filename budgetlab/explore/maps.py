@@ -41,6 +41,7 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
     Lists choose the data set, method and budget, where there are several; tooltips give seeds,
     interval and verdict. Colours are the same for all choices: purple helps, orange hurts, as in
     :func:`budgetlab.plots.importance_map`. A number whose interval holds zero is printed pale.
+    Raises InputError if a column is missing, or there is no row.
 
     Parameters
     ----------
@@ -53,11 +54,6 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
     -------
     Explorable
         Its twin takes ``dataset``, ``method`` and ``budget`` and returns the rows drawn.
-
-    Raises
-    ------
-    InputError
-        If a column is missing, or there is no row.
     """
     dial = "redundancy" if "redundancy" in getattr(frame, "columns", ()) else "imbalance"
     table, controls, test, twin = data_selector(frame, [*MAP_COLUMNS, dial], "+.2f")

@@ -90,12 +90,8 @@ def measured(record: Record, other: OneRecord | None, more: pd.DataFrame | None)
 def images_of(record: Record, splits: "Splits | None") -> Mapping[int, np.ndarray]:
     """Return the training images of a record by sample number.
 
-    Without ``splits``, the record's data set, only its thumbnails of some samples.
-
-    Raises
-    ------
-    InputError
-        If the data set is not that of the record.
+    Without ``splits``, the record's data set, only its thumbnails of some samples. Raises
+    InputError if the data set is not that of the record.
     """
     if splits is None:
         return record.thumbnails

@@ -101,12 +101,8 @@ class PointRun:
 def grid_of(samples: "Dataset") -> "tuple[torch.Tensor, tuple[float, float, float, float]]":
     """Return a grid over the samples and its extent (left, right, bottom, top).
 
-    The grid is float32 ``[3600, 2]``, row by row from the lowest second feature.
-
-    Raises
-    ------
-    InputError
-        If the samples are not 2-D points.
+    The grid is float32 ``[3600, 2]``, row by row from the lowest second feature. Raises InputError
+    if the samples are not 2-D points.
     """
     import torch
 
@@ -145,17 +141,14 @@ def frame_of(run: "Run", grid: "torch.Tensor") -> Frame:
 def watch(run: RunConfig | Record | Path | str, splits: "Splits | None" = None) -> PointRun:
     """Train on 2-D points and keep a frame of each epoch; no record is kept.
 
+    Raises InputError if the data are not 2-D points, or have changed since the record was written.
+
     Parameters
     ----------
     run
         Settings of a run, or a record, which is trained again with the same result.
     splits
         The data; loaded if not given.
-
-    Raises
-    ------
-    InputError
-        If the data are not 2-D points, or have changed since the record was written.
     """
     from budgetlab.data import dataset
     from budgetlab.training import Run, load_data
@@ -187,7 +180,8 @@ def playground(
     """Compare two methods on 2-D points by epoch: a slider, or play as an animation.
 
     The size of a point encodes its sampling probability; a dark edge marks points drawn in this
-    epoch. The background shows the predicted class, paler where the network is less sure.
+    epoch. The background shows the predicted class, paler where the network is less sure. Raises
+    InputError if the two are not on the same points, or one holds no epoch.
 
     Parameters
     ----------
@@ -200,11 +194,6 @@ def playground(
     Explorable
         Its ``kind`` is ``vega``. Its twin takes ``epoch`` and returns a frame of
         ``run`` (left or right), ``x``, ``y``, ``label``, ``chance`` and ``picked``.
-
-    Raises
-    ------
-    InputError
-        If the two are not on the same points, or one holds no epoch.
     """
     runs = [one if isinstance(one, PointRun) else watch(one) for one in (left, right)]
     for run in runs:

@@ -67,10 +67,11 @@ def atlas(
 ) -> Explorable:
     """Explore a scatter of two measures; select samples to see their images and histories.
 
-    Select with the mouse by dragging a rectangle, or with the sliders and lists below. The first
-    24 selected samples are shown, those with an image and the highest ``x`` first; tooltips
-    identify points and images. A click, or the slider *sample shown*, opens a sample's history:
-    label, origin, and last known loss, probability and number of draws over the epochs.
+    Select with the mouse by dragging a rectangle, or with the sliders and lists below. The first 24
+    selected samples are shown, those with an image and the highest ``x`` first; tooltips identify
+    points and images. A click, or the slider *sample shown*, opens a sample's history: label,
+    origin, and last known loss, probability and number of draws over the epochs. Raises InputError
+    if a measure is unknown or holds no number, or an argument is invalid.
 
     Parameters
     ----------
@@ -102,11 +103,6 @@ def atlas(
         "cats.csv")`` saves a list. With ``life``, a sample number, it returns that sample's
         history: ``epoch``, ``loss`` (last known, nats), ``chance`` (relative to uniform, or of
         being kept) and ``drawn`` (times so far).
-
-    Raises
-    ------
-    InputError
-        If a measure is unknown or holds no number, or an argument is invalid.
     """
     record = open_record(record)
     samples = whole("samples", samples, 1)

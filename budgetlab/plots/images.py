@@ -134,17 +134,15 @@ def image_rows(
 ) -> "Axes":
     """How do they differ? Named rows of images, such as one batch under several augmentations.
 
+    Raises InputError if there is no image, or a row's number of captions differs from its number of
+    images.
+
     Parameters
     ----------
     rows
         Images by row name, ``uint8 [H, W, C]`` or ``[H, W]``; rows may differ in length.
     captions
         Short texts under the images, by row name; a row may be left out.
-
-    Raises
-    ------
-    InputError
-        If there is no image, or a row's number of captions differs from its number of images.
     """
     if not any(len(images) for images in rows.values()):
         raise InputError("there are no images to show: give rows={name: images}")
@@ -186,8 +184,9 @@ def points_map(
 ) -> "Axes":
     """Which points are drawn, and how does the network decide? A map of both.
 
-    The diameter of a point is proportional to its chance; a picked point has a dark edge.
-    The background shows the predicted class, paler where the network is less sure.
+    The diameter of a point is proportional to its chance; a picked point has a dark edge. The
+    background shows the predicted class, paler where the network is less sure. Raises InputError if
+    the shapes do not match.
 
     Parameters
     ----------
@@ -206,11 +205,6 @@ def points_map(
         If True, encode the chance by depth of colour instead of size.
     title
         Title above the points.
-
-    Raises
-    ------
-    InputError
-        If the shapes do not match.
     """
     from matplotlib.colors import to_rgb
 

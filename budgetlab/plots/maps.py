@@ -72,8 +72,9 @@ def importance_map(
 ) -> "Axes":
     """When does importance sampling pay? Differences from the baseline, one panel per method.
 
-    A filled circle marks a cell whose interval excludes zero; ``≈`` one whose interval lies
-    within the margin. Both can hold. Colours saturate at 5 percentage points; numbers do not.
+    A filled circle marks a cell whose interval excludes zero; ``≈`` one whose interval lies within
+    the margin. Both can hold. Colours saturate at 5 percentage points; numbers do not. Raises
+    InputError if a column is missing, or a method has two rows in one cell.
 
     Parameters
     ----------
@@ -89,11 +90,6 @@ def importance_map(
         ``imbalance`` that vary.
     margin
         An interval within this margin counts as equivalent; a fraction.
-
-    Raises
-    ------
-    InputError
-        If a column is missing, or a method has two rows in one cell.
     """
     rows_by = [y] if isinstance(y, str) else list(y or _varying_rows(frame))
     require(frame, ["method", x, *rows_by, "difference", "ci_low", "ci_high", "n", "verdict"])

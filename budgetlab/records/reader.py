@@ -47,12 +47,7 @@ class Record:
     """One run, opened for reading.
 
     ``about`` holds ``record.json``; everything else is read on first access. Opening reads one
-    small file.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no readable record; the message says why.
+    small file. Raises InputError if the folder holds no readable record; the message says why.
     """
 
     def __init__(self, path: Path | str):
@@ -228,6 +223,8 @@ def open_record(record: OneRecord) -> Record:
 def open_records(records: Records) -> list[Record]:
     """Open several records, skipping those that cannot be opened with a warning each.
 
+    Raises InputError if a path does not exist or holds no record, or if no record can be opened.
+
     Parameters
     ----------
     records
@@ -238,11 +235,6 @@ def open_records(records: Records) -> list[Record]:
     -------
     list of Record
         In the order given, each once; those below one folder are sorted by path.
-
-    Raises
-    ------
-    InputError
-        If a path does not exist or holds no record, or if no record can be opened.
     """
     given = [records] if isinstance(records, Record) else _several(records)
     opened: dict[str, Record] = {}

@@ -116,12 +116,8 @@ def _declared_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
 def read_npz(file: Path, known: Collection[str] | None, remedy: str) -> dict[str, np.ndarray]:
     """Read the known arrays of an npz file, or all, after checking their headers.
 
-    Raises
-    ------
-    DAMAGED_ARCHIVE
-        Any of these, if the file is damaged or holds objects.
-    InputError
-        If the arrays would not fit into memory.
+    Raises one of DAMAGED_ARCHIVE if the file is damaged or holds objects, and InputError if the
+    arrays would not fit into memory.
     """
     with zipfile.ZipFile(file) as archive:
         inside = [one for one in archive.infolist()

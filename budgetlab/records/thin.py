@@ -47,7 +47,8 @@ def thin(
     """Write a small copy of a record that opens like any other.
 
     The description, costs and table of epochs are copied whole. Weights and the resume state are
-    left out: a thinned record can be read but not resumed.
+    left out: a thinned record can be read but not resumed. Raises InputError if the record cannot
+    be read, the target exists or cannot be written, or a number is wrong.
 
     Parameters
     ----------
@@ -76,11 +77,6 @@ def thin(
         The copy, opened. Its ``about["thinned"]`` says what was kept. With fewer samples it has its
         own fingerprint, so that it is not mistaken for the whole data, and sampling probabilities
         of draws are multiplied by ``N / samples``, which keeps their ratios to the uniform one.
-
-    Raises
-    ------
-    InputError
-        If the record cannot be read, the target exists or cannot be written, or a number is wrong.
 
     Examples
     --------

@@ -40,8 +40,9 @@ FORMATS = {"test_accuracy": ".2%", "steps": ",.0f", "trained_samples": ",.0f",
 def write(records: Records, out: Path | str = "report.html") -> Path:
     """Write a self-contained HTML report: runs, results, samples picked, and how to reproduce them.
 
-    The page needs no network and no other file. Its charts are interactive where scripts may
-    run, and images elsewhere.
+    The page needs no network and no other file. Its charts are interactive where scripts may run,
+    and images elsewhere. Raises InputError if no record can be opened, none holds an epoch, or the
+    file cannot be written.
 
     Parameters
     ----------
@@ -55,11 +56,6 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
     -------
     Path
         The file.
-
-    Raises
-    ------
-    InputError
-        If no record can be opened, none holds an epoch, or the file cannot be written.
     """
     out = Path(os.path.expanduser(out))
     if out.is_dir():

@@ -49,6 +49,8 @@ def product(
 ) -> list[RunConfig]:
     """List every combination of settings, each run once.
 
+    Raises InputError if a name or value is invalid; the message names it.
+
     Parameters
     ----------
     grid
@@ -65,11 +67,6 @@ def product(
         Runs on the same data are adjacent, so that it is loaded once; among them seeds vary
         slowest, so that comparisons fill in evenly. Otherwise in the order of the settings, the
         last one changing fastest.
-
-    Raises
-    ------
-    InputError
-        If a name or value is invalid; the message names it.
 
     Examples
     --------

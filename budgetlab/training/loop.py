@@ -87,12 +87,8 @@ class BudgetedBatches:
         """Yield the batches of the epoch that the history has started, each with its progress.
 
         Progress, in [0, 1], is that of the learning-rate schedule: 0 at the first step, 1 at the
-        last step of its horizon.
-
-        Raises
-        ------
-        RunError
-            If the method selects nothing, or the budget is spent before the first step.
+        last step of its horizon. Raises RunError if the method selects nothing, or the budget is
+        spent before the first step.
         """
 
         def charged(indices: Tensor) -> samplers.ForwardResult:

@@ -44,6 +44,9 @@ def train(
 ) -> Record:
     """Train until the budget is spent, and return the record.
 
+    Raises InputError if a name or value is invalid, data is missing, or the parts do not fit, and
+    RunError if training fails after it has started; the record says why.
+
     Parameters
     ----------
     method
@@ -59,13 +62,6 @@ def train(
         Show a progress bar and notes; a function to call with the record's row of every epoch.
     **settings
         Fields of :class:`budgetlab.RunConfig`, which documents them.
-
-    Raises
-    ------
-    InputError
-        If a name or value is invalid, data is missing, or the parts do not fit.
-    RunError
-        If training fails after it has started; the record says why.
 
     >>> record = bl.train("p-SGD", budget=0.2, epochs=10)  # doctest: +SKIP
     >>> record.summary["test_accuracy"]  # doctest: +SKIP
@@ -241,13 +237,8 @@ class Run:
         With ``epochs`` a finished run is extended to the budget of that many epochs, in a new
         record beside the finished one. From there on the learning rate is that of a run of this
         length at this progress, so it first rises, unlike in a run of this length from the start.
-
-        Raises
-        ------
-        InputError
-            If there is no record, its network is not given again, or it cannot be extended.
-        RunError
-            If the data has changed.
+        Raises InputError if there is no record, its network is not given again, or it cannot be
+        extended, and RunError if the data has changed.
         """
         path = Path(os.path.expanduser(path))
         if epochs is not None:

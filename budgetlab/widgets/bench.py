@@ -27,9 +27,9 @@ DATA_SETTINGS = {"data_root", *DATA_FIELDS}
 class TrainingBench(Trainer):
     """Train runs in the background and watch them, while other cells can run.
 
-    Every run leaves a record in ``out``; a stopped run can be resumed. :meth:`fit` trains
-    the same run in the foreground and returns its record; with the same settings, the two
-    records are equal except for timings.
+    Every run leaves a record in ``out``; a stopped run can be resumed. :meth:`fit` trains the same
+    run in the foreground and returns its record; with the same settings, the two records are equal
+    except for timings. Raises InputError if a setting or a record cannot be used.
 
     Parameters
     ----------
@@ -55,11 +55,6 @@ class TrainingBench(Trainer):
         Settings by name, such as ``bench.controls.by_name["budget"].value = 0.1``.
     shelf
         The runs, their figures and the table: :class:`~budgetlab.widgets.bench_shelf.RunList`.
-
-    Raises
-    ------
-    InputError
-        If a setting or a record cannot be used.
 
     Examples
     --------
@@ -161,11 +156,8 @@ class TrainingBench(Trainer):
     def fit(self, resume: Record | Path | str | None = None) -> Record:
         """Train in the foreground, or resume a record; return the finished run's record.
 
-        Raises
-        ------
-        InputError, RunError
-            Also shown in the status line. Errors of a sampler are raised too; an interrupt
-            leaves a resumable record.
+        Errors, those of a sampler too, are raised and shown in the status line; an interrupt leaves
+        a resumable record.
         """
         if resume is None:
             (session,) = self.train_in_foreground(lambda: self._begin(config=self.controls.config))

@@ -110,13 +110,7 @@ class RunControls(W.VBox):
 
     @property
     def config(self) -> RunConfig:
-        """Return the current settings.
-
-        Raises
-        ------
-        InputError
-            If the values are inconsistent.
-        """
+        """Return the current settings; InputError if they are inconsistent."""
         values = {name: control.value for name, control in self.by_name.items()}
         return self.base.replace(**values | {"dataset": values["dataset"].strip()})
 
@@ -134,10 +128,7 @@ DESCRIBED = {"dataset": data.describe, "method": samplers.describe, "model": mod
 def explain(name: str, config: RunConfig, size: int | None = None) -> str:
     """Explain the effect of a setting in one sentence; ``size`` is the training set's size.
 
-    Raises
-    ------
-    InputError
-        If the budget is too small for one batch.
+    Raises InputError if the budget is too small for one batch.
     """
     value = getattr(config, name)
     if name in DESCRIBED:

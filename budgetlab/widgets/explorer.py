@@ -32,6 +32,8 @@ CREDIT_WORDS = {"row": "row (as published)", "dominant": "dominant (default)",
 class AugmentationExplorer(Panel):
     """Show the same images under every augmentation, their parts, and the credit assigned.
 
+    Raises InputError if the data are not images, or fewer than are shown.
+
     Parameters
     ----------
     data
@@ -43,11 +45,6 @@ class AugmentationExplorer(Panel):
         The controls; set their ``value``.
     mixtures
         Augmented images by augmentation: lists of :class:`~budgetlab.augment.Mixture`.
-
-    Raises
-    ------
-    InputError
-        If the data are not images, or fewer than are shown.
 
     Examples
     --------

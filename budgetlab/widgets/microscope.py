@@ -32,10 +32,10 @@ class ProbabilityMicroscope(Panel):
     """Show what any method would draw in an epoch of a recorded run, even while it trains.
 
     Losses and scores are those the run had at the start of the epoch. With another method,
-    smoothing or budget, the figure shows what that method would do with *this* history; its
-    own run would have had another one. The widget extends
-    :func:`budgetlab.explore.probabilities` to methods without scores; methods that decide within
-    an epoch are only shown as recorded.
+    smoothing or budget, the figure shows what that method would do with *this* history; its own run
+    would have had another one. The widget extends :func:`budgetlab.explore.probabilities` to
+    methods without scores; methods that decide within an epoch are only shown as recorded. Raises
+    InputError if the record cannot be read or holds no epoch.
 
     Parameters
     ----------
@@ -52,11 +52,6 @@ class ProbabilityMicroscope(Panel):
         Follows a run that is still training: ``play()``, ``pause()`` and ``playing``.
     chances, numbers
         What is shown: :class:`~budgetlab.forecast.ExpectedDraw`, and its summary.
-
-    Raises
-    ------
-    InputError
-        If the record cannot be read or holds no epoch.
 
     Examples
     --------

@@ -121,13 +121,7 @@ class SamplerPlayground(Trainer):
 
     @property
     def configs(self) -> tuple[RunConfig, RunConfig]:
-        """Return the settings of the two runs.
-
-        Raises
-        ------
-        InputError
-            If the values are inconsistent.
-        """
+        """Return the settings of the two runs; InputError if they are inconsistent."""
         common = self.base.replace(
             dataset=f"points:{self.problem.value}",
             budget=self.budget.value,
@@ -150,13 +144,7 @@ class SamplerPlayground(Trainer):
         self.train_in_background(self._begin)
 
     def fit(self) -> tuple[list[Frame], list[Frame]]:
-        """Train both runs in the foreground and return their frames.
-
-        Raises
-        ------
-        InputError, RunError
-            Also shown in the status line; errors of a sampler are raised too.
-        """
+        """Train both runs in the foreground, raise errors, and return the frames of the two."""
         self.train_in_foreground(self._begin)
         return self.frames
 
