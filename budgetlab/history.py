@@ -58,12 +58,8 @@ def require_logits(logits: Tensor, called: str) -> None:
 def measure(logits: Tensor, labels: Tensor) -> Measures:
     """Compute the measures of samples from their logits.
 
-    Parameters
-    ----------
-    logits
-        ``[M, C]``, any float type.
-    labels
-        int64 ``[M]``.
+    ``logits``: ``[M, C]``, any float type.
+    ``labels``: int64 ``[M]``.
     """
     logits = logits.detach().float()
     column = labels[:, None]
@@ -148,12 +144,8 @@ class History:
     All tensors have one entry per sample, ``[N]``. Means run over all visits, each weighted by its
     fraction of a visit; they are NaN for samples never visited.
 
-    Parameters
-    ----------
-    size
-        Number of training samples ``N``.
-    device
-        Device of all tensors.
+    ``size``: number of training samples ``N``.
+    ``device``: device of all tensors.
     """
 
     SUMS = ("visits", "error", "p_y", "p_y_squared", "loss", "margin", "el2n", "forgotten")
@@ -187,12 +179,8 @@ class History:
     def update(self, credit: Credit, seen: Measures) -> None:
         """Add the measures of one step.
 
-        Parameters
-        ----------
-        credit
-            Samples and fractions of a visit, ``[M]``.
-        seen
-            Measures of the same ``M`` entries, against each sample's own label.
+        ``credit``: samples and fractions of a visit, ``[M]``.
+        ``seen``: measures of the same ``M`` entries, against each sample's own label.
         """
         samples, share = credit.samples, credit.weights
         before = self._last[samples]

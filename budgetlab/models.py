@@ -305,12 +305,9 @@ def register(
 ) -> str:
     """Register a custom network, check that it fits the data, and return its name.
 
-    Parameters
-    ----------
-    model
-        A module from normalised float samples ``[B, ...]`` to logits ``[B, classes]``, which is
-        copied and never changed; or a function (or class) without arguments that makes one, so that
-        each seed starts from other weights.
+    ``model``: a module from normalised float samples ``[B, ...]`` to logits ``[B, classes]``, which
+    is copied and never changed; or a function (or class) without arguments that makes one, so that
+    each seed starts from other weights.
     """
     make = _maker(model)
     network = make(0)

@@ -65,7 +65,8 @@ def _summary(record: Record) -> dict[str, Any]:
     results = {name: summary.get(name) for name in RESULTS}
     epochs_trained = summary.get("epochs")
     if epochs_trained is None or results["steps"] is None:
-        last = _last_epoch(record)
+        table = _read_epochs(record, "its results stay empty")
+        last = table.iloc[-1].to_dict() if len(table) else {}
         results = {name: last.get(name) if v is None else v for name, v in results.items()}
         epochs_trained = last.get("epoch", 0)
     # Records of earlier versions lack newer fields, whose defaults reproduce what they did.
@@ -119,13 +120,12 @@ def _number(value: float | None) -> float:
     return value if abs(value) < 2**63 else float(value)
 
 
-def _last_epoch(record: Record) -> dict[str, Any]:
+def _read_epochs(record: Record, otherwise: str) -> pd.DataFrame:
     try:
-        table = record.epochs
+        return record.epochs
     except InputError as error:
-        warnings.warn(f"{error}; its results stay empty", RecordWarning, stacklevel=2)
-        return {}
-    return table.iloc[-1].to_dict() if len(table) else {}
+        warnings.warn(f"{error}; {otherwise}", RecordWarning, stacklevel=3)
+        return pd.DataFrame()
 
 
 def epochs(records: Records) -> pd.DataFrame:
@@ -137,17 +137,14 @@ def epochs(records: Records) -> pd.DataFrame:
     """
     parts = {}
     for number, record in enumerate(open_records(records)):
-        try:
-            table = record.epochs
-        except InputError as error:
-            warnings.warn(f"{error}; its curve is left out", RecordWarning, stacklevel=2)
+        table = _read_epochs(record, "its curve is left out")
+        if not len(table):
             continue
         about = _summary(record)
         about["lr_start"] = about.pop("lr", None)
         settings = {k: v for k, v in about.items() if k not in table and k != "epochs_trained"}
         extra = pd.DataFrame({k: [v] * len(table) for k, v in settings.items()}, index=table.index)
-        if len(table):
-            parts[number] = pd.concat([table, extra], axis=1)
+        parts[number] = pd.concat([table, extra], axis=1)
     if not parts:
         raise InputError("none of these records holds a finished epoch: train for longer")
     return pd.concat(parts, names=["run"]).reset_index("run").reset_index(drop=True)
@@ -158,8 +155,7 @@ def require(frame: pd.DataFrame, columns: Sequence[Hashable], what: str = "this 
     if not isinstance(frame, pd.DataFrame):
         wanted = ", ".join(map(str, columns))
         raise InputError(f"{what} is {a_kind(frame)}: give a pandas DataFrame with {wanted}")
-    missing = [name for name in columns if name not in frame]
-    if missing:
+    if missing := [name for name in columns if name not in frame]:
         raise InputError(
             f"{what} lacks the column{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}: "
             f"it has {', '.join(map(str, frame.columns))}"
@@ -228,8 +224,7 @@ def require_data_of(record: Record, splits: "Splits") -> None:
 
     if require(splits, Splits, what="splits").fingerprint != record.fingerprint:
         raise InputError(
-            f"these splits are not what '{record.path}' was trained on: load the data with the "
-            "settings of the record"
+            f"splits are not the data of '{record.path}': load it with the settings of the record"
         )
 
 

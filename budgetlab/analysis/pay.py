@@ -149,12 +149,8 @@ def will_it_pay(
 ) -> Forecast:
     """Forecast whether importance sampling pays on this data, and how reliable the forecast is.
 
-    Parameters
-    ----------
-    record, copies
-        As for :func:`pay_features`: one short uniform run on the data.
-    model
-        As written by ``python -m experiments.fit_probe``; by default the one in the kit.
+    ``record``, ``copies``: as for :func:`pay_features`: one short uniform run on the data.
+    ``model``: as written by ``python -m experiments.fit_probe``; by default the one in the kit.
 
     Returns
     -------

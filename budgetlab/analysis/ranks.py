@@ -268,13 +268,9 @@ def noisy_picks(records: Records) -> pd.DataFrame:
 def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
     """Measure what wrong labels cost each method, and how many of them it memorises.
 
-    Parameters
-    ----------
-    records
-        Runs with label noise and, for the cost, otherwise identical runs without. Unfinished
-        runs, and all but the latest of repeated runs, are left out with a warning.
-    confidence
-        Confidence level of the interval, in (0, 1).
+    ``records``: runs with label noise and, for the cost, otherwise identical runs without.
+    Unfinished runs, and all but the latest of repeated runs, are left out with a warning.
+    ``confidence``: confidence level of the interval, in (0, 1).
 
     Returns
     -------

@@ -30,13 +30,9 @@ def results(name: str = "scale_model", folders: tuple[Path, ...] = RECORD_FOLDER
 
     Raises InputError if it is in none of the folders.
 
-    Parameters
-    ----------
-    name
-        File name without ``.csv``.
-    folders
-        Folders to search, in order: by default ``records`` beside the notebook, then
-        ``notebooks/records`` in the checkout of the kit.
+    ``name``: file name without ``.csv``.
+    ``folders``: folders to search, in order: by default ``records`` beside the notebook, then
+    ``notebooks/records`` in the checkout of the kit.
 
     Returns
     -------
@@ -131,10 +127,7 @@ def against(rows: pd.DataFrame, name: str, baseline: object) -> ConditionTable:
 def importance(rows: pd.DataFrame) -> pd.DataFrame:
     """Compare every method of the importance map with uniform sampling, in every condition run.
 
-    Parameters
-    ----------
-    rows
-        One row per run, as from :func:`results`.
+    ``rows``: one row per run, as from :func:`results`.
 
     Returns
     -------

@@ -275,12 +275,9 @@ class BudgetSampler(TorchSampler[list[int]]):
         Raises InputError if no epoch was trained since the last call, or one was skipped; if a
         result is invalid, or a reported label has no name in ``classes``.
 
-        Parameters
-        ----------
-        test_accuracy, test_loss, val_accuracy, val_loss
-            Results on held-out samples, accuracies from 0 to 1; NaN if not evaluated.
-        classes
-            Names of the classes; by default their numbers.
+        ``test_accuracy``, ``test_loss``, ``val_accuracy``, ``val_loss``: results on held-out
+        samples, accuracies from 0 to 1; NaN if not evaluated.
+        ``classes``: names of the classes; by default their numbers.
 
         Returns
         -------

@@ -42,10 +42,7 @@ class Edits:
     of two contradicting rows wins. Methods take samples as a list of origins, or as a frame with
     that column, such as from :func:`budgetlab.analysis.triage`.
 
-    Parameters
-    ----------
-    path
-        The CSV file; it need not exist yet.
+    ``path``: the CSV file; it need not exist yet.
 
     Examples
     --------

@@ -209,12 +209,8 @@ def of_estimates(estimates: Tensor, full: Tensor) -> Quality:
     Standard errors are by jackknife over 20 contiguous blocks, since batches of one epoch are
     not independent.
 
-    Parameters
-    ----------
-    estimates
-        ``[T, K]``, in the order of drawing; T at least 40.
-    full
-        The full gradient, ``[K]``.
+    ``estimates``: ``[T, K]``, in the order of drawing; T at least 40.
+    ``full``: the full gradient, ``[K]``.
     """
     if len(estimates) < 2 * BLOCKS:
         raise InputError(f"{len(estimates)} draws are too few: give at least {2 * BLOCKS}")

@@ -192,12 +192,8 @@ class Moment:
     ) -> pd.DataFrame:
         """Compute the exact quality of sampling with replacement from each distribution.
 
-        Parameters
-        ----------
-        scores
-            Scores ``[N]`` >= 0 by name; by default :meth:`scores`.
-        batch_size
-            By default that of the run.
+        ``scores``: scores ``[N]`` >= 0 by name; by default :meth:`scores`.
+        ``batch_size``: by default that of the run.
 
         Returns
         -------

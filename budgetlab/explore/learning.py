@@ -345,12 +345,9 @@ def crossing(frame: pd.DataFrame) -> Explorable:
     Names are in the order of the lines' right ends, as in :func:`budgetlab.plots.crossing`. Raises
     InputError if a column is missing, or there is no row.
 
-    Parameters
-    ----------
-    frame
-        One row per point: ``dataset``, ``augmentation``, ``epochs``, ``mean``, ``ci_low`` and
-        ``ci_high`` (accuracy in percent; the interval may be NaN), ``n`` (seeds); optionally
-        ``method``, ``budget`` and ``verdict``.
+    ``frame``: one row per point: ``dataset``, ``augmentation``, ``epochs``, ``mean``, ``ci_low``
+    and ``ci_high`` (accuracy in percent; the interval may be NaN), ``n`` (seeds); optionally
+    ``method``, ``budget`` and ``verdict``.
 
     Returns
     -------

@@ -43,12 +43,9 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
     :func:`budgetlab.plots.importance_map`. A number whose interval holds zero is printed pale.
     Raises InputError if a column is missing, or there is no row.
 
-    Parameters
-    ----------
-    frame
-        One row per cell: ``dataset``, ``method``, ``redundancy`` or ``imbalance``,
-        ``label_noise``, ``difference``, ``ci_low`` and ``ci_high`` (percentage points), ``n``
-        (paired seeds), ``verdict`` (text), and ``budget`` where there are several.
+    ``frame``: one row per cell: ``dataset``, ``method``, ``redundancy`` or ``imbalance``,
+    ``label_noise``, ``difference``, ``ci_low`` and ``ci_high`` (percentage points), ``n`` (paired
+    seeds), ``verdict`` (text), and ``budget`` where there are several.
 
     Returns
     -------

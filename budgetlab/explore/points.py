@@ -143,12 +143,8 @@ def watch(run: RunConfig | Record | Path | str, splits: "Splits | None" = None) 
 
     Raises InputError if the data are not 2-D points, or have changed since the record was written.
 
-    Parameters
-    ----------
-    run
-        Settings of a run, or a record, which is trained again with the same result.
-    splits
-        The data; loaded if not given.
+    ``run``: settings of a run, or a record, which is trained again with the same result.
+    ``splits``: the data; loaded if not given.
     """
     from budgetlab.data import dataset
     from budgetlab.training import Run, load_data
@@ -183,11 +179,8 @@ def playground(
     epoch. The background shows the predicted class, paler where the network is less sure. Raises
     InputError if the two are not on the same points, or one holds no epoch.
 
-    Parameters
-    ----------
-    left, right
-        Runs on the same points: from :func:`watch`, from ``runs`` of a
-        :class:`~budgetlab.widgets.SamplerPlayground`, or records, which are trained again.
+    ``left``, ``right``: runs on the same points: from :func:`watch`, from ``runs`` of a
+    :class:`~budgetlab.widgets.SamplerPlayground`, or records, which are trained again.
 
     Returns
     -------

@@ -94,10 +94,7 @@ def _by_condition(records: Records, make: Callable[[Record], pd.DataFrame]) -> p
 def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Does a method concentrate on a few samples? Times trained, most trained first.
 
-    Parameters
-    ----------
-    data
-        Records, or one frame as returned by :func:`budgetlab.analysis.ranked_counts`.
+    ``data``: records, or one frame as returned by :func:`budgetlab.analysis.ranked_counts`.
     """
     curves, said, never = {}, {}, {}
     for name, frame in _runs(data, ranked_counts, ["rank", "times_trained"]).items():
@@ -120,12 +117,8 @@ def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "
 def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = None) -> "Axes":
     """Does a method pick wrong labels, or ambiguous samples? Their share of the batches.
 
-    Parameters
-    ----------
-    data
-        Records of data in which these samples are marked.
-    flag
-        ``noisy`` or ``ambiguous``.
+    ``data``: records of data in which these samples are marked.
+    ``flag``: ``noisy`` or ``ambiguous``.
     """
     if flag not in FLAGS:
         raise unknown("flag", flag, FLAGS)
@@ -168,10 +161,8 @@ def _in_spans(frame: pd.DataFrame, value: str) -> tuple[pd.DataFrame, str]:
 def noisy_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Which condition trains on wrong labels, and when? Mean over seeds, ± standard deviation.
 
-    Parameters
-    ----------
-    data
-        Records of runs with label noise, or a frame from :func:`budgetlab.analysis.noisy_picks`.
+    ``data``: records of runs with label noise, or a frame from
+    :func:`budgetlab.analysis.noisy_picks`.
     """
     frame = style.frame_of(data, lambda runs: _by_condition(runs, find_noisy_picks),
                            ["method", "seed", "epoch", "times_base"])  # fmt: skip
@@ -237,13 +228,9 @@ def coverage(
 
     Runs that differ only in the seed are averaged.
 
-    Parameters
-    ----------
-    data
-        Records, or a frame as returned by :func:`budgetlab.analysis.selection`.
-    budget
-        If given, add the coverage expected of a fresh uniform draw of this share in every
-        epoch: ``1 - (1 - budget)^epoch``.
+    ``data``: records, or a frame as returned by :func:`budgetlab.analysis.selection`.
+    ``budget``: if given, add the coverage expected of a fresh uniform draw of this share in every
+    epoch: ``1 - (1 - budget)^epoch``.
     """
     frame = style.frame_of(data, lambda runs: _by_condition(runs, selection),
                            ["epoch", "coverage"])  # fmt: skip
@@ -276,14 +263,10 @@ def detection_curve(
 ) -> "Axes":
     """Which measure finds the wrong labels? Precision over recall.
 
-    Parameters
-    ----------
-    data
-        A record of a run with label noise, or a frame from
-        :func:`budgetlab.analysis.detection_curve`.
-    names
-        Measures; by default all measures of difficulty. The seven with the highest average
-        precision are drawn; the alt text lists all.
+    ``data``: a record of a run with label noise, or a frame from
+    :func:`budgetlab.analysis.detection_curve`.
+    ``names``: measures; by default all measures of difficulty. The seven with the highest average
+    precision are drawn; the alt text lists all.
     """
     frame = style.frame_of(data, lambda run: find_curve(run, names),
                            ["measure", "precision", "recall"])  # fmt: skip

@@ -137,12 +137,8 @@ def image_rows(
     Raises InputError if there is no image, or a row's number of captions differs from its number of
     images.
 
-    Parameters
-    ----------
-    rows
-        Images by row name, ``uint8 [H, W, C]`` or ``[H, W]``; rows may differ in length.
-    captions
-        Short texts under the images, by row name; a row may be left out.
+    ``rows``: images by row name, ``uint8 [H, W, C]`` or ``[H, W]``; rows may differ in length.
+    ``captions``: short texts under the images, by row name; a row may be left out.
     """
     if not any(len(images) for images in rows.values()):
         raise InputError("there are no images to show: give rows={name: images}")
@@ -257,10 +253,7 @@ def sizes(chance: np.ndarray) -> np.ndarray:
 def surface_colours(winner: np.ndarray, sure: np.ndarray) -> np.ndarray:
     """Colour each grid cell by its predicted class, paler where the network is less sure.
 
-    Parameters
-    ----------
-    winner, sure
-        Grids ``[G, G]``: the predicted class, and its probability.
+    ``winner``, ``sure``: grids ``[G, G]``: the predicted class, and its probability.
 
     Returns
     -------

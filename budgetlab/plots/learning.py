@@ -112,11 +112,8 @@ def budget_curves(
 ) -> "Axes":
     """What does a larger budget buy? Mean of each condition by budget, ± standard deviation.
 
-    Parameters
-    ----------
-    data
-        Records of runs at several budgets, or a frame as returned by
-        :func:`budgetlab.analysis.summaries` or :func:`budgetlab.analysis.results`.
+    ``data``: records of runs at several budgets, or a frame as returned by
+    :func:`budgetlab.analysis.summaries` or :func:`budgetlab.analysis.results`.
     """
     frame = style.frame_of(data, lambda runs: results(runs, metric=value),
                            ["method", "budget", "mean", "spread", "n"], made="mean")  # fmt: skip
@@ -160,11 +157,8 @@ def crossing(
 ) -> "Axes":
     """How long must training be for variety to pay? One line per augmentation, with bands.
 
-    Parameters
-    ----------
-    frame
-        One row per augmentation and length: ``epochs``, ``augmentation``, ``mean``,
-        ``ci_low`` and ``ci_high`` (fractions; NaN where there is no interval) and ``n``.
+    ``frame``: one row per augmentation and length: ``epochs``, ``augmentation``, ``mean``,
+    ``ci_low`` and ``ci_high`` (fractions; NaN where there is no interval) and ``n``.
     """
     require(frame, ["epochs", "augmentation", "mean", "ci_low", "ci_high", "n"])
     scale, lines, said = style.fraction(value), {}, []
@@ -210,13 +204,9 @@ def gradient_quality(
 ) -> "Axes":
     """How does gradient quality change over training? Mean over seeds, ± standard deviation.
 
-    Parameters
-    ----------
-    frame
-        Concatenated frames of several moments, as returned by the methods of
-        :class:`budgetlab.estimators.Moment`.
-    value
-        Column to draw over ``steps``, such as ``possible_gain`` or ``variance_ratio``.
+    ``frame``: concatenated frames of several moments, as returned by the methods of
+    :class:`budgetlab.estimators.Moment`.
+    ``value``: column to draw over ``steps``, such as ``possible_gain`` or ``variance_ratio``.
     """
     require(frame, ["name", "steps", value], "a frame of errors over steps")
     lines = style.averaged(frame.dropna(subset=[value]), "name", "steps", value)
@@ -247,13 +237,9 @@ def frontier(
 ) -> "Axes":
     """What does accuracy cost? Each condition, and the Pareto frontier.
 
-    Parameters
-    ----------
-    data
-        Records, or a frame as returned by :func:`budgetlab.analysis.summaries` or
-        :func:`budgetlab.analysis.frontier`.
-    cost
-        One of :data:`budgetlab.analysis.COSTS`.
+    ``data``: records, or a frame as returned by :func:`budgetlab.analysis.summaries` or
+    :func:`budgetlab.analysis.frontier`.
+    ``cost``: one of :data:`budgetlab.analysis.COSTS`.
     """
     frame = style.frame_of(data, lambda runs: find_frontier(runs, cost, value),
                            ["method", "cost", "mean", "ci_low", "ci_high", "n"],

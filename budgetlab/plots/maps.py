@@ -253,12 +253,9 @@ def _of_runs(records: Records, measure: str) -> pd.DataFrame:
 def class_share(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Are some classes picked more? Relative share of the batches over training, one row a class.
 
-    Parameters
-    ----------
-    data
-        A record, or a frame as returned by :func:`budgetlab.analysis.class_share`. Epochs are
-        averaged into at most ten columns. At most twenty classes are drawn: those that end
-        furthest from their share of the data.
+    ``data``: a record, or a frame as returned by :func:`budgetlab.analysis.class_share`. Epochs are
+    averaged into at most ten columns. At most twenty classes are drawn: those that end furthest
+    from their share of the data.
     """
     frame = style.frame_of(data, find_class_share, ["epoch", "class", "share", "base"])
     span = style.spans(frame["epoch"], MOST_SPANS)
@@ -291,11 +288,8 @@ def class_share(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> 
 def confusion(data: OneRecord | pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     """Which classes are taken for which? A confusion matrix, normalised by true class.
 
-    Parameters
-    ----------
-    data
-        As for :func:`budgetlab.analysis.confusion`, or a table returned by it. At most twenty
-        classes are drawn: those with the most errors.
+    ``data``: as for :func:`budgetlab.analysis.confusion`, or a table returned by it. At most twenty
+    classes are drawn: those with the most errors.
     """
     if isinstance(data, pd.DataFrame) and data.index.name == "label":
         table = data

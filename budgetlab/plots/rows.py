@@ -44,12 +44,8 @@ def differences(
 ) -> "Axes":
     """Is it better than the baseline? Paired differences with their intervals.
 
-    Parameters
-    ----------
-    data
-        Records, or a frame as returned by :func:`budgetlab.analysis.compare`.
-    baseline
-        Baseline to compare records with; ignored for a frame.
+    ``data``: records, or a frame as returned by :func:`budgetlab.analysis.compare`.
+    ``baseline``: baseline to compare records with; ignored for a frame.
     """
     frame = style.frame_of(data, lambda runs: compare(runs, baseline),
                            ["method", "baseline", "pairs", "ci_low", "ci_high", "n"],
@@ -130,10 +126,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
 
     Forward passes through a second network, if any, are a third part.
 
-    Parameters
-    ----------
-    data
-        Records, or a frame as returned by :func:`budgetlab.analysis.summaries`.
+    ``data``: records, or a frame as returned by :func:`budgetlab.analysis.summaries`.
     """
     frame = style.frame_of(data, summaries, ["method", "trained_samples", "looked_samples"])
     keys = condition_columns(frame)
@@ -175,11 +168,8 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
     Squared bias and variance, both in units of the variance of uniform draws, on a logarithmic
     axis. A bias indistinguishable from zero is marked "no bias seen" at the left edge.
 
-    Parameters
-    ----------
-    frame
-        Rows of one moment, as returned by the methods of
-        :class:`budgetlab.estimators.Moment`; rows of the same name (seeds) are averaged.
+    ``frame``: rows of one moment, as returned by the methods of
+    :class:`budgetlab.estimators.Moment`; rows of the same name (seeds) are averaged.
     """
     require(frame, ["name", "weights", "bias2", "variance", "variance_ratio"], "a frame of errors")
     unit = frame["variance"] / frame["variance_ratio"]
@@ -223,13 +213,9 @@ def class_accuracy(
 ) -> "Axes":
     """Where does it go wrong? Test accuracy of each class, or group, with its interval.
 
-    Parameters
-    ----------
-    data, by
-        As for :func:`budgetlab.analysis.group_accuracy`, or a frame returned by it. The
-        twenty groups with the lowest accuracy are drawn.
-    look
-        Colour and marker; by default those of the method of a record.
+    ``data``, ``by``: as for :func:`budgetlab.analysis.group_accuracy`, or a frame returned by it.
+    The twenty groups with the lowest accuracy are drawn.
+    ``look``: colour and marker; by default those of the method of a record.
     """
     if not isinstance(data, pd.DataFrame):
         data = open_record(data)

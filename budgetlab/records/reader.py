@@ -225,11 +225,8 @@ def open_records(records: Records) -> list[Record]:
 
     Raises InputError if a path does not exist or holds no record, or if no record can be opened.
 
-    Parameters
-    ----------
-    records
-        A record or its path, a folder that holds records at any depth, or several of these.
-        Per-sample arrays are not read.
+    ``records``: a record or its path, a folder that holds records at any depth, or several of
+    these. Per-sample arrays are not read.
 
     Returns
     -------

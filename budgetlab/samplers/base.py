@@ -332,12 +332,9 @@ def _entry_from_class(name: str, made: type[Sampler]) -> Method:
 def from_module(name: str) -> str:
     """Import a custom method, named as on the command line.
 
-    Parameters
-    ----------
-    name
-        ``module:method`` or ``path/to/file.py:method``. The method is one that the module
-        registers, or a function or :class:`Sampler` class of that name, which is then registered.
-        Any other name is returned unchanged.
+    ``name``: ``module:method`` or ``path/to/file.py:method``. The method is one that the module
+    registers, or a function or :class:`Sampler` class of that name, which is then registered. Any
+    other name is returned unchanged.
 
     Returns
     -------

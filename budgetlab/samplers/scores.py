@@ -65,13 +65,9 @@ def inclusion_probability(q: Tensor, count: int) -> Tensor:
     is some five times the smallest, the largest relative error is below 7% for 1 of 8, 1.5% for 15
     of 50 and 0.3% for 300 of 1,000 (exact sums and simulation, ``tests/test_samplers.py``).
 
-    Parameters
-    ----------
-    q
-        ``[N]``, finite and >= 0; it need not sum to one. Samples of weight zero share what is left
-        when all others are drawn.
-    count
-        Number drawn, 0 to N, which the probabilities, float64 ``[N]``, sum to.
+    ``q``: ``[N]``, finite and >= 0; it need not sum to one. Samples of weight zero share what is
+    left when all others are drawn.
+    ``count``: number drawn, 0 to N, which the probabilities, float64 ``[N]``, sum to.
     """
     _check(len(q), count)
     size, q = len(q), q.double()

@@ -34,10 +34,7 @@ class AugmentationExplorer(Panel):
 
     Raises InputError if the data are not images, or fewer than are shown.
 
-    Parameters
-    ----------
-    data
-        A data set of images, or one of its splits.
+    ``data``: a data set of images, or one of its splits.
 
     Attributes
     ----------

@@ -37,12 +37,9 @@ class ProbabilityMicroscope(Panel):
     methods without scores; methods that decide within an epoch are only shown as recorded. Raises
     InputError if the record cannot be read or holds no epoch.
 
-    Parameters
-    ----------
-    record
-        A record, or its folder. It may belong to a run that is still training, such as
-        ``bench.records[-1]``: "Follow" shows its newest epoch and each new one, until
-        the run ends or another epoch is chosen.
+    ``record``: a record, or its folder. It may belong to a run that is still training, such as
+    ``bench.records[-1]``: "Follow" shows its newest epoch and each new one, until the run ends or
+    another epoch is chosen.
 
     Attributes
     ----------
