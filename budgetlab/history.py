@@ -97,6 +97,8 @@ class Credit:
 def assign_credit(rule: str, drawn: Tensor, sources: Tensor, weights: Tensor) -> Credit:
     """Assign the rows of a (possibly mixed) batch to samples.
 
+    Returns ``M = B`` entries, ``B * K`` under ``weighted``.
+
     Parameters
     ----------
     rule
@@ -109,11 +111,6 @@ def assign_credit(rule: str, drawn: Tensor, sources: Tensor, weights: Tensor) ->
         int64 ``[B, K]``: the samples mixed into each image.
     weights
         float32 ``[B, K]``: their shares; each row sums to 1.
-
-    Returns
-    -------
-    Credit
-        With ``M = B`` entries, ``B * K`` under ``weighted``.
     """
     count, parts = sources.shape
     rows = torch.arange(count, device=drawn.device)

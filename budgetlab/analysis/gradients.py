@@ -26,7 +26,8 @@ def grand(
 ) -> np.ndarray:
     """Compute GraNd, the norm of each sample's gradient over all parameters (Paul et al. 2021).
 
-    High values are hard. Paul et al. average over several models, early in training.
+    High values are hard. Paul et al. average over several models, early in training. Returns
+    float64 ``[N]``, at least 0.
 
     Parameters
     ----------
@@ -37,11 +38,6 @@ def grand(
         Inputs as the model takes them (normalised), float ``[N, ...]``; labels, int64 ``[N]``.
     chunk
         Samples per pass; memory holds one gradient for each of them.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 ``[N]``, at least 0.
     """
     import torch
 

@@ -152,12 +152,9 @@ def will_it_pay(
     ``record``, ``copies``: as for :func:`pay_features`: one short uniform run on the data.
     ``model``: as written by ``python -m experiments.fit_probe``; by default the one in the kit.
 
-    Returns
-    -------
-    Forecast
-        Probabilities of a gain and of a loss by method, and sentences that state how often such
-        forecasts were right on cells of the importance map, data sets and networks left out of
-        the fit, or that neither outcome could be predicted.
+    Returns probabilities of a gain and of a loss by method, and sentences that state how often such
+    forecasts were right on cells of the importance map, data sets and networks left out of the fit,
+    or that neither outcome could be predicted.
 
     Examples
     --------

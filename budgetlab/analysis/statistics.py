@@ -147,8 +147,10 @@ def seeds_needed(
 ) -> SeedsNeeded:
     """Compute how many paired seeds it takes to detect a difference, or to show equivalence.
 
-    Also exact for few seeds: the test is Student's t, whose threshold at two pairs is 12.7
-    standard errors rather than 2, and its power follows the noncentral t distribution.
+    Also exact for few seeds: the test is Student's t, whose threshold at two pairs is 12.7 standard
+    errors rather than 2, and its power follows the noncentral t distribution. Returns the smallest
+    number of pairs, at least 3 as for every interval of the kit and at most 10,000, with the power
+    it gives.
 
     Parameters
     ----------
@@ -164,12 +166,6 @@ def seeds_needed(
     margin
         Test for equivalence within ``± margin`` instead (two one-sided tests; the power is
         the usual approximation by two noncentral t distributions).
-
-    Returns
-    -------
-    SeedsNeeded
-        The smallest number of pairs, at least 3 as for every interval of the kit and at most
-        10,000, with the power it gives.
 
     Examples
     --------

@@ -39,6 +39,9 @@ def held_out_probabilities(
 ) -> np.ndarray:
     """Predict each fold of the training samples with a network trained on the other folds.
 
+    Returns float64 ``[N, C]``: ``pred_probs`` for :func:`label_quality` and for cleanlab's
+    ``find_label_issues(labels, pred_probs)``. ``splits.train.y`` are the labels.
+
     Parameters
     ----------
     splits
@@ -47,12 +50,6 @@ def held_out_probabilities(
         Number of folds, 2 or more, stratified by class; and the seed.
     **settings
         Fields of :class:`budgetlab.RunConfig`, such as ``epochs``; the budget is 1 by default.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 ``[N, C]``: ``pred_probs`` for :func:`label_quality` and for cleanlab's
-        ``find_label_issues(labels, pred_probs)``. ``splits.train.y`` are the labels.
     """
     from budgetlab.data import Splits
 

@@ -302,6 +302,8 @@ def build(
 ) -> Augmentation:
     """Make an augmentation by name.
 
+    Returns a function of uint8 ``[B, C, H, W]`` and a generator on the same device.
+
     Parameters
     ----------
     name
@@ -316,11 +318,6 @@ def build(
         ``"default"``, or ``"published"`` to reproduce the published code.
     per_image
         Whether mixup, ricap and cutmix draw one proportion per image, not one per batch.
-
-    Returns
-    -------
-    Augmentation
-        A function of uint8 ``[B, C, H, W]`` and a generator on the same device.
     """
     name = known("augmentation", name, names())
     fidelity = known("fidelity", fidelity, ("default", "published"))

@@ -34,10 +34,7 @@ def results(name: str = "scale_model", folders: tuple[Path, ...] = RECORD_FOLDER
     ``folders``: folders to search, in order: by default ``records`` beside the notebook, then
     ``notebooks/records`` in the checkout of the kit.
 
-    Returns
-    -------
-    DataFrame
-        One row per run, as stored; empty cells are NaN.
+    Returns one row per run, as stored; empty cells are NaN.
     """
     return pd.read_csv(_find(name, ".csv", folders))
 
@@ -103,6 +100,8 @@ def averages(rows: pd.DataFrame, by: Sequence[str], metric: str = "test_accuracy
 def against(rows: pd.DataFrame, name: str, baseline: object) -> ConditionTable:
     """Compare values of any setting with a baseline value, as ``bl.compare`` does methods.
 
+    Returns a table as from :func:`budgetlab.compare`, with the values of the setting in ``method``.
+
     Parameters
     ----------
     rows
@@ -111,11 +110,6 @@ def against(rows: pd.DataFrame, name: str, baseline: object) -> ConditionTable:
         The setting to compare, such as ``augmentation`` or ``credit``.
     baseline
         The value to compare the others with.
-
-    Returns
-    -------
-    ConditionTable
-        As from :func:`budgetlab.compare`, with the values of the setting in ``method``.
     """
     values = rows[name].astype(str)
     # Every table needs an augmentation; if that is what is compared, it moves to ``method``.
@@ -129,12 +123,9 @@ def importance(rows: pd.DataFrame) -> pd.DataFrame:
 
     ``rows``: one row per run, as from :func:`results`.
 
-    Returns
-    -------
-    DataFrame
-        As from :func:`budgetlab.compare`, without the baseline: one row per data set, condition
-        (``redundancy``, ``imbalance``, ``label_noise``) and method, named as in ``entry``.
-        Holm's correction is over all of them.
+    Returns a table as from :func:`budgetlab.compare`, without the baseline: one row per data set,
+    condition (``redundancy``, ``imbalance``, ``label_noise``) and method, named as in ``entry``.
+    Holm's correction is over all of them.
     """
     free = ("entry", "method", "smoothing", "averaging", "weights", "budget_unit", *MAP_AXES)
     own = select(rows, *free)

@@ -242,7 +242,8 @@ def measure_batch(
 ) -> Measures:
     """Compute the measures of a batch from logits and labels in any of the usual forms.
 
-    Raises InputError if logits and labels do not fit each other, or a value is invalid.
+    Raises InputError if logits and labels do not fit each other, or a value is invalid. Returns one
+    value per sample, ``[B]``, on the CPU.
 
     Parameters
     ----------
@@ -255,11 +256,6 @@ def measure_batch(
         probabilities ``[B, C]``, which sum to one.
     indices
         Sample numbers, for error messages.
-
-    Returns
-    -------
-    Measures
-        One value per sample, ``[B]``, on the CPU.
     """
     logits, labels = logits.detach().cpu().float(), labels.detach().cpu()
     count = len(logits)

@@ -279,11 +279,8 @@ class BudgetSampler(TorchSampler[list[int]]):
         samples, accuracies from 0 to 1; NaN if not evaluated.
         ``classes``: names of the classes; by default their numbers.
 
-        Returns
-        -------
-        Record
-            Like that of a run of the kit, in a folder under ``out``, for ``compare``, plots,
-            triage and atlas. Its status is ``finished`` once the budget is spent.
+        Returns a record like that of a run of the kit, in a folder under ``out``, for ``compare``,
+        plots, triage and atlas. Its status is ``finished`` once the budget is spent.
         """
         found = {"test_accuracy": test_accuracy, "test_loss": test_loss,
                  "val_accuracy": val_accuracy, "val_loss": val_loss}  # fmt: skip

@@ -158,7 +158,7 @@ def load(
     keep: bool = True,
     progress: bool = True,
 ) -> Splits:
-    """Load a data set, and change its training set as requested.
+    """Load a data set onto the CPU, and change its training set as requested.
 
     The order is: source, held-out test images, edits, dropping copies, imbalance, limit,
     validation split, planted copies, label noise. So ``limit`` counts samples of the imbalanced
@@ -193,11 +193,6 @@ def load(
         As the fields of :class:`budgetlab.RunConfig`. Shares are met exactly and stratified by
         class; class sizes fall exponentially. With planted copies the metadata has ``copy_of``,
         the position of the original in the training set.
-
-    Returns
-    -------
-    Splits
-        The splits, on the CPU.
     """
     table = edits if isinstance(edits, Edits) else Edits(edits) if edits else None
     if table is not None and table is not edits and not table.path.exists():

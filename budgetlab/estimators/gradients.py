@@ -270,7 +270,7 @@ def influence(
     ``t`` would lose without each (equation 13 of Park et al.; the ridge ``c`` is ours). Their
     estimate leaves the weights ``p (1 - p)`` out of the Newton step, so that values are smaller
     than the losses, and only their order and ratios are meaningful. Over several networks, both
-    factors are averaged separately.
+    factors are averaged separately. Returns float64 ``[N, T]``, on an arbitrary scale.
 
     Parameters
     ----------
@@ -286,11 +286,6 @@ def influence(
         ``c`` as a share of the mean of the diagonal of ``Phi' Phi``; above 0.
     chunk
         Samples per pass.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 ``[N, T]``, on an arbitrary scale.
     """
     networks = [models] if isinstance(models, nn.Module) else list(models)
     if not networks or not damping > 0:

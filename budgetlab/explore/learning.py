@@ -349,10 +349,7 @@ def crossing(frame: pd.DataFrame) -> Explorable:
     and ``ci_high`` (accuracy in percent; the interval may be NaN), ``n`` (seeds); optionally
     ``method``, ``budget`` and ``verdict``.
 
-    Returns
-    -------
-    Explorable
-        Its twin takes ``dataset``, ``method`` and ``budget`` and returns the rows drawn.
+    The chart's twin takes ``dataset``, ``method`` and ``budget`` and returns the rows drawn.
     """
     table, controls, test, chosen_of = data_selector(frame, CROSSING_COLUMNS, ".2f")
 

@@ -47,10 +47,7 @@ def importance_map(frame: pd.DataFrame) -> Explorable:
     ``label_noise``, ``difference``, ``ci_low`` and ``ci_high`` (percentage points), ``n`` (paired
     seeds), ``verdict`` (text), and ``budget`` where there are several.
 
-    Returns
-    -------
-    Explorable
-        Its twin takes ``dataset``, ``method`` and ``budget`` and returns the rows drawn.
+    The chart's twin takes ``dataset``, ``method`` and ``budget`` and returns the rows drawn.
     """
     dial = "redundancy" if "redundancy" in getattr(frame, "columns", ()) else "imbalance"
     table, controls, test, twin = data_selector(frame, [*MAP_COLUMNS, dial], "+.2f")

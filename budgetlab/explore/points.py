@@ -182,11 +182,8 @@ def playground(
     ``left``, ``right``: runs on the same points: from :func:`watch`, from ``runs`` of a
     :class:`~budgetlab.widgets.SamplerPlayground`, or records, which are trained again.
 
-    Returns
-    -------
-    Explorable
-        Its ``kind`` is ``vega``. Its twin takes ``epoch`` and returns a frame of
-        ``run`` (left or right), ``x``, ``y``, ``label``, ``chance`` and ``picked``.
+    The chart's ``kind`` is ``vega``; its twin takes ``epoch`` and returns a frame of ``run`` (left
+    or right), ``x``, ``y``, ``label``, ``chance`` and ``picked``.
     """
     runs = [one if isinstance(one, PointRun) else watch(one) for one in (left, right)]
     for run in runs:

@@ -255,10 +255,7 @@ def surface_colours(winner: np.ndarray, sure: np.ndarray) -> np.ndarray:
 
     ``winner``, ``sure``: grids ``[G, G]``: the predicted class, and its probability.
 
-    Returns
-    -------
-    numpy.ndarray
-        uint8 ``[G, G, 3]``.
+    Returns uint8 ``[G, G, 3]``.
     """
     from matplotlib.colors import to_rgb
 

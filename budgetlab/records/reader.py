@@ -228,10 +228,7 @@ def open_records(records: Records) -> list[Record]:
     ``records``: a record or its path, a folder that holds records at any depth, or several of
     these. Per-sample arrays are not read.
 
-    Returns
-    -------
-    list of Record
-        In the order given, each once; those below one folder are sorted by path.
+    Returns the records in the order given, each once; those below one folder are sorted by path.
     """
     given = [records] if isinstance(records, Record) else _several(records)
     opened: dict[str, Record] = {}

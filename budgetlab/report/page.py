@@ -48,10 +48,7 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
     each with a warning, and left out.
     ``out``: file to write; missing folders are created.
 
-    Returns
-    -------
-    Path
-        The file.
+    Returns the file.
     """
     out = Path(os.path.expanduser(out))
     if out.is_dir():

@@ -336,10 +336,7 @@ def from_module(name: str) -> str:
     registers, or a function or :class:`Sampler` class of that name, which is then registered. Any
     other name is returned unchanged.
 
-    Returns
-    -------
-    str
-        Its name as listed, without the module.
+    Returns its name as listed, without the module.
     """
     place, colon, method = name.rpartition(":")
     if not colon:

@@ -129,7 +129,7 @@ def smooth(scores: Tensor, strength: float = 1.0, power: float = 1.0) -> Tensor:
 
     ``q_i = (s_i + c mean(s)) / sum_j (s_j + c mean(s))`` with ``s`` the scores raised to the
     ``power``, and ``c`` the ``strength``. The paper has ``c = 1`` and power 1, so that
-    ``q_i >= 1 / (2 N)``.
+    ``q_i >= 1 / (2 N)``. Returns float64 ``[N]``, which sums to one.
 
     Parameters
     ----------
@@ -141,11 +141,6 @@ def smooth(scores: Tensor, strength: float = 1.0, power: float = 1.0) -> Tensor:
     power
         In [0, 100]: 0 is uniform, 1 leaves the scores as they are, a large value draws only the
         highest scores, if nothing is smoothed.
-
-    Returns
-    -------
-    Tensor
-        ``[N]``, float64, sums to one.
     """
     if not 0 <= strength < math.inf:
         raise InputError(f"smoothing {strength} is not allowed: give a number of at least 0")

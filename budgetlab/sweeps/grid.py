@@ -49,7 +49,9 @@ def product(
 ) -> list[RunConfig]:
     """List every combination of settings, each run once.
 
-    Raises InputError if a name or value is invalid; the message names it.
+    Raises InputError if a name or value is invalid; the message names it. Runs on the same data are
+    adjacent, so that it is loaded once; among them seeds vary slowest, so that comparisons fill in
+    evenly. Otherwise in the order of the settings, the last one changing fastest.
 
     Parameters
     ----------
@@ -60,13 +62,6 @@ def product(
         Defaults for settings that neither ``grid`` nor ``settings`` gives.
     **settings
         Fields of :class:`budgetlab.RunConfig`, each one value or several, for all of ``grid``.
-
-    Returns
-    -------
-    list of RunConfig
-        Runs on the same data are adjacent, so that it is loaded once; among them seeds vary
-        slowest, so that comparisons fill in evenly. Otherwise in the order of the settings, the
-        last one changing fastest.
 
     Examples
     --------

@@ -148,6 +148,8 @@ def capture_if_faster(
 ) -> Work | None:
     """Capture some work as a graph, if that gives the same results faster.
 
+    Returns the replay; None if capture fails, results differ, or it is not at least 5% faster.
+
     Parameters
     ----------
     work
@@ -156,11 +158,6 @@ def capture_if_faster(
         The tensors it changes; restored on return, as is the generator.
     generator
         Generator of its random numbers, on its device.
-
-    Returns
-    -------
-    callable or None
-        The replay; None if capture fails, results differ, or it is not at least 5% faster.
     """
     before, drawn = [value.clone() for value in state], generator.get_state()
 
