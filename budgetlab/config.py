@@ -190,10 +190,7 @@ class RunConfig:
             )
         for milestone in self.milestones:
             if not 0 < milestone < 1:
-                raise InputError(
-                    f"milestone {milestone} is outside (0, 1): give shares of the budget, "
-                    "such as 0.5 0.75"
-                )
+                raise InputError(f"milestone {milestone} is not allowed: give shares in (0, 1)")
 
     @property
     def id(self) -> str:

@@ -61,8 +61,7 @@ class Replay:
         """Return the history at the start of epoch ``epoch``, from 1 to one past the last."""
         if not 1 <= epoch <= self.epochs + 1:
             raise InputError(
-                f"epoch {epoch} does not exist in '{self.record.path}': "
-                f"give one from 1 to {self.epochs + 1}"
+                f"epoch {epoch} is not in '{self.record.path}': give 1 to {self.epochs + 1}"
             )
         done = (epoch - 1) // self._stride * self._stride
         history = History(self.size)

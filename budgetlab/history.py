@@ -49,10 +49,7 @@ def require_logits(logits: Tensor, called: str) -> None:
     if logits.ndim != 2 or min(logits.shape) < 2 or not bool((logits > 0).all()):
         return
     if bool(((logits.sum(1) - 1).abs() < 1e-5).all()):
-        raise InputError(
-            f"{called} are probabilities, which sum to one in each row: give the logits, from "
-            "before the softmax"
-        )
+        raise InputError(f"{called} are probabilities: give the logits, from before the softmax")
 
 
 def measure(logits: Tensor, labels: Tensor) -> Measures:

@@ -294,8 +294,7 @@ _registered: dict[str, CustomModel] = {}
 def _custom(name: str) -> CustomModel:
     if name not in _registered:
         raise InputError(
-            f"model '{name}' is a network of your own: give it again with model=, it is not part "
-            "of the record"
+            f"model '{name}' is your own and not part of the record: give it again with model="
         )
     return _registered[name]
 
@@ -314,10 +313,7 @@ def register(
     kind = type(network)
     called = f"model '{kind.__name__}'"
     if any(map(nn.parameter.is_lazy, network.parameters())):
-        raise InputError(
-            f"{called} has lazy layers, whose size is open: run one batch through it before you "
-            "give it"
-        )
+        raise InputError(f"{called} has lazy layers: run one batch through it before you give it")
     logits = _try(network, called, sample_shape)
     if logits.shape != (2, classes) or not logits.is_floating_point():
         raise InputError(

@@ -279,7 +279,7 @@ def test_redundancy_repeats_few_images_and_keeps_the_number_of_samples(name, kin
      ({"seed": -1}, "seed -1"), ({"size": 3}, "8 to 1024"), ({"redundancy": 1.0}, "redundancy 1"),
      ({"redundancy": 0.5, "copies": 0}, "copies 0"),
      ({"redundancy_kind": "some"}, "redundancy kind 'some'"),
-     ({"limit": 11, "redundancy": 0.95}, "without a sample to copy")],
+     ({"limit": 11, "redundancy": 0.95}, "nothing to copy")],
 )  # fmt: skip
 def test_bad_values_are_one_sentence(options, says):
     with pytest.raises(InputError) as caught:

@@ -88,7 +88,7 @@ def test_a_map_is_of_the_data_and_weights_of_the_record(tmp_path, two_colours):
     with pytest.raises(InputError, match="give one row per sample"):
         bl.explore.atlas(record, more=pd.DataFrame({"a": [1]}))
     (record.path / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="only a finished run keeps its weights"):
+    with pytest.raises(InputError, match="give a finished run, which keeps its weights"):
         analysis.embedding(record, splits)
 
 

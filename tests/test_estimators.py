@@ -227,7 +227,7 @@ def test_a_record_holds_the_same_moment_as_the_run_at_its_end(moment, tmp_path):
     assert torch.allclose(ours, theirs, rtol=0.01)
     without = shutil.copytree(moment.run.writer.path, tmp_path / "record")
     (without / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="only a finished run"):
+    with pytest.raises(InputError, match="give a finished run"):
         Moment.of_record(without)
 
 
@@ -364,5 +364,5 @@ def test_a_certain_sample_gives_a_number():
 def test_nothing_to_go_by_is_an_error(networks, damping):
     x, y = clusters()
     models = [torch.nn.Linear(FEATURES, 2)] if networks is None else networks
-    with pytest.raises(InputError, match="give one network or more, and a damping above 0"):
+    with pytest.raises(InputError, match="give one or more, and one above 0"):
         estimators.self_influence(models, x, y, damping=damping)

@@ -70,7 +70,7 @@ def test_a_draw_has_the_budget_and_no_sample_twice(method, size, batch, budget):
 
 def test_a_batch_is_a_list_of_samples_with_a_weight_each():
     for shape in ((3,), (4, 1), ()):
-        with pytest.raises(InputError, match=r"weights of shape .* do not fit 4 indices"):
+        with pytest.raises(InputError, match=r"weights .* for 4 indices"):
             Batch(torch.arange(4), torch.ones(shape))
     for indices in (torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2)):
         with pytest.raises(InputError, match=r"indices are int64 \[B\]"):

@@ -107,7 +107,7 @@ def test_a_run_with_a_method_of_ones_own_is_resumed_with_it(train: Callable[...,
     ("<function", lambda: bl.train(lambda history: history.error)),
     ("image-size 16 is for the images of folder:, and not for 'digits'",
      lambda: bl.train(dataset="digits", image_size=16)),
-    ("credit weighted is not what fidelity published does",
+    ("credit weighted does not go with fidelity published",
      lambda: bl.train(credit="weighted", fidelity="published")),
 ])  # fmt: skip
 def test_settings(part: str, call: Callable[[], Any]) -> None:
@@ -143,7 +143,7 @@ LOGITS, LABELS = torch.rand(4, 3), torch.tensor([0, 1, 2, 0])
 
 @pytest.mark.parametrize(("part", "call"), [
     ("has the label 7, which is not among the 3 classes", reported(LOGITS, LABELS + 7)),
-    ("call history.update(logits, labels), the logits first", reported(LABELS, LOGITS)),
+    ("call update(logits, labels)", reported(LABELS, LOGITS)),
     ("logits is None: give a tensor", reported(None, LABELS)),
     ("1 rows of logits and 4 labels were reported", reported(LOGITS.mean(), LABELS)),
     ("unknown setting 'epoch': did you mean 'epochs'?",
@@ -212,8 +212,12 @@ REFUSED = {
     "infinite, not 'abc'": lambda r: analysis.entropy("abc"),
     "infinite, not []": lambda r: analysis.coverage([]),
     "unknown baseline '': choose one of unif-SGD": lambda r: bl.compare(r, baseline=[]),
-    "neither whole numbers nor": lambda r: analysis.group_accuracy(FRAME.assign(predicted=0.5)),
-    "nor all of them texts": lambda r: analysis.confusion(FRAME.assign(predicted=["a", "b"])),
+    "label and predicted are of mixed kinds": lambda r: analysis.group_accuracy(
+        FRAME.assign(predicted=0.5)
+    ),
+    "give numbers of classes, or names, in both": lambda r: analysis.confusion(
+        FRAME.assign(predicted=["a", "b"])
+    ),
     "unknown class 'b': choose one of a, c": lambda r: analysis.group_accuracy(
         pd.DataFrame({"label": ["a"], "predicted": ["b"]}), classes=["a", "c"]
     ),

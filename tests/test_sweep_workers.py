@@ -294,7 +294,7 @@ def test_a_scheduler_that_is_killed_and_started_again(config, begin, tmp_path, w
     long = config.replace(epochs=150)
     sweep = bl.sweep(long, scheduler=address, progress=False)
     killer = when(lambda: epochs_of(long) > 2, scheduler.kill)
-    with pytest.raises(RunError, match="given the runs up: start the sweep again"):
+    with pytest.raises(RunError, match="gave the runs up: start the sweep again"):
         list(sweep)
     killer.join()
     # The worker sees that its scheduler is gone, and lets go of the run.

@@ -152,8 +152,7 @@ def _as_class_numbers(
     except (TypeError, ValueError):
         pass
     raise InputError(
-        "label and predicted are neither whole numbers nor all of them texts: give numbers of "
-        "classes, or their names in both"
+        "label and predicted are of mixed kinds: give numbers of classes, or names, in both"
     )
 
 

@@ -106,8 +106,7 @@ def triage(
         quality = quality.sort_index()
         if not quality.index.equals(frame.index):
             raise InputError(
-                "quality is of other samples than the training samples, by their numbers in the "
-                "index: give that of the same samples"
+                "quality is of other samples, by its index: give that of the training samples"
             )
         added = [name for name in ("suggested", "p_wrong") if name in quality]
         frame = frame.assign(**{name: quality[name].to_numpy() for name in added})

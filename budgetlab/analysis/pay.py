@@ -106,8 +106,7 @@ def pay_features(record: OneRecord, *, copies: np.ndarray | None = None) -> dict
     method = record.config.get("method")
     if method not in UNIFORM:
         raise InputError(
-            f"'{record.path}' was trained with {method}: give a run of {', '.join(UNIFORM)}, whose "
-            "history every sample enters alike"
+            f"'{record.path}' was trained with {method}: give a run of {', '.join(UNIFORM)}"
         )
     require_every_epoch(record, "what was learned and forgotten between them")
     frame = measures(record)

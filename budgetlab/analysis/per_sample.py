@@ -82,10 +82,7 @@ def require_epochs(record: Record) -> None:
     if record.samples.sizes["epoch"]:
         return
     if record.status == "finished" and not (record.path / "epochs.csv").is_file():
-        raise InputError(
-            f"'{record.path / 'epochs.csv'}' is missing, and without it there is no history: "
-            "restore it, or train again"
-        )
+        raise InputError(f"'{record.path / 'epochs.csv'}' is missing: restore it, or train again")
     raise InputError(f"'{record.path}' holds no finished epoch: train for longer")
 
 
@@ -94,8 +91,7 @@ def require_every_epoch(record: Record, why: str) -> None:
     kept, epochs = len(record.about.get("thinned", {}).get("epochs", ())), len(record.epochs)
     if 0 < kept < epochs:
         raise InputError(
-            f"'{record.path}' is thinned to {kept} of {epochs} epochs, and {why} is not in it: "
-            "give the whole record"
+            f"'{record.path}' lacks epochs, and {why} is not in it: give the whole record"
         )
 
 

@@ -198,8 +198,7 @@ def _ranked(
     """Yield each measure, its ranks ``[n]`` (high is hard), and which labels are wrong ``[n]``."""
     if "is_noisy" not in frame:
         raise InputError(
-            f"{what} does not know which labels are wrong: give a run with label noise, or use "
-            "triage for data of your own"
+            f"{what} does not know which labels are wrong: give a run with label noise, or triage"
         )
     frame = frame[frame["is_noisy"].notna()]
     if frame.empty:

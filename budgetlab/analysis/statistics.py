@@ -178,13 +178,11 @@ def seeds_needed(
         raise InputError(f"spread {spread} is not allowed: give a standard deviation above 0")
     if margin is None and (difference == 0 or not np.isfinite(difference)):
         raise InputError(
-            f"difference {difference} cannot be found by any number of seeds: give one that is "
-            "not 0, or a margin= to ask for equivalence"
+            f"difference {difference} is never found: give another, or a margin= for equivalence"
         )
     if margin is not None and not abs(difference) < margin:
         raise InputError(
-            f"difference {difference} is not within the margin {margin}: no number of seeds shows "
-            "that it is; give a smaller difference or a larger margin"
+            f"difference {difference} is not within the margin {margin}: give a larger margin"
         )
 
     def reached(n: int) -> float:

@@ -147,19 +147,16 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
         )
     if labels.dtype.kind not in "iu":
         raise InputError(
-            f"labels are {labels.dtype}: give class numbers, whole numbers from 0 to "
-            f"{chance.shape[1] - 1}"
+            f"labels are {labels.dtype}: give whole numbers from 0 to {chance.shape[1] - 1}"
         )
     if labels.min() < 0 or labels.max() >= chance.shape[1]:
         raise InputError(
-            f"labels from {labels.min()} to {labels.max()} do not fit pred_probs of "
-            f"{chance.shape[1]} columns: give labels from 0 to {chance.shape[1] - 1}"
+            f"labels from {labels.min()} to {labels.max()}: give 0 to {chance.shape[1] - 1}"
         )
     odd = np.flatnonzero((chance < 0).any(1) | (np.abs(chance.sum(1) - 1) > 0.01))
     if len(odd):
         raise InputError(
-            f"row {odd[0]} of pred_probs holds no probabilities: give rows in [0, 1] that sum to "
-            "1, such as the softmax of logits"
+            f"row {odd[0]} of pred_probs is no distribution: give rows in [0, 1] that sum to 1"
         )
     logs = np.log(np.maximum(chance, 1e-12))
     temperature = _temperature(labels, logs)
@@ -334,8 +331,7 @@ def precision_and_recall(
     known = truth.notna().to_numpy()
     if np.shape(listed) != known.shape:
         raise InputError(
-            f"listed {np.shape(listed)} and wrong {known.shape} do not fit: give [N] each, whether "
-            "a sample is"
+            f"listed {np.shape(listed)} and wrong {known.shape} do not fit: give [N] each"
         )
     listed, truth = np.asarray(listed, bool)[known], truth[known].to_numpy(bool)
     counts: dict[str, float] = {"listed": int(listed.sum()), "wrong": int(truth.sum())}

@@ -78,8 +78,7 @@ def check_images(images: Tensor, name: str) -> None:
         shape = ", ".join(map(str, images.shape))
         dtype = str(images.dtype).removeprefix("torch.")
         raise InputError(
-            f"augmentation '{name}' cannot take a {dtype} tensor of shape [{shape}]: "
-            "give images as uint8 [B, C, H, W] with B >= 1"
+            f"augmentation '{name}' takes uint8 [B, C, H, W], B of 1 or more: not {dtype} [{shape}]"
         )
 
 
@@ -322,10 +321,7 @@ def build(
     name = known("augmentation", name, names())
     fidelity = known("fidelity", fidelity, ("default", "published"))
     if not 0 < alpha < float("inf"):
-        raise InputError(
-            f"alpha {alpha} is not above 0: give a positive number, such as 0.3, "
-            "or choose augmentation 'standard' for no mixing"
-        )
+        raise InputError(f"alpha {alpha} is not allowed: give a number above 0, such as 0.3")
     if randaugment_n < 0 or not 0 <= randaugment_m <= 30:
         raise InputError(
             f"RandAugment with {randaugment_n} operations at magnitude {randaugment_m} is not "

@@ -81,8 +81,7 @@ def _pairs(cases: Sequence[tuple[Any, Any]]) -> list[tuple[tuple, Any]]:
             raise InputError(f"case {_show(case)} is not a pair: give (arguments, expected)")
         if not callable(case[1]) and not _holds_numbers(_array(case[1])):
             raise InputError(
-                f"a case expects {_show(case[1])}, which holds no numbers: expect numbers, or give "
-                "a predicate that says what is wrong"
+                f"a case expects {_show(case[1])}: expect numbers, or give a predicate"
             )
     if not cases:
         raise InputError("there are no cases, so that any answer would pass: give at least one")

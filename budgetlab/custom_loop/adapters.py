@@ -43,8 +43,7 @@ def class_numbers(labels: Any) -> Tensor:
     bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0) & (array == np.rint(array))))
     if len(bad):
         raise InputError(
-            f"labels[{bad[0]}] is {array[bad[0]]:g}: {wanted}, and leave out samples without a "
-            "label"
+            f"labels[{bad[0]}] is {array[bad[0]]:g}: {wanted}, leave out samples without one"
         )
     return torch.from_numpy(array.astype(np.int64))
 
@@ -97,8 +96,7 @@ def collate(
         batch = (collate_fn or default_collate)(items)
     except TypeError as error:
         raise InputError(
-            f"the items of the data set cannot be put into a batch ({error}): give "
-            "collate_fn=, as to the loader"
+            f"the items of the data set do not fit into a batch ({error}): give collate_fn="
         ) from error
     if not isinstance(batch, Mapping):
         return batch[0], batch[1].long()
@@ -140,8 +138,7 @@ def logits_of(model: nn.Module, inputs: Any, device: torch.device) -> Tensor:
     logits = given if isinstance(given, Tensor) else getattr(given, "logits", None)
     if not isinstance(logits, Tensor):
         raise InputError(
-            f"model '{type(model).__name__}' returns {a_kind(given)} without logits: give "
-            "a network that returns logits"
+            f"model '{type(model).__name__}' returns {a_kind(given)}: give one that returns logits"
         )
     return logits.float().cpu()
 

@@ -110,8 +110,7 @@ class LoopHistory:
         logits, labels = _tensor("logits", logits), _tensor("labels", labels)
         if labels.is_floating_point() and not logits.is_floating_point():
             raise InputError(
-                f"logits are {logits.dtype} and labels {labels.dtype}: call "
-                "history.update(logits, labels), the logits first"
+                f"logits are {logits.dtype}, labels {labels.dtype}: call update(logits, labels)"
             )
         batch, logits, labels = self._match_batch(indices), logits.detach(), labels.detach()
         count = len(batch.indices)
@@ -182,8 +181,7 @@ class LoopHistory:
         if indices is None:
             if not self._pending:
                 raise InputError(
-                    "no batch is waiting to be reported: call history.update once for each batch "
-                    "of the loader, or give indices="
+                    "no batch is waiting: call history.update once for each batch, or give indices="
                 )
             batch, self._last_progress = self._pending.popleft()
             return batch
@@ -264,8 +262,7 @@ def measure_batch(
     if not bool(finite.all()):
         number = int(numbers[int((~finite).nonzero()[0, 0])])
         raise InputError(
-            f"the logits of sample {number} are not finite: lower the learning rate, or look at "
-            "that sample"
+            f"the logits of sample {number} are not finite: lower the learning rate, or look at it"
         )
     require_logits(logits, "the logits that were reported")
     if logits.ndim == 1 or logits.shape[1:] == (1,):

@@ -196,8 +196,7 @@ class BudgetSampler(TorchSampler[list[int]]):
         """Yield the batches of one epoch, as lists of sample numbers."""
         if isinstance(sys._getframe(1).f_locals.get("self"), BatchSampler):
             raise InputError(
-                "a BudgetSampler makes whole batches: give it to the loader as batch_sampler=, "
-                "without batch_size, shuffle and sampler"
+                "a BudgetSampler makes whole batches: give it to the loader as batch_sampler= alone"
             )
         require_one_process()
         return self._batches()
@@ -243,8 +242,7 @@ class BudgetSampler(TorchSampler[list[int]]):
     def _look(self, indices: Tensor) -> samplers.ForwardResult:
         if self.model is None or self.data is None:
             raise InputError(
-                f"method '{self.config.method}' looks at samples before it chooses: give the data "
-                "set and model="
+                f"method '{self.config.method}' looks before it chooses: give data and model="
             )
         inputs, labels = collate(self.data, indices.tolist(), self._collate_fn)
         modes = [(part, part.training) for part in self.model.modules()]  # some may be frozen

@@ -145,15 +145,13 @@ def _as_label_vector(values: Any, what: str, notes: list[str]) -> np.ndarray:
     if array.ndim == 2 and array.dtype.kind in "biuf":
         if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
             raise InputError(
-                f"{what} has shape {array.shape} and is not one-hot: give one class a sample, as "
-                "whole numbers [N]"
+                f"{what} {array.shape} is not one-hot: give one class a sample, whole numbers [N]"
             )
         notes.append(f"{what} is one-hot, of {array.shape[1]} classes")
         array = array.argmax(axis=1)
     if array.ndim != 1 or array.dtype.kind not in "biufUS":
         raise InputError(
-            f"{what} is {array.dtype} of shape {array.shape}: give whole numbers [N] from 0 on, "
-            "or names"
+            f"{what} is {array.dtype} {array.shape}: give whole numbers [N] from 0 on, or names"
         )
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", "replace")
@@ -188,8 +186,7 @@ def read_dataset(
     size = len(dataset) if hasattr(dataset, "__len__") else 0
     if not size or not hasattr(dataset, "__getitem__"):
         raise InputError(
-            f"{type(dataset).__name__} has no items to count: give a map-style data set with "
-            "len() of 1 or more"
+            f"{type(dataset).__name__} has no items: give a map-style data set with a len()"
         )
     first, label = _item(dataset, 0)
     require_memory("this data set", first.nbytes * size, "give fewer or smaller samples")
@@ -249,8 +246,7 @@ def _item(dataset: Any, number: int) -> tuple[np.ndarray, int | str]:
         whole = None
     if whole is None or whole != label or whole < -1:
         raise InputError(
-            f"item {number} has the label {label!r}: give whole numbers from 0 on, one a class, "
-            "or names"
+            f"item {number} has the label {label!r}: give whole numbers from 0 on, or names"
         )
     return sample, whole
 
@@ -388,7 +384,6 @@ def _images(path: str, name: str, x: np.ndarray, labels: int) -> np.ndarray:
         )
     if x.ndim and len(x) != labels:
         raise InputError(
-            f"{name} of '{path}' has {counted(len(x), 'image')} and {counted(labels, 'label')}: "
-            "give one label an image"
+            f"{name} of '{path}' has {len(x):,} images and {labels:,} labels: give one each"
         )
     return as_samples(x, lambda row: f"{name}[{row}] of '{path}'", channels_first=False)

@@ -164,8 +164,7 @@ def mini_imagenet(root: Path, progress: bool, keep: bool = True, **_: Any) -> So
     for needed in (*tables, top / "images"):
         if not needed.exists():
             raise InputError(
-                f"mini-imagenet is not complete, '{needed}' is missing: put train.csv, val.csv, "
-                f"test.csv and images/ into '{top}'"
+                f"'{needed}' is missing: put train.csv, val.csv, test.csv and images/ into '{top}'"
             )
     table = pd.concat([_table(file) for file in tables], ignore_index=True)
     # Only the last part of a name is used, so that a table cannot point outside the folder.
@@ -208,8 +207,7 @@ def _table(file: Path) -> pd.DataFrame:
     odd = [line for line in content.splitlines() if b"\0" in line]
     if odd:
         raise InputError(
-            f"'{file}' has a null character in {odd[0].decode(errors='replace')!r}, which no file "
-            "can have in its name: remove the row"
+            f"'{file}' has a null character in {odd[0].decode(errors='replace')!r}: remove the row"
         )
     return table[["filename", "label"]].dropna()
 

@@ -228,8 +228,7 @@ def redundant(
         kept = np.setdiff1d(np.flatnonzero(y == label), gone)
         if not len(kept):
             raise InputError(
-                f"redundancy {share:g} leaves class {label} without a sample to copy: give a "
-                "smaller share, or more samples"
+                f"redundancy {share:g} leaves class {label} nothing to copy: give a smaller share"
             )
         count = min(len(kept), max(1, round(len(gone) / copies)))
         originals = generator.permutation(kept)[:count]

@@ -257,10 +257,7 @@ def _require_splits(top: Path, kinds: dict[str, str], flat: list[str], others: l
     for kind in SPLITS:
         same = [name for name, one in kinds.items() if one == kind]
         if len(same) > 1:
-            raise InputError(
-                f"'{top}' has {' and '.join(same)}, which both look like the {kind} split: "
-                "leave one"
-            )
+            raise InputError(f"'{top}' has {' and '.join(same)} for the {kind} split: leave one")
     if flat:
         raise InputError(
             f"'{flat[0]}' in '{top}' looks like a split and has no class folders with images: "
@@ -382,8 +379,7 @@ def _require_classes(top: Path, listing: Listing) -> None:
     if classes:
         lost = f" (skipped: {few(listing.skipped)})" if listing.skipped else ""
         raise InputError(
-            f"'{part}' has one class only, '{classes[0]}'{lost}: at least two folders of images "
-            "are needed"
+            f"'{part}' has one class only, '{classes[0]}'{lost}: give two or more folders of images"
         )
     seen = "".join(f"; it has {counted(count, 'file')} with {end}"
                    for end, count in listing.all_not_read.most_common(1))  # fmt: skip

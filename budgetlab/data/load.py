@@ -208,8 +208,7 @@ def load(
     own = kind in OWN
     if asked.image_size and kind != "folder":
         raise InputError(
-            f"image-size {asked.image_size} is for the images of folder:, and not for "
-            f"'{asked.dataset}': leave it out"
+            f"image-size {asked.image_size} is for folder:, not for '{asked.dataset}': leave it out"
         )
     # Copies are found among all samples, so that the limit does not decide which are dropped.
     early = asked.limit > 0 and not whole and asked.drop_copies == "none"
@@ -304,8 +303,7 @@ def _subsample(asked: RunConfig, y: np.ndarray) -> np.ndarray:
         kept = imbalanced(y, asked.imbalance, numpy_generator(seed, "imbalance"))
     if limit > len(kept):
         raise InputError(
-            f"limit {limit} is more than the {len(kept)} training samples there are: "
-            f"give at most {len(kept)}, or 0 for all"
+            f"limit {limit} is more than the {len(kept)} training samples: give at most that, or 0"
         )
     return kept[stratified(y[kept], limit, numpy_generator(seed, "data"))] if limit else kept
 
@@ -329,14 +327,12 @@ def _split(parts: dict[str, Dataset], asked: RunConfig) -> tuple[Dataset, Datase
     train, fraction = parts["train"], asked.val_fraction
     if "val" in parts:
         raise InputError(
-            f"val_fraction {fraction:g} is not needed, as '{asked.dataset}' has a validation "
-            "split: leave it out, or take that split away"
+            f"val_fraction {fraction:g} is one too many, '{asked.dataset}' has val: leave it out"
         )
     count = round(fraction * len(train))
     if not 0 < count < len(train):
         raise InputError(
-            f"val_fraction {fraction} of {len(train)} training samples leaves a split empty: "
-            "give another share"
+            f"val_fraction {fraction} of {len(train)} samples leaves a split empty: give another"
         )
     held = stratified(train.y.numpy(), count, numpy_generator(asked.data_seed, "split"))
     return train.select(np.setdiff1d(np.arange(len(train)), held)), train.select(held)

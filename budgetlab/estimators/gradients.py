@@ -186,8 +186,7 @@ def with_replacement(
         raise InputError(f"q is {a_kind(q)}: give {size} finite numbers >= 0") from None
     if q.shape != (size,) or not bool((q >= 0).all()) or not 0 < float(q.sum()) < float("inf"):
         raise InputError(
-            f"q of shape {tuple(q.shape)} is no distribution over {size} samples: give {size} "
-            "finite numbers >= 0, not all zero"
+            f"q {tuple(q.shape)} is no distribution: give {size} finite numbers >= 0, not all zero"
         )
     q = q / q.sum()
     factor = (
@@ -290,8 +289,7 @@ def influence(
     networks = [models] if isinstance(models, nn.Module) else list(models)
     if not networks or not damping > 0:
         raise InputError(
-            f"{len(networks)} networks and damping {damping:g}: give one network or more, and a "
-            "damping above 0"
+            f"{len(networks)} networks, damping {damping:g}: give one or more, and one above 0"
         )
     scores, residuals = [], []
     for network in networks:

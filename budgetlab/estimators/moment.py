@@ -255,8 +255,7 @@ class Moment:
             sampler = self._sampler(name, torch.Generator().manual_seed(seed), settings)
             if sampler.proxy is not None:
                 raise InputError(
-                    f"method '{name}' trains another network first and cannot be held still at "
-                    "one moment: choose others"
+                    f"method '{name}' trains another network first: choose one that does not"
                 )
             estimates, weighted = self._estimates(sampler, draws)
             found = of_estimates(estimates, self.gradients.full)

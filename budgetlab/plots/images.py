@@ -147,8 +147,7 @@ def image_rows(
             raise unknown("row of captions", name, rows)
         if len(texts) != len(rows[name]):
             raise InputError(
-                f"row '{name}' has {len(rows[name])} images and {len(texts)} captions: give one "
-                "caption per image"
+                f"row '{name}' has {len(rows[name])} images, {len(texts)} captions: give one each"
             )
     said = {name: [""] * len(images) for name, images in rows.items()} | dict(captions or {})
     heights = {name: 1.0 + 0.17 * _lines(texts) for name, texts in said.items()}
@@ -207,8 +206,7 @@ def points_map(
     x, y = np.asarray(x, float), np.asarray(y).astype(int)
     if x.ndim != 2 or x.shape[1] != 2 or y.shape != x.shape[:1] or not len(x):
         raise InputError(
-            f"points of shape {x.shape} and labels of shape {y.shape} do not fit: give "
-            "[N, 2] and [N], at least one"
+            f"points {x.shape} and labels {y.shape} do not fit: give [N, 2] and [N], at least one"
         )
     factor = np.ones(len(x)) if chance is None else np.nan_to_num(_each(chance, x), nan=1.0)
     taken = None if picked is None else _each(picked, x) > 0

@@ -50,8 +50,7 @@ class Batch:
         # A column would broadcast against the losses to a square, unnoticed.
         if self.weights is not None and self.weights.shape != self.indices.shape:
             raise BatchError(
-                f"weights of shape {tuple(self.weights.shape)} do not fit {len(self.indices)} "
-                "indices: give one weight a row"
+                f"weights {tuple(self.weights.shape)} for {len(given)} indices: give one each"
             )
 
 
@@ -304,8 +303,7 @@ def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], A
             raise InputError(f"method '{key}' is built in: choose another name")
         if not (issubclass(made, Sampler) if isinstance(made, type) else callable(made)):
             raise InputError(
-                f"'{key}' cannot be {made!r}: a method is a function of the history, or a "
-                "Sampler class"
+                f"'{key}' is {made!r}: a method is a function of the history, or a Sampler"
             )
         # A class sent from another process has no source here, but carries its digest.
         code = vars(made).get("code") or methods.source_digest(made)

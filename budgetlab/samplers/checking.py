@@ -56,6 +56,5 @@ class CheckedBatches:
         unknown = (indices < 0) | (indices > last)
         if bool(unknown.any()):
             raise InputError(
-                f"method '{self.method}' asks for sample {indices[unknown][0].item():g}: give the "
-                f"numbers of samples, from 0 to {last}"
+                f"method '{self.method}' asks for sample {indices[unknown][0]:g}: give 0 to {last}"
             )

@@ -318,8 +318,7 @@ class Dispatcher:
         except CancelledError as error:
             # Cancelled by the executor, which has lost its workers or its scheduler.
             raise RunError(
-                "the executor has given the runs up: start the sweep again to go on, what is "
-                "finished is kept"
+                "the executor gave the runs up: start the sweep again, which keeps what is finished"
             ) from error
         except Exception as error:
             # The worker itself was lost: dispatch.train_one returns all other failures as outcomes.

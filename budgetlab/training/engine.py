@@ -385,7 +385,6 @@ class ProxyTrainer:
         losses = torch.cat(parts)
         if not bool(torch.isfinite(losses).all()):
             raise RunError(
-                f"the network '{self.engine.config.method}' trains first gives losses that are not "
-                "finite: lower --lr, or try --precision float32"
+                f"losses of the proxy of '{self.engine.config.method}' are not finite: lower --lr"
             )
         return losses

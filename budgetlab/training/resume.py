@@ -68,8 +68,7 @@ def load_again(
         config = config.replace(image_size=0)  # earlier versions passed it over
     if not is_named_dataset(config.dataset):
         raise InputError(
-            f"record '{path}' was trained on data of your own, '{config.dataset}': give it again "
-            "with splits="
+            f"record '{path}' was trained on your own data: give it again with splits="
         )
     if data_root is not None:
         return load_data(config.replace(data_root=str(data_root)), whole=not intake)
@@ -124,8 +123,7 @@ def require_model(path: Path | str, name: str, model: object, splits: Splits | N
     given = named(model, splits)  # type: ignore[arg-type]
     if not models.is_same_network(given, name):
         raise InputError(
-            f"record '{path}' was trained with '{name}', and '{given}' is another network: give "
-            "the one it was trained with"
+            f"record '{path}' was trained with '{name}', not with '{given}': give that network"
         )
 
 
@@ -139,7 +137,7 @@ def trained_network(
     network = models.build(name, train.sample_shape, len(train.classes))
     if not path.is_file():
         raise InputError(
-            f"'{path}' is missing: only a finished run keeps its weights, no thinned one does"
+            f"'{path}' is missing: give a finished run, which keeps its weights, and no thinned one"
         )
     try:
         network.load_state_dict(safetensors.torch.load_file(path))
@@ -173,8 +171,7 @@ def extend(path: Path, epochs: int) -> Path:
     config = RunConfig.from_dict(record.config)
     if record.status != "finished":
         raise InputError(
-            f"'{path}' is {record.status}, and only a finished run is extended: resume it without "
-            "epochs first"
+            f"'{path}' is {record.status}, not finished: resume it without epochs first"
         )
     if epochs <= config.epochs:
         raise InputError(f"epochs {epochs} is not more than the {config.epochs} that '{path}' had")

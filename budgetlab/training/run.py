@@ -287,8 +287,7 @@ class Run:
     def _epochs(self) -> Generator[dict[str, Any], None, None]:
         if not self._consistent:
             raise RunError(
-                "this run was interrupted within an epoch: go on with "
-                f"Run.resume({str(self.writer.path)!r})"
+                f"interrupted within an epoch: go on with Run.resume({str(self.writer.path)!r})"
             )
         if self.writer.about["status"] == "finished":
             return

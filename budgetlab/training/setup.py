@@ -105,13 +105,11 @@ def require_new(config: RunConfig) -> None:
     """Refuse settings that a new run would record and not apply."""
     if config.extended:
         raise InputError(
-            f"extended {config.extended} is not a setting of a new run: train, and then go on "
-            "with resume --epochs"
+            f"extended {config.extended} is no setting of a new run: use resume --epochs afterwards"
         )
     if config.fidelity == "published" and config.credit == "weighted":
         raise InputError(
-            "credit weighted is not what fidelity published does, whose code credits the row: "
-            "leave one of them out"
+            "credit weighted does not go with fidelity published, which credits the row: drop one"
         )
 
 
@@ -241,8 +239,7 @@ def require_fit(
     """Refuse a run whose parts do not fit each other or the memory, before anything is written."""
     if len(splits.train.sample_shape) != 3 and config.augmentation not in ("none", "standard"):
         raise InputError(
-            f"augmentation '{config.augmentation}' needs images, and '{config.dataset}' "
-            "holds points: choose standard or none"
+            f"augmentation '{config.augmentation}' needs images: choose standard or none"
         )
     needs, free = predict(config, model_name, splits, device, precision), free_bytes(device)
     if needs.total > free:
