@@ -21,7 +21,7 @@ from budgetlab.analysis.per_sample import (
 )
 from budgetlab.budget import samples_per_epoch
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, whole
 from budgetlab.history import Credit, History, Measures
 from budgetlab.records import OneRecord, open_record
 from budgetlab.samplers import Forecast, ScoreSampler, simulated_inclusion
@@ -59,10 +59,7 @@ class Replay:
 
     def before(self, epoch: int) -> History:
         """Return the history at the start of epoch ``epoch``, from 1 to one past the last."""
-        if not 1 <= epoch <= self.epochs + 1:
-            raise InputError(
-                f"epoch {epoch} is not in '{self.record.path}': give 1 to {self.epochs + 1}"
-            )
+        epoch = whole("epoch", epoch, 1, self.epochs + 1)
         done = (epoch - 1) // self._stride * self._stride
         history = History(self.size)
         history.load_state_dict(self._states[done])

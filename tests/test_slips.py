@@ -212,12 +212,8 @@ REFUSED = {
     "infinite, not 'abc'": lambda r: analysis.entropy("abc"),
     "infinite, not []": lambda r: analysis.coverage([]),
     "unknown baseline '': choose one of unif-SGD": lambda r: bl.compare(r, baseline=[]),
-    "label and predicted are of mixed kinds": lambda r: analysis.group_accuracy(
-        FRAME.assign(predicted=0.5)
-    ),
-    "give numbers of classes, or names, in both": lambda r: analysis.confusion(
-        FRAME.assign(predicted=["a", "b"])
-    ),
+    "are of mixed kinds": lambda r: analysis.group_accuracy(FRAME.assign(predicted=0.5)),
+    "classes, or names": lambda r: analysis.confusion(FRAME.assign(predicted=["a", "b"])),
     "unknown class 'b': choose one of a, c": lambda r: analysis.group_accuracy(
         pd.DataFrame({"label": ["a"], "predicted": ["b"]}), classes=["a", "c"]
     ),

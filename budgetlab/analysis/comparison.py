@@ -36,7 +36,7 @@ from budgetlab.analysis.statistics import (
     verdict,
 )
 from budgetlab.analysis.tables import ConditionTable
-from budgetlab.errors import InputError, known, unknown
+from budgetlab.errors import InputError, known
 from budgetlab.methods import OPTIONS as METHOD_FIELDS
 from budgetlab.records import Records
 
@@ -252,11 +252,6 @@ def _groups(
         yield dict(zip(keys, key, strict=True)), group.dropna(subset=[cost, value])
 
 
-def _check_cost(cost: str, known: dict[str, str]) -> None:
-    if cost not in known:
-        raise unknown("cost", cost, known)
-
-
 def curves(
     records: Records | pd.DataFrame,
     cost: str = "steps",
@@ -295,7 +290,7 @@ def curves(
         ``finished``. ``spread`` is NaN for a single run, the interval for fewer than three.
     """
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
-    _check_cost(cost, AXES)
+    cost = known("cost", cost, AXES)
     require(frame, ["run", cost, value, "method"], "a frame of learning curves")
     keys = condition_columns(frame, over)
     parts = [pd.DataFrame(columns=[*keys, *POINT])]
@@ -338,7 +333,7 @@ def frontier(
     reaches more at the same or lower cost, or as much at lower cost.
     """
     frame = records if isinstance(records, pd.DataFrame) else summaries(records)
-    _check_cost(cost, COSTS)
+    cost = known("cost", cost, COSTS)
     require(frame, ["dataset", "method", cost, value], "a frame of summaries")
     frame = frame[finished(frame)]
     keys = condition_columns(frame, over)
@@ -375,7 +370,7 @@ def cost_to_reach(
     every epoch (``evaluate_every``), raise a warning.
     """
     frame = records if isinstance(records, pd.DataFrame) else epochs(records)
-    _check_cost(cost, AXES)
+    cost = known("cost", cost, AXES)
     require(frame, ["run", "epoch", cost, value], "a frame of learning curves")
     warn_of_gaps(frame, value)
     there = frame[value] >= target if value.endswith("accuracy") else frame[value] <= target

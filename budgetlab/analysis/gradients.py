@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.analysis.conditions import require_data_of
-from budgetlab.errors import InputError, unknown, whole
+from budgetlab.errors import InputError, known, whole
 from budgetlab.records import OneRecord, Record, open_record
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ def embedding(
         :func:`budgetlab.explore.atlas` and its widget. ``attrs["explained"]`` is the share of
         variance explained, NaN for UMAP.
     """
-    if method not in ("pca", "umap"):
-        raise unknown("map", method, ("pca", "umap"))
+    method = known("map", method, ("pca", "umap"))
     record = open_record(record)
     require_data_of(record, splits)
     features, explained = _features(record, splits, model), float("nan")

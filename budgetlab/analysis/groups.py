@@ -8,7 +8,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from budgetlab.analysis.per_sample import measures, metadata
 from budgetlab.analysis.statistics import require_in_open_unit_interval
-from budgetlab.errors import InputError, known, unknown
+from budgetlab.errors import InputError, known
 from budgetlab.records import OneRecord, open_record
 
 
@@ -43,8 +43,7 @@ def group_accuracy(
     """
     require_in_open_unit_interval(confidence=confidence)
     frame, names, given = _labelled_predictions(data, classes)
-    if by not in frame:
-        raise unknown("group", by, [str(name) for name in frame if name != "predicted"])
+    by = known("group", by, [str(name) for name in frame if name != "predicted"])
     frame = frame.assign(right=frame["label"] == frame["predicted"])
     rows = []
     for group, part in frame.groupby(by, sort=True):
@@ -96,8 +95,7 @@ def groups_of_record(record: OneRecord, by: str = "label") -> pd.DataFrame:
     """
     record = open_record(record)
     frame, columns = measures(record), metadata(record)
-    if by not in columns:
-        raise unknown("group", by, columns)
+    by = known("group", by, columns)
     seen = frame["visits"] > 0
     right, never = (frame["learning"].isin(names).astype(float).where(seen)
                     for names in (("early", "late", "unstable"), ("never",)))  # fmt: skip

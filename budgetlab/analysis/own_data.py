@@ -17,7 +17,7 @@ from budgetlab.analysis.wrong_labels import (
     threshold_quality,
     training_samples,
 )
-from budgetlab.errors import InputError, counted, known, one_each, unknown
+from budgetlab.errors import InputError, counted, known, one_each, whole
 from budgetlab.records import Records, open_records
 
 if TYPE_CHECKING:
@@ -239,10 +239,8 @@ def indices(
     ``numpy.savetxt(path, kept, fmt="%d")`` writes them, one per line.
     """
     require(ranked, ["verdict"])
-    for name in drop:
-        if name not in VERDICTS:
-            raise unknown("verdict", name, VERDICTS)
-    kept = ranked[~ranked["verdict"].isin(list(drop))]
+    drop = [known("verdict", name, VERDICTS) for name in drop]
+    kept = ranked[~ranked["verdict"].isin(drop)]
     source = kept.get("index", kept.index)
     return np.sort(np.asarray(source, np.int64))
 
@@ -276,8 +274,7 @@ def compare_augmentations(
     train = training_samples(data)
     if len(train.sample_shape) != 3:
         raise InputError("augmentations are for images, and these samples are vectors")
-    if not (isinstance(seeds, int | np.integer) and seeds >= 1):
-        raise InputError(f"seeds {seeds!r} is not allowed: give at least 1")
+    seeds = whole("seeds", seeds)
     if settings.keys() & {"augmentation", "flip"}:
         raise InputError("augmentation and flip are what is compared here: leave them out")
     found = pd.DataFrame(index=range(seeds), columns=[*ARMS], dtype=float)

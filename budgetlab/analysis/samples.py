@@ -8,7 +8,7 @@ import pandas as pd
 
 from budgetlab.analysis.conditions import require_same_data
 from budgetlab.analysis.per_sample import measures, metadata, read_epochs, require_epochs
-from budgetlab.errors import InputError, one_line, unknown, whole
+from budgetlab.errors import InputError, known, one_line, whole
 from budgetlab.records import SAMPLE_ARRAYS, OneRecord, open_record
 
 FLAGS = {"is_noisy": "noisy_share", "is_ambiguous": "ambiguous_share"}
@@ -154,13 +154,12 @@ def picks_by(record: OneRecord, column: str = "difficulty", *, groups: int = 10)
     record = open_record(record)
     data = record.samples
     numbers = sorted(n for n in metadata(record) if np.issubdtype(data[n].dtype, np.number))
-    if column not in numbers:
-        raise unknown("column", column, numbers)
-    known = ranked_counts(record).set_index("sample").sort_index()
-    mean, never = known["times_trained"].mean(), known["times_trained"] == 0
-    known = known.assign(value=data[column].to_numpy().astype(float), never=never).dropna()
-    groups = whole("groups", groups, 1, len(known))
-    frame = known.groupby(_in_groups(known["value"], groups)).agg(
+    column = known("column", column, numbers)
+    counts = ranked_counts(record).set_index("sample").sort_index()
+    mean, never = counts["times_trained"].mean(), counts["times_trained"] == 0
+    counts = counts.assign(value=data[column].to_numpy().astype(float), never=never).dropna()
+    groups = whole("groups", groups, 1, len(counts))
+    frame = counts.groupby(_in_groups(counts["value"], groups)).agg(
         middle=("value", "mean"), picked=("times_trained", "mean"), never=("never", "mean"),
         samples=("value", "size"),
     )  # fmt: skip
@@ -177,8 +176,7 @@ def quantiles(record: OneRecord, array: str, levels: Sequence[float] = QUANTILES
     [0, 1]. The index is ``epoch``, without epochs that have no value; columns are the levels, ``n``
     (samples with a value), and for ``probability`` also its ``kind``, ``draw`` or ``keep``.
     """
-    if array not in SAMPLE_ARRAYS:
-        raise unknown("array", array, SAMPLE_ARRAYS)
+    array = known("array", array, SAMPLE_ARRAYS)
     given = levels if isinstance(levels, Sequence | np.ndarray) else [None]
     if not len(given) or not all(isinstance(level, Real) and 0 <= level <= 1 for level in given):
         raise InputError(f"levels {levels!r} are not allowed: give a list of numbers in [0, 1]")
@@ -187,9 +185,9 @@ def quantiles(record: OneRecord, array: str, levels: Sequence[float] = QUANTILES
     for epoch, arrays in read_epochs(record, (array,)):
         values = arrays[array].astype(float)
         # Without a visit, correct is -1 and every other array NaN.
-        known = values[values >= 0 if array == "correct" else ~np.isnan(values)]
-        if len(known):
-            rows[epoch] = [*np.quantile(known, levels), len(known)]
+        found = values[values >= 0 if array == "correct" else ~np.isnan(values)]
+        if len(found):
+            rows[epoch] = [*np.quantile(found, levels), len(found)]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*levels, "n"])
     if array == "probability":
         frame["kind"] = record.probability_kind

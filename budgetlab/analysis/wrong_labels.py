@@ -18,7 +18,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from budgetlab.analysis.per_sample import measures
 from budgetlab.analysis.statistics import require_in_open_unit_interval
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, whole
 
 if TYPE_CHECKING:
     from budgetlab.data import Dataset, Splits
@@ -55,8 +55,7 @@ def held_out_probabilities(
 
     train = training_samples(splits)
     y = train.y.cpu().numpy()
-    if not (isinstance(folds, int | np.integer) and 2 <= folds <= len(y)):
-        raise InputError(f"folds {folds!r} is not allowed: give 2 to {len(y)}")
+    folds = whole("folds", folds, 2, len(y))
     fold = _folds(y, folds, seed)
     found = np.empty((len(y), len(train.classes)))
     for number in range(folds):

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, known
 
 PREDICTIONS_FILE = Path("predictions.json")
 
@@ -66,9 +66,7 @@ class Prediction:
 
     def lock(self, choice: str | None = None) -> None:
         """Lock one of the choices, by default the selected one; only the first call counts."""
-        choice = self.radio.value if choice is None else choice
-        if choice not in self.choices:
-            raise unknown("choice", str(choice), self.choices)
+        choice = known("choice", self.radio.value if choice is None else choice, self.choices)
         if self.locked is None:
             _locked[self.question] = choice
             with contextlib.suppress(OSError):  # a folder that cannot be written to
@@ -93,11 +91,9 @@ class Prediction:
         alt
             Alternative text of a figure; by default that of :func:`budgetlab.plots.alt_text`.
         """
-        if answer not in self.choices:
-            raise unknown("answer", answer, self.choices)
         import ipywidgets as W
 
-        self.answer = answer
+        self.answer = known("answer", answer, self.choices)
         static, shown = _render(result, alt)
         place = W.HTML().add_class("bl-reveal")
         if self.locked is None:

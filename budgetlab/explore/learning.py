@@ -10,7 +10,7 @@ import pandas as pd
 from budgetlab.analysis import AXES, condition_columns, epochs, varying
 from budgetlab.analysis.conditions import finished, labels, replicates, require, sorted_by_method
 from budgetlab.analysis.statistics import MIN_PAIRS, mean_interval, paired_difference
-from budgetlab.errors import InputError, unknown
+from budgetlab.errors import InputError, known
 from budgetlab.explore.chart import (
     SUBTITLE_LETTERS,
     Explorable,
@@ -79,8 +79,7 @@ def learning(
     controls, test, rows = toggles(table, {"condition": "", "seed": "seed "})
 
     def twin(cost: str = cost, single: bool = False, **chosen: Any) -> pd.DataFrame:
-        if cost not in axes:
-            raise unknown("cost", cost, axes)
+        cost = known("cost", cost, axes)
         kept = rows(**chosen)
         kept = kept.assign(cost=kept[cost])[[*table.columns[:4], "cost", "value"]]
         return kept if single else _means(kept)

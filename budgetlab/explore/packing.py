@@ -135,8 +135,6 @@ def some_of(
     frame: pd.DataFrame, images: Mapping[int, np.ndarray], samples: int, seed: int
 ) -> pd.DataFrame:
     """Choose at most ``samples`` rows of a frame: those with images first, others at random."""
-    if samples < 1:
-        raise InputError(f"samples {samples} is not allowed: give at least 1")
     if len(frame) <= samples:
         return frame
     order = np.random.default_rng(seed).permutation(len(frame))

@@ -19,7 +19,7 @@ from budgetlab.analysis import detection_curve as find_curve
 from budgetlab.analysis import noisy_picks as find_noisy_picks
 from budgetlab.analysis import picks_by as find_picks
 from budgetlab.analysis.conditions import labels, method_order, replicates, require
-from budgetlab.errors import InputError, few, unknown
+from budgetlab.errors import InputError, few, known
 from budgetlab.plots import style
 from budgetlab.plots.learning import fills
 from budgetlab.plots.style import Curve
@@ -120,8 +120,7 @@ def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = Non
     ``data``: records of data in which these samples are marked.
     ``flag``: ``noisy`` or ``ambiguous``.
     """
-    if flag not in FLAGS:
-        raise unknown("flag", flag, FLAGS)
+    flag = known("flag", flag, FLAGS)
     column = f"{flag}_share"
     found = _runs(data, selection, [column, "trained"])
     bases = {100 * frame.attrs[f"{flag}_base"] for frame in found.values()}

@@ -12,7 +12,7 @@ from budgetlab.analysis import confusion as find_confusion
 from budgetlab.analysis import run_agreement
 from budgetlab.analysis.conditions import method_order, require
 from budgetlab.analysis.statistics import MARGIN
-from budgetlab.errors import InputError, counted, unknown
+from budgetlab.errors import InputError, counted, known
 from budgetlab.plots import style
 from budgetlab.records import OneRecord, Records
 
@@ -216,8 +216,7 @@ def agreement_matrix(
     value
         ``spearman`` (-1 to 1) or ``overlap`` (0 to 1).
     """
-    if value not in VALUES:
-        raise unknown("value", value, VALUES)
+    value = known("value", value, VALUES)
     frame = style.frame_of(data, lambda records: _of_runs(records, measure), ["a", "b", value])
     order = list(dict.fromkeys([*frame["a"], *frame["b"]]))
     table = np.full((len(order), len(order)), np.nan)
@@ -231,10 +230,10 @@ def agreement_matrix(
                    colours="PuOr" if low < 0 else "Purples", limits=(low, high), pale=0.6, size=9,
                    turn=40, aspect="equal")  # fmt: skip
     ax.figure.colorbar(image, ax=ax, shrink=0.8).set_label(name, color=style.INK)
-    known = frame.dropna(subset=[value]).reset_index(drop=True)
+    compared = frame.dropna(subset=[value]).reset_index(drop=True)
     title, text = "", f"{name}: none of the {len(frame)} pairs can be compared."
-    if len(known):
-        ends = [known.loc[known[value].idxmax()], known.loc[known[value].idxmin()]]
+    if len(compared):
+        ends = [compared.loc[compared[value].idxmax()], compared.loc[compared[value].idxmin()]]
         pairs = [f"{r['a']} and {r['b']}, {r[value]:.2f}".replace("_", " ") for r in ends]
         title = f"{ends[0]['a']} and {ends[0]['b']} agree most: {ends[0][value]:.2f}"
         text = f"{name} of {len(frame)} pairs. Highest: {pairs[0]}; lowest: {pairs[1]}."

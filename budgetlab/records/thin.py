@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, whole
 from budgetlab.records.format import (
     SAMPLE_ARRAYS,
     checked_file,
@@ -150,8 +150,7 @@ def subsample_note(record: Record) -> str:
 def _draw(size: int, samples: int | None, seed: int) -> np.ndarray:
     if samples is None or samples >= size:
         return np.arange(size)
-    if samples < 1:
-        raise InputError(f"samples {samples} is not allowed: give a whole number from 1, or None")
+    samples = whole("samples", samples, also=", or None")
     return np.sort(np.random.default_rng(seed).choice(size, samples, replace=False))
 
 
@@ -160,9 +159,8 @@ def _epochs(count: int, epochs: int | Sequence[int] | None, path: Path) -> np.nd
     if epochs is None:
         return np.arange(1, count + 1)
     if isinstance(epochs, int | np.integer):
-        if epochs < 1:
-            raise InputError(f"epochs {epochs} is not allowed: give a whole number from 1, or None")
-        return np.unique(np.linspace(1, count, min(epochs, count)).round().astype(int))
+        most = min(whole("epochs", epochs, also=", or None"), count)
+        return np.unique(np.linspace(1, count, most).round().astype(int))
     wrong = [number for number in epochs if not 1 <= number <= count]
     if wrong or not len(epochs):
         name = wrong[0] if wrong else "none"

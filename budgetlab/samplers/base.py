@@ -16,7 +16,7 @@ from torch import Tensor
 from budgetlab import methods
 from budgetlab.augment import AugmentedBatch
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, a_kind, unknown
+from budgetlab.errors import InputError, a_kind, known, unknown
 from budgetlab.history import History
 from budgetlab.methods import Method
 
@@ -289,8 +289,7 @@ def sampler(name: str | Method, *, unseen: str = "highest") -> Callable[[Any], A
     """
     if not isinstance(name, str | Method):
         raise InputError('give the method a name: @bl.sampler("mine")')
-    if unseen not in ("highest", "score"):
-        raise unknown("rule for the unseen", unseen, ("highest", "score"))
+    unseen = known("rule for the unseen", unseen, ("highest", "score"))
     entry = name if isinstance(name, Method) else None
     key = entry.name if entry else str(name)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, RunError, reason
+from budgetlab.errors import InputError, RunError, reason, whole
 from budgetlab.records.writer import InUse, hold, is_held, lock_of
 from budgetlab.sweeps.grid import data_key, find_record, lock_path, summary_of
 
@@ -336,11 +336,8 @@ def place(
 
 def require_one_executor(executor: Executor | None, workers: int | str, scheduler: str) -> None:
     """Refuse invalid places to train, and more than one of them."""
-    whole = isinstance(workers, int) and not isinstance(workers, bool) and 0 <= workers <= 1024
-    if workers != "auto" and not whole:
-        raise InputError(
-            f"workers {workers!r} is not allowed: give a whole number in [1, 1024], or auto (or 0)"
-        )
+    if workers != "auto":
+        whole("workers", workers, 0, 1024, also=", or 'auto'")
     if executor is not None and not hasattr(executor, "submit"):
         raise InputError(
             f"executor {executor!r} is not allowed: give a concurrent.futures.Executor, or "
