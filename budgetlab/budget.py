@@ -179,9 +179,7 @@ class Ledger:
 
     def state_dict(self) -> dict[str, int | float]:
         """Return the state for :meth:`load_state_dict`."""
-        fields = ("steps", "trained_samples", "looked_samples", "proxy_steps", "proxy_samples",
-                  "proxy_flops", "seconds")  # fmt: skip
-        return {name: getattr(self, name) for name in fields}
+        return {name: value for name, value in vars(self).items() if name != "costs"}
 
     def load_state_dict(self, state: dict[str, int | float]) -> None:
         """Restore a saved state."""

@@ -151,14 +151,12 @@ def scores_of(
     return name, score
 
 
-def forecast(
-    history: History, config: RunConfig, *, labels: Tensor | None = None, seed: int = 0
-) -> ExpectedDraw:
+def forecast(history: History, config: RunConfig, *, labels: Tensor | None = None) -> ExpectedDraw:
     """Forecast the next epoch of a method.
 
     ``history`` is the state at the start of the epoch; ``config`` gives ``method``, ``budget``,
     ``batch_size`` and the method's options; ``labels``, int64 ``[N]``, are for methods that need
-    them; ``seed`` is that of the simulated draws.
+    them.
     """
     if not _has_forecast(config.method):
         raise InputError(
@@ -170,22 +168,17 @@ def forecast(
         history.size, config, generator, torch.device("cpu"), labels=labels
     )
     found = samplers.build(config.method, context).forecast(history)
-    return _expected(found, config.batch_size, seed)
+    return _expected(found, config.batch_size)
 
 
-def _expected(found: Forecast, batch_size: int, seed: int) -> ExpectedDraw:
+def _expected(found: Forecast, batch_size: int) -> ExpectedDraw:
     if found.inclusion is None:
-        return _drawn(found.q, found.draws, batch_size, seed)
+        return _drawn(found.q, found.draws, batch_size)
     return ExpectedDraw(found.q.numpy(), found.inclusion.numpy(), found.how, True)
 
 
 def recorded_forecast(
-    probability: np.ndarray,
-    kind: str,
-    config: RunConfig,
-    *,
-    labels: Tensor | None = None,
-    seed: int = 0,
+    probability: np.ndarray, kind: str, config: RunConfig, *, labels: Tensor | None = None
 ) -> ExpectedDraw:
     """Derive the expected draw from the probabilities that a run recorded.
 
@@ -219,8 +212,8 @@ def recorded_forecast(
             len(q), config, torch.Generator(), torch.device("cpu"), labels=labels
         )
         found = forecast_draw(q, class_pools(context, count), config.batch_size)
-        return _expected(found, config.batch_size, seed)
-    read = _drawn(q, count, config.batch_size, seed)
+        return _expected(found, config.batch_size)
+    read = _drawn(q, count, config.batch_size)
     if config.method in supported() and not apart:
         return read
     together = ", from all classes together" * apart
@@ -228,13 +221,13 @@ def recorded_forecast(
     return replace(read, how=how, analytic=False)
 
 
-def _drawn(q: Tensor, count: int, batch_size: int, seed: int) -> ExpectedDraw:
+def _drawn(q: Tensor, count: int, batch_size: int) -> ExpectedDraw:
     """Compute the inclusion probabilities of a draw without replacement, cut into whole batches."""
     size, trained = len(q), count // batch_size * batch_size
     if float(q.max() - q.min()) <= 1e-12:
         how = f"uniform: k / N = {trained:,} / {size:,}; analytic"
         return ExpectedDraw(q.numpy(), np.full(size, trained / size), how, True)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     races = max(RACES, min(MIN_ARRIVALS // max(count, 1), WORK // size))
     inclusion = simulated_inclusion(q, count, generator, races).numpy()
     whole = f", {trained:,} of them in whole batches" * (trained < count)

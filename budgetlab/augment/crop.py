@@ -176,6 +176,7 @@ def crop_and_flip(
     return torch.where(flip.view(-1, 1, 1, 1), cut.flip(3), cut)
 
 
+@dataclass
 class Identity:
     """No augmentation; draws nothing from the generator."""
 
@@ -185,9 +186,6 @@ class Identity:
         """Wrap ``images`` without copying them."""
         check_images(images, self.name)
         return unmixed(images)
-
-    def __repr__(self) -> str:
-        return "Identity()"
 
 
 @dataclass

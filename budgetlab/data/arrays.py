@@ -205,7 +205,9 @@ def read_dataset(
         raise InputError("items change when read again: leave augmentation out of the data")
     if len({isinstance(label, str) for label in labels}) > 1:
         raise InputError("some labels are texts and some numbers: give all as one or the other")
-    encoded, names, _ = encode_labels({"label": labels}, _names(dataset, classes), keep_all=True)
+    encoded, names, _ = encode_labels(
+        {"label": labels}, class_names(dataset, classes), keep_all=True
+    )
     return x, encoded["label"], names
 
 
@@ -251,7 +253,8 @@ def _item(dataset: Any, number: int) -> tuple[np.ndarray, int | str]:
     return sample, whole
 
 
-def _names(dataset: Any, classes: Sequence[str] | None) -> list[str] | None:
+def class_names(dataset: Any, classes: Sequence[str] | None) -> list[str] | None:
+    """Return the names of the classes; None if they are the labels themselves."""
     given, inner = classes, dataset
     # A Subset wraps the data set that has the names.
     while given is None and inner is not None:
@@ -261,11 +264,6 @@ def _names(dataset: Any, classes: Sequence[str] | None) -> list[str] | None:
             given = next((getattr(one, "names", None) for one in known), None)
         inner = getattr(inner, "dataset", None)
     return None if given is None else [str(name) for name in given]
-
-
-def labels_are_names(dataset: Any, classes: Sequence[str] | None) -> bool:
-    """Whether the class names are the labels, which may start at 1 or skip numbers."""
-    return _names(dataset, classes) is None
 
 
 def with_true_labels(

@@ -100,12 +100,12 @@ class Dataset:
             True label of each sample, as a label of the data set or a class name; None if
             unknown. It is never trained on, but measures of wrong labels are evaluated by it.
         """
-        from budgetlab.data.arrays import labels_are_names, read_dataset, with_true_labels
+        from budgetlab.data.arrays import class_names, read_dataset, with_true_labels
 
         x, y, names = read_dataset(dataset, classes)
         samples = make_samples(x, y, names, flip=flip)
         samples.metadata["origin"] = [str(number) for number in range(len(y))]
-        by_name = labels_are_names(dataset, classes)
+        by_name = class_names(dataset, classes) is None  # they may start at 1 or skip numbers
         return samples if true_label is None else with_true_labels(samples, true_label, by_name)
 
     def normalised(self, indices: Tensor | slice = slice(None)) -> Tensor:

@@ -6,15 +6,10 @@ when a notebook is opened, before any cell has run, and a saved page needs no ne
 End set them (in JupyterLab, up and down move between cells). In VS Code all four arrows set them;
 End does too, but also takes the notebook to its last cell.
 
-Stored charts are drawn in JupyterLab, Notebook 7, Voila and saved pages; the tests open these
-without a kernel. They are also drawn in VS Code with the renderers of its Jupyter extension, which
-was checked once: in code-server 4.96.4 (VS Code 1.96) with renderers 1.0.15, built from source with
-the versions that it locks, Vega 5.22.1, Vega-Lite 5.5.0 and vega-embed 6.21.0. Every kind of chart
-was interactive, in a light and a dark theme, before a kernel was chosen. VS Code prefers types that
-its own list lacks to HTML and images, so that no choice is needed. Without the renderers, and on
+Stored charts are drawn in JupyterLab, Notebook 7, Voila and saved pages, without a kernel, and in
+VS Code with the renderers of its Jupyter extension (versions tried: README); elsewhere, as on
 GitHub, the image is shown. Colab is untested: a chart made there includes its own script (0.9 MB),
-as Colab isolates outputs in frames; one stored elsewhere can be shown as an image. Charts adapt to
-the page: in a narrow window, or at 200% zoom, views are stacked vertically.
+as Colab isolates outputs in frames. In a narrow window, or at 200% zoom, views are stacked.
 
 >>> chart = bl.explore.probabilities(record)  # doctest: +SKIP
 >>> chart.save("probabilities.html")  # doctest: +SKIP

@@ -119,8 +119,9 @@ class _Images(Mapping):
         return len(self.x)
 
 
-def _image_of_point(x: np.ndarray, sample: int, side: int = 42) -> np.ndarray:
-    """Draw all points ``[N, 2]`` in grey, one in orange: uint8 ``[side, side, 3]``."""
+def _image_of_point(x: np.ndarray, sample: int) -> np.ndarray:
+    """Draw all points ``[N, 2]`` in grey, one in orange: uint8 ``[42, 42, 3]``."""
+    side = 42
     low, high = x.min(axis=0), x.max(axis=0)
     span = np.where(high > low, high - low, 1)
     places = ((x - low) / span * (side - 5) + 2).round().astype(int)

@@ -59,7 +59,7 @@ def _chart(
     if level is not None:
         style.rule(ax, level)
     words = "; ".join(f"{name}: {part}" for name, part in said.items())
-    return style.finish(ax, title=title, x=x, y=y, legend=True, text=f"{text} {words}.")
+    return style.finish(ax, title=title, x=x, y=y, text=f"{text} {words}.")
 
 
 def _runs(
@@ -288,7 +288,6 @@ def detection_curve(
         title=first and f"{first.replace('_', ' ')} finds most: average precision {notes[first]}",
         x="recall: share of the wrong labels that is in the list",
         y="precision: share of the list that is wrong",
-        legend=True,
         text=f"Precision over recall of lists of suspects. Average precision: {said}.{guess}",
     )
 

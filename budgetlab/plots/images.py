@@ -227,7 +227,8 @@ def points_map(
         ax.scatter(x[rows, 0], x[rows, 1], s=area, marker=SHAPES[k % 3], facecolors=colours,
                    edgecolors=edges, linewidths=0.8, label=f"class {k}",
                    rasterized=True)  # fmt: skip
-    style.finish(ax, title=title, text=_alt_text(title, factor, taken, surface, chance is None))
+    text = _alt_text(title, factor, taken, surface, chance is None)
+    style.finish(ax, title=title, legend=False, text=text)
     ax.grid(False)
     ax.set_xlim(left, right)
     ax.set_ylim(bottom, top)

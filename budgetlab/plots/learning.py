@@ -142,7 +142,6 @@ def budget_curves(
         title=_leader(frame, ends, value).replace("ends best", f"is best at {100 * least:g}%"),
         x="budget (% of the full run, logarithmic)",
         y=style.axis_name(value),
-        legend=True,
         text=f"{style.axis_name(value)} over the budget, with one standard deviation. "
         f"{'; '.join(said)}.",
     )
@@ -179,7 +178,6 @@ def crossing(
         title=crossed(frame, value),
         x="epochs of the full run (logarithmic)",
         y=style.axis_name(value),
-        legend=True,
         text=f"{style.axis_name(value)} over the length of training. {'; '.join(said)}.",
     )
     return _logarithmic(ax, frame["epochs"])
@@ -222,7 +220,6 @@ def gradient_quality(
         title=f"{most} goes from {ends[most][0]:.2f} to {ends[most][1]:.2f}",
         x="optimiser steps",
         y=name,
-        legend=True,
         text=f"{name} over the training. {'; '.join(said)}.",
     )
 
@@ -270,7 +267,6 @@ def frontier(
         title=f"{many} beaten by no cheaper one" if len(frame) > 1 else "",
         x=style.axis_name(cost),
         y=style.axis_name(value),
-        legend=True,
         text=f"{style.axis_name(value)} against {style.axis_name(cost)}, {len(frame)} conditions. "
         f"On the frontier: {said}.",
     )

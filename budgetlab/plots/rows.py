@@ -158,7 +158,6 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
     ax.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
     ax.locator_params(axis="x", nbins=6)
     return style.finish(ax, title=title, x="samples through a network, mean of the runs",
-                        legend=True,
                         text=f"Costs. {'; '.join(text.rstrip(',') for text in said)}.")  # fmt: skip
 
 
@@ -199,7 +198,6 @@ def gradient_errors(frame: pd.DataFrame, *, ax: "Axes | None" = None) -> "Axes":
         ax,
         title=f"{names[least]}: {table['spread'].min():.2f} times the variance",
         x="times the variance of a uniform draw (logarithmic)",
-        legend=True,
         text=f"Squared bias and variance of each gradient estimate: {said}.",
     )
 
@@ -246,7 +244,6 @@ def class_accuracy(
         ax,
         title=f"Lowest: {worst['group']}, {100 * worst['accuracy']:.1f}%",
         x=style.axis_name("test_accuracy"),
-        legend=True,
         text=f"Test accuracy of {len(shown)} of {len(frame)} groups, with intervals: from "
         f"{100 * worst['accuracy']:.1f}% for {worst['group']} to {100 * best['accuracy']:.1f}% "
         f"for {best['group']}.{said}",

@@ -49,7 +49,6 @@ def loss_distribution(
         title=f"The median loss goes from {first[0.5]:.3g} to {last[0.5]:.3g}",
         x="epoch",
         y="loss of the samples trained on (nats)",
-        legend=True,
         text=f"Losses over {len(frame)} epochs as quantiles. The median goes from "
         f"{first[0.5]:.3g} to {last[0.5]:.3g}, the highest twentieth from above "
         f"{first[0.95]:.3g} to above {last[0.95]:.3g}.",
@@ -90,7 +89,6 @@ def sampling_probability(
         title=f"Nine in ten end between {last[0.05]:.3g} and {last[0.95]:.3g}{unit}",
         x="epoch",
         y=KEPT if keeps else DRAWN,
-        legend=True,
         text=f"Sampling probabilities over {len(frame)} epochs as quantiles. In the last epoch "
         f"nine in ten samples lie between {last[0.05]:.3g} and {last[0.95]:.3g}{unit}.",
     )
@@ -158,7 +156,6 @@ def probability_vs_loss(
         title=relation,
         x=f"loss at the last visit before epoch {number} (nats)",
         y=KEPT if keeps else DRAWN,
-        legend=True,
         text=f"Sampling probability in epoch {number} against the loss known before it, "
         f"{len(known):,} samples seen so far. {relation or 'No correlation is defined'}.",
     )
@@ -199,7 +196,6 @@ def measure_vs_measure(
         ax,
         x=style.axis_name(x) + (f"\n({hidden:,} samples have no finite value)" if hidden else ""),
         y=style.axis_name(y),
-        legend=True,
         text=f"{style.axis_name(y)} against {style.axis_name(x)}, one point per sample: "
         f"{len(shown):,} samples{left_out}; {relation or 'no correlation is defined'}.",
     )
@@ -260,7 +256,6 @@ def sample_life(
         title=f"Classified right at {right} of {len(visits)} visits",
         x="epoch",
         y="probability of its label",
-        legend=True,
         text=f"The life of {which}: trained on {int(frame['times_trained'].sum())} times in "
         f"{len(frame)} epochs, classified right at {right} of "
         f"{len(visits)} visits.",
@@ -311,4 +306,4 @@ def histogram(
     ax.set_xlim(0, top)
     ax.set_ylim(0, (1.05 if weights is None else 1.35) * max(1, counts.max()))
     text = f"{x} of {len(values):,} samples, median {np.median(values):.3g}."
-    return style.finish(ax, x=x, y="samples", legend=weights is not None, text=text)
+    return style.finish(ax, x=x, y="samples", text=text)

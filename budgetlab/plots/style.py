@@ -216,10 +216,10 @@ def finish(
     title: str = "",
     x: str = "",
     y: str = "",
-    legend: bool = False,
+    legend: bool = True,
     text: str = "",
 ) -> "Axes":
-    """Label the axes, apply the common style, and store the alternative text."""
+    """Apply the common style, with a legend of what is labelled, and store the alternative text."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     if x.partition(" (")[0] == "epoch":

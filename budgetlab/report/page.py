@@ -72,10 +72,11 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
 def _content(records: Records) -> dict[str, Any]:
     runs = open_records(records)
     frame = analysis.summaries(runs)
-    compared, why_not, findings = None, "", []
+    compared, table, why_not, findings = None, None, "", []
     try:
         compared = analysis.compare(frame)
         findings = _findings(compared)
+        table = _cells(compared.drop(columns=_constant_columns(compared)))
     except InputError as error:
         why_not = str(error)
     curves = analysis.epochs(runs)
@@ -87,7 +88,7 @@ def _content(records: Records) -> dict[str, Any]:
         "overview": _overview(frame),
         "facts": _facts(runs, frame),
         "methods": _methods(frame),
-        "table_cells": None if compared is None else _compared_table(compared),
+        "table_cells": table,
         "verdict": _verdict(compared),
         "findings": findings[:SHOWN_FINDINGS],
         "more_findings": findings[SHOWN_FINDINGS:],
@@ -188,10 +189,6 @@ def _reference(runs: Sequence[Record], chosen: dict[str, Record]) -> Record | No
         if plain and data == {run.fingerprint} and (run.path / "samples.zarr").is_dir():
             return run
     return None
-
-
-def _compared_table(compared: pd.DataFrame) -> dict[str, Any]:
-    return _cells(compared.drop(columns=_constant_columns(compared)))
 
 
 def _constant_columns(frame: pd.DataFrame) -> list[str]:

@@ -88,10 +88,9 @@ class TrainingBench(Trainer):
         self._total = 1
         self.controls = RunControls(base, self._explain)
         self.offered = self.controls.by_name
-        if splits is not None:
-            self.controls.fix_data()
-        if model is not None:
-            self.controls.by_name["model"].disabled = True
+        given = {"dataset": splits, "label_noise": splits, "model": model}
+        for setting, value in given.items():
+            self.offered[setting].disabled = value is not None
         self._build_parts()
         self.shelf = RunList(load(known) if known else [], self.status)
         buttons = self.train_button, self.stop_button, self.resume_button

@@ -103,11 +103,6 @@ class RunControls(W.VBox):
         first = self.by_name["seed"].value
         return list(range(first, first + self.repeats.value))
 
-    def fix_data(self) -> None:
-        """Disable the data controls, as the data are given."""
-        for name in ("dataset", "label_noise"):
-            self.by_name[name].disabled = True
-
     @property
     def config(self) -> RunConfig:
         """Return the current settings; InputError if they are inconsistent."""
