@@ -670,8 +670,6 @@ def test_what_charts_refuse(runs, watched, train, load_once):
         refused(said, chart.twin, **given)
     nothing = pd.DataFrame({"mine": np.full(300, np.nan)})
     refused("no sample with a value of mine", explore.atlas, runs[0], "mine", more=nothing)
-    with pytest.raises(AttributeError, match=r"call bl\.explore\.atlas\(record"):
-        bl.widgets.SampleAtlas  # noqa: B018
     refused("steps", explore.learning, runs, cost="step")
     refused("flops", explore.learning(runs).twin, cost="flop")
     refused("unknown seed '7'", explore.learning(runs).twin, seed=[7])

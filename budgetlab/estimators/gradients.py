@@ -1,6 +1,5 @@
 """Per-sample gradients: the quality of estimates of their mean, and the influence of samples."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,16 +45,6 @@ class SampleGradients:
         # In float32: a copy of all gradients in float64 would cost more than the sum.
         return (shares.to(self.vectors) @ self.vectors).double()
 
-    @property
-    def relative_error(self) -> float:
-        """Relative standard deviation of the squared length of a sketch; 0 if exact.
-
-        At most ``sqrt(2 / K)`` for any one vector (Charikar et al. 2002; Weinberger et al.
-        2009), and so for the squared bias and the variance of an estimate: sketches are linear.
-        """
-        kept = self.vectors.shape[1]
-        return 0.0 if kept == self.parameters else math.sqrt(2 / kept)
-
 
 def sample_gradients(
     model: nn.Module,
@@ -82,8 +71,10 @@ def sample_gradients(
     sketch, seed
         Length of sketches: coordinates are summed, with random signs, into this many random
         buckets (Charikar et al., *Finding frequent items in data streams*, 2002), a random
-        projection that preserves squared lengths on average. None keeps the gradients; ``auto``
-        sketches to 4,096 if all gradients together exceed 256 MB.
+        projection that preserves squared lengths, and so the squared bias and the variance of an
+        estimate, on average, with a relative standard deviation of at most ``sqrt(2 / sketch)``
+        (Weinberger et al. 2009). None keeps the gradients; ``auto`` sketches to 4,096 if all
+        gradients together exceed 256 MB.
     chunk
         Samples per pass.
     """

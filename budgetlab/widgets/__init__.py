@@ -5,11 +5,9 @@ which scripts can call too. They use core ipywidgets only, and so work wherever 
 For charts of records that need no kernel, see :mod:`budgetlab.explore`.
 """
 
-from typing import Any
-
 import lazy_loader
 
-_load, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "bench": ["TrainingBench"],
@@ -18,11 +16,3 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "playground": ["SamplerPlayground"],
     },
 )
-
-
-def __getattr__(name: str) -> Any:
-    if name == "SampleAtlas":
-        raise AttributeError(
-            "bl.widgets.SampleAtlas is a chart now: call bl.explore.atlas(record, splits=splits)"
-        )
-    return _load(name)
