@@ -55,8 +55,8 @@ def require_logits(logits: Tensor, called: str) -> None:
 def measure(logits: Tensor, labels: Tensor) -> Measures:
     """Compute the measures of samples from their logits.
 
-    ``logits``: ``[M, C]``, any float type.
-    ``labels``: int64 ``[M]``.
+    - ``logits``: ``[M, C]``, any float type.
+    - ``labels``: int64 ``[M]``.
     """
     logits = logits.detach().float()
     column = labels[:, None]
@@ -76,14 +76,9 @@ def measure(logits: Tensor, labels: Tensor) -> Measures:
 class Credit:
     """The sample that each row of a batch counts for; every tensor is ``[M]``.
 
-    Attributes
-    ----------
-    rows
-        Row of the batch, int64 in [0, B).
-    samples
-        Index of the sample in the training set, int64.
-    weights
-        Fraction of a visit, float32 in [0, 1].
+    - ``rows``: row of the batch, int64 in [0, B).
+    - ``samples``: index of the sample in the training set, int64.
+    - ``weights``: fraction of a visit, float32 in [0, 1].
     """
 
     rows: Tensor
@@ -138,8 +133,8 @@ class History:
     All tensors have one entry per sample, ``[N]``. Means run over all visits, each weighted by its
     fraction of a visit; they are NaN for samples never visited.
 
-    ``size``: number of training samples ``N``.
-    ``device``: device of all tensors.
+    - ``size``: number of training samples ``N``.
+    - ``device``: device of all tensors.
     """
 
     SUMS = ("visits", "error", "p_y", "p_y_squared", "loss", "margin", "el2n", "forgotten")
@@ -173,8 +168,8 @@ class History:
     def update(self, credit: Credit, seen: Measures) -> None:
         """Add the measures of one step.
 
-        ``credit``: samples and fractions of a visit, ``[M]``.
-        ``seen``: measures of the same ``M`` entries, against each sample's own label.
+        - ``credit``: samples and fractions of a visit, ``[M]``.
+        - ``seen``: measures of the same ``M`` entries, against each sample's own label.
         """
         samples, share = credit.samples, credit.weights
         before = self._last[samples]

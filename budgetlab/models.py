@@ -230,14 +230,9 @@ def choose(name: str, sample_shape: tuple[int, ...], device: torch.device | str)
 
     Raises InputError if the name is unknown or the model cannot take the data.
 
-    Parameters
-    ----------
-    name
-        One of :func:`names`, or that of a custom network.
-    sample_shape
-        Shape of one sample: ``(C, H, W)`` for an image, ``(2,)`` for a point.
-    device
-        Training device; ``auto`` picks a larger network on a GPU.
+    - ``name``: one of :func:`names`, or that of a custom network.
+    - ``sample_shape``: shape of one sample: ``(C, H, W)`` for an image, ``(2,)`` for a point.
+    - ``device``: training device; ``auto`` picks a larger network on a GPU.
     """
     if is_custom(name):
         _custom(name)

@@ -269,18 +269,12 @@ def curves(
     unfinished ones are left out; so are, with a warning, runs tested only once beside others that
     were tested more often (``evaluate_every``).
 
-    Parameters
-    ----------
-    records, over
-        As for :func:`compare`; a frame is as from :func:`budgetlab.analysis.epochs`.
-    cost, value
-        One of :data:`AXES`; the metric column, such as ``test_accuracy``.
-    points
-        Number of equally spaced points on the axis of each condition.
-    axis
-        Costs at which to evaluate all conditions instead; each keeps those it covers.
-    confidence
-        Confidence level of the band around the mean (Student's t), in (0, 1).
+    - ``records``, ``over``: as for :func:`compare`; a frame is as from
+      :func:`budgetlab.analysis.epochs`.
+    - ``cost``, ``value``: one of :data:`AXES`; the metric column, such as ``test_accuracy``.
+    - ``points``: number of equally spaced points on the axis of each condition.
+    - ``axis``: costs at which to evaluate all conditions instead; each keeps those it covers.
+    - ``confidence``: confidence level of the band around the mean (Student's t), in (0, 1).
 
     Returns
     -------

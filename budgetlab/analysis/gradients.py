@@ -101,14 +101,10 @@ def embedding(
     Samples that the network finds similar lie together: a wrong label lies among another class,
     copies coincide, and a class with two kinds of samples forms two clouds.
 
-    Parameters
-    ----------
-    record, splits
-        A finished run with saved weights, and its data.
-    method
-        ``pca``, or ``umap`` (McInnes et al. 2018), which needs the package ``umap-learn``.
-    model, seed
-        The network, if it is your own; the random seed of UMAP.
+    - ``record``, ``splits``: a finished run with saved weights, and its data.
+    - ``method``: ``pca``, or ``umap`` (McInnes et al. 2018), which needs the package
+      ``umap-learn``.
+    - ``model``, ``seed``: the network, if it is your own; the random seed of UMAP.
 
     Returns
     -------

@@ -45,17 +45,11 @@ VARIANCE_NOTE = (
 class Forecast:
     """The result of :func:`will_it_pay`.
 
-    Attributes
-    ----------
-    chances, risks
-        Probability of a gain, and of a loss, by method; methods without a predictive model
-        are missing.
-    features
-        Features of the run, one number for each of :data:`FEATURES`.
-    outside
-        Features outside the range that the model was fitted on.
-    sentences
-        Forecasts in words, each with how often such a forecast was right.
+    - ``chances``, ``risks``: probability of a gain, and of a loss, by method; methods without a
+      predictive model are missing.
+    - ``features``: features of the run, one number for each of :data:`FEATURES`.
+    - ``outside``: features outside the range that the model was fitted on.
+    - ``sentences``: forecasts in words, each with how often such a forecast was right.
     """
 
     chances: dict[str, float]
@@ -148,8 +142,8 @@ def will_it_pay(
 ) -> Forecast:
     """Forecast whether importance sampling pays on this data, and how reliable the forecast is.
 
-    ``record``, ``copies``: as for :func:`pay_features`: one short uniform run on the data.
-    ``model``: as written by ``python -m experiments.fit_probe``; by default the one in the kit.
+    - ``record``, ``copies``: as for :func:`pay_features`: one short uniform run on the data.
+    - ``model``: as written by ``python -m experiments.fit_probe``; by default the one in the kit.
 
     Returns probabilities of a gain and of a loss by method, and sentences that state how often such
     forecasts were right on cells of the importance map, data sets and networks left out of the fit,

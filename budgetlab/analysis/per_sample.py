@@ -100,14 +100,9 @@ def measures(
 ) -> pd.DataFrame:
     """Compute every measure of every training sample.
 
-    Parameters
-    ----------
-    record
-        A record, or its folder, with per-sample history and at least one epoch.
-    epochs
-        Use only this many epochs, from the first; all by default.
-    el2n_epochs
-        ``el2n_early`` averages over the visits in this many epochs, from the first.
+    - ``record``: a record, or its folder, with per-sample history and at least one epoch.
+    - ``epochs``: use only this many epochs, from the first; all by default.
+    - ``el2n_epochs``: ``el2n_early`` averages over the visits in this many epochs, from the first.
 
     Returns
     -------

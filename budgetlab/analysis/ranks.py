@@ -34,15 +34,10 @@ def agreement(
 ) -> dict[str, float]:
     """Compute the rank correlation of two measures and the overlap of their top samples.
 
-    Parameters
-    ----------
-    a, b
-        One value per sample, aligned by index; samples with NaN in either are left out. High
-        values must mean the same in both: see :func:`budgetlab.analysis.hardness`.
-    top
-        Share of the samples that counts as the top, in (0, 1).
-    confidence
-        Confidence level of the intervals, in (0, 1).
+    - ``a``, ``b``: one value per sample, aligned by index; samples with NaN in either are left out.
+      High values must mean the same in both: see :func:`budgetlab.analysis.hardness`.
+    - ``top``: share of the samples that counts as the top, in (0, 1).
+    - ``confidence``: confidence level of the intervals, in (0, 1).
 
     Returns
     -------
@@ -134,15 +129,10 @@ def detection(
 ) -> pd.DataFrame:
     """Score how well ranking samples by each measure finds the wrong labels.
 
-    Parameters
-    ----------
-    data
-        Records of runs with label noise, or a frame as from
-        :func:`budgetlab.analysis.measures`.
-    names
-        Measures; by default all measures of hardness.
-    epochs
-        Use only this many epochs, from the first; all by default.
+    - ``data``: records of runs with label noise, or a frame as from
+      :func:`budgetlab.analysis.measures`.
+    - ``names``: measures; by default all measures of hardness.
+    - ``epochs``: use only this many epochs, from the first; all by default.
 
     Returns
     -------
@@ -267,9 +257,9 @@ def noisy_picks(records: Records) -> pd.DataFrame:
 def noise_cost(records: Records, *, confidence: float = 0.95) -> pd.DataFrame:
     """Measure what wrong labels cost each method, and how many of them it memorises.
 
-    ``records``: runs with label noise and, for the cost, otherwise identical runs without.
-    Unfinished runs, and all but the latest of repeated runs, are left out with a warning.
-    ``confidence``: confidence level of the interval, in (0, 1).
+    - ``records``: runs with label noise and, for the cost, otherwise identical runs without.
+      Unfinished runs, and all but the latest of repeated runs, are left out with a warning.
+    - ``confidence``: confidence level of the interval, in (0, 1).
 
     Returns
     -------

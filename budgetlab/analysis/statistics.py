@@ -58,14 +58,9 @@ def paired_difference(
 ) -> Paired:
     """Compare pairs by Student's t on their differences.
 
-    Parameters
-    ----------
-    ours, baseline
-        Float ``[n]``, pair by pair.
-    confidence
-        Confidence level of the two-sided interval, in (0, 1).
-    margin
-        Equivalence margin (Schuirmann 1987); None for no equivalence test.
+    - ``ours``, ``baseline``: float ``[n]``, pair by pair.
+    - ``confidence``: confidence level of the two-sided interval, in (0, 1).
+    - ``margin``: equivalence margin (Schuirmann 1987); None for no equivalence test.
 
     Returns
     -------

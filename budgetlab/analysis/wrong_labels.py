@@ -42,14 +42,10 @@ def held_out_probabilities(
     Returns float64 ``[N, C]``: ``pred_probs`` for :func:`label_quality` and for cleanlab's
     ``find_label_issues(labels, pred_probs)``. ``splits.train.y`` are the labels.
 
-    Parameters
-    ----------
-    splits
-        The data; its training samples are judged.
-    folds, seed
-        Number of folds, 2 or more, stratified by class; and the seed.
-    **settings
-        Fields of :class:`budgetlab.RunConfig`, such as ``epochs``; the budget is 1 by default.
+    - ``splits``: the data; its training samples are judged.
+    - ``folds``, ``seed``: number of folds, 2 or more, stratified by class; and the seed.
+    - ``**settings``: fields of :class:`budgetlab.RunConfig`, such as ``epochs``; the budget is 1 by
+      default.
     """
     from budgetlab.data import Splits
 
@@ -234,13 +230,9 @@ def threshold_quality(
     threshold samples, and their share is estimated by :func:`label_quality` of the threshold
     samples, on whose original labels the network was not trained.
 
-    Parameters
-    ----------
-    splits, seed, **settings
-        As for :func:`held_out_probabilities`.
-    percentile
-        Percentile of the threshold samples' margins, in (0, 100]. At 99 nearly all wrong labels
-        are listed, with many others; at 50 about half of them, with fewer others.
+    - ``splits``, ``seed``, ``**settings``: as for :func:`held_out_probabilities`.
+    - ``percentile``: percentile of the threshold samples' margins, in (0, 100]. At 99 nearly all
+      wrong labels are listed, with many others; at 50 about half of them, with fewer others.
 
     Returns
     -------

@@ -156,17 +156,11 @@ def crop_and_flip(
 ) -> Tensor:
     """Pad with black, cut a window of the original size, and mirror it if requested.
 
-    Parameters
-    ----------
-    images
-        ``[B, C, H, W]``; dtype and memory format are kept.
-    top, left
-        int64 ``[B]`` in [0, 2 * padding]: the corner of the window in the padded image; at
-        ``padding`` the image is not shifted.
-    flip
-        bool ``[B]``: mirror left to right, after cutting.
-    padding
-        Black pixels on each side, at least 0.
+    - ``images``: ``[B, C, H, W]``; dtype and memory format are kept.
+    - ``top``, ``left``: int64 ``[B]`` in [0, 2 * padding]: the corner of the window in the padded
+      image; at ``padding`` the image is not shifted.
+    - ``flip``: bool ``[B]``: mirror left to right, after cutting.
+    - ``padding``: black pixels on each side, at least 0.
     """
     count, _, height, width = images.shape
     padded = F.pad(images, (padding,) * 4) if padding else images
@@ -194,13 +188,9 @@ class Standard:
 
     He et al., *Deep Residual Learning* (CVPR 2016), section 4.2.
 
-    Parameters
-    ----------
-    flip
-        Whether to flip; False for digits and house numbers, whose meaning would change.
-    padding
-        Black pixels on each side before cropping, at most an eighth of the shorter side of the
-        image: 4 of 32 pixels as in the paper, 1 of 8. With 0 nothing is cropped.
+    - ``flip``: whether to flip; False for digits and house numbers, whose meaning would change.
+    - ``padding``: black pixels on each side before cropping, at most an eighth of the shorter side
+      of the image: 4 of 32 pixels as in the paper, 1 of 8. With 0 nothing is cropped.
     """
 
     flip: bool = True

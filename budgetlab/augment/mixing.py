@@ -40,14 +40,9 @@ def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> AugmentedBatch:
 
     Zhang et al., *mixup: Beyond Empirical Risk Minimization* (ICLR 2018), eq. 1.
 
-    Parameters
-    ----------
-    images
-        ``[B, C, H, W]``; the result is float32.
-    lam
-        ``[]`` (one for the batch) or ``[B]``, in [0, 1].
-    partner
-        int64 ``[B]``: the batch row blended into each row, with weight ``1 - lam``.
+    - ``images``: ``[B, C, H, W]``; the result is float32.
+    - ``lam``: ``[]`` (one for the batch) or ``[B]``, in [0, 1].
+    - ``partner``: int64 ``[B]``: the batch row blended into each row, with weight ``1 - lam``.
     """
     values = images.to(torch.float32)
     weight = lam.to(torch.float32).reshape(-1, 1, 1, 1)
@@ -63,15 +58,10 @@ def cutmix(
     Yun et al., *CutMix* (ICCV 2019), section 3. The row itself is weighted by the share of pixels
     it keeps, after the box has been clipped at the edges.
 
-    Parameters
-    ----------
-    images
-        ``[B, C, H, W]``, any dtype, which is kept.
-    rows, columns
-        First row (or column) of the box, and the one after its last, within the image: two int64
-        ``[]`` (one box for the batch) or ``[B]``.
-    partner
-        int64 ``[B]``: the batch row that each box is taken from.
+    - ``images``: ``[B, C, H, W]``, any dtype, which is kept.
+    - ``rows``, ``columns``: first row (or column) of the box, and the one after its last, within
+      the image: two int64 ``[]`` (one box for the batch) or ``[B]``.
+    - ``partner``: int64 ``[B]``: the batch row that each box is taken from.
     """
     height, width = images.shape[2:]
     box = box_mask(*rows, *columns, height, width)
@@ -93,17 +83,11 @@ def ricap(
     Takahashi et al., *RICAP: Random Image Cropping and Patching* (ACML 2018), section 3. The
     patches are upper left, upper right, lower left, lower right; the weights are their areas.
 
-    Parameters
-    ----------
-    images
-        ``[B, C, H, W]``, any dtype, which is kept.
-    boundary_row, boundary_column
-        int64 ``[]`` or ``[B]``: ``h`` in [0, H] and ``w`` in [0, W] of the paper. The
-        patches measure ``(h, w), (h, W-w), (H-h, w), (H-h, W-w)``.
-    sources
-        int64 ``[B, 4]``: the batch row that each patch is cut from.
-    top, left
-        int64 ``[B, 4]``: the corner of each crop in its source; the crop must fit.
+    - ``images``: ``[B, C, H, W]``, any dtype, which is kept.
+    - ``boundary_row``, ``boundary_column``: int64 ``[]`` or ``[B]``: ``h`` in [0, H] and ``w`` in
+      [0, W] of the paper. The patches measure ``(h, w), (h, W-w), (H-h, w), (H-h, W-w)``.
+    - ``sources``: int64 ``[B, 4]``: the batch row that each patch is cut from.
+    - ``top``, ``left``: int64 ``[B, 4]``: the corner of each crop in its source; the crop must fit.
     """
     count, _, height, width = images.shape
     h = boundary_row.reshape(-1, 1).expand(count, 1)
@@ -255,15 +239,10 @@ class Ricap(Mixing):
 class Mixture:
     """One augmented image, the samples it is made of, and the credit each would get.
 
-    Attributes
-    ----------
-    image
-        uint8 ``[H, W, C]``.
-    parts
-        Share of each sample in the label, by sample index, largest first; duplicates are added up,
-        samples without a share left out.
-    credit
-        For each credit rule, the fractions of a visit by sample index.
+    - ``image``: uint8 ``[H, W, C]``.
+    - ``parts``: share of each sample in the label, by sample index, largest first; duplicates are
+      added up, samples without a share left out.
+    - ``credit``: for each credit rule, the fractions of a visit by sample index.
     """
 
     image: np.ndarray
@@ -276,16 +255,11 @@ def augmented(
 ) -> list[Mixture]:
     """Augment some samples as one batch, mixed only with each other.
 
-    Parameters
-    ----------
-    samples
-        Images.
-    indices
-        Samples to augment, in the order of the result.
-    name, **options
-        As for :func:`budgetlab.augment.build`, without ``flip``, which the data set determines.
-    seed
-        Seed of the draws.
+    - ``samples``: images.
+    - ``indices``: samples to augment, in the order of the result.
+    - ``name``, ``**options``: as for :func:`budgetlab.augment.build`, without ``flip``, which the
+      data set determines.
+    - ``seed``: seed of the draws.
     """
     if len(samples.sample_shape) != 3:
         raise InputError("points cannot be augmented: give a data set of images, such as shapes")

@@ -330,18 +330,11 @@ def randaugment(
 ) -> Tensor:
     """Apply to each image its own operations, in sequence.
 
-    Parameters
-    ----------
-    images
-        uint8 ``[B, C, H, W]``; the memory format is kept.
-    operations
-        int64 ``[N, B]``: positions in :data:`OPERATIONS`.
-    mirror
-        int64 ``[N, B]``, 0 or 1: whether rotations, shears and translations are reversed.
-    centres
-        float ``[N, B, 2]`` in [0, 1): row and column of the centre of Cutout's square.
-    magnitude, fidelity
-        As for :func:`level`.
+    - ``images``: uint8 ``[B, C, H, W]``; the memory format is kept.
+    - ``operations``: int64 ``[N, B]``: positions in :data:`OPERATIONS`.
+    - ``mirror``: int64 ``[N, B]``, 0 or 1: whether rotations, shears and translations are reversed.
+    - ``centres``: float ``[N, B, 2]`` in [0, 1): row and column of the centre of Cutout's square.
+    - ``magnitude``, ``fidelity``: as for :func:`level`.
     """
     made = tables(magnitude, fidelity, tuple(images.shape[1:]), images.device)
     step = apply_sorted if images.device.type == "cpu" else apply_masked
@@ -360,14 +353,9 @@ class RandAugment:
     The operations come first, as in the published code (and Cubuk et al.'s), because the black
     padding of the crop would affect AutoContrast, Equalize and Contrast.
 
-    Parameters
-    ----------
-    n
-        Operations per image, at least 0.
-    m, fidelity
-        Magnitude, in [0, 30], and the version of the levels: see :func:`level`.
-    flip
-        Whether the crop afterwards also flips.
+    - ``n``: operations per image, at least 0.
+    - ``m``, ``fidelity``: magnitude, in [0, 30], and the version of the levels: see :func:`level`.
+    - ``flip``: whether the crop afterwards also flips.
     """
 
     n: int = 2

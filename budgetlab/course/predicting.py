@@ -82,14 +82,10 @@ class Prediction:
 
         Raises InputError if the answer is not one of the choices.
 
-        Parameters
-        ----------
-        result
-            A sentence, a frame, or a matplotlib figure or axes.
-        answer
-            The choice that turned out to be right.
-        alt
-            Alternative text of a figure; by default that of :func:`budgetlab.plots.alt_text`.
+        - ``result``: a sentence, a frame, or a matplotlib figure or axes.
+        - ``answer``: the choice that turned out to be right.
+        - ``alt``: alternative text of a figure; by default that of
+          :func:`budgetlab.plots.alt_text`.
         """
         import ipywidgets as W
 

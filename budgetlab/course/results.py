@@ -30,9 +30,9 @@ def results(name: str = "scale_model", folders: tuple[Path, ...] = RECORD_FOLDER
 
     Raises InputError if it is in none of the folders.
 
-    ``name``: file name without ``.csv``.
-    ``folders``: folders to search, in order: by default ``records`` beside the notebook, then
-    ``notebooks/records`` in the checkout of the kit.
+    - ``name``: file name without ``.csv``.
+    - ``folders``: folders to search, in order: by default ``records`` beside the notebook, then
+      ``notebooks/records`` in the checkout of the kit.
 
     Returns one row per run, as stored; empty cells are NaN.
     """
@@ -66,15 +66,10 @@ def _find(name: str, ending: str, folders: tuple[Path, ...]) -> Path:
 def select(rows: pd.DataFrame, *free: str, **values: object) -> pd.DataFrame:
     """Select the rows of an experiment: some settings free, some fixed, the rest as usual.
 
-    Parameters
-    ----------
-    rows
-        One row per run, as from :func:`results`.
-    *free
-        Settings that may have any value.
-    **values
-        Settings with a value, or a list of values. Every other setting has its value in
-        :data:`DEFAULTS`, and ``epochs`` is 100 if any run has that many.
+    - ``rows``: one row per run, as from :func:`results`.
+    - ``*free``: settings that may have any value.
+    - ``**values``: settings with a value, or a list of values. Every other setting has its value in
+      :data:`DEFAULTS`, and ``epochs`` is 100 if any run has that many.
     """
     lengths = {"epochs": 100} if (rows.get("epochs", pd.Series()) == 100).any() else {}
     for name, value in {**DEFAULTS, **lengths, **values}.items():
@@ -102,14 +97,9 @@ def against(rows: pd.DataFrame, name: str, baseline: object) -> ConditionTable:
 
     Returns a table as from :func:`budgetlab.compare`, with the values of the setting in ``method``.
 
-    Parameters
-    ----------
-    rows
-        One row per run, as from :func:`select`.
-    name
-        The setting to compare, such as ``augmentation`` or ``credit``.
-    baseline
-        The value to compare the others with.
+    - ``rows``: one row per run, as from :func:`select`.
+    - ``name``: the setting to compare, such as ``augmentation`` or ``credit``.
+    - ``baseline``: the value to compare the others with.
     """
     values = rows[name].astype(str)
     # Every table needs an augmentation; if that is what is compared, it moves to ``method``.

@@ -89,15 +89,10 @@ class LoopHistory:
         Raises InputError if no batch is waiting, its size differs, a sample number does not exist,
         or logits and labels do not fit.
 
-        Parameters
-        ----------
-        logits
-            As for :func:`measure_batch`, with or without gradient; only read.
-        labels
-            The labels that were trained on.
-        indices
-            Sample numbers, int64 ``[B]``; by default those of the oldest batch that was handed
-            out and not yet reported. With them a batch may also be reported in parts.
+        - ``logits``: as for :func:`measure_batch`, with or without gradient; only read.
+        - ``labels``: the labels that were trained on.
+        - ``indices``: sample numbers, int64 ``[B]``; by default those of the oldest batch that was
+          handed out and not yet reported. With them a batch may also be reported in parts.
 
         Returns
         -------

@@ -273,9 +273,9 @@ class BudgetSampler(TorchSampler[list[int]]):
         Raises InputError if no epoch was trained since the last call, or one was skipped; if a
         result is invalid, or a reported label has no name in ``classes``.
 
-        ``test_accuracy``, ``test_loss``, ``val_accuracy``, ``val_loss``: results on held-out
-        samples, accuracies from 0 to 1; NaN if not evaluated.
-        ``classes``: names of the classes; by default their numbers.
+        - ``test_accuracy``, ``test_loss``, ``val_accuracy``, ``val_loss``: results on held-out
+          samples, accuracies from 0 to 1; NaN if not evaluated.
+        - ``classes``: names of the classes; by default their numbers.
 
         Returns a record like that of a run of the kit, in a folder under ``out``, for ``compare``,
         plots, triage and atlas. Its status is ``finished`` once the budget is spent.

@@ -215,15 +215,10 @@ class Splits:
         Raises InputError if a part is not a Dataset or empty, or the parts differ in shape or
         classes.
 
-        Parameters
-        ----------
-        train, test, val
-            Samples for training, testing and validation; without ``test``, a stratified fifth
-            of ``train`` is held out.
-        name
-            Name of the data in records.
-        seed
-            Seed for drawing the fifth.
+        - ``train``, ``test``, ``val``: samples for training, testing and validation; without
+          ``test``, a stratified fifth of ``train`` is held out.
+        - ``name``: name of the data in records.
+        - ``seed``: seed for drawing the fifth.
         """
         for what, given in (("train", train), ("test", test), ("val", val)):
             if given is not None or what == "train":

@@ -157,17 +157,11 @@ def with_replacement(
     With ``m = sum_i q_i w_i g_i``, the bias is ``m`` minus the full gradient and the
     variance is ``(sum_i q_i w_i^2 |g_i|^2 - |m|^2) / B``.
 
-    Parameters
-    ----------
-    gradients
-        Of all ``N`` samples.
-    q
-        Probabilities ``[N]``, >= 0; normalised to sum to one. A sample of probability zero
-        is never drawn, which biases the weighted estimate too.
-    batch_size
-        ``B``.
-    weights
-        ``none``: all one; ``unbiased``: ``1 / (N q_i)``.
+    - ``gradients``: of all ``N`` samples.
+    - ``q``: probabilities ``[N]``, >= 0; normalised to sum to one. A sample of probability zero is
+      never drawn, which biases the weighted estimate too.
+    - ``batch_size``: ``B``.
+    - ``weights``: ``none``: all one; ``unbiased``: ``1 / (N q_i)``.
     """
     weights = known("kind of weights", weights, WEIGHTS)
     size, batch_size = len(gradients.norms), whole("batch_size", batch_size)
@@ -199,8 +193,8 @@ def of_estimates(estimates: Tensor, full: Tensor) -> Quality:
     Standard errors are by jackknife over 20 contiguous blocks, since batches of one epoch are
     not independent.
 
-    ``estimates``: ``[T, K]``, in the order of drawing; T at least 40.
-    ``full``: the full gradient, ``[K]``.
+    - ``estimates``: ``[T, K]``, in the order of drawing; T at least 40.
+    - ``full``: the full gradient, ``[K]``.
     """
     if len(estimates) < 2 * BLOCKS:
         raise InputError(f"{len(estimates)} draws are too few: give at least {2 * BLOCKS}")

@@ -46,18 +46,11 @@ class Moment:
     results are for samples without augmentation and the network in eval mode and float32: see
     :func:`budgetlab.estimators.sample_gradients` for why, and for ``sketch``.
 
-    Parameters
-    ----------
-    network
-        Maps normalised samples to logits; it is copied.
-    samples
-        The samples whose mean gradient is the full gradient.
-    history
-        The history of these samples.
-    config
-        Settings of the run: methods read budget, batch size and their options.
-    epoch, steps, spent
-        Progress of training; ``spent`` is a share of the budget.
+    - ``network``: maps normalised samples to logits; it is copied.
+    - ``samples``: the samples whose mean gradient is the full gradient.
+    - ``history``: the history of these samples.
+    - ``config``: settings of the run: methods read budget, batch size and their options.
+    - ``epoch``, ``steps``, ``spent``: progress of training; ``spent`` is a share of the budget.
     """
 
     def __init__(
@@ -109,16 +102,10 @@ class Moment:
         The history is rebuilt from the record, which keeps one visit per epoch
         (:class:`budgetlab.forecast.Replay`).
 
-        Parameters
-        ----------
-        record
-            A record with ``model.safetensors``.
-        splits, model
-            The data, already loaded, and the network, if they are your own.
-        data_root
-            Folder of the data, if not where the record says.
-        limit, sketch
-            As for :meth:`of_run`.
+        - ``record``: a record with ``model.safetensors``.
+        - ``splits``, ``model``: the data, already loaded, and the network, if they are your own.
+        - ``data_root``: folder of the data, if not where the record says.
+        - ``limit``, ``sketch``: as for :meth:`of_run`.
         """
         record = open_record(record)
         config = RunConfig.from_dict(record.config)
@@ -192,8 +179,8 @@ class Moment:
     ) -> pd.DataFrame:
         """Compute the exact quality of sampling with replacement from each distribution.
 
-        ``scores``: scores ``[N]`` >= 0 by name; by default :meth:`scores`.
-        ``batch_size``: by default that of the run.
+        - ``scores``: scores ``[N]`` >= 0 by name; by default :meth:`scores`.
+        - ``batch_size``: by default that of the run.
 
         Returns
         -------
@@ -228,16 +215,11 @@ class Moment:
         Each method draws epoch after epoch with network and history frozen. The first epoch, in
         which filters fill their memory of losses, is discarded. Looks are without augmentation.
 
-        Parameters
-        ----------
-        names
-            One or more methods. Those that train another network first cannot be simulated.
-        draws
-            Batches per method, at least 40.
-        seed
-            Seed of the draws.
-        **settings
-            Fields of the config to change, such as ``weights="unbiased"``.
+        - ``names``: one or more methods. Those that train another network first cannot be
+          simulated.
+        - ``draws``: batches per method, at least 40.
+        - ``seed``: seed of the draws.
+        - ``**settings``: fields of the config to change, such as ``weights="unbiased"``.
 
         Returns
         -------

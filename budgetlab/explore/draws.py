@@ -50,17 +50,11 @@ def probabilities(
     InputError if the method has no scores, or the record no epoch; from the twin, if a value is not
     allowed, such as a budget of less than one batch.
 
-    Parameters
-    ----------
-    record
-        A record, or its folder.
-    method
-        A method that draws each epoch ahead by scores, such as ``p-SGD``. By default the run's,
-        or p-SGD if that has no scores.
-    samples
-        Maximum number of samples, chosen at random; ``q`` is then normalised over these.
-    seed
-        Seed of that choice.
+    - ``record``: a record, or its folder.
+    - ``method``: a method that draws each epoch ahead by scores, such as ``p-SGD``. By default the
+      run's, or p-SGD if that has no scores.
+    - ``samples``: maximum number of samples, chosen at random; ``q`` is then normalised over these.
+    - ``seed``: seed of that choice.
 
     Returns
     -------

@@ -54,15 +54,10 @@ def learning(
     slider sets the lower end of an accuracy axis, initially so that the ends of runs are distinct.
     Raises InputError if the cost is unknown, or no run holds a value.
 
-    Parameters
-    ----------
-    records
-        As for :func:`budgetlab.open_records`, or a frame as returned by
-        :func:`budgetlab.analysis.epochs`.
-    cost
-        Initial axis: one of :data:`budgetlab.analysis.AXES`.
-    value
-        Metric: an accuracy or a loss.
+    - ``records``: as for :func:`budgetlab.open_records`, or a frame as returned by
+      :func:`budgetlab.analysis.epochs`.
+    - ``cost``: initial axis: one of :data:`budgetlab.analysis.AXES`.
+    - ``value``: metric: an accuracy or a loss.
 
     Returns
     -------

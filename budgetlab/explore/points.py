@@ -143,8 +143,8 @@ def watch(run: RunConfig | Record | Path | str, splits: "Splits | None" = None) 
 
     Raises InputError if the data are not 2-D points, or have changed since the record was written.
 
-    ``run``: settings of a run, or a record, which is trained again with the same result.
-    ``splits``: the data; loaded if not given.
+    - ``run``: settings of a run, or a record, which is trained again with the same result.
+    - ``splits``: the data; loaded if not given.
     """
     from budgetlab.data import dataset
     from budgetlab.training import Run, load_data

@@ -117,8 +117,8 @@ def ranked_picks(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "
 def flagged_share(data: Records, *, flag: str = "noisy", ax: "Axes | None" = None) -> "Axes":
     """Does a method pick wrong labels, or ambiguous samples? Their share of the batches.
 
-    ``data``: records of data in which these samples are marked.
-    ``flag``: ``noisy`` or ``ambiguous``.
+    - ``data``: records of data in which these samples are marked.
+    - ``flag``: ``noisy`` or ``ambiguous``.
     """
     flag = known("flag", flag, FLAGS)
     column = f"{flag}_share"
@@ -191,14 +191,9 @@ def picks_by(
 
     Runs that differ only in the seed are averaged; error bars show their standard deviation.
 
-    Parameters
-    ----------
-    data
-        Records of data with this column.
-    column
-        A known property of each sample, such as ``difficulty``.
-    groups
-        Number of groups of equal size, from the lowest values to the highest.
+    - ``data``: records of data with this column.
+    - ``column``: a known property of each sample, such as ``difficulty``.
+    - ``groups``: number of groups of equal size, from the lowest values to the highest.
     """
     frame = _by_condition(data, lambda run: find_picks(run, column, groups=groups))
     curves, said, ratios = style.averaged(frame, "condition", "group", "picked"), {}, {"": 1.0}
@@ -227,9 +222,9 @@ def coverage(
 
     Runs that differ only in the seed are averaged.
 
-    ``data``: records, or a frame as returned by :func:`budgetlab.analysis.selection`.
-    ``budget``: if given, add the coverage expected of a fresh uniform draw of this share in every
-    epoch: ``1 - (1 - budget)^epoch``.
+    - ``data``: records, or a frame as returned by :func:`budgetlab.analysis.selection`.
+    - ``budget``: if given, add the coverage expected of a fresh uniform draw of this share in every
+      epoch: ``1 - (1 - budget)^epoch``.
     """
     frame = style.frame_of(data, lambda runs: _by_condition(runs, selection),
                            ["epoch", "coverage"])  # fmt: skip
@@ -262,10 +257,10 @@ def detection_curve(
 ) -> "Axes":
     """Which measure finds the wrong labels? Precision over recall.
 
-    ``data``: a record of a run with label noise, or a frame from
-    :func:`budgetlab.analysis.detection_curve`.
-    ``names``: measures; by default all measures of difficulty. The seven with the highest average
-    precision are drawn; the alt text lists all.
+    - ``data``: a record of a run with label noise, or a frame from
+      :func:`budgetlab.analysis.detection_curve`.
+    - ``names``: measures; by default all measures of difficulty. The seven with the highest average
+      precision are drawn; the alt text lists all.
     """
     frame = style.frame_of(data, lambda run: find_curve(run, names),
                            ["measure", "precision", "recall"])  # fmt: skip
@@ -307,14 +302,9 @@ def credit_calibration(
     credited probability is plotted against how often its label won
     (:func:`budgetlab.analysis.calibration`): calibration of the network, not of the credit.
 
-    Parameters
-    ----------
-    data
-        Records, such as one run per credit rule.
-    reference
-        A run on the same data without mixing.
-    bins
-        Number of groups of samples, or of probability bins.
+    - ``data``: records, such as one run per credit rule.
+    - ``reference``: a run on the same data without mixing.
+    - ``bins``: number of groups of samples, or of probability bins.
     """
     runs, ax = style.by_method(data), style.axes(ax)
     curves, said, found = {}, {}, {}

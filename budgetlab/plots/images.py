@@ -137,8 +137,8 @@ def image_rows(
     Raises InputError if there is no image, or a row's number of captions differs from its number of
     images.
 
-    ``rows``: images by row name, ``uint8 [H, W, C]`` or ``[H, W]``; rows may differ in length.
-    ``captions``: short texts under the images, by row name; a row may be left out.
+    - ``rows``: images by row name, ``uint8 [H, W, C]`` or ``[H, W]``; rows may differ in length.
+    - ``captions``: short texts under the images, by row name; a row may be left out.
     """
     if not any(len(images) for images in rows.values()):
         raise InputError("there are no images to show: give rows={name: images}")

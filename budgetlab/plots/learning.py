@@ -45,17 +45,11 @@ def learning_curves(
 
     A condition without a finished run is marked as unfinished, and the title does not rank it.
 
-    Parameters
-    ----------
-    data
-        Records, or a frame as returned by :func:`budgetlab.analysis.epochs` (one row per run
-        and epoch) or :func:`budgetlab.analysis.curves` (already averaged).
-    cost
-        Horizontal axis: one of :data:`budgetlab.analysis.AXES`.
-    looks
-        Line styles by the value of the last of ``keys``; by default, one per method.
-    legend
-        Whether to add a legend.
+    - ``data``: records, or a frame as returned by :func:`budgetlab.analysis.epochs` (one row per
+      run and epoch) or :func:`budgetlab.analysis.curves` (already averaged).
+    - ``cost``: horizontal axis: one of :data:`budgetlab.analysis.AXES`.
+    - ``looks``: line styles by the value of the last of ``keys``; by default, one per method.
+    - ``legend``: whether to add a legend.
     """
     frame = style.frame_of(data, lambda runs: curves(runs, cost, value),
                            ["cost", "mean", "spread", "n"], made="mean")  # fmt: skip
@@ -202,9 +196,9 @@ def gradient_quality(
 ) -> "Axes":
     """How does gradient quality change over training? Mean over seeds, ± standard deviation.
 
-    ``frame``: concatenated frames of several moments, as returned by the methods of
-    :class:`budgetlab.estimators.Moment`.
-    ``value``: column to draw over ``steps``, such as ``possible_gain`` or ``variance_ratio``.
+    - ``frame``: concatenated frames of several moments, as returned by the methods of
+      :class:`budgetlab.estimators.Moment`.
+    - ``value``: column to draw over ``steps``, such as ``possible_gain`` or ``variance_ratio``.
     """
     require(frame, ["name", "steps", value], "a frame of errors over steps")
     lines = style.averaged(frame.dropna(subset=[value]), "name", "steps", value)
@@ -234,9 +228,9 @@ def frontier(
 ) -> "Axes":
     """What does accuracy cost? Each condition, and the Pareto frontier.
 
-    ``data``: records, or a frame as returned by :func:`budgetlab.analysis.summaries` or
-    :func:`budgetlab.analysis.frontier`.
-    ``cost``: one of :data:`budgetlab.analysis.COSTS`.
+    - ``data``: records, or a frame as returned by :func:`budgetlab.analysis.summaries` or
+      :func:`budgetlab.analysis.frontier`.
+    - ``cost``: one of :data:`budgetlab.analysis.COSTS`.
     """
     frame = style.frame_of(data, lambda runs: find_frontier(runs, cost, value),
                            ["method", "cost", "mean", "ci_low", "ci_high", "n"],

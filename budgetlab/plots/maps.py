@@ -206,15 +206,10 @@ def agreement_matrix(
 ) -> "Axes":
     """Do they agree? One cell per pair of measures, or per pair of runs.
 
-    Parameters
-    ----------
-    data
-        Records of runs on the same data, or a frame as returned by
-        :func:`budgetlab.analysis.measure_agreement` or :func:`budgetlab.analysis.run_agreement`.
-    measure
-        The measure to compare between records.
-    value
-        ``spearman`` (-1 to 1) or ``overlap`` (0 to 1).
+    - ``data``: records of runs on the same data, or a frame as returned by
+      :func:`budgetlab.analysis.measure_agreement` or :func:`budgetlab.analysis.run_agreement`.
+    - ``measure``: the measure to compare between records.
+    - ``value``: ``spearman`` (-1 to 1) or ``overlap`` (0 to 1).
     """
     value = known("value", value, VALUES)
     frame = style.frame_of(data, lambda records: _of_runs(records, measure), ["a", "b", value])

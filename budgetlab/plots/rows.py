@@ -44,8 +44,8 @@ def differences(
 ) -> "Axes":
     """Is it better than the baseline? Paired differences with their intervals.
 
-    ``data``: records, or a frame as returned by :func:`budgetlab.analysis.compare`.
-    ``baseline``: baseline to compare records with; ignored for a frame.
+    - ``data``: records, or a frame as returned by :func:`budgetlab.analysis.compare`.
+    - ``baseline``: baseline to compare records with; ignored for a frame.
     """
     frame = style.frame_of(data, lambda runs: compare(runs, baseline),
                            ["method", "baseline", "pairs", "ci_low", "ci_high", "n"],
@@ -211,9 +211,9 @@ def class_accuracy(
 ) -> "Axes":
     """Where does it go wrong? Test accuracy of each class, or group, with its interval.
 
-    ``data``, ``by``: as for :func:`budgetlab.analysis.group_accuracy`, or a frame returned by it.
-    The twenty groups with the lowest accuracy are drawn.
-    ``look``: colour and marker; by default those of the method of a record.
+    - ``data``, ``by``: as for :func:`budgetlab.analysis.group_accuracy`, or a frame returned by it.
+      The twenty groups with the lowest accuracy are drawn.
+    - ``look``: colour and marker; by default those of the method of a record.
     """
     if not isinstance(data, pd.DataFrame):
         data = open_record(data)

@@ -134,8 +134,8 @@ def probability_vs_loss(
 ) -> "Axes":
     """Does the method draw what it has not learned? Probability against last known loss.
 
-    ``data``: a record, or a frame as returned by :func:`budgetlab.analysis.one_epoch`.
-    ``epoch``: epoch, from 1; -1 is the last.
+    - ``data``: a record, or a frame as returned by :func:`budgetlab.analysis.one_epoch`.
+    - ``epoch``: epoch, from 1; -1 is the last.
     """
     frame = style.frame_of(data, lambda run: one_epoch(run, epoch),
                            ["last_loss", "probability", "times_trained"])  # fmt: skip
@@ -173,9 +173,9 @@ def measure_vs_measure(
     The defaults, ``variability`` against ``confidence``, give the data map of Swayamdipta et
     al. (2020). Samples known to have a wrong label are marked.
 
-    ``data``: a record, or a frame as returned by :func:`budgetlab.analysis.measures`.
-    ``x``, ``y``: two of its columns. Samples without a finite value in both are not drawn; their
-    number is given below the axis.
+    - ``data``: a record, or a frame as returned by :func:`budgetlab.analysis.measures`.
+    - ``x``, ``y``: two of its columns. Samples without a finite value in both are not drawn; their
+      number is given below the axis.
     """
     frame = style.frame_of(data, measures, [x, y])
     finite = np.isfinite(frame[[x, y]].astype(float)).all(axis=1)
@@ -223,8 +223,8 @@ def sample_life(
 ) -> "Axes":
     """What happened to one sample? Its probability under the model at every visit.
 
-    ``data``: a record, or a frame as returned by :func:`budgetlab.analysis.sample_life`.
-    ``sample``: sample number; required with a record, whose thumbnail is shown if there is one.
+    - ``data``: a record, or a frame as returned by :func:`budgetlab.analysis.sample_life`.
+    - ``sample``: sample number; required with a record, whose thumbnail is shown if there is one.
     """
     if isinstance(data, pd.DataFrame):
         frame, image = data, None

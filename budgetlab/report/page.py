@@ -44,9 +44,9 @@ def write(records: Records, out: Path | str = "report.html") -> Path:
     and images elsewhere. Raises InputError if no record can be opened, none holds an epoch, or the
     file cannot be written.
 
-    ``records``: as for :func:`budgetlab.open_records`. Unusable records are listed on the page,
-    each with a warning, and left out.
-    ``out``: file to write; missing folders are created.
+    - ``records``: as for :func:`budgetlab.open_records`. Unusable records are listed on the page,
+      each with a warning, and left out.
+    - ``out``: file to write; missing folders are created.
 
     Returns the file.
     """

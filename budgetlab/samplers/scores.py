@@ -35,15 +35,10 @@ def draw_without_replacement(weights: Tensor, count: int, generator: torch.Gener
 
     Returns int64 ``[count]``, in random order. Time and memory are linear in ``N``.
 
-    Parameters
-    ----------
-    weights
-        ``[N]``, finite and >= 0; they need not sum to one. Indices of weight zero are drawn only
-        after all others.
-    count
-        Number to draw, at most ``N``.
-    generator
-        On the device of ``weights``.
+    - ``weights``: ``[N]``, finite and >= 0; they need not sum to one. Indices of weight zero are
+      drawn only after all others.
+    - ``count``: number to draw, at most ``N``.
+    - ``generator``: on the device of ``weights``.
     """
     _check(len(weights), count)
     # float64: with float32, ties among ten million keys would favour low indices.
@@ -65,9 +60,9 @@ def inclusion_probability(q: Tensor, count: int) -> Tensor:
     is some five times the smallest, the largest relative error is below 7% for 1 of 8, 1.5% for 15
     of 50 and 0.3% for 300 of 1,000 (exact sums and simulation, ``tests/test_samplers.py``).
 
-    ``q``: ``[N]``, finite and >= 0; it need not sum to one. Samples of weight zero share what is
-    left when all others are drawn.
-    ``count``: number drawn, 0 to N, which the probabilities, float64 ``[N]``, sum to.
+    - ``q``: ``[N]``, finite and >= 0; it need not sum to one. Samples of weight zero share what is
+      left when all others are drawn.
+    - ``count``: number drawn, 0 to N, which the probabilities, float64 ``[N]``, sum to.
     """
     _check(len(q), count)
     size, q = len(q), q.double()
@@ -97,16 +92,10 @@ def simulated_inclusion(
     draws. The sum can differ from ``count`` because all samples share the times ``t``;
     :func:`inclusion_probability` finds the one factor on these that corrects it.
 
-    Parameters
-    ----------
-    q
-        ``[N]``, >= 0, sums to one.
-    count
-        Number drawn, 0 to N.
-    generator
-        On the device of ``q``.
-    races
-        Number of races to average.
+    - ``q``: ``[N]``, >= 0, sums to one.
+    - ``count``: number drawn, 0 to N.
+    - ``generator``: on the device of ``q``.
+    - ``races``: number of races to average.
     """
     _check(len(q), count)
     size = len(q)

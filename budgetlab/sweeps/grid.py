@@ -53,15 +53,11 @@ def product(
     adjacent, so that it is loaded once; among them seeds vary slowest, so that comparisons fill in
     evenly. Otherwise in the order of the settings, the last one changing fastest.
 
-    Parameters
-    ----------
-    grid
-        Settings by name, each one value or several; a :class:`budgetlab.RunConfig`; or a list of
-        these, whose runs follow one another.
-    base
-        Defaults for settings that neither ``grid`` nor ``settings`` gives.
-    **settings
-        Fields of :class:`budgetlab.RunConfig`, each one value or several, for all of ``grid``.
+    - ``grid``: settings by name, each one value or several; a :class:`budgetlab.RunConfig`; or a
+      list of these, whose runs follow one another.
+    - ``base``: defaults for settings that neither ``grid`` nor ``settings`` gives.
+    - ``**settings``: fields of :class:`budgetlab.RunConfig`, each one value or several, for all of
+      ``grid``.
 
     Examples
     --------

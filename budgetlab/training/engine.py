@@ -34,12 +34,8 @@ EVALUATION_BATCH = 500
 class Outcome:
     """Result of one step, from before the weights changed.
 
-    Attributes
-    ----------
-    loss
-        Scalar tensor: mean cross-entropy of the batch, without importance weights.
-    credit, seen
-        Arguments of :meth:`History.update`.
+    - ``loss``: scalar tensor: mean cross-entropy of the batch, without importance weights.
+    - ``credit``, ``seen``: arguments of :meth:`History.update`.
     """
 
     loss: Tensor
@@ -88,16 +84,11 @@ def _build_optimiser(config: RunConfig, network: nn.Module) -> torch.optim.Optim
 class Engine:
     """Network, optimiser and training samples, all on the device.
 
-    Parameters
-    ----------
-    config
-        Configuration of the run.
-    model_name
-        Name of the network, not ``auto``.
-    samples
-        Training samples; moved to the device and kept there.
-    device, precision
-        Training device, and the number format of autocast. Weights stay float32.
+    - ``config``: configuration of the run.
+    - ``model_name``: name of the network, not ``auto``.
+    - ``samples``: training samples; moved to the device and kept there.
+    - ``device``, ``precision``: training device, and the number format of autocast. Weights stay
+      float32.
     """
 
     def __init__(
@@ -211,15 +202,11 @@ class Engine:
     ) -> Any:
         """Train on a batch; nothing is copied to the host.
 
-        Parameters
-        ----------
-        batch
-            Batch from the sampler.
-        lr
-            Learning rate; a scalar tensor on the device for a step captured in a graph.
-        learn
-            Called with the outcome between the passes; what it returns is returned. In a captured
-            step its kernels run in parallel with the backward pass: it may not touch the network.
+        - ``batch``: batch from the sampler.
+        - ``lr``: learning rate; a scalar tensor on the device for a step captured in a graph.
+        - ``learn``: called with the outcome between the passes; what it returns is returned. In a
+          captured step its kernels run in parallel with the backward pass: it may not touch the
+          network.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = lr

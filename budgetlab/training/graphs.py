@@ -37,14 +37,9 @@ class StepGraphs:
     The first step of each kind of batch is plain, because it creates the optimiser's state; then a
     graph is tried. ``BUDGETLAB_GRAPHS=0`` in the environment turns graphs off.
 
-    Parameters
-    ----------
-    step
-        The plain step, from a batch and a learning rate to scalars.
-    engine, history
-        The state that a step changes.
-    record, seconds
-        Functions that capture a graph and that time work; replaced in tests.
+    - ``step``: the plain step, from a batch and a learning rate to scalars.
+    - ``engine``, ``history``: the state that a step changes.
+    - ``record``, ``seconds``: functions that capture a graph and that time work; replaced in tests.
     """
 
     def __init__(
@@ -150,14 +145,9 @@ def capture_if_faster(
 
     Returns the replay; None if capture fails, results differ, or it is not at least 5% faster.
 
-    Parameters
-    ----------
-    work
-        Reads and changes tensors in place, and returns some, the same ones in every call.
-    state
-        The tensors it changes; restored on return, as is the generator.
-    generator
-        Generator of its random numbers, on its device.
+    - ``work``: reads and changes tensors in place, and returns some, the same ones in every call.
+    - ``state``: the tensors it changes; restored on return, as is the generator.
+    - ``generator``: generator of its random numbers, on its device.
     """
     before, drawn = [value.clone() for value in state], generator.get_state()
 

@@ -38,15 +38,10 @@ class BudgetedBatches:
     requests it. ``batch_count`` counts the batches of this epoch, and ``complete`` is True once it
     has no more. An InputError means that method and budget do not fit the data.
 
-    Parameters
-    ----------
-    config, size, costs, device
-        The run, its number of training samples, the costs of its network, and the device of the
-        sampler and the history.
-    step_seconds
-        Measures the seconds of a plain step; needed for a budget in seconds.
-    **known
-        Further fields of :class:`budgetlab.samplers.SamplerContext`, such as labels.
+    - ``config``, ``size``, ``costs``, ``device``: the run, its number of training samples, the
+      costs of its network, and the device of the sampler and the history.
+    - ``step_seconds``: measures the seconds of a plain step; needed for a budget in seconds.
+    - ``**known``: further fields of :class:`budgetlab.samplers.SamplerContext`, such as labels.
     """
 
     def __init__(

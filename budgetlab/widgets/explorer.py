@@ -36,12 +36,9 @@ class AugmentationExplorer(Panel):
 
     ``data``: a data set of images, or one of its splits.
 
-    Attributes
-    ----------
-    first, seed, alpha, operations, magnitude, detail
-        The controls; set their ``value``.
-    mixtures
-        Augmented images by augmentation: lists of :class:`~budgetlab.augment.Mixture`.
+    - ``first``, ``seed``, ``alpha``, ``operations``, ``magnitude``, ``detail``: the controls; set
+      their ``value``.
+    - ``mixtures``: augmented images by augmentation: lists of :class:`~budgetlab.augment.Mixture`.
 
     Examples
     --------

@@ -27,17 +27,11 @@ class SamplerPlayground(Trainer):
     background shows the network's prediction; points picked in the epoch have a dark edge, and
     size or colour encodes their probability.
 
-    Parameters
-    ----------
-    methods
-        The two methods.
-    problem
-        One of :data:`budgetlab.data.builtin.PROBLEMS`.
-    name
-        A new playground of the same name replaces the old one.
-    **settings
-        Fields of :class:`budgetlab.RunConfig`, such as ``limit`` or ``label_noise``. Records are
-        kept only if ``out`` is given.
+    - ``methods``: the two methods.
+    - ``problem``: one of :data:`budgetlab.data.builtin.PROBLEMS`.
+    - ``name``: a new playground of the same name replaces the old one.
+    - ``**settings``: fields of :class:`budgetlab.RunConfig`, such as ``limit`` or ``label_noise``.
+      Records are kept only if ``out`` is given.
 
     Attributes
     ----------
