@@ -37,7 +37,7 @@ def test_names_what_was_asked_for_and_what_is_refused():
     assert repr(built) == "Mixup(alpha=0.7, flip=False, per_image=True, fidelity='published')"
     for name, settled, says in (
         ("mixupp", {}, "did you mean 'mixup'"),
-        ("mixup", {"alpha": 0}, "alpha 0 is not above 0"),
+        ("mixup", {"alpha": 0}, "alpha 0 is not allowed"),
         ("mixup", {"alpha": float("nan")}, "alpha nan"),
         ("mixup", {"fidelity": "publishd"}, "did you mean 'published'"),
         ("randaugment", {"randaugment_n": -1}, "-1 operations"),

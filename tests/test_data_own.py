@@ -81,7 +81,7 @@ def test_a_map_is_of_the_data_and_weights_of_the_record(tmp_path, two_colours):
     splits, _ = two_colours
     record = bl.train("unif-SGD", splits=splits, epochs=1, budget=1.0, batch_size=10,
                       out=tmp_path, device="cpu", progress=False)  # fmt: skip
-    with pytest.raises(InputError, match="are not what"):
+    with pytest.raises(InputError, match="are not the data of"):
         analysis.embedding(record, bl.Splits.of(splits.train))
     with pytest.raises(InputError, match="unknown map 'tsne'"):
         analysis.embedding(record, splits, method="tsne")
@@ -262,11 +262,11 @@ def test_threshold_samples_judge_whatever_the_method_trains_on(method, faulty):
     [*((lambda labels=labels, chance=chance: label_quality(np.array(labels, int), chance), says)
        for labels, chance, says in (
            ([0, 1], np.full((3, 2), 0.5), r"labels \(2,\) and pred_probs \(3, 2\) do not fit"),
-           ([0, 2], np.full((2, 2), 0.5), "labels from 0 to 2 do not fit pred_probs of 2 columns"),
-           ([0, -1], np.full((2, 2), 0.5), "labels from -1 to 0 do not fit"),
+           ([0, 2], np.full((2, 2), 0.5), "labels from 0 to 2: give 0 to 1"),
+           ([0, -1], np.full((2, 2), 0.5), "labels from -1 to 0: give 0 to 1"),
            ([], np.full((0, 2), 0.5), "do not fit"),
            ([0, 1], np.array([[np.nan, 0.5], [0.5, 0.5]]), r"pred_probs\[0, 0\] is nan: give prob"),
-           ([0, 1], np.array([[3, 5], [5, 1]]), "row 0 of pred_probs holds no probabilities"))),
+           ([0, 1], np.array([[3, 5], [5, 1]]), "row 0 of pred_probs is no distribution"))),
      (lambda: threshold_quality(digits(), percentile=0), "percentile 0 is not allowed"),
      (lambda: threshold_quality(digits().train.select(range(100))),
       "give 9 threshold samples, and 20 are needed")],

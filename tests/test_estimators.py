@@ -243,7 +243,7 @@ def of_one(label=0, samples=1, **options):
 
 
 REFUSED = {
-    "no distribution over 6": lambda m: replaced(torch.zeros(6)),
+    "is no distribution": lambda m: replaced(torch.zeros(6)),
     "q of shape .5,. is no distribution": lambda m: replaced([1.0] * 5),
     "q is a str": lambda m: replaced("a"),
     "kind of weights": lambda m: replaced([1] * 6, weights="a"),

@@ -626,7 +626,7 @@ def test_what_charts_refuse(runs, watched, train, load_once):
     refused("epoch 9 is not in this chart: give 2 to 6", chart.twin, epoch=9)
     refused("no control 'speed'", chart.with_values, speed=1)
     refused("measure", explore.atlas, runs[0], "loss_mean")
-    refused("not what", explore.atlas, runs[0], splits=load_once("digits", limit=64))
+    refused("not the data of", explore.atlas, runs[0], splits=load_once("digits", limit=64))
     refused("samples 0", explore.atlas, runs[0], samples=0)
     for given, said in (({"label": "starr"}, "star"), ({"x_lo": 1}, "x_low"),
                         ({"group": "noise"}, "noisy"), ({"life": 300}, "sample 300")):  # fmt: skip

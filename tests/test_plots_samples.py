@@ -357,7 +357,7 @@ def test_image_rows_stand_below_each_other_with_their_captions(ax):
     for given, captions, reason in (
         ({"a": []}, None, "there are no images"),
         ({"a": [grey]}, {"b": ["x"]}, "unknown row of captions 'b'"),
-        ({"a": [grey]}, {"a": ["x", "y"]}, "1 images and 2 captions"),
+        ({"a": [grey]}, {"a": ["x", "y"]}, "1 images, 2 captions"),
     ):
         with pytest.raises(InputError, match=reason):
             plots.image_rows(given, captions=captions)

@@ -105,7 +105,7 @@ def test_a_run_with_a_method_of_ones_own_is_resumed_with_it(train: Callable[...,
     ("out 'a\\x00b' is not allowed: give a text without null characters",
      lambda: bl.RunConfig(out="a\0b")),
     ("<function", lambda: bl.train(lambda history: history.error)),
-    ("image-size 16 is for the images of folder:, and not for 'digits'",
+    ("image-size 16 is for folder:, not for 'digits'",
      lambda: bl.train(dataset="digits", image_size=16)),
     ("credit weighted does not go with fidelity published",
      lambda: bl.train(credit="weighted", fidelity="published")),
@@ -155,7 +155,7 @@ LOGITS, LABELS = torch.rand(4, 3), torch.tensor([0, 1, 2, 0])
     ("item 2 of 9 cannot be read (IndexError)", lambda: bl.Dataset.from_dataset(Lying())),
     ("unknown class in true_label 'zzz': choose one of 0, 1",
      lambda: bl.Dataset.from_dataset(IMAGES, true_label=["zzz"] * 40)),
-    ("model 'Sequential' has lazy layers, whose size is open: run one batch through it",
+    ("model 'Sequential' has lazy layers: run one batch through it",
      lambda: bl.train(splits=bl.Splits.of(OWN), model=nn.Sequential(nn.LazyLinear(2)))),
     ("'.' is a place, not a data set: write folder:.", lambda: bl.data.inspect(".")),
     ("pred_probs[0, 0] is nan: give probabilities",
@@ -225,7 +225,7 @@ REFUSED = {
     "quality lacks the columns suspect, p_wrong": lambda r: analysis.triage(r, quality=LOSSES),
     "quality lacks the columns suspect,": lambda r: analysis.suspects(LOSSES),
     "this frame lacks the column verdict": lambda r: analysis.indices(LOSSES),
-    "labels are float64: give class numbers": lambda r: analysis.label_quality(
+    "labels are float64: give whole numbers": lambda r: analysis.label_quality(
         np.array([0, np.nan]), np.full((2, 2), 0.5)
     ),
     "listed (2,) and wrong (3,) do not fit": lambda r: analysis.precision_and_recall(
@@ -258,7 +258,7 @@ def test_what_a_method_yields_is_a_batch_of_samples(config: bl.RunConfig) -> Non
 
 
 NO_SAMPLES = {
-    "asks for sample 128: give the numbers of samples, from 0 to 127": torch.arange(113, 129),
+    "asks for sample 128: give 0 to 127": torch.arange(113, 129),
     "asks for sample -1: give": torch.arange(-1, 15),
     "B of 1 or more, not torch.float32 of shape (16,): give": torch.arange(16.0),
     "B of 1 or more, not torch.int64 of shape (0,): give": torch.arange(0),

@@ -514,7 +514,7 @@ def test_data_of_ones_own_is_never_recorded_as_a_named_data_set(small, noisy):
     for first in (None, bl.RunConfig()):
         record = bl.train(first, splits=own, **small)
         assert (record.config["dataset"], record.config["label_noise"]) == ("mine", 0.0)
-    with pytest.raises(InputError, match="on data of your own, 'mine': give it again with splits="):
+    with pytest.raises(InputError, match="on your own data: give it again with splits="):
         Run.resume(record.path)
     assert bl.train(splits=own, dataset="ours", **small).config["dataset"] == "ours"
     for wrong in ({"dataset": "CIFAR10"}, {"dataset": "shapes"}, {"data_seed": 3}, {"limit": 9}):
@@ -533,7 +533,7 @@ def test_data_of_ones_own_is_never_recorded_as_a_named_data_set(small, noisy):
         ({"augmentation": "standart"}, "unknown augmentation 'standart': did you mean 'standard'"),
         ({"model": "resnet19"}, "unknown model 'resnet19': did you mean 'resnet18'"),
         ({"model": "small"}, "model 'small' cannot take points"),
-        ({"augmentation": "mixup"}, "augmentation 'mixup' needs images, and 'points' holds points"),
+        ({"augmentation": "mixup"}, "augmentation 'mixup' needs images"),
         ({"dataset": "shape"}, "unknown dataset 'shape': did you mean 'shapes'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"device": "cuda:77"}, "device 'cuda:77' is not there"),
