@@ -31,12 +31,9 @@ def loss_distribution(
 ) -> "Axes":
     """How does the loss distribution change over training? Quantile fan over the epochs.
 
-    Parameters
-    ----------
-    data
-        A record, or a frame as returned by :func:`budgetlab.analysis.quantiles` of ``loss``.
-    look
-        Gives the colour; by default the method of a record does.
+    - ``data``: a record, or a frame as returned by :func:`budgetlab.analysis.quantiles` of
+      ``loss``.
+    - ``look``: gives the colour; by default the method of a record does.
     """
     frame, colour = _quantiles(data, "loss", look)
     ax = style.axes(ax)
@@ -66,13 +63,9 @@ def sampling_probability(
     Sampling probabilities are multiplied by the number of samples, so that 1 is uniform;
     the chance of being kept, for filter methods, is shown as it is.
 
-    Parameters
-    ----------
-    data
-        A record, or a frame as returned by :func:`budgetlab.analysis.quantiles` of
-        ``probability``; its column ``kind`` tells the two apart.
-    look
-        Gives the colour; by default the method of a record does.
+    - ``data``: a record, or a frame as returned by :func:`budgetlab.analysis.quantiles` of
+      ``probability``; its column ``kind`` tells the two apart.
+    - ``look``: gives the colour; by default the method of a record does.
     """
     frame, colour = _quantiles(data, "probability", look)
     ax = style.axes(ax)
