@@ -166,7 +166,7 @@ CURVE = curve_frame([([0, 10], [0.1, 0.2])])
         (lambda: analysis.seeds_needed(0.01, 0.01, power=1.0), "power 1.0 is not allowed"),
         (lambda: analysis.seeds_needed(0.01, 0.0),
          "spread 0.0 is not allowed: give a standard deviation above 0"),
-        (lambda: analysis.seeds_needed(0.0, 0.01), "is never found"),
+        (lambda: analysis.seeds_needed(0.0, 0.01), "cannot be found"),
         (lambda: analysis.seeds_needed(0.01, 0.01, margin=0.005),
          "difference 0.01 is not within the margin 0.005"),
     ],

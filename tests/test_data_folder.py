@@ -83,7 +83,7 @@ def test_splits_are_known_by_their_usual_names(train, val, test, tmp_path):
     assert found == [str(top / origin) for origin in data.train.metadata["origin"]]
     assert data.intake.where["train"] == f"{train}/"
     if val:
-        assert "val_fraction 0.5 is one too many" in refused(top, tmp_path, val_fraction=0.5)
+        assert "val_fraction 0.5 is not needed" in refused(top, tmp_path, val_fraction=0.5)
 
 
 def test_what_cannot_be_a_data_set_is_refused(tmp_path):

@@ -362,5 +362,5 @@ def test_a_certain_sample_gives_a_number():
 def test_nothing_to_go_by_is_an_error(networks, damping):
     x, y = clusters()
     models = [torch.nn.Linear(FEATURES, 2)] if networks is None else networks
-    with pytest.raises(InputError, match="give one or more, and one above 0"):
+    with pytest.raises(InputError, match="give a network, a damping above 0"):
         estimators.self_influence(models, x, y, damping=damping)

@@ -93,7 +93,7 @@ def triage(
     require(frame, ("label", "visits", *MEASURES))
     if quality is not None:
         require(quality, ("suspect", "p_wrong"), "quality")
-    for what, given in (("copies", copies), ("names", names), ("quality", quality)):
+    for what, given in (("names", names), ("quality", quality)):
         if given is not None:
             one_each(what, given, len(frame))
     if names is not None:

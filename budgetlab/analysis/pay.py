@@ -16,7 +16,7 @@ import pandas as pd
 
 from budgetlab.analysis.per_sample import copy_sources, measures, require_every_epoch
 from budgetlab.analysis.samples import entropy
-from budgetlab.errors import InputError, one_each
+from budgetlab.errors import InputError
 from budgetlab.records import OneRecord, open_record
 
 OUTCOMES = ("gain", "lose")
@@ -128,8 +128,6 @@ def pay_features(record: OneRecord, *, copies: np.ndarray | None = None) -> dict
 
 
 def _share_of_copies(frame: pd.DataFrame, copies: np.ndarray | None) -> float:
-    if copies is not None:
-        one_each("copies", copies, len(frame))
     own, first = copy_sources(frame, copies)
     return float((first != own).mean())
 

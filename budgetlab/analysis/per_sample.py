@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from budgetlab.errors import InputError, unknown, whole
+from budgetlab.errors import InputError, one_each, unknown, whole
 from budgetlab.records import SAMPLE_ARRAYS, OneRecord, Record, open_record
 
 _MEASURES = {
@@ -176,6 +176,7 @@ def copy_sources(
     the record, even if the frame holds only some of its samples.
     """
     if copies is not None:
+        one_each("copies", copies, len(frame))
         return frame.index.to_numpy(), np.asarray(copies)
     own = frame.get("recorded_as", frame.index.to_series()).to_numpy()
     first = frame["copy_of"].to_numpy() if "copy_of" in frame else own

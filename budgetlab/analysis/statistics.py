@@ -173,7 +173,7 @@ def seeds_needed(
         raise InputError(f"spread {spread} is not allowed: give a standard deviation above 0")
     if margin is None and (difference == 0 or not np.isfinite(difference)):
         raise InputError(
-            f"difference {difference} is never found: give another, or a margin= for equivalence"
+            f"difference {difference} cannot be found: give another, or margin= for equivalence"
         )
     if margin is not None and not abs(difference) < margin:
         raise InputError(

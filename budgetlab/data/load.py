@@ -327,7 +327,7 @@ def _split(parts: dict[str, Dataset], asked: RunConfig) -> tuple[Dataset, Datase
     train, fraction = parts["train"], asked.val_fraction
     if "val" in parts:
         raise InputError(
-            f"val_fraction {fraction:g} is one too many, '{asked.dataset}' has val: leave it out"
+            f"val_fraction {fraction:g} is not needed, '{asked.dataset}' has a val: leave it out"
         )
     count = round(fraction * len(train))
     if not 0 < count < len(train):

@@ -274,7 +274,7 @@ def influence(
     networks = [models] if isinstance(models, nn.Module) else list(models)
     if not networks or not damping > 0:
         raise InputError(
-            f"{len(networks)} networks, damping {damping:g}: give one or more, and one above 0"
+            f"{len(networks)} networks, damping {damping:g}: give a network, a damping above 0"
         )
     scores, residuals = [], []
     for network in networks:
