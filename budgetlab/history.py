@@ -20,20 +20,12 @@ TINY = 1e-8
 class Measures:
     """Measures from one forward pass; every tensor but the last is float32 ``[M]``.
 
-    Attributes
-    ----------
-    loss
-        Cross-entropy ``-ln p_y``, nats.
-    p_y
-        Softmax probability of the label.
-    correct
-        1 where the label has the highest logit, else 0.
-    margin
-        Logit of the label less the highest other logit (Pleiss et al. 2020).
-    el2n
-        ``||softmax - onehot||_2`` (Paul et al. 2021).
-    probabilities
-        Softmax, ``[M, C]``; only :class:`Trajectory` uses it.
+    - ``loss``: cross-entropy ``-ln p_y``, nats.
+    - ``p_y``: softmax probability of the label.
+    - ``correct``: 1 where the label has the highest logit, else 0.
+    - ``margin``: logit of the label less the highest other logit (Pleiss et al. 2020).
+    - ``el2n``: ``||softmax - onehot||_2`` (Paul et al. 2021).
+    - ``probabilities``: softmax, ``[M, C]``; only :class:`Trajectory` uses it.
     """
 
     loss: Tensor

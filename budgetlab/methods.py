@@ -46,32 +46,23 @@ def style(place: int) -> LineStyle:
 class Method:
     """What the rest of the kit needs to know about a method.
 
-    Attributes
-    ----------
-    name, about
-        The value of ``method=``, and what the method trains on, in one line.
-    family
-        ``passes`` (every sample equally often), ``draw`` (by a score, once per epoch),
-        ``candidates`` (selected after a forward pass), ``pruning`` (some left out of each epoch),
-        ``core set`` (a fixed subset), or ``other``.
-    where
-        Module and class of its code: ``.module:Class`` within :mod:`budgetlab.samplers`, else
-        ``module:Class``; empty for a method registered by a decorator.
-    fields
-        Settings of :class:`budgetlab.RunConfig` that it reads besides the common ones.
-    style
-        Its style in figures; None for the first free one.
-    candidates, share
-        Functions of the run's config: the number of samples scored per sample trained on, and the
-        share of the full run that is spent, which is the budget unless the method ignores it.
-    probability
-        Kind of the probability recorded per sample: ``draw`` sums to one over the samples, ``keep``
-        is the probability of being trained on once it is a candidate.
-    cost, loss_weights, source
-        For the documentation's table: costs beyond the steps, factors on the losses, reference.
-    paper, code
-        Whether Arazo et al. (BMVC 2021) use it; and a digest of the source of a method registered
-        by a decorator, to detect runs of other code.
+    - ``name``, ``about``: the value of ``method=``, and what the method trains on, in one line.
+    - ``family``: ``passes`` (every sample equally often), ``draw`` (by a score, once per epoch),
+      ``candidates`` (selected after a forward pass), ``pruning`` (some left out of each epoch),
+      ``core set`` (a fixed subset), or ``other``.
+    - ``where``: module and class of its code: ``.module:Class`` within :mod:`budgetlab.samplers`,
+      else ``module:Class``; empty for a method registered by a decorator.
+    - ``fields``: settings of :class:`budgetlab.RunConfig` that it reads besides the common ones.
+    - ``style``: its style in figures; None for the first free one.
+    - ``candidates``, ``share``: functions of the run's config: the number of samples scored per
+      sample trained on, and the share of the full run that is spent, which is the budget unless the
+      method ignores it.
+    - ``probability``: kind of the probability recorded per sample: ``draw`` sums to one over the
+      samples, ``keep`` is the probability of being trained on once it is a candidate.
+    - ``cost``, ``loss_weights``, ``source``: for the documentation's table: costs beyond the steps,
+      factors on the losses, reference.
+    - ``paper``, ``code``: whether Arazo et al. (BMVC 2021) use it; and a digest of the source of a
+      method registered by a decorator, to detect runs of other code.
     """
 
     name: str

@@ -21,18 +21,12 @@ def group_accuracy(
 ) -> pd.DataFrame:
     """Compute the accuracy of each group of samples, by class or by any metadata.
 
-    Parameters
-    ----------
-    data
-        A finished record, for its test samples; or a frame with the columns ``label`` and
-        ``predicted``, class numbers as in :attr:`budgetlab.Record.predictions`, or class names.
-        Rows that lack one of them, or a group, are left out; ``attrs["left_out"]`` counts them.
-    by
-        Column of the groups: ``label``, or one of the metadata.
-    classes
-        Names of the classes; by default those of the record.
-    confidence
-        Confidence level of Wilson's interval, in (0, 1).
+    - ``data``: a finished record, for its test samples; or a frame with the columns ``label`` and
+      ``predicted``, class numbers as in :attr:`budgetlab.Record.predictions`, or class names. Rows
+      that lack one of them, or a group, are left out; ``attrs["left_out"]`` counts them.
+    - ``by``: column of the groups: ``label``, or one of the metadata.
+    - ``classes``: names of the classes; by default those of the record.
+    - ``confidence``: confidence level of Wilson's interval, in (0, 1).
 
     Returns
     -------

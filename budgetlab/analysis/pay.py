@@ -86,15 +86,11 @@ def pay_features(record: OneRecord, *, copies: np.ndarray | None = None) -> dict
     Ground truth that only synthetic data has, such as which labels were made wrong or how
     difficult a sample was meant to be, is not used.
 
-    Parameters
-    ----------
-    record
-        A run with uniform sampling (``unif-SGD``, ``SGD`` or ``rs2``), or its folder, with
-        per-sample history. Half of the samples or more must have been visited, and those
-        twice or more in the median.
-    copies
-        The first sample that each training sample is a copy of, or itself, int ``[N]``, as
-        from :func:`budgetlab.data.duplicates`. By default the metadata column ``copy_of``.
+    - ``record``: a run with uniform sampling (``unif-SGD``, ``SGD`` or ``rs2``), or its folder,
+      with per-sample history. Half of the samples or more must have been visited, and those twice
+      or more in the median.
+    - ``copies``: the first sample that each training sample is a copy of, or itself, int ``[N]``,
+      as from :func:`budgetlab.data.duplicates`. By default the metadata column ``copy_of``.
     """
     record = open_record(record)
     method = record.config.get("method")

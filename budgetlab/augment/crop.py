@@ -21,16 +21,11 @@ class AugmentedBatch:
 
     The loss of row ``r`` is ``sum_k weights[r, k] * loss(output[r], y[sources[r, k]])``.
 
-    Attributes
-    ----------
-    images
-        ``[B, C, H, W]``, uint8, or float32 on the same 0..255 scale if values were blended, in the
-        memory format of the images given; or ``[B, 2]`` points.
-    sources
-        int64 ``[B, K]``: rows of the batch, in [0, B), as an augmentation returns them;
-        :meth:`of_samples` converts them to indices of training samples.
-    weights
-        float32 ``[B, K]``: the share of each source, in [0, 1]; each row sums to 1.
+    - ``images``: ``[B, C, H, W]``, uint8, or float32 on the same 0..255 scale if values were
+      blended, in the memory format of the images given; or ``[B, 2]`` points.
+    - ``sources``: int64 ``[B, K]``: rows of the batch, in [0, B), as an augmentation returns them;
+      :meth:`of_samples` converts them to indices of training samples.
+    - ``weights``: float32 ``[B, K]``: the share of each source, in [0, 1]; each row sums to 1.
     """
 
     images: Tensor
@@ -291,20 +286,14 @@ def build(
 
     Returns a function of uint8 ``[B, C, H, W]`` and a generator on the same device.
 
-    Parameters
-    ----------
-    name
-        One of :func:`names`.
-    flip
-        Whether the standard part flips horizontally; False for digits.
-    alpha
-        Shape of the Beta(alpha, alpha) of mixup, ricap and cutmix; above 0.
-    randaugment_n, randaugment_m
-        Operations per image (at least 0) and magnitude (0 to 30).
-    fidelity
-        ``"default"``, or ``"published"`` to reproduce the published code.
-    per_image
-        Whether mixup, ricap and cutmix draw one proportion per image, not one per batch.
+    - ``name``: one of :func:`names`.
+    - ``flip``: whether the standard part flips horizontally; False for digits.
+    - ``alpha``: shape of the Beta(alpha, alpha) of mixup, ricap and cutmix; above 0.
+    - ``randaugment_n``, ``randaugment_m``: operations per image (at least 0) and magnitude (0 to
+      30).
+    - ``fidelity``: ``"default"``, or ``"published"`` to reproduce the published code.
+    - ``per_image``: whether mixup, ricap and cutmix draw one proportion per image, not one per
+      batch.
     """
     name = known("augmentation", name, names())
     fidelity = known("fidelity", fidelity, ("default", "published"))

@@ -238,17 +238,12 @@ def measure_batch(
     Raises InputError if logits and labels do not fit each other, or a value is invalid. Returns one
     value per sample, ``[B]``, on the CPU.
 
-    Parameters
-    ----------
-    logits
-        ``[B, C]``; ``[B]`` or ``[B, 1]`` for two classes (binary cross-entropy); or with one
-        class per position, ``[B, C, ...]`` or ``[B, ..., C]``: measures are averaged over
-        positions, and a sample counts as right if most of its positions are.
-    labels
-        Class numbers ``[B]`` or ``[B, ...]``, -100 for ignored positions; or class
-        probabilities ``[B, C]``, which sum to one.
-    indices
-        Sample numbers, for error messages.
+    - ``logits``: ``[B, C]``; ``[B]`` or ``[B, 1]`` for two classes (binary cross-entropy); or with
+      one class per position, ``[B, C, ...]`` or ``[B, ..., C]``: measures are averaged over
+      positions, and a sample counts as right if most of its positions are.
+    - ``labels``: class numbers ``[B]`` or ``[B, ...]``, -100 for ignored positions; or class
+      probabilities ``[B, C]``, which sum to one.
+    - ``indices``: sample numbers, for error messages.
     """
     logits, labels = logits.detach().cpu().float(), labels.detach().cpu()
     count = len(logits)

@@ -27,25 +27,17 @@ DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 class Dataset:
     """Samples of one split, held in memory.
 
-    Attributes
-    ----------
-    x
-        Images, uint8 ``[N, C, H, W]``; or points, float32 ``[N, features]``.
-    y
-        Labels that are trained on, int64 ``[N]``.
-    classes
-        Class names; a label is a position in it.
-    metadata
-        One row per sample. Always has ``index``, the position in the source before any limit
-        or split. Your own data has ``origin``, the path of a file or the place in an array.
-        ``true_label`` and ``is_noisy`` exist if any true labels are known, because the data
-        is generated, noise was added or they were given; they are missing for samples whose
-        true label is unknown. Generated data adds ``difficulty`` in [0, 1], ``is_ambiguous``,
-        and ``other_label`` (the second class of an ambiguous sample, else -1).
-    mean, std
-        Per channel, on the scale where 255 is 1; per feature for points.
-    flip
-        Whether a horizontal flip preserves the label.
+    - ``x``: images, uint8 ``[N, C, H, W]``; or points, float32 ``[N, features]``.
+    - ``y``: labels that are trained on, int64 ``[N]``.
+    - ``classes``: class names; a label is a position in it.
+    - ``metadata``: one row per sample. Always has ``index``, the position in the source before any
+      limit or split. Your own data has ``origin``, the path of a file or the place in an array.
+      ``true_label`` and ``is_noisy`` exist if any true labels are known, because the data is
+      generated, noise was added or they were given; they are missing for samples whose true label
+      is unknown. Generated data adds ``difficulty`` in [0, 1], ``is_ambiguous``, and
+      ``other_label`` (the second class of an ambiguous sample, else -1).
+    - ``mean``, ``std``: per channel, on the scale where 255 is 1; per feature for points.
+    - ``flip``: whether a horizontal flip preserves the label.
     """
 
     x: Tensor
@@ -156,20 +148,14 @@ class Source:
 class Splits:
     """A loaded data set.
 
-    Attributes
-    ----------
-    name
-        The name of the data set, as requested.
-    train, val, test
-        The three splits; ``val`` may be None.
-    fingerprint
-        16 hex digits that depend on every value of ``x`` and ``y`` of train and test. The
-        validation split, which is not trained on, has its own (``val_fingerprint``).
-    skipped
-        Name and reason of every file that could not be read.
-    settings, intake
-        The arguments of :func:`budgetlab.data.load`, named as in :class:`budgetlab.RunConfig`,
-        which a run records; and its summary. Empty, and None, for splits made by hand.
+    - ``name``: the name of the data set, as requested.
+    - ``train``, ``val``, ``test``: the three splits; ``val`` may be None.
+    - ``fingerprint``: 16 hex digits that depend on every value of ``x`` and ``y`` of train and
+      test. The validation split, which is not trained on, has its own (``val_fingerprint``).
+    - ``skipped``: name and reason of every file that could not be read.
+    - ``settings``, ``intake``: the arguments of :func:`budgetlab.data.load`, named as in
+      :class:`budgetlab.RunConfig`, which a run records; and its summary. Empty, and None, for
+      splits made by hand.
     """
 
     name: str

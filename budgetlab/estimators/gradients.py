@@ -63,20 +63,16 @@ def sample_gradients(
     full-batch gradient, but that of the network as it predicts, not as it is trained. No
     augmentation is applied.
 
-    Parameters
-    ----------
-    model, x, y
-        Network from normalised samples to logits; samples, float32 ``[N, ...]``; labels, int64
-        ``[N]``. The result is on the same device, or on the CPU if that has no float64.
-    sketch, seed
-        Length of sketches: coordinates are summed, with random signs, into this many random
-        buckets (Charikar et al., *Finding frequent items in data streams*, 2002), a random
-        projection that preserves squared lengths, and so the squared bias and the variance of an
-        estimate, on average, with a relative standard deviation of at most ``sqrt(2 / sketch)``
-        (Weinberger et al. 2009). None keeps the gradients; ``auto`` sketches to 4,096 if all
-        gradients together exceed 256 MB.
-    chunk
-        Samples per pass.
+    - ``model``, ``x``, ``y``: network from normalised samples to logits; samples, float32
+      ``[N, ...]``; labels, int64 ``[N]``. The result is on the same device, or on the CPU if that
+      has no float64.
+    - ``sketch``, ``seed``: length of sketches: coordinates are summed, with random signs, into this
+      many random buckets (Charikar et al., *Finding frequent items in data streams*, 2002), a
+      random projection that preserves squared lengths, and so the squared bias and the variance of
+      an estimate, on average, with a relative standard deviation of at most ``sqrt(2 / sketch)``
+      (Weinberger et al. 2009). None keeps the gradients; ``auto`` sketches to 4,096 if all
+      gradients together exceed 256 MB.
+    - ``chunk``: samples per pass.
     """
     if not len(x) or len(x) != len(y):
         raise InputError(f"{len(x)} samples and {len(y)} labels: give at least one, one label each")
@@ -256,20 +252,14 @@ def influence(
     than the losses, and only their order and ratios are meaningful. Over several networks, both
     factors are averaged separately. Returns float64 ``[N, T]``, on an arbitrary scale.
 
-    Parameters
-    ----------
-    models
-        Trained networks, from normalised samples to logits; several, trained with different
-        seeds, give a better estimate.
-    x, y, target_x, target_y
-        Training samples, float32 ``[N, ...]``, and labels, int64 ``[N]``; and the targets,
-        ``[T, ...]`` and ``[T]``.
-    sketch, seed
-        Length ``K`` of the projections, and the seed of the projection, shared by all networks.
-    damping
-        ``c`` as a share of the mean of the diagonal of ``Phi' Phi``; above 0.
-    chunk
-        Samples per pass.
+    - ``models``: trained networks, from normalised samples to logits; several, trained with
+      different seeds, give a better estimate.
+    - ``x``, ``y``, ``target_x``, ``target_y``: training samples, float32 ``[N, ...]``, and labels,
+      int64 ``[N]``; and the targets, ``[T, ...]`` and ``[T]``.
+    - ``sketch``, ``seed``: length ``K`` of the projections, and the seed of the projection, shared
+      by all networks.
+    - ``damping``: ``c`` as a share of the mean of the diagonal of ``Phi' Phi``; above 0.
+    - ``chunk``: samples per pass.
     """
     networks = [models] if isinstance(models, nn.Module) else list(models)
     if not networks or not damping > 0:

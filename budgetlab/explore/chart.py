@@ -118,21 +118,14 @@ def _drawable(value: Any) -> Any:
 class Explorable:
     """An interactive chart that contains its data and needs no kernel.
 
-    Attributes
-    ----------
-    spec
-        The specification as plain JSON: `Vega-Lite <https://vega.github.io/vega-lite>`_ 5, or
-        Vega 5 for charts that play by themselves. It can be edited, or opened with
-        ``altair.Chart.from_dict``.
-    kind
-        ``vega-lite`` or ``vega``.
-    alt
-        Alternative text.
-    twin
-        Function that computes the chart's numbers in Python. Its keywords are the controls;
-        their defaults are the chart's initial values.
-    title
-        Title of a saved page.
+    - ``spec``: the specification as plain JSON: `Vega-Lite <https://vega.github.io/vega-lite>`_ 5,
+      or Vega 5 for charts that play by themselves. It can be edited, or opened with
+      ``altair.Chart.from_dict``.
+    - ``kind``: ``vega-lite`` or ``vega``.
+    - ``alt``: alternative text.
+    - ``twin``: function that computes the chart's numbers in Python. Its keywords are the controls;
+      their defaults are the chart's initial values.
+    - ``title``: title of a saved page.
     """
 
     def __init__(

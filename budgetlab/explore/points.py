@@ -55,22 +55,14 @@ MOST_VALUES = 40_000  # points times epochs of a run, so that a chart stays unde
 class Frame:
     """State of a run on 2-D points after an epoch.
 
-    Attributes
-    ----------
-    winner
-        uint8 ``[60, 60]``: class predicted at each grid point; the first row has the
-        lowest second feature.
-    sure
-        float32 ``[60, 60]``: probability of that class.
-    chance
-        float64 ``[N]``: sampling probability relative to a uniform draw, or a filter
-        method's chance of being kept. NaN if unknown.
-    picked, trained
-        int ``[N]``: times in a batch, in this epoch and so far.
-    accuracy
-        Test accuracy, 0 to 1.
-    steps
-        Optimiser steps so far.
+    - ``winner``: uint8 ``[60, 60]``: class predicted at each grid point; the first row has the
+      lowest second feature.
+    - ``sure``: float32 ``[60, 60]``: probability of that class.
+    - ``chance``: float64 ``[N]``: sampling probability relative to a uniform draw, or a filter
+      method's chance of being kept. NaN if unknown.
+    - ``picked``, ``trained``: int ``[N]``: times in a batch, in this epoch and so far.
+    - ``accuracy``: test accuracy, 0 to 1.
+    - ``steps``: optimiser steps so far.
     """
 
     winner: np.ndarray

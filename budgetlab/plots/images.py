@@ -36,24 +36,17 @@ def image_grid(
 ) -> "Axes":
     """Which samples are they? Images sorted by a measure, with its value and the class below.
 
-    Parameters
-    ----------
-    data
-        A record, or a frame as returned by :func:`budgetlab.analysis.measures`.
-    by
-        Column to sort by; samples without a value are left out.
-    highest
-        If True, highest first; else lowest first.
-    count, columns
-        Number of images in all, and per row.
-    images
-        Images by sample number, each ``uint8 [H, W, C]`` or ``[H, W]``: a dict, or an array
-        ``[N, H, W, C]``. By default, the record's thumbnails, which exist for some samples only.
-    classes
-        Class names for the label under each image; by default those of the record. For a
-        frame without names, class numbers are shown. A class suggested by the frame, as in
-        :func:`budgetlab.analysis.triage` with held-out folds, is added below the label:
-        ``cat?`` under ``dog``.
+    - ``data``: a record, or a frame as returned by :func:`budgetlab.analysis.measures`.
+    - ``by``: column to sort by; samples without a value are left out.
+    - ``highest``: if True, highest first; else lowest first.
+    - ``count``, ``columns``: number of images in all, and per row.
+    - ``images``: images by sample number, each ``uint8 [H, W, C]`` or ``[H, W]``: a dict, or an
+      array ``[N, H, W, C]``. By default, the record's thumbnails, which exist for some samples
+      only.
+    - ``classes``: class names for the label under each image; by default those of the record. For a
+      frame without names, class numbers are shown. A class suggested by the frame, as in
+      :func:`budgetlab.analysis.triage` with held-out folds, is added below the label: ``cat?``
+      under ``dog``.
     """
     record: Record | None = None
     if isinstance(data, pd.DataFrame):
@@ -183,23 +176,15 @@ def points_map(
     background shows the predicted class, paler where the network is less sure. Raises InputError if
     the shapes do not match.
 
-    Parameters
-    ----------
-    x, y
-        Points ``[N, 2]`` and their labels ``[N]``, whole numbers from 0.
-    chance
-        Selection probability relative to a uniform draw, ``[N]``, at least 0; 1 where NaN or
-        not given.
-    picked
-        Times trained on, or a boolean mask, ``[N]``.
-    surface
-        Two grids ``[G, G]`` over :func:`extent_of` the points, first row lowest: the
-        predicted class and its probability, such as ``winner`` and ``sure`` of
-        :class:`budgetlab.explore.Frame`.
-    shade
-        If True, encode the chance by depth of colour instead of size.
-    title
-        Title above the points.
+    - ``x``, ``y``: points ``[N, 2]`` and their labels ``[N]``, whole numbers from 0.
+    - ``chance``: selection probability relative to a uniform draw, ``[N]``, at least 0; 1 where NaN
+      or not given.
+    - ``picked``: times trained on, or a boolean mask, ``[N]``.
+    - ``surface``: two grids ``[G, G]`` over :func:`extent_of` the points, first row lowest: the
+      predicted class and its probability, such as ``winner`` and ``sure`` of
+      :class:`budgetlab.explore.Frame`.
+    - ``shade``: if True, encode the chance by depth of colour instead of size.
+    - ``title``: title above the points.
     """
     from matplotlib.colors import to_rgb
 

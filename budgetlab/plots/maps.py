@@ -76,20 +76,14 @@ def importance_map(
     the margin. Both can hold. Colours saturate at 5 percentage points; numbers do not. Raises
     InputError if a column is missing, or a method has two rows in one cell.
 
-    Parameters
-    ----------
-    frame
-        One row per method and cell: ``method``, the columns of both axes, ``difference``,
-        ``ci_low`` and ``ci_high`` (fractions, NaN where there is no interval), ``n`` and
-        ``verdict``, as returned by :func:`budgetlab.analysis.compare`. If ``dataset`` has
-        several values, each data set gets its own rows of panels.
-    x
-        Column for the horizontal axis.
-    y
-        Column or columns for the vertical axis; by default those of ``redundancy`` and
-        ``imbalance`` that vary.
-    margin
-        An interval within this margin counts as equivalent; a fraction.
+    - ``frame``: one row per method and cell: ``method``, the columns of both axes, ``difference``,
+      ``ci_low`` and ``ci_high`` (fractions, NaN where there is no interval), ``n`` and ``verdict``,
+      as returned by :func:`budgetlab.analysis.compare`. If ``dataset`` has several values, each
+      data set gets its own rows of panels.
+    - ``x``: column for the horizontal axis.
+    - ``y``: column or columns for the vertical axis; by default those of ``redundancy`` and
+      ``imbalance`` that vary.
+    - ``margin``: an interval within this margin counts as equivalent; a fraction.
     """
     rows_by = [y] if isinstance(y, str) else list(y or _varying_rows(frame))
     require(frame, ["method", x, *rows_by, "difference", "ci_low", "ci_high", "n", "verdict"])
