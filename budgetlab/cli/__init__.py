@@ -25,8 +25,6 @@ from budgetlab.cli.commands import BAD_INPUT, DONE, FAILED, INTERRUPTED, Command
 from budgetlab.config import RunConfig
 from budgetlab.errors import InputError, RunError
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""

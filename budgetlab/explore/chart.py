@@ -20,11 +20,6 @@ from budgetlab.errors import InputError, unknown
 from budgetlab.plots import style
 from budgetlab.records import write_file
 
-__all__ = ["ROOM", "STYLE", "SUBTITLE_LETTERS", "TITLE_LETTERS", "Explorable", "axis", "checkbox",
-           "distinct_values", "fragment", "hover", "mark", "rows_of", "script", "select",
-           "slider", "specification", "style_encodings", "words", "wrap_title",
-           "wrapped"]  # fmt: skip
-
 # JupyterLab renders versions 3 to 5 and shows nothing for newer ones.
 VEGA_LITE = "5.20"
 SCHEMAS = {

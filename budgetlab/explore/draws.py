@@ -23,8 +23,6 @@ from budgetlab.explore.packing import compact, joined, parted
 from budgetlab.methods import COLOURS
 from budgetlab.records import Record, open_record
 
-__all__ = ["probabilities"]
-
 WIDTH = 250  # of each of the four views
 MOST_VALUES = 18_000  # of each kind, so that a notebook with a chart stays under 1 MB
 # Newton steps on log(-log(share left)) over log(t), a straight line where all weights are equal.

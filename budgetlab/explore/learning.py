@@ -31,8 +31,6 @@ from budgetlab.plots import style
 from budgetlab.plots.learning import crossed
 from budgetlab.records import Records
 
-__all__ = ["crossing", "learning"]
-
 CROSSING_COLUMNS = ("dataset", "augmentation", "epochs", "mean", "ci_low", "ci_high", "n")
 MARKS = 12  # per line, so that markers do not cover a line of a hundred epochs
 # Names stand to the right of the lines, or below them on a narrow page.

@@ -25,9 +25,6 @@ from budgetlab.explore.chart import (
 from budgetlab.explore.packing import records_of
 from budgetlab.plots import style
 
-__all__ = ["data_selector", "finding_title", "importance_map", "rows_alt_text", "toggles",
-           "tooltip_for"]  # fmt: skip
-
 DATA = ("dataset", "method", "budget")
 MAP_COLUMNS = ("dataset", "method", "label_noise", "difference", "ci_low", "ci_high", "n",
                "verdict")  # fmt: skip

@@ -18,9 +18,6 @@ from budgetlab.records import OneRecord, Record, open_record
 if TYPE_CHECKING:
     from budgetlab.data import Splits
 
-__all__ = ["SampleHistories", "apart", "compact", "images_of", "joined", "measured", "packed",
-           "parted", "png", "records_of", "slider_range", "some_of", "webp"]  # fmt: skip
-
 LONGEST_SIDE, MOST_BYTES = 40, 440_000  # of an image in pixels, and of all images of a chart
 MOST_VALUES = 12_000  # samples times epochs of their lives, so that a chart stays under 1 MB
 

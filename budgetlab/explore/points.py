@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from budgetlab.data import Dataset, Splits
     from budgetlab.training import Run
 
-__all__ = ["GRID", "Frame", "PointRun", "frame_of", "grid_of", "playground", "watch"]
-
 GRID = 60
 SIDE = 330  # pixels of one half, where both fit
 # Stacked in a narrow window.

@@ -41,8 +41,6 @@ from budgetlab.records import OneRecord, Record, open_record
 if TYPE_CHECKING:
     from budgetlab.data import Splits
 
-__all__ = ["atlas"]
-
 COLUMNS, ROWS, SIDE = 6, 4, 46  # of the images shown at once
 ORIGINS = {"index": "place in the source", "true_label": "true class", "copy_of": "copy of",
            "difficulty": "difficulty"}  # fmt: skip

@@ -28,9 +28,6 @@ from budgetlab.records import OneRecord, Record, Records, RecordWarning
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["coverage", "credit_calibration", "detection_curve", "flagged_share", "noisy_picks",
-           "picks_by", "ranked_picks"]  # fmt: skip
-
 FLAGS = {"noisy": "samples with a wrong label", "ambiguous": "ambiguous samples"}
 POINTS = 20  # per curve over the epochs
 MOST_MEASURES = 7  # the number of colours

@@ -15,9 +15,6 @@ from budgetlab.records import OneRecord, Record, open_record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["CLASSES", "extent_of", "image_grid", "image_rows", "points_map", "sizes",
-           "surface_colours"]  # fmt: skip
-
 CLASSES, SHAPES = style.COLOURS[:3], ("o", "s", "^")
 USUAL, SMALLEST, LARGEST = 14.0, 2.0, 90.0
 MARGIN = 0.06

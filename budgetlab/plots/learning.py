@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.transforms import Transform
 
-__all__ = ["budget_curves", "crossed", "crossing", "frontier", "gradient_quality",
-           "learning_curves"]  # fmt: skip
-
 FILLS = ("full", "none", "left", "bottom", "right", "top")
 GRADIENTS = {
     "possible_gain": "share of the possible reduction of variance",

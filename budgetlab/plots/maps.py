@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-__all__ = ["agreement_matrix", "class_share", "confusion", "importance_map"]
-
 ROWS = ("redundancy", "imbalance")
 NEUTRAL = {"redundancy": 0, "imbalance": 1, "label_noise": 0}
 PANELS_A_ROW = 3  # keeps numbers legible in a map 800 pixels wide

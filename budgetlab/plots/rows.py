@@ -22,8 +22,6 @@ from budgetlab.records import OneRecord, Records, open_record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["class_accuracy", "cost_ledger", "differences", "gradient_errors"]
-
 FAR = 5  # times the median size of a difference; beyond it, a row is left off the axis
 SMALLEST, MOST_GROUPS = 1e-4, 20
 BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 1}

@@ -16,9 +16,6 @@ from budgetlab.records import OneRecord, open_record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["histogram", "loss_distribution", "measure_vs_measure", "probability_vs_loss", "ranked",
-           "sample_life", "sampling_probability"]  # fmt: skip
-
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 KEPT, DRAWN = "chance of being kept", "probability, times that of a uniform draw"
 

@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "LineStyle", "alt_text", "averaged", "axes", "axis_name", "by_method",
-           "capitalise", "correlation", "describe", "draw", "empty", "escape_text", "finish",
-           "fraction", "frame_of", "leader", "looks", "most_extreme", "named_groups", "new_figure",
-           "rule", "run_names", "set_title", "spans", "style_by_name", "style_conditions",
-           "verdicts", "wrap"]  # fmt: skip
-
 INK, FAINT = "#222222", "#d9d9d9"
 UNFINISHED = " (unfinished)"  # after the name of a condition without a finished run
 LEGEND_LETTERS, LETTERS_AN_INCH = 40, 12

@@ -25,8 +25,6 @@ from budgetlab.samplers.base import Batch, ForwardResult, ProxyPlan, ProxyRun
 if TYPE_CHECKING:
     from budgetlab.training.loop import Loop
 
-__all__ = ["Engine", "Evaluation", "Outcome", "ProxyTrainer"]
-
 EVALUATION_BATCH = 500
 
 

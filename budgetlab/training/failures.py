@@ -21,9 +21,6 @@ from budgetlab.errors import reason
 from budgetlab.samplers import Batch
 from budgetlab.training.engine import Engine
 
-__all__ = ["META", "PeakBytes", "describe_failure", "describe_setup_failure", "is_device_lost",
-           "is_out_of_memory", "size_of", "step_bytes"]  # fmt: skip
-
 META = torch.device("meta")
 # Messages of plain RuntimeErrors, from torch on the CPU and from GPU libraries.
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")

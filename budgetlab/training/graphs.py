@@ -19,8 +19,6 @@ from budgetlab.history import History
 from budgetlab.samplers.base import Batch
 from budgetlab.training.engine import Engine
 
-__all__ = ["StepGraphs", "capture_if_faster"]
-
 # Least speed-up that is worth the memory of a graph.
 WORTH = 1.05
 # Relative difference that rounding in bfloat16 can cause in anything a step changes.

@@ -16,8 +16,6 @@ from budgetlab.records import open_record
 from budgetlab.training import Run, load_data
 from budgetlab.widgets.controls import Panel, button
 
-__all__ = ["Player", "RateLimiter", "Session", "Trainer"]
-
 OnStep = Callable[[Run], None]
 WITHIN_EPOCH = 2.0  # seconds
 

@@ -19,8 +19,6 @@ from budgetlab.widgets.bench_controls import RunControls, explain, first_setting
 from budgetlab.widgets.bench_shelf import RunList, standing_of_run
 from budgetlab.widgets.controls import LABEL, StatusLine, button, row
 
-__all__ = ["TrainingBench"]
-
 DATA_SETTINGS = {"data_root", *DATA_FIELDS}
 
 

@@ -13,8 +13,6 @@ from budgetlab.errors import unknown
 from budgetlab.training.setup import canonical_names
 from budgetlab.widgets.controls import LABEL, Number, choice, group, seed_box
 
-__all__ = ["RunControls", "explain", "first_settings"]
-
 MOST_EPOCHS, MOST_RUNS = 500, 20
 KEEP = "as set"
 

@@ -36,9 +36,6 @@ from budgetlab.widgets.controls import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["MOST_CURVES", "RunList", "RunRow", "Snapshot", "named_runs", "runs_table",
-           "standing_of_record", "standing_of_run"]  # fmt: skip
-
 MOST_CURVES = 7
 LONGEST_NAME = 32  # characters, so that a title is no wider than its axes
 NO_EPOCH = "no epoch yet"

@@ -22,10 +22,6 @@ from budgetlab.errors import InputError, RunError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["LABEL", "FigurePanel", "Number", "Panel", "StatusLine", "button", "choice",
-           "data_uri", "group", "image_tag", "markup", "ready", "row", "seed_box",
-           "table_markup"]  # fmt: skip
-
 DPI = 100
 BELOW, BESIDE = 0.27, 0.52  # inches from the axes to their names
 LABEL = {"description_width": "initial"}

@@ -22,8 +22,6 @@ from budgetlab.widgets.controls import (
     table_markup,
 )
 
-__all__ = ["AugmentationExplorer"]
-
 COUNT = 6
 CREDIT_WORDS = {"row": "row (as published)", "dominant": "dominant (default)",
                 "weighted": "weighted"}  # fmt: skip

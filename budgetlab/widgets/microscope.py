@@ -22,8 +22,6 @@ from budgetlab.records.thin import subsample_note
 from budgetlab.widgets.background import Player, RateLimiter
 from budgetlab.widgets.controls import FigurePanel, Number, Panel, choice, ready, row
 
-__all__ = ["ProbabilityMicroscope"]
-
 RECORDED = "as recorded"
 FOLLOW_SECONDS = 1.0
 

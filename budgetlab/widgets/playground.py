@@ -13,8 +13,6 @@ from budgetlab.training import Run, load_data
 from budgetlab.widgets.background import Player, RateLimiter, Session, Trainer
 from budgetlab.widgets.controls import FigurePanel, Number, button, choice, ready, row, seed_box
 
-__all__ = ["SamplerPlayground"]
-
 AS_SIZE, AS_COLOUR = "size", "colour"
 DEFAULTS = {"epochs": 30, "batch_size": 32, "budget": 0.2, "lr": 0.05}
 SPEEDS = {"slow": 1.0, "medium": 0.5, "fast": 0.2}
