@@ -235,7 +235,7 @@ def test_what_cannot_be_extended_says_why_and_leaves_nothing(config):
     other = load_data(config.replace(data_seed=99), progress=False)
     for call, error, says in (
         (lambda: Run.resume(short.path, epochs=2), InputError, "2 is not more than the 2 that"),
-        (lambda: Run.resume(stopped, epochs=9), InputError, "is stopped, and only a finished run"),
+        (lambda: Run.resume(stopped, epochs=9), InputError, "is stopped, not finished"),
         (lambda: Run(config.replace(extended="2")), InputError, "is no setting of a new run"),
         (lambda: Run.resume(short.path, epochs=4, splits=other), RunError, "is not what record"),
     ):

@@ -167,7 +167,8 @@ def with_replacement(
         raise InputError(f"q is {a_kind(q)}: give {size} finite numbers >= 0") from None
     if q.shape != (size,) or not bool((q >= 0).all()) or not 0 < float(q.sum()) < float("inf"):
         raise InputError(
-            f"q {tuple(q.shape)} is no distribution: give {size} finite numbers >= 0, not all zero"
+            f"q of shape {tuple(q.shape)} is no distribution: give {size} finite numbers >= 0, "
+            "not all zero"
         )
     q = q / q.sum()
     factor = (
