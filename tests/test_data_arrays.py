@@ -83,7 +83,7 @@ X = noise(20, 8, 8)
      ({"x": X, "y": Y, "x_test": noise(2, 9, 8), "y_test": Y[:2]}, "another shape"),
      ({"x": noise(20, 0, 8), "y": Y}, "1 pixel or more"),
      ({"x": X, "y": Y, "classes": ["a", "a"]}, "two classes are called 'a'"),
-     ({"x": X, "y": np.zeros((20, 2, 2))}, "of shape (20, 2, 2): give whole numbers")],
+     ({"x": X, "y": np.zeros((20, 2, 2))}, "float64 (20, 2, 2): give whole numbers")],
 )  # fmt: skip
 def test_refused_in_one_sentence(arrays, says, tmp_path):
     with pytest.raises(InputError) as caught:

@@ -272,7 +272,7 @@ def test_redundancy_repeats_few_images_and_keeps_the_number_of_samples(name, kin
     ("options", "says"),
     [({"name": "shape"}, "did you mean 'shapes'"), ({"name": "folder:"}, "folder:PATH"),
      ({"name": "points:moon"}, "points:moons"), ({"limit": -1}, "limit -1"),
-     ({"limit": 2000}, "at most 1438"), ({"val_fraction": 1.0}, "val-fraction 1.0"),
+     ({"limit": 2000}, "more than the 1438 training"), ({"val_fraction": 1.0}, "val-fraction 1.0"),
      ({"val_fraction": 1e-6}, "leaves a split empty"), ({"label_noise": 1.5}, "label-noise 1.5"),
      ({"label_noise": float("nan")}, "nan"), ({"noise_kind": "asymmetric"}, "symmetric, pair"),
      ({"imbalance": 0.1}, "[1, 1000000]"), ({"imbalance": float("inf")}, "imbalance inf"),

@@ -56,7 +56,7 @@ def test_every_page_is_there(site):
     for name in NOTEBOOKS:
         assert f'notebooks/{name}.html">{name[:2]}. ' in (site / "index.html").read_text()
     shared = (site / "reference" / "analysis.html").read_text()
-    assert "<strong>chances</strong> – Probability of a gain" in shared
+    assert "<strong>baseline</strong> – Methods to compare with" in shared
     for page, said in (("course", "Largest difference allowed"),
                        ("samplers", "budgetlab.samplers.draw_without_replacement")):  # fmt: skip
         assert said in (site / "reference" / f"{page}.html").read_text()

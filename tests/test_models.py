@@ -166,7 +166,7 @@ def test_layers_without_weights_tell_networks_apart_and_older_records_go_on(conf
     run = Run(config, model=made[0])
     next(iter(run))
     path = run.writer.path
-    with pytest.raises(InputError, match="was trained with .*, not with"):
+    with pytest.raises(InputError, match=r"was trained with .*, not with"):
         Run.resume(path, model=made[1])
     shapes = repr([(name, tuple(value.shape)) for name, value in made[0].state_dict().items()])
     before = f"own:Sequential-{hashlib.sha256(shapes.encode()).hexdigest()[:6]}"
@@ -185,7 +185,7 @@ def test_resuming_needs_it_again_and_then_gives_the_same(config, tmp_path):
     next(iter(half))
     path = half.writer.path
     for model, said in ((None, r"network of your own.*Run\.resume\(path, model="),
-                        (lambda: TwoLayers(9), "was trained with .*, not with")):  # fmt: skip
+                        (lambda: TwoLayers(9), r"was trained with .*, not with")):  # fmt: skip
         with pytest.raises(InputError, match=said):
             Run.resume(path, model=model)
     with pytest.raises(InputError, match="leave model= out"):

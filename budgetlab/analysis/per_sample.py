@@ -91,7 +91,8 @@ def require_every_epoch(record: Record, why: str) -> None:
     kept, epochs = len(record.about.get("thinned", {}).get("epochs", ())), len(record.epochs)
     if 0 < kept < epochs:
         raise InputError(
-            f"'{record.path}' lacks epochs, and {why} is not in it: give the whole record"
+            f"'{record.path}' is thinned to {kept} of {epochs} epochs and lacks {why}: "
+            "give the whole record"
         )
 
 
