@@ -191,7 +191,7 @@ def test_numbers_of_no_sample_are_read_back_once_an_epoch():
     assert not seen.counts
     for last in (yielded[2], looked[2]):
         assert last.tolist() == [195, 196, 197, 198, 199, 199, 199, 199]
-    with pytest.raises(InputError, match=r"'astray' asks for sample 200: give .* from 0 to 199"):
+    with pytest.raises(InputError, match=r"'astray' asks for sample 200: give 0 to 199"):
         batches.finish()
 
 
