@@ -101,7 +101,7 @@ def test_what_cannot_be_a_data_set_is_refused(tmp_path):
         (tmp_path / "bad" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         (tmp_path / "bad" / "ab"[number % 2] / f"{number}.png").write_text("no image")
     cases = {
-        "a": "none for training", "c": "Training and train for the train split", "pets/dog": "'young'",
+        "a": "none for training", "c": "for the train split: leave one", "pets/dog": "'young'",
         "b": "looks like a split and has no class folders",
         "e": "lies beside cow, which look like classes", "pest": f"did you mean '{pets}'",
         "no/such": "check the path", "pets/cat/img01.png": "is a file",
