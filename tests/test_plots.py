@@ -248,6 +248,8 @@ def test_the_ledger_stacks_what_was_trained_looked_at_and_run_elsewhere(folder, 
         assert looked.patches[place].get_x() == counts[0]
         assert elsewhere.patches[place].get_x() == counts[0] + counts[1]
     assert len(trained) == 3
+    # A second network is trained: that is no look.
+    assert not plots.cost_ledger(frame[frame["method"] == "p-SGD"]).get_title(loc="left")
     assert ax.get_title("left").startswith("selective-backprop looks at 3.3 samples")
     assert "40 through a second network" in plots.alt_text(ax)
     longer = frame.assign(method=frame["method"] + " with a name that goes on for a long while")

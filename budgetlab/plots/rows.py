@@ -149,7 +149,7 @@ def cost_ledger(data: Records | pd.DataFrame, *, ax: "Axes | None" = None) -> "A
                     for text, n in zip(said, count, strict=True)]  # fmt: skip
     _name_rows(ax, names)
     trained = means["trained_samples"]
-    looks = ((below - trained) / trained.where(trained > 0)).fillna(0)
+    looks = (means["looked_samples"] / trained.where(trained > 0)).fillna(0)
     most = int(looks.to_numpy().argmax())
     title = (f"{names[most]} looks at {looks[most]:.2g} samples for each one that it trains on"
              if looks[most] > 0 else "")  # fmt: skip
