@@ -120,6 +120,23 @@ def test_a_method_spends_its_budget_and_a_stop_changes_nothing(config, method, s
     same_results(record, resumed)
 
 
+def test_published_selective_backprop_ends_after_its_passes(config):
+    wanted = {"fidelity": "published", "sb_beta": 0.5, "batch_size": 8, "epochs": 5}
+    config = config.replace(method="selective-backprop", **wanted)
+    assert go(Run(config)).epochs["epoch"].tolist() == [1, 2, 3, 4, 5]
+    # In a loop of one's own, the last epoch can be trained on to its end.
+    torch.manual_seed(0)
+    data = torch.utils.data.TensorDataset(torch.randn(96, 2), torch.arange(96) % 2)
+    sampler = bl.BudgetSampler(data, "selective-backprop", model=torch.nn.Linear(2, 2), **wanted)
+    ended = []
+    while not sampler.finished:
+        for batch in sampler:
+            ended.append((sampler.epoch, sampler.finished))
+            sampler.history.update(torch.zeros(len(batch), 2), data[batch][1])
+    assert {epoch for epoch, _ in ended} == {1, 2, 3, 4, 5}
+    assert not any(finished for _, finished in ended)
+
+
 def iterated_again(config: RunConfig) -> Run:
     return stop_after(config, 1)
 
