@@ -203,6 +203,8 @@ def test_a_second_run_has_to_wait(make, slow):
     bench.train()
     begun(bench)
     assert bench.train_button.disabled
+    bench.train_button.click()  # the second of a double click
+    assert not bench.status.is_problem
     bench.train()
     assert "a run is training in this bench" in bench.status.text
     with pytest.raises(RunError, match="stop it first"):
@@ -212,7 +214,16 @@ def test_a_second_run_has_to_wait(make, slow):
     assert len(bench.records) == 1
 
 
-# ---- a cell that is run again ----
+# ---- a cell that is run again, a bench that is closed ----
+
+
+def test_a_bench_that_is_closed_trains_no_more(make, slow):
+    bench = make(method="slow", epochs=100, budget=1.0)
+    bench.train()
+    begun(bench)
+    bench.close()
+    assert bench.wait(WAIT)
+    assert [record.status for record in bench.records] == ["stopped"]
 
 
 def test_a_new_bench_of_the_same_name_stops_the_old_one_and_another_name_does_not(make, slow):

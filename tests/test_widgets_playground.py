@@ -203,8 +203,10 @@ def test_an_error_shows_is_raised_and_leaves_a_usable_playground(make):
             assert said in playground.status.text
             assert not playground.train_button.disabled
     playground.budget.value = 0.5
+    assert playground.status.text == ""
+    playground.epochs.value = 1
     playground.fit()
-    assert "Finished" in playground.status.text
+    assert "Finished: 1 epoch kept." in playground.status.text
 
 
 def test_a_new_playground_replaces_the_old_one_which_neither_trains_nor_plays(make):

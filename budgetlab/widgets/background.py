@@ -142,11 +142,11 @@ class Trainer(Panel):
     """
 
     what = "widget"
+    sessions: Sequence[Session] = ()
 
     def __init__(self, name: str):
         super().__init__(f"bl-{self.what}")
         self.name = name
-        self.sessions: list[Session] = []
         self._lock, self._detached = threading.RLock(), False
 
     def claim(self, *parts: W.Widget) -> None:
@@ -166,6 +166,12 @@ class Trainer(Panel):
         for part in self._ends:
             part.disabled = True
         self.status.say(f"A newer {self.what} named '{self.name}' has taken over: go on there.")
+
+    def close(self) -> None:
+        """Stop training, which nobody could see or stop any more, and close the widget."""
+        for session in self.sessions:
+            session.stop()
+        super().close()
 
     def train_in_background(self, begin: Callable[[], Sequence[Session]]) -> None:
         """Train the sessions made by ``begin`` in the background."""

@@ -11,7 +11,7 @@ import ipywidgets as W
 from budgetlab.analysis import load
 from budgetlab.config import DATA_FIELDS, RunConfig
 from budgetlab.data import Splits
-from budgetlab.errors import InputError
+from budgetlab.errors import InputError, counted
 from budgetlab.records import Record, open_record
 from budgetlab.training import Run, load_data
 from budgetlab.widgets.background import RateLimiter, Session, Trainer
@@ -347,12 +347,12 @@ def ending(run: Run | None, *, stopped: bool) -> str:
     epochs = len(run.writer.epochs)
     if stopped:
         return (
-            f"Stopped. The record holds {epochs} whole epochs, and Resume goes on from there: "
-            f"{run.writer.path}."
+            f"Stopped. The record holds {counted(epochs, 'whole epoch')}, and Resume goes on from "
+            f"there: {run.writer.path}."
         )
     summary = run.summary()
     return (
-        f"Finished: test accuracy {100 * summary['test_accuracy']:.1f}% after {epochs} epochs, "
-        f"{summary['steps']:,} steps and {minutes(summary['seconds'])} of training. Record: "
-        f"{run.writer.path}."
+        f"Finished: test accuracy {100 * summary['test_accuracy']:.1f}% after "
+        f"{counted(epochs, 'epoch')}, {counted(summary['steps'], 'step')} and "
+        f"{minutes(summary['seconds'])} of training. Record: {run.writer.path}."
     )

@@ -166,7 +166,8 @@ def button(
         # The primary colour of ipywidgets is too pale for white text.
         made.style.button_color, made.style.text_color = "#0b5394", "white"
         made.style.font_weight, made.layout.padding = "bold", "0 1.5em"
-    made.on_click(lambda _: callback())
+    # The second click of a double click arrives after the first has disabled the button.
+    made.on_click(lambda _: None if made.disabled else callback())
     made.add_class(marker)
     return made
 

@@ -8,6 +8,7 @@ from typing import Any
 from budgetlab import plots, samplers
 from budgetlab.config import RunConfig
 from budgetlab.data.builtin import PROBLEMS
+from budgetlab.errors import counted
 from budgetlab.explore import Frame, PointRun, frame_of, grid_of
 from budgetlab.training import Run, load_data
 from budgetlab.widgets.background import Player, RateLimiter, Session, Trainer
@@ -103,6 +104,8 @@ class SamplerPlayground(Trainer):
     def changed(self, name: str) -> None:
         """Redraw for ``epoch`` and ``way``, and show other points; the rest is for training."""
         self.player.seconds = self.speed.value
+        if self.status.is_problem and name not in ("epoch", "speed", "way"):
+            self.status.say("")  # it was of the settings before
         if name == "problem":
             self.player.pause()
             with self.status.showing_errors():
@@ -209,7 +212,8 @@ class SamplerPlayground(Trainer):
                 self.status.complain(wrong[0])
                 return
             end = "Stopped" if any(s.stopped for s in self.sessions) else "Finished"
-            self.status.say(f"{end}: {self._last} epochs are kept. Play, step, or choose an epoch.")
+            kept = counted(self._last, "epoch")
+            self.status.say(f"{end}: {kept} kept. Play, step, or choose an epoch.")
 
     def _go(self, by: int) -> None:
         self.epoch.value = self.epoch.value + by
