@@ -158,6 +158,8 @@ def atlas(
     above = {"spacing": 24, "hconcat": views}
     spec = specification(
         title, alt, fits=FITS, data={"values": records_of(table, decimals=15)},
+        # The names and numbers of the next sample may be longer.
+        autosize={"type": "pad", "resize": True},
         params=[*_controls(classes, groups, ends, short, len(table)), BRUSH, PICK],
         transform=[*(_jitter(a, a in counts) for a in names), {"filter": INSIDE}], spacing=18,
         vconcat=[above, _history_view(lives.epochs, short, CHANCES[record.probability_kind])],

@@ -286,6 +286,15 @@ MARKS = """kind => {
 }"""
 
 
+# How much of what is drawn lies beyond the right and the lower edge of the canvas.
+CUT = """() => {
+  const {view} = document.querySelector('.bl-explorable'), padding = view.padding();
+  const {x2, y2} = view.scenegraph().root.bounds, [x, y] = view.origin();
+  const canvas = document.querySelector('canvas').getBoundingClientRect();
+  return Math.max(x + padding.left + x2 - canvas.width, y + padding.top + y2 - canvas.height);
+}"""
+
+
 def test_a_click_opens_the_life_of_a_sample_until_a_key_goes_on(browser, tmp_path):
     from fake_records import write_run
 
@@ -312,6 +321,9 @@ def test_a_click_opens_the_life_of_a_sample_until_a_key_goes_on(browser, tmp_pat
         said = tab.page.locator("#vg-tooltip-element").inner_text()
         assert sample in said.split()
         assert not {"null", "undefined"} & set(said.split())
+    tab.page.locator("input[name=nth]").press("End")
+    tab.page.wait_for_timeout(300)
+    assert tab.page.evaluate(CUT) <= 0
     tab.page.locator("input[name=nth]").press("Home")
     tab.page.locator("input[name=nth]").press("ArrowRight")
     tab.page.wait_for_timeout(300)
