@@ -377,6 +377,7 @@ def test_by_any_column_and_as_means():
     table = analysis.group_accuracy(DATA, "camera").set_index("group")
     assert table.loc["a", "accuracy"] == pytest.approx((LABELS == SAID)[::2].mean())
     assert table.loc["b", "mistaken_for"] in ("0", "2")
+    assert len(analysis.group_accuracy(DATA.rename(columns={"camera": 0}), 0)) == 2
     found = analysis.mean_accuracies(DATA)
     assert found["over_samples"] == pytest.approx(0.6)
     assert found["over_classes"] == pytest.approx(balanced_accuracy_score(LABELS, SAID))

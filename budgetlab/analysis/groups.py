@@ -37,7 +37,8 @@ def group_accuracy(
     """
     require_in_open_unit_interval(confidence=confidence)
     frame, names, given = _labelled_predictions(data, classes)
-    by = known("group", by, [str(name) for name in frame if name != "predicted"])
+    if by not in frame:
+        by = known("group", by, [str(name) for name in frame if name != "predicted"])
     frame = frame.assign(right=frame["label"] == frame["predicted"])
     rows = []
     for group, part in frame.groupby(by, sort=True):
