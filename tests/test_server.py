@@ -76,7 +76,8 @@ def server(tmp_path: Path) -> Iterator[tuple[str, str]]:
                 if about.get("port"):
                     # Port 0 is written down as it was asked for: the log has the real one.
                     port = re.search(r"http://127\.0\.0\.1:(\d+)/", (tmp_path / "log").read_text())
-                    if port:
+                    # The log names it some moments before the server listens.
+                    if port and takes_connections("127.0.0.1", int(port[1])):
                         yield f"http://127.0.0.1:{port[1]}", about["token"]
                         return
             time.sleep(0.2)
