@@ -341,7 +341,7 @@ def latest(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
 
 def _without(frame: pd.DataFrame, out: pd.Series, why: str, level: int = 4) -> pd.DataFrame:
     if out.any():
-        warnings.warn(f"left out of the comparison, as {why}: {_names(frame[out], frame)}",
+        warnings.warn(f"left out, as {why}: {_names(frame[out], frame)}",
                       RecordWarning, stacklevel=level)  # fmt: skip
     return frame[~out]
 
