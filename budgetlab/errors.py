@@ -1,5 +1,6 @@
 """The two exceptions that users see, and argument checks that raise them."""
 
+import errno
 import math
 from collections.abc import Iterable, Sized
 from difflib import get_close_matches
@@ -7,6 +8,8 @@ from numbers import Integral, Real
 
 # Similarity, 0 to 1, from which a known name is suggested for an unknown one.
 NEAR = 0.6
+# A file cannot be written for reasons that do not lie in its name: exit code 1, not 2.
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def one_line(text: object, most: int | None = None) -> str:

@@ -88,7 +88,7 @@ def resume(out: str, config: RunConfig, splits: Splits, whole: Path, epochs: int
     """Go on with what a killed run left in ``out``, and compare it with a whole one."""
     names = [path for path in Path(out).glob("*") if (path / "record.json").exists()]
     if not names:
-        # Killed before there was a record: what is left is no record, and in nobody's way.
+        # Killed before there was a record: what is left is not a record, and in nobody's way.
         assert epochs == 0
         run = Run(config.replace(out=out), splits=splits)
     else:

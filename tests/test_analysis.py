@@ -157,7 +157,7 @@ def test_few_pairs_and_equal_differences_have_no_interval(ours, theirs):
     assert np.isnan([result.ci_low, result.ci_high, result.p, result.p_equivalent]).all()
     assert not ours or result.difference == pytest.approx(np.subtract(ours, theirs).mean())
     for other in ([*theirs, 0.7], [[0.7] * len(ours)]):
-        with pytest.raises(InputError, match="are no pairs"):
+        with pytest.raises(InputError, match="are not pairs"):
             analysis.paired_difference(np.array(ours), np.array(other))
 
 

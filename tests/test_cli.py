@@ -135,7 +135,7 @@ def stop_after(monkeypatch, steps: int) -> None:
         ("trian", "did you mean train?"),
         ("resume", "record"),
         ("report", "no record was given"),
-        ("resume /nowhere", "'/nowhere' is no record: give a folder with a record.json"),
+        ("resume /nowhere", "'/nowhere' is not a record: give a folder with a record.json"),
         ("compare", "no record was given: name one, such as runs"),
         ("list method", "unknown list 'method': did you mean 'methods'?"),
         ("list", "Missing from budgetlab list: STR datasets, models, methods"),

@@ -117,7 +117,7 @@ def known(rows=SIZE, **columns):
         ({"labels": [0, float("nan")] * 200}, r"labels\[1\] is nan: give class numbers"),
         ({"labels": torch.tensor([0, 0, -7, 1] * 100)}, r"labels\[2\] is -7: give class numbers"),
         ({"labels": ["cat"] * SIZE}, r"labels is <U3 of shape \(400,\): give class numbers"),
-        ({"labels": [[1], [2, 3]]}, "labels is a list that is no array: give class numbers"),
+        ({"labels": [[1], [2, 3]]}, "labels is a list that is not an array: give class numbers"),
         ({"labels": [1]}, "labels has 1 entries for 400"),
         ({"metadata": [1] * SIZE}, "metadata is a list: give a pandas DataFrame"),
         ({"metadata": known(3, group=1)}, "metadata has 3 entries for 400"),

@@ -73,7 +73,7 @@ X = noise(20, 8, 8)
      ({"x": X, "y": np.where(Y == 1, np.nan, 0)}, "y[1] is nan"),
      ({"x": X, "y": Y * 0}, "at least two"),
      ({"x": X, "y": Y, "classes": ["one"]}, "a name for each"),
-     ({"x": X, "y": 2 * Y - 1, "classes": ["a", "b", "c"]}, "label '-1', which is no class"),
+     ({"x": X, "y": 2 * Y - 1, "classes": ["a", "b", "c"]}, "label '-1', which is not a class"),
      ({"x": X, "y": Y, "x_train": X}, "both x and x_train"),
      ({"x": np.where(Y == 1, np.inf, 0)[:, None] + np.zeros(3), "y": Y}, "x[1]"),
      ({"x": np.eye(20) + np.where(Y, np.nan, 0)[:, None], "y": Y}, "holds NaN, and so do 9 mo"),

@@ -88,7 +88,7 @@ def test_a_map_is_of_the_data_and_weights_of_the_record(tmp_path, two_colours):
     with pytest.raises(InputError, match="give one row per sample"):
         bl.explore.atlas(record, more=pd.DataFrame({"a": [1]}))
     (record.path / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="give a finished run, which keeps its weights"):
+    with pytest.raises(InputError, match="give a finished run that is not thinned"):
         analysis.embedding(record, splits)
 
 
@@ -266,7 +266,7 @@ def test_threshold_samples_judge_whatever_the_method_trains_on(method, faulty):
            ([0, -1], np.full((2, 2), 0.5), "labels from -1 to 0: give 0 to 1"),
            ([], np.full((0, 2), 0.5), "do not fit"),
            ([0, 1], np.array([[np.nan, 0.5], [0.5, 0.5]]), r"pred_probs\[0, 0\] is nan: give prob"),
-           ([0, 1], np.array([[3, 5], [5, 1]]), "row 0 of pred_probs is no distribution"))),
+           ([0, 1], np.array([[3, 5], [5, 1]]), "row 0 of pred_probs is not a distribution"))),
      (lambda: threshold_quality(digits(), percentile=0), "percentile 0 is not allowed"),
      (lambda: threshold_quality(digits().train.select(range(100))),
       "give 9 threshold samples, and 20 are needed")],

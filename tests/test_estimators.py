@@ -243,8 +243,8 @@ def of_one(label=0, samples=1, **options):
 
 
 REFUSED = {
-    "is no distribution": lambda m: replaced(torch.zeros(6)),
-    "q of shape .5,. is no distribution": lambda m: replaced([1.0] * 5),
+    "is not a distribution": lambda m: replaced(torch.zeros(6)),
+    "q of shape .5,. is not a distribution": lambda m: replaced([1.0] * 5),
     "q is a str": lambda m: replaced("a"),
     "kind of weights": lambda m: replaced([1] * 6, weights="a"),
     "batch_size -4 is not allowed: give a whole number from 1": lambda m: replaced([1] * 6, -4),
@@ -362,5 +362,5 @@ def test_a_certain_sample_gives_a_number():
 def test_nothing_to_go_by_is_an_error(networks, damping):
     x, y = clusters()
     models = [torch.nn.Linear(FEATURES, 2)] if networks is None else networks
-    with pytest.raises(InputError, match="give a network, a damping above 0"):
+    with pytest.raises(InputError, match="give at least one network and a damping above 0"):
         estimators.self_influence(models, x, y, damping=damping)

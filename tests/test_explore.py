@@ -622,7 +622,7 @@ def test_what_charts_refuse(runs, watched, train, load_once):
     refused("draws by no scores", explore.probabilities, runs[0], method="top-k")
     refused("samples 1", explore.probabilities, runs[0], samples=1)
     chart = explore.probabilities(runs[0])
-    refused("'smoothed' is no control", chart.twin, smoothed=1)
+    refused("'smoothed' is not a control", chart.twin, smoothed=1)
     refused("epoch 9 is not in this chart: give 2 to 6", chart.twin, epoch=9)
     refused("no control 'speed'", chart.with_values, speed=1)
     refused("measure", explore.atlas, runs[0], "loss_mean")

@@ -116,11 +116,11 @@ def test_a_pipe_is_not_waited_for(record):
     replace_by_a_pipe(record / "thumbnails.npz")
     assert open_record(record).thumbnails == {}
     replace_by_a_pipe(record / "state.pt")
-    assert "it is no file" in said(lambda: Run.resume(record))
+    assert "it is not a file" in said(lambda: Run.resume(record))
     replace_by_a_pipe(record / "epochs.csv")
     assert len(open_record(record).epochs) == 0
     replace_by_a_pipe(record / "record.json")
-    assert "is no record" in said(lambda: open_record(record))
+    assert "is not a record" in said(lambda: open_record(record))
 
 
 # Where a record says that things lie

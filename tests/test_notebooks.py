@@ -337,7 +337,7 @@ def test_is_short_and_says_how_hard_and_how_long_a_section_is(path):
     lengths = [sum(bool(line.strip()) for line in source.splitlines()) for source in lesson]
     assert statistics.median(lengths) <= 5, lengths
     for source in re.findall(r"(?:^@.*\n)?^class ", source_of(path), re.M):
-        assert source.startswith("@bl.sampler("), "defines a class that is no method"
+        assert source.startswith("@bl.sampler("), "defines a class that is not a method"
 
 
 @every

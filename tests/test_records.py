@@ -337,7 +337,7 @@ def test_a_newer_format_and_what_is_no_record_are_said(written, tmp_path):
     damage(written, "record.json", json.dumps(about | {"format": FORMAT + 1}))
     assert f"has format {FORMAT + 1}, newer than {FORMAT}: upgrade budgetlab" in said(written)
     for nothing in (tmp_path, tmp_path / "nowhere"):
-        assert "is no record: give a folder with a record.json" in said(nothing)
+        assert "is not a record: give a folder with a record.json" in said(nothing)
 
 
 # Finding

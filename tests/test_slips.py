@@ -80,17 +80,18 @@ OPENING = ONE_RECORD | {"open_record": bl.open_record, "explore": bl.explore.pro
 
 @pytest.mark.parametrize("call", OPENING.values(), ids=OPENING)
 def test_what_is_no_record_is_refused(call: Callable[[Any], Any]) -> None:
-    says("None is no record: give a Record or its folder", lambda: call(None))
-    says("a list is no record: give a Record or its folder, one of them", lambda: call(["runs/x"]))
-    says("'runs/x' is no record", lambda: call("runs/x"))
+    says("None is not a record: give a Record or its folder", lambda: call(None))
+    a_list = "a list is not a record: give a Record or its folder, one of them"
+    says(a_list, lambda: call(["runs/x"]))
+    says("'runs/x' is not a record", lambda: call("runs/x"))
 
 
 @pytest.mark.parametrize(
     "call", [bl.compare, bl.open_records, bl.analysis.triage, bl.plots.learning_curves]
 )
 def test_what_are_no_records_is_refused(call: Callable[[Any], Any]) -> None:
-    says("None is no record", lambda: call(None))
-    says("an int is no record", lambda: call([3]))
+    says("None is not a record", lambda: call(None))
+    says("an int is not a record", lambda: call([3]))
 
 
 def test_a_run_with_a_method_of_ones_own_is_resumed_with_it(train: Callable[..., Run]) -> None:

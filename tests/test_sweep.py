@@ -105,7 +105,7 @@ def test_looking_makes_a_run_dearer():
         ({"executor": 3}, "executor 3"),
         ({"workers": 2, "scheduler": "tcp://a:1"}, "cannot be combined"),
         ({"grid": []}, "list of runs is empty"),
-        ({"grid": ["SGD"]}, "'SGD' is no run"),
+        ({"grid": ["SGD"]}, "'SGD' is not a run"),
         ({"grid": [RunConfig()], "preset": "scale-model"}, "a preset beside it would change none"),
     ],
 )
@@ -123,7 +123,7 @@ def test_finished_runs_are_kept_and_only_the_rest_is_trained(quick):
     first = list(quiet(quick, seed=[0, 1], method=["Unif-sgd", "unif-SGD"]))
     assert [row["how"] for row in first] == ["trained", "trained"]
     before = {path: (path / "record.json").read_bytes() for path in find_records(quick.out)}
-    # What is no record is left alone, and in nobody's way.
+    # What is not a record is left alone, and in nobody's way.
     half = Path(quick.out) / quick.replace(seed=2).folder_name
     half.mkdir(parents=True)
     (half / "mine.txt").write_text("kept")

@@ -253,7 +253,7 @@ def test_what_cannot_be_extended_says_why_and_leaves_nothing(config):
     for call, error, says in (
         (lambda: Run.resume(short.path, epochs=2), InputError, "2 is not more than the 2 that"),
         (lambda: Run.resume(stopped, epochs=9), InputError, "is stopped, not finished"),
-        (lambda: Run(config.replace(extended="2")), InputError, "is no setting of a new run"),
+        (lambda: Run(config.replace(extended="2")), InputError, "is not a setting of a new run"),
         (lambda: Run.resume(short.path, epochs=4, splits=other), RunError, "is not what record"),
     ):
         with pytest.raises(error, match=says):
@@ -546,7 +546,7 @@ def test_data_of_ones_own_is_never_recorded_as_a_named_data_set(small, noisy):
     ("settings", "says"),
     [
         ({"method": "p-SDG"}, "unknown method 'p-SDG': did you mean 'p-SGD'"),
-        ({"method": 3}, "3 is no method: give the name of one"),
+        ({"method": 3}, "3 is not a method: give the name of one"),
         ({"augmentation": "standart"}, "unknown augmentation 'standart': did you mean 'standard'"),
         ({"model": "resnet19"}, "unknown model 'resnet19': did you mean 'resnet18'"),
         ({"model": "small"}, "model 'small' cannot take points"),

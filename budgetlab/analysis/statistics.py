@@ -72,7 +72,7 @@ def paired_difference(
     require_in_open_unit_interval(confidence=confidence)
     shapes = np.shape(ours), np.shape(baseline)
     if shapes[0] != shapes[1] or len(shapes[0]) != 1:
-        raise InputError(f"values of shape {shapes[0]} and {shapes[1]} are no pairs: give as many "
+        raise InputError(f"values of shape {shapes[0]} and {shapes[1]} are not pairs: give as many "
                          "of one as of the other, [n] each")  # fmt: skip
     d = np.asarray(ours, float) - np.asarray(baseline, float)
     n = len(d)

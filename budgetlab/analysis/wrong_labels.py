@@ -151,7 +151,7 @@ def label_quality(labels: np.ndarray, pred_probs: np.ndarray) -> pd.DataFrame:
     odd = np.flatnonzero((chance < 0).any(1) | (np.abs(chance.sum(1) - 1) > 0.01))
     if len(odd):
         raise InputError(
-            f"row {odd[0]} of pred_probs is no distribution: give rows in [0, 1] that sum to 1"
+            f"row {odd[0]} of pred_probs is not a distribution: give rows in [0, 1] that sum to 1"
         )
     logs = np.log(np.maximum(chance, 1e-12))
     temperature = _temperature(labels, logs)

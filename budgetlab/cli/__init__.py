@@ -7,7 +7,6 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 import argparse
 import codecs
 import contextlib
-import errno
 import io
 import itertools
 import re
@@ -23,7 +22,7 @@ import tyro
 from budgetlab import __version__
 from budgetlab.cli.commands import BAD_INPUT, DONE, FAILED, INTERRUPTED, Command, say
 from budgetlab.config import RunConfig
-from budgetlab.errors import InputError, RunError
+from budgetlab.errors import DISK_FAULTS, InputError, RunError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"'{error.filename}': " if error.filename else ""
         say(f"{where}{error.strerror or error}")
-        return FAILED if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else BAD_INPUT
+        return FAILED if error.errno in DISK_FAULTS else BAD_INPUT
     except MemoryError:
         say("out of memory: use fewer samples, such as with --limit, or close other programs")
         return FAILED

@@ -93,7 +93,7 @@ def _try(answer: Any, name: str, given: tuple, expected: Any, tolerance: float) 
     if answer is None or answer is Ellipsis:
         return EMPTY
     if not callable(answer):
-        return f"  {_show(answer)} is no function: define it with def, and give its name."
+        return f"  {_show(answer)} is not a function: define it with def, and give its name."
     ours, theirs = (tuple(map(_copy, given)) for _ in range(2))
     lines = [f"  given:    {_arguments(answer, given)}"]
     try:

@@ -37,13 +37,13 @@ def class_numbers(labels: Any) -> Tensor:
     try:
         array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"labels is {a_kind(labels)} that is no array: {wanted}") from None
+        raise InputError(f"labels is {a_kind(labels)} that is not an array: {wanted}") from None
     if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise InputError(f"labels is {array.dtype} of shape {array.shape}: {wanted}")
     bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0) & (array == np.rint(array))))
     if len(bad):
         raise InputError(
-            f"labels[{bad[0]}] is {array[bad[0]]:g}: {wanted}, leave out samples without one"
+            f"labels[{bad[0]}] is {array[bad[0]]:g}: {wanted}, and leave out samples without one"
         )
     return torch.from_numpy(array.astype(np.int64))
 

@@ -128,7 +128,7 @@ def encode_labels(
     for what, place in encoded.items():
         if (place < 0).any():
             raise InputError(
-                f"{what} has the label {str(flat[what][place < 0][0])!r}, which is no class of "
+                f"{what} has the label {str(flat[what][place < 0][0])!r}, which is not a class of "
                 f"{first}: add training samples of it, or leave it out"
             )
     if names is None and len(used) > 20 and len(used) > len(train) / 2:

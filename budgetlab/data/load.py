@@ -327,7 +327,8 @@ def _split(parts: dict[str, Dataset], asked: RunConfig) -> tuple[Dataset, Datase
     train, fraction = parts["train"], asked.val_fraction
     if "val" in parts:
         raise InputError(
-            f"val_fraction {fraction:g} is not needed, '{asked.dataset}' has a val: leave it out"
+            f"val_fraction {fraction:g} is not needed, as '{asked.dataset}' has a validation "
+            "split: leave it out"
         )
     count = round(fraction * len(train))
     if not 0 < count < len(train):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from budgetlab.analysis.gradients import gradient_blocks
 from budgetlab.devices import sampling_device
-from budgetlab.errors import InputError, a_kind, known, whole
+from budgetlab.errors import InputError, a_kind, counted, known, whole
 
 # Gradients of up to this many bytes are kept exactly; more are sketched.
 EXACT_BYTES = 256_000_000
@@ -167,7 +167,7 @@ def with_replacement(
         raise InputError(f"q is {a_kind(q)}: give {size} finite numbers >= 0") from None
     if q.shape != (size,) or not bool((q >= 0).all()) or not 0 < float(q.sum()) < float("inf"):
         raise InputError(
-            f"q of shape {tuple(q.shape)} is no distribution: give {size} finite numbers >= 0, "
+            f"q of shape {tuple(q.shape)} is not a distribution: give {size} finite numbers >= 0, "
             "not all zero"
         )
     q = q / q.sum()
@@ -265,7 +265,8 @@ def influence(
     networks = [models] if isinstance(models, nn.Module) else list(models)
     if not networks or not damping > 0:
         raise InputError(
-            f"{len(networks)} networks, damping {damping:g}: give a network, a damping above 0"
+            f"damping {damping:g} with {counted(len(networks), 'network')} is not allowed: give at "
+            "least one network and a damping above 0"
         )
     scores, residuals = [], []
     for network in networks:

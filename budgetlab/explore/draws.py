@@ -86,7 +86,7 @@ def probabilities(
     def twin(**values: float) -> dict[str, Any]:
         unknown = set(values) - set(start)
         if unknown:
-            raise InputError(f"'{unknown.pop()}' is no control: give some of {', '.join(start)}")
+            raise InputError(f"'{unknown.pop()}' is not a control: give some of {', '.join(start)}")
         return known.draw(**(start | values))
 
     now = twin()

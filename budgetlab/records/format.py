@@ -1,6 +1,5 @@
 """Contents and limits of a record's files, shared by the writer and the reader."""
 
-import errno
 import io
 import math
 import os
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from budgetlab.errors import InputError, RunError, one_line
+from budgetlab.errors import DISK_FAULTS, InputError, RunError, one_line
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -68,7 +67,7 @@ def checked_file(record: Path, name: str) -> Path:
         raise ValueError("it is a link that leaves the record")
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     most = MAX_BYTES[path.name]
     if status.st_size > most:
         raise ValueError(f"it has {status.st_size / MIB:,.0f} MiB, and {most // MIB:,} are allowed")
@@ -243,10 +242,9 @@ def write_file(path: Path, content: bytes, *, folders: bool = False) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     except OSError as error:
-        said = f"'{path}' cannot be written ({error.strerror})"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise RunError(said) from None
-        raise InputError(f"{said}: give another file") from None
+        kind = RunError if error.errno in DISK_FAULTS else InputError
+        said = f"'{path}' cannot be written ({error.strerror}): give another file"
+        raise kind(said) from None
     return path
 
 

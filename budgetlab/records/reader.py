@@ -144,7 +144,7 @@ class Record:
             if missing:
                 raise ValueError(f"it lacks the columns {', '.join(missing)}")
             if text := [n for n in EPOCH_COLUMNS if not pd.api.types.is_numeric_dtype(table[n])]:
-                raise ValueError(f"it has entries that are no numbers in {', '.join(text)}")
+                raise ValueError(f"it has entries that are not numbers in {', '.join(text)}")
             return table
 
         return self._part("epochs.csv", read, pd.DataFrame(columns=[*EPOCH_COLUMNS], dtype=float))
@@ -336,14 +336,14 @@ def _place(path: Any) -> Path:
     """Return the path of a record's folder, or raise an InputError for another type."""
     if not isinstance(path, str | os.PathLike):
         one = ", one of them" if isinstance(path, list | tuple) else ""
-        raise InputError(f"{a_kind(path)} is no record: give a Record or its folder{one}")
+        raise InputError(f"{a_kind(path)} is not a record: give a Record or its folder{one}")
     return Path(os.path.expanduser(path))
 
 
 def _read_about(path: Path) -> dict[str, Any]:
     file = path / "record.json"
     if not file.is_file():
-        raise InputError(f"'{path}' is no record: give a folder with a record.json")
+        raise InputError(f"'{path}' is not a record: give a folder with a record.json")
     try:
         about = json.loads(checked_file(path, file.name).read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:

@@ -57,7 +57,7 @@ def check_chunks(group: Path, arrays: dict[str, Any]) -> None:
         if not codecs <= CODECS:
             raise ValueError(f"'{name}' is packed with {', '.join(sorted(codecs - CODECS))}")
         expected = array.dtype.itemsize * math.prod(array.chunks)
-        require_memory(f"a chunk of '{group / name}'", expected, "it is no record of a run")
+        require_memory(f"a chunk of '{group / name}'", expected, "it is not a record of a run")
         chunks = (Path(folder, file) for folder, _, files in os.walk(group / name / "c")
                   for file in files)  # fmt: skip
         for path in chunks:

@@ -89,7 +89,7 @@ def _settings(part: Mapping[str, Any] | RunConfig | None) -> dict[str, Any]:
         return {name: getattr(part, name) for name in FIELDS}
     if part is not None and not isinstance(part, Mapping):
         raise InputError(
-            f"{part!r} is no run: give settings by name, such as {{'method': ['SGD', 'p-SGD']}}"
+            f"{part!r} is not a run: give settings by name, such as {{'method': ['SGD', 'p-SGD']}}"
         )
     return dict(part or {})
 

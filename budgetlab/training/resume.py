@@ -137,7 +137,7 @@ def trained_network(
     network = models.build(name, train.sample_shape, len(train.classes))
     if not path.is_file():
         raise InputError(
-            f"'{path}' is missing: give a finished run, which keeps its weights, and no thinned one"
+            f"'{path}' is missing: give a finished run that is not thinned, which keeps its weights"
         )
     try:
         network.load_state_dict(safetensors.torch.load_file(path))

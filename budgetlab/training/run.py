@@ -71,8 +71,9 @@ def train(
         given["method"] = method
     elif not isinstance(method, RunConfig | None):
         raise InputError(
-            f"{method!r} is no method: give the name of one, such as 'p-SGD', or a RunConfig; data "
-            'goes into splits=, a network into model=, your own score under @bl.sampler("name")'
+            f"{method!r} is not a method: give the name of one, such as 'p-SGD', or a RunConfig; "
+            "data goes into splits=, a network into model=, your own score under "
+            '@bl.sampler("name")'
         )
     if isinstance(model, str):
         given["model"], model = model, None
@@ -237,7 +238,7 @@ class Run:
         With ``epochs`` a finished run is extended to the budget of that many epochs, in a new
         record beside the finished one. From there on the learning rate is that of a run of this
         length at this progress, so it first rises, unlike in a run of this length from the start.
-        Raises InputError if there is no record, its network is not given again, or it cannot be
+        Raises InputError if there is not a record, its network is not given again, or it cannot be
         extended, and RunError if the data has changed.
         """
         path = Path(os.path.expanduser(path))

@@ -105,7 +105,7 @@ def require_new(config: RunConfig) -> None:
     """Refuse settings that a new run would record and not apply."""
     if config.extended:
         raise InputError(
-            f"extended {config.extended} is no setting of a new run: use resume --epochs afterwards"
+            f"extended {config.extended} is not a setting of a new run: resume it with --epochs"
         )
     if config.fidelity == "published" and config.credit == "weighted":
         raise InputError(
